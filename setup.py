@@ -1,0 +1,157 @@
+"""Builds the two native modules with CMake; everything else about the package is in pyproject.toml.
+
+A module that cannot be built costs speed, not the installation: the reason is printed in one line and kept in
+gan_engine/_build_info.py, where `python -m gan_engine.info` finds it. The environment decides where that is not wanted:
+
+    GAN_ENGINE_NATIVE=1   GAN_ENGINE_CUDA=1     _C / _C_cuda must be built: a failure ends the installation
+    GAN_ENGINE_NATIVE=0   GAN_ENGINE_CUDA=0     not built
+    GAN_ENGINE_CUDA_ARCHS="90-real;90-virtual"  instead of the architectures in CMakeLists.txt
+    CXX, CUDACXX, CUDA_HOME, CMAKE_ARGS         as elsewhere
+"""
+
+import importlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+REQUEST = {"_C": "GAN_ENGINE_NATIVE", "_C_cuda": "GAN_ENGINE_CUDA"}
+
+
+class NotBuilt(Exception):
+    """Why a module was not built, in one line."""
+
+
+def tool(name: str, attribute: str) -> str | None:
+    """The path of cmake or ninja: from the Python package of that name, which needs no PATH, or from PATH."""
+    try:
+        folder = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError):
+        folder = None
+    return shutil.which(name, path=folder) or shutil.which(name)
+
+
+def cxx_compiler() -> str:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in names:
+        path = shutil.which(shlex.split(name)[0])
+        if path:
+            return path
+    raise NotBuilt(f"no C++ compiler was found (looked for {', '.join(names)})")
+
+
+def cuda_compiler() -> str:
+    folders = [os.environ[key] for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
+    wanted = [os.environ.get("CUDACXX"), *(f"{folder}/bin/nvcc" for folder in folders), "nvcc", "/usr/local/cuda/bin/nvcc"]
+    for name in filter(None, wanted):
+        path = shutil.which(name)
+        if path:
+            return path
+    raise NotBuilt("no CUDA compiler was found (nvcc, on PATH or in CUDA_HOME)")
+
+
+def first_error(output: str) -> str:
+    """The line of a failed build that says what is wrong."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for mark in ("error:", "fatal", "Error", "FAILED"):
+        for number, line in enumerate(lines):
+            if mark in line:
+                # CMake puts the sentence on the line below "CMake Error at ...".
+                return lines[number + 1] if line.startswith("CMake Error") and line.endswith(":") else line
+    return lines[-1] if lines else "no output"
+
+
+def cmake_build(name: str) -> tuple[Path, str]:
+    """Builds one module in its own folder under build/, where the next build finds what has not changed.
+
+    Returns the module's file and what it was built with. Raises NotBuilt.
+    """
+    if os.environ.get(REQUEST[name]) == "0":
+        raise NotBuilt(f"{REQUEST[name]}=0 was set")
+    compiler = cxx_compiler()
+    options = [f"-DCMAKE_CXX_COMPILER={compiler}"]
+    if name == "_C_cuda":
+        compiler = cuda_compiler()
+        archs = os.environ.get("GAN_ENGINE_CUDA_ARCHS", "")
+        options += ["-DGE_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={compiler}", f"-DGE_CUDA_ARCHS={archs}"]
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise NotBuilt("Python.h is missing (on Debian and Ubuntu: apt install python3-dev)")
+    cmake, ninja = tool("cmake", "CMAKE_BIN_DIR"), tool("ninja", "BIN_DIR")
+    if cmake is None:
+        raise NotBuilt("cmake was not found (pip install cmake)")
+    if ninja is not None:
+        options += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    try:
+        import pybind11
+    except ImportError:
+        raise NotBuilt("pybind11 was not found (pip install pybind11)") from None
+
+    folder = ROOT / "build" / f"{name}{SUFFIX}"
+    folder.mkdir(parents=True, exist_ok=True)
+    options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    for command in ([cmake, "-S", ROOT, "-B", folder, *options], [cmake, "--build", folder, "--parallel"]):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        print(done.stdout, end="", flush=True)
+        if done.returncode != 0:
+            raise NotBuilt(f"the build with {compiler} failed: {first_error(done.stdout)}")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    return folder / f"{name}{SUFFIX}", version_line(compiler, version)
+
+
+def version_line(compiler: str, text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if "release" in line), lines[0] if lines else "version unknown")
+    return f"{Path(compiler).name}: {line}"
+
+
+class BuildNative(build_ext):
+    def run(self) -> None:
+        target = ROOT / "gan_engine" if self.inplace else Path(self.build_lib, "gan_engine")
+        target.mkdir(parents=True, exist_ok=True)
+        built, not_built = {}, {}
+        for name in REQUEST:
+            module = target / f"{name}{SUFFIX}"
+            # A new file, not new bytes in the old one, which a running process may have mapped.
+            module.unlink(missing_ok=True)
+            try:
+                made, built[name] = cmake_build(name)
+                shutil.copy2(made, module)
+            except NotBuilt as reason:
+                if os.environ.get(REQUEST[name]) == "1":
+                    raise SystemExit(f"gan_engine.{name} was not built, and {REQUEST[name]}=1 asks for it: {reason}") from None
+                not_built[name] = str(reason)
+                print(f"gan_engine.{name} was not built: {reason}", file=sys.stderr, flush=True)
+        (target / "_build_info.py").write_text(
+            '"""Written by setup.py: what was built, with which compiler, and why the rest was not."""\n\n'
+            f"MACHINE = {platform.machine()!r}\nBUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
+        )
+        if self.inplace and not (ROOT / "gan_engine" / "kernels").exists():
+            # So that the tree can be used with nothing installed.
+            (ROOT / "gan_engine" / "kernels").symlink_to("../kernels")
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+setup(
+    packages=sorted({*find_packages(include=["gan_engine", "gan_engine.*"]), "gan_engine.kernels"}),
+    # A top-level package called `kernels` would collide with the one on the package index.
+    package_dir={"gan_engine.kernels": "kernels"},
+    package_data={"gan_engine": ["py.typed"], "gan_engine.data": ["**/*.npz", "**/*.gz", "**/*LICENSE*", "**/*.txt"]},
+    # Only their existence counts (it makes the wheel one for this platform): BuildNative builds what is in REQUEST.
+    ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
+    cmdclass={"build_ext": BuildNative},
+)
