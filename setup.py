@@ -11,7 +11,6 @@ gan_engine/_build_info.py, where `python -m gan_engine.info` finds it. The envir
 
 import importlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -51,7 +50,12 @@ def cxx_compiler() -> str:
 
 def cuda_compiler() -> str:
     folders = [os.environ[key] for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
-    wanted = [os.environ.get("CUDACXX"), *(f"{folder}/bin/nvcc" for folder in folders), "nvcc", "/usr/local/cuda/bin/nvcc"]
+    wanted = [
+        os.environ.get("CUDACXX"),
+        *(f"{folder}/bin/nvcc" for folder in folders),
+        "nvcc",
+        "/usr/local/cuda/bin/nvcc",
+    ]
     for name in filter(None, wanted):
         path = shutil.which(name)
         if path:
@@ -60,14 +64,30 @@ def cuda_compiler() -> str:
 
 
 def first_error(output: str) -> str:
-    """The line of a failed build that says what is wrong."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    """The part of a failed build's output that says what is wrong, in one line."""
+    lines = output.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("CMake Error") and line.endswith(":"):
+            # The sentence stands below, indented and wrapped; the stack that may follow it is of no use here.
+            sentence = []
+            for below in lines[number + 1 :]:
+                if (below and not below.startswith("  ")) or below.startswith("Call Stack"):
+                    break
+                sentence.append(below.strip())
+            return " ".join(filter(None, sentence))
     for mark in ("error:", "fatal", "Error", "FAILED"):
-        for number, line in enumerate(lines):
+        for line in lines:
             if mark in line:
-                # CMake puts the sentence on the line below "CMake Error at ...".
-                return lines[number + 1] if line.startswith("CMake Error") and line.endswith(":") else line
-    return lines[-1] if lines else "no output"
+                return line.strip()
+    return lines[-1].strip() if lines else "no output"
+
+
+def version_line(compiler: str) -> str:
+    text = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if "release" in line), lines[0] if lines else "version unknown")
+    name = Path(compiler).name
+    return line if line.startswith(name) else f"{name}: {line}"
 
 
 def cmake_build(name: str) -> tuple[Path, str]:
@@ -104,14 +124,7 @@ def cmake_build(name: str) -> tuple[Path, str]:
         print(done.stdout, end="", flush=True)
         if done.returncode != 0:
             raise NotBuilt(f"the build with {compiler} failed: {first_error(done.stdout)}")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    return folder / f"{name}{SUFFIX}", version_line(compiler, version)
-
-
-def version_line(compiler: str, text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = next((line for line in lines if "release" in line), lines[0] if lines else "version unknown")
-    return f"{Path(compiler).name}: {line}"
+    return folder / f"{name}{SUFFIX}", version_line(compiler)
 
 
 class BuildNative(build_ext):
@@ -121,23 +134,27 @@ class BuildNative(build_ext):
         built, not_built = {}, {}
         for name in REQUEST:
             module = target / f"{name}{SUFFIX}"
-            # A new file, not new bytes in the old one, which a running process may have mapped.
-            module.unlink(missing_ok=True)
             try:
                 made, built[name] = cmake_build(name)
-                shutil.copy2(made, module)
             except NotBuilt as reason:
-                if os.environ.get(REQUEST[name]) == "1":
-                    raise SystemExit(f"gan_engine.{name} was not built, and {REQUEST[name]}=1 asks for it: {reason}") from None
                 not_built[name] = str(reason)
                 print(f"gan_engine.{name} was not built: {reason}", file=sys.stderr, flush=True)
+                module.unlink(missing_ok=True)
+            else:
+                # A new file, not new bytes in the old one, which a running process may have mapped.
+                shutil.copy2(made, module.with_suffix(".new"))
+                module.with_suffix(".new").replace(module)
         (target / "_build_info.py").write_text(
             '"""Written by setup.py: what was built, with which compiler, and why the rest was not."""\n\n'
-            f"MACHINE = {platform.machine()!r}\nBUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
+            f"BUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
         )
         if self.inplace and not (ROOT / "gan_engine" / "kernels").exists():
             # So that the tree can be used with nothing installed.
             (ROOT / "gan_engine" / "kernels").symlink_to("../kernels")
+        missed = [name for name in not_built if os.environ.get(REQUEST[name]) == "1"]
+        if missed:
+            wants = ", ".join(f"{REQUEST[name]}=1 asks for {name}: {not_built[name]}" for name in missed)
+            raise SystemExit(f"not everything was built: {wants}")
 
     def get_outputs(self) -> list[str]:
         return []
