@@ -119,7 +119,10 @@ def cmake_build(name: str) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    for command in ([cmake, "-S", ROOT, "-B", folder, *options], [cmake, "--build", folder, "--parallel"]):
+    for command in (
+        [cmake, "--log-level=NOTICE", "-S", ROOT, "-B", folder, *options],
+        [cmake, "--build", folder, "--parallel"],
+    ):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         print(done.stdout, end="", flush=True)
         if done.returncode != 0:

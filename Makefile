@@ -1,0 +1,60 @@
+# Every target does its own set-up, once: a stamp in $(VENV) says what is done, and is older than whatever undoes it.
+VENV ?= .venv
+PYTHON ?= python3
+# Where gpu-check writes what it measured.
+OUT ?= benchmarks/results
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q install -c constraints.txt
+SOURCES := $(shell find csrc -type f)
+
+.PHONY: help train test bench lint build gpu-check
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
+
+train: $(VENV)/.built ## train a GAN on real images, and write what it draws to runs/
+	$(PY) -m gan_engine.train $(ARGS)
+
+test: $(VENV)/.test ## run the tests
+	$(PY) -m pytest tests $(ARGS)
+
+bench: $(VENV)/.test ## measure the kernels against PyTorch
+	$(PY) -m pytest --benchmark benchmarks $(ARGS)
+
+lint: $(VENV)/.lint ## check style: ruff and clang-format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu,$(SOURCES))
+
+build: $(VENV)/.built ## compile what changed in csrc/
+
+gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it is, within 8 minutes
+	$(PYTHON) benchmarks/gpu_check.py --out $(OUT) $(ARGS)
+
+# Some systems ship a Python whose venv cannot bring pip along; their own pip can put it there.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'gan_engine needs Python 3.11 or newer; name one with make PYTHON=...'; exit 1; }
+	@echo 'Setting up $(VENV) (once)'
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip -q --python $(PY) install pip; } \
+		|| { rm -rf $(VENV); echo 'No virtual environment can be made (on Debian and Ubuntu: apt install python3-venv)'; exit 1; }
+
+$(VENV)/.run: pyproject.toml constraints.txt setup.py | $(PY)
+	@echo 'Installing the pinned dependencies (once; some minutes where the network is slow)'
+	@$(PIP) setuptools cmake ninja pybind11
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
+	@$(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.built
+	@$(PIP) --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml constraints.txt | $(PY)
+	@$(PIP) ruff clang-format
+	@touch $@
