@@ -1,0 +1,128 @@
+// The only file that knows Python. It is compiled twice: into _C, with the kernels of csrc/cpu once per instruction
+// set, and with GE_CUDA into _C_cuda, with the kernels of csrc/cuda. Pointers arrive as integers, null as 0; the
+// Python side has checked and allocated everything. The last argument of a kernel says where it runs: the number of
+// threads, or the CUDA stream.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bias_act.h"
+
+namespace py = pybind11;
+using namespace gan_engine;
+
+using Address = std::uintptr_t;
+#if defined(GE_CUDA)
+using Where = Address;
+#else
+using Where = int;
+#endif
+
+#define GE_DECLARE(target)                                                        \
+    namespace gan_engine {                                                        \
+    namespace target {                                                            \
+    void bias_act(const BiasActParams&, Where);                                   \
+    void bias_act_grad(const BiasActGradParams&, Where);                          \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);     \
+    }                                                                             \
+    }
+
+struct Kernels {
+    const char* name;
+    void (*bias_act)(const BiasActParams&, Where);
+    void (*bias_act_grad)(const BiasActGradParams&, Where);
+    int (*bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
+};
+
+#define GE_KERNELS(target) \
+    Kernels { #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots }
+
+#if defined(GE_CUDA)
+GE_DECLARE(cuda)
+#else
+GE_DECLARE(portable)
+#if defined(GE_HAS_AVX2)
+GE_DECLARE(avx2)
+#endif
+#if defined(GE_HAS_AVX512)
+GE_DECLARE(avx512)
+#endif
+#endif
+
+// What this machine can run, the fastest first.
+static std::vector<Kernels> runnable() {
+    std::vector<Kernels> list;
+#if defined(GE_CUDA)
+    list.push_back(GE_KERNELS(cuda));
+#else
+#if defined(GE_HAS_AVX512)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        list.push_back(GE_KERNELS(avx512));
+#endif
+#if defined(GE_HAS_AVX2)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        list.push_back(GE_KERNELS(avx2));
+#endif
+    list.push_back(GE_KERNELS(portable));
+#endif
+    return list;
+}
+
+static const std::vector<Kernels> kRunnable = runnable();
+static Kernels kernels = kRunnable.front();
+
+static void use_isa(const std::string& name) {
+    for (const Kernels& row : kRunnable)
+        if (name == row.name) {
+            kernels = row;
+            return;
+        }
+    throw std::invalid_argument("use_isa: this machine cannot run " + name);
+}
+
+template <class T>
+static T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+using Bytes = std::uint8_t;
+
+static void bias_act(Address x, Address b, Address y, Address slope, Address keep, std::int64_t n, std::int64_t inner,
+                     std::int64_t channels, int dtype, int act, double alpha, double gain, double clamp, Where where) {
+    kernels.bias_act({at<void>(x), at<void>(b), at<void>(y), at<Bytes>(slope), at<Bytes>(keep), n, inner, channels,
+                      DType(dtype), Act(act), alpha, gain, clamp},
+                     where);
+}
+
+static void bias_act_grad(Address dy, Address d_db, Address saved, Address b, Address slope, Address keep, Address dx,
+                          Address partial, std::int64_t slots, std::int64_t n, std::int64_t inner,
+                          std::int64_t channels, int dtype, int act, double alpha, double gain, double clamp,
+                          Where where) {
+    kernels.bias_act_grad({at<void>(dy), at<void>(d_db), at<void>(saved), at<void>(b), at<Bytes>(slope),
+                           at<Bytes>(keep), at<void>(dx), at<void>(partial), slots, n, inner, channels, DType(dtype),
+                           Act(act), alpha, gain, clamp},
+                          where);
+}
+
+static int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t channels, Where where) {
+    return kernels.bias_act_grad_slots(n, inner, channels, where);
+}
+
+PYBIND11_MODULE(GE_MODULE, m) {
+    m.def("isa", [] { return std::string(kernels.name); });
+    m.def("isas", [] {
+        py::list list;
+        for (const Kernels& row : kRunnable) list.append(row.name);
+        return list;
+    });
+    m.def("use_isa", &use_isa);
+
+    const py::call_guard<py::gil_scoped_release> no_gil;
+    m.def("bias_act", &bias_act, no_gil);
+    m.def("bias_act_grad", &bias_act_grad, no_gil);
+    m.def("bias_act_grad_slots", &bias_act_grad_slots);
+}

@@ -1,0 +1,247 @@
+// Sixteen numbers at a time: the compiler's vector extensions, which it maps to whatever the instruction set has.
+//
+// This header is compiled once per instruction set, so everything lives in a namespace named after it (GE_ISA):
+// a function shared between the builds would run one set's instructions on a CPU that has only another's.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "../common.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+
+inline constexpr int kLanes = 16;
+
+// Storage types; float and double stand for themselves.
+struct BFloat16 {
+    std::uint16_t bits;
+};
+struct Float16 {
+    std::uint16_t bits;
+};
+
+using VecF = float __attribute__((vector_size(4 * kLanes)));
+using VecD = double __attribute__((vector_size(8 * kLanes)));
+using MaskF = std::int32_t __attribute__((vector_size(4 * kLanes)));  // lanes of 0 or -1, as comparisons give
+using MaskD = std::int64_t __attribute__((vector_size(8 * kLanes)));
+using BitsF = std::uint32_t __attribute__((vector_size(4 * kLanes)));
+using Bits16 = std::uint16_t __attribute__((vector_size(2 * kLanes)));
+
+template <class T>
+struct Wide {  // what numbers stored as T are computed in
+    using Scalar = float;
+    using Vec = VecF;
+    using Mask = MaskF;
+};
+template <>
+struct Wide<double> {
+    using Scalar = double;
+    using Vec = VecD;
+    using Mask = MaskD;
+};
+
+template <class V, class P>
+inline V load_bytes(const P* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline VecF load(const float* p) { return load_bytes<VecF>(p); }
+inline VecD load(const double* p) { return load_bytes<VecD>(p); }
+
+inline VecF load(const BFloat16* p) {
+    const BitsF wide = __builtin_convertvector(load_bytes<Bits16>(p), BitsF) << 16;
+    return (VecF)wide;
+}
+
+#if defined(__AVX512F__)
+inline VecF load(const Float16* p) { return (VecF)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+#elif defined(__AVX2__)
+inline VecF load(const Float16* p) {
+    VecF v;
+    _mm256_storeu_ps((float*)&v, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)));
+    _mm256_storeu_ps((float*)&v + 8, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + 1)));
+    return v;
+}
+#else
+inline float widen(Float16 h) {
+    const std::uint32_t sign = std::uint32_t(h.bits & 0x8000u) << 16;
+    const std::uint32_t rest = h.bits & 0x7fffu;
+    if (rest < 0x0400u) return (sign ? -1.f : 1.f) * std::ldexp(float(rest), -24);  // zero and subnormals
+    const std::uint32_t exponent_shift = rest >= 0x7c00u ? 0x70000000u : 0x38000000u;
+    const std::uint32_t bits = sign | ((rest << 13) + exponent_shift);
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+}
+inline VecF load(const Float16* p) {
+    VecF v{};
+    for (int k = 0; k < kLanes; ++k) v[k] = widen(p[k]);
+    return v;
+}
+#endif
+
+// `stream` writes around the caches; the address must then be aligned to the bytes written.
+inline void store(float* p, VecF v, bool stream) {
+#if defined(__AVX512F__)
+    if (stream) return _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+    if (stream) {
+        _mm256_stream_ps(p, _mm256_loadu_ps((const float*)&v));
+        _mm256_stream_ps(p + 8, _mm256_loadu_ps((const float*)&v + 8));
+        return;
+    }
+#endif
+    (void)stream;
+    std::memcpy(p, &v, sizeof v);
+}
+
+inline void store(double* p, VecD v, bool) { std::memcpy(p, &v, sizeof v); }
+
+inline void store_16(void* p, Bits16 v, bool stream) {
+#if defined(__AVX2__)
+    if (stream) return _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#endif
+    (void)stream;
+    std::memcpy(p, &v, sizeof v);
+}
+
+inline void store(BFloat16* p, VecF v, bool stream) {
+    const BitsF bits = (BitsF)v;
+    const BitsF rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
+    const BitsF nan = (BitsF)(v != v);
+    store_16(p, __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), Bits16), stream);
+}
+
+#if defined(__AVX512F__)
+inline void store(Float16* p, VecF v, bool stream) {
+    store_16(p, (Bits16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT), stream);
+}
+#elif defined(__AVX2__)
+inline void store(Float16* p, VecF v, bool) {
+    const float* f = (const float*)&v;
+    _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(_mm256_loadu_ps(f), _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i*)p + 1, _mm256_cvtps_ph(_mm256_loadu_ps(f + 8), _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+inline Float16 narrow(float f) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    const std::uint16_t sign = (bits >> 16) & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return {std::uint16_t(sign | 0x7e00u)};
+    if (bits >= 0x477ff000u) return {std::uint16_t(sign | 0x7c00u)};  // 65520 and more round to infinity
+    if (bits < 0x38800000u) {  // below 2^-14: a subnormal counts units of 2^-24; nearbyint rounds ties to even
+        float magnitude;
+        std::memcpy(&magnitude, &bits, 4);
+        return {std::uint16_t(sign | std::uint16_t(std::nearbyint(std::ldexp(magnitude, 24))))};
+    }
+    return {std::uint16_t(sign | ((bits - 0x38000000u + 0x0fffu + ((bits >> 13) & 1u)) >> 13))};
+}
+inline void store(Float16* p, VecF v, bool) {
+    for (int k = 0; k < kLanes; ++k) p[k] = narrow(v[k]);
+}
+#endif
+
+template <class V, class S>
+inline V splat(S s) {
+    return V{} + static_cast<std::remove_reference_t<decltype(V{}[0])>>(s);
+}
+
+// Lane k of a mask is bit k.
+inline std::uint16_t pack(MaskF m) {
+#if defined(__AVX512DQ__)
+    return _mm512_movepi32_mask((__m512i)m);
+#elif defined(__AVX2__)
+    const float* f = (const float*)&m;
+    return _mm256_movemask_ps(_mm256_loadu_ps(f)) | _mm256_movemask_ps(_mm256_loadu_ps(f + 8)) << 8;
+#else
+    std::uint16_t bits = 0;
+    for (int k = 0; k < kLanes; ++k) bits |= std::uint16_t(m[k] & 1) << k;
+    return bits;
+#endif
+}
+inline std::uint16_t pack(MaskD m) { return pack(__builtin_convertvector(m, MaskF)); }
+
+template <class Mask>
+inline Mask unpack(std::uint16_t bits) {
+#if defined(__AVX512DQ__)
+    const MaskF m = (MaskF)_mm512_movm_epi32(bits);
+#else
+    constexpr MaskF kBit = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    const MaskF m = (splat<MaskF>(std::int32_t(bits)) & kBit) != 0;
+#endif
+    return __builtin_convertvector(m, Mask);
+}
+
+template <class V>
+inline double sum(V v) {
+    double s = 0;
+    for (int k = 0; k < kLanes; ++k) s += v[k];
+    return s;
+}
+
+template <class V>
+inline V absolute(V v) {
+    return v < 0 ? -v : v;
+}
+
+// e^x - 1 for x in [-87, 30], to about 1 ulp: x = n ln 2 + r, a Taylor polynomial in |r| <= ln(2) / 2.
+inline VecF expm1(VecF x) {
+    x = x < -87.f ? splat<VecF>(-87.f) : x;
+    const VecF shifted = x * 1.44269504f + 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
+    const VecF n = shifted - 12582912.f;
+    const VecF r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    VecF q = r * 1.98412698e-4f + 1.38888889e-3f;
+    q = q * r + 8.33333333e-3f;
+    q = q * r + 4.16666667e-2f;
+    q = q * r + 1.66666667e-1f;
+    q = q * r + 0.5f;
+    q = q * r * r + r;
+    const VecF scale = (VecF)((__builtin_convertvector(n, MaskF) + 127) << 23);
+    const VecF y = q * scale + (scale - 1.f);
+    return x != x ? x : y;
+}
+
+// log(1 + u) for u in [0, 1]: 2 atanh(z), z = u / (2 + u) <= 1/3, by its series.
+inline VecF log1p(VecF u) {
+    const VecF z = u / (u + 2.f);
+    const VecF z2 = z * z;
+    VecF s = splat<VecF>(1 / 17.f);
+    for (int k = 15; k >= 1; k -= 2) s = s * z2 + 1.f / float(k);
+    return 2.f * z * s;
+}
+
+inline VecD expm1(VecD x) {
+    for (int k = 0; k < kLanes; ++k) x[k] = std::expm1(x[k]);
+    return x;
+}
+inline VecD log1p(VecD u) {
+    for (int k = 0; k < kLanes; ++k) u[k] = std::log1p(u[k]);
+    return u;
+}
+
+template <class V>
+inline V tanh(V x) {
+    const V e = expm1(-2 * absolute(x));
+    const V t = -e / (e + 2);
+    return x < 0 ? -t : t;
+}
+
+template <class V>
+inline V sigmoid(V x) {
+    const V e = expm1(-absolute(x)) + 1;
+    return (x < 0 ? e : splat<V>(1)) / (1 + e);
+}
+
+}  // namespace GE_ISA
+}  // namespace gan_engine

@@ -1,0 +1,140 @@
+"""Which implementation runs a call, and why the others do not.
+
+One rule serves every op: of the backends that exist for it, in its order, the first that does not refuse runs. A refusal
+is a sentence. Three ways to ask for one by name are one mechanism, and a backend asked for by name never falls back:
+
+    bias_act(x, b, act="lrelu", backend="triton")      # one call
+    with backends.use("reference"): ...                # a block (process-wide, also inside torch.compile)
+    GAN_ENGINE_BACKEND=cpu python train.py             # a process
+
+Everything here is plain dicts and strings, filled at import, so that torch.compile(fullgraph=True) traces through it.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from gan_engine import native
+
+ORDER = ("cuda", "triton", "cpu", "reference")
+
+# TRITON_INTERPRET is read when a kernel is decorated, so later changes of it cannot count here either.
+INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _why_no_triton() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if not torch.cuda.is_available() and not INTERPRET:
+        return "needs a CUDA GPU, and PyTorch sees none (TRITON_INTERPRET=1 interprets the kernels on the CPU, slowly)"
+    return None
+
+
+# Why a backend cannot run anything in this process; None where it can.
+MISSING: dict[str, str | None] = {
+    "cuda": native.WHY_NO_CUDA or (None if torch.cuda.is_available() else "needs a CUDA GPU, and PyTorch sees none"),
+    "triton": _why_no_triton(),
+    "cpu": native.WHY_NO_CPU,
+    "reference": None,
+}
+
+# The device types whose tensors a backend takes. "reference" is plain PyTorch and takes any.
+DEVICES: dict[str, tuple[str, ...]] = {
+    "cuda": ("cuda",),
+    "triton": ("cpu", "cuda") if INTERPRET else ("cuda",),
+    "cpu": ("cpu",),
+}
+
+_kernels: dict[str, dict[str, Any]] = {}
+_refusals: dict[str, Callable[[str, torch.Tensor], str | None]] = {}
+_orders: dict[str, tuple[str, ...]] = {}
+_forced: str | None = None
+
+
+def register(
+    op: str,
+    *,
+    has: tuple[str, ...] = ("cuda", "triton", "cpu"),
+    refuse: Callable[[str, torch.Tensor], str | None] = lambda backend, x: None,
+    order: tuple[str, ...] = ORDER,
+) -> None:
+    """Make `op` known, with kernels on the backends it `has`, in gan_engine.native and gan_engine.kernels.<op>.
+
+    `refuse(backend, x)` gives the op's own reason against a backend (a sentence) or None; `order` is ORDER unless the
+    benchmark on a real device showed another to be faster for this op.
+    """
+    _kernels[op] = {"cuda": native.cuda, "cpu": native.cpu}
+    if "triton" in has and MISSING["triton"] is None:
+        _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
+    _refusals[op] = refuse
+    _orders[op] = tuple(name for name in order if name in has or name == "reference")
+
+
+def refusal(op: str, backend: str, x: torch.Tensor) -> str | None:
+    """Why `backend` does not run `op` on `x`: a sentence, or None if it does."""
+    if backend == "reference":
+        return None
+    if backend not in _orders[op]:
+        return f"{op} has no {backend} kernel"
+    missing = MISSING[backend]
+    if missing is not None:
+        return missing
+    if x.device.type not in DEVICES[backend]:
+        return f"takes {' or '.join(DEVICES[backend])} tensors, not {x.device.type}"
+    return _refusals[op](backend, x)
+
+
+def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:
+    """The backend that runs `op` on `x`: the one asked for, else the first in the op's order that does not refuse.
+
+    Raises RuntimeError with the reason if the one asked for refuses, ValueError if there is none of that name.
+    """
+    wanted = backend if backend is not None else _forced
+    if wanted is None:
+        for name in _orders[op]:
+            if refusal(op, name, x) is None:
+                return name
+    if wanted not in ORDER:
+        raise ValueError(f"backend: want one of {', '.join(ORDER)}, got {wanted!r}")
+    reason = refusal(op, wanted, x)
+    if reason is not None:
+        raise RuntimeError(f"{op}: backend {wanted!r} was asked for and cannot run: {reason}")
+    return wanted
+
+
+def kernels(op: str, backend: str) -> Any:
+    """The object whose functions launch the kernels of `op` on `backend`."""
+    return _kernels[op][backend]
+
+
+def ops() -> tuple[str, ...]:
+    """The names of all registered ops, in the order in which they were registered."""
+    return tuple(_kernels)
+
+
+def force(backend: str | None) -> None:
+    """Ask for `backend` in every call of this process that names none; None gives the choice back."""
+    global _forced
+    if backend is not None and backend not in ORDER:
+        raise ValueError(f"backend: want one of {', '.join(ORDER)}, got {backend!r}")
+    _forced = backend
+
+
+@contextlib.contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Ask for `backend` inside a `with` block."""
+    before = _forced
+    force(backend)
+    try:
+        yield
+    finally:
+        force(before)
+
+
+if "GAN_ENGINE_BACKEND" in os.environ:
+    force(os.environ["GAN_ENGINE_BACKEND"])

@@ -1,0 +1,1 @@
+"""Triton kernels, one module per operator; installed as gan_engine.kernels."""
