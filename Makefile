@@ -5,7 +5,10 @@ PYTHON ?= python3
 OUT ?= benchmarks/results
 
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check -q install -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check -q install --no-compile -c constraints.txt
+# Compiling every module of torch at once is half of the set-up time; Python compiles what it imports, once, if it may.
+export PYTHONDONTWRITEBYTECODE =
+
 SOURCES := $(shell find csrc -type f)
 
 .PHONY: help train test bench lint build gpu-check

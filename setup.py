@@ -119,12 +119,10 @@ def cmake_build(name: str) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    for command in (
-        [cmake, "--log-level=NOTICE", "-S", ROOT, "-B", folder, *options],
-        [cmake, "--build", folder, "--parallel"],
-    ):
+    for command in ([cmake, "-S", ROOT, "-B", folder, *options], [cmake, "--build", folder, "--parallel"]):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        print(done.stdout, end="", flush=True)
+        if done.returncode != 0 or "warning:" in done.stdout:
+            print(done.stdout, end="", flush=True)
         if done.returncode != 0:
             raise NotBuilt(f"the build with {compiler} failed: {first_error(done.stdout)}")
     return folder / f"{name}{SUFFIX}", version_line(compiler)
@@ -147,6 +145,7 @@ class BuildNative(build_ext):
                 # A new file, not new bytes in the old one, which a running process may have mapped.
                 shutil.copy2(made, module.with_suffix(".new"))
                 module.with_suffix(".new").replace(module)
+                print(f"gan_engine.{name} was built with {built[name]}", flush=True)
         (target / "_build_info.py").write_text(
             '"""Written by setup.py: what was built, with which compiler, and why the rest was not."""\n\n'
             f"BUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
