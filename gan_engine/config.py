@@ -1,0 +1,119 @@
+"""What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from gan_engine import models
+from gan_engine.data import DataConfig
+from gan_engine.losses.adversarial import LOSSES
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run, complete. Lengths of time are in kimg: thousands of real images shown to the discriminator."""
+
+    preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
+    model: models.Config
+    data: str = DataConfig.source
+    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
+    fashion-mnist-full, cifar10, celeba."""
+    mirror: bool = DataConfig.mirror
+    """Flip every second image, drawn at random, left to right."""
+    data_root: str = DataConfig.root
+    """Folder of the torchvision sets."""
+    conditional: bool = False
+    """Give both networks the classes of the data."""
+
+    kimg: float = 100
+    """Length of the training."""
+    batch_size: int = 64
+    """Images per step."""
+    batch_gpu: int | None = None
+    """Images per pass; gradients of several passes add up to those of a step. None: all in one."""
+    loss: Literal[tuple(LOSSES)] = "nonsaturating"
+    """The adversarial loss; wasserstein means something only where D is held to a Lipschitz constant."""
+    lr: float = 2e-4
+    """Learning rate of Adam, for both networks."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Decay rates of Adam's two moments."""
+    ema_kimg: float = 1
+    """Half-life of the moving average of G's weights, which is what samples are drawn from."""
+    precision: Literal[PRECISIONS] = "auto"
+    """Of the passes; weights and losses stay float32. auto: bf16 where the device computes it natively, else fp32."""
+    seed: int = 0
+    """Of the first weights, the noise and the order of the data."""
+
+    device: str = "auto"
+    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    out: Path | None = None
+    """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
+    resume: str | None = None
+    """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
+    metrics_kimg: float = 1
+    """How often losses are written."""
+    grid_kimg: float = 10
+    """How often a grid of samples is written."""
+    checkpoint_kimg: float = 20
+    """How often a checkpoint is written."""
+    keep: int = 2
+    """Checkpoints to keep."""
+    tensorboard: bool = True
+    """Write TensorBoard events as well, if it is installed."""
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
+        if self.ema_kimg < 0:
+            raise ValueError(f"ema_kimg: want at least 0, got {self.ema_kimg}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: want two numbers from 0 to below 1, got {self.betas}")
+        if self.batch_gpu is not None and not 0 < self.batch_gpu <= self.batch_size:
+            raise ValueError(f"batch_gpu: want 1 to batch_size = {self.batch_size}, got {self.batch_gpu}")
+        for name, choices in (("loss", tuple(LOSSES)), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    @property
+    def data_config(self) -> DataConfig:
+        return DataConfig(source=self.data, mirror=self.mirror, root=self.data_root)
+
+
+# What a resumed run may have otherwise than the run it goes on with: none of it changes what is learnt, up to rounding.
+FREE_ON_RESUME = {
+    *("kimg", "batch_gpu", "device", "out", "resume", "data_root", "keep", "tensorboard"),
+    *("metrics_kimg", "grid_kimg", "checkpoint_kimg"),
+}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """`config` in plain types, as run.json and checkpoints hold it."""
+    return _plain({**dataclasses.asdict(config), "model": models.to_dict(config.model)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = "") -> list[str]:
+    """One line for each field of two `to_dict` results that a resumed run must not change but does."""
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        if not prefix and name in FREE_ON_RESUME:
+            continue
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, prefix=f"{prefix}{name}.")
+        elif a != b:
+            lines.append(f"{prefix}{name}: the run has {a!r}, now {b!r}")
+    return lines

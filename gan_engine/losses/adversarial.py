@@ -1,0 +1,49 @@
+"""Adversarial losses as pairs (generator, discriminator), each (fake, real) -> [N] of logits [N], higher is more real.
+
+Both sides may read both logits, so a relativistic loss is an ordinary row. A generator that does not need the logits of
+real images gets None for them, and nobody computes them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class Adversarial(NamedTuple):
+    """The two sides of a game and the paper it is from."""
+
+    generator: Loss
+    discriminator: Loss
+    paper: str
+    generator_reads_real: bool = False
+
+
+LOSSES: dict[str, Adversarial] = {
+    # -log sigmoid(x) = softplus(-x)
+    "nonsaturating": Adversarial(
+        generator=lambda fake, real: F.softplus(-fake),
+        discriminator=lambda fake, real: F.softplus(fake) + F.softplus(-real),
+        paper="Goodfellow et al. 2014, arXiv:1406.2661, section 3",
+    ),
+    # a = -1, b = 1, c = 0 would give Pearson's chi^2; the usual a = 0, b = c = 1 is equation 9
+    "least_squares": Adversarial(
+        generator=lambda fake, real: (fake - 1).square() / 2,
+        discriminator=lambda fake, real: (fake.square() + (real - 1).square()) / 2,
+        paper="Mao et al. 2017, arXiv:1611.04076, equation 9",
+    ),
+    "hinge": Adversarial(
+        generator=lambda fake, real: -fake,
+        discriminator=lambda fake, real: F.relu(1 + fake) + F.relu(1 - real),
+        paper="Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17",
+    ),
+    # Means something only while D is held to a Lipschitz constant, by a penalty or by its weights.
+    "wasserstein": Adversarial(
+        generator=lambda fake, real: -fake,
+        discriminator=lambda fake, real: fake - real,
+        paper="Arjovsky et al. 2017, arXiv:1701.07875, equations 2 and 3",
+    ),
+}

@@ -1,0 +1,45 @@
+"""The families. Each module has a Config, a Generator and a Discriminator:
+
+G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]
+D(img, c=None) -> logits [N], higher is more real
+"""
+
+import dataclasses
+from types import ModuleType
+from typing import Annotated, Any
+
+import tyro
+from torch import nn
+
+from gan_engine.models import dcgan, vanilla
+
+FAMILIES: dict[str, ModuleType] = {"vanilla": vanilla, "dcgan": dcgan}
+
+Config = (
+    Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")] | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
+)
+
+
+def family(config: Config) -> str:
+    """The name of the family that `config` belongs to."""
+    return next(name for name, module in FAMILIES.items() if isinstance(config, module.Config))
+
+
+def build(config: Config) -> tuple[nn.Module, nn.Module]:
+    """G and D of the sizes in `config`, freshly initialised from torch's global random state."""
+    module = FAMILIES[family(config)]
+    return module.Generator(config), module.Discriminator(config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """`config` and its family in plain types, as a checkpoint holds them."""
+    return {"family": family(config), **dataclasses.asdict(config)}
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`."""
+    values = dict(values)
+    name = values.pop("family", None)
+    if name not in FAMILIES:
+        raise ValueError(f"model family: want one of {', '.join(FAMILIES)}, got {name!r}")
+    return FAMILIES[name].Config(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})

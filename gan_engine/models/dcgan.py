@@ -1,0 +1,123 @@
+"""The deep convolutional GAN of Radford et al. 2016, arXiv:1511.06434.
+
+With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
+features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import check_class
+from gan_engine.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels: a power of two from 16 to 256."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 100
+    """Dimensions of the noise z."""
+    width: int = 64
+    """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
+    max_width: int = 512
+    """Limit of the feature maps of a layer."""
+    embed_dim: int = 32
+    """Dimensions of the generator's class embedding."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "width", "max_width", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps at 4x4, 8x8, ... up to half the resolution."""
+        halvings = self.resolution.bit_length() - 4
+        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+
+
+class Block(nn.Module):
+    """y = act(norm(layer(x))), or y = act(layer(x) + b) without a norm; gain 1"""
+
+    def __init__(self, layer: nn.Module, features: int, *, act: str, norm: bool = True) -> None:
+        super().__init__()
+        self.act = act
+        self.layer = layer
+        self.norm = nn.BatchNorm2d(features) if norm else None
+        self.bias = nn.Parameter(torch.zeros(features)) if self.norm is None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return bias_act(x, self.bias, act=self.act, gain=1)
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
+        blocks = [Block(nn.ConvTranspose2d(z_dim, widths[0], 4, bias=False), widths[0], act="relu")]
+        for i, o in pairwise(widths):
+            blocks.append(Block(nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), o, act="relu"))
+        last = nn.ConvTranspose2d(widths[-1], config.channels, 4, 2, 1, bias=False)
+        self.blocks = nn.Sequential(*blocks, Block(last, config.channels, act="tanh", norm=False))
+        self.apply(_init)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+        return self.blocks(z[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.channels, *reversed(config.widths)]
+        blocks = []
+        for i, o in pairwise(widths):
+            # The paper leaves the norm out where the discriminator reads the image.
+            blocks.append(Block(nn.Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=bool(blocks)))
+        self.blocks = nn.Sequential(*blocks)
+        self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.apply(_init)
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = self.blocks(img)
+        logits = self.logit(x).flatten()
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
+        return logits
+
+
+def _init(module: nn.Module) -> None:
+    """Weights N(0, 0.02^2), scales of the norms N(1, 0.02^2), biases 0 (section 4 of the paper and its code)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1, 0.02)

@@ -1,0 +1,91 @@
+"""The fully connected GAN of Goodfellow et al. 2014, arXiv:1406.2661, with leaky ReLU, and logits instead of a sigmoid.
+
+With classes it is the conditional GAN of Mirza and Osindero 2014, arXiv:1411.1784: c is concatenated to z and to img.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import check_class
+from gan_engine.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 100
+    """Dimensions of the noise z."""
+    hidden: tuple[int, ...] = (256, 512, 1024)
+    """Widths of the generator's hidden layers; the discriminator has them in reverse."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise ValueError(f"resolution: want at least 1, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        if self.z_dim < 1:
+            raise ValueError(f"z_dim: want at least 1, got {self.z_dim}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden: want at least one width, each at least 1, got {self.hidden}")
+
+    @property
+    def numel(self) -> int:
+        return self.channels * self.resolution**2
+
+
+class FullyConnected(nn.Module):
+    """y [N, O] = act(x [N, I] weight^T + b), with gain 1"""
+
+    def __init__(self, in_features: int, out_features: int, *, act: str = "linear") -> None:
+        super().__init__()
+        self.act = act
+        self.linear = nn.Linear(in_features, out_features, bias=False)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(self.linear(x), self.bias, act=self.act, gain=1)
+
+
+def _stack(widths: list[int], *, last: str) -> nn.Sequential:
+    acts = ["lrelu"] * (len(widths) - 2) + [last]
+    return nn.Sequential(*(FullyConnected(i, o, act=act) for (i, o), act in zip(pairwise(widths), acts, strict=True)))
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = _stack([config.z_dim + config.c_dim, *config.hidden, config.numel], last="tanh")
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        config = self.config
+        check_class(c, config.c_dim)
+        x = z if c is None else torch.cat([z, c], dim=1)
+        return self.layers(x).reshape(-1, config.channels, config.resolution, config.resolution)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = _stack([config.numel + config.c_dim, *reversed(config.hidden), 1], last="linear")
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = img.flatten(1)
+        return self.layers(x if c is None else torch.cat([x, c.to(x.dtype)], dim=1)).squeeze(1)

@@ -1,0 +1,81 @@
+"""Precision of the passes: autocast and loss scaling. Weights, optimiser states and losses stay float32."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve(name: str, device: torch.device) -> str:
+    """The precision that `name` ("auto", "fp32", "bf16" or "fp16") stands for on `device`.
+
+    Raises ValueError where it cannot be had or is of no use, with the reason.
+    """
+    if name == "auto":
+        return "bf16" if _computes_bf16(device) else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        # Measured: oneDNN 3.x, AVX-512 without FP16 arithmetic, 3x3 convolutions with 64 to 512 channels.
+        raise ValueError(
+            f"precision: fp16 is for GPUs; on {device.type} its convolutions run about 20 times slower than in fp32. "
+            "Want fp32, bf16 or auto"
+        )
+    return name
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return False
+
+
+class Precision:
+    """How a phase computes: `autocast` around the forward pass, `backward`, then `step`.
+
+    Args:
+        name: "fp32", "bf16" or "fp16".
+        device: of the networks.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name, self.device = name, device
+        # In fp16 gradients below 2^-24 vanish, so the loss is scaled up and a step that overflows is left out
+        # (Micikevicius et al. 2018, arXiv:1710.03740). bf16 has the exponents of fp32 and needs none of it.
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.name])
+
+    def backward(self, loss: Tensor) -> None:
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the gradients of `optimizer` those of the loss itself."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+        """Let `optimizer` step; where `skip` (a float32 scalar on the device) is not 0 nothing changes.
+
+        The optimiser must be a fused one: those read `skip` on the device, so that the host need not wait for it.
+        """
+        if self.scaler is None:
+            optimizer.found_inf = skip
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state)

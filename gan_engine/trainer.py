@@ -1,0 +1,306 @@
+"""The training loop: phases over batches, one place each for accumulation, precision, EMA, checkpoints and reports."""
+
+import contextlib
+import copy
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gan_engine import checkpoint, models, nonfinite
+from gan_engine.config import Config, differences, to_dict
+from gan_engine.data import ImageSet, Sampler
+from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.monitors import Monitors
+from gan_engine.precision import Precision, resolve
+
+Terms = Callable[[Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One network's share of a step: every `interval`-th step `optimizer` lowers the sum of the means of `terms`."""
+
+    name: str
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    terms: Terms
+    interval: int = 1
+
+
+class Means:
+    """Running means by name. They stay on the device until they are read, so that no step waits for them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        total, count = self.sums.get(name, (0, 0))
+        self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
+
+    def read(self) -> dict[str, float]:
+        """The mean of each name since the last call."""
+        means = {name: float(total) / count for name, (total, count) in self.sums.items()}
+        self.sums.clear()
+        return means
+
+
+class Trainer:
+    """Trains the networks of `config` on `data`.
+
+    Two trainers with equal configuration and data do the same bit for bit on a CPU with an equal number of threads,
+    also if one of them goes on from the other's `state_dict`.
+
+    Args:
+        config: the run.
+        data: images that fit config.model in resolution and channels.
+        device: where to train.
+        run_dir: for checkpoints and reports.
+    """
+
+    def __init__(self, config: Config, data: ImageSet, *, device: torch.device, run_dir: Path) -> None:
+        self.config, self.device, self.run_dir = config, device, run_dir
+        torch.manual_seed(config.seed)
+        G, D = models.build(config.model)
+        self.G = G.to(device, memory_format=torch.channels_last)
+        self.D = D.to(device, memory_format=torch.channels_last)
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+
+        self.means = Means()
+        objective = GanObjective(self.G, self.D, LOSSES[config.loss], self.means.add)
+        self.phases = [
+            Phase("D", self.D, self._adam(self.D), objective.discriminator),
+            Phase("G", self.G, self._adam(self.G), objective.generator),
+        ]
+        self.precision = Precision(resolve(config.precision, device), device)
+
+        # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept.
+        self.z_generator = torch.Generator().manual_seed(config.seed)
+        self.sampler = Sampler(data, config.batch_size, seed=config.seed, device=device, mirror=config.mirror)
+        self.step_count = self.nimg = 0
+        self.seconds = 0.0
+
+        self.stop = torch.zeros((), device=device)  # becomes 1 at the first value that is not finite
+        self._unread: list[tuple[Tensor, Any, Phase, Batch]] = []
+
+    def _adam(self, net: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(net.parameters(), lr=self.config.lr, betas=self.config.betas, fused=True)
+
+    # One step
+
+    def step(self) -> None:
+        """Every phase that is due, on one batch of real images; then the moving average."""
+        real_img, c = next(self.sampler)
+        real_img = real_img.contiguous(memory_format=torch.channels_last)
+        for phase in self.phases:
+            if self.step_count % phase.interval == 0:
+                self._train(phase, Batch(real_img, self._noise(len(real_img)), c if self.config.conditional else None))
+        self._average()
+        self.step_count += 1
+        self.nimg += self.config.batch_size
+
+    def _train(self, phase: Phase, batch: Batch) -> None:
+        for other in self.phases:
+            other.net.requires_grad_(other.net is phase.net)
+        phase.optimizer.zero_grad(set_to_none=True)
+        finite = torch.ones((), device=self.device, dtype=torch.bool)
+        for part in self._parts(batch):
+            with self.precision.autocast():
+                terms = phase.terms(part)
+            loss = sum(values.sum() for values in terms.values()) / len(batch.real_img)
+            self.precision.backward(loss)
+            finite &= loss.detach().isfinite()
+            for name, values in terms.items():
+                self.means.add(f"loss/{name}", values)
+        self.precision.unscale(phase.optimizer)
+        grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        self.means.add(f"grad_norm/{phase.name}", norm)
+        if self.precision.scaler is None:  # loss scaling expects gradients that overflow and leaves such a step out
+            finite &= norm.isfinite()
+        self.stop = torch.maximum(self.stop, (~finite).float())
+        self.precision.step(phase.optimizer, self.stop)
+        self._heed_stop(phase, batch)
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in passes of batch_gpu images. Batch norms see one pass at a time."""
+        size = self.config.batch_gpu or len(batch.real_img)
+        for i in range(0, len(batch.real_img), size):
+            yield Batch(*(None if values is None else values[i : i + size] for values in batch))
+
+    def _noise(self, num: int) -> Tensor:
+        z = torch.randn(num, self.config.model.z_dim, generator=self.z_generator)
+        return z.to(self.device, non_blocking=True)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """G_ema <- beta G_ema + (1 - beta) G with beta = 0.5^(batch / half-life); buffers are copied."""
+        config = self.config
+        beta = 0.5 ** (config.batch_size / (1000 * config.ema_kimg)) if config.ema_kimg else 0.0
+        torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
+        for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def _heed_stop(self, phase: Phase, batch: Batch) -> None:
+        """Raise NonFiniteError if this phase, or on a GPU the one before, met a value that is not finite.
+
+        `stop` has kept the weights as they were. Reading it at once would leave a GPU idle until the host has the
+        answer, so there it is read one phase later.
+        """
+        if self.device.type == "cuda":
+            copied = self.stop.to("cpu", non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+            self._unread.append((copied, done, phase, batch))
+            if len(self._unread) < 2:
+                return
+            copied, done, phase, batch = self._unread.pop(0)
+            done.synchronize()
+        else:
+            copied = self.stop
+        if not copied.item():
+            return
+        for other in self.phases:
+            other.net.requires_grad_(other.net is phase.net)
+        found = None
+        for part in self._parts(batch):
+            with self.precision.autocast():
+                found = found or nonfinite.trace({"G": self.G, "D": self.D}, partial(phase.terms, part))
+        raise nonfinite.NonFiniteError(
+            f"phase {phase.name} met a value that is not finite at {self.nimg / 1000:g} kimg, step {self.step_count};\n"
+            f"{found or 'not seen again when the step was computed once more'}"
+        )
+
+    # A run
+
+    def run(self) -> int | None:
+        """Train up to config.kimg, reporting and saving on the way.
+
+        Returns:
+            None at the end, or the number of the signal (SIGINT, SIGTERM) that ended the run early, its state saved.
+
+        Raises:
+            NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before.
+        """
+        config = self.config
+        total = math.ceil(1000 * config.kimg / config.batch_size) * config.batch_size
+        keeper = checkpoint.Keeper(self.run_dir, config.keep)
+        monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg or None)
+        if self.nimg == 0:
+            monitors.grid(0, self.samples())
+        bar = tqdm(
+            total=total,
+            initial=self.nimg,
+            desc=config.preset,
+            unit=" img",
+            unit_scale=True,
+            smoothing=0.05,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+        saved = None
+        try:
+            with _signals() as caught, bar:
+                while self.nimg < total and not caught:
+                    started = time.perf_counter()
+                    self.step()
+                    self.seconds += time.perf_counter() - started
+                    bar.update(config.batch_size)
+                    last = self.nimg >= total or bool(caught)
+                    if last or self._due(config.metrics_kimg):
+                        means = self.means.read()
+                        monitors.scalars(self.nimg, means | {"seconds": self.seconds})
+                        bar.set_postfix({name: f"{means[name]:.3f}" for name in means if name.startswith("loss/")})
+                    if last or self._due(config.checkpoint_kimg):
+                        saved = keeper.save(self.nimg, self.state_dict())
+                    if last or self._due(config.grid_kimg):
+                        monitors.grid(self.nimg, self.samples())
+        except nonfinite.NonFiniteError as error:
+            monitors.close()
+            saved = saved or next(iter(sorted(keeper.directory.glob("kimg-*.pt"))[::-1]), None)
+            raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {saved or 'none yet'}") from None
+        monitors.close()
+        return caught[0] if caught else None
+
+    def _due(self, kimg: float) -> bool:
+        """Whether this step passed a multiple of `kimg`."""
+        every = 1000 * kimg
+        return self.nimg // every > (self.nimg - self.config.batch_size) // every
+
+    @torch.no_grad()
+    def samples(self) -> Tensor:
+        """Images [N, C, H, W] of G_ema from noise that is the same all through a run; one row for each class."""
+        c_dim, z_dim = self.config.model.c_dim, self.config.model.z_dim
+        side = min(c_dim, 10) if self.config.conditional else 8
+        z = torch.randn(side * side, z_dim, generator=torch.Generator().manual_seed(self.config.seed))
+        c = torch.eye(c_dim)[:side].repeat_interleave(side, 0).to(self.device) if self.config.conditional else None
+        return self.G_ema(z.to(self.device), c)
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened; plain types and tensors."""
+        return {
+            "config": to_dict(self.config),
+            "model": models.to_dict(self.config.model),
+            "nimg": self.nimg,
+            "step_count": self.step_count,
+            "seconds": self.seconds,
+            "G": self.G.state_dict(),
+            "D": self.D.state_dict(),
+            "G_ema": self.G_ema.state_dict(),
+            "optimizers": {phase.name: phase.optimizer.state_dict() for phase in self.phases},
+            "scaler": self.precision.state_dict(),
+            "z_generator": self.z_generator.get_state(),
+            "sampler": self.sampler.state_dict(),
+            "rng": checkpoint.rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. Raises ValueError that lists the fields of a configuration that does not fit."""
+        changed = differences(state["config"], to_dict(self.config))
+        if changed:
+            raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
+        for name in ("G", "D", "G_ema"):
+            getattr(self, name).load_state_dict(state[name])
+        for phase in self.phases:
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        self.precision.load_state_dict(state["scaler"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.z_generator.set_state(state["z_generator"])
+        self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]
+        checkpoint.set_rng_state(state["rng"])
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that takes the first SIGINT or SIGTERM. A second one does what it would have done without us."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: Any) -> None:
+        caught.append(number)
+        restore()
+        tqdm.write(f"{signal.Signals(number).name}: saving after this step; once more aborts", file=sys.stderr)
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    try:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, handle)
+        yield caught
+    finally:
+        restore()
