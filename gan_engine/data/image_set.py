@@ -1,0 +1,96 @@
+"""A decoded set of images, whole in memory."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A source that cannot be trained on. The message is one sentence for the person who chose it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3); labels int64 [N] in [0, num_classes), or None."""
+
+    name: str
+    images: Tensor
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason) of every image that could not be used."""
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+            raise DataError(
+                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1 or 3, "
+                f"got {images.dtype} {list(images.shape)}"
+            )
+        if labels is None:
+            return
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{self.name}: labels must be int64 [N] = [{len(images)}], got {labels.dtype} {list(labels.shape)}"
+            )
+        low, high = labels.aminmax()
+        if low < 0 or high >= self.num_classes:
+            raise DataError(f"{self.name}: labels must lie in [0, {self.num_classes}), got [{low}, {high}]")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """0 for a set without labels."""
+        return len(self.class_names) if self.labels is not None else 0
+
+
+def describe(data: ImageSet) -> str:
+    """One line for a training log: name, images, size, classes, memory, images that were skipped."""
+    size = "x".join(map(str, data.images.shape[1:]))
+    classes = f"{data.num_classes} classes" if data.labels is not None else "no labels"
+    skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
+    return f"{data.name}: {len(data):,} images {size}, {classes}, {data.images.nbytes / 1e6:,.1f} MB{skipped}"
+
+
+def empty_images(name: str, num: int, channels: int, resolution: int) -> Tensor:
+    """Memory for num images, uint8 [num, channels, resolution, resolution]; refused where the machine lacks it."""
+    require_memory(
+        f"{name}: {num:,} images of {channels}x{resolution}x{resolution} uint8", num * channels * resolution**2
+    )
+    return torch.empty(num, channels, resolution, resolution, dtype=torch.uint8)
+
+
+def require_memory(what: str, wanted: int) -> None:
+    """Images live in memory, so a set that does not fit is refused before it is decoded, not killed half-way."""
+    available = available_bytes()
+    if available is not None and wanted > available:
+        raise DataError(
+            f"{what} need {wanted / 1e9:,.2f} GB of memory, {available / 1e9:,.2f} GB are available; "
+            "use fewer images or a lower resolution"
+        )
+
+
+def available_bytes() -> int | None:
+    """Bytes this process can still take: MemAvailable, within the control group's limit. None where Linux is not."""
+    try:
+        meminfo = _kernel_table("/proc/meminfo")
+    except OSError:
+        return None
+    available = meminfo["MemAvailable:"] * 1024
+    try:
+        # Page cache is charged to the group too but given back on demand, so only anonymous pages count as taken.
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        available = min(available, limit - _kernel_table("/sys/fs/cgroup/memory.stat")["anon"])
+    except (OSError, ValueError):
+        pass  # no control group, or its limit is the word "max"
+    return available
+
+
+def _kernel_table(path: str) -> dict[str, int]:
+    """Lines of `key number [unit]` as the kernel prints them."""
+    rows = (line.split() for line in Path(path).read_text().splitlines())
+    return {row[0]: int(row[1]) for row in rows}

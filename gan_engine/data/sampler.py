@@ -1,0 +1,99 @@
+"""The order in which a training run sees its images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine.data.image_set import ImageSet
+
+# A set moves to the accelerator whole when it takes at most this part of the memory that is free there: gathering a
+# batch on the device costs one small copy of indices, and the rest is left to the networks.
+DEVICE_SHARE = 0.25
+
+
+class Sampler:
+    """Endless shuffled batches: img float32 [B, C, H, W] in [-1, 1], c float32 [B, num_classes] one-hot or None.
+
+    The images form one endless stream: epoch e is a permutation of the set drawn from (seed, e), together with one coin
+    per image for the horizontal flip. Each image occurs exactly once per epoch, and a batch may span two epochs. A step
+    takes world_size * batch_size images from the stream, one block of batch_size per rank, so ranks see different
+    images and all share one state. That state is the seed and the position in the stream, counted in images: a resumed
+    run continues at the same image whatever its batch size or number of ranks.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        mirror: bool = False,
+    ):
+        """batch_size: images per call on this rank."""
+        if batch_size < 1:
+            raise ValueError(f"Sampler: batch_size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"Sampler: rank must lie in [0, world_size) = [0, {world_size}), got {rank}")
+        self.batch_size, self.rank, self.world_size, self.mirror = batch_size, rank, world_size, mirror
+        self.num_classes = data.num_classes
+        self.device = torch.device(device)
+        self.images, self.labels = data.images, data.labels
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if data.images.nbytes <= DEVICE_SHARE * free:
+                self.images = data.images.to(self.device)
+                self.labels = None if data.labels is None else data.labels.to(self.device)
+        self.seed = seed
+        self.position = 0
+        self._epoch_order: tuple[int, Tensor, Tensor] | None = None
+
+    def __iter__(self) -> "Sampler":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor | None]:
+        index, flip = self._stream(self.position + self.rank * self.batch_size, self.batch_size)
+        self.position += self.world_size * self.batch_size
+        index = index.to(self.images.device)
+        img = self.images.index_select(0, index).to(self.device)  # 15x faster than images[index] on a CPU
+        if self.mirror:
+            img = torch.where(flip.to(self.device)[:, None, None, None], img.flip(3), img)
+        img = img.float().div_(127.5).sub_(1)
+        if self.labels is None:
+            return img, None
+        return img, F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seed": self.seed, "position": self.position, "num_images": len(self.images)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The saved seed replaces the one given at construction: the order continues, it does not begin anew."""
+        if state["num_images"] != len(self.images):
+            raise ValueError(
+                f"Sampler: the state was saved over {state['num_images']:,} images, this set has {len(self.images):,}; "
+                "resume with the data of the first run"
+            )
+        self.seed, self.position = state["seed"], state["position"]
+        self._epoch_order = None
+
+    def _stream(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Image indices int64 [count] and flips bool [count] at positions first .. first + count of the stream."""
+        pieces = []
+        while count > 0:
+            epoch, offset = divmod(first, len(self.images))
+            piece = [order[offset : offset + count] for order in self._epoch(epoch)]
+            pieces.append(piece)
+            first, count = first + len(piece[0]), count - len(piece[0])
+        index, flip = map(torch.cat, zip(*pieces, strict=True))
+        return index, flip
+
+    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The epoch's permutation int64 [N] and flips bool [N]; drawn on the CPU: one order for every device."""
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            order = torch.randperm(len(self.images), generator=generator)
+            flip = torch.rand(len(self.images), generator=generator) < 0.5
+            self._epoch_order = (epoch, order, flip)
+        return self._epoch_order[1:]

@@ -1,0 +1,58 @@
+"""Sets that torchvision knows by name: read from `root`, downloaded into it where there is a network."""
+
+import socket
+from functools import partial
+from pathlib import Path
+
+from gan_engine.data.arrays import labelled, pad_digits
+from gan_engine.data.files import load_folder
+from gan_engine.data.image_set import DataError, ImageSet
+
+# Seconds a server may stay silent: without it a machine whose network swallows packets would wait for ever.
+DOWNLOAD_TIMEOUT = 30.0
+
+
+def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int, channels: int) -> ImageSet:
+    """The 60,000 training images, 28x28 grey, of a set in the layout of MNIST."""
+    files = [f"{split}-{part}-ubyte" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")]
+    by_hand = f"put the unpacked files {', '.join(files)} into {root / torchvision_name / 'raw'}"
+    digits = _open(name, torchvision_name, root, by_hand)
+    images = pad_digits(digits.data.numpy(), resolution)
+    return labelled(name, images, digits.targets.numpy(), digits.classes, resolution=resolution, channels=channels)
+
+
+def load_cifar10(root: Path, *, resolution: int, channels: int) -> ImageSet:
+    """The 50,000 training images, 32x32 RGB."""
+    cifar = _open("cifar10", "CIFAR10", root, f"put the unpacked folder cifar-10-batches-py into {root}")
+    return labelled("cifar10", cifar.data, cifar.targets, cifar.classes, resolution=resolution, channels=channels)
+
+
+def load_celeba(root: Path, *, resolution: int, channels: int) -> ImageSet:
+    """The 202,599 aligned faces, 178x218 RGB, of which the centre 178x178 is kept; no labels, as it has no classes."""
+    folder = root / "celeba" / "img_align_celeba"
+    if not folder.is_dir():
+        _open("celeba", "CelebA", root, f"put the unpacked folder img_align_celeba into {folder.parent}")
+    faces = load_folder(folder, resolution=resolution, channels=channels)
+    return ImageSet("celeba", faces.images, skipped=faces.skipped)
+
+
+def _open(name: str, torchvision_name: str, root: Path, by_hand: str):
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        from gan_engine.data.torchvision_shim import datasets  # here, because this import costs two seconds
+
+        return getattr(datasets, torchvision_name)(root, download=True)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise DataError(f"{name} is not in {root} and cannot be downloaded ({reason}); {by_hand}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+LOADERS = {
+    "fashion-mnist-full": partial(load_digits, "fashion-mnist-full", "FashionMNIST"),
+    "mnist": partial(load_digits, "mnist", "MNIST"),
+    "cifar10": load_cifar10,
+    "celeba": load_celeba,
+}

@@ -1,0 +1,98 @@
+"""Odd pictures: every mode and orientation ends as the same plain pixels."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_engine.data.decode import decode_file
+
+
+def decode(image, format="PNG", *, channels=3, resolution=8, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    file.seek(0)
+    pixels = decode_file(file, resolution=resolution, channels=channels)
+    assert pixels.dtype == np.uint8 and pixels.shape == (channels, resolution, resolution)
+    return pixels
+
+
+def colours(pixels):
+    """The one colour of each channel; fails where a channel has several."""
+    assert (pixels == pixels[:, :1, :1]).all()
+    return pixels[:, 0, 0].tolist()
+
+
+def test_rgb_is_kept_and_grey_is_luma():
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    assert colours(decode(image)) == [200, 100, 50]
+    assert colours(decode(image, channels=1)) == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+
+
+def test_grey_becomes_rgb_by_repetition():
+    assert colours(decode(Image.new("L", (8, 8), 77))) == [77, 77, 77]
+    assert colours(decode(Image.new("1", (8, 8), 1))) == [255, 255, 255]
+
+
+def test_transparency_is_white():
+    assert colours(decode(Image.new("RGBA", (8, 8), (255, 0, 0, 0)))) == [255, 255, 255]
+    assert colours(decode(Image.new("RGBA", (8, 8), (255, 0, 0, 51)))) == [255, 204, 204]
+    assert colours(decode(Image.new("LA", (8, 8), (0, 0)), channels=1)) == [255]
+
+
+def test_palette_with_and_without_transparency():
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    assert colours(decode(image)) == [10, 200, 30]
+    assert colours(decode(image, "GIF")) == [10, 200, 30]
+    assert colours(decode(image, transparency=1)) == [255, 255, 255]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(format):
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    assert np.array_equal(decode(Image.fromarray(ramp), format, channels=1)[0], (ramp / 257).round())
+
+
+def test_integer_pixels_beyond_16_bits_are_refused():
+    with pytest.raises(ValueError, match=r"must lie in \[0, 65535\], got \[70000, 70000\]"):
+        decode(Image.new("I", (8, 8), 70000), "TIFF")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_cmyk(format):
+    red, green, blue = colours(decode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), format))
+    assert red > 250 and green < 5 and blue < 5
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_exif_orientation_is_applied(format):
+    upright = Image.new("L", (16, 16), 0)
+    upright.paste(255, (0, 0, 16, 8))  # white above black
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn to the left of upright
+    turned = decode(upright.transpose(Image.Transpose.ROTATE_90), format, channels=1, exif=exif)[0]
+    assert turned[:3].min() > 250 and turned[-3:].max() < 5
+
+
+def test_animated_gives_its_first_frame():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    assert colours(decode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == [255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(32, 8), (8, 32)])
+def test_the_centre_square_is_kept(size):
+    image = Image.new("RGB", size, "red")
+    left, top = (size[0] - 8) // 2, (size[1] - 8) // 2
+    image.paste("blue", (left, top, left + 8, top + 8))
+    assert colours(decode(image)) == [0, 0, 255]
+
+
+def test_shrinking_averages():
+    checkers = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
+    assert abs(decode(checkers, channels=1).astype(int) - 127).max() <= 3
+
+
+def test_a_single_pixel_is_a_picture():
+    assert colours(decode(Image.new("RGB", (1, 1), (1, 2, 3)))) == [1, 2, 3]

@@ -1,0 +1,69 @@
+"""What an ImageSet accepts, and the toy images."""
+
+import pytest
+import torch
+
+from gan_engine.data import DataConfig, DataError, ImageSet, load
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 3, 4, 4),
+        torch.zeros(3, 4, 4, dtype=torch.uint8),
+        torch.zeros(2, 2, 4, 4, dtype=torch.uint8),
+        torch.zeros(0, 3, 4, 4, dtype=torch.uint8),
+    ],
+)
+def test_images_are_checked(images):
+    with pytest.raises(DataError, match=r"uint8 \[N, C, H, W\] with N >= 1 and C = 1 or 3, got"):
+        ImageSet("x", images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(2), r"int64 \[N\] = \[2\], got torch.float32 \[2\]"),
+        (torch.zeros(3, dtype=torch.int64), r"got torch.int64 \[3\]"),
+        (torch.tensor([0, 1]), r"\[0, 1\), got \[0, 1\]"),
+        (torch.tensor([-1, 0]), r"\[0, 1\), got \[-1, 0\]"),
+    ],
+)
+def test_labels_are_checked(labels, message):
+    with pytest.raises(DataError, match=message):
+        ImageSet("x", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), labels, ("only",))
+
+
+@pytest.mark.parametrize(("resolution", "channels"), [(16, 1), (64, 3)])
+def test_toy_images(resolution, channels):
+    config = DataConfig("toy")
+    data = load(config, resolution=resolution, channels=channels, seed=1)
+    assert data.images.shape == (4096, channels, resolution, resolution)
+    assert data.class_names == ("disc", "square", "triangle", "cross", "ring")
+    assert data.labels.bincount().min() > 700
+    again = load(config, resolution=resolution, channels=channels, seed=1)
+    assert torch.equal(data.images, again.images) and torch.equal(data.labels, again.labels)
+    other = load(config, resolution=resolution, channels=channels, seed=2)
+    assert not torch.equal(data.images, other.images)
+
+
+def test_toy_shapes_are_what_they_are_called():
+    """Bright on dark, with soft edges; the centre of mass is bright in every shape but the ring."""
+    data = load(DataConfig("toy"), resolution=32, channels=1)
+    images = data.images[:, 0].float()
+    bright = (images > 127).float()
+    covered = bright.mean((1, 2))
+    assert covered.min() > 0.02 and covered.max() < 0.6
+    axis = torch.arange(32.0)
+    mass = bright.sum((1, 2))
+    x, y = ((bright.sum(dim) * axis).sum(1) / mass for dim in (1, 2))
+    at_centre = bright[torch.arange(len(bright)), y.round().long(), x.round().long()]
+    ring = data.labels == data.class_names.index("ring")
+    assert at_centre[~ring].all() and not at_centre[ring].any()
+
+
+def test_toy_has_kinds():
+    with pytest.raises(DataError, match="kinds image, got 'voxels'"):
+        load(DataConfig("toy"), resolution=16, channels=1, kind="voxels")
+    with pytest.raises(DataError, match="'fashion-mnist' holds images"):
+        load(DataConfig(), resolution=16, channels=1, kind="voxels")

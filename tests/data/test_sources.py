@@ -1,0 +1,327 @@
+"""Every source ends as one ImageSet, or as one sentence."""
+
+import gzip
+import pickle
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine.data import DataConfig, DataError, describe, image_set, load
+from gan_engine.data.arrays import pad_digits, read_idx
+
+
+def load_from(source, *, resolution=16, channels=3, root="unused", **options):
+    return load(DataConfig(str(source), root=str(root)), resolution=resolution, channels=channels, **options)
+
+
+def save_pictures(folder, colours, size=(16, 16)):
+    """One PNG of plain colour per entry of {path below folder: colour}."""
+    for path, colour in colours.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(folder / path)
+
+
+def zip_folder(folder, archive, prefix=""):
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in sorted(folder.rglob("*")):
+            out.write(path, prefix + path.relative_to(folder).as_posix())
+
+
+# The embedded images
+
+
+def test_fashion_mnist_is_whole():
+    data = load(DataConfig(), resolution=32, channels=1)
+    assert data.images.shape == (10_000, 1, 32, 32)
+    assert data.labels.bincount().tolist() == [1000] * 10
+    assert data.class_names[0] == "T-shirt/top" and data.class_names[9] == "Ankle boot"
+    assert data.class_names[data.labels[0]] == "Ankle boot"  # the split's first image
+    inner = data.images[:, :, 2:30, 2:30]
+    assert inner.sum(dtype=torch.int64) == data.images.sum(dtype=torch.int64)  # the padding is black
+    assert 72 < inner.float().mean() < 74
+
+
+def test_digits_are_padded_only_to_resize():
+    images = np.full((1, 28, 28), 9, np.uint8)
+    assert pad_digits(images, 28).shape == (1, 28, 28)
+    assert pad_digits(images, 64).shape == (1, 32, 32)
+
+
+def test_describe_is_one_line():
+    data = load(DataConfig(), resolution=32, channels=1)
+    assert describe(data) == "fashion-mnist: 10,000 images 1x32x32, 10 classes, 10.2 MB"
+
+
+# Folders and archives
+
+
+def test_flat_folder_has_no_labels(tmp_path):
+    save_pictures(tmp_path, {"b.png": "lime", "a.jpg": "red", "c.webp": "blue"})
+    data = load_from(tmp_path)
+    assert data.labels is None and data.num_classes == 0 and data.name == tmp_path.name
+    channel_means = data.images.float().mean((2, 3))
+    assert channel_means.argmax(1).tolist() == [0, 1, 2]  # in the order of the file names
+
+
+def test_class_folders_become_labels(tmp_path):
+    save_pictures(
+        tmp_path, {"dogs/1.png": "red", "cats/2.png": "lime", "cats/old/3.PNG": "blue", "dogs/4.bmp": "white"}
+    )
+    (tmp_path / "README.txt").write_text("not an image, and not one to complain about")
+    (tmp_path / ".thumbnails").mkdir()
+    save_pictures(tmp_path / ".thumbnails", {"1.png": "black"})
+    data = load_from(tmp_path)
+    assert data.class_names == ("cats", "dogs") and data.num_classes == 2
+    assert data.labels.tolist() == [0, 0, 1, 1] and data.skipped == []
+
+
+def test_images_outside_the_class_folders_cost_the_labels(tmp_path):
+    save_pictures(tmp_path, {"cats/1.png": "red", "cover.png": "red", "dogs/2.png": "red"})
+    with pytest.warns(UserWarning, match=r"no labels, because cover\.png lies outside"):
+        data = load_from(tmp_path)
+    assert len(data) == 3 and data.labels is None
+
+
+@pytest.mark.parametrize("prefix", ["", "animals/"])
+def test_zip_is_read_like_the_folder(tmp_path, prefix):
+    folder = tmp_path / "animals"
+    save_pictures(folder, {"dogs/1.png": "red", "cats/2.png": "lime"})
+    zip_folder(folder, tmp_path / "animals.zip", prefix)
+    from_folder, from_zip = load_from(folder), load_from(tmp_path / "animals.zip")
+    assert torch.equal(from_folder.images, from_zip.images) and torch.equal(from_folder.labels, from_zip.labels)
+    assert from_zip.class_names == ("cats", "dogs") and from_zip.name == "animals"
+
+
+def test_links_are_followed_once(tmp_path):
+    save_pictures(tmp_path / "elsewhere", {"1.png": "red", "2.png": "red"})
+    root = tmp_path / "root"
+    save_pictures(root, {"cats/1.png": "red"})
+    (root / "dogs").symlink_to(tmp_path / "elsewhere")
+    (root / "cats" / "loop").symlink_to(root)
+    data = load_from(root)
+    assert len(data) == 3 and data.class_names == ("cats", "dogs")
+
+
+def break_pictures(folder):
+    """Five ways in which an image file can be none, and a folder that is called like one."""
+    Image.effect_noise((64, 64), 50).save(folder / "truncated.png")
+    (folder / "truncated.png").write_bytes((folder / "truncated.png").read_bytes()[:1000])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "link.png").symlink_to(folder / "nowhere")
+    Image.new("F", (4, 4)).save(folder / "float.tif")
+    (folder / "folder.png").mkdir()
+
+
+def test_broken_files_are_named_and_counted(tmp_path):
+    save_pictures(tmp_path, {"good1.png": "red", "good2.png": "lime"})
+    break_pictures(tmp_path)
+    with pytest.warns(UserWarning) as warned:
+        data = load_from(tmp_path)
+    assert len(data) == 2
+    assert [path for path, _ in data.skipped] == ["empty.png", "float.tif", "link.png", "text.png", "truncated.png"]
+    reasons = dict(data.skipped)
+    assert reasons["text.png"] == "not an image that Pillow can read"
+    assert "truncated" in reasons["truncated.png"] and "floating point" in reasons["float.tif"]
+    assert len(warned) == 1  # one line, not one per file
+    assert "skipped 5 images: empty.png (not an image that Pillow can read), float.tif" in str(warned[0].message)
+    assert "5 skipped" in describe(data)
+
+
+def test_broken_files_in_a_zip(tmp_path):
+    folder = tmp_path / "set"
+    save_pictures(folder, {"cats/1.png": "red", "dogs/2.png": "lime"})
+    (folder / "birds").mkdir()
+    (folder / "birds" / "3.png").write_bytes(b"")
+    zip_folder(folder, tmp_path / "set.zip")
+    with pytest.warns(UserWarning, match="skipped 1 image: birds/3.png"):
+        data = load_from(tmp_path / "set.zip")
+    assert data.class_names == ("cats", "dogs")  # a class without an image that can be read is none
+
+
+def test_a_decompression_bomb_is_one_more_broken_file(tmp_path, monkeypatch):
+    save_pictures(tmp_path, {"small.png": "red"})
+    save_pictures(tmp_path, {"large.png": "red"}, size=(100, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.warns(UserWarning, match=r"large\.png \(DecompressionBombError"):
+        assert len(load_from(tmp_path)) == 1
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"want image files \(.*\.png.*\), got none"):
+        load_from(tmp_path)
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(DataError, match=r"got 1 others \(\.txt\)"):
+        load_from(tmp_path)
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(DataError, match=r"nothing can be read, 1 image: a\.png \(not an image"):
+        load_from(tmp_path)
+
+
+def test_a_set_larger_than_memory_is_refused(tmp_path, monkeypatch):
+    save_pictures(tmp_path, {"a.png": "red", "b.png": "red"})
+    assert image_set.available_bytes() > 0
+    monkeypatch.setattr(image_set, "available_bytes", lambda: 1_000_000)
+    with pytest.raises(
+        DataError, match=r"2 images of 3x1024x1024 uint8 need 0\.01 GB of memory, 0\.00 GB are available"
+    ):
+        load_from(tmp_path, resolution=1024)
+
+
+# Arrays
+
+
+def test_npz_layouts_hold_the_same_images(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "last.npz", images=images, labels=np.array([7, 3, 7, 7, 3], np.uint16))
+    np.savez_compressed(tmp_path / "first.npz", images=images.transpose(0, 3, 1, 2))
+    last, first = load_from(tmp_path / "last.npz"), load_from(tmp_path / "first.npz")
+    assert torch.equal(last.images, torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert torch.equal(first.images, last.images)
+    assert last.labels.tolist() == [1, 0, 1, 1, 0] and last.class_names == ("3", "7") and first.labels is None
+
+
+def test_npz_grey(tmp_path):
+    images = np.arange(2 * 16 * 16).reshape(2, 16, 16).astype(np.uint8)
+    np.savez(tmp_path / "grey.npz", images=images)
+    np.savez(tmp_path / "channel.npz", images=images[..., None])
+    grey, rgb = load_from(tmp_path / "grey.npz", channels=1), load_from(tmp_path / "channel.npz", channels=3)
+    assert torch.equal(grey.images, torch.from_numpy(images)[:, None])
+    assert torch.equal(rgb.images, grey.images.expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": np.zeros((2, 4, 4), np.uint8)}, "want arrays named images and, optionally, labels, got x_train"),
+        ({"images": np.zeros((2, 4, 4), np.float32)}, r"images must be uint8 .*, got float32 \[2, 4, 4\]"),
+        ({"images": np.zeros((4, 4), np.uint8)}, r"got uint8 \[4, 4\]"),
+        ({"images": np.zeros((2, 4, 4, 2), np.uint8)}, r"got uint8 \[2, 4, 4, 2\]"),
+        ({"images": np.zeros((0, 4, 4), np.uint8)}, r"N >= 1 .*, got uint8 \[0, 4, 4\]"),
+        (
+            {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)},
+            r"integers \[N\] = \[2\], got int64 \[3\]",
+        ),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.eye(2)}, r"got float64 \[2, 2\]"),
+        ({"images": np.array([{}, {}])}, "plain arrays"),
+    ],
+)
+def test_npz_says_what_it_wants(tmp_path, arrays, message):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_from(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("ending", ["npz", "zip"])
+def test_a_broken_archive_is_one_sentence(tmp_path, ending):
+    (tmp_path / f"set.{ending}").write_bytes(b"PK but not really")
+    with pytest.raises(DataError, match="can be read"):
+        load_from(tmp_path / f"set.{ending}")
+
+
+# Names
+
+
+def test_unknown_source_suggests_the_near_name(tmp_path):
+    with pytest.raises(DataError, match=r"no such file or folder.*did you mean fashion-mnist\?"):
+        load_from("fashon-mnist")
+    (tmp_path / "set.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"want a folder, \.zip or \.npz, got the file set\.tar"):
+        load_from(tmp_path / "set.tar")
+
+
+@pytest.mark.parametrize("wrong", [{"resolution": 0}, {"channels": 2}])
+def test_wrong_size_says_what_it_wants(wrong):
+    with pytest.raises(DataError, match=f"{next(iter(wrong))} must be .*, got {next(iter(wrong.values()))}"):
+        load_from("toy", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("mnist", "t10k-labels-idx1-ubyte into {root}/MNIST/raw"),
+        ("fashion-mnist-full", "t10k-labels-idx1-ubyte into {root}/FashionMNIST/raw"),
+        ("cifar10", "cifar-10-batches-py into {root}"),
+        ("celeba", "img_align_celeba into {root}/celeba"),
+    ],
+)
+def test_without_a_network_one_sentence_says_where_the_files_go(tmp_path, monkeypatch, name, where):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    monkeypatch.setitem(sys.modules, "gdown", None)  # the downloader of CelebA has its own way to the network
+    with pytest.raises(DataError) as error:
+        load_from(name, root=tmp_path)
+    message = str(error.value)
+    assert message.startswith(f"{name} is not in {tmp_path} and cannot be downloaded (")
+    assert message.endswith(where.format(root=tmp_path)) and "\n" not in message
+
+
+def write_idx(path, values):
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist-full", "FashionMNIST")])
+def test_digits_already_there_need_no_network(tmp_path, name, folder):
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    for split in ("train", "t10k"):
+        write_idx(raw / f"{split}-images-idx3-ubyte", images)
+        write_idx(raw / f"{split}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
+    data = load_from(name, root=tmp_path, resolution=32, channels=1)
+    assert torch.equal(data.images[:, 0, 2:30, 2:30], torch.from_numpy(images))
+    assert data.labels.tolist() == list(range(6)) and data.num_classes == 10 and data.name == name
+    assert np.array_equal(read_idx(gzip.compress((raw / "train-images-idx3-ubyte").read_bytes())), images)
+
+
+def test_cifar10_already_there_needs_no_network(tmp_path, monkeypatch):
+    from gan_engine.data.torchvision_shim import datasets
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}").write_bytes(pickle.dumps({"data": pixels.reshape(2, -1), "labels": [i, 0]}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = load_from("cifar10", root=tmp_path, resolution=32)
+    assert torch.equal(data.images[:2], torch.from_numpy(pixels))
+    assert data.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0] and data.class_names[3] == "class 3"
+
+
+def test_celeba_needs_only_its_images(tmp_path):
+    save_pictures(
+        tmp_path / "celeba" / "img_align_celeba", {"000001.jpg": "red", "000002.jpg": "lime"}, size=(178, 218)
+    )
+    data = load_from("celeba", root=tmp_path, resolution=64)
+    assert data.name == "celeba" and data.images.shape == (2, 3, 64, 64) and data.labels is None
+
+
+# torchvision stays out of the way
+
+
+def test_torchvision_is_imported_only_when_needed():
+    code = (
+        "import sys, gan_engine.data as d; d.load(d.DataConfig('toy'), resolution=16, channels=1);"
+        "print('torchvision' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_torchvision_gives_grids():
+    from gan_engine.data.torchvision_shim import make_grid
+
+    assert make_grid(torch.zeros(4, 1, 8, 8), nrow=2, padding=0).shape == (3, 16, 16)
