@@ -52,7 +52,7 @@ class _Hashed:
 
 
 def save(path: str | Path, state: dict) -> None:
-    """Write `state` to `path` so that at every moment, power cuts included, `path` is the old file or the new one whole.
+    """Write `state` to `path` so that at every moment, in a power cut too, it is the old file or the new one.
 
     The bytes go to `<path>.tmp` beside it, are forced to the disk, and take the name by one rename.
 
@@ -281,7 +281,7 @@ def _discard(path: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Force the renaming itself to the disk, where the file system can: else a power cut may bring the old file back."""
+    """Force the renaming itself to the disk, where the file system can: a power cut could bring the old file back."""
     descriptor = os.open(directory, os.O_RDONLY)
     with contextlib.suppress(OSError):
         os.fsync(descriptor)

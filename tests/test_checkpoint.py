@@ -74,11 +74,11 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(CheckpointError, match="damaged|no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"damaged|no checkpoint"):
             checkpoint.load(path)
     for length in (*range(0, len(whole), 97), len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="a.pt: (cut short|damaged)"):
+        with pytest.raises(CheckpointError, match=r"a.pt: (cut short|damaged)"):
             checkpoint.load(path)
 
 
@@ -213,7 +213,7 @@ def test_a_failure_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, step):
 
     monkeypatch.setattr(os, step, full)
     with pytest.raises(
-        CheckpointError, match="a.pt: not written: No space left on device; needs about 0.0 MB, .* MB free"
+        CheckpointError, match=r"a.pt: not written: No space left on device; needs about 0.0 MB, .* MB free"
     ):
         checkpoint.save(path, state_of(2))
     monkeypatch.undo()

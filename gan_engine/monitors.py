@@ -1,0 +1,305 @@
+"""What a run shows of itself: metrics.jsonl, TensorBoard, sample grids, an animation of them and a plot of the losses.
+
+In the run directory:
+
+    metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report
+    tensorboard/                the same for TensorBoard, where it is installed
+    samples/kimg-000123.456.png the grid after 123,456 images
+    training.gif  losses.png    written when the run ends
+
+Watching never ends a run: what cannot be written (a full disk) is said and left out.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from gan_engine.checkpoint import stem
+
+_SAMPLE = re.compile(r"kimg-(\d+)\.(\d{3})\.png")
+
+# The animation: GIF, because mail programs, chats, slides and old viewers play it where they show of an animated WebP
+# one picture or none. Grey grids lose nothing in its 256 colours.
+_FRAMES = 80
+_SECONDS = 10.0
+_LAST_FRAME_SECONDS = 2.5
+_SIDE = 720  # pixels, at most
+
+# Okabe and Ito 2008: tells apart for every kind of colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+class Monitors:
+    """Reports of one run, in its directory.
+
+    Args:
+        run_dir: made if need be.
+        tensorboard: write for TensorBoard too; where it is not installed, that is said once.
+        resume_nimg: the images already shown when a run is resumed. What an earlier process reported beyond that is
+            dropped, so that a run that was killed and resumed leaves one history.
+    """
+
+    def __init__(self, run_dir: str | Path, *, tensorboard: bool = True, resume_nimg: int | None = None) -> None:
+        self.run_dir = Path(run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._metrics = self.run_dir / "metrics.jsonl"
+        if resume_nimg is not None:
+            self._rewind(resume_nimg)
+        self._board = _tensorboard(self.run_dir / "tensorboard", resume_nimg) if tensorboard else None
+
+    def scalars(self, nimg: int, values: dict[str, float]) -> None:
+        """Report `values` after `nimg` images. What is not finite is written as null, which JSON has."""
+        numbers = {name: float(value) for name, value in values.items()}
+        row = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
+        row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        with _unless_it_fails(self._metrics):
+            _append_line(self._metrics, json.dumps(row))
+        if self._board is not None:
+            with _unless_it_fails(self.run_dir / "tensorboard"):
+                for name, value in numbers.items():
+                    self._board.add_scalar(name, value, nimg)
+                self._board.flush()
+
+    def grid(self, nimg: int, images: Tensor) -> Path:
+        """Write `images` [N, C, H, W] in [-1, 1] as one picture, samples/kimg-000123.456.png, and return its path."""
+        path = self.run_dir / "samples" / f"{stem(nimg)}.png"
+        picture = grid(images)
+        with _unless_it_fails(path):
+            path.parent.mkdir(exist_ok=True)
+            _save_picture(picture, path)
+        if self._board is not None:
+            with _unless_it_fails(self.run_dir / "tensorboard"):
+                self._board.add_image("samples", np.asarray(picture.convert("RGB")), nimg, dataformats="HWC")
+        return path
+
+    def close(self) -> None:
+        """Write training.gif (from two grids on) and losses.png."""
+        if self._board is not None:
+            with _unless_it_fails(self.run_dir / "tensorboard"):
+                self._board.close()
+            self._board = None
+        with _unless_it_fails(self.run_dir / "training.gif"):
+            animate(self.run_dir)
+        with _unless_it_fails(self.run_dir / "losses.png"):
+            plot_losses(self.run_dir)
+
+    def _rewind(self, nimg: int) -> None:
+        """Drop what was reported beyond `nimg`, and a line that a kill cut in two."""
+        if self._metrics.exists():
+            kept = [row for row in read_metrics(self.run_dir) if row["nimg"] <= nimg]
+            temporary = self._metrics.with_name("metrics.jsonl.tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            os.replace(temporary, self._metrics)
+        for at, path in _samples(self.run_dir):
+            if at > nimg:
+                path.unlink()
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; lines that are no whole row are left out."""
+    path = Path(run_dir) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("nimg"), int):
+                rows.append(row)
+    return rows
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Images [N, C, H, W] in [-1, 1] as bytes [N, H, W, C]: round(127.5 x + 127.5), clipped, not a number as 0."""
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be [N, C, H, W] with N > 0 and C 1 or 3, got {list(images.shape)}")
+    pixels = (images.detach().float() * 127.5 + 127.5).nan_to_num(0).round().clamp(0, 255)
+    return pixels.permute(0, 2, 3, 1).byte().cpu().numpy()
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+    """Bytes [H, W, C], C 1 or 3, as a grey or colour picture."""
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+
+
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Images [N, C, H, W] in [-1, 1] side by side, row by row, in a near-square picture unless `columns` is given.
+
+    Small images are shown in whole multiples of their pixels, about 64 pixels wide.
+    """
+    pixels = to_uint8(images)
+    n, height, width, channels = pixels.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    scale = max(1, round(64 / max(height, width)))
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width, gap = height * scale, width * scale, 2
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
+    for i, one in enumerate(pixels):
+        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = one
+    return picture(sheet)
+
+
+def animate(run_dir: str | Path) -> Path | None:
+    """Write training.gif, the grids of a run one after the other; None if there are fewer than two."""
+    samples = _samples(Path(run_dir))
+    if len(samples) < 2:
+        return None
+    count = min(len(samples), _FRAMES)
+    samples = [samples[round(i * (len(samples) - 1) / (count - 1))] for i in range(count)]
+    with Image.open(samples[-1][1]) as last:
+        size, mode = last.size, last.mode
+    shrink = min(1.0, _SIDE / max(size))
+    size = tuple(max(1, round(side * shrink)) for side in size)
+    frame_ms = int(min(400, max(60, _SECONDS * 1000 / count)))
+
+    path = Path(run_dir) / "training.gif"
+    frames = (_frame(at, samples[-1][0], file, size, mode) for at, file in samples)
+    temporary = path.with_name("training.tmp.gif")
+    next(frames).save(
+        temporary,
+        save_all=True,
+        append_images=frames,
+        duration=[frame_ms] * (count - 1) + [int(_LAST_FRAME_SECONDS * 1000)],
+        loop=0,
+    )
+    os.replace(temporary, path)
+    return path
+
+
+def plot_losses(run_dir: str | Path) -> Path | None:
+    """Write losses.png: every loss term, and the logits where they were reported, over the images shown.
+
+    A thin line is what was reported, the thick one its moving average. None if there is nothing to plot.
+    """
+    rows = read_metrics(run_dir)
+    panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
+    panels = [(kind, label, _curves(rows, kind)) for kind, label in panels]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return None
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        warnings.warn("no losses.png: matplotlib is not installed (pip install matplotlib)", stacklevel=2)
+        return None
+
+    figure = Figure(figsize=(9, 0.6 + 3.6 * len(panels)), dpi=120, layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for ax, (_, label, curves) in zip(axes, panels, strict=True):
+        # One early spike must not flatten the rest.
+        low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
+        for i, (name, (kimg, values)) in enumerate(curves.items()):
+            colour = _COLOURS[i % len(_COLOURS)]
+            ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
+            ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, label=name)
+        margin = 0.08 * (high - low) or 0.5
+        ax.set_ylim(low - margin, high + margin)
+        ax.set_ylabel(label)
+        ax.grid(color="0.9", linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.margins(x=0.01)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    axes[-1].set_xlabel("images shown [kimg = 1000 images]")
+    figure.suptitle(Path(run_dir).resolve().name, fontsize=11)
+    path = Path(run_dir) / "losses.png"
+    temporary = path.with_name("losses.tmp.png")
+    figure.savefig(temporary)
+    os.replace(temporary, path)
+    return path
+
+
+@contextlib.contextmanager
+def _unless_it_fails(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{path}: not written: {error.strerror or error}; the run goes on", stacklevel=4)
+
+
+def _append_line(path: Path, text: str) -> None:
+    """Append `text` as a line, the whole of it or nothing."""
+    line = text.encode() + b"\n"
+    with open(path, "ab", buffering=0) as file:
+        written = file.write(line)
+        if written < len(line):
+            file.truncate(file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _tensorboard(directory: Path, resume_nimg: int | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warnings.warn("nothing is written for TensorBoard: it is not installed (pip install tensorboard)", stacklevel=3)
+        return None
+    return SummaryWriter(str(directory), purge_step=None if resume_nimg is None else resume_nimg + 1)
+
+
+def _samples(run_dir: Path) -> list[tuple[int, Path]]:
+    """(nimg, path) of every sample grid, oldest first."""
+    matches = [(_SAMPLE.fullmatch(path.name), path) for path in (run_dir / "samples").glob("kimg-*.png")]
+    return sorted((int(match.group(1) + match.group(2)), path) for match, path in matches if match)
+
+
+def _save_picture(image: Image.Image, path: Path) -> None:
+    temporary = path.with_name(path.stem + ".tmp.png")
+    image.save(temporary)
+    os.replace(temporary, path)
+
+
+def _frame(nimg: int, last_nimg: int, path: Path, size: tuple[int, int], mode: str) -> Image.Image:
+    """A grid above a strip that says how far the training was."""
+    strip = 28
+    dark, light, bar = ((40,), (225,), (0,)) if mode == "L" else ((40,) * 3, (225,) * 3, (0, 114, 178))
+    frame = Image.new(mode, (size[0], size[1] + strip), "white")
+    with Image.open(path) as image:
+        frame.paste(image.convert(mode).resize(size, Image.Resampling.LANCZOS) if image.size != size else image, (0, 0))
+    draw = ImageDraw.Draw(frame)
+    label = f"{nimg / 1000:,.1f} kimg"
+    font = ImageFont.load_default(14)
+    middle = size[1] + strip // 2 - 2
+    draw.text((6, middle), label, fill=dark, font=font, anchor="lm")
+    left = round(draw.textlength(f"{last_nimg / 1000:,.1f} kimg", font=font)) + 18
+    right = size[0] - 8
+    if right > left:
+        draw.rectangle((left, middle - 2, right, middle + 2), fill=light)
+        draw.rectangle((left, middle - 2, left + (right - left) * nimg // max(1, last_nimg), middle + 2), fill=bar)
+    return frame if mode == "L" else frame.quantize(256)
+
+
+def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (kimg, values)} of the reports called `kind`/name; those with no finite value are left out."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith(f"{kind}/"):
+                kimg, values = curves.setdefault(key.removeprefix(f"{kind}/"), ([], []))
+                kimg.append(row["nimg"] / 1000)
+                values.append(math.nan if value is None else value)
+    arrays = {name: (np.array(kimg), np.array(values)) for name, (kimg, values) in curves.items()}
+    return {name: curve for name, curve in arrays.items() if np.isfinite(curve[1]).any()}
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Exponential moving average over a fiftieth of the curve, started without bias; gaps are carried over."""
+    decay = 1 - 1 / max(1.0, len(values) / 50)
+    total = weight = 0.0
+    smooth = np.empty(len(values))
+    for i, value in enumerate(values):
+        if math.isfinite(value):
+            total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
+        smooth[i] = total / weight if weight else math.nan
+    return smooth
