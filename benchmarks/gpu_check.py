@@ -1,0 +1,296 @@
+"""Build, test and measure on this machine's GPU within a time budget: `make gpu-check`.
+
+It runs with the Python it is given, installs nothing and needs no network. What it finds goes to two files in `--out`,
+named after the day and the device, which are written anew after every stage, so that a run that is cut short leaves
+what it measured: NAME.json (device, versions, stages, benchmark rows) and NAME.md (the same, to read). NAME.log, which
+git ignores, has the full output.
+
+Exit code: 0 if every stage passed, 1 if one failed or ran out of time, 2 without a GPU.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+GRACE = 10.0  # seconds between asking a stage to end, so that pytest can still print its summary, and ending it
+PYTEST = ("-m", "pytest", "-v", "-rs", "--color=no", "-p", "no:cacheprovider", "--continue-on-collection-errors")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and the seconds that it may take."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def stages(rows: Path) -> list[Stage]:
+    """What is checked, the most telling first; the last stage gets the time that the others left."""
+    python = sys.executable
+    return [
+        Stage(
+            "build",
+            (python, "setup.py", "-q", "build_ext", "--inplace"),
+            110,
+            {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1"},
+        ),
+        Stage("info", (python, "-m", "gan_engine.info"), 20),
+        Stage("op tests", (python, *PYTEST, "tests/ops"), 130),
+        Stage("benchmarks", (python, "-m", "pytest", "--benchmark", "benchmarks", "--benchmark-rows", str(rows)), 130),
+        Stage("other tests", (python, *PYTEST, "tests", "--ignore=tests/ops"), 300),
+    ]
+
+
+def find_device() -> dict[str, Any] | str:
+    """The GPU, or a sentence that says why there is none to check."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"gpu-check needs PyTorch, which this Python ({sys.executable}) does not import: {error}"
+    if not torch.cuda.is_available():
+        return f"gpu-check needs a CUDA GPU, and PyTorch {torch.__version__} sees none on this machine."
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "multiprocessors": properties.multi_processor_count,
+        "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+    }
+
+
+def find_versions() -> dict[str, str | None]:
+    def version(package: str) -> str | None:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+        return None
+
+    found = {"python": platform.python_version()}
+    found |= {package: version(package) for package in ("torch", "triton", "torchvision", "numpy", "pytest")}
+    with contextlib.suppress(ImportError):
+        import torch
+
+        found["cuda of torch"] = torch.version.cuda
+    found["nvcc"] = _first_line("nvcc", "--version", holding="release")
+    found["c++"] = _first_line("c++", "--version")
+    return found
+
+
+def _first_line(*command: str, holding: str = "") -> str | None:
+    with contextlib.suppress(OSError):
+        text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+        return next((line.strip() for line in text.splitlines() if line.strip() and holding in line), None)
+    return None
+
+
+def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
+    """Runs one stage for at most `limit` seconds, its output appended to `log`; what came of it."""
+    # Whatever forces a backend from outside would hide what this machine chooses.
+    env = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "GAN_ENGINE_BACKEND")}
+    # An installed package is not asked for: the tree is.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    env |= {"PYTHONUNBUFFERED": "1", **stage.env}
+    begin = time.monotonic()
+    with log.open("ab+") as output:
+        output.write(f"\n==> {stage.name}: {' '.join(stage.command)}\n".encode())
+        output.flush()
+        start = output.tell()
+        process = subprocess.Popen(
+            stage.command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            process.wait(limit)
+            status = "passed" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            status = "out of time"
+        finally:
+            _end(process)
+        output.seek(start)
+        text = output.read().decode(errors="replace")
+    return {
+        "name": stage.name,
+        "status": status,
+        "seconds": round(time.monotonic() - begin, 1),
+        "limit": round(limit, 1),
+        "command": " ".join(stage.command),
+        "exit_code": process.returncode,
+        "tests": count_tests(text),
+        "failures": re.findall(r"^(?:FAILED|ERROR) .*$", text, re.MULTILINE),
+        "tail": text.splitlines()[-40:],
+    }
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends the stage's process and all that it started."""
+    for number, wait in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def count_tests(text: str) -> dict[str, int]:
+    """Tests by outcome, from the lines that `pytest -v` prints as it goes, so that a run cut short counts too."""
+    counts: dict[str, int] = {}
+    for outcome in re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", text, re.MULTILINE):
+        counts[outcome.lower()] = counts.get(outcome.lower(), 0) + 1
+    return counts
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The benchmark's rows, one JSON object a line; a last line that was cut short is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table. What is the same in every row is said once, above it."""
+
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shared = [name for name in names if len(rows) > 1 and len({text(row.get(name)) for row in rows}) == 1]
+    names = [name for name in names if name not in shared]
+    lines = [f"{name}: {text(rows[0][name])}  " for name in shared] + ([""] if shared else [])
+    cells = [names, *([text(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
+    return "\n".join(lines + [f"| {' | '.join(line)} |" for line in padded])
+
+
+def report(found: dict[str, Any]) -> str:
+    device, versions = found["device"], found["versions"]
+    lines = [
+        f"# {device['name']}, {found['date']}",
+        "",
+        ", ".join(f"{name} {value}" for name, value in versions.items() if value),
+        "",
+        ", ".join(f"{name} {value}" for name, value in device.items() if name != "name" and value)
+        + f"; commit {found['commit'] or 'unknown'}; {found['seconds']:.0f} s in all",
+        "",
+    ]
+    stage_rows = [
+        {
+            "stage": stage["name"],
+            "result": stage["status"],
+            "seconds": stage["seconds"],
+            "tests": ", ".join(f"{count} {outcome}" for outcome, count in stage["tests"].items()),
+        }
+        for stage in found["stages"]
+    ]
+    if stage_rows:
+        lines += [table(stage_rows), ""]
+    for stage in found["stages"]:
+        if stage["status"] != "passed":
+            told = stage["failures"][:20] or stage["tail"][-10:]
+            lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in told), ""]
+    if found["rows"]:
+        lines += ["## Benchmarks", "", table(found["rows"]), ""]
+    return "\n".join(lines)
+
+
+def check(
+    device: dict[str, Any],
+    versions: Mapping[str, str | None],
+    todo: Iterable[Stage],
+    rows: Path,
+    name: Path,
+    budget: float,
+) -> int:
+    """Runs the stages within `budget` seconds, and after each writes what is known to NAME.json and NAME.md."""
+    begin = time.monotonic()
+    log = name.with_suffix(".log")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    for stale in (rows, log):
+        stale.unlink(missing_ok=True)
+    found: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _first_line("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "device": device,
+        "versions": dict(versions),
+        "budget": budget,
+        "seconds": 0.0,
+        "stages": [],
+        "rows": [],
+    }
+
+    def write() -> None:
+        found["rows"] = read_rows(rows)
+        found["seconds"] = round(time.monotonic() - begin, 1)
+        name.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        name.with_suffix(".md").write_text(report(found))
+
+    try:
+        for stage in todo:
+            limit = min(stage.seconds, budget - GRACE - (time.monotonic() - begin))
+            if limit <= 0:
+                done = {
+                    "name": stage.name,
+                    "status": "out of time",
+                    "seconds": 0.0,
+                    "tests": {},
+                    "failures": [],
+                    "tail": [],
+                }
+            else:
+                print(f"{stage.name} (at most {limit:.0f} s) ... ", end="", flush=True)
+                done = run_stage(stage, limit, log)
+            print(f"{stage.name}: {done['status']} after {done['seconds']} s", flush=True)
+            found["stages"].append(done)
+            write()
+    finally:  # also when this process is asked to end in the middle of a stage
+        write()
+    print(f"\n{report(found)}\nwritten: {name.with_suffix('.json')} and {name.with_suffix('.md')}")
+    return 0 if all(stage["status"] == "passed" for stage in found["stages"]) else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build, test and measure on this machine's GPU.")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where the results go")
+    parser.add_argument("--budget", type=float, default=465, help="seconds for everything (default: inside 8 minutes)")
+    args = parser.parse_args()
+    device = find_device()
+    if isinstance(device, str):
+        print(device, file=sys.stderr)
+        return 2
+    slug = re.sub(r"[^a-z0-9]+", "-", device["name"].lower()).strip("-")
+    name = args.out.resolve() / f"{datetime.date.today()}-{slug}"
+    rows = name.with_suffix(".rows.log")
+    # So that the stage that runs is ended, and the results kept, when this process is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return check(device, find_versions(), stages(rows), rows, name, args.budget)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

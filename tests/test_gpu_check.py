@@ -1,0 +1,94 @@
+"""`make gpu-check` with stages that need no GPU: what it keeps when one fails, hangs or has no time left."""
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
+DEVICE = {"name": "Fake GPU", "capability": "9.0", "memory_gib": 80.0}
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu_check", PATH)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_check", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "GRACE", 0.5)
+    return module
+
+
+@pytest.fixture
+def check(gpu_check, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+
+    def run(*stages, budget=60.0):
+        todo = [gpu_check.Stage(name, (sys.executable, "-c", code), seconds) for name, code, seconds in stages]
+        code = gpu_check.check(DEVICE, {"torch": "2.11.0"}, todo, rows, tmp_path / "out" / "fake", budget)
+        text = (tmp_path / "out" / "fake.md").read_text()
+        return code, json.loads((tmp_path / "out" / "fake.json").read_text()), text
+
+    run.rows = rows
+    return run
+
+
+def test_everything_passes(check):
+    row = {"op": "bias_act", "mode": "forward", "ms": 0.123456, "device": "Fake GPU"}
+    write = f"open({str(check.rows)!r}, 'w').write({json.dumps(row)!r} + '\\n' + {json.dumps(row | {'ms': 2.0})!r})"
+    code, found, text = check(("build", "print('built')", 20), ("benchmarks", write, 20))
+    assert code == 0
+    assert [stage["status"] for stage in found["stages"]] == ["passed", "passed"]
+    assert found["device"] == DEVICE and found["versions"] == {"torch": "2.11.0"}
+    assert [row["ms"] for row in found["rows"]] == [0.123456, 2.0]
+    assert "Fake GPU" in text and "0.1235" in text and "op: bias_act" in text
+
+
+def test_a_failure_is_told_and_does_not_stop_the_rest(check):
+    code, found, text = check(("op tests", "print('FAILED tests/a.py::b - wrong'); exit(1)", 20), ("last", "", 20))
+    assert code == 1
+    assert [stage["status"] for stage in found["stages"]] == ["failed", "passed"]
+    assert found["stages"][0]["failures"] == ["FAILED tests/a.py::b - wrong"]
+    assert "tests/a.py::b - wrong" in text
+
+
+def test_a_stage_that_hangs_is_ended_and_its_rows_are_kept(check):
+    hang = (
+        f"import subprocess, sys; f = open({str(check.rows)!r}, 'w');"
+        'f.write(\'{"ms": 1.0}\\n{"ms": \'); f.flush();'
+        "print('tests/a.py::b[c d] PASSED [ 10%]'); print('tests/a.py::e SKIPPED (no GPU) [ 20%]');"
+        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    )
+    begin = time.monotonic()
+    code, found, _ = check(("benchmarks", hang, 2), ("last", "", 20))
+    assert time.monotonic() - begin < 20
+    assert code == 1
+    assert [stage["status"] for stage in found["stages"]] == ["out of time", "passed"]
+    assert found["stages"][0]["tests"] == {"passed": 1, "skipped": 1}
+    assert found["rows"] == [{"ms": 1.0}]
+
+
+def test_no_stage_begins_after_the_budget(check):
+    code, found, _ = check(("first", "import time; time.sleep(60)", 60), ("second", "", 60), budget=1.5)
+    assert code == 1
+    assert [stage["status"] for stage in found["stages"]] == ["out of time", "out of time"]
+    assert found["stages"][1]["seconds"] == 0.0
+
+
+def test_the_stages_fit_into_eight_minutes(gpu_check, tmp_path):
+    *first, last = gpu_check.stages(tmp_path)
+    assert sum(stage.seconds for stage in first) < 420
+    assert all(
+        (PATH.parents[1] / part).exists() for stage in [*first, last] for part in stage.command if part == "tests/ops"
+    )
+
+
+def test_without_a_gpu_it_says_so_and_stops(gpu_check, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
+    assert gpu_check.main() == 2
+    assert "needs a CUDA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
