@@ -254,6 +254,7 @@ def check(
     try:
         for stage in todo:
             limit = min(stage.seconds, budget - GRACE - (time.monotonic() - begin))
+            print(f"{stage.name}: ", end="", flush=True)
             if limit <= 0:
                 done = {
                     "name": stage.name,
@@ -264,9 +265,8 @@ def check(
                     "tail": [],
                 }
             else:
-                print(f"{stage.name} (at most {limit:.0f} s) ... ", end="", flush=True)
                 done = run_stage(stage, limit, log)
-            print(f"{stage.name}: {done['status']} after {done['seconds']} s", flush=True)
+            print(f"{done['status']}, {done['seconds']} s", flush=True)
             found["stages"].append(done)
             write()
     finally:  # also when this process is asked to end in the middle of a stage
