@@ -1,0 +1,183 @@
+"""What runs here: `python -m gan_engine.info` prints versions, hardware, and op x backend with reasons."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import gan_engine
+
+WIDTH = 100
+_PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "tyro", "tensorboard", "matplotlib")
+_MODULES = {
+    "_C": "a C++17 compiler (Debian, Ubuntu: apt install g++), then `pip install .` again",
+    "_C_cuda": "the CUDA toolkit, for its compiler nvcc, then `pip install .` again",
+}
+
+
+def report() -> str:
+    """All of it, at most 100 columns wide. A part that is missing is said, and no error."""
+    parts = [_versions(), _hardware(), _native_core()]
+    try:
+        parts += [table(), _missing()]
+    except Exception as error:
+        parts.append(_wrap("the ops cannot be imported: ", f"{type(error).__name__}: {error}"))
+    return "\n\n".join(part for part in parts if part)
+
+
+def table() -> str:
+    """Op x backend for tensors on the CPU and, if there is one, on a GPU; the reasons stand below as notes."""
+    import torch
+
+    import gan_engine.ops  # noqa: F401 - registers the ops
+    from gan_engine import backends
+
+    notes: list[str] = []
+
+    def cell(op: str, backend: str, x: torch.Tensor) -> str:
+        reason = backends.refusal(op, backend, x)
+        if reason is None:
+            return "chosen" if backend == _chosen(op, x) else "runs"
+        if reason not in notes:
+            notes.append(reason)
+        return f"no ({notes.index(reason) + 1})"
+
+    rows = [("op", "tensors", *backends.ORDER)]
+    for op in backends.ops():
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            x = torch.empty(1, device=device)
+            rows.append((op, device, *(cell(op, backend, x) for backend in backends.ORDER)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [_wrap(f"({i}) ", note) for i, note in enumerate(notes, 1)]
+    if "GAN_ENGINE_BACKEND" in os.environ:
+        lines.append(
+            _wrap("", f"GAN_ENGINE_BACKEND={os.environ['GAN_ENGINE_BACKEND']} asks for that backend, or an error.")
+        )
+    return "\n".join(lines)
+
+
+def _chosen(op: str, x: Any) -> str | None:
+    from gan_engine import backends
+
+    try:
+        return backends.choose(op, x)
+    except RuntimeError:  # the backend asked for by GAN_ENGINE_BACKEND refuses
+        return None
+
+
+def _versions() -> str:
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    pairs = ", ".join(f"{name}\N{NO-BREAK SPACE}{version}" for name, version in versions.items())
+    return f"gan_engine {gan_engine.__version__}\n" + _wrap("", pairs).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _version(package: str) -> str:
+    """From the installed metadata: to import torchvision may fail where its build does not fit that of torch."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _hardware() -> str:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpu = f"{_cpu_model()}, {cpus} CPUs"
+    try:
+        import torch
+    except Exception as error:
+        return _wrap("cpu   ", cpu) + "\n" + _wrap("", f"PyTorch cannot be imported: {error} (pip install torch)")
+
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    bf16 = any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    cpu += f", {torch.get_num_threads()} threads in PyTorch, bf16 in {'hardware' if bf16 else 'software (slow)'}"
+    lines = [_wrap("cpu   ", cpu)]
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        lines.append(
+            _wrap(
+                f"cuda:{index} ",
+                f"{device.name}, compute capability {device.major}.{device.minor}, "
+                f"{device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}",
+            )
+        )
+    if not torch.cuda.is_available():
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for the CPU only"
+        lines.append(_wrap("gpu   ", f"none that PyTorch sees (this PyTorch is {build})"))
+    return "\n".join(lines)
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _native_core() -> str:
+    """Per native module: with what it was built and what it runs, or why it is not there."""
+    try:
+        info = importlib.import_module("gan_engine._build_info")
+        built, not_built = info.BUILT, info.NOT_BUILT
+    except (ImportError, AttributeError):
+        built, not_built = {}, {}
+    try:
+        from gan_engine import native
+    except Exception as error:
+        return _wrap("native core: ", f"{type(error).__name__}: {error}")
+
+    lines = []
+    for name, launcher, why_not in (
+        ("_C", native.cpu, native.WHY_NO_CPU),
+        ("_C_cuda", native.cuda, native.WHY_NO_CUDA),
+    ):
+        if why_not is not None:
+            reason = not_built.get(name)
+            text = f"not built: {reason}" if reason else why_not
+        else:
+            text = f"built with {built.get(name, 'a compiler that left no name')}"
+            if name == "_C":
+                others = [isa for isa in launcher.module.isas() if isa != launcher.module.isa()]
+                text += f"; runs {launcher.module.isa()}" + (f" (can run {', '.join(others)})" if others else "")
+        lines.append(_wrap(f"{name:<8} ", text))
+    return "\n".join(lines)
+
+
+def _missing() -> str:
+    """How to get what is missing; empty where nothing is."""
+    import torch
+
+    from gan_engine import backends, native
+
+    advice = []
+    for name, why_not in (("_C", native.WHY_NO_CPU), ("_C_cuda", native.WHY_NO_CUDA)):
+        if why_not is not None:
+            advice.append((name, _MODULES[name]))
+    if _version("triton") == "missing":
+        advice.append(("triton", "pip install triton"))
+    if not torch.cuda.is_available():
+        what = "an NVIDIA GPU with its driver" + ("" if torch.version.cuda else ", and a PyTorch built for CUDA")
+        blocked = [
+            name for name in backends.ORDER if "cuda" in backends.DEVICES.get(name, ()) and backends.MISSING[name]
+        ]
+        if blocked:
+            advice.append((", ".join(blocked), what))
+    if not advice:
+        return ""
+    return "\n".join(["To get what is missing:", *(_wrap(f"  {name}: ", text) for name, text in advice)])
+
+
+def _wrap(label: str, text: str) -> str:
+    return textwrap.fill(
+        text.replace("\n", " "), WIDTH, initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False
+    )
+
+
+if __name__ == "__main__":
+    print(report())

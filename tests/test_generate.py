@@ -1,0 +1,140 @@
+"""A picture is a function of the checkpoint, the seed and the class; what cannot be drawn is said before any work."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine import checkpoint, generate, models
+from gan_engine.checkpoint import CheckpointError
+from gan_engine.generate import Options
+
+
+def write_run(run_dir, c_dim=0, **more):
+    """A run directory with one checkpoint of a tiny generator."""
+    torch.manual_seed(1)
+    config = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,), c_dim=c_dim)
+    G, _ = models.build(config)
+    with torch.no_grad():
+        for p in G.parameters():
+            p.normal_(0, 0.5)
+    state = {"model": models.to_dict(config), "nimg": 1000, "G_ema": G.state_dict(), **more}
+    return checkpoint.Keeper(run_dir, keep=1).save(1000, state)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    write_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def draw(run_dir, out, **options):
+    return pixels(generate.generate(Options(run_dir, out=out, device="cpu", **options)))
+
+
+def test_a_seed_is_a_picture(run_dir, tmp_path):
+    first = draw(run_dir, tmp_path / "a.png", num=9)
+    assert first.shape == (3 * 64 + 4 * 2, 3 * 64 + 4 * 2, 3)
+    assert np.array_equal(first, draw(run_dir, tmp_path / "b.png", num=9))
+    assert not np.array_equal(first, draw(run_dir, tmp_path / "c.png", num=9, seed=1))
+    assert len({first[34 + 66 * (i // 3), 34 + 66 * (i % 3)].tobytes() for i in range(9)}) > 1
+
+
+def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run_dir, tmp_path):
+    generate.generate(Options(run_dir, num=5, batch=2, out=tmp_path / "five", device="cpu"))
+    generate.generate(Options(run_dir, num=3, out=tmp_path / "three", device="cpu"))
+    names = [f"{i:06d}.png" for i in range(5)]
+    assert sorted(path.name for path in (tmp_path / "five").iterdir()) == names
+    for name in names[:3]:
+        five, three = pixels(tmp_path / "five" / name), pixels(tmp_path / "three" / name)
+        assert five.shape == (8, 8, 3)
+        assert np.abs(five.astype(int) - three).max() <= 1
+
+
+def test_load_generator_gives_what_was_saved(run_dir):
+    G = generate.load_generator(run_dir)
+    assert not G.training and not any(p.requires_grad for p in G.parameters())
+    saved = checkpoint.load(checkpoint.find(run_dir))["G_ema"]
+    assert all(torch.equal(value, saved[name]) for name, value in G.state_dict().items())
+    assert G(torch.zeros(2, G.config.z_dim)).shape == (2, 3, 8, 8)
+
+
+def test_classes_by_name_by_number_and_in_turn(tmp_path):
+    run_dir = tmp_path / "run"
+    write_run(run_dir, c_dim=3, class_names=["shirt", "shoe", "bag"])
+    by_name = draw(run_dir, tmp_path / "a.png", num=4, class_="shoe")
+    assert np.array_equal(by_name, draw(run_dir, tmp_path / "b.png", num=4, class_="1"))
+    assert not np.array_equal(by_name, draw(run_dir, tmp_path / "c.png", num=4, class_="bag"))
+    in_turn = draw(run_dir, tmp_path / "d.png", num=4)
+    assert np.array_equal(by_name[68:], in_turn[68:])
+    assert not np.array_equal(by_name[:66], in_turn[:66])
+    for wrong in ("hat", "3", "-1"):
+        with pytest.raises(ValueError, match=f"from 0 to 2 or one of shirt, shoe, bag, got '{wrong}'"):
+            draw(run_dir, tmp_path / "e.png", class_=wrong)
+
+
+def test_nothing_is_overwritten_unasked(run_dir, tmp_path):
+    out = tmp_path / "grid.png"
+    out.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"grid.png exists; --overwrite replaces it"):
+        draw(run_dir, out)
+    assert out.read_text() == "mine"
+    draw(run_dir, out, overwrite=True)
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "000002.png").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"000002.png exists"):
+        generate.generate(Options(run_dir, num=3, out=tmp_path / "many"))
+
+
+def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match="nowhere: no such checkpoint"):
+        generate.load_generator(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="trained without classes"):
+        draw(run_dir, tmp_path / "a.png", class_="0")
+    with pytest.raises(ValueError, match=r"ending in .png or a directory"):
+        draw(run_dir, tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="device"):
+        generate.generate(Options(run_dir, device="tpu"))
+    with pytest.raises(ValueError, match="CUDA devices here, got 'cuda:99'"):
+        generate.generate(Options(run_dir, device="cuda:99"))
+    with pytest.raises(ValueError, match="num: want at least 1, got 0"):
+        Options(run_dir, num=0)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(generate, "images", None)  # all of this is found before the first picture
+    with pytest.raises(OSError, match="cannot be written"):
+        draw(run_dir, tmp_path / "file" / "grid.png")
+    with pytest.raises(OSError, match="cannot be written"):
+        draw(run_dir, Path("/proc/nowhere/grid.png"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {"family": "unknown"}}, {"G_ema": {}}, {"model": {"family": "dcgan", "x": 1}}]
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
+    path = write_run(tmp_path, **change)
+    with pytest.raises(CheckpointError, match="does not fit this version"):
+        generate.load_generator(path)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "a.pt", {"D": {}})
+    with pytest.raises(CheckpointError, match="want a checkpoint of a training with model and G_ema"):
+        generate.load_generator(tmp_path / "a.pt")
+
+
+def test_the_command(run_dir, tmp_path, monkeypatch, capsys):
+    command = ["generate", str(run_dir), "--num", "4", "--out", str(tmp_path / "g.png"), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", command)
+    generate.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "g.png")
+    monkeypatch.setattr(sys, "argv", [*command, "--class", "shoe"])
+    with pytest.raises(SystemExit, match=r"^error: class: this generator was trained without classes, got 'shoe'$"):
+        generate.main()

@@ -1,0 +1,72 @@
+"""`python -m gan_engine.info` tells the truth, fits the terminal, and survives whatever is missing."""
+
+import sys
+
+import pytest
+import torch
+
+import gan_engine
+from gan_engine import backends, info, native
+
+
+def cells(op, device):
+    """{backend: what the table says} of one row."""
+    lines = [line.split() for line in info.table().replace("no (", "no(").splitlines()]
+    row = next(line for line in lines if line[:2] == [op, device])
+    return dict(zip(backends.ORDER, row[2:], strict=True))
+
+
+def test_the_report_fits_and_names_versions_and_every_op():
+    text = info.report()
+    assert max(map(len, text.splitlines())) <= info.WIDTH
+    assert f"torch {info._version('torch')}" in text
+    for op in backends.ops():
+        assert cells(op, "cpu")["reference"] in ("runs", "chosen")
+
+
+def test_the_table_says_what_backends_say():
+    x = torch.empty(1)
+    text = "".join(info.table().split())
+    for op in backends.ops():
+        for backend, cell in cells(op, "cpu").items():
+            reason = backends.refusal(op, backend, x)
+            if reason is None:
+                assert cell == ("chosen" if backend == backends.choose(op, x) else "runs")
+            else:
+                assert cell.startswith("no(")
+                assert reason.replace(" ", "") in text
+
+
+def test_a_missing_backend_has_its_reason_and_its_remedy(monkeypatch):
+    reason = "gan_engine._C is not built (" + "a long reason " * 20 + ")"
+    monkeypatch.setattr(native, "WHY_NO_CPU", reason)
+    monkeypatch.setattr(native.cpu, "module", None)
+    monkeypatch.setitem(backends.MISSING, "cpu", reason)
+    monkeypatch.setitem(backends.MISSING, "triton", "triton is not installed (pip install triton)")
+    monkeypatch.setattr(info, "_version", lambda name: "missing" if name == "triton" else "1.0")
+    text = info.report()
+    assert max(map(len, text.splitlines())) <= info.WIDTH
+    assert cells("bias_act", "cpu")["reference"] == "chosen"
+    assert "a long reason" in text
+    assert "_C: a C++17 compiler" in text
+    assert "triton: pip install triton" in text
+
+
+def test_a_backend_that_was_asked_for_and_refuses_is_no_crash(monkeypatch):
+    refused = next((name for name in backends.ORDER if backends.refusal("bias_act", name, torch.empty(1))), None)
+    if refused is None:
+        pytest.skip("every backend runs here")
+    monkeypatch.setenv("GAN_ENGINE_BACKEND", refused)
+    with backends.use(refused):
+        assert "chosen" not in cells("bias_act", "cpu").values()
+        assert f"GAN_ENGINE_BACKEND={refused} asks for that backend" in info.report()
+
+
+@pytest.mark.parametrize("module", ["torch", "gan_engine._build_info", "gan_engine.native", "gan_engine.ops"])
+def test_a_part_that_cannot_be_imported_is_named(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    if module != "torch":
+        monkeypatch.delattr(gan_engine, module.partition(".")[2], raising=False)
+    text = info.report()
+    assert text.startswith("gan_engine ")
+    assert module == "gan_engine._build_info" or (module in text and "cannot be imported" in text)
