@@ -203,7 +203,8 @@ def plot_losses(run_dir: str | Path) -> Path | None:
         for i, (name, (kimg, values)) in enumerate(curves.items()):
             colour = _COLOURS[i % len(_COLOURS)]
             ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
-            ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, label=name)
+            dot = "o" if len(kimg) == 1 else None
+            ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot, label=name)
         margin = 0.08 * (high - low) or 0.5
         ax.set_ylim(low - margin, high + margin)
         ax.set_ylabel(label)
@@ -213,6 +214,7 @@ def plot_losses(run_dir: str | Path) -> Path | None:
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     axes[-1].set_xlabel("images shown [kimg = 1000 images]")
+    figure.align_ylabels()
     figure.suptitle(Path(run_dir).resolve().name, fontsize=11)
     path = Path(run_dir) / "losses.png"
     temporary = path.with_name("losses.tmp.png")
