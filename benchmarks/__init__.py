@@ -1,0 +1,1 @@
+"""Throughput of the ops beside what PyTorch users have: `pytest --benchmark`."""

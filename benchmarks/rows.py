@@ -1,0 +1,119 @@
+"""What is kept of a measurement: one flat row a peer, with all that is needed to judge the number."""
+
+import datetime
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Timing
+
+ROLES = ("ours", "eager", "compile", "peer", "floor")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Where and on what is measured."""
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        **{package: _version(package) for package in ("gan-engine", "torch", "triton")},
+        "python": platform.python_version(),
+    }
+
+
+def slug(device_name: str) -> str:
+    """The device's name as a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+
+
+def rows_of(case: Mapping[str, Any], roles: Mapping[str, str], timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
+    """A row for every peer of one comparison.
+
+    ms, p20 and p80 are the median and the quantiles of a call's milliseconds. vs_eager, vs_compile and vs_peer say how
+    many times faster this is than the fastest of that role, over_floor how many times the highest floor it takes.
+    """
+    medians = {name: t.median for name, t in timings.items() if t.ms}
+    best = {role: min((ms for name, ms in medians.items() if roles[name] == role), default=None) for role in ROLES}
+    floor = max((ms for name, ms in medians.items() if roles[name] == "floor"), default=None)
+    rows = []
+    for name, timing in timings.items():
+        row = {**case, "role": roles[name], "peer": name}
+        if timing.ms:
+            ms = timing.median
+            row |= {
+                "ms": _round(ms),
+                "p20": _round(timing.quantile(0.2)),
+                "p80": _round(timing.quantile(0.8)),
+                "rounds": len(timing.ms),
+                "peak_mib": None if timing.peak_mib is None else round(timing.peak_mib, 1),
+                "vs_eager": _ratio(best["eager"], ms),
+                "vs_compile": _ratio(best["compile"], ms),
+                "vs_peer": _ratio(best["peer"], ms),
+                "over_floor": _ratio(ms, floor),
+            }
+        rows.append(row | {"error": timing.error})
+    return rows
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows in `path`. A last line that a killed run cut short is left out; a peer measured again counts once."""
+    found = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[tuple(row.get(key) for key in ("device", "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
+    return list(found.values())
+
+
+def _round(ms: float) -> float:
+    return float(f"{ms:.4g}")
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else float(f"{a / b:.3g}")
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1].strip() if name else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, with a + if tracked files differ from it; None outside git."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ("git", *args), cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

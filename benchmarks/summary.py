@@ -1,0 +1,140 @@
+"""Rows as a table and as a plot. `python -m benchmarks.summary ROWS.jsonl` makes both anew from kept rows."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import read
+
+Row = dict[str, Any]
+
+CASE = ("sample", "dtype", "mode", "malloc", "ours")
+COLUMNS = (*CASE, "ms", "vs eager", "vs compile", "vs peer", "floors", "MiB", "eager")
+RATIOS = {"vs_eager": "eager PyTorch", "vs_compile": "torch.compile", "vs_peer": "the other library"}
+LEGEND = """\
+ms: median of a call. vs ...: how many times faster than the fastest form of that peer; < where it is slower.
+floors: how many times as long as the floor, which is merely moving the data (or the bare convolution).
+MiB: most memory resident during a call, of ours and of the leanest eager form."""
+
+
+def table(rows: list[Row]) -> str:
+    """The comparisons of our backends with everything else, at most 120 columns wide, and what failed."""
+    sections = []
+    for op, of_op in _grouped(rows, "op").items():
+        lines = [COLUMNS]
+        for case in _grouped(of_op, "sample", "dtype", "mode", "malloc").values():
+            eager = [row["peak_mib"] for row in case if row["role"] == "eager" and row.get("peak_mib") is not None]
+            lines += [_cells(row, min(eager, default=None)) for row in _shown(case)]
+        used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines[1:])]
+        widths = {i: max(len(line[i]) for line in lines) for i in used}
+        left = len(CASE)
+        text = ["  ".join(f"{line[i]:{'<' if i < left else '>'}{widths[i]}}" for i in used).rstrip() for line in lines]
+        sections.append("\n".join([op, *(f"  {line}" for line in text)]))
+    failed = [
+        f"  {' '.join(str(row[key]) for key in ('op', 'sample', 'dtype', 'mode', 'malloc', 'peer'))}: {row['error']}"
+        for row in rows
+        if row["error"]
+    ]
+    return "\n\n".join([_title(rows), *sections, LEGEND, *(["\n".join(["Remarks", *failed])] if failed else [])]) + "\n"
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """The ratios as dots on a log axis, a panel for each malloc setting; left of the line at 1 we are slower."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    cases = _grouped(rows, "op", "sample", "dtype", "mode")
+    mallocs = list(_grouped(rows, "malloc"))
+    lines = [(key, peer) for key, case in cases.items() for peer in dict.fromkeys(r["peer"] for r in _shown(case))]
+    backends = {peer for _, peer in lines}
+    drawn = [ratio for ratio in RATIOS if any(row.get(ratio) for row in rows if row["role"] == "ours")]
+    if not lines or not drawn:
+        return
+    colors = {"vs_eager": "#2f6db5", "vs_compile": "#e07b2a", "vs_peer": "#3f9b57"}
+    height = 1.7 + 0.27 * len(lines)
+    figure, axes = plt.subplots(
+        1, len(mallocs), sharex=True, sharey=True, squeeze=False, figsize=(4.2 + 3.4 * len(mallocs), height)
+    )
+    for ax, malloc in zip(axes[0], mallocs):
+        for y, (key, peer) in enumerate(lines):
+            row = next((r for r in cases[key] if r["malloc"] == malloc and r["peer"] == peer and "ms" in r), {})
+            values = {ratio: row[ratio] for ratio in drawn if row.get(ratio)}
+            if values:
+                ax.hlines(y, min(1, *values.values()), max(1, *values.values()), color="#d5d9de", lw=2.5, zorder=1)
+            for ratio, value in values.items():
+                ax.scatter(value, y, s=42, color=colors[ratio], edgecolor="white", linewidth=0.8, zorder=3)
+            if y and key[:2] != lines[y - 1][0][:2]:
+                ax.axhline(y - 0.5, color="#c4c9cf", lw=0.7)
+        ax.axvline(1, color="#30343a", lw=1.1, zorder=2)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.grid(axis="x", color="#eceef1", zorder=0)
+        ax.set_axisbelow(True)
+        ax.tick_params(which="both", length=0)
+        ax.spines[:].set_visible(False)
+        if len(mallocs) > 1:
+            ax.set_title(f"{malloc} malloc", fontsize=10, color="#30343a", loc="left")
+    names = [" ".join((*key, *([peer] if len(backends) > 1 else []))) for key, peer in lines]
+    axes[0, 0].set_yticks(range(len(lines)), names, fontsize=8)
+    axes[0, 0].set_ylim(len(lines) - 0.4, -0.6)
+    for ratio in drawn:
+        axes[0, 0].scatter([], [], s=42, color=colors[ratio], label=RATIOS[ratio])
+    first = rows[0]
+    figure.suptitle("How many times faster than …", x=0.01, ha="left", fontsize=13, weight="bold")
+    figure.legend(loc="upper right", ncols=len(drawn), frameon=False, fontsize=9, handletextpad=0.1)
+    figure.supxlabel(
+        f"{first['device']}, {first['threads']} threads, PyTorch {first['torch']}, {first['date'][:10]}",
+        fontsize=8,
+        color="#6a7078",
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.1 / height))
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _grouped(rows: list[Row], *keys: str) -> dict[Any, list[Row]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys) if len(keys) > 1 else row[keys[0]]].append(row)
+    return groups
+
+
+def _shown(case: list[Row]) -> list[Row]:
+    """Our rows of a comparison; "reference", the definition, only where no kernel ran."""
+    ours = [row for row in case if row["role"] == "ours"]
+    return [row for row in ours if row["peer"] != "reference"] or ours
+
+
+def _cells(row: Row, eager_mib: float | None) -> tuple[str, ...]:
+    shown = [row["sample"], row["dtype"], row["mode"], row["malloc"], row["peer"]]
+    if "ms" not in row:
+        return (*shown, "wrong", "", "", "", "", "", "")
+    ratios = [_times(row[ratio]) + (" <" if row[ratio] < 1 else "  ") if row[ratio] else "" for ratio in RATIOS]
+    mib = ["" if value is None else f"{value:.0f}" for value in (row["peak_mib"], eager_mib)]
+    return (*shown, f"{row['ms']:.4g}", *ratios, _times(row["over_floor"]) if row["over_floor"] else "", *mib)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.{0 if ratio >= 100 else 1 if ratio >= 10 else 2}f}x"
+
+
+def _title(rows: list[Row]) -> str:
+    first = rows[0]
+    versions = ", ".join(f"{name} {first[name]}" for name in ("gan-engine", "torch", "triton", "python") if first[name])
+    return f"{first['device']}, {first['threads']} threads, {first['date']}\n{versions}, commit {first['commit']}"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m benchmarks.summary ROWS.jsonl")
+    kept = Path(sys.argv[1])
+    plot(read(kept), kept.with_suffix(".png"))
+    text = table(read(kept))
+    kept.with_suffix(".txt").write_text(text)
+    print(text)

@@ -1,0 +1,114 @@
+"""Time calls against each other fairly: in one process, taking turns, under the same threads and allocator."""
+
+import contextlib
+import ctypes
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MIN_ROUNDS, MAX_ROUNDS = 5, 100
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one peer: the milliseconds of each call, or the error that leaves none."""
+
+    ms: tuple[float, ...] = ()
+    peak_mib: float | None = None  # most memory held at once during a call, over that held before it
+    error: str | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ms)
+
+    def quantile(self, q: float) -> float:
+        """The smallest of the times that at least a share q of them does not exceed."""
+        return sorted(self.ms)[max(0, -int(-q * len(self.ms) // 1) - 1)]
+
+
+def compare(
+    peers: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    device: str = "cpu",
+    rounds: tuple[int, int] = (MIN_ROUNDS, MAX_ROUNDS),
+) -> dict[str, Timing]:
+    """Call all peers in turn, in a new random order each round, until `seconds` are over.
+
+    At least rounds[0] and at most rounds[1] rounds are run. A call ends with its result freed, as in real use, and
+    what is freed is part of the time. On a GPU the L2 cache is overwritten before each call, and the time is that
+    between two events on the stream. A peer that raises while it warms up is left out, and its error told.
+    """
+    clock = _on_gpu if device == "cuda" else _on_cpu
+    errors, peaks = {}, {}
+    for name, call in peers.items():
+        try:
+            call()
+            peaks[name] = peak_mib(call, device)
+        except Exception as error:
+            # The first line says what; the rest of a compiler's message is its stack.
+            text = (str(error).strip() or "no message").splitlines()[0]
+            errors[name] = f"{type(error).__name__}: {text}"
+    running = [name for name in peers if name not in errors]
+    for name in running:
+        clock(peers[name])
+    gc.collect()
+    times = {name: [] for name in running}
+    order = random.Random(0)
+    start, done = time.perf_counter(), 0
+    while running and done < rounds[1] and (done < rounds[0] or time.perf_counter() - start < seconds):
+        for name in order.sample(running, len(running)):
+            times[name].append(clock(peers[name]))
+        done += 1
+    measured = {name: Timing(tuple(times[name]), peaks[name]) for name in running}
+    return {name: measured[name] if name in measured else Timing(error=errors[name]) for name in peers}
+
+
+def _on_cpu(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _on_gpu(call: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    # Larger than the L2 cache of any GPU so far; writing it also keeps the GPU busy while the call is being launched.
+    torch.empty(2**28, dtype=torch.uint8, device="cuda").zero_()
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def peak_mib(call: Callable[[], object], device: str = "cpu") -> float | None:
+    """The most MiB that `call` held at once, over what was held before; None where it cannot be measured.
+
+    On a GPU: tensors. On a CPU: resident pages of the process, with the allocator's free pages given back before, so
+    that memory is counted whoever asks for it, a compiled kernel included.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
+        before = _resident_mib("VmRSS")
+        call()
+        return max(0.0, _resident_mib("VmHWM") - before)
+    call()
+    return None
+
+
+def _resident_mib(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
