@@ -70,6 +70,8 @@ class Config:
         for name in ("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed: want at least 0, got {self.seed}")
         if self.ema_kimg < 0:
             raise ValueError(f"ema_kimg: want at least 0, got {self.ema_kimg}")
         if not all(0 <= beta < 1 for beta in self.betas):

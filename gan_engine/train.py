@@ -13,7 +13,7 @@ import torch
 import tyro
 
 import gan_engine
-from gan_engine import backends, checkpoint
+from gan_engine import backends, checkpoint, info
 from gan_engine.config import Config, to_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.nonfinite import NonFiniteError
@@ -102,18 +102,6 @@ def _last_run(preset: str) -> Path:
     return runs[max(runs)]
 
 
-def backend_table(device: torch.device) -> list[str]:
-    """For each op a line: the backend that runs it on `device`, and why those before it do not."""
-    x = torch.empty(1, device=device)
-    lines = []
-    for op in backends.ops():
-        chosen = backends.choose(op, x)
-        refusals = {name: backends.refusal(op, name, x) for name in backends.ORDER}
-        why = "; ".join(f"not {name}: {reason}" for name, reason in refusals.items() if reason)
-        lines.append(f"{op:<12} {chosen:<10}{f' ({why})' if why else ''}")
-    return lines
-
-
 def record(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
     """Write run.json: the resolved configuration, and an entry for this start beside those of earlier ones."""
     path = run_dir / "run.json"
@@ -134,11 +122,12 @@ def main(argv: list[str] | None = None) -> int:
             config.data_config, resolution=config.model.resolution, channels=config.model.channels, seed=config.seed
         )
         config = with_classes(config, data)
-        ops = backend_table(device)
+        x = torch.empty(1, device=device)
+        ops = {op: backends.choose(op, x) for op in backends.ops()}
         trainer = Trainer(config, data, device=device, run_dir=run_dir)
         if start is not None:
             trainer.load_state_dict(checkpoint.load(start))
-    except (ValueError, checkpoint.CheckpointError) as error:
+    except (ValueError, RuntimeError) as error:  # CheckpointError and a backend that refuses are RuntimeErrors
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -167,9 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"data       {describe(data)}")
     print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
     print(f"device     {device} ({hardware}), {precision}")
-    for i, line in enumerate(ops):
-        print(f"{'' if i else 'ops':<10} {line}")
-    sys.stdout.flush()
+    print(f"\n{info.table()}\n", flush=True)
 
     try:
         stopped_by = trainer.run()

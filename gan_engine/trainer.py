@@ -71,6 +71,7 @@ class Trainer:
 
     def __init__(self, config: Config, data: ImageSet, *, device: torch.device, run_dir: Path) -> None:
         self.config, self.device, self.run_dir = config, device, run_dir
+        self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
         self.G = G.to(device, memory_format=torch.channels_last)
@@ -253,6 +254,7 @@ class Trainer:
         return {
             "config": to_dict(self.config),
             "model": models.to_dict(self.config.model),
+            "class_names": list(self.class_names),
             "nimg": self.nimg,
             "step_count": self.step_count,
             "seconds": self.seconds,

@@ -1,0 +1,55 @@
+"""Every loss equals its closed form, and both sides pull the logits the way the game wants."""
+
+import pytest
+import torch
+
+from gan_engine.losses.adversarial import LOSSES
+
+log_sigmoid = lambda x: -torch.log1p(torch.exp(-x))  # noqa: E731
+
+# name: (generator(fake), discriminator(fake, real)) as the papers write them, in terms of exp and log
+CLOSED_FORMS = {
+    "nonsaturating": (lambda f: -log_sigmoid(f), lambda f, r: -log_sigmoid(r) - torch.log(1 - torch.sigmoid(f))),
+    "least_squares": (lambda f: 0.5 * (f - 1) ** 2, lambda f, r: 0.5 * (r - 1) ** 2 + 0.5 * f**2),
+    "hinge": (
+        lambda f: -f,
+        lambda f, r: -torch.minimum(torch.zeros_like(r), r - 1) - torch.minimum(torch.zeros_like(f), -f - 1),
+    ),
+    "wasserstein": (lambda f: -f, lambda f, r: f - r),
+}
+
+
+@pytest.fixture
+def logits():
+    generator = torch.Generator().manual_seed(0)
+    return [3 * torch.randn(64, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+
+
+def test_every_loss_is_tested():
+    assert CLOSED_FORMS.keys() == LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_closed_form(name, logits):
+    fake, real = logits
+    loss, (generator, discriminator) = LOSSES[name], CLOSED_FORMS[name]
+    torch.testing.assert_close(loss.generator(fake, None), generator(fake))
+    torch.testing.assert_close(loss.discriminator(fake, real), discriminator(fake, real))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_side_is_per_sample_and_pulls_its_way(name, logits):
+    fake, real = logits
+    d_fake = torch.autograd.grad(LOSSES[name].generator(fake, None).sum(), fake)[0]
+    assert (d_fake * (fake < 1) <= 0).all() and (d_fake < 0).any()  # G raises the logits of its images
+    d_fake, d_real = torch.autograd.grad(LOSSES[name].discriminator(fake, real).sum(), [fake, real])
+    assert (d_fake * (fake > 0) >= 0).all() and (d_fake > 0).any()  # D lowers them
+    assert (d_real * (real < 1) <= 0).all() and (d_real < 0).any()  # and raises those of real images
+    assert LOSSES[name].discriminator(fake, real).shape == fake.shape
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_large_logits_stay_finite(name):
+    far = torch.tensor([-1e4, 1e4])
+    assert LOSSES[name].generator(far, None).isfinite().all()
+    assert LOSSES[name].discriminator(far, -far).isfinite().all()

@@ -1,0 +1,118 @@
+"""Every family: shapes, range, classes, gradients everywhere, and the same values from every backend."""
+
+import pytest
+import torch
+
+from gan_engine import backends, models
+from gan_engine.models import dcgan, vanilla
+
+SIZES = {
+    "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
+    "dcgan": lambda **sizes: dcgan.Config(z_dim=8, width=4, max_width=16, embed_dim=3, **sizes),
+}
+
+
+def build(config):
+    torch.manual_seed(0)
+    return models.build(config)
+
+
+def test_every_family_is_tested():
+    assert SIZES.keys() == models.FAMILIES.keys()
+
+
+@pytest.mark.parametrize("c_dim", [0, 10])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resolution", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("family", SIZES)
+def test_shapes_range_and_gradients(family, resolution, channels, c_dim):
+    G, D = build(SIZES[family](resolution=resolution, channels=channels, c_dim=c_dim))
+    c = torch.eye(10)[:2] if c_dim else None
+    img = G(torch.randn(2, 8), c)
+    assert img.shape == (2, channels, resolution, resolution)
+    assert img.abs().max() <= 1
+    logits = D(img, c)
+    assert logits.shape == (2,)
+    logits.sum().backward()
+    for name, p in [*G.named_parameters(), *D.named_parameters()]:
+        assert p.grad is not None and p.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_classes_matter(family):
+    G, D = build(SIZES[family](resolution=16, c_dim=10))
+    G, D = G.eval(), D.eval()
+    with torch.no_grad():
+        for p in [*G.parameters(), *D.parameters()]:
+            p.normal_(0, 0.3)
+        z, one, two = torch.randn(1, 8), torch.eye(10)[:1], torch.eye(10)[1:2]
+        img = G(z, one)
+        assert not torch.equal(img, G(z, two))
+        assert not torch.equal(D(img, one), D(img, two))
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_wrong_classes_are_refused(family):
+    with_classes, without = build(SIZES[family](resolution=16, c_dim=10)), build(SIZES[family](resolution=16))
+    z, img = torch.randn(2, 8), torch.randn(2, 1, 16, 16)
+    for net, x in zip(with_classes, (z, img), strict=True):
+        with pytest.raises(ValueError, match=r"want c \[N, 10\], got none"):
+            net(x)
+        with pytest.raises(ValueError, match=r"want c \[N, 10\], got c \[2, 4\]"):
+            net(x, torch.eye(4)[:2])
+    for net, x in zip(without, (z, img), strict=True):
+        with pytest.raises(ValueError, match=r"want no c .*, got c \[2, 10\]"):
+            net(x, torch.eye(10)[:2])
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_gradients_equal_the_reference(family, backend, device):
+    """One pass through both networks, every parameter's gradient, under a backend and under plain PyTorch."""
+    G, D = (net.to(device).double() for net in build(SIZES[family](resolution=16)))
+    z = torch.randn(4, 8, dtype=torch.float64, device=device)
+
+    def grads():
+        return torch.autograd.grad(D(G(z)).square().sum(), [*G.parameters(), *D.parameters()])
+
+    with backends.use("reference"):
+        want = grads()
+    with backends.use(backend):
+        got = grads()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dcgan_is_that_of_the_paper():
+    """64x64 and 128 feature maps at 32x32 in the generator: 1024 at 4x4 (figure 1 of arXiv:1511.06434)."""
+    config = dcgan.Config(resolution=64, channels=3, width=128, max_width=1024)
+    assert config.widths == [1024, 512, 256, 128]
+    G, D = build(config)
+    kernels = [100 * 1024, 1024 * 512, 512 * 256, 256 * 128, 128 * 3]
+    norms = [1024, 512, 256, 128]
+    assert sum(p.numel() for p in G.parameters()) == 16 * sum(kernels) + 2 * sum(norms) + 3
+    assert [type(m).__name__ for m in D.modules()].count("BatchNorm2d") == 3
+    assert G.blocks[1].layer.weight.std().item() == pytest.approx(0.02, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("make", "want"),
+    [
+        (lambda: dcgan.Config(resolution=48), "resolution: want a power of two from 16 to 256, got 48"),
+        (lambda: dcgan.Config(resolution=512), "resolution: want a power of two from 16 to 256, got 512"),
+        (lambda: dcgan.Config(channels=4), "channels: want 1 or 3, got 4"),
+        (lambda: dcgan.Config(width=0), "width: want at least 1, got 0"),
+        (lambda: vanilla.Config(channels=2), "channels: want 1 or 3, got 2"),
+        (lambda: vanilla.Config(hidden=()), "hidden: want at least one width"),
+        (lambda: models.from_dict({"family": "biggan"}), "model family: want one of vanilla, dcgan, got 'biggan'"),
+    ],
+)
+def test_wrong_sizes_are_refused(make, want):
+    with pytest.raises(ValueError, match=want):
+        make()
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_a_config_survives_plain_types(family):
+    config = SIZES[family](resolution=16, c_dim=10)
+    assert models.family(config) == family
+    assert models.from_dict(models.to_dict(config)) == config

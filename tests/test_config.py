@@ -1,0 +1,50 @@
+"""A configuration refuses what makes no sense, and a resumed run must have the same where it matters."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gan_engine.config import FREE_ON_RESUME, Config, differences, to_dict
+from gan_engine.presets import PRESETS
+
+CONFIG = PRESETS["dcgan"]()
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"batch_size": 0}, "batch_size: want more than 0, got 0"),
+        ({"kimg": float("nan")}, "kimg: want more than 0, got nan"),
+        ({"lr": -1.0}, "lr: want more than 0, got -1.0"),
+        ({"ema_kimg": -1}, "ema_kimg: want at least 0, got -1"),
+        ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),
+        ({"batch_gpu": 65}, "batch_gpu: want 1 to batch_size = 64, got 65"),
+        ({"loss": "chi"}, "loss: want one of nonsaturating, .*, got 'chi'"),
+        ({"precision": "tf32"}, "precision: want one of auto, .*, got 'tf32'"),
+        ({"seed": -1}, "seed: want at least 0, got -1"),
+    ],
+)
+def test_refuses_with_want_and_got(change, want):
+    with pytest.raises(ValueError, match=want):
+        dataclasses.replace(CONFIG, batch_size=change.pop("batch_size", 64), **change)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_after_their_function_and_survive_json(name):
+    config = PRESETS[name]()
+    assert config.preset == name and PRESETS[name].__doc__
+    assert json.loads(json.dumps(to_dict(config))) == to_dict(config)
+
+
+def test_differences_are_listed_by_field():
+    other = dataclasses.replace(CONFIG, lr=1e-3, kimg=1, model=dataclasses.replace(CONFIG.model, width=7))
+    assert differences(to_dict(CONFIG), to_dict(other)) == [
+        f"lr: the run has {CONFIG.lr}, now 0.001",
+        f"model.width: the run has {CONFIG.model.width}, now 7",
+    ]
+    assert differences(to_dict(CONFIG), to_dict(dataclasses.replace(CONFIG, keep=9, out="x", batch_gpu=8))) == []
+
+
+def test_free_fields_exist():
+    assert {field.name for field in dataclasses.fields(Config)} >= FREE_ON_RESUME

@@ -1,0 +1,148 @@
+"""The command: what it runs by default, what it refuses before it makes anything, and that SIGKILL costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine import checkpoint, train
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "dcgan --data toy --res 16 --width 4 --z-dim 8 --batch-size 16 --kimg 0.16 --precision fp32 --device cpu "
+    "--checkpoint-kimg 0.032 --metrics-kimg 0.032 --grid-kimg 1 --no-tensorboard"
+).split()
+
+DYING = """
+import os, signal, sys
+from gan_engine import train
+from gan_engine.trainer import Trainer
+
+def step(self, step=Trainer.step):
+    step(self)
+    if self.nimg == 112:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer.step = step
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def cwd(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def weights(run_dir):
+    state = checkpoint.load(checkpoint.find(run_dir))
+    return state["nimg"], {f"{net}.{k}": v for net in ("G", "D", "G_ema") for k, v in state[net].items()}
+
+
+def test_no_arguments_are_the_default_preset_on_the_embedded_images():
+    config = train.parse([])
+    assert (config.preset, config.data, config.model.resolution) == ("dcgan", "fashion-mnist", 32)
+    assert train.parse(["--data", "some/folder", "--res", "64"]).data == "some/folder"
+    assert train.parse(["vanilla", "--loss", "hinge", "--hidden", "8", "9"]).model.hidden == (8, 9)
+
+
+def test_runs_are_numbered_and_recorded(cwd, capsys):
+    assert train.main(TINY) == 0
+    assert train.main(TINY) == 0
+    assert sorted(path.name for path in (cwd / "runs").iterdir()) == ["dcgan-1", "dcgan-2"]
+    record = json.loads((cwd / "runs/dcgan-1/run.json").read_text())
+    assert record["config"]["model"]["family"] == "dcgan" and record["config"]["batch_size"] == 16
+    assert record["starts"][0]["versions"]["torch"] == torch.__version__
+    assert record["starts"][0]["ops"]["bias_act"] in ("cpu", "reference")
+    out = capsys.readouterr().out
+    assert "bias_act" in out and "toy: 4,096 images" in out
+    assert_equal(weights(cwd / "runs/dcgan-1"), weights(cwd / "runs/dcgan-2"))  # same seed, same run
+
+
+def test_a_killed_run_resumed_equals_one_that_was_not(cwd):
+    assert train.main([*TINY, "--out", "whole"]) == 0
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", DYING, *TINY, "--out", "killed"]
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == -9
+    assert weights("killed")[0] == 96  # and 16 more images are lost
+    assert train.main([*TINY, "--out", "killed", "--resume", "latest"]) == 0
+    assert_equal(weights("whole"), weights("killed"))
+    starts = json.loads(Path("killed/run.json").read_text())["starts"]
+    assert [start["kimg"] for start in starts] == [0, 0.096]
+
+
+def test_resume_by_directory_by_file_and_by_latest(cwd):
+    assert train.main(TINY) == 0
+    longer = [*TINY, "--kimg", "0.192"]
+    assert train.main([*longer, "--resume", "latest"]) == 0
+    assert weights("runs/dcgan-1")[0] == 192
+    assert train.main([*TINY, "--kimg", "0.224", "--resume", "runs/dcgan-1"]) == 0
+    file = "runs/dcgan-1/checkpoints/kimg-000000.192.pt"
+    assert train.main([*TINY, "--kimg", "0.224", "--resume", file, "--out", "other"]) == 0
+    assert_equal(weights("other"), weights("runs/dcgan-1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "want"),
+    [
+        (["stylegan9"], "Available subcommands: dcgan, vanilla"),
+        (["--lerning-rate", "1"], "--lerning-rate"),
+        (["--loss", "chi"], "invalid choice 'chi'"),
+        (["--batch-size", "many"], "many"),
+        (["--res", "48"], "resolution: want a power of two from 16 to 256, got 48"),
+        (["--kimg", "0"], "kimg: want more than 0, got 0"),
+        (["--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
+        (["--device", "tpu9"], "device: want auto, cpu, cuda or cuda:N, got 'tpu9'"),
+        (["--data", "no/such/folder"], "no/such/folder"),
+        (["--resume", "latest"], "no run of the preset dcgan in runs/"),
+        (["--resume", "no/such/run"], "no such checkpoint or run directory"),
+    ],
+)
+def test_a_wrong_call_says_so_and_makes_nothing(cwd, capsys, arguments, want):
+    with pytest.raises(SystemExit) as exit:
+        raise SystemExit(train.main(arguments))
+    shown = "".join(capsys.readouterr())
+    assert exit.value.code == 2
+    assert want in " ".join(shown.replace("│", " ").split())
+    assert len(shown.splitlines()) < 25
+    assert list(cwd.iterdir()) == []
+
+
+def test_a_run_is_not_overwritten(cwd, capsys):
+    assert train.main([*TINY, "--out", "run"]) == 0
+    before = weights("run")
+    assert train.main([*TINY, "--out", "run"]) == 2
+    assert "run holds a run already; go on with it by --resume run" in capsys.readouterr().err
+    assert_equal(before, weights("run"))
+
+
+def test_another_configuration_is_refused(cwd, capsys):
+    assert train.main([*TINY, "--out", "run"]) == 0
+    assert train.main([*TINY, "--out", "run", "--resume", "latest", "--lr", "1", "--width", "5"]) == 2
+    err = capsys.readouterr().err
+    assert "lr: the run has 0.0002, now 1.0" in err and "model.width: the run has 4, now 5" in err
+
+
+def test_classes_need_labels(cwd, capsys):
+    (cwd / "images").mkdir()
+    Image.new("L", (16, 16)).save(cwd / "images/a.png")
+    assert train.main([*TINY, "--conditional", "--data", "images"]) == 2
+    assert "conditional: want data with classes" in capsys.readouterr().err
+    assert not (cwd / "runs").exists()
+
+
+def test_conditional_run(cwd):
+    assert train.main([*TINY, "--conditional", "--out", "run"]) == 0
+    assert checkpoint.load(checkpoint.find("run"))["class_names"]
+
+
+def assert_equal(a, b):
+    (nimg_a, a), (nimg_b, b) = a, b
+    assert nimg_a == nimg_b and a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different

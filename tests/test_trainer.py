@@ -1,0 +1,268 @@
+"""What a step does, that it can be repeated bit for bit, and that it stops before it does harm."""
+
+import copy
+import dataclasses
+import os
+import signal
+
+import pytest
+import torch
+
+from gan_engine import backends, checkpoint, models
+from gan_engine.config import Config
+from gan_engine.data import DataConfig, load
+from gan_engine.losses.adversarial import LOSSES
+from gan_engine.monitors import read_metrics
+from gan_engine.nonfinite import NonFiniteError
+from gan_engine.trainer import Trainer
+
+CPU = torch.device("cpu")
+DCGAN = Config(
+    preset="dcgan",
+    model=models.dcgan.Config(resolution=16, z_dim=8, width=4),
+    data="toy",
+    batch_size=16,
+    kimg=0.16,
+    precision="fp32",
+    ema_kimg=0.05,
+    metrics_kimg=0.032,
+    grid_kimg=0.08,
+    checkpoint_kimg=0.032,
+    tensorboard=False,
+)
+MLP = dataclasses.replace(DCGAN, preset="vanilla", model=models.vanilla.Config(resolution=16, z_dim=8, hidden=(16, 16)))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(DataConfig("toy"), resolution=16, channels=1)
+
+
+@pytest.fixture
+def make(data, tmp_path):
+    def trainer(config=DCGAN, **changes):
+        return Trainer(dataclasses.replace(config, **changes), data, device=CPU, run_dir=tmp_path / "run")
+
+    return trainer
+
+
+def weights(trainer):
+    nets = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
+    return {f"{net}.{k}": v.clone() for net, module in nets.items() for k, v in module.state_dict().items()}
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+# A step
+
+
+@pytest.mark.parametrize("config", [DCGAN, MLP], ids=["dcgan", "vanilla"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_changes_every_weight_of_both_networks(make, config, loss):
+    trainer = make(config, loss=loss)
+    before = weights(trainer)
+    trainer.step()
+    after = weights(trainer)
+    still = [k for k in before if torch.equal(before[k], after[k])]
+    # Where the loss is the mean logit itself, D's last bias cancels between real and generated images.
+    assert still in ([], ["D.layers.2.bias"])
+    assert trainer.nimg == 16 and trainer.step_count == 1
+    assert {"loss/D", "loss/G", "logits/real", "logits/fake", "grad_norm/D"} <= trainer.means.read().keys()
+
+
+def test_classes_reach_both_networks(data, make):
+    config = dataclasses.replace(DCGAN.model, c_dim=data.num_classes)
+    trainer = make(conditional=True, model=config)
+    before = weights(trainer)
+    trainer.step()
+    after = weights(trainer)
+    for name in ("G.embed.weight", "D.embed.weight"):
+        assert not torch.equal(before[name], after[name])
+    assert trainer.samples().shape == (data.num_classes**2, 1, 16, 16)
+
+
+def test_the_moving_average_halves_in_its_half_life(make):
+    trainer = make(batch_size=10, ema_kimg=0.05)
+    start, end = copy.deepcopy(trainer.G_ema), trainer.G
+    with torch.no_grad():
+        for p in end.parameters():
+            p += 1
+        end.blocks[0].norm.running_mean += 1
+    for _ in range(5):  # 50 images
+        trainer._average()
+    for a, b, ema in zip(start.parameters(), end.parameters(), trainer.G_ema.parameters(), strict=True):
+        torch.testing.assert_close(ema, (a + b) / 2)
+    assert torch.equal(trainer.G_ema.blocks[0].norm.running_mean, end.blocks[0].norm.running_mean)
+
+
+@pytest.mark.parametrize("batch_gpu", [4, 5, 16])
+def test_accumulated_gradients_are_those_of_the_whole_batch(make, batch_gpu):
+    whole, parts = make(MLP), make(MLP, batch_gpu=batch_gpu)
+    whole.step()
+    parts.step()
+    for a, b in zip(whole.D.parameters(), parts.D.parameters(), strict=True):
+        # The sums run in another order: their rounding grows with what is summed, not with what is left of it.
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-6 * a.grad.abs().max().item() + 1e-12)
+    means = whole.means.read(), parts.means.read()
+    for name in ("loss/D", "logits/real"):
+        assert means[0][name] == pytest.approx(means[1][name], rel=1e-6)
+
+
+def test_thirty_steps_are_those_of_the_reference(make):
+    def curve(backend):
+        trainer, losses = make(), []
+        with backends.use(backend):
+            for _ in range(30):
+                trainer.step()
+                means = trainer.means.read()
+                losses.append([means["loss/D"], means["loss/G"]])
+        return torch.tensor(losses)
+
+    if backends.MISSING["cpu"]:
+        pytest.skip(f"cpu: {backends.MISSING['cpu']}")
+    torch.testing.assert_close(curve("cpu"), curve("reference"), rtol=1e-3, atol=1e-4)
+
+
+def test_bf16_stays_near_fp32(make):
+    wide, narrow = make(), make(precision="bf16")
+    for _ in range(5):
+        wide.step()
+        narrow.step()
+    wide, narrow = wide.means.read(), narrow.means.read()
+    for name in ("loss/D", "loss/G"):
+        assert narrow[name] == pytest.approx(wide[name], rel=0.05)
+
+
+def test_fp16_on_the_cpu_is_refused_with_the_reason(make):
+    with pytest.raises(ValueError, match="fp16 is for GPUs; on cpu its convolutions run about 20 times slower"):
+        make(precision="fp16")
+
+
+# A run
+
+
+def test_a_run_leaves_metrics_grids_and_checkpoints(make):
+    trainer = make()
+    assert trainer.run() is None
+    run_dir = trainer.run_dir
+    rows = read_metrics(run_dir)
+    assert [row["nimg"] for row in rows] == [32, 64, 96, 128, 160]
+    assert {"loss/D", "loss/G", "seconds"} <= rows[-1].keys()
+    grids = sorted(path.name for path in (run_dir / "samples").glob("kimg-*.png"))
+    assert grids == [f"kimg-000000.{nimg}.png" for nimg in ("000", "080", "160")]
+    kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert kept == ["kimg-000000.128.pt", "kimg-000000.160.pt"]
+    state = checkpoint.load(checkpoint.find(run_dir))
+    G, _ = models.build(models.from_dict(state["model"]))
+    G.load_state_dict(state["G_ema"])
+
+
+@pytest.mark.parametrize("config", [DCGAN, MLP], ids=["dcgan", "vanilla"])
+def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
+    whole = make(config)
+    for _ in range(6):
+        whole.step()
+    first = make(config)
+    for _ in range(3):
+        first.step()
+    path = checkpoint.Keeper(first.run_dir, keep=1).save(first.nimg, first.state_dict())
+    second = make(config, seed=config.seed)
+    torch.rand(5)
+    second.load_state_dict(checkpoint.load(path))
+    for _ in range(3):
+        second.step()
+    assert_equal(weights(whole), weights(second))
+
+
+def test_another_configuration_is_refused_by_field(make):
+    state = make().state_dict()
+    with pytest.raises(ValueError, match="these differ:\n  loss: the run has 'nonsaturating', now 'hinge'\n  lr: "):
+        make(loss="hinge", lr=1.0).load_state_dict(state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_the_run(make, monkeypatch, number):
+    def step(self, step=Trainer.step):
+        step(self)
+        if self.nimg == 48:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    before = signal.getsignal(number)
+    trainer = make()
+    assert trainer.run() == number
+    assert signal.getsignal(number) is before
+    assert checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == 48
+    assert (trainer.run_dir / "samples" / "kimg-000000.048.png").exists()
+
+
+def test_a_second_interrupt_aborts(make, monkeypatch):
+    def step(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        make().run()
+
+
+# Values that are not finite
+
+
+def test_a_nan_names_term_and_layer_and_leaves_the_weights(make):
+    trainer = make()
+    trainer.step()
+    # The first block's input overflows: finite weights, no finite output.
+    with torch.no_grad():
+        trainer.D.blocks[1].norm.weight.fill_(3e38)
+        trainer.D.blocks[1].norm.bias.fill_(3e38)
+    before = [p.clone() for p in (*trainer.G.parameters(), *trainer.D.parameters())]
+    with pytest.raises(NonFiniteError) as error:
+        trainer.step()
+    assert "phase D met a value that is not finite at 0.016 kimg, step 1" in str(error.value)
+    assert "first layer: D.blocks.1.norm (BatchNorm2d): " in str(error.value)
+    assert "term D: " in str(error.value)
+    assert all(map(torch.equal, before, [*trainer.G.parameters(), *trainer.D.parameters()]))
+
+
+def test_broken_weights_are_named(make):
+    trainer = make()
+    with torch.no_grad():
+        trainer.G.blocks[1].layer.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(
+        NonFiniteError, match=r"weights were not finite .*:\n  G.blocks.1.layer.weight: 1 NaN and 0 inf"
+    ):
+        trainer.step()
+
+
+def test_a_gradient_that_is_not_finite_is_named(make):
+    trainer = make(MLP)
+
+    def terms(batch):
+        logits = trainer.D(batch.real_img)
+        return {"D": (logits - logits.detach()).abs().sqrt() + logits}  # the slope of the root at 0
+
+    trainer.phases[0] = dataclasses.replace(trainer.phases[0], terms=terms)
+    with pytest.raises(NonFiniteError, match=r"in the backward pass, .*\n  D.layers.2.linear.weight: 16 NaN"):
+        trainer.step()
+
+
+def test_a_nan_during_a_run_keeps_the_last_good_checkpoint(make, monkeypatch):
+    def step(self, step=Trainer.step):
+        if self.nimg == 80:
+            with torch.no_grad():
+                self.D.blocks[0].bias[0] = torch.nan
+        step(self)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    trainer = make()
+    with pytest.raises(NonFiniteError, match=r"last good checkpoint: .*kimg-000000.064.pt"):
+        trainer.run()
+    state = checkpoint.load(checkpoint.find(trainer.run_dir))
+    assert state["nimg"] == 64
+    assert all(value.isfinite().all() for value in state["D"].values())
+    assert read_metrics(trainer.run_dir)[-1]["nimg"] == 64
