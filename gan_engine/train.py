@@ -122,11 +122,16 @@ def main(argv: list[str] | None = None) -> int:
             config.data_config, resolution=config.model.resolution, channels=config.model.channels, seed=config.seed
         )
         config = with_classes(config, data)
+        torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
         x = torch.empty(1, device=device)
         ops = {op: backends.choose(op, x) for op in backends.ops()}
         trainer = Trainer(config, data, device=device, run_dir=run_dir)
         if start is not None:
             trainer.load_state_dict(checkpoint.load(start))
+            if trainer.nimg >= trainer.total:
+                raise ValueError(
+                    f"kimg: {start} is at {trainer.nimg / 1000:g} kimg; want more to go on, got {config.kimg}"
+                )
     except (ValueError, RuntimeError) as error:  # CheckpointError and a backend that refuses are RuntimeErrors
         print(f"error: {error}", file=sys.stderr)
         return 2

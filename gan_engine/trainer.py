@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +132,7 @@ class Trainer:
             finite &= norm.isfinite()
         self.stop = torch.maximum(self.stop, (~finite).float())
         self.precision.step(phase.optimizer, self.stop)
-        self._heed_stop(phase, batch)
+        self._note_stop(phase, batch)
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch in passes of batch_gpu images. Batch norms see one pass at a time."""
@@ -153,25 +153,30 @@ class Trainer:
         for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             ours.copy_(theirs)
 
-    def _heed_stop(self, phase: Phase, batch: Batch) -> None:
-        """Raise NonFiniteError if this phase, or on a GPU the one before, met a value that is not finite.
+    def _note_stop(self, phase: Phase, batch: Batch) -> None:
+        """Remember `stop` after this phase, and heed it: on a CPU at once, on a GPU one phase later.
 
-        `stop` has kept the weights as they were. Reading it at once would leave a GPU idle until the host has the
-        answer, so there it is read one phase later.
+        `stop` has kept the weights as they were, so there is time: to read it at once would leave a GPU idle until the
+        host has the answer and has launched the next phase.
         """
+        done = None
+        copied = self.stop.to("cpu", non_blocking=True)
         if self.device.type == "cuda":
-            copied = self.stop.to("cpu", non_blocking=True)
             done = torch.cuda.Event()
             done.record()
-            self._unread.append((copied, done, phase, batch))
-            if len(self._unread) < 2:
-                return
+        self._unread.append((copied, done, phase, batch))
+        self._heed_stops(leave=0 if done is None else 1)
+
+    def _heed_stops(self, *, leave: int = 0) -> None:
+        """Raise NonFiniteError if a phase met a value that is not finite; the last `leave` phases are not asked yet."""
+        while len(self._unread) > leave:
             copied, done, phase, batch = self._unread.pop(0)
-            done.synchronize()
-        else:
-            copied = self.stop
-        if not copied.item():
-            return
+            if done is not None:
+                done.synchronize()
+            if copied.item():
+                self._report_stop(phase, batch)
+
+    def _report_stop(self, phase: Phase, batch: Batch) -> NoReturn:
         for other in self.phases:
             other.net.requires_grad_(other.net is phase.net)
         found = None
@@ -185,6 +190,11 @@ class Trainer:
 
     # A run
 
+    @property
+    def total(self) -> int:
+        """Images of the whole run: config.kimg in whole batches."""
+        return math.ceil(1000 * self.config.kimg / self.config.batch_size) * self.config.batch_size
+
     def run(self) -> int | None:
         """Train up to config.kimg, reporting and saving on the way.
 
@@ -195,13 +205,12 @@ class Trainer:
             NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before.
         """
         config = self.config
-        total = math.ceil(1000 * config.kimg / config.batch_size) * config.batch_size
         keeper = checkpoint.Keeper(self.run_dir, config.keep)
         monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg or None)
         if self.nimg == 0:
             monitors.grid(0, self.samples())
         bar = tqdm(
-            total=total,
+            total=self.total,
             initial=self.nimg,
             desc=config.preset,
             unit=" img",
@@ -212,23 +221,26 @@ class Trainer:
         saved = None
         try:
             with _signals() as caught, bar:
-                while self.nimg < total and not caught:
+                last = self.nimg >= self.total
+                while not last:
                     started = time.perf_counter()
                     self.step()
                     self.seconds += time.perf_counter() - started
                     bar.update(config.batch_size)
-                    last = self.nimg >= total or bool(caught)
+                    last = self.nimg >= self.total or bool(caught)
                     if last or self._due(config.metrics_kimg):
                         means = self.means.read()
                         monitors.scalars(self.nimg, means | {"seconds": self.seconds})
-                        bar.set_postfix({name: f"{means[name]:.3f}" for name in means if name.startswith("loss/")})
+                        losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
+                        bar.set_postfix(losses, refresh=False)
                     if last or self._due(config.checkpoint_kimg):
+                        self._heed_stops()
                         saved = keeper.save(self.nimg, self.state_dict())
                     if last or self._due(config.grid_kimg):
                         monitors.grid(self.nimg, self.samples())
         except nonfinite.NonFiniteError as error:
             monitors.close()
-            saved = saved or next(iter(sorted(keeper.directory.glob("kimg-*.pt"))[::-1]), None)
+            saved = saved or max(keeper.directory.glob("kimg-*.pt"), default=None)
             raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {saved or 'none yet'}") from None
         monitors.close()
         return caught[0] if caught else None

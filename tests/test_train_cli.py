@@ -13,10 +13,11 @@ from PIL import Image
 from gan_engine import checkpoint, train
 
 ROOT = Path(__file__).parents[1]
-TINY = (
-    "dcgan --data toy --res 16 --width 4 --z-dim 8 --batch-size 16 --kimg 0.16 --precision fp32 --device cpu "
-    "--checkpoint-kimg 0.032 --metrics-kimg 0.032 --grid-kimg 1 --no-tensorboard"
-).split()
+TINY = [
+    *("dcgan", "--data", "toy", "--res", "16", "--width", "4", "--z-dim", "8", "--batch-size", "16"),
+    *("--kimg", "0.16", "--precision", "fp32", "--device", "cpu", "--no-tensorboard"),
+    *("--checkpoint-kimg", "0.032", "--metrics-kimg", "0.032", "--grid-kimg", "1"),
+]
 
 DYING = """
 import os, signal, sys
@@ -76,7 +77,7 @@ def test_a_killed_run_resumed_equals_one_that_was_not(cwd):
     assert [start["kimg"] for start in starts] == [0, 0.096]
 
 
-def test_resume_by_directory_by_file_and_by_latest(cwd):
+def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
     assert train.main(TINY) == 0
     longer = [*TINY, "--kimg", "0.192"]
     assert train.main([*longer, "--resume", "latest"]) == 0
@@ -85,6 +86,8 @@ def test_resume_by_directory_by_file_and_by_latest(cwd):
     file = "runs/dcgan-1/checkpoints/kimg-000000.192.pt"
     assert train.main([*TINY, "--kimg", "0.224", "--resume", file, "--out", "other"]) == 0
     assert_equal(weights("other"), weights("runs/dcgan-1"))
+    assert train.main([*TINY, "--resume", "other"]) == 2
+    assert "is at 0.224 kimg; want more to go on, got 0.16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

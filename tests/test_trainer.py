@@ -12,7 +12,7 @@ from gan_engine import backends, checkpoint, models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
 from gan_engine.losses.adversarial import LOSSES
-from gan_engine.monitors import read_metrics
+from gan_engine.monitors import Monitors, read_metrics
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.trainer import Trainer
 
@@ -198,6 +198,17 @@ def test_a_signal_saves_and_ends_the_run(make, monkeypatch, number):
     assert signal.getsignal(number) is before
     assert checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == 48
     assert (trainer.run_dir / "samples" / "kimg-000000.048.png").exists()
+
+
+def test_a_signal_between_two_steps_saves_too(make, monkeypatch):
+    def scalars(self, nimg, values):
+        if nimg == 32:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Monitors, "scalars", scalars)
+    trainer = make()
+    assert trainer.run() == signal.SIGTERM
+    assert checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == trainer.nimg == 48
 
 
 def test_a_second_interrupt_aborts(make, monkeypatch):
