@@ -33,7 +33,7 @@ lint: $(VENV)/.lint ## check style: ruff and clang-format
 build: $(VENV)/.built ## compile what changed in csrc/
 
 gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it is, within 8 minutes
-	$(PYTHON) benchmarks/gpu_check.py --out $(OUT) $(ARGS)
+	$(PYTHON) -m benchmarks.gpu_check --out $(OUT) $(ARGS)
 
 # Some systems ship a Python whose venv cannot bring pip along; their own pip can put it there.
 $(PY):

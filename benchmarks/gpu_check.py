@@ -3,7 +3,7 @@
 It runs with the Python it is given, installs nothing and needs no network. What it finds goes to two files in `--out`,
 named after the day and the device, which are written anew after every stage, so that a run that is cut short leaves
 what it measured: NAME.json (device, versions, stages, benchmark rows) and NAME.md (the same, to read). NAME.log, which
-git ignores, has the full output.
+git ignores, has the full output; NAME.jsonl, NAME.txt and NAME.png are the benchmark's own.
 
 Exit code: 0 if every stage passed, 1 if one failed or ran out of time, 2 without a GPU.
 """
@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 GRACE = 10.0  # seconds between asking a stage to end, so that pytest can still print its summary, and ending it
 PYTEST = ("-m", "pytest", "-v", "-rs", "--color=no", "-p", "no:cacheprovider", "--continue-on-collection-errors")
 
+# Two seconds a comparison leave most of the time to what torch.compile needs.
+BENCHMARK = ("--benchmark", "benchmarks", "--benchmark-seconds", "2")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -47,12 +50,12 @@ def stages(rows: Path) -> list[Stage]:
         Stage(
             "build",
             (python, "setup.py", "-q", "build_ext", "--inplace"),
-            110,
+            90,
             {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1"},
         ),
         Stage("info", (python, "-m", "gan_engine.info"), 20),
-        Stage("op tests", (python, *PYTEST, "tests/ops"), 130),
-        Stage("benchmarks", (python, "-m", "pytest", "--benchmark", "benchmarks", "--benchmark-rows", str(rows)), 130),
+        Stage("op tests", (python, *PYTEST, "tests/ops"), 120),
+        Stage("benchmarks", (python, "-m", "pytest", *BENCHMARK, "--benchmark-rows", str(rows)), 170),
         Stage("other tests", (python, *PYTEST, "tests", "--ignore=tests/ops"), 300),
     ]
 
@@ -162,34 +165,19 @@ def count_tests(text: str) -> dict[str, int]:
     return counts
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The benchmark's rows, one JSON object a line; a last line that was cut short is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-    return rows
-
-
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table. What is the same in every row is said once, above it."""
-
-    def text(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    shared = [name for name in names if len(rows) > 1 and len({text(row.get(name)) for row in rows}) == 1]
-    names = [name for name in names if name not in shared]
-    lines = [f"{name}: {text(rows[0][name])}  " for name in shared] + ([""] if shared else [])
-    cells = [names, *([text(row.get(name)) for name in names] for row in rows)]
+    """Rows as a Markdown table."""
+    names = list(rows[0])
+    cells = [names, *([str(row[name]) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells)
-    return "\n".join(lines + [f"| {' | '.join(line)} |" for line in padded])
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
 def report(found: dict[str, Any]) -> str:
+    from benchmarks import summary  # needs PyTorch, which `find_device` may have to say is missing
+
     device, versions = found["device"], found["versions"]
     lines = [
         f"# {device['name']}, {found['date']}",
@@ -216,7 +204,7 @@ def report(found: dict[str, Any]) -> str:
             told = stage["failures"][:20] or stage["tail"][-10:]
             lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in told), ""]
     if found["rows"]:
-        lines += ["## Benchmarks", "", table(found["rows"]), ""]
+        lines += ["## Benchmarks", "", "```", summary.table(found["rows"]).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -229,6 +217,8 @@ def check(
     budget: float,
 ) -> int:
     """Runs the stages within `budget` seconds, and after each writes what is known to NAME.json and NAME.md."""
+    from benchmarks.rows import read
+
     begin = time.monotonic()
     log = name.with_suffix(".log")
     name.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +236,7 @@ def check(
     }
 
     def write() -> None:
-        found["rows"] = read_rows(rows)
+        found["rows"] = read(rows) if rows.exists() else []
         found["seconds"] = round(time.monotonic() - begin, 1)
         name.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         name.with_suffix(".md").write_text(report(found))
@@ -286,7 +276,7 @@ def main() -> int:
         return 2
     slug = re.sub(r"[^a-z0-9]+", "-", device["name"].lower()).strip("-")
     name = args.out.resolve() / f"{datetime.date.today()}-{slug}"
-    rows = name.with_suffix(".rows.log")
+    rows = name.with_suffix(".jsonl")
     # So that the stage that runs is ended, and the results kept, when this process is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return check(device, find_versions(), stages(rows), rows, name, args.budget)
