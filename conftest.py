@@ -1,4 +1,8 @@
-"""`pytest --benchmark`: a flag on top of pytest-benchmark, without which nothing in benchmarks/ is collected."""
+"""`pytest --benchmark`: a flag on top of pytest-benchmark, without which nothing in benchmarks/ is collected.
+
+Paths are given with an equals sign, --benchmark-peers=DIR: pytest looks for its root before it knows our options, and
+takes an existing path that stands alone for one to search.
+"""
 
 from pathlib import Path
 
@@ -19,14 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--benchmark-rows",
         type=Path,
-        metavar="PATH",
+        metavar="=PATH",
         help="Append every measurement to PATH at once, one JSON object a line; the summary (.txt) and the plot (.png) "
         "go beside it. Default: a new file in runs/benchmarks.",
     )
     group.addoption(
         "--benchmark-peers",
         type=Path,
-        metavar="DIR",
+        metavar="=DIR",
         help="Measure another library's ops too: a Python file or package with functions that have our names.",
     )
     group.addoption(
@@ -38,9 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--benchmark-seconds",
         type=float,
-        default=5.0,
+        default=4.0,
         metavar="SECONDS",
-        help="Time for the rounds of one comparison, beside compilation; at least 5 rounds are run. Default: 5.",
+        help="Time for the rounds of one comparison, beside compilation; at least 5 rounds are run. Default: 4.",
     )
     group.addoption(
         "--benchmark-device", choices=("cpu", "cuda"), help="Where to measure. Default: the GPU, if there is one."

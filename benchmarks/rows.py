@@ -26,6 +26,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **{package: _version(package) for package in ("gan-engine", "torch", "triton")},
         "python": platform.python_version(),
+        **({"tf32 convolutions": torch.backends.cudnn.allow_tf32} if device == "cuda" else {}),
     }
 
 

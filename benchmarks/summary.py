@@ -11,6 +11,7 @@ Row = dict[str, Any]
 
 CASE = ("sample", "dtype", "mode", "malloc", "ours")
 COLUMNS = (*CASE, "ms", "vs eager", "vs compile", "vs peer", "floors", "MiB", "eager")
+MODES = {"forward": "fwd", "forward+backward": "fwd+bwd", "second order": "2nd order"}
 RATIOS = {"vs_eager": "eager PyTorch", "vs_compile": "torch.compile", "vs_peer": "the other library"}
 LEGEND = """\
 ms: median of a call. vs ...: how many times faster than the fastest form of that peer; < where it is slower.
@@ -112,7 +113,7 @@ def _shown(case: list[Row]) -> list[Row]:
 
 
 def _cells(row: Row, eager_mib: float | None) -> tuple[str, ...]:
-    shown = [row["sample"], row["dtype"], row["mode"], row["malloc"], row["peer"]]
+    shown = [row["sample"], row["dtype"], MODES.get(row["mode"], row["mode"]), row["malloc"], row["peer"]]
     if "ms" not in row:
         return (*shown, "wrong", "", "", "", "", "", "")
     ratios = [_times(row[ratio]) + (" <" if row[ratio] < 1 else "  ") if row[ratio] else "" for ratio in RATIOS]

@@ -20,6 +20,9 @@ from gan_engine.ops.samples import OPS, Sample
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SAMPLES = [pytest.param(name, sample, id=f"{name}-{sample.name}") for name, op in OPS.items() for sample in op.real]
 
+# What torch.compile imports warns of PyTorch's own past.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
 _measured = 0.0
 
 
