@@ -50,11 +50,11 @@ def stages(rows: Path) -> list[Stage]:
         Stage(
             "build",
             (python, "setup.py", "-q", "build_ext", "--inplace"),
-            90,
+            110,
             {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1"},
         ),
         Stage("info", (python, "-m", "gan_engine.info"), 20),
-        Stage("op tests", (python, *PYTEST, "tests/ops"), 120),
+        Stage("op tests", (python, *PYTEST, "tests/ops"), 110),
         Stage("benchmarks", (python, "-m", "pytest", *BENCHMARK, "--benchmark-rows", str(rows)), 170),
         Stage("other tests", (python, *PYTEST, "tests", "--ignore=tests/ops"), 300),
     ]
