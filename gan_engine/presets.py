@@ -8,7 +8,9 @@ from gan_engine.config import Config
 
 def dcgan() -> Config:
     """The deep convolutional GAN, 32x32 grey images; a few minutes on two CPU cores."""
-    return Config(preset="dcgan", model=models.dcgan.Config(width=32), kimg=100)
+    # The paper has batches of 128 at a rate of 2e-4. On the embedded images small batches at twice the rate show the
+    # same shapes after less than half as many images (grids compared by eye at 10 and 20 kimg, 2 cores, 2026-11).
+    return Config(preset="dcgan", model=models.dcgan.Config(), batch_size=32, lr=4e-4, kimg=100, grid_kimg=5)
 
 
 def vanilla() -> Config:
