@@ -16,7 +16,7 @@ inline constexpr double kSoftplusThreshold = 20;
 
 struct BiasActParams {
     const void* x;
-    const void* b;        // float (double for float64), or null
+    const void* b;  // float (double for float64), or null
     void* y;
     std::uint8_t* slope;  // bits x + b > 0, or null
     std::uint8_t* keep;   // bits |gain * act(x + b)| <= clamp, taken before rounding, or null

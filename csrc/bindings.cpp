@@ -21,13 +21,13 @@ using Where = Address;
 using Where = int;
 #endif
 
-#define GE_DECLARE(target)                                                        \
-    namespace gan_engine {                                                        \
-    namespace target {                                                            \
-    void bias_act(const BiasActParams&, Where);                                   \
-    void bias_act_grad(const BiasActGradParams&, Where);                          \
-    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);     \
-    }                                                                             \
+#define GE_DECLARE(target)                                                    \
+    namespace gan_engine {                                                    \
+    namespace target {                                                        \
+    void bias_act(const BiasActParams&, Where);                               \
+    void bias_act_grad(const BiasActGradParams&, Where);                      \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where); \
+    }                                                                         \
     }
 
 struct Kernels {
@@ -102,10 +102,10 @@ static void bias_act_grad(Address dy, Address d_db, Address saved, Address b, Ad
                           Address partial, std::int64_t slots, std::int64_t n, std::int64_t inner,
                           std::int64_t channels, int dtype, int act, double alpha, double gain, double clamp,
                           Where where) {
-    kernels.bias_act_grad({at<void>(dy), at<void>(d_db), at<void>(saved), at<void>(b), at<Bytes>(slope),
-                           at<Bytes>(keep), at<void>(dx), at<void>(partial), slots, n, inner, channels, DType(dtype),
-                           Act(act), alpha, gain, clamp},
-                          where);
+    kernels.bias_act_grad(
+        {at<void>(dy), at<void>(d_db), at<void>(saved), at<void>(b), at<Bytes>(slope), at<Bytes>(keep), at<void>(dx),
+         at<void>(partial), slots, n, inner, channels, DType(dtype), Act(act), alpha, gain, clamp},
+        where);
 }
 
 static int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t channels, Where where) {

@@ -1,7 +1,7 @@
 """Which implementation runs a call, and why the others do not.
 
-One rule serves every op: of the backends that exist for it, in its order, the first that does not refuse runs. A refusal
-is a sentence. Three ways to ask for one by name are one mechanism, and a backend asked for by name never falls back:
+One rule serves every op: of the backends that exist for it, in its order, the first that does not refuse runs, and a
+refusal is a sentence. Three ways to ask for one by name are one mechanism, and such a request never falls back:
 
     bias_act(x, b, act="lrelu", backend="triton")      # one call
     with backends.use("reference"): ...                # a block (process-wide, also inside torch.compile)

@@ -22,9 +22,9 @@ struct Channels {
 
     Channels(std::int64_t n, std::int64_t inner_, std::int64_t count_, bool needed) : inner(inner_), count(count_) {
         if (!needed) inner = n + kLanes, count = 1;
-        spread = !needed || inner % kLanes == 0           ? Spread::kConstant
+        spread = !needed || inner % kLanes == 0      ? Spread::kConstant
                  : inner == 1 && count % kLanes == 0 ? Spread::kConsecutive
-                                                      : Spread::kMixed;
+                                                     : Spread::kMixed;
     }
     std::int64_t of(std::int64_t i) const { return i / inner % count; }
 
@@ -64,7 +64,7 @@ V activate(V z, V alpha) {
         return z > 0 ? z * splat<V>(kSeluScale) : e * splat<V>(kSeluScale * kSeluAlpha);
     }
     if constexpr (act == Act::kSoftplus) {
-        const V soft = (z > 0 ? z : V{}) + log1p(expm1(-absolute(z)) + splat<V>(1));
+        const V soft = (z > 0 ? z : V{}) + log1p(exp(-absolute(z)));
         return z > splat<V>(kSoftplusThreshold) ? z : soft;
     }
     if constexpr (act == Act::kSwish) return z * sigmoid(z);
@@ -99,7 +99,7 @@ struct Forward {
     using V = typename Wide<T>::Vec;
     const BiasActParams& p;
     const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
-    const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes && std::uintptr_t(p.y) % 64 == 0;
+    const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.y) % 64 == 0;
 
     void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
         const V z = load(x) + bias;
@@ -150,7 +150,7 @@ struct Backward {
     double* sums;  // [channels] of this thread, or null
     const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
     const V inverse_gain = splat<V>(S(p.gain != 0 ? 1 / p.gain : 0));
-    const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes && std::uintptr_t(p.dx) % 64 == 0;
+    const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.dx) % 64 == 0;
 
     V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
         V v = (load(dy) + d_db) * gain;

@@ -195,21 +195,31 @@ inline V absolute(V v) {
     return v < 0 ? -v : v;
 }
 
-// e^x - 1 for x in [-87, 30], to about 1 ulp: x = n ln 2 + r, a Taylor polynomial in |r| <= ln(2) / 2.
+// e^x = scale + scale * rest for x in [-87, 30], to about 1 ulp (e^x is 0 below): x = n ln 2 + r, scale = 2^n, and rest = e^r - 1 by its
+// Taylor polynomial for |r| <= ln(2) / 2.
+struct Exponential {
+    VecF scale, rest;
+    explicit Exponential(VecF x) {
+        x = x < -87.f ? splat<VecF>(-87.f) : x;
+        const VecF n = (x * 1.44269504f + 12582912.f) - 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
+        const VecF r = x - n * 0.693145752f - n * 1.42860677e-6f;
+        VecF q = r * 1.98412698e-4f + 1.38888889e-3f;
+        q = q * r + 8.33333333e-3f;
+        q = q * r + 4.16666667e-2f;
+        q = q * r + 1.66666667e-1f;
+        q = q * r + 0.5f;
+        rest = q * r * r + r;
+        scale = (VecF)((__builtin_convertvector(n, MaskF) + 127) << 23);
+    }
+};
+inline VecF exp(VecF x) {
+    const Exponential e(x);
+    const VecF y = e.scale + e.scale * e.rest;
+    return x != x ? x : x < -87.f ? VecF{} : y;
+}
 inline VecF expm1(VecF x) {
-    x = x < -87.f ? splat<VecF>(-87.f) : x;
-    const VecF shifted = x * 1.44269504f + 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
-    const VecF n = shifted - 12582912.f;
-    const VecF r = x - n * 0.693145752f - n * 1.42860677e-6f;
-    VecF q = r * 1.98412698e-4f + 1.38888889e-3f;
-    q = q * r + 8.33333333e-3f;
-    q = q * r + 4.16666667e-2f;
-    q = q * r + 1.66666667e-1f;
-    q = q * r + 0.5f;
-    q = q * r * r + r;
-    const VecF scale = (VecF)((__builtin_convertvector(n, MaskF) + 127) << 23);
-    const VecF y = q * scale + (scale - 1.f);
-    return x != x ? x : y;
+    const Exponential e(x);
+    return x != x ? x : e.rest * e.scale + (e.scale - 1.f);
 }
 
 // log(1 + u) for u in [0, 1]: 2 atanh(z), z = u / (2 + u) <= 1/3, by its series.
@@ -221,6 +231,10 @@ inline VecF log1p(VecF u) {
     return 2.f * z * s;
 }
 
+inline VecD exp(VecD x) {
+    for (int k = 0; k < kLanes; ++k) x[k] = std::exp(x[k]);
+    return x;
+}
 inline VecD expm1(VecD x) {
     for (int k = 0; k < kLanes; ++k) x[k] = std::expm1(x[k]);
     return x;
@@ -230,16 +244,28 @@ inline VecD log1p(VecD u) {
     return u;
 }
 
-template <class V>
-inline V tanh(V x) {
-    const V e = expm1(-2 * absolute(x));
-    const V t = -e / (e + 2);
-    return x < 0 ? -t : t;
+// x + x^3 p(x^2) below 0.625, p a Chebyshev fit (relative error 7e-10); 1 - 2 e^-2x / (1 + e^-2x) beyond.
+inline VecF tanh(VecF x) {
+    const VecF x2 = x * x;
+    VecF p = x2 * 2.295840510e-3f - 8.346979685e-3f;
+    p = p * x2 + 2.176996060e-2f;
+    p = p * x2 - 5.395940585e-2f;
+    p = p * x2 + 1.333330428e-1f;
+    p = p * x2 - 3.333333318e-1f;
+    const VecF near = p * x2 * x + x;
+    const VecF e = exp(-2 * absolute(x));
+    const VecF t = 1 - 2 * e / (1 + e);
+    const VecF far = x < 0 ? -t : t;
+    return absolute(x) < 0.625f ? near : far;
+}
+inline VecD tanh(VecD x) {
+    for (int k = 0; k < kLanes; ++k) x[k] = std::tanh(x[k]);
+    return x;
 }
 
 template <class V>
 inline V sigmoid(V x) {
-    const V e = expm1(-absolute(x)) + 1;
+    const V e = exp(-absolute(x));
     return (x < 0 ? e : splat<V>(1)) / (1 + e);
 }
 

@@ -1,5 +1,6 @@
 """Bias, activation, gain and clamp in one pass over memory."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -158,11 +159,11 @@ class _BiasAct(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, b, *rest = inputs
+        x, b, dim, act, alpha, gain, clamp, backend = inputs
         y, mask = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mask)
-        ctx.call = _Call(y.stride(), *rest)
+        ctx.call = _Call(y.stride(), dim, act, alpha, gain, _storable(clamp, y.dtype), backend)
         ctx.b_dtype = None if b is None else b.dtype
         reads = ACTIVATIONS[ctx.call.act].saved
         ctx.save_for_backward({"mask": mask, "y": y, "x": x}[reads], b if reads == "x" else None)
@@ -267,6 +268,13 @@ def _m_and_slope(saved: Tensor, b: Tensor | None, call: _Call) -> tuple[Tensor, 
         passes = y.abs() < call.clamp
         m, slope = m * passes, slope * passes
     return m, slope
+
+
+def _storable(value: float, dtype: torch.dtype) -> float:
+    """`value` as numbers of `dtype` can hold it: a clamped y in half precision may lie below the clamp itself."""
+    bits = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24, torch.float64: 53}[dtype]
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Sample calls of every op: tiny ones, on which the tests state its properties, and real ones, which benchmarks time."""
+"""Sample calls of every op: tiny ones, on which tests state its properties, and real ones, which benchmarks time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,0 +1,207 @@
+"""What bias_act promises beyond the properties that every op has."""
+
+import math
+import mmap
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gan_engine import backends, native
+from gan_engine.ops import bias_act
+from gan_engine.ops.bias_act import ACTIVATIONS
+
+needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
+
+
+def refused(**wrong):
+    arguments = {"x": torch.randn(2, 3, 4, 4), "b": torch.randn(3)} | wrong
+    return lambda: bias_act(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (refused(act="gelu"), ValueError, "act must be one of linear, relu, .* got 'gelu'"),
+        (refused(b=torch.randn(4)), ValueError, r"b must be \[C\] = \[3\], got \[4\]"),
+        (refused(b=torch.randn(1, 3)), ValueError, r"b must be \[C\] = \[3\], got \[1, 3\]"),
+        (
+            refused(b=torch.randn(3, dtype=torch.float64)),
+            TypeError,
+            "b must be torch.float32 like x.* got torch.float64",
+        ),
+        (refused(x=torch.ones(2, 3, dtype=torch.int32)), TypeError, "x must be float32, .* got torch.int32"),
+        (refused(x=torch.randn(())), ValueError, "at least 1 dimension, got a scalar"),
+        (refused(dim=4), ValueError, r"dim must be in \[-4, 3\] .* got 4"),
+        (refused(clamp=-1.0), ValueError, "clamp must be at least 0, got -1"),
+        (refused(clamp=math.nan), ValueError, "clamp must be at least 0, got nan"),
+        (refused(backend="triton2"), ValueError, "backend: want one of cuda, triton, cpu, reference, got 'triton2'"),
+    ],
+)
+def test_bad_input_is_refused_with_want_and_got(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
+
+
+def test_a_backend_asked_for_by_name_never_falls_back():
+    if torch.cuda.is_available() and backends.MISSING["cuda"] is None:
+        pytest.skip("the cuda backend runs here")
+    for ask in (lambda: refused(backend="cuda")(), lambda: refused()()):
+        with backends.use("cuda"), pytest.raises(RuntimeError, match="'cuda' was asked for and cannot run: "):
+            ask()
+
+
+def test_the_environment_names_a_backend():
+    program = "from gan_engine import backends; import torch; print(backends.choose('bias_act', torch.ones(1)))"
+    program = "import gan_engine.ops; " + program
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "GAN_ENGINE_BACKEND": "reference"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "reference"
+
+
+@pytest.mark.parametrize("act", [name for name, spec in ACTIVATIONS.items() if spec.saved == "mask"])
+def test_undefined_gradients_stay_undefined(act: str, backend: str, device: str):
+    """No zeros flow back from the second order of a piecewise linear activation: there is nothing to flow."""
+    if backend == "reference":
+        pytest.skip("reference: PyTorch's own double backward makes these zeros")
+    x, b = torch.randn(2, 3, 4, 4, device=device).requires_grad_(), torch.randn(3, device=device).requires_grad_()
+    y = bias_act(x, b, act=act, clamp=0.5, backend=backend)
+    dy = torch.randn_like(y).requires_grad_()
+    dx, db = torch.autograd.grad(y, (x, b), dy, create_graph=True)
+    second = torch.autograd.grad(dx.square().sum() + db.square().sum(), (x, b, dy), allow_unused=True)
+    assert second[0] is None and second[1] is None
+    assert second[2] is not None and second[2].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("act", "clamp", "bits"),
+    [("linear", None, 0), ("linear", 1.0, 1), ("relu", None, 1), ("lrelu", None, 1), ("lrelu", 1.0, 2)],
+)
+def test_what_is_saved_is_a_packed_mask(act: str, clamp: float | None, bits: int, backend: str, device: str):
+    if backend == "reference":
+        pytest.skip("reference: saves what PyTorch saves")
+    x, b = torch.randn(2, 16, 8, 8, device=device).requires_grad_(), torch.randn(16, device=device).requires_grad_()
+    y = bias_act(x, b, act=act, clamp=clamp, backend=backend)
+    saved = [t for t in y.grad_fn.saved_tensors if t is not None]
+    assert sum(t.numel() * t.element_size() for t in saved) * 8 == bits * x.numel()
+
+
+@pytest.mark.parametrize("act", ["tanh", "sigmoid", "elu", "selu", "softplus"])
+def test_what_a_smooth_activation_saves_is_its_output(act: str, backend: str, device: str):
+    if backend == "reference":
+        pytest.skip("reference: saves what PyTorch saves")
+    y = bias_act(torch.randn(2, 3, 4, device=device).requires_grad_(), act=act, backend=backend)
+    saved = [t for t in y.grad_fn.saved_tensors if t is not None]
+    assert [t.data_ptr() for t in saved] == [y.data_ptr()]
+
+
+def test_slopes_where_they_are_not_defined_are_those_of_pytorch(backend: str, device: str):
+    x = torch.tensor([[0.0, 2.0, -8.0, 5.0]], device=device).requires_grad_()
+    y = bias_act(x, act="lrelu", alpha=0.25, gain=1.0, clamp=2.0, backend=backend)
+    assert y.tolist() == [[0.0, 2.0, -2.0, 2.0]]
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [[0.25, 1.0, 0.25, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_nan_and_infinity_come_through(act: str, dtype: torch.dtype, backend: str, device: str):
+    x = torch.full((2, 40), 0.5, dtype=dtype, device=device)
+    x[0, 3], x[1, 39], x[0, 17], x[1, 0] = math.nan, math.nan, math.inf, -math.inf
+    got = bias_act(x, act=act, gain=2.0, backend=backend)
+    want = bias_act(x, act=act, gain=2.0, backend="reference")
+    assert torch.equal(got.isnan(), want.isnan())
+    assert torch.equal(got.isinf(), want.isinf())
+    assert bias_act(x, act=act, clamp=1.0, backend=backend)[0, 3].isnan()
+
+
+def test_extreme_arguments_match_pytorch(backend: str, device: str):
+    x = torch.cat([torch.linspace(-120, 120, 4801), torch.linspace(-1e-3, 1e-3, 1001)]).to(device)
+    for act in ACTIVATIONS:
+        got = bias_act(x, act=act, gain=1.0, backend=backend)
+        want = bias_act(x, act=act, gain=1.0, backend="reference")
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-35)
+
+
+def test_half_precision_takes_a_float32_bias_and_gives_it_a_float32_gradient(backend: str, device: str):
+    x = torch.randn(4, 8, 16, 16, device=device, dtype=torch.bfloat16).requires_grad_()
+    b = torch.randn(8, device=device).requires_grad_()
+    y = bias_act(x, b, act="lrelu", backend=backend)
+    y.backward(torch.ones_like(y))
+    assert (y.dtype, x.grad.dtype, b.grad.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    slopes = torch.where(x.float() + b.view(1, 8, 1, 1) > 0, 1.0, 0.2) * math.sqrt(2)
+    torch.testing.assert_close(b.grad, slopes.sum([0, 2, 3]))
+
+
+@needs_cpu_kernels
+def test_threads_follow_pytorch():
+    before = torch.get_num_threads()
+    x = torch.randn(8, 64, 64, 64)
+    try:
+        torch.set_num_threads(1)
+        assert native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 1
+        alone = bias_act(x, act="lrelu", backend="cpu")
+        torch.set_num_threads(2)
+        assert native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 2
+        assert torch.equal(bias_act(x, act="lrelu", backend="cpu"), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_cpu_kernels
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux's /proc/self/maps")
+def test_one_openmp_runtime_serves_pytorch_and_the_kernels():
+    """Two runtimes would keep two thread pools, which fight over the cores."""
+    with open("/proc/self/maps") as maps:
+        runtimes = {line.split()[-1] for line in maps if "libgomp" in line}
+    assert len(runtimes) == 1, runtimes
+
+
+def available_bytes() -> int:
+    if not os.path.exists("/proc/meminfo"):
+        return 0
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+
+
+@needs_cpu_kernels
+@pytest.mark.skipif(available_bytes() < 8 << 30, reason="needs 8 GiB of free memory")
+def test_more_than_two_to_the_31_elements():
+    """Elements around 2^31 get the biases of their own channels, not of those that 32-bit offsets would wrap to."""
+    n, channels = 2**31 + 16, 48
+    memory = mmap.mmap(-1, 2 * n)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    x = torch.frombuffer(memory, dtype=torch.bfloat16)
+    b = torch.arange(float(channels))
+    linear = ACTIVATIONS["linear"].code
+    native.cpu.bias_act(x, b, x, None, None, n, 1, channels, x.dtype, linear, 0.0, 1.0, -1.0)
+    for start in (0, 2**31 - 32, 2**31):
+        at = torch.arange(start, start + 16)
+        assert torch.equal(x[start : start + 16].float(), b[at % channels])
+
+
+def test_compiled_code_follows_a_change_of_the_forced_backend():
+    if native.WHY_NO_CPU is not None:
+        pytest.skip(native.WHY_NO_CPU)
+    torch._dynamo.reset()
+    seen = []
+
+    def call(x):
+        return bias_act(x, act="lrelu")
+
+    def count(graph, inputs):
+        seen.append(any("bias_act" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    compiled = torch.compile(call, fullgraph=True, backend=count)
+    x = torch.randn(2, 3, 4)
+    compiled(x)
+    with backends.use("reference"):
+        compiled(x)
+    assert seen == [True, False]

@@ -1,0 +1,209 @@
+"""What every op is held to, on every backend that runs here: each property is stated once.
+
+A backend that refuses is skipped with its reason, so `pytest -rs` prints what runs on this machine. The yardstick has
+no tolerances of its own: an error may be twice the one that PyTorch's own calls make in the same dtype, plus one ulp.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_engine import backends
+from gan_engine.ops.samples import OPS, Op, Sample
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+CASES = [pytest.param(op, sample, id=f"{name}-{sample.name}") for name, op in OPS.items() for sample in op.tiny]
+FIRST = [pytest.param(op, op.tiny[0], id=name) for name, op in OPS.items()]
+
+
+def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
+    reason = backends.refusal(op.function.__name__, backend, x)
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
+
+
+def orders(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
+    """The value, the gradients, and the gradients of the sum of their squares, by name; zeros where undefined."""
+    inputs = list(tensors.values())
+    y = function(**tensors, **options)
+    cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dy = cotangent.to(y.device, y.dtype).requires_grad_()
+    first = torch.autograd.grad(y, inputs, dy, create_graph=True)
+    second = torch.autograd.grad(sum(g.double().square().sum() for g in first), [*inputs, dy], allow_unused=True)
+    found = {"y": y}
+    found |= {f"d_{name}": g for name, g in zip(tensors, first, strict=True)}
+    found |= {f"dd_{name}": g for name, g in zip([*tensors, "dy"], second, strict=True)}
+    like = [*inputs, dy]
+    return {
+        name: (torch.zeros_like(like[i - len(found)]) if g is None else g).detach()
+        for i, (name, g) in enumerate(found.items())
+    }
+
+
+def assert_close_as_pytorch(got: dict[str, Tensor], eager: dict[str, Tensor], oracle: dict[str, Tensor]) -> None:
+    """|got - oracle| <= 2 max |eager - oracle| + one ulp of the oracle, element by element.
+
+    The oracle, in float64, rounds as well: sums of these few hundred terms may be off by 64 of its own ulps.
+    """
+    for name, want in oracle.items():
+        assert got[name].shape == want.shape, name
+        if want.numel() == 0:
+            continue
+        ulp = torch.finfo(got[name].dtype).eps * want.abs().clamp_min(torch.finfo(got[name].dtype).tiny)
+        own = 64 * torch.finfo(torch.float64).eps * want.abs().max()
+        allowed = 2 * (eager[name].double() - want).abs().max() + ulp + own
+        excess = (got[name].double() - want).abs() - allowed
+        worst = excess.nan_to_num(float("inf")).argmax()
+        assert excess.flatten()[worst] <= 0, (
+            f"{name}: got {got[name].flatten()[worst]} where the oracle has {want.flatten()[worst]}, "
+            f"allowed error {allowed.flatten()[worst]}"
+        )
+
+
+def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().double().requires_grad_() for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_value_and_gradients_of_two_orders(op: Op, sample: Sample, dtype: torch.dtype, backend: str, device: str):
+    tensors = sample.tensors(dtype, device)
+    skip_if_refused(op, backend, tensors["x"])
+    got = orders(op.function, tensors, backend=backend, **sample.options)
+    eager = orders(op.eager, tensors, **sample.options)
+    oracle = orders(op.eager, doubled(tensors), **sample.options)
+    assert got["y"].dtype == dtype
+    assert_close_as_pytorch(got, eager, oracle)
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, device: str):
+    tensors = sample.tensors(torch.float64, device)
+    skip_if_refused(op, backend, tensors["x"])
+    if tensors["x"].numel() == 0:
+        return
+
+    def call(*inputs: Tensor) -> Tensor:
+        return op.function(**dict(zip(tensors, inputs, strict=True)), backend=backend, **sample.options)
+
+    torch.autograd.gradcheck(call, tuple(tensors.values()), fast_mode=True)
+    torch.autograd.gradgradcheck(call, tuple(tensors.values()), fast_mode=True)
+
+
+def odd_layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same numbers behind other strides and addresses."""
+    every_other = torch.empty((*x.shape, 2), dtype=x.dtype, device=x.device)[..., 1]
+    reversed_dims = torch.empty(x.shape[::-1], dtype=x.dtype, device=x.device).permute(*reversed(range(x.ndim)))
+    unaligned = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view(x.shape)
+    return {"every other element": every_other, "reversed dimensions": reversed_dims, "unaligned": unaligned}
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_layouts_change_nothing(op: Op, sample: Sample, backend: str, device: str):
+    tensors = sample.tensors(torch.float32, device)
+    skip_if_refused(op, backend, tensors["x"])
+    oracle = orders(op.eager, doubled(tensors), **sample.options)
+    for layout, x in odd_layouts(tensors["x"]).items():
+        tensors["x"] = x.copy_(tensors["x"].detach()).requires_grad_()
+        eager = orders(op.eager, tensors, **sample.options)
+        got = orders(op.function, tensors, backend=backend, **sample.options)
+        try:
+            assert_close_as_pytorch(got, eager, oracle)
+        except AssertionError as error:
+            raise AssertionError(f"{layout}: {error}") from error
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_channels_last_is_kept(op: Op, sample: Sample, backend: str, device: str):
+    x = sample.tensors(torch.float32, device)["x"]
+    skip_if_refused(op, backend, x)
+    if x.ndim != 4 or 0 in x.shape:
+        return
+    tensors = sample.tensors(torch.float32, device)
+    tensors["x"] = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    y = op.function(**tensors, backend=backend, **sample.options)
+    if y.ndim == 4:
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_fakes_have_the_shapes_and_strides_of_the_real_thing(op: Op, sample: Sample, backend: str, device: str):
+    tensors = sample.tensors(torch.float32, device)
+    skip_if_refused(op, backend, tensors["x"])
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = {name: mode.from_tensor(t) for name, t in tensors.items()}
+        fake_y = op.function(**fakes, backend=backend, **sample.options)
+        fake_grads = torch.autograd.grad(fake_y.sum(), list(fakes.values()))
+    y = op.function(**tensors, backend=backend, **sample.options)
+    grads = torch.autograd.grad(y.sum(), list(tensors.values()))
+    for real, fake in zip((y, *grads), (fake_y, *fake_grads), strict=True):
+        assert (real.shape, real.dtype) == (fake.shape, fake.dtype)
+        if real.numel() > 0:
+            assert real.stride() == fake.stride()
+
+
+def squared_gradients(function, tensors: dict[str, Tensor], **options):
+    """The gradients, by every input, of the sum of squared gradients: functional, as torch.func differentiates."""
+    names = list(tensors)
+
+    def inner(*inputs: Tensor) -> Tensor:
+        return function(**dict(zip(names, inputs, strict=True)), **options).double().cos().sum()
+
+    def outer(*inputs: Tensor) -> Tensor:
+        first = torch.func.grad(inner, argnums=tuple(range(len(names))))(*inputs)
+        return sum(g.double().square().sum() for g in first)
+
+    return torch.func.grad(outer, argnums=tuple(range(len(names))))
+
+
+@pytest.mark.parametrize("mode", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_nested_func_grad_is_right_eager_and_compiled(op: Op, sample: Sample, mode: str, backend: str, device: str):
+    """Traced into, nested autograd.Functions give wrong second orders here without any error (PyTorch 2.11 to 2.15)."""
+    tensors = sample.tensors(torch.float32, device)
+    skip_if_refused(op, backend, tensors["x"])
+    inputs = [t.detach() for t in tensors.values()]
+    function = squared_gradients(op.function, tensors, backend=backend, **sample.options)
+    if mode != "eager":
+        torch._dynamo.reset()
+        function = torch.compile(function, fullgraph=True, backend=mode)
+    wanted = squared_gradients(op.eager, tensors, **sample.options)(*(t.double() for t in inputs))
+    for got, want in zip(function(*inputs), wanted, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+        assert want.abs().max() > 0
+
+
+@pytest.mark.parametrize("mode", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_compiled_equals_eager(op: Op, sample: Sample, mode: str, backend: str, device: str):
+    tensors = sample.tensors(torch.float32, device)
+    skip_if_refused(op, backend, tensors["x"])
+
+    def call(**inputs: Tensor) -> Tensor:
+        return op.function(**inputs, backend=backend, **sample.options) * 2
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend=mode)(**tensors)
+    eager = call(**tensors)
+    torch.testing.assert_close(compiled, eager)
+    inputs = list(tensors.values())
+    for got, want in zip(
+        torch.autograd.grad(compiled.sum(), inputs), torch.autograd.grad(eager.sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_frozen_inputs_get_no_gradient(op: Op, sample: Sample, backend: str, device: str):
+    """Freezing one input leaves the gradients of the others as they are."""
+    tensors = sample.tensors(torch.float32, device)
+    skip_if_refused(op, backend, tensors["x"])
+    whole = torch.autograd.grad(
+        op.function(**tensors, backend=backend, **sample.options).cos().sum(), list(tensors.values())
+    )
+    for name, want in zip(tensors, whole, strict=True):
+        alone = {other: t if other == name else t.detach() for other, t in tensors.items()}
+        y = op.function(**alone, backend=backend, **sample.options).cos().sum()
+        torch.testing.assert_close(torch.autograd.grad(y, alone[name])[0], want)
