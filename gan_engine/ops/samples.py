@@ -34,12 +34,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Op:
-    """An op, the chain of PyTorch calls that its users would write without it, and its samples."""
+    """An op, the chain of PyTorch calls that its users would write without it, and its samples.
+
+    Benchmarks also time `variants`, other ways to write that chain, and `floors`, calls below which no implementation
+    can go, such as the bare convolution. All take what the op takes, less `backend`.
+    """
 
     function: Callable[..., Tensor]
     eager: Callable[..., Tensor]
     tiny: tuple[Sample, ...]
     real: tuple[Sample, ...]
+    variants: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
+    floors: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
 
 
 def _eager_bias_act(
