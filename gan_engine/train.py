@@ -4,7 +4,9 @@ import dataclasses
 import datetime
 import json
 import platform
+import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ RUNS = Path("runs")
 
 def parse(argv: list[str]) -> Config:
     """The configuration that the command line asks for; exits with 2, saying what was wanted, where it asks wrongly."""
+    default = next(iter(PRESETS))
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv = [next(iter(PRESETS)), *argv]
+        argv = [default, *argv]
     return tyro.extras.overridable_config_cli(
-        {name: (preset.__doc__, preset()) for name, preset in PRESETS.items()},
+        {name: (preset.__doc__ + " The default." * (name == default), preset()) for name, preset in PRESETS.items()},
         args=argv,
         prog="python -m gan_engine.train",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
@@ -168,12 +171,16 @@ def main(argv: list[str] | None = None) -> int:
     except (NonFiniteError, checkpoint.CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"aborted; --resume {run_dir} goes on from the last checkpoint, if there is one", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
     if stopped_by is not None:
-        print(f"go on with --resume {run_dir}")
+        print(f"go on with the same flags and --resume {run_dir}")
         return 128 + stopped_by
     return 0
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     sys.exit(main())
