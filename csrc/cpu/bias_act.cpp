@@ -52,39 +52,44 @@ V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
     return v;
 }
 
-template <Act act, class V>
-V activate(V z, V alpha) {
-    if constexpr (act == Act::kRelu) return z < 0 ? V{} : z;
-    if constexpr (act == Act::kLRelu) return z > 0 ? z : alpha * z;
-    if constexpr (act == Act::kTanh) return tanh(z);
-    if constexpr (act == Act::kSigmoid) return sigmoid(z);
-    if constexpr (act == Act::kElu) return z > 0 ? z : expm1(z);
-    if constexpr (act == Act::kSelu) {
-        const V e = expm1(z);
-        return z > 0 ? z * splat<V>(kSeluScale) : e * splat<V>(kSeluScale * kSeluAlpha);
+// The loops are compiled for each piecewise linear activation, and once for all smooth ones: those are bound by their
+// arithmetic, so that a call a vector costs nothing beside it.
+enum class Kind { kLinear, kRelu, kLRelu, kSmooth };
+
+template <class V>
+[[gnu::noinline]] V smooth(Act act, V z) {
+    switch (act) {
+        case Act::kTanh: return tanh(z);
+        case Act::kSigmoid: return sigmoid(z);
+        case Act::kElu: return z > 0 ? z : expm1(z);
+        case Act::kSelu: {
+            const V e = expm1(z);
+            return z > 0 ? z * splat<V>(kSeluScale) : e * splat<V>(kSeluScale * kSeluAlpha);
+        }
+        case Act::kSoftplus: {
+            const V soft = (z > 0 ? z : V{}) + log1p(exp(-absolute(z)));
+            return z > splat<V>(kSoftplusThreshold) ? z : soft;
+        }
+        default: return z * sigmoid(z);
     }
-    if constexpr (act == Act::kSoftplus) {
-        const V soft = (z > 0 ? z : V{}) + log1p(exp(-absolute(z)));
-        return z > splat<V>(kSoftplusThreshold) ? z : soft;
-    }
-    if constexpr (act == Act::kSwish) return z * sigmoid(z);
-    return z;
 }
 
-// act'(x + b) from t = act(x + b), or from z = x + b for swish.
-template <Act act, class V>
-V slope_of(V t, V z) {
-    const V one = splat<V>(1);
-    if constexpr (act == Act::kTanh) return one - t * t;
-    if constexpr (act == Act::kSigmoid) return t * (one - t);
-    if constexpr (act == Act::kElu) return t > 0 ? one : t + one;
-    if constexpr (act == Act::kSelu) return t > 0 ? splat<V>(kSeluScale) : t + splat<V>(kSeluScale * kSeluAlpha);
-    if constexpr (act == Act::kSoftplus) return -expm1(-t);
-    const V s = sigmoid(z);
-    return s * (one + z * (one - s));
+// act'(x + b) from t = act(x + b), or for swish from z = x + b.
+template <class V>
+[[gnu::noinline]] V smooth_slope(Act act, V t_or_z) {
+    const V t = t_or_z, one = splat<V>(1);
+    switch (act) {
+        case Act::kTanh: return one - t * t;
+        case Act::kSigmoid: return t * (one - t);
+        case Act::kElu: return t > 0 ? one : t + one;
+        case Act::kSelu: return t > 0 ? splat<V>(kSeluScale) : t + splat<V>(kSeluScale * kSeluAlpha);
+        case Act::kSoftplus: return -expm1(-t);
+        default: {
+            const V s = sigmoid(t_or_z);
+            return s * (one + t_or_z * (one - s));
+        }
+    }
 }
-
-constexpr bool is_smooth(Act act) { return act >= Act::kTanh; }
 
 template <class P>
 std::uint16_t bits_at(const P* plane, std::int64_t i) {
@@ -93,7 +98,7 @@ std::uint16_t bits_at(const P* plane, std::int64_t i) {
     return bits;
 }
 
-template <class T, Act act>
+template <class T, Kind kind>
 struct Forward {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
@@ -104,7 +109,11 @@ struct Forward {
     void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
         const V z = load(x) + bias;
         if (p.slope != nullptr) put(p.slope, i, z > 0);
-        V v = activate<act>(z, alpha) * gain;
+        V v = z;
+        if constexpr (kind == Kind::kRelu) v = z < 0 ? V{} : z;
+        if constexpr (kind == Kind::kLRelu) v = z > 0 ? z : alpha * z;
+        if constexpr (kind == Kind::kSmooth) v = smooth(p.act, z);
+        v = v * gain;
         if (p.clamp >= 0) {
             if (p.keep != nullptr) put(p.keep, i, (v <= clamp) & (v >= -clamp));
             v = v > clamp ? clamp : v;
@@ -141,7 +150,7 @@ struct Forward {
     }
 };
 
-template <class T, Act act>
+template <class T, Kind kind>
 struct Backward {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
@@ -154,20 +163,14 @@ struct Backward {
 
     V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
         V v = (load(dy) + d_db) * gain;
-        if constexpr (is_smooth(act)) {
+        if constexpr (kind == Kind::kSmooth) {
             const V s = load(saved);
-            V y = s;
-            if constexpr (act == Act::kSwish) {
-                const V z = s + bias;
-                v = v * slope_of<act>(z, z);
-                y = z * sigmoid(z) * gain;
-            } else {
-                v = v * slope_of<act>(s * inverse_gain, s);
-            }
-            if (p.clamp >= 0) v = absolute(y) < clamp ? v : V{};
+            const bool from_x = p.act == Act::kSwish;
+            v = v * smooth_slope(p.act, from_x ? s + bias : s * inverse_gain);
+            if (p.clamp >= 0) v = absolute(from_x ? smooth(p.act, s + bias) * gain : s) < clamp ? v : V{};
         } else {
-            if constexpr (act == Act::kRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : V{};
-            if constexpr (act == Act::kLRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : alpha * v;
+            if constexpr (kind == Kind::kRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : V{};
+            if constexpr (kind == Kind::kLRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : alpha * v;
             if (p.keep != nullptr) v = unpack<M>(bits_at(p.keep, i)) ? v : V{};
         }
         store(dx, v, around);
@@ -177,7 +180,7 @@ struct Backward {
     template <Spread spread>
     void run(const Channels& channels, std::int64_t i, std::int64_t stop) const {
         const T* dy = static_cast<const T*>(p.dy);
-        const T* saved = static_cast<const T*>(is_smooth(act) ? p.saved : p.dy);
+        const T* saved = static_cast<const T*>(kind == Kind::kSmooth ? p.saved : p.dy);
         T* dx = static_cast<T*>(p.dx);
         const S* b = static_cast<const S*>(p.b);
         const S* db = static_cast<const S*>(p.d_db);
@@ -246,10 +249,10 @@ struct Share {
     }
 };
 
-template <class T, Act act>
+template <class T, Kind kind>
 void forward(const BiasActParams& p, int threads) {
     const Channels channels(p.n, p.inner, p.channels, p.b != nullptr);
-    const Forward<T, act> pass{p};
+    const Forward<T, kind> pass{p};
     const int parts = threads_for(p.n, threads);
     in_parallel(parts, [&](int k) {
         const Share share(p.n, k, parts);
@@ -257,7 +260,7 @@ void forward(const BiasActParams& p, int threads) {
     });
 }
 
-template <class T, Act act>
+template <class T, Kind kind>
 void backward(const BiasActGradParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     const bool reduce = p.slots > 0;
@@ -266,52 +269,47 @@ void backward(const BiasActGradParams& p, int threads) {
     in_parallel(parts, [&](int k) {
         std::vector<double> sums(reduce ? p.channels : 0);
         const Share share(p.n, k, parts);
-        sweep(Backward<T, act>{p, reduce ? sums.data() : nullptr}, channels, share.begin, share.end);
+        sweep(Backward<T, kind>{p, reduce ? sums.data() : nullptr}, channels, share.begin, share.end);
         S* partial = static_cast<S*>(p.partial) + k * p.channels;
         for (std::int64_t c = 0; c < std::int64_t(sums.size()); ++c) partial[c] = S(sums[c]);
     });
 }
 
 template <class T, class Run>
-void with_act(Act act, const Run& run) {
+void with_kind(Act act, const Run& run) {
     switch (act) {
-        case Act::kLinear: return run.template operator()<T, Act::kLinear>();
-        case Act::kRelu: return run.template operator()<T, Act::kRelu>();
-        case Act::kLRelu: return run.template operator()<T, Act::kLRelu>();
-        case Act::kTanh: return run.template operator()<T, Act::kTanh>();
-        case Act::kSigmoid: return run.template operator()<T, Act::kSigmoid>();
-        case Act::kElu: return run.template operator()<T, Act::kElu>();
-        case Act::kSelu: return run.template operator()<T, Act::kSelu>();
-        case Act::kSoftplus: return run.template operator()<T, Act::kSoftplus>();
-        case Act::kSwish: return run.template operator()<T, Act::kSwish>();
+        case Act::kLinear: return run.template operator()<T, Kind::kLinear>();
+        case Act::kRelu: return run.template operator()<T, Kind::kRelu>();
+        case Act::kLRelu: return run.template operator()<T, Kind::kLRelu>();
+        default: return run.template operator()<T, Kind::kSmooth>();
     }
 }
 
 template <class Run>
 void with_types(DType dtype, Act act, const Run& run) {
     switch (dtype) {
-        case DType::kFloat32: return with_act<float>(act, run);
-        case DType::kFloat64: return with_act<double>(act, run);
-        case DType::kBFloat16: return with_act<BFloat16>(act, run);
-        case DType::kFloat16: return with_act<Float16>(act, run);
+        case DType::kFloat32: return with_kind<float>(act, run);
+        case DType::kFloat64: return with_kind<double>(act, run);
+        case DType::kBFloat16: return with_kind<BFloat16>(act, run);
+        case DType::kFloat16: return with_kind<Float16>(act, run);
     }
 }
 
 struct RunForward {
     const BiasActParams& p;
     int threads;
-    template <class T, Act act>
+    template <class T, Kind kind>
     void operator()() const {
-        forward<T, act>(p, threads);
+        forward<T, kind>(p, threads);
     }
 };
 
 struct RunBackward {
     const BiasActGradParams& p;
     int threads;
-    template <class T, Act act>
+    template <class T, Kind kind>
     void operator()() const {
-        backward<T, act>(p, threads);
+        backward<T, kind>(p, threads);
     }
 };
 

@@ -358,7 +358,7 @@ def _grad(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, red
         dy, d_db, saved, b, slope, keep, dx, partial, slots, dy.numel(), inner, channels, dy.dtype,
         ACTIVATIONS[act].code, alpha, gain, clamp,
     )  # fmt: skip
-    return dx, partial.sum(0) if reduce else dy.new_empty(0, dtype=wide)
+    return dx, partial.sum(0, dtype=torch.float64).to(wide) if reduce else dy.new_empty(0, dtype=wide)
 
 
 def _in_layout(t: Tensor, stride: tuple[int, ...]) -> Tensor:
