@@ -195,8 +195,8 @@ inline V absolute(V v) {
     return v < 0 ? -v : v;
 }
 
-// e^x = scale + scale * rest for x in [-87, 30], to about 1 ulp (e^x is 0 below): x = n ln 2 + r, scale = 2^n, and rest = e^r - 1 by its
-// Taylor polynomial for |r| <= ln(2) / 2.
+// e^x = scale + scale * rest for x in [-87, 30], to about 1 ulp (e^x is 0 below): x = n ln 2 + r, scale = 2^n, and rest
+// = e^r - 1 by its Taylor polynomial for |r| <= ln(2) / 2.
 struct Exponential {
     VecF scale, rest;
     explicit Exponential(VecF x) {
