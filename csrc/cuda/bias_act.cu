@@ -1,0 +1,394 @@
+#include "../bias_act.h"
+
+#include <algorithm>
+
+#include "eight.h"
+#include "launch.h"
+
+namespace gan_engine {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Blocks that the bias gradient is split over, and the fewest groups of 8 elements a thread worth one: 2 waves of 8
+// blocks on 132 multiprocessors (estimates, untested on a GPU).
+constexpr std::int64_t kBlocks = 2048;
+constexpr std::int64_t kGroupsPerThread = 4;
+
+template <Act act>
+constexpr bool kIsSmooth = act >= Act::kTanh;
+
+// Groups of 8 that a thread loads before it works on them: at least 32 bytes in flight.
+template <class T, Act act>
+constexpr int kInFlight = sizeof(T) == 2 && !kIsSmooth<act> ? 2 : 1;
+
+template <class S>
+struct Constants {
+    S alpha, gain, inverse_gain, clamp;
+
+    template <class Params>
+    explicit Constants(const Params& p)
+        : alpha(S(p.alpha)), gain(S(p.gain)), inverse_gain(S(p.gain != 0 ? 1 / p.gain : 0)), clamp(S(p.clamp)) {}
+};
+
+// How the channels of 8 neighbours relate: they have none, one and the same, c to c + 7, or anything.
+enum class Spread { kNone, kConstant, kConsecutive, kMixed };
+
+// The biases of elements i to i + 7.
+template <class S>
+__device__ __forceinline__ void biases(S (&out)[8], const S* b, std::int64_t i, Spread spread, std::int64_t inner,
+                                       std::int64_t channels, bool aligned) {
+    if (spread == Spread::kNone) {
+#pragma unroll
+        for (int k = 0; k < 8; ++k) out[k] = 0;
+    } else if (spread == Spread::kConsecutive) {
+        Eight<S> eight;
+        eight.load(b, i % channels, channels, aligned);
+#pragma unroll
+        for (int k = 0; k < 8; ++k) out[k] = eight.v[k];
+    } else {
+        const std::int64_t row = i / inner;
+        std::int64_t c = row % channels, left = (row + 1) * inner - i;
+        S bias = b[c];
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            if (spread == Spread::kMixed && left-- == 0) {
+                left = inner - 1;
+                c = c + 1 < channels ? c + 1 : 0;
+                bias = b[c];
+            }
+            out[k] = bias;
+        }
+    }
+}
+
+__device__ __forceinline__ float exp_of(float x) { return expf(x); }
+__device__ __forceinline__ double exp_of(double x) { return exp(x); }
+__device__ __forceinline__ float expm1_of(float x) { return expm1f(x); }
+__device__ __forceinline__ double expm1_of(double x) { return expm1(x); }
+__device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }
+__device__ __forceinline__ double log1p_of(double x) { return log1p(x); }
+__device__ __forceinline__ float tanh_of(float x) { return tanhf(x); }
+__device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
+
+template <class S>
+__device__ __forceinline__ S absolute(S v) {
+    return v < 0 ? -v : v;
+}
+
+template <class S>
+__device__ __forceinline__ S sigmoid(S z) {
+    const S e = exp_of(-absolute(z));
+    return (z < 0 ? e : S(1)) / (1 + e);
+}
+
+template <Act act, class S>
+__device__ __forceinline__ S activate(S z, S alpha) {
+    if constexpr (act == Act::kRelu) return z < 0 ? S(0) : z;
+    if constexpr (act == Act::kLRelu) return z > 0 ? z : alpha * z;
+    if constexpr (act == Act::kTanh) return tanh_of(z);
+    if constexpr (act == Act::kSigmoid) return sigmoid(z);
+    if constexpr (act == Act::kElu) return z > 0 ? z : expm1_of(z);
+    if constexpr (act == Act::kSelu) return z > 0 ? z * S(kSeluScale) : expm1_of(z) * S(kSeluScale * kSeluAlpha);
+    if constexpr (act == Act::kSoftplus)
+        return z > S(kSoftplusThreshold) ? z : (z > 0 ? z : S(0)) + log1p_of(exp_of(-absolute(z)));
+    if constexpr (act == Act::kSwish) return z * sigmoid(z);
+    return z;
+}
+
+// act'(x + b) from t = act(x + b), for the activations that save y.
+template <Act act, class S>
+__device__ __forceinline__ S slope_of(S t) {
+    if constexpr (act == Act::kTanh) return 1 - t * t;
+    if constexpr (act == Act::kSigmoid) return t * (1 - t);
+    if constexpr (act == Act::kElu) return t > 0 ? S(1) : t + 1;
+    if constexpr (act == Act::kSelu) return t > 0 ? S(kSeluScale) : t + S(kSeluScale * kSeluAlpha);
+    return -expm1_of(-t);  // softplus
+}
+
+template <class T, Act act>
+__global__ void __launch_bounds__(kThreads)
+    forward(BiasActParams p, Constants<Wide<T>> constants, Spread spread, bool aligned, bool b_aligned) {
+    using S = Wide<T>;
+    const std::int64_t first = (std::int64_t(blockIdx.x) * kInFlight<T, act> * kThreads + threadIdx.x) * 8;
+    Eight<T> x[kInFlight<T, act>];
+#pragma unroll
+    for (int g = 0; g < kInFlight<T, act>; ++g)
+        x[g].load(static_cast<const T*>(p.x), first + g * kThreads * 8, p.n, aligned);
+#pragma unroll
+    for (int g = 0; g < kInFlight<T, act>; ++g) {
+        const std::int64_t i = first + g * kThreads * 8;
+        if (i >= p.n) return;
+        S bias[8];
+        biases(bias, static_cast<const S*>(p.b), i, spread, p.inner, p.channels, b_aligned);
+        unsigned slope = 0, keep = 0;
+        Eight<T> y;
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+            const S z = widen(x[g].v[k]) + bias[k];
+            slope |= unsigned(z > 0) << k;
+            S v = activate<act>(z, constants.alpha) * constants.gain;
+            if (p.clamp >= 0) {
+                keep |= unsigned(v <= constants.clamp && v >= -constants.clamp) << k;
+                v = v > constants.clamp ? constants.clamp : v;  // not fmin: NaN stays NaN
+                v = v < -constants.clamp ? -constants.clamp : v;
+            }
+            y.v[k] = narrow<T>(v);
+        }
+        y.store(static_cast<T*>(p.y), i, 0, p.n, aligned);
+        if (p.slope != nullptr) p.slope[i / 8] = std::uint8_t(slope);
+        if (p.keep != nullptr) p.keep[i / 8] = std::uint8_t(keep);
+    }
+}
+
+// What the gradient of elements i to i + 7 reads.
+template <class T, Act act>
+struct Loaded {
+    using S = Wide<T>;
+    Eight<T> dy, saved;
+    unsigned slope, keep;
+
+    __device__ __forceinline__ void load(const BiasActGradParams& p, std::int64_t i, bool aligned) {
+        dy.load(static_cast<const T*>(p.dy), i, p.n, aligned);
+        if constexpr (kIsSmooth<act>) saved.load(static_cast<const T*>(p.saved), i, p.n, aligned);
+        if constexpr (act == Act::kRelu || act == Act::kLRelu) slope = i < p.n ? p.slope[i / 8] : 0;
+        if constexpr (!kIsSmooth<act>) keep = p.keep == nullptr ? 0xff : i < p.n ? p.keep[i / 8] : 0;
+    }
+
+    __device__ __forceinline__ S gradient(int k, const Constants<S>& constants, S d_db, S bias, bool clamps) const {
+        S v = (widen(dy.v[k]) + d_db) * constants.gain;
+        if constexpr (act == Act::kSwish) {
+            const S z = widen(saved.v[k]) + bias;
+            const S s = sigmoid(z);
+            v *= s * (1 + z * (1 - s));
+            return !clamps || absolute(z * s * constants.gain) < constants.clamp ? v : S(0);
+        } else if constexpr (kIsSmooth<act>) {
+            const S y = widen(saved.v[k]);
+            v *= slope_of<act>(y * constants.inverse_gain);
+            return !clamps || absolute(y) < constants.clamp ? v : S(0);
+        } else {
+            if constexpr (act == Act::kRelu) v = slope >> k & 1 ? v : S(0);
+            if constexpr (act == Act::kLRelu) v = slope >> k & 1 ? v : constants.alpha * v;
+            return keep >> k & 1 ? v : S(0);
+        }
+    }
+};
+
+// The gradient by rows: of memory as [rows, channels, inner], a block takes its share of the groups of one channel, the
+// groups of a row being those that hold any of it. They start at multiples of 8 elements wherever the row does; what a
+// group holds of the neighbouring rows is loaded and left alone.
+struct Rows {
+    std::int64_t rows, groups_per_row, slots, share;
+    int threads;
+
+    Rows(std::int64_t n, std::int64_t inner, std::int64_t channels) : rows(n / (inner * channels)) {
+        const bool even = inner % 8 == 0 || rows * channels == 1;
+        groups_per_row = even ? divide_up(inner, 8) : (inner + 14) / 8;
+        const std::int64_t groups = rows * groups_per_row;
+        const std::int64_t most = std::max<std::int64_t>(1, groups / (kThreads * kGroupsPerThread));
+        slots = std::min(most, std::max<std::int64_t>(1, kBlocks / channels));
+        share = divide_up(groups, slots);
+        threads = int(std::min<std::int64_t>(kThreads, divide_up(share, 32) * 32));
+    }
+};
+
+// A sum over threads is taken in double: it costs little there, and the sum is then as good as its terms.
+__device__ inline double sum_of_block(double v) {
+    __shared__ double warps[kThreads / 32];
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) v += __shfl_xor_sync(0xffffffffu, v, distance);
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = v;
+    __syncthreads();
+    double sum = 0;
+    for (int k = 0; k < int(blockDim.x / 32); ++k) sum += warps[k];
+    return sum;
+}
+
+template <class T, Act act>
+__global__ void __launch_bounds__(kThreads)
+    backward_rows(BiasActGradParams p, Constants<Wide<T>> constants, Rows plan, bool aligned) {
+    using S = Wide<T>;
+    const std::int64_t slot = blockIdx.x / p.channels, c = blockIdx.x % p.channels;
+    const S d_db = p.d_db == nullptr ? S(0) : static_cast<const S*>(p.d_db)[c];
+    const S bias = p.b == nullptr ? S(0) : static_cast<const S*>(p.b)[c];
+    const std::int64_t end = min((slot + 1) * plan.share, plan.rows * plan.groups_per_row);
+    S sum[8] = {};
+    for (std::int64_t j = slot * plan.share + threadIdx.x; j < end; j += kInFlight<T, act> * blockDim.x) {
+        Loaded<T, act> loaded[kInFlight<T, act>];
+        std::int64_t at[kInFlight<T, act>], start[kInFlight<T, act>];
+#pragma unroll
+        for (int g = 0; g < kInFlight<T, act>; ++g) {
+            const std::int64_t group = j + g * blockDim.x, row = group / plan.groups_per_row;
+            start[g] = (row * p.channels + c) * p.inner;
+            at[g] = group < end ? start[g] / 8 * 8 + (group - row * plan.groups_per_row) * 8 : p.n;
+            loaded[g].load(p, at[g], aligned);
+        }
+#pragma unroll
+        for (int g = 0; g < kInFlight<T, act>; ++g) {
+            const std::int64_t i = at[g], stop = start[g] + p.inner;
+            if (i >= stop || i >= p.n) continue;
+            Eight<T> dx;
+#pragma unroll
+            for (int k = 0; k < 8; ++k) {
+                const S v = loaded[g].gradient(k, constants, d_db, bias, p.clamp >= 0);
+                if (i + k >= start[g] && i + k < stop) sum[k] += v;
+                dx.v[k] = narrow<T>(v);
+            }
+            dx.store(static_cast<T*>(p.dx), i, start[g], stop, aligned);
+        }
+    }
+    if (p.slots > 0) {
+        double total = 0;
+#pragma unroll
+        for (int k = 0; k < 8; ++k) total += sum[k];
+        total = sum_of_block(total);
+        if (threadIdx.x == 0) static_cast<S*>(p.partial)[slot * p.channels + c] = S(total);
+    }
+}
+
+// The gradient by columns, where the channels are innermost: of memory as [rows, width], `width` the least multiple of
+// the channels and of 8, a thread keeps to one group of 8 columns, so that it knows their channels. The last row may be
+// cut short. Column k is of channel k % channels: partial sums [slots, width] are partial sums [slots * repeat,
+// channels].
+struct Columns {
+    std::int64_t width, repeat, rows, blocks, slots, share;
+    int across, down;  // groups of columns, and rows, that a block is at at a time
+
+    Columns(std::int64_t n, std::int64_t channels) {
+        repeat = channels % 8 == 0 ? 1 : channels % 4 == 0 ? 2 : channels % 2 == 0 ? 4 : 8;
+        width = repeat * channels;
+        rows = divide_up(n, width);
+        blocks = divide_up(width / 8, 32);
+        across = int(divide_up(width / 8, blocks));
+        down = kThreads / across;
+        const std::int64_t most = std::max<std::int64_t>(1, rows / (down * kGroupsPerThread));
+        slots = std::min(most, std::max<std::int64_t>(1, kBlocks / blocks));
+        share = divide_up(rows, slots);
+    }
+};
+
+template <class T, Act act>
+__global__ void __launch_bounds__(kThreads)
+    backward_columns(BiasActGradParams p, Constants<Wide<T>> constants, Columns plan, bool aligned) {
+    using S = Wide<T>;
+    __shared__ double sums[8][kThreads];
+    const std::int64_t slot = blockIdx.x / plan.blocks;
+    const int down = int(threadIdx.x) / plan.across;
+    const std::int64_t column = (blockIdx.x % plan.blocks * plan.across + threadIdx.x % plan.across) * 8;
+    const bool active = column < plan.width && down < plan.down;
+    S d_db[8], bias[8], sum[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+        const std::int64_t c = (column + k) % p.channels;
+        d_db[k] = p.d_db == nullptr ? S(0) : static_cast<const S*>(p.d_db)[c];
+        bias[k] = p.b == nullptr ? S(0) : static_cast<const S*>(p.b)[c];
+        sum[k] = 0;
+    }
+    const std::int64_t end = active ? min((slot + 1) * plan.share, plan.rows) : 0;
+    for (std::int64_t row = slot * plan.share + down; row < end; row += kInFlight<T, act> * plan.down) {
+        Loaded<T, act> loaded[kInFlight<T, act>];
+#pragma unroll
+        for (int g = 0; g < kInFlight<T, act>; ++g) {
+            const std::int64_t at = row + g * plan.down;
+            loaded[g].load(p, at < end ? at * plan.width + column : p.n, aligned);
+        }
+#pragma unroll
+        for (int g = 0; g < kInFlight<T, act>; ++g) {
+            const std::int64_t at = row + g * plan.down, i = at * plan.width + column;
+            if (at >= end || i >= p.n) continue;
+            Eight<T> dx;
+#pragma unroll
+            for (int k = 0; k < 8; ++k) {
+                const S v = loaded[g].gradient(k, constants, d_db[k], bias[k], p.clamp >= 0);
+                if (i + k < p.n) sum[k] += v;
+                dx.v[k] = narrow<T>(v);
+            }
+            dx.store(static_cast<T*>(p.dx), i, 0, p.n, aligned);
+        }
+    }
+    if (p.slots == 0) return;
+#pragma unroll
+    for (int k = 0; k < 8; ++k) sums[k][threadIdx.x] = sum[k];
+    for (int height = plan.down; height > 1;) {
+        const int half = (height + 1) / 2;
+        __syncthreads();
+        if (down + half < height) {
+#pragma unroll
+            for (int k = 0; k < 8; ++k) sums[k][threadIdx.x] += sums[k][threadIdx.x + half * plan.across];
+        }
+        height = half;
+    }
+    if (active && down == 0) {
+#pragma unroll
+        for (int k = 0; k < 8; ++k)
+            static_cast<S*>(p.partial)[slot * plan.width + column + k] = S(sums[k][threadIdx.x]);
+    }
+}
+
+template <class T, Act act>
+void run(const BiasActParams& p, std::uintptr_t stream) {
+    const Spread spread = p.b == nullptr                        ? Spread::kNone
+                          : p.inner % 8 == 0                    ? Spread::kConstant
+                          : p.inner == 1 && p.channels % 8 == 0 ? Spread::kConsecutive
+                                                                : Spread::kMixed;
+    const std::int64_t blocks = divide_up(p.n, std::int64_t(8) * kThreads * kInFlight<T, act>);
+    launch("bias_act", forward<T, act>, blocks, kThreads, stream, p, Constants<Wide<T>>(p), spread,
+           is_aligned(p.x) && is_aligned(p.y), is_aligned(p.b));
+}
+
+template <class T, Act act>
+void run(BiasActGradParams p, std::uintptr_t stream) {
+    const bool aligned = is_aligned(p.dy) && is_aligned(p.dx) && (!kIsSmooth<act> || is_aligned(p.saved));
+    const Constants<Wide<T>> constants(p);
+    if (p.slots == 0 && p.d_db == nullptr && p.b == nullptr) p.inner = p.n, p.channels = 1;
+    if (p.inner == 1) {
+        const Columns plan(p.n, p.channels);
+        launch("bias_act_grad", backward_columns<T, act>, plan.slots * plan.blocks, kThreads, stream, p, constants,
+               plan, aligned);
+    } else {
+        const Rows plan(p.n, p.inner, p.channels);
+        launch("bias_act_grad", backward_rows<T, act>, plan.slots * p.channels, plan.threads, stream, p, constants,
+               plan, aligned);
+    }
+}
+
+template <class T, class Params>
+void run_with(const Params& p, std::uintptr_t stream) {
+    switch (p.act) {
+        case Act::kLinear: return run<T, Act::kLinear>(p, stream);
+        case Act::kRelu: return run<T, Act::kRelu>(p, stream);
+        case Act::kLRelu: return run<T, Act::kLRelu>(p, stream);
+        case Act::kTanh: return run<T, Act::kTanh>(p, stream);
+        case Act::kSigmoid: return run<T, Act::kSigmoid>(p, stream);
+        case Act::kElu: return run<T, Act::kElu>(p, stream);
+        case Act::kSelu: return run<T, Act::kSelu>(p, stream);
+        case Act::kSoftplus: return run<T, Act::kSoftplus>(p, stream);
+        case Act::kSwish: return run<T, Act::kSwish>(p, stream);
+    }
+}
+
+template <class Params>
+void run_with_types(const Params& p, std::uintptr_t stream) {
+    switch (p.dtype) {
+        case DType::kFloat32: return run_with<float>(p, stream);
+        case DType::kFloat64: return run_with<double>(p, stream);
+        case DType::kBFloat16: return run_with<__nv_bfloat16>(p, stream);
+        case DType::kFloat16: return run_with<__half>(p, stream);
+    }
+}
+
+}  // namespace
+
+void bias_act(const BiasActParams& p, std::uintptr_t stream) { run_with_types(p, stream); }
+
+void bias_act_grad(const BiasActGradParams& p, std::uintptr_t stream) { run_with_types(p, stream); }
+
+int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t channels, std::uintptr_t) {
+    if (inner != 1) return int(Rows(n, inner, channels).slots);
+    const Columns plan(n, channels);
+    return int(plan.slots * plan.repeat);
+}
+
+}  // namespace cuda
+}  // namespace gan_engine
