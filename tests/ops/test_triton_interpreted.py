@@ -1,0 +1,20 @@
+"""The Triton kernels without a GPU: their tests once more, in a process that interprets them on the CPU."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gan_engine import backends
+
+
+@pytest.mark.skipif(backends.MISSING["triton"] is None, reason="the Triton kernels run here, and are tested as they are")
+def test_the_triton_backend_holds_every_property_under_the_interpreter():
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "pytest", os.path.dirname(__file__), "-q", "-k", "triton", "-p", "no:cacheprovider"]
+    run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-5000:]
+    passed = re.search(r"(\d+) passed", run.stdout)
+    assert passed and int(passed[1]) > 100, run.stdout[-2000:]
