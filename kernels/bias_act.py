@@ -2,9 +2,9 @@
 
 Memory is seen as a matrix, so that a tile needs the channels of its rows or of its columns alone, never a division per
 element: rows of `inner` neighbours that share a channel, or, where the channels are the innermost dimension, rows of
-`width` elements, a multiple of the channels and of 16 (a byte of mask bits, 16 bytes of half precision), whose last row
-may be cut short. The bias gradient is summed in the pass that computes dx, in a fixed order: a program sums its share of
-the tiles of one channel (or of one block of columns) and writes one row, a slot, of partial sums.
+`width` elements, a multiple of the channels and of 16 (a byte of mask bits, 16 bytes of half precision), the last of
+which may be cut short. The bias gradient is summed in the pass that computes dx, in a fixed order: a program sums its
+share of the tiles of one channel (or of one block of columns) and writes one row, a slot, of partial sums.
 
 A kernel is compiled anew per dtype, activation, mode and tile shape, never per value of alpha, gain or clamp.
 """
@@ -17,13 +17,13 @@ import triton.language as tl
 
 from gan_engine import backends
 
-# Elements per tile. 2048 is 16 for each thread of 4 warps, two loads of 16 bytes in half precision (from register counts,
-# untested on a GPU).
-TILE = 2048
+# Elements per tile: 8 for each thread of 4 warps, 16 bytes of half precision. Twice as many take 60 to 120 registers a
+# thread instead of 28 to 48, which leaves fewer threads to wait for memory (as compiled; untested on a GPU).
+TILE = 1024
 # Programs that the bias gradient is split over, and the fewest tiles worth one: 16 programs for each of 128
-# multiprocessors, and at most 1 partial sum for 64 elements (estimates, untested on a GPU).
+# multiprocessors, and a partial sum for no fewer than 64 elements (estimates, untested on a GPU).
 PROGRAMS = 2048
-TILES_PER_PROGRAM = 4
+TILES_PER_PROGRAM = 8
 # Columns of a tile where a tile needs the channel of its columns.
 COLUMNS = 128
 
@@ -300,7 +300,7 @@ def bias_act(x, b, y, slope, keep, n, inner, channels, dtype, act_code, alpha, g
     if b is None:
         channel, width = "none", n
     elif inner == 1:
-        channel, width = "column", _width(channels)
+        channel, width = "column", _width(n, channels)
     elif inner % 8 == 0:
         channel, width = "row", inner
     else:
@@ -314,7 +314,7 @@ def bias_act(x, b, y, slope, keep, n, inner, channels, dtype, act_code, alpha, g
 
 
 def bias_act_grad_slots(n, inner, channels):
-    _, width, _, _, programs, share, tiles = _plan(n, inner, channels)
+    _, width, *_, share, tiles = _plan(n, inner, channels)
     return triton.cdiv(tiles, share) * (width // channels if inner == 1 else 1)
 
 
@@ -332,7 +332,7 @@ def bias_act_grad(
 
 def _plan(n, inner, channels):
     """How the gradient is split: the matrix, its tiles, the programs of one slot, and the tiles of one program."""
-    width = _width(channels) if inner == 1 else inner
+    width = _width(n, channels) if inner == 1 else inner
     rows = triton.cdiv(n, width) if inner == 1 else n // (inner * channels)
     tile_rows, tile_cols = _tile(width, inner == 1)
     blocks = triton.cdiv(width, tile_cols)
@@ -342,16 +342,15 @@ def _plan(n, inner, channels):
     return rows, width, tile_rows, tile_cols, programs, triton.cdiv(tiles, slots), tiles
 
 
-def _width(channels):
-    """The least multiple of the channels and of 16 that fills the columns of a tile."""
+def _width(n, channels):
+    """The least multiple of the channels and of 16 that fills the columns of a tile; all of n, if that is less."""
     period = math.lcm(channels, 16)
-    return period * triton.cdiv(COLUMNS, period)
+    return min(period * triton.cdiv(COLUMNS, period), n)
 
 
 def _tile(width, by_column):
     """(rows, columns) of a tile: few shapes, as each is compiled on its own, none much wider than the matrix."""
-    cols = COLUMNS if by_column else next((c for c in (2048, 256, 64) if c <= width), 16)
-    cols = min(cols, TILE)
+    cols = COLUMNS if by_column else next((c for c in (1024, 256, 64) if c <= width), 16)
     return TILE // cols, cols
 
 

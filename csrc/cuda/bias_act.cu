@@ -268,8 +268,9 @@ struct Columns {
     }
 };
 
+// Two blocks on a multiprocessor: left to choose, the compiler aims at more and spills (float32 swish, sm_80).
 template <class T, Act act>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_columns(BiasActGradParams p, Constants<Wide<T>> constants, Columns plan, bool aligned) {
     using S = Wide<T>;
     __shared__ double sums[8][kThreads];

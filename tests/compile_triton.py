@@ -1,0 +1,121 @@
+"""Compiles, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 90
+
+Prints one line of JSON per kernel: its name, registers, and what is wrong with it. A program of its own, as Triton
+decides at import whether it interprets or compiles.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import JITFunction
+
+SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory that a block may have
+
+
+class NoGPU:
+    """What Triton asks its driver before it compiles."""
+
+    def __init__(self, arch: int) -> None:
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+
+def calls() -> Iterator[None]:
+    """Runs every op on its samples, to the second order, on memory that nothing ever reads."""
+    from gan_engine import backends
+
+    backends.MISSING["triton"] = None
+    backends.DEVICES["triton"] = ("cpu",)
+    from gan_engine.ops.samples import OPS
+
+    every = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    for op in OPS.values():
+        for sample, dtypes, layout in (
+            *((s, every[:1], s.layout) for s in op.tiny),
+            *((s, every, layout) for s in op.real for layout in (torch.contiguous_format, torch.channels_last)),
+        ):
+            for dtype in dtypes:
+                tensors = {name: torch.empty(shape, dtype=dtype) for name, shape in sample.shapes.items()}
+                tensors = {k: t.to(memory_format=layout) if t.ndim == 4 else t for k, t in tensors.items()}
+                inputs = [t.requires_grad_() for t in tensors.values()]
+                y = op.function(**tensors, **sample.options, backend="triton")
+                dy = torch.empty_like(y).requires_grad_()
+                first = torch.autograd.grad(y, inputs, dy, create_graph=True)
+                torch.autograd.grad(first, [dy, *inputs], [torch.empty_like(t) for t in first], allow_unused=True)
+
+
+def wrong(kernel: triton.compiler.CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
+    found = [f"{usage[key]} bytes of {what}" for key, what in (("STACK", "stack"), ("LOCAL", "spills")) if usage[key]]
+    if kernel.metadata.shared > SHARED[arch]:
+        found.append(f"{kernel.metadata.shared} bytes of shared memory, more than {SHARED[arch]}")
+    return found + narrow_offsets(kernel.asm["ttir"])
+
+
+def narrow_offsets(ttir: str) -> list[str]:
+    """Where an offset is not of 64 bits, or became so only after arithmetic in 32, which overflows at 2^31 elements."""
+    made = dict(re.findall(r"(%[\w#]+) = (.*)", ttir))
+
+    def overflows(value: str, computed: bool = False) -> bool:
+        line = made.get(value, "argument")
+        op = line.split()[0]
+        if op in ("tt.make_range", "arith.constant"):
+            return False
+        if op in ("tt.splat", "tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"):
+            return overflows(re.findall(r"%[\w#]+", line)[0], computed)
+        if op in ("arith.addi", "arith.muli", "arith.subi", "arith.shli"):
+            return any(overflows(each, True) for each in re.findall(r"%[\w#]+", line))
+        return computed  # an argument, a program's number, a value loaded: any number of 32 bits
+
+    found = [
+        f"an offset is not of 64 bits: {line.strip()}"
+        for line in re.findall(r".*tt\.addptr.*", ttir)
+        if not re.search(r"(, i64|xi64>)( loc\(.*\))?$", line.strip())
+    ]
+    for value in re.findall(r"arith\.ext[su]i (%[\w#]+) : (?:tensor<[\dx]*)?i32", ttir):
+        if overflows(value):
+            found.append(f"widened to 64 bits after arithmetic in 32: {made[value].strip()}")
+    return found
+
+
+def main(arch: int) -> None:
+    compiled = {}
+    run = JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **options):
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        compiled[kernel.hash] = kernel
+
+    JITFunction.run = compile_only
+    triton.runtime.driver.set_active(NoGPU(arch))
+    calls()
+    for kernel in compiled.values():
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(kernel.asm["cubin"])
+            file.flush()
+            command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+        row = {"kernel": kernel.name, "constants": str(kernel.src.constants), "registers": usage["REG"]}
+        print(json.dumps(row | {"wrong": wrong(kernel, usage, arch)}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,143 @@
+// As much of CUDA as csrc/cuda uses, for a host compiler: blocks run one after another, and the threads of a block take
+// turns, each running until it waits for the others. So a machine without a GPU can run the kernels' logic: indices,
+// masks, tails, reductions. Not their memory model: a missing barrier can pass here.
+#pragma once
+
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+
+struct uint4 {
+    unsigned x, y, z, w;
+};
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+inline thread_local dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+template <class T>
+T min(T a, T b) {
+    return b < a ? b : a;
+}
+
+namespace emulation {
+
+class Block {
+  public:
+    explicit Block(const std::function<void()>& kernel) : kernel_(kernel), threads_(blockDim.x) {
+        static const std::unique_ptr<char[]> stacks(new char[1024 * kStack]);
+        current_ = this;
+        for (Thread& thread : threads_) {
+            getcontext(&thread.context);
+            thread.context.uc_stack.ss_sp = stacks.get() + (&thread - threads_.data()) * kStack;
+            thread.context.uc_stack.ss_size = kStack;
+            thread.context.uc_link = &scheduler_;
+            makecontext(&thread.context, [] { current_->start(); }, 0);
+        }
+        for (bool running = true; running;) {
+            running = false;
+            const char* waits_at = nullptr;
+            for (now_ = 0; now_ < threads_.size(); ++now_) {
+                Thread& thread = threads_[now_];
+                if (thread.done) continue;
+                threadIdx = dim3(unsigned(now_), 0, 0);
+                swapcontext(&scheduler_, &thread.context);
+                if (thread.done) continue;
+                running = true;
+                if (waits_at == nullptr) waits_at = thread.waits_at;
+                if (waits_at != thread.waits_at) fail("threads of a block wait in different places");
+            }
+        }
+    }
+
+    static void wait(const char* place) {
+        Thread& thread = current_->threads_[current_->now_];
+        thread.waits_at = place;
+        swapcontext(&thread.context, &current_->scheduler_);
+    }
+
+    template <class T>
+    static T shuffle_xor(T v, int distance) {
+        static T values[1024];
+        const unsigned me = threadIdx.x;
+        if (((me ^ distance) & ~31u) != (me & ~31u) || (me ^ distance) >= blockDim.x) fail("a shuffle leaves the warp");
+        values[me] = v;
+        wait("shuffle");
+        v = values[me ^ distance];
+        wait("after a shuffle");
+        return v;
+    }
+
+  private:
+    static constexpr std::size_t kStack = 64 << 10;
+
+    struct Thread {
+        ucontext_t context;
+        const char* waits_at = nullptr;
+        bool done = false;
+    };
+
+    void start() {
+        kernel_();
+        threads_[now_].done = true;
+    }
+
+    [[noreturn]] static void fail(const char* what) {
+        std::fprintf(stderr, "CUDA emulation: %s\n", what);
+        std::abort();
+    }
+
+    static inline Block* current_ = nullptr;
+    const std::function<void()>& kernel_;
+    std::vector<Thread> threads_;
+    std::size_t now_ = 0;
+    ucontext_t scheduler_;
+};
+
+}  // namespace emulation
+
+inline void __syncthreads() { emulation::Block::wait("__syncthreads"); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T v, int distance) {
+    return emulation::Block::shuffle_xor(v, distance);
+}
+
+using cudaStream_t = struct CUstream_st*;
+enum cudaError_t { cudaSuccess };
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    std::size_t dynamicSmemBytes;
+    cudaStream_t stream;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+    const std::function<void()> body = [&] { kernel(arguments...); };
+    gridDim = config->gridDim, blockDim = config->blockDim;
+    for (unsigned k = 0; k < gridDim.x; ++k) {
+        blockIdx = dim3(k, 0, 0);
+        emulation::Block block(body);
+    }
+    return cudaSuccess;
+}
