@@ -10,10 +10,22 @@ import pytest
 from gan_engine import backends
 
 
-@pytest.mark.skipif(backends.MISSING["triton"] is None, reason="the Triton kernels run here, and are tested as they are")
+@pytest.mark.skipif(
+    backends.MISSING["triton"] is None, reason="the Triton kernels run here, and are tested as they are"
+)
 def test_the_triton_backend_holds_every_property_under_the_interpreter():
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", os.path.dirname(__file__), "-q", "-k", "triton", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        os.path.dirname(__file__),
+        "-q",
+        "-k",
+        "triton",
+        "-p",
+        "no:cacheprovider",
+    ]
     run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-5000:]
     passed = re.search(r"(\d+) passed", run.stdout)
