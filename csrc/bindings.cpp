@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bias_act.h"
+#include "scale_bias_act.h"
 
 namespace py = pybind11;
 using namespace gan_engine;
@@ -21,13 +22,23 @@ using Where = Address;
 using Where = int;
 #endif
 
-#define GE_DECLARE(target)                                                    \
-    namespace gan_engine {                                                    \
-    namespace target {                                                        \
-    void bias_act(const BiasActParams&, Where);                               \
-    void bias_act_grad(const BiasActGradParams&, Where);                      \
-    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where); \
-    }                                                                         \
+// What only the CPU has: on GPUs these ops run in Triton.
+#if defined(GE_CUDA)
+#define GE_ON_CPU(...)
+#else
+#define GE_ON_CPU(...) __VA_ARGS__
+#endif
+
+#define GE_DECLARE(target)                                                                     \
+    namespace gan_engine {                                                                     \
+    namespace target {                                                                         \
+    void bias_act(const BiasActParams&, Where);                                                \
+    void bias_act_grad(const BiasActGradParams&, Where);                                       \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                  \
+    GE_ON_CPU(void scale_bias_act(const ScaleBiasActParams&, Where);                           \
+              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                  \
+              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);) \
+    }                                                                                          \
     }
 
 struct Kernels {
@@ -35,10 +46,16 @@ struct Kernels {
     void (*bias_act)(const BiasActParams&, Where);
     void (*bias_act_grad)(const BiasActGradParams&, Where);
     int (*bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
+    GE_ON_CPU(void (*scale_bias_act)(const ScaleBiasActParams&, Where);
+              void (*scale_bias_act_grad)(const ScaleBiasActGradParams&, Where);
+              int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
 };
 
-#define GE_KERNELS(target) \
-    Kernels { #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots }
+#define GE_KERNELS(target)                                                                                    \
+    Kernels {                                                                                                 \
+        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots,                        \
+            GE_ON_CPU(target::scale_bias_act, target::scale_bias_act_grad, target::scale_bias_act_grad_slots) \
+    }
 
 #if defined(GE_CUDA)
 GE_DECLARE(cuda)
@@ -112,6 +129,30 @@ static int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t 
     return kernels.bias_act_grad_slots(n, inner, channels, where);
 }
 
+#if !defined(GE_CUDA)
+static void scale_bias_act(Address x, Address scale, Address b, Address noise, Address y, Address slope, Address keep,
+                           std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t noise_n, int dtype,
+                           bool channels_last, double alpha, double gain, double clamp, Where where) {
+    kernels.scale_bias_act({at<void>(x), at<void>(scale), at<void>(b), at<void>(noise), at<void>(y), at<Bytes>(slope),
+                            at<Bytes>(keep), n, rows, cols, noise_n, DType(dtype), channels_last, alpha, gain, clamp},
+                           where);
+}
+
+static void scale_bias_act_grad(Address dy, Address x, Address scale, Address slope, Address keep, Address dx,
+                                Address d_scale, Address db, Address d_noise, std::int64_t slots, std::int64_t n,
+                                std::int64_t rows, std::int64_t cols, int dtype, bool channels_last, double alpha,
+                                double gain, Where where) {
+    kernels.scale_bias_act_grad(
+        {at<void>(dy), at<void>(x), at<void>(scale), at<Bytes>(slope), at<Bytes>(keep), at<void>(dx), at<void>(d_scale),
+         at<void>(db), at<void>(d_noise), slots, n, rows, cols, DType(dtype), channels_last, alpha, gain},
+        where);
+}
+
+static int scale_bias_act_grad_slots(std::int64_t n, std::int64_t rows, std::int64_t cols, Where where) {
+    return kernels.scale_bias_act_grad_slots(n, rows, cols, where);
+}
+#endif
+
 PYBIND11_MODULE(GE_MODULE, m) {
     m.def("isa", [] { return std::string(kernels.name); });
     m.def("isas", [] {
@@ -125,4 +166,9 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("bias_act", &bias_act, no_gil);
     m.def("bias_act_grad", &bias_act_grad, no_gil);
     m.def("bias_act_grad_slots", &bias_act_grad_slots);
+#if !defined(GE_CUDA)
+    m.def("scale_bias_act", &scale_bias_act, no_gil);
+    m.def("scale_bias_act_grad", &scale_bias_act_grad, no_gil);
+    m.def("scale_bias_act_grad_slots", &scale_bias_act_grad_slots);
+#endif
 }

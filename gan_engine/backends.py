@@ -62,12 +62,19 @@ def register(
     has: tuple[str, ...] = ("cuda", "triton", "cpu"),
     refuse: Callable[[str, torch.Tensor], str | None] = lambda backend, x: None,
     order: tuple[str, ...] = ORDER,
+    kernels_of: str | None = None,
 ) -> None:
     """Make `op` known, with kernels on the backends it `has`, in gan_engine.native and gan_engine.kernels.<op>.
+
+    An op that is made of another one runs where that does: `kernels_of` names it, and the rest is taken from there.
 
     `refuse(backend, x)` gives the op's own reason against a backend (a sentence) or None; `order` is ORDER unless the
     benchmark on a real device showed another to be faster for this op.
     """
+    if kernels_of is not None:
+        for table in (_kernels, _refusals, _orders):
+            table[op] = table[kernels_of]
+        return
     _kernels[op] = {"cuda": native.cuda, "cpu": native.cpu}
     if "triton" in has and MISSING["triton"] is None:
         _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
+from gan_engine.ops.modulated_conv2d import modulated_conv2d
+from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
+from gan_engine.ops.scale_bias_act import scale_bias_act
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,81 @@ def _eager_bias_act(
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
+def _eager_scale_bias_act(
+    x: Tensor, scale: Tensor | None = None, b: Tensor | None = None, *, noise: Tensor | None = None, **options: Any
+) -> Tensor:
+    if scale is not None:
+        x = x * scale[:, :, None, None]
+    if noise is not None:
+        x = x + noise
+    return _eager_bias_act(x, b, **options)
+
+
+def _affine(n: int, c: int, h: int, w: int, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
+    return {"x": (n, c, h, w), "scale": (n, c), "b": (c,), "noise": (n if noise_n is None else noise_n, 1, h, w)}
+
+
+def _eager_modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    noise: Tensor | None = None,
+    noise_strength: Tensor | None = None,
+    bias: Tensor | None = None,
+    padding: int | None = None,
+    grouped: bool = False,
+    **options: Any,
+) -> Tensor:
+    (n, i, h, w), (o, _, kh, kw) = x.shape, weight.shape
+    padding = (kh // 2, kw // 2) if padding is None else padding
+    weights = weight * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
+    d = (weights.square().sum([2, 3, 4]) + 1e-8).rsqrt() if demodulate else None
+    if grouped:
+        if d is not None:
+            weights = weights * d[:, :, None, None, None]
+        x = F.conv2d(x.reshape(1, n * i, h, w), weights.reshape(n * o, i, kh, kw), padding=padding, groups=n)
+        x = x.reshape(n, o, *x.shape[2:])
+    else:
+        x = F.conv2d(x * styles[:, :, None, None], weight, padding=padding)
+        if d is not None:
+            x = x * d[:, :, None, None]
+    if noise is not None:
+        x = x + (noise if noise_strength is None else noise * noise_strength)
+    return _eager_bias_act(x, bias, **options)
+
+
+def _grouped_modulated_conv2d(*args: Tensor, **options: Any) -> Tensor:
+    return _eager_modulated_conv2d(*args, **options, grouped=True)
+
+
+def _modulated(n: int, i: int, h: int, o: int, k: int = 3, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
+    noise = (n if noise_n is None else noise_n, 1, h, h)
+    return {
+        "x": (n, i, h, h),
+        "weight": (o, i, k, k),
+        "styles": (n, i),
+        "noise": noise,
+        "noise_strength": (),
+        "bias": (o,),
+    }
+
+
+def _eager_upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
+    x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=weight.shape[2] // 2)
+    return _eager_bias_act(x, bias, **options)
+
+
+def _eager_downsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
+    x = F.avg_pool2d(F.conv2d(x, weight, padding=weight.shape[2] // 2), 2)
+    return _eager_bias_act(x, bias, **options)
+
+
+def _conv(n: int, i: int, h: int, w: int, o: int, k: int) -> dict[str, tuple[int, ...]]:
+    return {"x": (n, i, h, w), "weight": (o, i, k, k), "bias": (o,)}
+
+
 def _nchw(n: int, c: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "b": (c,)}
 
@@ -99,6 +177,75 @@ OPS = {
         real=(
             Sample("4x128x128x128", _nchw(4, 128, 128, 128), {"act": "lrelu", "clamp": 256.0}),
             Sample("8x64x256x256", _nchw(8, 64, 256, 256), {"act": "lrelu", "clamp": 256.0}),
+        ),
+    ),
+    "scale_bias_act": Op(
+        scale_bias_act,
+        _eager_scale_bias_act,
+        tiny=(
+            Sample("lrelu", _affine(2, 3, 5, 7), {"act": "lrelu"}),
+            Sample("lrelu-clamp", _affine(2, 5, 4, 8), {"act": "lrelu", "clamp": 0.8, "alpha": 0.1, "gain": 0.7}),
+            Sample("relu-noise-for-all", _affine(3, 2, 4, 4, noise_n=1), {"act": "relu"}),
+            Sample("linear-clamp", _affine(2, 3, 4, 5), {"clamp": 1.0}),
+            Sample("linear", _affine(1, 3, 3, 3)),
+            Sample("channels_last", _affine(2, 16, 3, 3), {"act": "lrelu", "clamp": 1.0}, _LAST),
+            Sample("channels_last-odd", _affine(2, 5, 3, 4, noise_n=1), {"act": "relu"}, _LAST),
+            Sample("scale-alone", {"x": (2, 3, 4, 5), "scale": (2, 3)}),
+            Sample("bias-alone", {"x": (2, 3, 4, 5), "b": (3,)}, {"act": "lrelu"}),
+            Sample("noise-alone", {"x": (2, 3, 4, 5), "noise": (2, 1, 4, 5)}, {"act": "lrelu"}),
+            Sample("negative-alpha-gain", _affine(2, 2, 3, 3), {"act": "lrelu", "alpha": -0.5, "gain": -1.7}),
+            Sample("threads", _affine(3, 4, 64, 65), {"act": "lrelu", "clamp": 1.0}),
+            Sample("empty-batch", _affine(0, 3, 4, 4), {"act": "lrelu"}),
+        ),
+        real=(
+            Sample("8x512x16x16", _affine(8, 512, 16, 16), {"act": "lrelu", "clamp": 256.0}),
+            Sample("8x128x64x64", _affine(8, 128, 64, 64), {"act": "lrelu", "clamp": 256.0}),
+        ),
+    ),
+    "modulated_conv2d": Op(
+        modulated_conv2d,
+        _eager_modulated_conv2d,
+        tiny=(
+            Sample("lrelu", _modulated(2, 3, 5, 4), {"act": "lrelu"}),
+            Sample("clamp-channels_last", _modulated(2, 4, 4, 3, noise_n=1), {"act": "lrelu", "clamp": 1.0}, _LAST),
+            Sample(
+                "to-rgb",
+                {"x": (2, 5, 4, 4), "weight": (3, 5, 1, 1), "styles": (2, 5), "bias": (3,)},
+                {"demodulate": False},
+            ),
+            Sample("no-padding", {"x": (1, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (1, 2)}, {"padding": 0}),
+            Sample("empty-batch", _modulated(0, 3, 4, 2), {"act": "lrelu"}),
+        ),
+        real=tuple(
+            Sample(f"{n}x{c}x{h}x{h}", _modulated(n, c, h, c), {"act": "lrelu", "clamp": 256.0}, _LAST)
+            for n, c, h in ((8, 512, 8), (8, 512, 16), (8, 256, 32), (8, 128, 64))
+        ),
+        variants={"grouped": _grouped_modulated_conv2d},
+    ),
+    "upsample_conv2d": Op(
+        upsample_conv2d,
+        _eager_upsample_conv2d,
+        tiny=(
+            Sample("3x3", _conv(2, 3, 4, 5, 4, 3), {"act": "lrelu"}),
+            Sample("1x1", _conv(2, 3, 4, 5, 4, 1), {"act": "relu"}),
+            Sample("5x5-channels_last", _conv(2, 3, 6, 6, 4, 5), {"act": "lrelu"}, _LAST),
+        ),
+        real=(
+            Sample("4x128x32x32", _conv(4, 128, 32, 32, 128, 3), {"act": "relu"}),
+            Sample("4x64x64x64", _conv(4, 64, 64, 64, 64, 3), {"act": "relu"}),
+        ),
+    ),
+    "downsample_conv2d": Op(
+        downsample_conv2d,
+        _eager_downsample_conv2d,
+        tiny=(
+            Sample("3x3", _conv(2, 2, 4, 6, 3, 3), {"act": "lrelu"}),
+            Sample("1x1", _conv(2, 3, 4, 6, 4, 1), {"act": "relu"}),
+            Sample("5x5-channels_last", _conv(2, 3, 6, 6, 4, 5), {"act": "lrelu"}, _LAST),
+        ),
+        real=(
+            Sample("4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu"}),
+            Sample("4x64x128x128", _conv(4, 64, 128, 128, 64, 3), {"act": "lrelu"}),
         ),
     ),
 }

@@ -1,0 +1,199 @@
+#include "../scale_bias_act.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "threads.h"
+#include "vec.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+namespace {
+
+// Columns i, ..., i + 15 of a row, of which `left` exist.
+template <class T>
+auto load_columns(const T* row, std::int64_t left) {
+    if (left >= kLanes) return load(row);
+    T some[kLanes] = {};
+    std::memcpy(some, row, left * sizeof(T));
+    return load(some);
+}
+
+template <class T, class V>
+void store_columns(T* row, V v, std::int64_t left) {
+    if (left >= kLanes) return store(row, v, false);
+    T some[kLanes];
+    store(some, v, false);
+    std::memcpy(row, some, left * sizeof(T));
+}
+
+template <class M>
+void put(std::uint8_t* row, std::int64_t i, M mask) {
+    const std::uint16_t bits = pack(mask);
+    std::memcpy(row + i / 8, &bits, 2);
+}
+
+std::uint16_t get(const std::uint8_t* row, std::int64_t i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, row + i / 8, 2);
+    return bits;
+}
+
+// A number a row or a column, or one that stands for all of them.
+template <class S>
+struct Side {
+    const S* at;
+    S otherwise;
+    S one(std::int64_t row) const { return at != nullptr ? at[row] : otherwise; }
+    auto some(std::int64_t col, std::int64_t left) const {
+        return at != nullptr ? load_columns(at + col, left) : splat<decltype(load(at))>(otherwise);
+    }
+};
+
+template <class S>
+const S* offset(const void* p, std::int64_t by) {
+    return p != nullptr ? static_cast<const S*>(p) + by : nullptr;
+}
+
+template <class S>
+S* offset(void* p, std::int64_t by) {
+    return p != nullptr ? static_cast<S*>(p) + by : nullptr;
+}
+
+// body(image, slot, first row, last row), the rows of every image in as many parts as there are slots.
+template <class Body>
+void over_rows(std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t slots, int threads,
+               const Body& body) {
+    const int parts = threads_for(n * rows * cols, threads);
+    const std::int64_t items = n * slots;
+    in_parallel(parts, [&](int part) {
+        for (std::int64_t i = items * part / parts; i < items * (part + 1) / parts; ++i) {
+            const std::int64_t slot = i % slots;
+            body(i / slots, slot, rows * slot / slots, rows * (slot + 1) / slots);
+        }
+    });
+}
+
+// Enough slots that the threads are busy alike where there are few images: at least 4 items for each.
+std::int64_t slots_for(std::int64_t n, std::int64_t rows, std::int64_t cols, int threads) {
+    const std::int64_t parts = threads_for(n * rows * cols, threads);
+    return parts == 1 || n == 0 ? 1 : std::min(rows, (4 * parts + n - 1) / n);
+}
+
+template <class T, bool channels_last>
+void forward(const ScaleBiasActParams& p, int threads) {
+    using S = typename Wide<T>::Scalar;
+    using V = typename Wide<T>::Vec;
+    const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
+    const std::int64_t line = mask_bytes(p.cols);
+    const V above = splat<V>(S(p.gain)), below = splat<V>(S(p.gain * p.alpha));
+    const V clamp = splat<V>(p.clamp >= 0 ? S(p.clamp) : S(INFINITY));
+    const std::int64_t slots = slots_for(p.n, p.rows, p.cols, threads);
+    over_rows(p.n, p.rows, p.cols, slots, threads, [&](std::int64_t n, std::int64_t, std::int64_t r, std::int64_t end) {
+        const Side<S> scale{offset<S>(p.scale, n * channels), 1}, b{static_cast<const S*>(p.b), 0};
+        const Side<S> noise{offset<S>(p.noise, p.noise_n > 1 ? n * pixels : 0), 0};
+        for (; r < end; ++r) {
+            const std::int64_t row = n * p.rows + r;
+            const T* x = static_cast<const T*>(p.x) + row * p.cols;
+            T* y = static_cast<T*>(p.y) + row * p.cols;
+            const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
+            const V shift_r = splat<V>(channels_last ? noise.one(r) : b.one(r));
+            for (std::int64_t i = 0; i < p.cols; i += kLanes) {
+                const std::int64_t left = p.cols - i;
+                const V factor = channels_last ? scale.some(i, left) : scale_r;
+                const V z = load_columns(x + i, left) * factor + (channels_last ? b : noise).some(i, left) + shift_r;
+                V v = z > 0 ? z * above : z * below;
+                if (p.slope != nullptr) put(p.slope + row * line, i, z > 0);
+                if (p.keep != nullptr) put(p.keep + row * line, i, (v <= clamp) & (v >= -clamp));
+                v = v > clamp ? clamp : v;
+                v = v < -clamp ? -clamp : v;
+                store_columns(y + i, v, left);
+            }
+        }
+    });
+}
+
+template <class T, bool channels_last>
+void backward(const ScaleBiasActGradParams& p, int threads) {
+    using S = typename Wide<T>::Scalar;
+    using V = typename Wide<T>::Vec;
+    using M = typename Wide<T>::Mask;
+    const std::int64_t channels = channels_last ? p.cols : p.rows;
+    const std::int64_t line = mask_bytes(p.cols), padded = (p.cols + kLanes - 1) / kLanes * kLanes;
+    const V gain = splat<V>(S(p.gain)), alpha = splat<V>(S(p.alpha));
+    void* const across = channels_last ? p.db : p.d_noise;  // sums along columns
+    void* const along = channels_last ? p.d_noise : p.db;   // sums along rows
+    over_rows(p.n, p.rows, p.cols, p.slots, threads,
+              [&](std::int64_t n, std::int64_t slot, std::int64_t r, std::int64_t end) {
+                  std::vector<double> sums(across != nullptr ? padded : 0);
+                  std::vector<double> products(channels_last && p.d_scale != nullptr ? padded : 0);
+                  const Side<S> scale{offset<S>(p.scale, n * channels), 1};
+                  for (; r < end; ++r) {
+                      const std::int64_t row = n * p.rows + r;
+                      const T* dy = static_cast<const T*>(p.dy) + row * p.cols;
+                      const T* x = offset<T>(p.x, row * p.cols);
+                      T* dx = offset<T>(p.dx, row * p.cols);
+                      const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
+                      VecD sum_r{}, product_r{};
+                      for (std::int64_t i = 0; i < p.cols; i += kLanes) {
+                          const std::int64_t left = p.cols - i;
+                          V v = load_columns(dy + i, left) * gain;
+                          if (p.slope != nullptr) v = unpack<M>(get(p.slope + row * line, i)) ? v : v * alpha;
+                          if (p.keep != nullptr) v = unpack<M>(get(p.keep + row * line, i)) ? v : V{};
+                          if (dx != nullptr)
+                              store_columns(dx + i, v * (channels_last ? scale.some(i, left) : scale_r), left);
+                          const VecD wide = __builtin_convertvector(v, VecD);
+                          if (along != nullptr) sum_r += wide;
+                          if (across != nullptr) store(&sums[i], load(&sums[i]) + wide, false);
+                          if (p.d_scale != nullptr) {
+                              const VecD product = wide * __builtin_convertvector(load_columns(x + i, left), VecD);
+                              if (channels_last) store(&products[i], load(&products[i]) + product, false);
+                              if (!channels_last) product_r += product;
+                          }
+                      }
+                      if (along != nullptr) static_cast<S*>(along)[row] = S(sum(sum_r));
+                      if (!channels_last && p.d_scale != nullptr) static_cast<S*>(p.d_scale)[row] = S(sum(product_r));
+                  }
+                  const std::int64_t at = (slot * p.n + n) * p.cols;
+                  if (across != nullptr) std::copy_n(sums.data(), p.cols, static_cast<S*>(across) + at);
+                  if (channels_last && p.d_scale != nullptr)
+                      std::copy_n(products.data(), p.cols, static_cast<S*>(p.d_scale) + at);
+              });
+}
+
+template <bool channels_last>
+void forward(const ScaleBiasActParams& p, int threads) {
+    switch (p.dtype) {
+        case DType::kFloat32: return forward<float, channels_last>(p, threads);
+        case DType::kFloat64: return forward<double, channels_last>(p, threads);
+        case DType::kBFloat16: return forward<BFloat16, channels_last>(p, threads);
+        case DType::kFloat16: return forward<Float16, channels_last>(p, threads);
+    }
+}
+
+template <bool channels_last>
+void backward(const ScaleBiasActGradParams& p, int threads) {
+    switch (p.dtype) {
+        case DType::kFloat32: return backward<float, channels_last>(p, threads);
+        case DType::kFloat64: return backward<double, channels_last>(p, threads);
+        case DType::kBFloat16: return backward<BFloat16, channels_last>(p, threads);
+        case DType::kFloat16: return backward<Float16, channels_last>(p, threads);
+    }
+}
+
+}  // namespace
+
+void scale_bias_act(const ScaleBiasActParams& p, int threads) {
+    p.channels_last ? forward<true>(p, threads) : forward<false>(p, threads);
+}
+
+void scale_bias_act_grad(const ScaleBiasActGradParams& p, int threads) {
+    p.channels_last ? backward<true>(p, threads) : backward<false>(p, threads);
+}
+
+int scale_bias_act_grad_slots(std::int64_t n, std::int64_t rows, std::int64_t cols, int threads) {
+    return int(slots_for(n, rows, cols, threads));
+}
+
+}  // namespace GE_ISA
+}  // namespace gan_engine

@@ -1,0 +1,95 @@
+"""Convolution whose weights a style scales image by image, without a weight per image ever being made."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine import backends
+from gan_engine.ops.scale_bias_act import scale_bias_act
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    noise: Tensor | None = None,
+    noise_strength: Tensor | None = None,
+    bias: Tensor | None = None,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    padding: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = clamp(gain * act(conv(x, w[n]) + noise * noise_strength + bias, alpha), -clamp, clamp)
+
+    with w[n, o, i] = weight[o, i] * styles[n, i], and where demodulate divided by its own norm,
+    sqrt(sum of w[n, o]^2 over i and the kernel + 1e-8) (Karras et al. 2020, arXiv:1912.04958, equations 1 and 3).
+
+    Computed as y = act(d * conv(x * styles, weight) + noise + bias) with one convolution for all images: the sums under
+    the root are the matrix product of styles^2 and the weight's own sums of squares, in float32 always.
+
+    Args:
+        x: [N, I, H, W], float32, float64, bfloat16 or float16; channels_last is the faster layout for convolutions.
+        weight: [O, I, kh, kw].
+        styles: [N, I].
+        demodulate: whether to divide by the norm.
+        noise: [N, 1, H', W'] or [1, 1, H', W'], as large as y.
+        noise_strength: [], factor of the noise; None is 1.
+        bias: [O].
+        act, alpha, gain, clamp: as in `scale_bias_act`.
+        padding: zeros around x; None is half of the kernel, which leaves H and W as they are.
+        backend: see gan_engine.backends.
+
+    All but x are in the dtype of x or in float32.
+
+    Returns:
+        y: [N, O, H', W'] in the dtype of x; channels_last where x is. In float16, which ends at 65504, weight and
+        styles are first divided by their largest elements, which demodulation takes back; without it large styles
+        overflow.
+
+    Raises:
+        ValueError: shapes that do not fit, and what `scale_bias_act` refuses.
+
+    Gradients: every order in x, weight, styles, noise, noise_strength and bias.
+    """
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
+        raise ValueError(
+            "modulated_conv2d: want x [N, I, H, W] and weight [O, I, kh, kw], "
+            f"got x {list(x.shape)} and weight {list(weight.shape)}"
+        )
+    if styles.shape != x.shape[:2]:
+        raise ValueError(f"modulated_conv2d: styles must be [N, I] = {list(x.shape[:2])}, got {list(styles.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"modulated_conv2d: bias must be [O] = {list(weight.shape[:1])}, got {list(bias.shape)}")
+    if noise_strength is not None and noise is None:
+        raise ValueError("modulated_conv2d: noise_strength needs noise, got None")
+    backend = backends.choose("modulated_conv2d", x, backend)
+    if demodulate and x.dtype == torch.float16:
+        # A constant factor of weight[o] or of styles[n] changes nothing, so no gradient flows through it.
+        weight = weight / (weight.detach().abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5 + 1e-8)
+        styles = styles / (styles.detach().abs().amax(1, keepdim=True) + 1e-8)
+    d = demodulation(weight, styles, _wide(x)) if demodulate else None  # [N, O]
+    if noise is not None and noise_strength is not None:
+        noise = noise.to(_wide(x)) * noise_strength.to(_wide(x))
+    if padding is None:
+        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    x = scale_bias_act(x, styles, backend=backend)
+    x = F.conv2d(x, weight.to(x.dtype), padding=padding)
+    return scale_bias_act(x, d, bias, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
+
+
+def demodulation(weight: Tensor, styles: Tensor, wide: torch.dtype) -> Tensor:
+    """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in the dtype `wide`"""
+    q = weight.to(wide).square().sum([2, 3])  # [O, I]
+    return (styles.to(wide).square() @ q.t() + 1e-8).rsqrt()
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+backends.register("modulated_conv2d", kernels_of="scale_bias_act")

@@ -1,0 +1,73 @@
+"""What scale_bias_act promises beyond the properties that every op has."""
+
+import pytest
+import torch
+
+from gan_engine.ops import scale_bias_act
+
+
+def refused(**wrong):
+    arguments = {"x": torch.randn(2, 3, 4, 5), "scale": torch.randn(2, 3), "b": torch.randn(3)} | wrong
+    return lambda: scale_bias_act(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (refused(act="tanh"), ValueError, "act must be linear, relu or lrelu, got 'tanh'"),
+        (refused(x=torch.randn(2, 3)), ValueError, r"x must be \[N, C, H, W\], got \[2, 3\]"),
+        (refused(x=torch.ones(2, 3, 4, 5, dtype=torch.int32)), TypeError, "x must be float32, .* got torch.int32"),
+        (refused(scale=torch.randn(3)), ValueError, r"scale must be \[N, C\] = \[2, 3\], got \[3\]"),
+        (refused(b=torch.randn(4)), ValueError, r"b must be \[C\] = \[3\], got \[4\]"),
+        (
+            refused(noise=torch.randn(3, 1, 4, 5)),
+            ValueError,
+            r"noise must be \[N, 1, H, W\] = \[2, 1, 4, 5\] or \[1, 1, H, W\] = \[1, 1, 4, 5\], got \[3, 1, 4, 5\]",
+        ),
+        (refused(b=torch.randn(3).double()), TypeError, "b must be torch.float32 like x, .* got torch.float64"),
+        (refused(clamp=-1.0), ValueError, "clamp must be at least 0, got -1"),
+    ],
+)
+def test_bad_input_is_refused_with_want_and_got(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
+
+
+def test_undefined_gradients_stay_undefined(backend: str, device: str):
+    """b and noise have no second order, and x and scale have one through each other alone."""
+    if backend == "reference":
+        pytest.skip("reference: PyTorch's own double backward makes these zeros")
+    shapes = {"x": (2, 3, 4, 4), "scale": (2, 3), "b": (3,), "noise": (2, 1, 4, 4)}
+    tensors = {name: torch.randn(shape, device=device).requires_grad_() for name, shape in shapes.items()}
+    y = scale_bias_act(**tensors, act="lrelu", clamp=0.5, backend=backend)
+    dy = torch.randn_like(y).requires_grad_()
+    first = dict(zip(tensors, torch.autograd.grad(y, tensors.values(), dy, create_graph=True), strict=True))
+
+    def second(*names: str) -> set[str]:
+        total = sum(first[name].square().sum() for name in names)
+        found = torch.autograd.grad(total, [*tensors.values(), dy], retain_graph=True, allow_unused=True)
+        return {name for name, g in zip([*tensors, "dy"], found, strict=True) if g is not None}
+
+    assert second("b", "noise") == {"dy"}
+    assert second("x") == {"scale", "dy"}
+    assert second("scale") == {"x", "dy"}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_without_a_scale_two_bits_an_element_are_saved(layout: torch.memory_format, backend: str, device: str):
+    if backend == "reference":
+        pytest.skip("reference: PyTorch saves what it likes")
+    x = torch.randn(2, 16, 8, 8, device=device).to(memory_format=layout).requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        scale_bias_act(x, None, torch.zeros(16, device=device), act="lrelu", clamp=1.0, backend=backend)
+    assert sum(t.numel() * t.element_size() for t in saved) == x.numel() * 2 // 8
+
+
+def test_noise_of_one_image_serves_all(backend: str, device: str):
+    x, noise = torch.randn(3, 2, 4, 4, device=device), torch.randn(1, 1, 4, 4, device=device).requires_grad_()
+    one = scale_bias_act(x, noise=noise, backend=backend)
+    every = scale_bias_act(x, noise=noise.expand(3, 1, 4, 4), backend=backend)
+    torch.testing.assert_close(one, every)
+    got, want = (torch.autograd.grad(y.square().sum(), noise)[0] for y in (one, every))
+    torch.testing.assert_close(got, want)
