@@ -1,6 +1,13 @@
-"""Modules and checks shared by the families."""
+"""Modules and checks shared by the families.
 
-from torch import Tensor
+Equalised learning rate (Karras et al. 2018, arXiv:1710.10196, section 4.1): weights are drawn from N(0, 1) and scaled
+where they are used, by 1 / sqrt(fan in), so that Adam changes all of them by the same share of their size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine.ops import bias_act, downsample_conv2d, modulated_conv2d, upsample_conv2d
 
 
 def check_class(c: Tensor | None, c_dim: int) -> None:
@@ -9,3 +16,136 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
     if got != c_dim:
         want = f"c [N, {c_dim}]" if c_dim else "no c (the network has no classes)"
         raise ValueError(f"want {want}, got {'none' if c is None else f'c {list(c.shape)}'}")
+
+
+class EqualizedLinear(nn.Module):
+    """y [..., O] = act(x [..., I] @ (weight * lr_multiplier / sqrt(I))^T + bias * lr_multiplier)
+
+    `lr_multiplier` slows the layer down against the others, the 0.01 of StyleGAN's mapping network (Karras et al. 2019,
+    arXiv:1812.04948, appendix C); its weights start the larger for it.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        bias_init: float = 0,
+        act: str = "linear",
+        lr_multiplier: float = 1,
+    ) -> None:
+        super().__init__()
+        self.act, self.lr_multiplier = act, lr_multiplier
+        self.scale = lr_multiplier / in_features**0.5
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x @ (self.weight * self.scale).to(x.dtype).t()
+        bias = None if self.bias is None else self.bias * self.lr_multiplier
+        return bias_act(y, bias, dim=-1, act=self.act)
+
+
+class EqualizedConv2d(nn.Module):
+    """y [N, O, H', W'] = act(conv(x [N, I, H, W], weight / sqrt(I k^2)) + bias)
+
+    `resample` "up" doubles x before the convolution, by nearest neighbours, and "down" halves its result, by means.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        act: str = "linear",
+        gain: float | None = None,
+        clamp: float | None = None,
+        resample: str | None = None,
+    ) -> None:
+        super().__init__()
+        if resample not in (None, "up", "down"):
+            raise ValueError(f"EqualizedConv2d: resample must be None, 'up' or 'down', got {resample!r}")
+        self.resample = resample
+        self.after = {"act": act, "gain": gain, "clamp": clamp}
+        self.scale = (in_channels * kernel_size**2) ** -0.5
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        if self.resample == "up":
+            return upsample_conv2d(x, weight, self.bias, **self.after)
+        if self.resample == "down":
+            return downsample_conv2d(x, weight, self.bias, **self.after)
+        x = nn.functional.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
+        return bias_act(x, self.bias, **self.after)
+
+
+class UpsampleConv2d(nn.Conv2d):
+    """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W])), nn.Conv2d behind nearest neighbours, in one convolution"""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample_conv2d(x, self.weight, self.bias)
+
+
+class DownsampleConv2d(nn.Conv2d):
+    """y [N, O, H / 2, W / 2] = means of 2x2 of conv(x [N, I, H, W]), nn.Conv2d before means, in one convolution"""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return downsample_conv2d(x, self.weight, self.bias)
+
+
+class ModulatedConv2d(nn.Module):
+    """y [N, O, H', W'] = act(modulated conv(x [N, I, H, W], styles) + noise + bias), styles = affine(w [N, w_dim])
+
+    The layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c), with `demodulate=False`, `noise=False` and
+    kernel_size 1 its layer to colours. The noise is drawn anew at every call unless it is given; its strength is learnt
+    and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        w_dim: int,
+        demodulate: bool = True,
+        noise: bool = True,
+        **after,
+    ) -> None:
+        super().__init__()
+        self.demodulate, self.after = demodulate, after
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros(())) if noise else None
+        # Demodulation takes any factor back; without it the styles have the one of the equalised learning rate.
+        self.scale = 1.0 if demodulate else (in_channels * kernel_size**2) ** -0.5
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """noise [N or 1, 1, H', W']"""
+        if self.noise_strength is not None and noise is None:
+            noise = torch.randn((x.shape[0], 1, *x.shape[2:]), dtype=torch.float32, device=x.device)
+        styles = self.affine(w)
+        if self.scale != 1:
+            styles = styles * self.scale
+        return modulated_conv2d(
+            x,
+            self.weight,
+            styles,
+            demodulate=self.demodulate,
+            noise=noise,
+            noise_strength=self.noise_strength,
+            bias=self.bias,
+            **self.after,
+        )

@@ -18,5 +18,10 @@ def vanilla() -> Config:
     return Config(preset="vanilla", model=models.vanilla.Config(), kimg=300)
 
 
+def upsample_gan() -> Config:
+    """The tutorials' GAN for CIFAR-10, 32x32 colour images: nearest neighbours and convolutions."""
+    return Config(preset="upsample_gan", model=models.upsample_gan.Config(), data="cifar10", batch_size=32, kimg=1000)
+
+
 # The first is what runs where none is named.
-PRESETS: dict[str, Callable[[], Config]] = {function.__name__: function for function in (dcgan, vanilla)}
+PRESETS: dict[str, Callable[[], Config]] = {function.__name__: function for function in (dcgan, vanilla, upsample_gan)}

@@ -93,7 +93,7 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
 @pytest.mark.parametrize(
     ("arguments", "want"),
     [
-        (["stylegan9"], "Available subcommands: dcgan, vanilla"),
+        (["stylegan9"], "Available subcommands: dcgan, vanilla, upsample_gan"),
         (["--lerning-rate", "1"], "--lerning-rate"),
         (["--loss", "chi"], "invalid choice 'chi'"),
         (["--batch-size", "many"], "many"),

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from gan_engine.models import dcgan, vanilla
+from gan_engine.models import dcgan, upsample_gan, vanilla
 
-FAMILIES: dict[str, ModuleType] = {"vanilla": vanilla, "dcgan": dcgan}
+FAMILIES: dict[str, ModuleType] = {"vanilla": vanilla, "dcgan": dcgan, "upsample_gan": upsample_gan}
 
 Config = (
-    Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")] | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
+    Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")]
+    | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
+    | Annotated[upsample_gan.Config, tyro.conf.subcommand("upsample_gan")]
 )
 
 

@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import dcgan, vanilla
+from gan_engine.models import dcgan, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
     "dcgan": lambda **sizes: dcgan.Config(z_dim=8, width=4, max_width=16, embed_dim=3, **sizes),
+    "upsample_gan": lambda channels=1, **sizes: upsample_gan.Config(
+        z_dim=8, width=4, d_width=2, embed_dim=3, channels=channels, **sizes
+    ),
 }
 
 
@@ -72,6 +75,7 @@ def test_gradients_equal_the_reference(family, backend, device):
     z = torch.randn(4, 8, dtype=torch.float64, device=device)
 
     def grads():
+        torch.manual_seed(1)  # dropout
         return torch.autograd.grad(D(G(z)).square().sum(), [*G.parameters(), *D.parameters()])
 
     with backends.use("reference"):
@@ -94,6 +98,14 @@ def test_dcgan_is_that_of_the_paper():
     assert G.blocks[1].layer.weight.std().item() == pytest.approx(0.02, rel=0.01)
 
 
+def test_upsample_gan_is_that_of_the_tutorials():
+    """z 100 -> 128x8x8 -> 128x16x16 -> 64x32x32 -> 3x32x32"""
+    G, D = build(upsample_gan.Config())
+    kernels = [128 * 128, 128 * 64, 64 * 3]
+    assert sum(p.numel() for p in G.parameters()) == 101 * 8192 + 9 * sum(kernels) + 2 * (128 + 64) + 3
+    assert D.logit.in_features == 256 * 4 * 4
+
+
 @pytest.mark.parametrize(
     ("make", "want"),
     [
@@ -101,9 +113,14 @@ def test_dcgan_is_that_of_the_paper():
         (lambda: dcgan.Config(resolution=512), "resolution: want a power of two from 16 to 256, got 512"),
         (lambda: dcgan.Config(channels=4), "channels: want 1 or 3, got 4"),
         (lambda: dcgan.Config(width=0), "width: want at least 1, got 0"),
+        (lambda: upsample_gan.Config(resolution=20), "resolution: want a multiple of 8 from 16 to 256, got 20"),
+        (lambda: upsample_gan.Config(dropout=1), "dropout: want 0 to below 1, got 1"),
         (lambda: vanilla.Config(channels=2), "channels: want 1 or 3, got 2"),
         (lambda: vanilla.Config(hidden=()), "hidden: want at least one width"),
-        (lambda: models.from_dict({"family": "biggan"}), "model family: want one of vanilla, dcgan, got 'biggan'"),
+        (
+            lambda: models.from_dict({"family": "biggan"}),
+            "model family: want one of vanilla, dcgan, upsample_gan, got 'biggan'",
+        ),
     ],
 )
 def test_wrong_sizes_are_refused(make, want):

@@ -1,0 +1,108 @@
+"""The small convolutional GAN of the tutorials on CIFAR-10: the generator doubles by nearest neighbours and convolves.
+
+Doubling before a convolution leaves no checkerboard, as a transposed convolution can (Odena et al. 2016, Distill,
+doi:10.23915/distill.00003). Both happen in one convolution here; see gan_engine.ops.upsample_conv2d.
+
+With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
+features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import UpsampleConv2d, check_class
+from gan_engine.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels: a multiple of 8 from 16 to 256."""
+    channels: int = 3
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 100
+    """Dimensions of the noise z."""
+    width: int = 128
+    """Feature maps of the generator at a quarter of the resolution; half as many where it has doubled twice."""
+    d_width: int = 32
+    """Feature maps of the discriminator at half the resolution; they double with each further layer, to 8 times."""
+    dropout: float = 0.25
+    """Share of the discriminator's features that is set to 0 in training."""
+    embed_dim: int = 32
+    """Dimensions of the generator's class embedding."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 256 or self.resolution % 8:
+            raise ValueError(f"resolution: want a multiple of 8 from 16 to 256, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "d_width", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.width < 2:
+            raise ValueError(f"width: want at least 2, got {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width, side = config.width, config.resolution // 4
+        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), width * side**2)
+        # The norms take any bias of the layers before them back.
+        self.convs = nn.ModuleList(
+            [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
+        )
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(width // 2)])
+        self.to_rgb = nn.Conv2d(width // 2, config.channels, 3, padding=1, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+        side = self.config.resolution // 4
+        x = self.linear(z).unflatten(1, (-1, side, side))
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = bias_act(norm(conv(x)), act="relu", gain=1)
+        return bias_act(self.to_rgb(x), self.bias, act="tanh")
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.channels, *(config.d_width << i for i in range(4))]
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for k, (i, o) in enumerate(pairwise(widths)):
+            self.convs.append(nn.Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
+            self.norms.append(nn.BatchNorm2d(o) if k > 0 else nn.Identity())
+        self.dropout = nn.Dropout(config.dropout)
+        self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
+        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = img
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = self.dropout(bias_act(norm(conv(x)), act="lrelu", gain=1))
+        logits = self.logit(x.flatten(1)).squeeze(1)
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
+        return logits

@@ -1,0 +1,71 @@
+"""The modules: what equalised learning rate promises, and that each is its formula."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gan_engine import layers
+
+
+def test_equalized_layers_keep_the_variance():
+    torch.manual_seed(0)
+    x = torch.randn(64, 256)
+    for lr_multiplier in (1, 0.01):
+        layer = layers.EqualizedLinear(256, 512, act="lrelu", lr_multiplier=lr_multiplier)
+        assert layer.weight.std().item() == pytest.approx(1 / lr_multiplier, rel=0.02)
+        assert layer(x).square().mean().item() == pytest.approx(1.04, rel=0.05)  # 2 (1 + 0.2^2) / 2
+    conv = layers.EqualizedConv2d(64, 128, 3, act="lrelu")
+    assert conv(torch.randn(4, 64, 16, 16))[:, :, 1:-1, 1:-1].square().mean().item() == pytest.approx(1.04, rel=0.05)
+
+
+def test_lr_multiplier_slows_a_layer_down():
+    """A step of Adam changes every weight by the learning rate; what it does to y shrinks with the multiplier."""
+    x = torch.randn(8, 16)
+
+    def change(lr_multiplier: float) -> float:
+        torch.manual_seed(0)
+        layer = layers.EqualizedLinear(16, 4, lr_multiplier=lr_multiplier)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
+        before = layer(x)
+        before.sum().backward()
+        optimizer.step()
+        return (layer(x) - before).abs().mean().item()
+
+    assert change(0.01) == pytest.approx(0.01 * change(1), rel=0.05)
+
+
+def test_bias_init_is_what_the_layer_adds():
+    layer = layers.EqualizedLinear(3, 4, bias_init=1, lr_multiplier=0.1)
+    torch.testing.assert_close(layer(torch.zeros(2, 3)), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_resampling_convolutions_are_convolutions_beside_resampling(k: int):
+    x = torch.randn(2, 3, 4, 6)
+    up, down = layers.UpsampleConv2d(3, 5, k), layers.DownsampleConv2d(3, 5, k)
+    want = F.conv2d(F.interpolate(x, scale_factor=2), up.weight, up.bias, padding=k // 2)
+    torch.testing.assert_close(up(x), want)
+    torch.testing.assert_close(down(x), F.avg_pool2d(F.conv2d(x, down.weight, down.bias, padding=k // 2), 2))
+    for resample, shape in ((None, (4, 6)), ("up", (8, 12)), ("down", (2, 3))):
+        assert layers.EqualizedConv2d(3, 5, k, resample=resample)(x).shape[2:] == shape
+    with pytest.raises(ValueError, match="resample must be None, 'up' or 'down', got 'left'"):
+        layers.EqualizedConv2d(3, 5, k, resample="left")
+
+
+def test_modulated_layer_starts_without_noise_and_learns_its_strength():
+    torch.manual_seed(0)
+    layer = layers.ModulatedConv2d(8, 16, 3, w_dim=4, act="lrelu")
+    x, w = torch.randn(2, 8, 6, 6), torch.randn(2, 4)
+    torch.testing.assert_close(layer(x, w), layer(x, w))
+    assert layer(x, w).square().mean().item() == pytest.approx(1, rel=0.3)  # what demodulation is for
+    layer(x, w, noise=torch.ones(1, 1, 6, 6)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in layer.parameters())
+
+
+def test_layer_to_colours_has_no_noise_and_the_scale_of_its_fan_in():
+    layer = layers.ModulatedConv2d(8, 3, 1, w_dim=4, demodulate=False, noise=False, clamp=256)
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "bias", "affine.weight", "affine.bias"}
+    x = torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        layer.affine.weight.zero_()  # styles 1
+    torch.testing.assert_close(layer(x, torch.randn(2, 4)), F.conv2d(x, layer.weight) / 8**0.5)
