@@ -90,6 +90,10 @@ def version_line(compiler: str) -> str:
     return line if line.startswith(name) else f"{name}: {line}"
 
 
+def _output_of(command: list) -> subprocess.CompletedProcess:
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+
 def cmake_build(name: str) -> tuple[Path, str]:
     """Builds one module in its own folder under build/, where the next build finds what has not changed.
 
@@ -119,12 +123,19 @@ def cmake_build(name: str) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    for command in ([cmake, "-S", ROOT, "-B", folder, *options], [cmake, "--build", folder, "--parallel"]):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        if done.returncode != 0 or "warning:" in done.stdout:
-            print(done.stdout, end="", flush=True)
-        if done.returncode != 0:
-            raise NotBuilt(f"the build with {compiler} failed: {first_error(done.stdout)}")
+    configure = [cmake, "-S", ROOT, "-B", folder, *options]
+    done = _output_of(configure)
+    if done.returncode != 0:
+        # A folder that was configured elsewhere, or with other tools, is refused by CMake: begin anew, once.
+        shutil.rmtree(folder)
+        folder.mkdir()
+        done = _output_of(configure)
+    if done.returncode == 0:
+        done = _output_of([cmake, "--build", folder, "--parallel"])
+    if done.returncode != 0 or "warning:" in done.stdout:
+        print(done.stdout, end="", flush=True)
+    if done.returncode != 0:
+        raise NotBuilt(f"the build with {compiler} failed: {first_error(done.stdout)}")
     return folder / f"{name}{SUFFIX}", version_line(compiler)
 
 
@@ -169,7 +180,7 @@ setup(
     packages=sorted({*find_packages(include=["gan_engine", "gan_engine.*"]), "gan_engine.kernels"}),
     # A top-level package called `kernels` would collide with the one on the package index.
     package_dir={"gan_engine.kernels": "kernels"},
-    package_data={"gan_engine": ["py.typed"], "gan_engine.data": ["**/*.npz", "**/*.gz", "**/*LICENSE*", "**/*.txt"]},
+    package_data={"gan_engine.data": ["**/*.gz", "**/*LICENSE*"]},
     # Only their existence counts (it makes the wheel one for this platform): BuildNative builds what is in REQUEST.
     ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
     cmdclass={"build_ext": BuildNative},

@@ -217,7 +217,7 @@ def check(
     budget: float,
 ) -> int:
     """Runs the stages within `budget` seconds, and after each writes what is known to NAME.json and NAME.md."""
-    from benchmarks.rows import read
+    from benchmarks.rows import commit, read
 
     begin = time.monotonic()
     log = name.with_suffix(".log")
@@ -226,7 +226,7 @@ def check(
         stale.unlink(missing_ok=True)
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _first_line("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "commit": commit(),
         "device": device,
         "versions": dict(versions),
         "budget": budget,

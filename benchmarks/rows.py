@@ -21,7 +21,7 @@ def environment(device: str) -> dict[str, Any]:
     """Where and on what is measured."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         **{package: _version(package) for package in ("gan-engine", "torch", "triton")},
@@ -106,7 +106,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that is checked out, with a + if tracked files differ from it; None outside git."""
 
     def git(*args: str) -> str:

@@ -15,7 +15,7 @@ import re
 import shutil
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,6 +121,15 @@ def load(path: str | Path) -> dict:
     return state
 
 
+def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
+    """Raises CheckpointError, which names `what`, unless `state` has all of `keys`."""
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise CheckpointError(
+            f"{what}: want a checkpoint of a training with {' and '.join(missing)}, got {list(state)}"
+        )
+
+
 def find(path: str | Path) -> Path:
     """`path` itself if it is a file; in a run directory the newest intact checkpoint.
 
@@ -159,25 +168,36 @@ class Keeper:
     An older one is deleted only when the new one is safely on the disk, so `keep` + 1 must fit. A run that was resumed
     from an older checkpoint leaves those of the abandoned stretch under names that end in `.rewound`, so that `find`
     does not take them for the newest.
+
+    Args:
+        run_dir: of the run.
+        keep: checkpoints to keep.
+        nimg: where the run begins; later checkpoints are of an abandoned stretch.
     """
 
-    def __init__(self, run_dir: str | Path, keep: int) -> None:
+    def __init__(self, run_dir: str | Path, keep: int, *, nimg: int = 0) -> None:
         if keep < 1:
             raise ValueError(f"Keeper: keep must be at least 1, got {keep}")
         self.directory = Path(run_dir) / "checkpoints"
         self.keep = keep
         for left_by_a_kill in self.directory.glob("kimg-*.pt.tmp"):
             _discard(left_by_a_kill)
+        for number, file in _numbered(self.directory):
+            if number > nimg:
+                os.replace(file, file.with_name(file.name + ".rewound"))
+
+    def newest(self) -> Path | None:
+        """The last intact checkpoint of the run; None if there is none yet."""
+        try:
+            return find(self.directory)
+        except CheckpointError:
+            return None
 
     def save(self, nimg: int, state: dict) -> Path:
         """Write `state` as the checkpoint at `nimg` images and return its path. Errors are those of `save`."""
         path = self.directory / f"{stem(nimg)}.pt"
         save(path, state)
-        numbered = _numbered(self.directory)
-        for number, file in numbered:
-            if number > nimg:
-                os.replace(file, file.with_name(file.name + ".rewound"))
-        for _, file in [entry for entry in numbered if entry[0] <= nimg][: -self.keep]:
+        for _, file in _numbered(self.directory)[: -self.keep]:
             _discard(file)
         return path
 

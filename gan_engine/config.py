@@ -1,6 +1,7 @@
 """What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from gan_engine import models
+from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig
 from gan_engine.losses.adversarial import LOSSES
 
@@ -65,13 +67,20 @@ class Config:
     """Checkpoints to keep."""
     tensorboard: bool = True
     """Write TensorBoard events as well, if it is installed."""
+    tune_malloc: bool = True
+    """On the CPU, let the C allocator keep freed blocks for the next tensors."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{field.name}: want a finite number, got {number}")
         for name in ("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed: want at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
         if self.ema_kimg < 0:
             raise ValueError(f"ema_kimg: want at least 0, got {self.ema_kimg}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -88,8 +97,9 @@ class Config:
 
 
 # What a resumed run may have otherwise than the run it goes on with: none of it changes what is learnt, up to rounding.
+# The data may have moved; that they are the same images is for the sampler to see.
 FREE_ON_RESUME = {
-    *("kimg", "batch_gpu", "device", "out", "resume", "data_root", "keep", "tensorboard"),
+    *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     *("metrics_kimg", "grid_kimg", "checkpoint_kimg"),
 }
 
@@ -97,6 +107,20 @@ FREE_ON_RESUME = {
 def to_dict(config: Config) -> dict[str, Any]:
     """`config` in plain types, as run.json and checkpoints hold it."""
     return _plain({**dataclasses.asdict(config), "model": models.to_dict(config.model)})
+
+
+def from_dict(values: dict[str, Any], source: str | Path) -> Config:
+    """The inverse of `to_dict`, but for `out` and `resume`, which belong to one start of a run: they are None.
+
+    Raises CheckpointError, which names `source`, for fields or values that this version does not have.
+    """
+    try:
+        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return Config(**rest | {"model": models.from_dict(values["model"]), "out": None, "resume": None})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: its configuration does not fit this version of gan_engine: {error}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,10 @@ from tqdm import tqdm
 
 from gan_engine import checkpoint, models
 from gan_engine.checkpoint import CheckpointError
+from gan_engine.devices import choose_device
 from gan_engine.monitors import grid, picture, to_uint8
+
+_OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Options:
         for name in ("num", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -92,7 +97,7 @@ def generate(options: Options) -> Path:
         CheckpointError: see `load_generator`.
         OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
     """
-    device = _device(options.device)
+    device = choose_device(options.device)
     path = checkpoint.find(options.checkpoint)
     state = checkpoint.load(path)
     G = _generator(path, state).to(device)
@@ -116,29 +121,13 @@ def generate(options: Options) -> Path:
 
 
 def _generator(path: Path, state: dict) -> nn.Module:
-    missing = [name for name in ("model", "G_ema") if name not in state]
-    if missing:
-        raise CheckpointError(
-            f"{path}: want a checkpoint of a training with {' and '.join(missing)}, got {list(state)}"
-        )
+    checkpoint.require(state, ("model", "G_ema"), path)
     try:
         G, _ = models.build(models.from_dict(state["model"]))
         G.load_state_dict(state["G_ema"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
     return G.eval().requires_grad_(False)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: want auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: want one of the {torch.cuda.device_count()} CUDA devices here, got {name!r}")
-    return device
 
 
 def _classes(options: Options, c_dim: int, names: list[str], columns: int) -> list[int] | None:
@@ -162,7 +151,7 @@ def _prepare(options: Options) -> bool:
     """Whether a grid is asked for. Makes the directory, and refuses what exists or cannot be written."""
     out = options.out
     as_grid = out.suffix.lower() == ".png" and not out.is_dir()
-    if not as_grid and out.suffix and not out.is_dir():
+    if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
         raise ValueError(f"out: want a name ending in .png or a directory, got {out}")
     if not as_grid and out.is_file():
         raise FileExistsError(f"{out} is a file; want a directory or a name ending in .png")

@@ -47,8 +47,8 @@ class Monitors:
     Args:
         run_dir: made if need be.
         tensorboard: write for TensorBoard too; where it is not installed, that is said once.
-        resume_nimg: the images already shown when a run is resumed. What an earlier process reported beyond that is
-            dropped, so that a run that was killed and resumed leaves one history.
+        resume_nimg: the images already shown when a run is started or resumed. What an earlier process reported beyond
+            that is dropped, so that a run that was killed and resumed leaves one history.
     """
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool = True, resume_nimg: int | None = None) -> None:
@@ -72,10 +72,10 @@ class Monitors:
                     self._board.add_scalar(name, value, nimg)
                 self._board.flush()
 
-    def grid(self, nimg: int, images: Tensor) -> Path:
+    def grid(self, nimg: int, images: Tensor, columns: int | None = None) -> Path:
         """Write `images` [N, C, H, W] in [-1, 1] as one picture, samples/kimg-000123.456.png, and return its path."""
         path = self.run_dir / "samples" / f"{stem(nimg)}.png"
-        picture = grid(images)
+        picture = grid(images, columns)
         with _unless_it_fails(path):
             path.parent.mkdir(exist_ok=True)
             _save_picture(picture, path)

@@ -61,6 +61,13 @@ class Precision:
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
+    def bears(self, norm: Tensor) -> Tensor:
+        """Whether training can go on from gradients of that norm: they are finite, or a smaller loss scale may help.
+
+        Below a scale of 1 it is not the scale that makes them overflow.
+        """
+        return norm.isfinite() if self.scaler is None else self.scaler._scale >= 1
+
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         """Let `optimizer` step; where `skip` (a float32 scalar on the device) is not 0 nothing changes.
 
@@ -70,6 +77,8 @@ class Precision:
             optimizer.found_inf = skip
             optimizer.step()
         else:
+            for found_inf in self.scaler._found_inf_per_device(optimizer).values():
+                found_inf.copy_(torch.maximum(found_inf, skip))
             self.scaler.step(optimizer)
             self.scaler.update()
 

@@ -1,12 +1,17 @@
 """python -m gan_engine.train [PRESET] [--flags]: train a GAN into a run directory."""
 
+import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import platform
 import signal
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,10 @@ import torch
 import tyro
 
 import gan_engine
-from gan_engine import backends, checkpoint, info
-from gan_engine.config import Config, to_dict
+from gan_engine import backends, checkpoint, console, info, malloc
+from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
+from gan_engine.devices import choose_device
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS
@@ -26,32 +32,29 @@ from gan_engine.trainer import Trainer
 RUNS = Path("runs")
 
 
-def parse(argv: list[str]) -> Config:
-    """The configuration that the command line asks for; exits with 2, saying what was wanted, where it asks wrongly."""
-    default = next(iter(PRESETS))
+def parse(argv: list[str], resumed: Config | None = None) -> Config:
+    """The configuration that the command line asks for; exits with 2, saying what was wanted, where it asks wrongly.
+
+    Args:
+        argv: the preset, if one is named, and flags.
+        resumed: the configuration of the run to go on with, which the flags then change instead of a preset's.
+    """
+    default = next(iter(PRESETS)) if resumed is None else resumed.preset
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv = [default, *argv]
+    configs = {
+        name: (preset.__doc__ + " The default." * (name == default), preset()) for name, preset in PRESETS.items()
+    }
+    if resumed is not None:
+        if argv[0] in PRESETS and argv[0] != resumed.preset:
+            raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {argv[0]}")
+        configs[resumed.preset] = ("The run to go on with.", resumed)
     return tyro.extras.overridable_config_cli(
-        {name: (preset.__doc__ + " The default." * (name == default), preset()) for name, preset in PRESETS.items()},
+        configs,
         args=argv,
         prog="python -m gan_engine.train",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU if there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: want auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: want auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: {name} was asked for, and PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
-    return device
 
 
 def with_classes(config: Config, data: ImageSet) -> Config:
@@ -63,122 +66,179 @@ def with_classes(config: Config, data: ImageSet) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
 
 
-def place(config: Config) -> tuple[Path, Path | None]:
-    """The run directory and, for a run to go on with, its checkpoint. Makes nothing.
+def find_start(argv: list[str]) -> Path | None:
+    """The checkpoint that the command line asks to go on from, found before the rest is parsed: its run says the rest.
 
-    Raises ValueError for a directory that holds a run already, CheckpointError where there is nothing to go on with.
+    Raises CheckpointError or ValueError where there is none.
     """
-    if config.resume is None:
-        run_dir = config.out or _next_run(config.preset)
-        start = None
-    elif config.resume == "latest":
-        run_dir = config.out or _last_run(config.preset)
-        start = checkpoint.find(run_dir)
-    else:
-        start = checkpoint.find(config.resume)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    asked, _ = parser.parse_known_args(argv)
+    if not asked.resume or {"-h", "--help"} & set(argv):
+        return None
+    if asked.resume != "latest":
+        return checkpoint.find(asked.resume)
+    return checkpoint.find(asked.out or _last_run(argv[0] if argv[0] in PRESETS else None))
+
+
+@contextlib.contextmanager
+def claimed(config: Config, start: Path | None) -> Iterator[Path]:
+    """The run directory, made and found to be writable; if the body raises, what was made and is empty goes again.
+
+    A number is taken by making its directory, so that of two runs that start together each has its own.
+    Raises ValueError for a directory that cannot be had or holds another run.
+    """
+    home = None
+    if start is not None:
         home = start.parent.parent if start.parent.name == "checkpoints" else start.parent
-        run_dir = config.out or home
-        if run_dir.resolve() == home.resolve():
-            return run_dir, start
-    if (start is None or config.resume != "latest") and _holds_run(run_dir):
+    run_dir = config.out or home
+    if run_dir is not None and _holds_run(run_dir) and (home is None or run_dir.resolve() != home.resolve()):
         raise ValueError(f"out: {run_dir} holds a run already; go on with it by --resume {run_dir}, or name another")
-    return run_dir, start
+    named, made = run_dir is not None, []
+    while True:
+        run_dir = run_dir if named else _next_run(config.preset)
+        try:
+            made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
+            run_dir.mkdir(parents=True, exist_ok=named)
+            with tempfile.TemporaryFile(dir=run_dir):
+                break
+        except OSError as error:
+            if named or not isinstance(error, FileExistsError):
+                _remove_empty(made)
+                raise ValueError(
+                    f"out: want a directory that can be written, got {run_dir}: {error.strerror}"
+                ) from None
+    try:
+        yield run_dir
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for directory in directories:
+            directory.rmdir()
 
 
 def _holds_run(run_dir: Path) -> bool:
-    return (run_dir / "run.json").exists() or (run_dir / "checkpoints").exists()
-
-
-def _numbered_runs(preset: str) -> dict[int, Path]:
-    runs = {path.name.removeprefix(f"{preset}-"): path for path in RUNS.glob(f"{preset}-*")}
-    return {int(number): path for number, path in runs.items() if number.isdecimal()}
+    """Whether there is something to lose: a run that ended before its first checkpoint may begin anew."""
+    return any((run_dir / "checkpoints").glob("kimg-*.pt"))
 
 
 def _next_run(preset: str) -> Path:
-    return RUNS / f"{preset}-{max(_numbered_runs(preset), default=0) + 1}"
+    numbers = (path.name.removeprefix(f"{preset}-") for path in RUNS.glob(f"{preset}-*"))
+    return RUNS / f"{preset}-{max((int(number) for number in numbers if number.isdecimal()), default=0) + 1}"
 
 
-def _last_run(preset: str) -> Path:
-    runs = _numbered_runs(preset)
-    if not runs:
-        raise ValueError(f"resume: no run of the preset {preset} in {RUNS}/; name its directory")
-    return runs[max(runs)]
+def _last_run(preset: str | None) -> Path:
+    """The run in RUNS, of `preset` if one is named, that was saved last."""
+    saved = [path for path in RUNS.glob("*/checkpoints/kimg-*.pt")]
+    if preset is not None:
+        saved = [path for path in saved if path.parts[-3].rpartition("-")[0] == preset]
+    if not saved:
+        of_preset = f" of the preset {preset}" if preset else ""
+        raise ValueError(f"resume: no run{of_preset} with a checkpoint in {RUNS}/; name its directory")
+    return max(saved, key=lambda path: path.stat().st_mtime_ns).parent.parent
 
 
 def record(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
     """Write run.json: the resolved configuration, and an entry for this start beside those of earlier ones."""
     path = run_dir / "run.json"
-    starts = json.loads(path.read_text())["starts"] if path.exists() else []
-    text = json.dumps({"config": to_dict(config), "starts": [*starts, entry]}, indent=2)
-    path.write_text(text + "\n")
+    starts = []
+    if path.exists():
+        try:
+            starts = list(json.loads(path.read_text())["starts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{path}: damaged, and written anew without its earlier starts ({error})", stacklevel=2)
+    temporary = path.with_name("run.json.tmp")
+    temporary.write_text(json.dumps({"config": to_dict(config), "starts": [*starts, entry]}, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, Any] | None) -> tuple[Trainer, dict]:
+    """The trainer, at the beginning of a run or where `state` was saved, and what run.json says of this start.
+
+    Prints the start lines. Raises ValueError, RuntimeError or OSError for whatever stands against the run.
+    """
+    device = choose_device(config.device)
+    resolve(config.precision, device)  # before the data are read
+    memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
+    model = config.model
+    data = load(config.data_config, resolution=model.resolution, channels=model.channels, seed=config.seed)
+    config = with_classes(config, data)
+    torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
+    x = torch.empty(1, device=device)
+    ops = {op: backends.choose(op, x) for op in backends.ops()}
+    trainer = Trainer(config, data, device=device, run_dir=run_dir)
+    if state is not None:
+        trainer.load_state_dict(state, source=start)
+        if trainer.nimg >= trainer.total:
+            raise ValueError(
+                f"kimg: {start} is at {trainer.nimg / 1000:g} kimg; want more to go on, got {config.kimg:g}"
+            )
+
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    entry = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "kimg": trainer.nimg / 1000,
+        "resumed_from": str(start) if start else None,
+        "device": f"{device} ({hardware})",
+        "precision": trainer.precision.name,
+        "versions": {
+            "gan_engine": gan_engine.__version__,
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "python": platform.python_version(),
+        },
+        "data": describe(data),
+        "memory": memory,
+        "ops": ops,
+    }
+    parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
+    print(f"run        {run_dir}" + (f", from {start.name}" if start else ""))
+    print(f"data       {describe(data)}")
+    print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
+    print(f"device     {device} ({hardware}), {trainer.precision.name}")
+    if memory:
+        print(f"memory     {memory}")
+    print(f"\n{info.table()}\n", flush=True)
+    return trainer, entry
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train. The exit status is 0 at the end, 128 + N after signal N (saved), 1 after a failure, 2 for a wrong call."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        config = parse(argv)
-        device = choose_device(config.device)
-        precision = resolve(config.precision, device)
-        run_dir, start = place(config)
-        data = load(
-            config.data_config, resolution=config.model.resolution, channels=config.model.channels, seed=config.seed
-        )
-        config = with_classes(config, data)
-        torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
-        x = torch.empty(1, device=device)
-        ops = {op: backends.choose(op, x) for op in backends.ops()}
-        trainer = Trainer(config, data, device=device, run_dir=run_dir)
-        if start is not None:
-            trainer.load_state_dict(checkpoint.load(start))
-            if trainer.nimg >= trainer.total:
-                raise ValueError(
-                    f"kimg: {start} is at {trainer.nimg / 1000:g} kimg; want more to go on, got {config.kimg}"
-                )
-    except (ValueError, RuntimeError) as error:  # CheckpointError and a backend that refuses are RuntimeErrors
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-    versions = {
-        "gan_engine": gan_engine.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-    }
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    entry = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arguments": argv,
-        "kimg": trainer.nimg / 1000,
-        "resumed_from": str(start) if start else None,
-        "device": f"{device} ({hardware})",
-        "precision": precision,
-        "versions": versions,
-        "data": describe(data),
-        "ops": ops,
-    }
-    record(run_dir, config, entry)
-    parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
-    print(f"run        {run_dir}" + (f", from {start.name}" if start else ""))
-    print(f"data       {describe(data)}")
-    print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
-    print(f"device     {device} ({hardware}), {precision}")
-    print(f"\n{info.table()}\n", flush=True)
-
-    try:
-        stopped_by = trainer.run()
-    except (NonFiniteError, checkpoint.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"aborted; --resume {run_dir} goes on from the last checkpoint, if there is one", file=sys.stderr)
-        return 128 + signal.SIGINT
-    print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
-    if stopped_by is not None:
-        print(f"go on with the same flags and --resume {run_dir}")
-        return 128 + stopped_by
-    return 0
+    with console.unbroken():
+        try:
+            start, state = find_start(argv), None
+            if start is None:
+                config = parse(argv)
+            else:
+                state = checkpoint.load(start)
+                checkpoint.require(state, ("config",), start)
+                config = parse(argv, from_dict(state["config"], start))
+            with claimed(config, start) as run_dir:
+                trainer, entry = prepare(config, run_dir, start, state)
+                record(run_dir, trainer.config, {"arguments": argv, **entry})
+        except (ValueError, RuntimeError, OSError) as error:  # CheckpointError, a backend that refuses: RuntimeErrors
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        del state  # as large as the run's networks and optimisers
+        try:
+            stopped_by = trainer.run()
+        except (NonFiniteError, checkpoint.CheckpointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"aborted; --resume {run_dir} goes on from the last checkpoint, if there is one", file=sys.stderr)
+            return 128 + signal.SIGINT
+        print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
+        if stopped_by is not None:
+            print(f"go on with --resume {run_dir}")
+            return 128 + stopped_by
+        return 0
 
 
 if __name__ == "__main__":

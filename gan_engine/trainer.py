@@ -1,12 +1,11 @@
 """The training loop: phases over batches, one place each for accumulation, precision, EMA, checkpoints and reports."""
 
-import contextlib
 import copy
 import math
 import signal
 import sys
-import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, models, nonfinite
-from gan_engine.config import Config, differences, to_dict
+from gan_engine import checkpoint, console, models, nonfinite
+from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
@@ -128,8 +127,7 @@ class Trainer:
         grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         self.means.add(f"grad_norm/{phase.name}", norm)
-        if self.precision.scaler is None:  # loss scaling expects gradients that overflow and leaves such a step out
-            finite &= norm.isfinite()
+        finite &= self.precision.bears(norm)
         self.stop = torch.maximum(self.stop, (~finite).float())
         self.precision.step(phase.optimizer, self.stop)
         self._note_stop(phase, batch)
@@ -205,58 +203,78 @@ class Trainer:
             NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before.
         """
         config = self.config
-        keeper = checkpoint.Keeper(self.run_dir, config.keep)
-        monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg or None)
-        if self.nimg == 0:
-            monitors.grid(0, self.samples())
-        bar = tqdm(
-            total=self.total,
-            initial=self.nimg,
-            desc=config.preset,
-            unit=" img",
-            unit_scale=True,
-            smoothing=0.05,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-        )
-        saved = None
+        keeper = checkpoint.Keeper(self.run_dir, config.keep, nimg=self.nimg)
+        monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg)
+        whole = True  # between two steps, when all that is to be saved belongs together
         try:
-            with _signals() as caught, bar:
-                last = self.nimg >= self.total
+            with console.unbroken(), console.signals() as caught, self._bar() as bar:
+                if self.nimg == 0:
+                    monitors.grid(0, self.samples(), columns=self.columns)
+                last = done = self.nimg >= self.total
                 while not last:
-                    started = time.perf_counter()
+                    whole, started = False, time.perf_counter()
                     self.step()
-                    self.seconds += time.perf_counter() - started
+                    whole, self.seconds = True, self.seconds + time.perf_counter() - started
                     bar.update(config.batch_size)
-                    last = self.nimg >= self.total or bool(caught)
-                    if last or self._due(config.metrics_kimg):
+                    done = self.nimg >= self.total
+                    last = done or bool(caught)
+                    if last and not done:
+                        bar.write(f"{signal.Signals(caught[0]).name}: saving; once more aborts", file=sys.stderr)
+                    if done or self._due(config.metrics_kimg):
                         means = self.means.read()
                         monitors.scalars(self.nimg, means | {"seconds": self.seconds})
                         losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
                         bar.set_postfix(losses, refresh=False)
                     if last or self._due(config.checkpoint_kimg):
-                        self._heed_stops()
-                        saved = keeper.save(self.nimg, self.state_dict())
+                        self._save(keeper)
                     if last or self._due(config.grid_kimg):
-                        monitors.grid(self.nimg, self.samples())
+                        monitors.grid(self.nimg, self.samples(), columns=self.columns)
         except nonfinite.NonFiniteError as error:
             monitors.close()
-            saved = saved or max(keeper.directory.glob("kimg-*.pt"), default=None)
-            raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {saved or 'none yet'}") from None
+            raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {keeper.newest() or 'none yet'}") from None
+        except checkpoint.CheckpointError:
+            raise
+        except Exception:
+            if whole and self.nimg:
+                self._save(keeper)
+            raise
         monitors.close()
         return caught[0] if caught else None
+
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.total,
+            initial=self.nimg,
+            desc=self.config.preset,
+            unit=" img",
+            unit_scale=True,
+            smoothing=0.05,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+
+    def _save(self, keeper: checkpoint.Keeper) -> None:
+        self._heed_stops()
+        keeper.save(self.nimg, self.state_dict())
 
     def _due(self, kimg: float) -> bool:
         """Whether this step passed a multiple of `kimg`."""
         every = 1000 * kimg
         return self.nimg // every > (self.nimg - self.config.batch_size) // every
 
+    @property
+    def columns(self) -> int:
+        """Of a grid of `samples`."""
+        return max(8, min(self.config.model.c_dim, 10)) if self.config.conditional else 8
+
     @torch.no_grad()
     def samples(self) -> Tensor:
         """Images [N, C, H, W] of G_ema from noise that is the same all through a run; one row for each class."""
         c_dim, z_dim = self.config.model.c_dim, self.config.model.z_dim
-        side = min(c_dim, 10) if self.config.conditional else 8
-        z = torch.randn(side * side, z_dim, generator=torch.Generator().manual_seed(self.config.seed))
-        c = torch.eye(c_dim)[:side].repeat_interleave(side, 0).to(self.device) if self.config.conditional else None
+        rows = min(c_dim, 10) if self.config.conditional else 8
+        z = torch.randn(rows * self.columns, z_dim, generator=torch.Generator().manual_seed(self.config.seed))
+        c = None
+        if self.config.conditional:
+            c = torch.eye(c_dim)[:rows].repeat_interleave(self.columns, 0).to(self.device)
         return self.G_ema(z.to(self.device), c)
 
     # Checkpoints
@@ -270,6 +288,9 @@ class Trainer:
             "nimg": self.nimg,
             "step_count": self.step_count,
             "seconds": self.seconds,
+            "means": dict(self.means.sums),
+            "precision": self.precision.name,
+            "threads": torch.get_num_threads(),
             "G": self.G.state_dict(),
             "D": self.D.state_dict(),
             "G_ema": self.G_ema.state_dict(),
@@ -280,41 +301,30 @@ class Trainer:
             "rng": checkpoint.rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. Raises ValueError that lists the fields of a configuration that does not fit."""
-        changed = differences(state["config"], to_dict(self.config))
+    def load_state_dict(self, state: dict[str, Any], *, source: str | Path = "state") -> None:
+        """Go on from a `state_dict`, which messages call `source`, in the precision of its run.
+
+        Raises ValueError that lists the fields of a configuration that does not fit, or says that the data do not, and
+        CheckpointError where entries are missing.
+        """
+        checkpoint.require(state, self.state_dict(), source)
+        changed = differences(to_dict(from_dict(state["config"], source)), to_dict(self.config))
         if changed:
             raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
+        self.sampler.load_state_dict(state["sampler"])
+        self.precision = Precision(resolve(state["precision"], self.device), self.device)
+        if self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
+            warnings.warn(
+                f"the run had {state['threads']} threads, now {torch.get_num_threads()}: what follows equals an "
+                "uninterrupted run up to rounding only",
+                stacklevel=2,
+            )
         for name in ("G", "D", "G_ema"):
             getattr(self, name).load_state_dict(state[name])
         for phase in self.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
         self.precision.load_state_dict(state["scaler"])
-        self.sampler.load_state_dict(state["sampler"])
         self.z_generator.set_state(state["z_generator"])
+        self.means.sums = {name: (total.to(self.device), count) for name, (total, count) in state["means"].items()}
         self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]
         checkpoint.set_rng_state(state["rng"])
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that takes the first SIGINT or SIGTERM. A second one does what it would have done without us."""
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def handle(number: int, frame: Any) -> None:
-        caught.append(number)
-        restore()
-        tqdm.write(f"{signal.Signals(number).name}: saving after this step; once more aborts", file=sys.stderr)
-
-    def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
-
-    try:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, handle)
-        yield caught
-    finally:
-        restore()

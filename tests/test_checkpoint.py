@@ -142,7 +142,9 @@ def test_find_passes_over_damage_and_names_it(tmp_path):
 def test_a_run_resumed_from_an_older_checkpoint_goes_on_from_there(tmp_path):
     keeper = Keeper(tmp_path, keep=2)
     for nimg in (1000, 2000, 3000):
-        keeper.save(nimg, state_of(nimg))
+        last = keeper.save(nimg, state_of(nimg))
+    keeper = Keeper(tmp_path, keep=2, nimg=2000)
+    assert checkpoint.find(tmp_path) == keeper.newest() != last  # a kill now leaves no way back to the stretch
     new = keeper.save(2500, state_of(2500))
     assert checkpoint.find(tmp_path) == new
     names = sorted(path.name for path in new.parent.iterdir())

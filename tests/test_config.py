@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from gan_engine.config import FREE_ON_RESUME, Config, differences, to_dict
+from gan_engine.checkpoint import CheckpointError
+from gan_engine.config import FREE_ON_RESUME, Config, differences, from_dict, to_dict
 from gan_engine.presets import PRESETS
 
 CONFIG = PRESETS["dcgan"]()
@@ -15,14 +16,19 @@ CONFIG = PRESETS["dcgan"]()
     ("change", "want"),
     [
         ({"batch_size": 0}, "batch_size: want more than 0, got 0"),
-        ({"kimg": float("nan")}, "kimg: want more than 0, got nan"),
+        ({"kimg": float("nan")}, "kimg: want a finite number, got nan"),
         ({"lr": -1.0}, "lr: want more than 0, got -1.0"),
         ({"ema_kimg": -1}, "ema_kimg: want at least 0, got -1"),
         ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),
         ({"batch_gpu": 65}, "batch_gpu: want 1 to batch_size = 64, got 65"),
         ({"loss": "chi"}, "loss: want one of nonsaturating, .*, got 'chi'"),
         ({"precision": "tf32"}, "precision: want one of auto, .*, got 'tf32'"),
-        ({"seed": -1}, "seed: want at least 0, got -1"),
+        ({"seed": -1}, r"seed: want 0 to 2\^63 - 1, got -1"),
+        ({"seed": 2**63}, r"seed: want 0 to 2\^63 - 1, got 9"),
+        ({"kimg": float("inf")}, "kimg: want a finite number, got inf"),
+        ({"ema_kimg": float("nan")}, "ema_kimg: want a finite number, got nan"),
+        ({"lr": float("inf")}, "lr: want a finite number, got inf"),
+        ({"betas": (float("nan"), 0.9)}, "betas: want a finite number, got nan"),
     ],
 )
 def test_refuses_with_want_and_got(change, want):
@@ -44,6 +50,14 @@ def test_differences_are_listed_by_field():
         f"model.width: the run has {CONFIG.model.width}, now 7",
     ]
     assert differences(to_dict(CONFIG), to_dict(dataclasses.replace(CONFIG, keep=9, out="x", batch_gpu=8))) == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_saved_configuration_is_read_again(name):
+    config = dataclasses.replace(PRESETS[name](), betas=(0.1, 0.2), lr=1e-3)
+    assert from_dict(json.loads(json.dumps(to_dict(config))), "here") == config
+    with pytest.raises(CheckpointError, match="here: its configuration does not fit this version"):
+        from_dict({**to_dict(config), "warp": 9}, "here")
 
 
 def test_free_fields_exist():

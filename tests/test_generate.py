@@ -103,7 +103,7 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
         draw(run_dir, tmp_path / "a.jpg")
     with pytest.raises(ValueError, match="device"):
         generate.generate(Options(run_dir, device="tpu"))
-    with pytest.raises(ValueError, match="CUDA devices here, got 'cuda:99'"):
+    with pytest.raises(ValueError, match="cuda:99 was asked for, and PyTorch sees"):
         generate.generate(Options(run_dir, device="cuda:99"))
     with pytest.raises(ValueError, match="num: want at least 1, got 0"):
         Options(run_dir, num=0)

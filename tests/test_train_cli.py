@@ -15,7 +15,7 @@ from gan_engine import checkpoint, train
 ROOT = Path(__file__).parents[1]
 TINY = [
     *("dcgan", "--data", "toy", "--res", "16", "--width", "4", "--z-dim", "8", "--batch-size", "16"),
-    *("--kimg", "0.16", "--precision", "fp32", "--device", "cpu", "--no-tensorboard"),
+    *("--kimg", "0.16", "--precision", "fp32", "--device", "cpu", "--no-tensorboard", "--no-tune-malloc"),
     *("--checkpoint-kimg", "0.032", "--metrics-kimg", "0.032", "--grid-kimg", "1"),
 ]
 
@@ -102,7 +102,7 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
         (["--precision", "fp16", "--device", "cpu"], "fp16 is for GPUs"),
         (["--device", "tpu9"], "device: want auto, cpu, cuda or cuda:N, got 'tpu9'"),
         (["--data", "no/such/folder"], "no/such/folder"),
-        (["--resume", "latest"], "no run of the preset dcgan in runs/"),
+        (["--resume", "latest"], "resume: no run with a checkpoint in runs/; name its directory"),
         (["--resume", "no/such/run"], "no such checkpoint or run directory"),
     ],
 )

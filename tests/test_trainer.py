@@ -82,7 +82,7 @@ def test_classes_reach_both_networks(data, make):
     after = weights(trainer)
     for name in ("G.embed.weight", "D.embed.weight"):
         assert not torch.equal(before[name], after[name])
-    assert trainer.samples().shape == (data.num_classes**2, 1, 16, 16)
+    assert trainer.samples().shape == (8 * data.num_classes, 1, 16, 16)
 
 
 def test_the_moving_average_halves_in_its_half_life(make):

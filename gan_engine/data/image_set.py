@@ -1,6 +1,8 @@
 """A decoded set of images, whole in memory."""
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -41,6 +43,15 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the images and labels: two sets with the same one train alike, wherever they were read from."""
+        digest = hashlib.sha256(str(list(self.images.shape)).encode())
+        for values in (self.images, self.labels):
+            if values is not None:
+                digest.update(values.contiguous().numpy())
+        return digest.hexdigest()
 
     @property
     def num_classes(self) -> int:

@@ -38,7 +38,7 @@ class Sampler:
         if not 0 <= rank < world_size:
             raise ValueError(f"Sampler: rank must lie in [0, world_size) = [0, {world_size}), got {rank}")
         self.batch_size, self.rank, self.world_size, self.mirror = batch_size, rank, world_size, mirror
-        self.num_classes = data.num_classes
+        self.num_classes, self.data = data.num_classes, data
         self.device = torch.device(device)
         self.images, self.labels = data.images, data.labels
         if self.device.type == "cuda":
@@ -65,15 +65,25 @@ class Sampler:
             return img, None
         return img, F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
 
-    def state_dict(self) -> dict[str, int]:
-        return {"seed": self.seed, "position": self.position, "num_images": len(self.images)}
+    def state_dict(self) -> dict[str, int | str]:
+        return {
+            "seed": self.seed,
+            "position": self.position,
+            "num_images": len(self.images),
+            "sha256": self.data.sha256,
+        }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
         """The saved seed replaces the one given at construction: the order continues, it does not begin anew."""
         if state["num_images"] != len(self.images):
             raise ValueError(
                 f"Sampler: the state was saved over {state['num_images']:,} images, this set has {len(self.images):,}; "
                 "resume with the data of the first run"
+            )
+        if state["sha256"] != self.data.sha256:
+            raise ValueError(
+                f"Sampler: the state was saved over other images or labels than those of {self.data.name} (sha256 "
+                f"{state['sha256'][:12]}, now {self.data.sha256[:12]}); resume with the data of the first run"
             )
         self.seed, self.position = state["seed"], state["position"]
         self._epoch_order = None

@@ -36,6 +36,8 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
         raise DataError(f"resolution must be at least 1, got {resolution}")
     if channels not in (1, 3):
         raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if not config.source:
+        raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
     if config.source == "toy":
         if kind not in toy.KINDS:
             raise DataError(f"toy data comes in the kinds {', '.join(toy.KINDS)}, got {kind!r}")

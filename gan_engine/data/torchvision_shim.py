@@ -9,7 +9,7 @@ except RuntimeError as error:
     # The ordinary torchvision wheel is built for CUDA: beside a CPU-only torch its operators cannot be loaded, and the
     # import stops with "operator torchvision::nms does not exist" when it registers shapes for them. Declaring the two
     # operators it asks for (no kernels: calling them still fails) lets the parts written in Python work: data sets,
-    # transforms, make_grid, save_image.
+    # transforms.
     if "torchvision::nms" not in str(error):
         raise
     _operators = torch.library.Library("torchvision", "FRAGMENT")  # the declarations live as long as this object
@@ -17,6 +17,5 @@ except RuntimeError as error:
         _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from torchvision import datasets
-from torchvision.utils import make_grid, save_image
 
-__all__ = ["datasets", "make_grid", "save_image"]
+__all__ = ["datasets"]

@@ -319,9 +319,3 @@ def test_torchvision_is_imported_only_when_needed():
         "print('torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-
-def test_torchvision_gives_grids():
-    from gan_engine.data.torchvision_shim import make_grid
-
-    assert make_grid(torch.zeros(4, 1, 8, 8), nrow=2, padding=0).shape == (3, 16, 16)
