@@ -172,17 +172,17 @@ class Keeper:
     Args:
         run_dir: of the run.
         keep: checkpoints to keep.
-        nimg: where the run begins; later checkpoints are of an abandoned stretch.
+        nimg: where the run starts or goes on; checkpoints beyond are of an abandoned stretch. None: there are none.
     """
 
-    def __init__(self, run_dir: str | Path, keep: int, *, nimg: int = 0) -> None:
+    def __init__(self, run_dir: str | Path, keep: int, *, nimg: int | None = None) -> None:
         if keep < 1:
             raise ValueError(f"Keeper: keep must be at least 1, got {keep}")
         self.directory = Path(run_dir) / "checkpoints"
         self.keep = keep
         for left_by_a_kill in self.directory.glob("kimg-*.pt.tmp"):
             _discard(left_by_a_kill)
-        for number, file in _numbered(self.directory):
+        for number, file in _numbered(self.directory) if nimg is not None else ():
             if number > nimg:
                 os.replace(file, file.with_name(file.name + ".rewound"))
 

@@ -66,7 +66,8 @@ class Precision:
 
         Below a scale of 1 it is not the scale that makes them overflow.
         """
-        return norm.isfinite() if self.scaler is None else self.scaler._scale >= 1
+        finite = norm.isfinite()
+        return finite if self.scaler is None else finite | (self.scaler._scale >= 1)
 
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         """Let `optimizer` step; where `skip` (a float32 scalar on the device) is not 0 nothing changes.

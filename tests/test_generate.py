@@ -50,11 +50,11 @@ def test_a_seed_is_a_picture(run_dir, tmp_path):
 
 def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run_dir, tmp_path):
     generate.generate(Options(run_dir, num=5, batch=2, out=tmp_path / "five", device="cpu"))
-    generate.generate(Options(run_dir, num=3, out=tmp_path / "three", device="cpu"))
+    generate.generate(Options(run_dir, num=3, out=tmp_path / "three.v2", device="cpu"))
     names = [f"{i:06d}.png" for i in range(5)]
     assert sorted(path.name for path in (tmp_path / "five").iterdir()) == names
     for name in names[:3]:
-        five, three = pixels(tmp_path / "five" / name), pixels(tmp_path / "three" / name)
+        five, three = pixels(tmp_path / "five" / name), pixels(tmp_path / "three.v2" / name)
         assert five.shape == (8, 8, 3)
         assert np.abs(five.astype(int) - three).max() <= 1
 
@@ -101,8 +101,11 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
         draw(run_dir, tmp_path / "a.png", class_="0")
     with pytest.raises(ValueError, match=r"ending in .png or a directory"):
         draw(run_dir, tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match="device"):
-        generate.generate(Options(run_dir, device="tpu"))
+    for device in ("tpu", "meta", "mps", "cpu:3"):
+        with pytest.raises(ValueError, match=f"device: want auto, cpu, cuda or cuda:N, got '{device}'"):
+            generate.generate(Options(run_dir, device=device))
+    with pytest.raises(ValueError, match=r"seed: want 0 to 2\^63 - 1, got 99"):
+        Options(run_dir, seed=99999999999999999999999)
     with pytest.raises(ValueError, match="cuda:99 was asked for, and PyTorch sees"):
         generate.generate(Options(run_dir, device="cuda:99"))
     with pytest.raises(ValueError, match="num: want at least 1, got 0"):

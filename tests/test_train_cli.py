@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,20 @@ def step(self, step=Trainer.step):
 
 Trainer.step = step
 train.main(sys.argv[1:])
+"""
+
+SLOW = """
+import sys, time
+from gan_engine import train
+from gan_engine.trainer import Trainer, tqdm
+
+def step(self, step=Trainer.step):
+    step(self)
+    time.sleep(0.3)
+
+Trainer.step = step
+Trainer._bar = lambda self: tqdm(total=self.total, mininterval=0, miniters=1)
+sys.exit(train.main(sys.argv[1:]))
 """
 
 
@@ -103,6 +119,13 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
         (["--device", "tpu9"], "device: want auto, cpu, cuda or cuda:N, got 'tpu9'"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--resume", "latest"], "resume: no run with a checkpoint in runs/; name its directory"),
+        (["--device", "cpu:3"], "device: want auto, cpu, cuda or cuda:N, got 'cpu:3'"),
+        (["--data", ""], "data: want one of toy, "),
+        (["--out", "/dev/null"], "out: want a directory that can be written, got /dev/null: "),
+        (["--out", "/dev/null/sub"], "out: want a directory that can be written, got /dev/null/sub: "),
+        (["--out", "/proc/x"], "out: want a directory that can be written, got /proc/x: "),
+        (["--seed", "99999999999999999999999"], "seed: want 0 to 2^63 - 1"),
+        (["vanilla", "--resume", "latest"], "resume: no run of the preset vanilla with a checkpoint in runs/"),
         (["--resume", "no/such/run"], "no such checkpoint or run directory"),
     ],
 )
@@ -124,11 +147,92 @@ def test_a_run_is_not_overwritten(cwd, capsys):
     assert_equal(before, weights("run"))
 
 
-def test_another_configuration_is_refused(cwd, capsys):
-    assert train.main([*TINY, "--out", "run"]) == 0
-    assert train.main([*TINY, "--out", "run", "--resume", "latest", "--lr", "1", "--width", "5"]) == 2
+def test_a_resumed_run_has_its_configuration_from_its_checkpoint(cwd, capsys):
+    vanilla = ["vanilla", "--hidden", "8", "9", *TINY[1:5], *TINY[9:]]
+    assert train.main([*vanilla, "--lr", "0.001"]) == 0
+    assert train.main(["--resume", "latest", "--kimg", "0.192"]) == 0
+    state = checkpoint.load(checkpoint.find("runs/vanilla-1"))
+    assert state["nimg"] == 192
+    assert (state["config"]["lr"], state["config"]["model"]["hidden"]) == (0.001, [8, 9])
+    assert train.main(["--resume", "latest", "--kimg", "1", "--lr", "1", "--z-dim", "5"]) == 2
     err = capsys.readouterr().err
-    assert f"lr: the run has {train.parse(TINY).lr}, now 1.0" in err and "model.width: the run has 4, now 5" in err
+    assert "lr: the run has 0.001, now 1.0" in err and "model.z_dim: the run has 100, now 5" in err
+    assert "preset" not in err and "hidden" not in err
+    assert train.main(["dcgan", "--resume", "runs/vanilla-1", "--kimg", "1"]) == 2
+    assert "preset: the run to go on with is of vanilla, got dcgan" in capsys.readouterr().err
+
+
+def test_data_may_move_but_not_change(cwd, capsys):
+    def picture(folder, value):
+        Path(folder).mkdir(exist_ok=True)
+        for i in range(3):
+            Image.new("L", (16, 16), value + i).save(f"{folder}/{i}.png")
+
+    picture("before", 10)
+    assert train.main([*TINY, "--data", "before", "--out", "run"]) == 0
+    os.rename("before", "after")
+    assert train.main(["--resume", "run", "--data", "after/", "--kimg", "0.192"]) == 0
+    picture("after", 20)
+    assert train.main(["--resume", "run", "--kimg", "0.224"]) == 2
+    assert "other images or labels than those of after" in capsys.readouterr().err
+
+
+def test_runs_that_start_together_have_a_directory_each(cwd):
+    with (
+        train.claimed(train.parse(TINY), None) as first,
+        train.claimed(train.parse(TINY), None) as second,
+    ):
+        assert [str(first), str(second)] == ["runs/dcgan-1", "runs/dcgan-2"]
+
+
+def test_a_number_taken_in_between_is_passed_over(cwd, monkeypatch):
+    numbers = iter([1, 2])
+    Path("runs/dcgan-1").mkdir(parents=True)
+    monkeypatch.setattr(train, "_next_run", lambda preset: Path(f"runs/{preset}-{next(numbers)}"))
+    with train.claimed(train.parse(TINY), None) as run_dir:
+        assert run_dir == Path("runs/dcgan-2")
+
+
+def test_a_damaged_record_costs_earlier_starts_only(cwd):
+    assert train.main([*TINY, "--out", "run"]) == 0
+    Path("run/run.json").write_text('{"config": {')
+    with pytest.warns(UserWarning, match=r"run.json: damaged, and written anew"):
+        assert train.main(["--resume", "run", "--kimg", "0.192"]) == 0
+    assert len(json.loads(Path("run/run.json").read_text())["starts"]) == 1
+    assert not list(Path("run").glob("*.tmp"))
+
+
+def test_a_run_that_never_saved_begins_anew(cwd):
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/run.json").write_text('{"starts": []}')
+    Path("run/metrics.jsonl").write_text('{"nimg": 16, "old": 1}\n')
+    assert train.main([*TINY, "--out", "run"]) == 0
+    assert "old" not in Path("run/metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_run_whose_reader_is_gone_goes_on_and_saves(cwd, interrupt):
+    """As in `train 2>&1 | tee log`, when tee has ended."""
+    command = [sys.executable, "-c", SLOW, *TINY, "--out", "run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not process.stdout.readline().startswith(b"run "):
+            pass
+        process.stdout.close()
+        if interrupt:
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == (128 + signal.SIGINT if interrupt else 0)
+    nimg = checkpoint.load(checkpoint.find("run"))["nimg"]
+    assert 0 < nimg < 160 if interrupt else nimg == 160
+
+
+def test_malloc_is_tuned_on_the_cpu_unless_told_not_to(cwd, monkeypatch, capsys):
+    monkeypatch.setattr(train.malloc, "tune", lambda: "malloc was looked at")
+    assert train.main([*TINY, "--tune-malloc"]) == 0
+    assert "memory     malloc was looked at\n" in capsys.readouterr().out
+    assert train.main(TINY) == 0
+    assert "malloc" not in capsys.readouterr().out
 
 
 def test_classes_need_labels(cwd, capsys):

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 
 from gan_engine import backends, checkpoint, models
 from gan_engine.config import Config
@@ -14,6 +15,7 @@ from gan_engine.data import DataConfig, load
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.monitors import Monitors, read_metrics
 from gan_engine.nonfinite import NonFiniteError
+from gan_engine.precision import Precision
 from gan_engine.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -176,6 +178,49 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     for _ in range(3):
         second.step()
     assert_equal(weights(whole), weights(second))
+    assert whole.means.read() == second.means.read()
+
+
+def test_a_resumed_run_keeps_its_precision_and_says_where_threads_differ(make):
+    state = make(precision="bf16").state_dict()
+    state["config"]["precision"] = "auto"
+    state["threads"] += 1
+    trainer = make(precision="auto")
+    with pytest.warns(UserWarning, match=rf"the run had {state['threads']} threads, now {state['threads'] - 1}"):
+        trainer.load_state_dict(state)
+    assert trainer.precision.name == "bf16"
+
+
+@pytest.mark.parametrize("missing", ["config", "rng", "means"])
+def test_a_state_with_a_part_missing_changes_nothing(make, missing):
+    state = make().state_dict()
+    del state[missing]
+    trainer = make(seed=1)
+    before = weights(trainer)
+    with pytest.raises(checkpoint.CheckpointError, match=f"here: want a checkpoint of a training with {missing}, got"):
+        trainer.load_state_dict(state, source="here")
+    assert_equal(before, weights(trainer))
+
+
+def test_an_error_between_two_steps_saves(make, monkeypatch):
+    def scalars(self, nimg, values):
+        raise RuntimeError("out of ideas")
+
+    monkeypatch.setattr(Monitors, "scalars", scalars)
+    trainer = make(checkpoint_kimg=1)
+    with pytest.raises(RuntimeError, match="out of ideas"):
+        trainer.run()
+    assert checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == trainer.nimg == 32
+
+
+def test_every_class_has_a_row_of_eight_at_least(data, make):
+    two = dataclasses.replace(data, labels=data.labels % 2, class_names=("a", "b"))
+    config = dataclasses.replace(MLP, conditional=True, model=dataclasses.replace(MLP.model, c_dim=2))
+    trainer = Trainer(config, two, device=CPU, run_dir=make().run_dir)
+    assert trainer.columns == 8 and trainer.samples().shape == (16, 1, 16, 16)
+    trainer.run()
+    with Image.open(trainer.run_dir / "samples/kimg-000000.000.png") as grid:
+        assert grid.size == (8 * 66 + 2, 2 * 66 + 2)
 
 
 def test_another_configuration_is_refused_by_field(make):
@@ -260,6 +305,37 @@ def test_a_gradient_that_is_not_finite_is_named(make):
     trainer.phases[0] = dataclasses.replace(trainer.phases[0], terms=terms)
     with pytest.raises(NonFiniteError, match=r"in the backward pass, .*\n  D.layers.2.linear.weight: 16 NaN"):
         trainer.step()
+
+
+def test_gradients_that_overflow_at_every_loss_scale_end_the_run(make):
+    trainer = make(MLP)
+    trainer.precision = Precision("fp16", CPU)
+
+    def terms(batch):
+        logits = trainer.D(batch.real_img).float()
+        return {"D": (logits - logits.detach()).abs().sqrt() + logits}
+
+    trainer.phases[0] = dataclasses.replace(trainer.phases[0], terms=terms)
+    before = [p.clone() for p in trainer.D.parameters()]
+    for _ in range(15):  # at scales from 2^16 to 4
+        trainer.step()
+    with pytest.raises(NonFiniteError, match=r"phase D .*\n.*in the backward pass"):
+        for _ in range(5):
+            trainer.step()
+    assert all(map(torch.equal, before, trainer.D.parameters()))
+
+
+def test_a_stop_leaves_the_weights_with_loss_scaling_too():
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    precision = Precision("fp16", CPU)
+    before = net.weight.clone()
+    for skip in (1.0, 0.0):
+        optimizer.zero_grad()
+        precision.backward(net(torch.ones(1, 2)).sum())
+        precision.unscale(optimizer)
+        precision.step(optimizer, torch.tensor(skip))
+        assert torch.equal(net.weight, before) == bool(skip)
 
 
 def test_a_nan_during_a_run_keeps_the_last_good_checkpoint(make, monkeypatch):

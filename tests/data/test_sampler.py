@@ -77,6 +77,10 @@ def test_resume_continues_bit_for_bit(batches_before):
 def test_resume_refuses_other_data():
     with pytest.raises(ValueError, match="saved over 10 images, this set has 11"):
         Sampler(numbered(11), 2, seed=0).load_state_dict(Sampler(numbered(10), 2, seed=0).state_dict())
+    other = numbered(10)
+    other.images[3] += 1
+    with pytest.raises(ValueError, match="saved over other images or labels than those of"):
+        Sampler(other, 2, seed=0).load_state_dict(Sampler(numbered(10), 2, seed=0).state_dict())
 
 
 def test_ranks_share_one_stream():
