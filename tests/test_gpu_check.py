@@ -34,10 +34,12 @@ def check(monkeypatch, tmp_path):
     return run
 
 
-def test_everything_passes(check):
+def test_everything_passes(check, monkeypatch):
     write = f"open({str(check.rows)!r}, 'w').write({json.dumps(ROW)!r} + '\\n')"
+    monkeypatch.setattr("benchmarks.rows.commit", lambda: "abc1234+")
     code, found, text = check(("build", "print('built')", 20), ("benchmarks", write, 20))
     assert code == 0
+    assert found["commit"] == "abc1234+"  # spelt as in the rows
     assert [stage["status"] for stage in found["stages"]] == ["passed", "passed"]
     assert found["device"] == DEVICE and found["versions"] == {"torch": "2.11.0"}
     assert found["rows"] == [ROW]
