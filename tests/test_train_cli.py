@@ -162,6 +162,16 @@ def test_a_resumed_run_has_its_configuration_from_its_checkpoint(cwd, capsys):
     assert "preset: the run to go on with is of vanilla, got dcgan" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing", ["config", "rng"])
+def test_a_checkpoint_with_a_part_missing_is_refused_by_name(cwd, capsys, missing):
+    assert train.main([*TINY, "--out", "run"]) == 0
+    state = checkpoint.load(checkpoint.find("run"))
+    del state[missing]
+    checkpoint.save("other/a.pt", state)
+    assert train.main(["--resume", "other/a.pt", "--kimg", "1"]) == 2
+    assert f"other/a.pt: want a checkpoint of a training with {missing}, got [" in capsys.readouterr().err
+
+
 def test_data_may_move_but_not_change(cwd, capsys):
     def picture(folder, value):
         Path(folder).mkdir(exist_ok=True)

@@ -202,6 +202,22 @@ def test_a_state_with_a_part_missing_changes_nothing(make, missing):
     assert_equal(before, weights(trainer))
 
 
+def test_a_run_resumed_from_an_older_checkpoint_leaves_the_later_ones_behind_at_once(make, monkeypatch):
+    make(keep=5).run()
+    trainer = make(keep=5)
+    older = trainer.run_dir / "checkpoints" / "kimg-000000.064.pt"
+    trainer.load_state_dict(checkpoint.load(older))
+
+    def step(self):
+        raise NonFiniteError("at once")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(NonFiniteError, match=r"last good checkpoint: .*kimg-000000.064.pt"):
+        trainer.run()
+    assert checkpoint.find(trainer.run_dir) == older
+    assert [row["nimg"] for row in read_metrics(trainer.run_dir)] == [32, 64]
+
+
 def test_an_error_between_two_steps_saves(make, monkeypatch):
     def scalars(self, nimg, values):
         raise RuntimeError("out of ideas")
