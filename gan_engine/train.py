@@ -232,7 +232,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            again = f"--resume {run_dir} goes on from the last checkpoint" if _holds_run(run_dir) else "nothing was saved"
+            again = (
+                f"--resume {run_dir} goes on from the last checkpoint" if _holds_run(run_dir) else "nothing was saved"
+            )
             print(f"aborted; {again}", file=sys.stderr)
             return 128 + signal.SIGINT
         print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
