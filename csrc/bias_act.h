@@ -30,8 +30,8 @@ struct BiasActParams {
 struct BiasActGradParams {
     const void* dy;
     const void* d_db;   // as b
-    const void* saved;  // y, or x for swish; unused by the piecewise linear activations
-    const void* b;      // swish alone
+    const void* saved;  // y, or x for swish and where there is a clamp; unused by the piecewise linear activations
+    const void* b;      // where saved is x
     const std::uint8_t* slope;
     const std::uint8_t* keep;
     void* dx;

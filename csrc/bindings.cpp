@@ -153,6 +153,14 @@ static int scale_bias_act_grad_slots(std::int64_t n, std::int64_t rows, std::int
 }
 #endif
 
+// How many threads a parallel region of `most` really has: 1 where the module was built without OpenMP.
+static int threads(int most) {
+    int count = 0;
+#pragma omp parallel num_threads(most) reduction(+ : count)
+    count += 1;
+    return count;
+}
+
 PYBIND11_MODULE(GE_MODULE, m) {
     m.def("isa", [] { return std::string(kernels.name); });
     m.def("isas", [] {
@@ -161,6 +169,7 @@ PYBIND11_MODULE(GE_MODULE, m) {
         return list;
     });
     m.def("use_isa", &use_isa);
+    m.def("threads", &threads);
 
     const py::call_guard<py::gil_scoped_release> no_gil;
     m.def("bias_act", &bias_act, no_gil);

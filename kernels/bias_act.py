@@ -147,7 +147,7 @@ def _activate(z, alpha, ACT: tl.constexpr):
     return t
 
 
-# act'(z) from t = act(z) of the activations that save y.
+# act'(z) from t = act(z).
 @triton.jit
 def _slope_from_output(t, ACT: tl.constexpr):
     if ACT == TANH:
@@ -214,7 +214,10 @@ def _forward_kernel(
         z += tl.load(b + i // inner % channels)
     v = _activate(z, alpha, ACT) * gain
     if slope is not None:
-        _store_bits(slope, z > 0, row, first, n, width, ROWS, COLS)
+        if ACT == RELU:
+            _store_bits(slope, (z <= 0) == 0, row, first, n, width, ROWS, COLS)  # a NaN passes, as in PyTorch
+        else:
+            _store_bits(slope, z > 0, row, first, n, width, ROWS, COLS)
     if keep is not None:
         _store_bits(keep, (v <= clamp) & (v >= -clamp), row, first, n, width, ROWS, COLS)
     if CLAMP:
@@ -278,12 +281,17 @@ def _backward_kernel(
             s = _sigmoid(z)
             v *= s * (1.0 + z * (1.0 - s))
             if CLAMP:
-                v = tl.where(tl.abs(z * s * gain) < clamp, v, 0.0)
+                v = tl.where(tl.abs(z * s * gain) <= clamp, v, 0.0)
         elif ACT != LINEAR:
             t = tl.load(saved + i, mask=inside, other=0.0).to(WIDE)
-            v *= _slope_from_output(t * inverse_gain, ACT)
             if CLAMP:
-                v = tl.where(tl.abs(t) < clamp, v, 0.0)
+                if b is not None:
+                    t += bias
+                t = _activate(t, alpha, ACT)
+                v = tl.where(tl.abs(t * gain) <= clamp, v, 0.0)
+            else:
+                t *= inverse_gain
+            v *= _slope_from_output(t, ACT)
         if keep is not None:
             v = tl.where(_bit(keep, i, inside), v, 0.0)
         tl.store(dx + i, _narrow(v, dx.dtype.element_ty), mask=inside)

@@ -1,11 +1,17 @@
 """What every test shares: the backends as a parameter, and memory that is never accidentally zero."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from gan_engine import backends, native
+
+# A cache of its own: a compilation that was killed leaves a broken file behind, which a later run would load.
+_compiled = tempfile.TemporaryDirectory(prefix="gan_engine-inductor-", ignore_cleanup_errors=True)
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 
@@ -23,10 +29,8 @@ def poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a backend that can run here; the others are skipped with their reasons."""
-    name, _, isa = request.param.partition("-")
+def _run_on(spec: str) -> Iterator[str]:
+    name, _, isa = spec.partition("-")
     if backends.MISSING[name] is not None:
         pytest.skip(f"{name}: {backends.MISSING[name]}")
     if isa:
@@ -37,8 +41,21 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         native.cpu.module.use_isa(before)
 
 
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a backend that can run here; the others are skipped with their reasons."""
+    yield from _run_on(request.param)
+
+
+@pytest.fixture(params=[spec for spec in BACKENDS if spec.partition("-")[2] in ("", *ISAS[:1], "none")])
+def fastest(request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `backend`, but the C++ kernels only in the fastest of their builds: for what does not depend on that."""
+    yield from _run_on(request.param)
+
+
 @pytest.fixture
-def device(backend: str) -> str:
+def device(request: pytest.FixtureRequest) -> str:
     """Where the tensors of a backend live: the GPU if there is one and the backend takes it."""
-    takes = backends.DEVICES.get(backend, ("cpu",))
+    name = request.getfixturevalue("fastest" if "fastest" in request.fixturenames else "backend")
+    takes = backends.DEVICES.get(name, ("cpu",))
     return "cuda" if "cuda" in takes and torch.cuda.is_available() else "cpu"

@@ -108,7 +108,8 @@ struct Forward {
 
     void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
         const V z = load(x) + bias;
-        if (p.slope != nullptr) put(p.slope, i, z > 0);
+        // Through relu a NaN passes both ways, as in PyTorch.
+        if (p.slope != nullptr) put(p.slope, i, kind == Kind::kRelu ? ~(z <= 0) : z > 0);
         V v = z;
         if constexpr (kind == Kind::kRelu) v = z < 0 ? V{} : z;
         if constexpr (kind == Kind::kLRelu) v = z > 0 ? z : alpha * z;
@@ -164,10 +165,11 @@ struct Backward {
     V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
         V v = (load(dy) + d_db) * gain;
         if constexpr (kind == Kind::kSmooth) {
-            const V s = load(saved);
-            const bool from_x = p.act == Act::kSwish;
-            v = v * smooth_slope(p.act, from_x ? s + bias : s * inverse_gain);
-            if (p.clamp >= 0) v = absolute(from_x ? smooth(p.act, s + bias) * gain : s) < clamp ? v : V{};
+            const bool from_x = p.act == Act::kSwish || p.clamp >= 0;
+            const V s = from_x ? load(saved) + bias : load(saved) * inverse_gain;
+            const V t = from_x ? smooth(p.act, s) : s;
+            v = v * smooth_slope(p.act, p.act == Act::kSwish ? s : t);
+            if (p.clamp >= 0) v = absolute(t * gain) <= clamp ? v : V{};
         } else {
             if constexpr (kind == Kind::kRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : V{};
             if constexpr (kind == Kind::kLRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : alpha * v;
@@ -266,13 +268,12 @@ void backward(const BiasActGradParams& p, int threads) {
     const bool reduce = p.slots > 0;
     const Channels channels(p.n, p.inner, p.channels, reduce || p.d_db != nullptr || p.b != nullptr);
     const int parts = reduce ? int(p.slots) : threads_for(p.n, threads);
+    std::vector<double> sums(reduce ? p.slots * p.channels : 0);
     in_parallel(parts, [&](int k) {
-        std::vector<double> sums(reduce ? p.channels : 0);
         const Share share(p.n, k, parts);
-        sweep(Backward<T, kind>{p, reduce ? sums.data() : nullptr}, channels, share.begin, share.end);
-        S* partial = static_cast<S*>(p.partial) + k * p.channels;
-        for (std::int64_t c = 0; c < std::int64_t(sums.size()); ++c) partial[c] = S(sums[c]);
+        sweep(Backward<T, kind>{p, reduce ? &sums[k * p.channels] : nullptr}, channels, share.begin, share.end);
     });
+    for (std::size_t i = 0; i < sums.size(); ++i) static_cast<S*>(p.partial)[i] = S(sums[i]);
 }
 
 template <class T, class Run>
@@ -319,8 +320,12 @@ void bias_act(const BiasActParams& p, int threads) { with_types(p.dtype, p.act, 
 
 void bias_act_grad(const BiasActGradParams& p, int threads) { with_types(p.dtype, p.act, RunBackward{p, threads}); }
 
-// One slot of partial sums for each thread that will run.
-int bias_act_grad_slots(std::int64_t n, std::int64_t, std::int64_t, int threads) { return threads_for(n, threads); }
+// One slot of partial sums for each thread that will run: fewer where the sums would outgrow the tensor itself.
+int bias_act_grad_slots(std::int64_t n, std::int64_t, std::int64_t channels, int threads) {
+    const std::int64_t affordable = channels > 0 ? n / (8 * channels) : 1;
+    const int parts = threads_for(n, threads);
+    return affordable < 1 ? 1 : affordable < parts ? int(affordable) : parts;
+}
 
 }  // namespace GE_ISA
 }  // namespace gan_engine

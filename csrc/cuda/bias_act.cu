@@ -97,7 +97,7 @@ __device__ __forceinline__ S activate(S z, S alpha) {
     return z;
 }
 
-// act'(x + b) from t = act(x + b), for the activations that save y.
+// act'(x + b) from t = act(x + b).
 template <Act act, class S>
 __device__ __forceinline__ S slope_of(S t) {
     if constexpr (act == Act::kTanh) return 1 - t * t;
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
             const S z = widen(x[g].v[k]) + bias[k];
-            slope |= unsigned(z > 0) << k;
+            slope |= unsigned(act == Act::kRelu ? !(z <= 0) : z > 0) << k;
             S v = activate<act>(z, constants.alpha) * constants.gain;
             if (p.clamp >= 0) {
                 keep |= unsigned(v <= constants.clamp && v >= -constants.clamp) << k;
@@ -162,11 +162,12 @@ struct Loaded {
             const S z = widen(saved.v[k]) + bias;
             const S s = sigmoid(z);
             v *= s * (1 + z * (1 - s));
-            return !clamps || absolute(z * s * constants.gain) < constants.clamp ? v : S(0);
+            return !clamps || absolute(z * s * constants.gain) <= constants.clamp ? v : S(0);
         } else if constexpr (kIsSmooth<act>) {
-            const S y = widen(saved.v[k]);
-            v *= slope_of<act>(y * constants.inverse_gain);
-            return !clamps || absolute(y) < constants.clamp ? v : S(0);
+            const S read = widen(saved.v[k]);
+            const S t = clamps ? activate<act>(read + bias, constants.alpha) : read * constants.inverse_gain;
+            v *= slope_of<act>(t);
+            return !clamps || absolute(t * constants.gain) <= constants.clamp ? v : S(0);
         } else {
             if constexpr (act == Act::kRelu) v = slope >> k & 1 ? v : S(0);
             if constexpr (act == Act::kLRelu) v = slope >> k & 1 ? v : constants.alpha * v;

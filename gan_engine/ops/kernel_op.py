@@ -5,6 +5,12 @@ from typing import Any
 
 import torch
 
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What numbers stored as `dtype` are computed in: float64 for itself, float32 for the rest."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 _library = torch.library.Library("gan_engine", "FRAGMENT")
 
 

@@ -22,13 +22,15 @@ class Sample:
     shapes: dict[str, tuple[int, ...]]
     options: dict[str, Any] = field(default_factory=dict)
     layout: torch.memory_format = torch.contiguous_format
+    step: float = 0.0  # round the numbers to multiples of this: zeros, and values just at a clamp
 
     def tensors(self, dtype: torch.dtype, device: str | torch.device = "cpu", *, seed: int = 0) -> dict[str, Tensor]:
         """Standard normal tensors that require gradients; those of 4 dimensions are laid out as the sample says."""
         generator = torch.Generator().manual_seed(seed)
         made = {}
         for name, shape in self.shapes.items():
-            x = torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+            x = torch.randn(shape, generator=generator, dtype=torch.float64)
+            x = ((x / self.step).round() * self.step if self.step else x).to(device, dtype)
             if x.ndim == 4:
                 x = x.to(memory_format=self.layout)
             made[name] = x.requires_grad_()
@@ -39,14 +41,16 @@ class Sample:
 class Op:
     """An op, the chain of PyTorch calls that its users would write without it, and its samples.
 
-    Benchmarks also time `variants`, other ways to write that chain, and `floors`, calls below which no implementation
-    can go, such as the bare convolution. All take what the op takes, less `backend`.
+    The first `compiled` tiny samples are also tried under torch.compile and torch.func. Benchmarks time `variants` too,
+    other ways to write that chain, and `floors`, calls below which no implementation can go, such as the bare
+    convolution. All take what the op takes, less `backend`.
     """
 
     function: Callable[..., Tensor]
     eager: Callable[..., Tensor]
     tiny: tuple[Sample, ...]
     real: tuple[Sample, ...]
+    compiled: int = 1
     variants: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
     floors: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
 
@@ -161,9 +165,17 @@ OPS = {
         bias_act,
         _eager_bias_act,
         tiny=(
-            *(Sample(act, _nchw(2, 3, 5, 7), {"act": act}) for act in ACTIVATIONS),
-            *(Sample(f"{act}-clamp", _nchw(2, 3, 4, 4), {"act": act, "clamp": 0.8}) for act in ACTIVATIONS),
             Sample("lrelu-channels_last", _nchw(2, 16, 3, 3), {"act": "lrelu", "clamp": 1.0}, _LAST),
+            Sample("tanh-odd", _nchw(2, 3, 5, 7), {"act": "tanh", "clamp": 0.8}),
+            Sample("swish-odd", _nchw(2, 3, 5, 7), {"act": "swish", "clamp": 0.8}),
+            Sample("linear-gain", _nchw(2, 3, 5, 7), {"gain": 2.0}),
+            *(Sample(act, _nchw(2, 3, 5, 7), {"act": act}) for act in ACTIVATIONS),
+            *(Sample(f"{act}-at-0", _nchw(2, 3, 5, 7), {"act": act}, step=0.5) for act in ACTIVATIONS),
+            *(
+                Sample(f"{act}-at-clamp", _nchw(2, 3, 5, 7), {"act": act, "gain": 1.0, "clamp": 1.0}, step=0.5)
+                for act in ("linear", "relu", "lrelu")
+            ),
+            *(Sample(f"{act}-clamp", _nchw(2, 3, 4, 4), {"act": act, "clamp": 0.8}) for act in ACTIVATIONS),
             Sample("lrelu-channels_last-odd", _nchw(2, 5, 3, 3), {"act": "lrelu"}, _LAST),
             Sample("lrelu-alpha-gain", _nchw(1, 4, 4, 8), {"act": "lrelu", "alpha": -0.5, "gain": -1.7}),
             Sample("lrelu-rows", _nchw(2, 2, 4, 8), {"act": "lrelu", "clamp": 0.5}),
@@ -178,6 +190,7 @@ OPS = {
             Sample("4x128x128x128", _nchw(4, 128, 128, 128), {"act": "lrelu", "clamp": 256.0}),
             Sample("8x64x256x256", _nchw(8, 64, 256, 256), {"act": "lrelu", "clamp": 256.0}),
         ),
+        compiled=4,
     ),
     "scale_bias_act": Op(
         scale_bias_act,

@@ -145,10 +145,10 @@ def test_threads_follow_pytorch():
     x = torch.randn(8, 64, 64, 64)
     try:
         torch.set_num_threads(1)
-        assert native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 1
+        assert native.cpu.threads() == native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 1
         alone = bias_act(x, act="lrelu", backend="cpu")
         torch.set_num_threads(2)
-        assert native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 2
+        assert native.cpu.threads() == native.cpu.bias_act_grad_slots(x.numel(), 64 * 64, 64) == 2
         assert torch.equal(bias_act(x, act="lrelu", backend="cpu"), alone)
     finally:
         torch.set_num_threads(before)
@@ -205,3 +205,56 @@ def test_compiled_code_follows_a_change_of_the_forced_backend():
     with backends.use("reference"):
         compiled(x)
     assert seen == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_tensors_larger_than_the_cache(offset: int, dtype: torch.dtype, backend: str, device: str):
+    """Results beyond 48 MiB are written around the CPU's caches, which only aligned addresses can be."""
+    if backend == "triton" and device == "cpu":
+        pytest.skip("triton: the interpreter takes minutes")
+    n = (49 << 20) // dtype.itemsize + 5
+    x = torch.randn(n + offset, device=device, dtype=dtype)[offset:].view(1, 1, n).requires_grad_()
+    b = torch.full((1,), 0.25, device=device, dtype=dtype)
+    found = []
+    for name in (backend, "reference"):
+        y = bias_act(x, b, act="lrelu", clamp=1.0, backend=name)
+        found.append((y.detach(), *torch.autograd.grad(y, x, y.detach())))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("options", [{}, {"gain": 2.0}, {"act": "lrelu"}], ids=str)
+def test_gradients_share_no_memory(options: dict, backend: str, device: str):
+    """What the optimiser or the next backward writes into one .grad must not show up elsewhere."""
+    p, q = (torch.randn(3, 4, device=device).requires_grad_() for _ in range(2))
+    dy = torch.randn(3, 4, device=device)
+    total = bias_act(p, backend=backend, **options) + bias_act(q, backend=backend, **options)
+    total.backward(dy)
+    assert len({p.grad.data_ptr(), q.grad.data_ptr(), dy.data_ptr()}) == 3
+    once = p.grad.clone()
+    (bias_act(p, backend=backend, **options) + bias_act(q, backend=backend, **options)).backward(dy)
+    torch.testing.assert_close(p.grad, 2 * once)
+
+
+def test_an_infinite_clamp_is_none(backend: str, device: str):
+    x = torch.randn(2, 3, device=device).requires_grad_()
+    y = bias_act(x, act="tanh", clamp=math.inf, backend=backend)
+    assert torch.equal(y, bias_act(x, act="tanh", backend=backend))
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("act", ["swish", "tanh"])
+def test_clamped_elements_get_no_gradient_in_half_precision(act: str, backend: str, device: str):
+    """0.6 lies between two numbers of bfloat16: what is clamped to the lower or the upper one is still clamped."""
+    x = torch.linspace(0.5, 2, 200, device=device).bfloat16().requires_grad_()
+    dx = torch.autograd.grad(bias_act(x, act=act, gain=1.0, clamp=0.6, backend=backend).sum(), x)[0]
+    inside = bias_act(x.double(), act=act, gain=1.0, backend="reference") < 0.598
+    beyond = bias_act(x.double(), act=act, gain=1.0, backend="reference") > 0.6
+    assert dx[beyond].abs().max() == 0 and dx[inside].abs().min() > 0
+
+
+def test_a_nan_passes_relu_both_ways(backend: str, device: str):
+    x = torch.tensor([math.nan, -1.0, 0.0, 2.0], device=device).requires_grad_()
+    y = bias_act(x, act="relu", gain=1.0, backend=backend)
+    assert torch.autograd.grad(y, x, torch.ones_like(y))[0].tolist() == [1.0, 0.0, 0.0, 1.0]

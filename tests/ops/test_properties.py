@@ -4,6 +4,8 @@ A backend that refuses is skipped with its reason, so `pytest -rs` prints what r
 no tolerances of its own: an error may be twice the one that PyTorch's own calls make in the same dtype, plus one ulp.
 """
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,11 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 CASES = [pytest.param(op, sample, id=f"{name}-{sample.name}") for name, op in OPS.items() for sample in op.tiny]
-FIRST = [pytest.param(op, op.tiny[0], id=name) for name, op in OPS.items()]
+COMPILED = [
+    pytest.param(op, sample, id=f"{name}-{sample.name}")
+    for name, op in OPS.items()
+    for sample in op.tiny[: op.compiled]
+]
 
 
 def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
@@ -42,18 +48,46 @@ def orders(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]
     }
 
 
-def assert_close_as_pytorch(got: dict[str, Tensor], eager: list[dict[str, Tensor]], oracle: dict[str, Tensor]) -> None:
-    """|got - oracle| <= 2 max |eager - oracle| + one ulp of the oracle, element by element, over all runs of eager.
+def odd_layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same numbers behind other strides and addresses."""
+    every_other = torch.empty((*x.shape, 2), dtype=x.dtype, device=x.device)[..., 1]
+    reversed_dims = torch.empty(x.shape[::-1], dtype=x.dtype, device=x.device).permute(*reversed(range(x.ndim)))
+    unaligned = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view(x.shape)
+    layouts = {"every other element": every_other, "reversed dimensions": reversed_dims, "unaligned": unaligned}
+    return {name: empty.copy_(x.detach()).requires_grad_() for name, empty in layouts.items()}
+
+
+@functools.cache
+def pytorch_errors(name: str, index: int, dtype: torch.dtype, device: str) -> dict[str, float]:
+    """The largest errors that PyTorch makes in this call, by name; of four draws in several layouts: one may be lucky."""
+    op = OPS[name]
+    sample = op.tiny[index]
+    worst: dict[str, float] = {}
+    for seed in range(4):
+        tensors = sample.tensors(dtype, device, seed=seed)
+        oracle = orders(op.eager, doubled(tensors), **sample.options)
+        for x in (tensors["x"], *odd_layouts(tensors["x"]).values()):
+            got = orders(op.eager, {**tensors, "x": x}, **sample.options)
+            for key, want in oracle.items():
+                error = (got[key].double() - want).abs().max().item() if want.numel() else 0.0
+                worst[key] = max(worst.get(key, 0.0), error)
+    return worst
+
+
+def assert_close_as_pytorch(got: dict[str, Tensor], op: Op, sample: Sample, tensors: dict[str, Tensor]) -> None:
+    """|got - oracle| <= 2 |PyTorch's largest error| + one ulp of the oracle, element by element.
 
     The oracle, in float64, rounds as well: sums of these few hundred terms may be off by 64 of its own ulps.
     """
-    for name, want in oracle.items():
+    x = tensors["x"]
+    errors = pytorch_errors(op.function.__name__, op.tiny.index(sample), x.dtype, x.device.type)
+    for name, want in orders(op.eager, doubled(tensors), **sample.options).items():
         assert got[name].shape == want.shape, name
         if want.numel() == 0:
             continue
         ulp = torch.finfo(got[name].dtype).eps * want.abs().clamp_min(torch.finfo(got[name].dtype).tiny)
         own = 64 * torch.finfo(torch.float64).eps * want.abs().max()
-        allowed = 2 * max((run[name].double() - want).abs().max() for run in eager) + ulp + own
+        allowed = 2 * errors[name] + ulp + own
         excess = (got[name].double() - want).abs() - allowed
         worst = excess.nan_to_num(float("inf")).argmax()
         assert excess.flatten()[worst] <= 0, (
@@ -72,18 +106,16 @@ def test_value_and_gradients_of_two_orders(op: Op, sample: Sample, dtype: torch.
     tensors = sample.tensors(dtype, device)
     skip_if_refused(op, backend, tensors["x"])
     got = orders(op.function, tensors, backend=backend, **sample.options)
-    eager = [orders(op.eager, tensors, **sample.options)]
-    oracle = orders(op.eager, doubled(tensors), **sample.options)
     assert got["y"].dtype == dtype
-    assert_close_as_pytorch(got, eager, oracle)
+    assert_close_as_pytorch(got, op, sample, tensors)
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
 def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, device: str):
     tensors = sample.tensors(torch.float64, device)
     skip_if_refused(op, backend, tensors["x"])
-    if tensors["x"].numel() == 0:
-        return
+    if tensors["x"].numel() == 0 or sample.step:
+        return  # nothing to check, or points without a derivative
 
     def call(*inputs: Tensor) -> Tensor:
         return op.function(**dict(zip(tensors, inputs, strict=True)), backend=backend, **sample.options)
@@ -92,28 +124,15 @@ def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, devic
     torch.autograd.gradgradcheck(call, tuple(tensors.values()), fast_mode=True)
 
 
-def odd_layouts(x: Tensor) -> dict[str, Tensor]:
-    """The same numbers behind other strides and addresses."""
-    every_other = torch.empty((*x.shape, 2), dtype=x.dtype, device=x.device)[..., 1]
-    reversed_dims = torch.empty(x.shape[::-1], dtype=x.dtype, device=x.device).permute(*reversed(range(x.ndim)))
-    unaligned = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view(x.shape)
-    return {"every other element": every_other, "reversed dimensions": reversed_dims, "unaligned": unaligned}
-
-
 @pytest.mark.parametrize(("op", "sample"), CASES)
 def test_layouts_change_nothing(op: Op, sample: Sample, backend: str, device: str):
     tensors = sample.tensors(torch.float32, device)
     skip_if_refused(op, backend, tensors["x"])
-    oracle = orders(op.eager, doubled(tensors), **sample.options)
-    layouts = {
-        layout: {**tensors, "x": x.copy_(tensors["x"].detach()).requires_grad_()}
-        for layout, x in odd_layouts(tensors["x"]).items()
-    }
-    eager = [orders(op.eager, inputs, **sample.options) for inputs in (tensors, *layouts.values())]
-    for layout, inputs in layouts.items():
+    for layout, x in odd_layouts(tensors["x"]).items():
+        inputs = {**tensors, "x": x}
         got = orders(op.function, inputs, backend=backend, **sample.options)
         try:
-            assert_close_as_pytorch(got, eager, oracle)
+            assert_close_as_pytorch(got, op, sample, inputs)
         except AssertionError as error:
             raise AssertionError(f"{layout}: {error}") from error
 
@@ -162,13 +181,13 @@ def squared_gradients(function, tensors: dict[str, Tensor], **options):
 
 
 @pytest.mark.parametrize("mode", ["eager", "aot_eager", "inductor"])
-@pytest.mark.parametrize(("op", "sample"), FIRST)
-def test_nested_func_grad_is_right_eager_and_compiled(op: Op, sample: Sample, mode: str, backend: str, device: str):
+@pytest.mark.parametrize(("op", "sample"), COMPILED)
+def test_nested_func_grad_is_right_eager_and_compiled(op: Op, sample: Sample, mode: str, fastest: str, device: str):
     """Traced into, nested autograd.Functions give wrong second orders here without any error (PyTorch 2.11 to 2.15)."""
     tensors = sample.tensors(torch.float32, device)
-    skip_if_refused(op, backend, tensors["x"])
+    skip_if_refused(op, fastest, tensors["x"])
     inputs = [t.detach() for t in tensors.values()]
-    function = squared_gradients(op.function, tensors, backend=backend, **sample.options)
+    function = squared_gradients(op.function, tensors, backend=fastest, **sample.options)
     if mode != "eager":
         torch._dynamo.reset()
         function = torch.compile(function, fullgraph=True, backend=mode)
@@ -179,13 +198,13 @@ def test_nested_func_grad_is_right_eager_and_compiled(op: Op, sample: Sample, mo
 
 
 @pytest.mark.parametrize("mode", ["aot_eager", "inductor"])
-@pytest.mark.parametrize(("op", "sample"), FIRST)
-def test_compiled_equals_eager(op: Op, sample: Sample, mode: str, backend: str, device: str):
+@pytest.mark.parametrize(("op", "sample"), COMPILED)
+def test_compiled_equals_eager(op: Op, sample: Sample, mode: str, fastest: str, device: str):
     tensors = sample.tensors(torch.float32, device)
-    skip_if_refused(op, backend, tensors["x"])
+    skip_if_refused(op, fastest, tensors["x"])
 
     def call(**inputs: Tensor) -> Tensor:
-        return op.function(**inputs, backend=backend, **sample.options) * 2
+        return op.function(**inputs, backend=fastest, **sample.options) * 2
 
     torch._dynamo.reset()
     compiled = torch.compile(call, fullgraph=True, backend=mode)(**tensors)
