@@ -59,7 +59,7 @@ def odd_layouts(x: Tensor) -> dict[str, Tensor]:
 
 @functools.cache
 def pytorch_errors(name: str, index: int, dtype: torch.dtype, device: str) -> dict[str, float]:
-    """The largest errors that PyTorch makes in this call, by name; of four draws in several layouts: one may be lucky."""
+    """The largest errors, by name, that PyTorch makes in this call; of several draws, as one may be lucky."""
     op = OPS[name]
     sample = op.tiny[index]
     worst: dict[str, float] = {}
