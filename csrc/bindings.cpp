@@ -3,13 +3,17 @@
 // Python side has checked and allocated everything. The last argument of a kernel says where it runs: the number of
 // threads, or the CUDA stream.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bias_act.h"
+#include "norm_act.h"
+#include "pixel_norm.h"
 #include "scale_bias_act.h"
 
 namespace py = pybind11;
@@ -22,23 +26,25 @@ using Where = Address;
 using Where = int;
 #endif
 
-// What only the CPU has: on GPUs these ops run in Triton.
+// What only the CPU has: on GPUs these ops run in Triton or in PyTorch.
 #if defined(GE_CUDA)
 #define GE_ON_CPU(...)
 #else
 #define GE_ON_CPU(...) __VA_ARGS__
 #endif
 
-#define GE_DECLARE(target)                                                                     \
-    namespace gan_engine {                                                                     \
-    namespace target {                                                                         \
-    void bias_act(const BiasActParams&, Where);                                                \
-    void bias_act_grad(const BiasActGradParams&, Where);                                       \
-    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                  \
-    GE_ON_CPU(void scale_bias_act(const ScaleBiasActParams&, Where);                           \
-              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                  \
-              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);) \
-    }                                                                                          \
+#define GE_DECLARE(target)                                                                                         \
+    namespace gan_engine {                                                                                         \
+    namespace target {                                                                                             \
+    void bias_act(const BiasActParams&, Where);                                                                    \
+    void bias_act_grad(const BiasActGradParams&, Where);                                                           \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                      \
+    GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);          \
+              void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
+              void scale_bias_act(const ScaleBiasActParams&, Where);                                               \
+              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                      \
+              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);)                     \
+    }                                                                                                              \
     }
 
 struct Kernels {
@@ -46,7 +52,9 @@ struct Kernels {
     void (*bias_act)(const BiasActParams&, Where);
     void (*bias_act_grad)(const BiasActGradParams&, Where);
     int (*bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
-    GE_ON_CPU(void (*scale_bias_act)(const ScaleBiasActParams&, Where);
+    GE_ON_CPU(void (*norm_stats)(const NormStatsParams&, Where); void (*norm_act)(const NormActParams&, Where);
+              void (*norm_act_grad)(const NormActGradParams&, Where); void (*pixel_norm)(const PixelNormParams&, Where);
+              void (*scale_bias_act)(const ScaleBiasActParams&, Where);
               void (*scale_bias_act_grad)(const ScaleBiasActGradParams&, Where);
               int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
 };
@@ -54,7 +62,8 @@ struct Kernels {
 #define GE_KERNELS(target)                                                                                    \
     Kernels {                                                                                                 \
         #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots,                        \
-            GE_ON_CPU(target::scale_bias_act, target::scale_bias_act_grad, target::scale_bias_act_grad_slots) \
+            GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,        \
+                      target::scale_bias_act, target::scale_bias_act_grad, target::scale_bias_act_grad_slots) \
     }
 
 #if defined(GE_CUDA)
@@ -151,6 +160,35 @@ static void scale_bias_act_grad(Address dy, Address x, Address scale, Address sl
 static int scale_bias_act_grad_slots(std::int64_t n, std::int64_t rows, std::int64_t cols, Where where) {
     return kernels.scale_bias_act_grad_slots(n, rows, cols, where);
 }
+
+// [samples, outer, channels, inner, features]
+using Shape = const std::array<std::int64_t, 5>&;
+static NormActShape norm_act_shape(Shape s) { return {s[0], s[1], s[2], s[3], s[4]}; }
+
+static void norm_stats(Address x, Address mean, Address var, Shape shape, int dtype, Where where) {
+    kernels.norm_stats({at<void>(x), at<void>(mean), at<void>(var), norm_act_shape(shape), DType(dtype)}, where);
+}
+
+static void norm_act(Address x, Address mean, Address var, Address w, Address b, Address y, Shape shape, int dtype,
+                     double slope, double eps, Where where) {
+    kernels.norm_act({at<void>(x), at<void>(mean), at<void>(var), at<void>(w), at<void>(b), at<void>(y),
+                      norm_act_shape(shape), DType(dtype), slope, eps},
+                     where);
+}
+
+static void norm_act_grad(Address dy, Address x, Address mean, Address var, Address w, Address b, Address dx,
+                          Address dw, Address db, Shape shape, int dtype, double slope, double eps, bool constant_stats,
+                          Where where) {
+    kernels.norm_act_grad(
+        {at<void>(dy), at<void>(x), at<void>(mean), at<void>(var), at<void>(w), at<void>(b), at<void>(dx), at<void>(dw),
+         at<void>(db), norm_act_shape(shape), DType(dtype), slope, eps, constant_stats},
+        where);
+}
+
+static void pixel_norm(Address x, Address dy, Address y, std::int64_t outer, std::int64_t channels, std::int64_t inner,
+                       int dtype, double eps, Where where) {
+    kernels.pixel_norm({at<void>(x), at<void>(dy), at<void>(y), outer, channels, inner, DType(dtype), eps}, where);
+}
 #endif
 
 // How many threads a parallel region of `most` really has: 1 where the module was built without OpenMP.
@@ -179,5 +217,9 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("scale_bias_act", &scale_bias_act, no_gil);
     m.def("scale_bias_act_grad", &scale_bias_act_grad, no_gil);
     m.def("scale_bias_act_grad_slots", &scale_bias_act_grad_slots);
+    m.def("norm_stats", &norm_stats, no_gil);
+    m.def("norm_act", &norm_act, no_gil);
+    m.def("norm_act_grad", &norm_act_grad, no_gil);
+    m.def("pixel_norm", &pixel_norm, no_gil);
 #endif
 }

@@ -53,6 +53,7 @@ DEVICES: dict[str, tuple[str, ...]] = {
 _kernels: dict[str, dict[str, Any]] = {}
 _refusals: dict[str, Callable[[str, torch.Tensor], str | None]] = {}
 _orders: dict[str, tuple[str, ...]] = {}
+_built: dict[str, bool] = {}
 _forced: str | None = None
 
 
@@ -60,6 +61,7 @@ def register(
     op: str,
     *,
     has: tuple[str, ...] = ("cuda", "triton", "cpu"),
+    built: bool = True,
     refuse: Callable[[str, torch.Tensor], str | None] = lambda backend, x: None,
     order: tuple[str, ...] = ORDER,
     kernels_of: str | None = None,
@@ -67,18 +69,19 @@ def register(
     """Make `op` known, with kernels on the backends it `has`, in gan_engine.native and gan_engine.kernels.<op>.
 
     An op that is made of another one runs where that does: `kernels_of` names it, and the rest is taken from there.
-
+    An op that is not `built` runs PyTorch's own kernels there, which nothing can be missing for.
     `refuse(backend, x)` gives the op's own reason against a backend (a sentence) or None; `order` is ORDER unless the
     benchmark on a real device showed another to be faster for this op.
     """
     if kernels_of is not None:
-        for table in (_kernels, _refusals, _orders):
+        for table in (_kernels, _refusals, _built, _orders):
             table[op] = table[kernels_of]
         return
     _kernels[op] = {"cuda": native.cuda, "cpu": native.cpu}
     if "triton" in has and MISSING["triton"] is None:
         _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
     _refusals[op] = refuse
+    _built[op] = built
     _orders[op] = tuple(name for name in order if name in has or name == "reference")
 
 
@@ -88,7 +91,7 @@ def refusal(op: str, backend: str, x: torch.Tensor) -> str | None:
         return None
     if backend not in _orders[op]:
         return f"{op} has no {backend} kernel"
-    missing = MISSING[backend]
+    missing = MISSING[backend] if _built[op] else None
     if missing is not None:
         return missing
     if x.device.type not in DEVICES[backend]:

@@ -157,6 +157,20 @@ inline V splat(S s) {
     return V{} + static_cast<std::remove_reference_t<decltype(V{}[0])>>(s);
 }
 
+// The first n < kLanes numbers at p, 0 in the other lanes; and the way back.
+template <class V, class T>
+inline V load_some(const T* p, std::int64_t n) {
+    T buffer[kLanes] = {};
+    if (n > 0) std::memcpy(buffer, p, std::size_t(n) * sizeof(T));
+    return load(buffer);
+}
+template <class V, class T>
+inline void store_some(T* p, V v, std::int64_t n) {
+    T buffer[kLanes];
+    store(buffer, v, false);
+    if (n > 0) std::memcpy(p, buffer, std::size_t(n) * sizeof(T));
+}
+
 // Lane k of a mask is bit k.
 inline std::uint16_t pack(MaskF m) {
 #if defined(__AVX512DQ__)
@@ -185,9 +199,11 @@ inline Mask unpack(std::uint16_t bits) {
 
 template <class V>
 inline double sum(V v) {
-    double s = 0;
-    for (int k = 0; k < kLanes; ++k) s += v[k];
-    return s;
+    double s[kLanes];
+    for (int k = 0; k < kLanes; ++k) s[k] = v[k];
+    for (int k = 0; k < 8; ++k) s[k] += s[k + 8];
+    for (int k = 0; k < 4; ++k) s[k] += s[k + 4];
+    return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
 template <class V>

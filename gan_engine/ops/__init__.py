@@ -1,8 +1,22 @@
 """Differentiable operators on fused kernels; each is documented at its function."""
 
 from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.grid_sample import grid_sample
+from gan_engine.ops.minibatch_stddev import minibatch_stddev
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
+from gan_engine.ops.norm_act import norm_act
+from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 
-__all__ = ["bias_act", "scale_bias_act", "modulated_conv2d", "upsample_conv2d", "downsample_conv2d"]
+__all__ = [
+    "bias_act",
+    "scale_bias_act",
+    "modulated_conv2d",
+    "upsample_conv2d",
+    "downsample_conv2d",
+    "norm_act",
+    "pixel_norm",
+    "minibatch_stddev",
+    "grid_sample",
+]

@@ -14,6 +14,18 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 _library = torch.library.Library("gan_engine", "FRAGMENT")
 
 
+def layout(x: torch.Tensor) -> torch.memory_format:
+    """channels_last if that is what x is, else contiguous: the layout of what an op makes of x."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def in_layout(x: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    """x itself if it has these strides, or a copy that has."""
+    same = all(n == 1 or a == b for n, a, b in zip(x.shape, x.stride(), stride, strict=True))
+    return x if same else x.new_empty_strided(x.shape, stride).copy_(x)
+
+
 def define(schema: str, run: Callable, fake: Callable) -> None:
     """Register torch.ops.gan_engine.<name of schema>: `run` on tensors, `fake` for shapes, dtypes and strides alone.
 

@@ -9,7 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
+from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
+from gan_engine.ops.minibatch_stddev import minibatch_stddev
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
+from gan_engine.ops.norm_act import norm_act
+from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 
@@ -158,6 +162,41 @@ def _nchw(n: int, c: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "b": (c,)}
 
 
+def _eager_grid_sample(x: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def _on_grid(n: int, c: int, h: int, w: int, *out: int) -> dict[str, tuple[int, ...]]:
+    return {"x": (n, c, h, w), "grid": (n, *out, 2)}
+
+
+def _eager_minibatch_stddev(x: Tensor, *, group_size: int | None = 4, num_channels: int = 1) -> Tensor:
+    n, c, h, w = x.shape
+    g = min(group_size or n, n)
+    y = x.reshape(g, -1, num_channels, c // num_channels, h, w)
+    y = y - y.mean(0)
+    y = (y.square().mean(0) + 1e-8).sqrt().mean([2, 3, 4])
+    return torch.cat([x, y.reshape(-1, num_channels, 1, 1).repeat(g, 1, h, w)], 1)
+
+
+def _eager_pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    return x * (x.square().mean(dim, keepdim=True) + eps).rsqrt()
+
+
+def _eager_norm_act(
+    x: Tensor, weight: Tensor, bias: Tensor, *, norm: str = "batch", act: str = "linear", alpha: float = 0.2
+) -> Tensor:
+    if norm == "batch":
+        y = F.batch_norm(x, None, None, weight, bias, True)
+    else:
+        y = F.instance_norm(x, weight=weight, bias=bias)
+    return {"linear": lambda: y, "relu": lambda: F.relu(y), "lrelu": lambda: F.leaky_relu(y, alpha)}[act]()
+
+
+def _normed(n: int, c: int, *size: int) -> dict[str, tuple[int, ...]]:
+    return {"x": (n, c, *size), "weight": (c,), "bias": (c,)}
+
+
 _LAST = torch.channels_last
 
 OPS = {
@@ -259,6 +298,69 @@ OPS = {
         real=(
             Sample("4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu"}),
             Sample("4x64x128x128", _conv(4, 64, 128, 128, 64, 3), {"act": "lrelu"}),
+        ),
+    ),
+    "grid_sample": Op(
+        grid_sample,
+        grid_sample_ref,
+        tiny=(
+            Sample("few", _on_grid(1, 2, 3, 2, 2, 2)),
+            Sample("up", _on_grid(2, 3, 5, 7, 6, 9)),
+            Sample("channels_last", _on_grid(2, 4, 4, 8, 3, 3), layout=_LAST),
+            Sample("pixel", _on_grid(2, 1, 1, 1, 2, 3)),
+            Sample("empty-batch", _on_grid(0, 3, 4, 4, 2, 2)),
+        ),
+        real=(
+            Sample("16x3x256x256", _on_grid(16, 3, 256, 256, 256, 256)),
+            Sample("64x3x64x64", _on_grid(64, 3, 64, 64, 64, 64)),
+        ),
+        variants={"F.grid_sample": _eager_grid_sample},
+    ),
+    "minibatch_stddev": Op(
+        minibatch_stddev,
+        _eager_minibatch_stddev,
+        tiny=(
+            Sample("groups", {"x": (8, 3, 2, 3)}),
+            Sample("channels_last", {"x": (4, 6, 3, 3)}, {"group_size": 2, "num_channels": 2}, _LAST),
+            Sample("whole-batch", {"x": (3, 2, 4, 4)}, {"group_size": None}),
+        ),
+        real=(Sample("32x512x4x4", {"x": (32, 512, 4, 4)}),),
+    ),
+    "pixel_norm": Op(
+        pixel_norm,
+        _eager_pixel_norm,
+        tiny=(
+            Sample("odd", {"x": (2, 5, 3, 7)}),
+            Sample("channels_last", {"x": (2, 19, 3, 3)}, layout=_LAST),
+            Sample("wide", {"x": (1, 3, 4, 80)}),
+            Sample("vector", {"x": (3, 37)}, {"dim": -1}),
+            Sample("first-dim", {"x": (4, 3, 5)}, {"dim": 0, "eps": 0.1}),
+            Sample("empty-batch", {"x": (0, 3, 4, 4)}),
+        ),
+        real=(
+            Sample("16x512x16x16", {"x": (16, 512, 16, 16)}),
+            Sample("8x128x64x64", {"x": (8, 128, 64, 64)}),
+            Sample("4x32x256x256", {"x": (4, 32, 256, 256)}),
+            Sample("64x512", {"x": (64, 512)}),
+        ),
+    ),
+    "norm_act": Op(
+        norm_act,
+        _eager_norm_act,
+        tiny=(
+            Sample("lrelu", _normed(3, 4, 3, 5), {"act": "lrelu"}),
+            Sample("relu-channels_last", _normed(2, 19, 3, 3), {"act": "relu"}, _LAST),
+            Sample("linear-rows", _normed(2, 3, 4, 10)),
+            Sample("instance", _normed(2, 3, 5, 7), {"act": "relu", "norm": "instance"}),
+            Sample("instance-channels_last", _normed(2, 18, 3, 3), {"act": "lrelu", "norm": "instance"}, _LAST),
+            Sample("vectors", _normed(7, 5), {"act": "lrelu", "alpha": 0.01}),
+            Sample("volume", _normed(2, 3, 2, 3, 2), {"act": "relu"}),
+        ),
+        real=(  # DCGAN, CycleGAN, SRGAN
+            Sample("64x64x32x32", _normed(64, 64, 32, 32), {"act": "lrelu"}),
+            Sample("64x256x8x8", _normed(64, 256, 8, 8), {"act": "relu"}),
+            Sample("1x256x64x64-instance", _normed(1, 256, 64, 64), {"act": "relu", "norm": "instance"}),
+            Sample("16x64x96x96", _normed(16, 64, 96, 96), {"act": "lrelu"}),
         ),
     ),
 }

@@ -1,0 +1,323 @@
+"""Batch or instance normalisation with the activation behind it."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine import backends, native
+from gan_engine.ops.kernel_op import define, in_layout, layout, wide
+
+_ACTS = ("linear", "relu", "lrelu")
+
+
+def norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    *,
+    norm: str = "batch",
+    act: str = "linear",
+    alpha: float = 0.2,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    backend: str | None = None,
+) -> Tensor:
+    """y = act(weight * (x - mean) / sqrt(var + eps) + bias)
+
+    with mean and var (divided by the number of elements) of each channel over the batch and its pixels, "batch" (Ioffe
+    and Szegedy 2015, arXiv:1502.03167), or over the pixels of each sample, "instance" (Ulyanov et al. 2016,
+    arXiv:1607.08022). The activation costs no pass over memory: the forward pass reads x twice and writes y, the
+    gradient reads dy and x twice and writes dx, and x is all that is saved. Against PyTorch's normalisation with
+    bias_act behind it, forward and backward on one core (AVX-512, 2026-11): batch 2.4 to 2.6 times as fast in float32
+    and 1.5 to 1.9 in bfloat16, 1.0 to 1.4 in channels_last; instance 1.4 to 2, and 2.4 to 3 in channels_last.
+
+    Args:
+        x: [N, C, ...], float32, float64, bfloat16 or float16, any strides.
+        weight, bias: [C], in the dtype of x or in float32.
+        running_mean, running_var: [C] or None, "batch" alone, in float32 or the dtype of x. While training they move by
+            `momentum` towards mean and the unbiased variance, in place; otherwise they stand for mean and var.
+        act: linear, relu or lrelu, whose slope below 0 is alpha; no gain.
+        training: False normalises "batch" with the running statistics; "instance" does the same in both modes.
+        backend: see gan_engine.backends.
+
+    Returns:
+        y: the shape and dtype of x, channels_last where x is. Half precision is computed in float32 and rounded once.
+
+    Raises:
+        ValueError: an unknown `norm` or `act`, shapes that do not fit, statistics over a single element, no running
+            statistics where they are needed.
+        TypeError: other dtypes.
+
+    Gradients: every order in x, weight and bias, from the second on in plain PyTorch; with backend "reference" two
+    orders, for PyTorch's batch_norm takes mean and var for constants in the third.
+    """
+    if norm not in ("batch", "instance"):
+        raise ValueError(f"norm_act: norm must be batch or instance, got {norm!r}")
+    if act not in _ACTS:
+        raise ValueError(f"norm_act: act must be one of {', '.join(_ACTS)}, got {act!r}")
+    if x.dtype not in native.DTYPES:
+        raise TypeError(f"norm_act: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    if x.ndim < 2:
+        raise ValueError(f"norm_act: x must be [N, C, ...], got {list(x.shape)}")
+    running = {"running_mean": running_mean, "running_var": running_var}
+    for name, t in {"weight": weight, "bias": bias, **running}.items():
+        if t is None:
+            continue
+        if t.shape != x.shape[1:2]:
+            raise ValueError(f"norm_act: {name} must be [C] = [{x.shape[1]}], got {list(t.shape)}")
+        if t.dtype not in (x.dtype, torch.float32):
+            raise TypeError(f"norm_act: {name} must be {x.dtype} like x, or torch.float32, got {t.dtype}")
+        if t.device != x.device:
+            raise ValueError(f"norm_act: {name} must be on {x.device} like x, got {t.device}")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("norm_act: running_mean and running_var must both be given or both be None, got one")
+    if norm == "instance" and running_mean is not None:
+        raise ValueError("norm_act: running statistics must be None with instance normalisation, got tensors")
+    if norm == "batch" and not training and running_mean is None:
+        raise ValueError("norm_act: running_mean and running_var must be given where training is False, got None")
+    own = training or norm == "instance"
+    count = x[:, :1].numel() if norm == "batch" else x[:1, :1].numel()
+    if own and x.numel() > 0 and count < 2:
+        raise ValueError(f"norm_act: statistics must be over at least 2 elements, got x {list(x.shape)}")
+    slope = {"linear": 1.0, "relu": 0.0, "lrelu": float(alpha)}[act]
+    backend = backends.choose("norm_act", x, backend)
+    if backend == "reference":
+        options = {"norm": norm, "slope": slope, "training": own, "momentum": momentum, "eps": eps}
+        return norm_act_ref(x, weight, bias, running_mean, running_var, **options)
+    call = _Call(norm == "batch", slope, float(eps), backend)
+    given = (None, None) if own else (running_mean, running_var)
+    y, mean, var = _norm_act(x, weight, bias, *given, call)
+    if own and running_mean is not None and x.numel() > 0:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    return y
+
+
+def norm_act_ref(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    norm: str,
+    slope: float,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """The definition of `norm_act` in plain PyTorch."""
+    dtype = wide(x.dtype)
+    x_, weight, bias = (t.to(dtype) for t in (x, weight, bias))
+    if x.numel() == 0:
+        z = x_ + (weight + bias).sum() * 0
+    elif norm == "batch":
+        z = F.batch_norm(x_, running_mean, running_var, weight, bias, training, momentum, eps)
+    else:
+        z = F.instance_norm(x_, weight=weight, bias=bias, eps=eps)
+    y = z if slope == 1 else F.leaky_relu(z, slope) if slope else F.relu(z)
+    return y.to(x.dtype, memory_format=layout(x)) if x.ndim == 4 else y.to(x.dtype)
+
+
+# Autograd. With xhat = (x - mean) r, r = (var + eps)^(-1/2), z = w xhat + b, m = act'(z), h = w m dy, and the means
+# < > of a channel over what its statistics are of:
+#
+#   forward     y  = act(z)
+#   _Grad       dx = r (h - <h> - xhat <h xhat>) = r P(h)    dw = sum of m dy xhat    db = sum of m dy
+#
+# P is its own adjoint, and the gradient of xhat by x is r P, that of r is -r^2 xhat / n. For (v, v_w, v_b), the
+# gradients by (dx, dw, db), that makes
+#
+#   d_dy = m (w r P(v) + v_w xhat + v_b)     d_w = sum of m dy r P(v)
+#   d_x  = r P(v_w m dy - r (v <h xhat> + h <v xhat>)) - r^2 xhat <v P(h)>
+#
+# With running statistics P(h) is h, and d_x = v_w m dy r.
+
+
+class _Call(NamedTuple):
+    batch: bool
+    slope: float
+    eps: float
+    backend: str
+
+
+class _NormAct(torch.autograd.Function):
+    """(y [x.shape], mean and var [C] or [N, C])"""
+
+    @staticmethod
+    def forward(x, w, b, mean, var, call):
+        return torch.ops.gan_engine.norm_act(x, w, b, mean, var, *call)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        x, w, b, mean, var, ctx.call = inputs
+        _, own_mean, own_var = output
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(own_mean, own_var)
+        ctx.constant = mean is not None
+        stats = (mean, var) if ctx.constant else (own_mean, own_var)
+        ctx.save_for_backward(x, w, b, *stats)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, _mean: None, _var: None) -> tuple:
+        if dy is None:
+            return (None,) * 6
+        return *_Grad.apply(dy, *ctx.saved_tensors, ctx.constant, ctx.call), None, None, None
+
+
+class _Grad(torch.autograd.Function):
+    """(dx [x.shape], dw [C], db [C])"""
+
+    @staticmethod
+    def forward(dy, x, w, b, mean, var, constant, call):
+        return torch.ops.gan_engine.norm_act_grad(dy, x, w, b, mean, var, constant, *call)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.constant, ctx.call = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None, v_w: Tensor | None, v_b: Tensor | None) -> tuple:
+        if v is None and v_w is None and v_b is None:
+            return (None,) * 8
+        dy, x, w, b, mean, var = ctx.saved_tensors
+        over = [0, *range(2, x.ndim)] if ctx.call.batch else [*range(2, x.ndim)]
+        channels = [0, *range(2, x.ndim)]
+        dtype = wide(x.dtype)
+
+        def along(t: Tensor) -> Tensor:
+            """[C] or [N, C] beside x"""
+            return t.to(dtype).reshape(*([1] if t.ndim == 1 else []), *t.shape, *[1] * (x.ndim - 2))
+
+        def average(t: Tensor) -> Tensor:
+            return t.mean(over, keepdim=True)
+
+        x_, dy_, w_ = x.to(dtype), dy.to(dtype), along(w)
+        # Where later orders differentiate this, mean and var must be functions of x again.
+        mean, var = (
+            (along(mean), along(var)) if ctx.constant else (average(x_), x_.var(over, correction=0, keepdim=True))
+        )
+        r = (var + ctx.call.eps).rsqrt()
+        xhat = (x_ - mean) * r
+        with torch.no_grad():
+            rises = (w_ * xhat + along(b) > 0).to(dtype)
+            m = rises + (1 - rises) * ctx.call.slope
+        dz = m * dy_
+        h = w_ * dz
+
+        def project(t: Tensor) -> Tensor:
+            return t if ctx.constant else t - average(t) - xhat * average(t * xhat)
+
+        d_dy = d_x = d_w = None
+        if v is not None:
+            v = v.to(dtype)
+            pv = r * project(v)
+            d_dy = m * w_ * pv
+            d_w = (dz * pv).sum(channels).to(w.dtype)
+            if not ctx.constant:
+                d_x = -r * r * (project(v * average(h * xhat) + h * average(v * xhat)) + xhat * average(v * project(h)))
+        if v_w is not None:
+            d_dy = _plus(d_dy, m * along(v_w) * xhat)
+            d_x = _plus(d_x, r * project(along(v_w) * dz))
+        if v_b is not None:
+            d_dy = _plus(d_dy, m * along(v_b))
+        d_x = None if d_x is None else d_x.to(x.dtype)
+        return d_dy.to(dy.dtype), d_x, d_w, None, None, None, None, None
+
+
+def _plus(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b
+
+
+# torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
+@torch.compiler.allow_in_graph
+def _norm_act(
+    x: Tensor, w: Tensor, b: Tensor, mean: Tensor | None, var: Tensor | None, call: _Call
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _NormAct.apply(x, w, b, mean, var, call)
+
+
+# The kernels as PyTorch operators without autograd, which fake tensors and torch.compile need.
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x itself if it is contiguous or channels_last, or a contiguous copy."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x if last else x.contiguous()
+
+
+def _shape(x: Tensor, batch: bool) -> list[int]:
+    """[samples, outer, channels, inner, features] of csrc/norm_act.h for dense x."""
+    n, c = x.shape[:2]
+    pixels = x[0, 0].numel()
+    if not x.is_contiguous():  # channels_last
+        return [1, n * pixels, c, 1, c] if batch else [n, pixels, c, 1, c]
+    return [1, n, c, pixels, c] if batch else [1, 1, n * c, pixels, c]
+
+
+def _wide_stats(t: Tensor, x: Tensor) -> Tensor:
+    return t.detach().to(wide(x.dtype)).contiguous()
+
+
+def _forward(x, w, b, mean, var, batch, slope, eps, backend):
+    shape = (x.shape[1],) if batch else x.shape[:2]
+    own_mean, own_var = (x.new_empty(shape if mean is None else 0, dtype=wide(x.dtype)) for _ in range(2))
+    dense = _dense(x)
+    y = torch.empty_like(dense)
+    if x.numel() > 0:
+        kernels, dims = backends.kernels("norm_act", backend), _shape(dense, batch)
+        if mean is None:
+            kernels.norm_stats(dense, own_mean, own_var, dims, x.dtype)
+            mean, var = own_mean, own_var
+        w, b, mean, var = (_wide_stats(t, x) for t in (w, b, mean, var))
+        kernels.norm_act(dense, mean, var, w, b, y, dims, x.dtype, slope, eps)
+    return y, own_mean, own_var
+
+
+def _forward_fake(x, w, b, mean, var, batch, slope, eps, backend):
+    shape = (x.shape[1],) if batch else x.shape[:2]
+    stats = (x.new_empty(shape if mean is None else 0, dtype=wide(x.dtype)) for _ in range(2))
+    return torch.empty_like(_dense(x)), *stats
+
+
+def _grad(dy, x, w, b, mean, var, constant, batch, slope, eps, backend):
+    dense = _dense(x)
+    dx = torch.empty_like(dense)
+    if x.numel() == 0:
+        return dx, torch.zeros_like(w), torch.zeros_like(b)
+    dy = in_layout(dy, dx.stride())
+    given = [_wide_stats(t, x) for t in (mean, var, w, b)]
+    dims = _shape(dense, batch)
+    dw, db = (given[0].new_empty(dims[0], dims[2]) for _ in range(2))
+    backends.kernels("norm_act", backend).norm_act_grad(
+        dy, dense, *given, dx, dw, db, dims, x.dtype, slope, eps, constant
+    )
+    dw, db = (t.view(-1, len(w)).sum(0) for t in (dw, db))
+    return dx, dw.to(w.dtype), db.to(b.dtype)
+
+
+def _grad_fake(dy, x, w, b, mean, var, constant, batch, slope, eps, backend):
+    return torch.empty_like(_dense(x)), torch.empty_like(w), torch.empty_like(b)
+
+
+define(
+    "norm_act(Tensor x, Tensor w, Tensor b, Tensor? mean, Tensor? var, bool batch, float slope, float eps, str backend)"
+    " -> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
+define(
+    "norm_act_grad(Tensor dy, Tensor x, Tensor w, Tensor b, Tensor mean, Tensor var, bool constant, bool batch,"
+    " float slope, float eps, str backend) -> (Tensor, Tensor, Tensor)",
+    _grad,
+    _grad_fake,
+)
+backends.register("norm_act", has=("cpu",))

@@ -1,0 +1,135 @@
+"""Every pixel's feature vector at unit length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine import backends, native
+from gan_engine.ops.kernel_op import define, in_layout, wide
+
+
+def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
+    """y = x / sqrt(mean of x^2 over dim + eps)
+
+    The normalisation of feature maps in the progressive GAN's generator (Karras et al. 2018, arXiv:1710.10196,
+    section 4.2), and of z [N, z_dim] in StyleGAN's mapping network.
+
+    Args:
+        x: [...], at least one dimension, float32, float64, bfloat16 or float16, any strides.
+        dim: the dimension of the features, not empty.
+        eps: added to the mean square, at least 0; at 0 a vector of zeros has no value.
+        backend: see gan_engine.backends.
+
+    Returns:
+        y: the shape, dtype and memory layout of x. Half precision is computed in float32 and rounded once.
+
+    Raises:
+        ValueError: a `dim` out of range or empty, a negative eps.
+        TypeError: a dtype other than the four.
+
+    Gradients: every order in x; from the second on in plain PyTorch.
+    """
+    if x.dtype not in native.DTYPES:
+        raise TypeError(f"pixel_norm: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"pixel_norm: dim must be in [{-x.ndim}, {x.ndim - 1}] for x {list(x.shape)}, got {dim}")
+    if x.shape[dim] == 0:
+        raise ValueError(f"pixel_norm: x must not be empty along dim {dim}, got {list(x.shape)}")
+    if not eps >= 0:
+        raise ValueError(f"pixel_norm: eps must be at least 0, got {eps}")
+    backend = backends.choose("pixel_norm", x, backend)
+    if backend == "reference":
+        return pixel_norm_ref(x, dim=dim, eps=eps)
+    return _pixel_norm(x, dim % x.ndim, float(eps), backend)
+
+
+def pixel_norm_ref(x: Tensor, *, dim: int, eps: float) -> Tensor:
+    """The definition of `pixel_norm` in plain PyTorch."""
+    x_ = x.to(wide(x.dtype))
+    return (x_ * (x_.square().mean(dim, keepdim=True) + eps).rsqrt()).to(x.dtype)
+
+
+# Autograd. With r = (mean of x^2 + eps)^(-1/2), and means over dim:
+#
+#   forward     y  = r x
+#   _Grad       dx = r dy - r^3 x mean(x dy)
+#
+# _Grad is its own adjoint in dy. Its gradient by x for v = d_dx is
+#
+#   d_x = -r^3 ((mean(v dy) - 3 r^2 mean(v x) mean(x dy)) x + mean(x dy) v + mean(v x) dy)
+
+
+class _PixelNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(x, dim, eps, backend):
+        return torch.ops.gan_engine.pixel_norm(x, None, dim, eps, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, *ctx.call = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple:
+        dx = None if dy is None else _Grad.apply(dy, *ctx.saved_tensors, *ctx.call)
+        return dx, None, None, None
+
+
+class _Grad(torch.autograd.Function):
+    @staticmethod
+    def forward(dy, x, dim, eps, backend):
+        return torch.ops.gan_engine.pixel_norm(x, dy, dim, eps, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        dy, x, *ctx.call = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, x)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple:
+        if v is None:
+            return (None,) * 5
+        dy, x = ctx.saved_tensors
+        d_dy = _Grad.apply(v, x, *ctx.call) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return d_dy, None, None, None, None
+        dim, eps, _ = ctx.call
+        dtype = wide(x.dtype)
+        v, dy, x_ = v.to(dtype), dy.to(dtype), x.to(dtype)
+        r2 = 1 / (x_.square().mean(dim, keepdim=True) + eps)
+        v_dy, v_x, x_dy = ((a * b).mean(dim, keepdim=True) for a, b in ((v, dy), (v, x_), (x_, dy)))
+        d_x = -r2 * r2.sqrt() * ((v_dy - 3 * r2 * v_x * x_dy) * x_ + x_dy * v + v_x * dy)
+        return d_dy, d_x.to(x.dtype), None, None, None
+
+
+# torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
+@torch.compiler.allow_in_graph
+def _pixel_norm(x: Tensor, dim: int, eps: float, backend: str) -> Tensor:
+    return _PixelNorm.apply(x, dim, eps, backend)
+
+
+# The kernel as a PyTorch operator without autograd: y, or with dy its gradient.
+
+
+def _run(x, dy, dim, eps, backend):
+    y = torch.empty_like(x)
+    if x.numel() > 0:
+        x = in_layout(x, y.stride())
+        dy = None if dy is None else in_layout(dy, y.stride())
+        channels = x.shape[dim]
+        inner = y.stride(dim) if channels > 1 else 1  # elements between neighbours along dim
+        backends.kernels("pixel_norm", backend).pixel_norm(
+            x, dy, y, x.numel() // (channels * inner), channels, inner, x.dtype, eps
+        )
+    return y
+
+
+def _fake(x, dy, dim, eps, backend):
+    return torch.empty_like(x)
+
+
+define("pixel_norm(Tensor x, Tensor? dy, int dim, float eps, str backend) -> Tensor", _run, _fake)
+backends.register("pixel_norm", has=("cpu",))
