@@ -16,7 +16,17 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler was found")
 def test_cuda_kernels_pass_the_tests_of_the_ops_under_emulation():
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.cuda_emulation.plugin", "tests/ops", "-k", "cuda"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "tests.cuda_emulation.plugin",
+            "tests/ops",
+            "-k",
+            "cuda and not inductor",
+        ],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "0"},
         capture_output=True,
