@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import define, wide
+from gan_engine.ops.kernel_op import define, in_layout, wide
 
 
 class Activation(NamedTuple):
@@ -75,12 +75,12 @@ def _grad(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, red
     dx = dy.new_empty_strided(dy.shape, stride)
     if dy.numel() == 0:
         return dx, dy.new_zeros(channels if reduce else 0, dtype=wide(dy.dtype))
-    dy = _in_layout(dy, stride)
+    dy = in_layout(dy, stride)
     dtype = wide(dy.dtype)
     d_db, b = (None if t is None else t.to(dtype).contiguous() for t in (d_db, b))
     slope, keep = _slope_and_keep(saved, act, clamp)
     if ACTIVATIONS[act].saved != "mask":
-        saved = _in_layout(saved, stride)
+        saved = in_layout(saved, stride)
     kernels = backends.kernels("bias_act", backend)
     inner = _inner(dx, dim)
     slots = kernels.bias_act_grad_slots(dy.numel(), inner, channels) if reduce else 0
@@ -90,11 +90,6 @@ def _grad(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, red
         ACTIVATIONS[act].code, alpha, gain, clamp,
     )  # fmt: skip
     return dx, partial.sum(0, dtype=torch.float64).to(dtype) if reduce else dy.new_empty(0, dtype=dtype)
-
-
-def _in_layout(t: Tensor, stride: tuple[int, ...]) -> Tensor:
-    same = all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), stride, strict=True))
-    return t if same else t.new_empty_strided(t.shape, stride).copy_(t)
 
 
 def _grad_fake(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, reduce):

@@ -21,10 +21,9 @@ COMPILED = [
     pytest.param(op, sample, mode, id=f"{name}-{sample.name}-{mode}")
     for name, op in OPS.items()
     for sample in op.tiny[: op.compiled]
-    for mode in ("aot_eager", *(["inductor"] if sample is op.tiny[0] else []))  # inductor calls a C++ compiler each time
+    for mode in ("aot_eager", *(["inductor"] if sample is op.tiny[0] else []))  # seconds of C++ compiler each
 ]
 FIRST = [pytest.param(op, op.tiny[0], "eager", id=f"{name}-eager") for name, op in OPS.items()]
-]
 
 
 def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
