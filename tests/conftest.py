@@ -29,10 +29,12 @@ def poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _run_on(spec: str) -> Iterator[str]:
+def _run_on(spec: str, op: str | None) -> Iterator[str]:
     name, _, isa = spec.partition("-")
     if backends.MISSING[name] is not None:
         pytest.skip(f"{name}: {backends.MISSING[name]}")
+    if op is not None and (reason := backends.refusal(op, name, torch.empty(1, device=_device(name)))):
+        pytest.skip(f"{name}: {reason}")
     if isa:
         before = native.cpu.module.isa()
         native.cpu.module.use_isa(isa)
@@ -43,19 +45,25 @@ def _run_on(spec: str) -> Iterator[str]:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a backend that can run here; the others are skipped with their reasons."""
-    yield from _run_on(request.param)
+    """The name of a backend that can run here; the others are skipped with their reasons.
+
+    A module about a single op names it in OP, and is spared the backends for which that has no kernel.
+    """
+    yield from _run_on(request.param, getattr(request.module, "OP", None))
 
 
 @pytest.fixture(params=["cuda", "triton", f"cpu-{ISAS[0] if ISAS else 'none'}"])
 def fastest(request: pytest.FixtureRequest) -> Iterator[str]:
     """As `backend`, but only our kernels, and those in C++ only in the fastest of their builds."""
-    yield from _run_on(request.param)
+    yield from _run_on(request.param, None)
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """Where the tensors of a backend live: the GPU if there is one and the backend takes it."""
-    name = request.getfixturevalue("fastest" if "fastest" in request.fixturenames else "backend")
-    takes = backends.DEVICES.get(name, ("cpu",))
+    return _device(request.getfixturevalue("fastest" if "fastest" in request.fixturenames else "backend"))
+
+
+def _device(backend: str) -> str:
+    takes = backends.DEVICES.get(backend, ("cpu",))
     return "cuda" if "cuda" in takes and torch.cuda.is_available() else "cpu"

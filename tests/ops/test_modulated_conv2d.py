@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_engine.ops import modulated_conv2d
 from gan_engine.ops.samples import OPS
 
+OP = "modulated_conv2d"
+
 SHAPES = {"x": (2, 3, 5, 5), "weight": (4, 3, 3, 3), "styles": (2, 3), "noise": (2, 1, 5, 5), "bias": (4,)}
 
 

@@ -5,6 +5,8 @@ import torch
 
 from gan_engine.ops import scale_bias_act
 
+OP = "scale_bias_act"
+
 
 def refused(**wrong):
     arguments = {"x": torch.randn(2, 3, 4, 5), "scale": torch.randn(2, 3), "b": torch.randn(3)} | wrong
