@@ -15,6 +15,7 @@
 #include "norm_act.h"
 #include "pixel_norm.h"
 #include "scale_bias_act.h"
+#include "upfirdn2d.h"
 
 namespace py = pybind11;
 using namespace gan_engine;
@@ -39,6 +40,7 @@ using Where = int;
     void bias_act(const BiasActParams&, Where);                                                                    \
     void bias_act_grad(const BiasActGradParams&, Where);                                                           \
     int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                      \
+    void upfirdn2d(const Upfirdn2dParams&, Where);                                                                 \
     GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);          \
               void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
               void scale_bias_act(const ScaleBiasActParams&, Where);                                               \
@@ -52,6 +54,7 @@ struct Kernels {
     void (*bias_act)(const BiasActParams&, Where);
     void (*bias_act_grad)(const BiasActGradParams&, Where);
     int (*bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
+    void (*upfirdn2d)(const Upfirdn2dParams&, Where);
     GE_ON_CPU(void (*norm_stats)(const NormStatsParams&, Where); void (*norm_act)(const NormActParams&, Where);
               void (*norm_act_grad)(const NormActGradParams&, Where); void (*pixel_norm)(const PixelNormParams&, Where);
               void (*scale_bias_act)(const ScaleBiasActParams&, Where);
@@ -61,7 +64,7 @@ struct Kernels {
 
 #define GE_KERNELS(target)                                                                                    \
     Kernels {                                                                                                 \
-        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots,                        \
+        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d,     \
             GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,        \
                       target::scale_bias_act, target::scale_bias_act_grad, target::scale_bias_act_grad_slots) \
     }
@@ -191,6 +194,16 @@ static void pixel_norm(Address x, Address dy, Address y, std::int64_t outer, std
 }
 #endif
 
+// h and w are {in, out, up, down, pad, taps} of the two axes.
+static void upfirdn2d(Address x, Address f, Address y, std::int64_t n, std::int64_t c,
+                      const std::array<std::int64_t, 6>& h, const std::array<std::int64_t, 6>& w, int dtype,
+                      bool separable, bool flip, bool channels_last, double gain, Where where) {
+    const auto axis = [](const std::array<std::int64_t, 6>& a) { return FirAxis{a[0], a[1], a[2], a[3], a[4], a[5]}; };
+    kernels.upfirdn2d({at<void>(x), at<float>(f), at<void>(y), n, c, axis(h), axis(w), DType(dtype), separable, flip,
+                       channels_last, gain},
+                      where);
+}
+
 // How many threads a parallel region of `most` really has: 1 where the module was built without OpenMP.
 static int threads(int most) {
     int count = 0;
@@ -213,6 +226,7 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("bias_act", &bias_act, no_gil);
     m.def("bias_act_grad", &bias_act_grad, no_gil);
     m.def("bias_act_grad_slots", &bias_act_grad_slots);
+    m.def("upfirdn2d", &upfirdn2d, no_gil);
 #if !defined(GE_CUDA)
     m.def("scale_bias_act", &scale_bias_act, no_gil);
     m.def("scale_bias_act_grad", &scale_bias_act_grad, no_gil);

@@ -171,6 +171,41 @@ inline void store_some(T* p, V v, std::int64_t n) {
     if (n > 0) std::memcpy(p, buffer, std::size_t(n) * sizeof(T));
 }
 
+// Sixteen lanes of the thirty-two of a and b, by number.
+#if defined(__clang__)
+#define GE_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define GE_PICK(a, b, ...) __builtin_shuffle(a, b, typename Lanes<V>::Numbers{__VA_ARGS__})
+#endif
+template <class V>
+struct Lanes {
+    using Numbers = MaskF;
+};
+template <>
+struct Lanes<VecD> {
+    using Numbers = MaskD;
+};
+
+// a and b as one sequence of 32: its numbers at even places, and at odd ones.
+template <class V>
+inline V evens(V a, V b) {
+    return GE_PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+template <class V>
+inline V odds(V a, V b) {
+    return GE_PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+// a0 b0 a1 b1 ...: the first sixteen, and the rest.
+template <class V>
+inline V interleave_low(V a, V b) {
+    return GE_PICK(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+template <class V>
+inline V interleave_high(V a, V b) {
+    return GE_PICK(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#undef GE_PICK
+
 // Lane k of a mask is bit k.
 inline std::uint16_t pack(MaskF m) {
 #if defined(__AVX512DQ__)

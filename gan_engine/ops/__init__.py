@@ -8,6 +8,7 @@ from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
+from gan_engine.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "bias_act",
@@ -15,6 +16,11 @@ __all__ = [
     "modulated_conv2d",
     "upsample_conv2d",
     "downsample_conv2d",
+    "setup_filter",
+    "upfirdn2d",
+    "filter2d",
+    "upsample2d",
+    "downsample2d",
     "norm_act",
     "pixel_norm",
     "minibatch_stddev",

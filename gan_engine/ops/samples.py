@@ -16,6 +16,7 @@ from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
+from gan_engine.ops.upfirdn2d import Padding, Pair, as_pair, as_sides, upfirdn2d
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,67 @@ def _conv(n: int, i: int, h: int, w: int, o: int, k: int) -> dict[str, tuple[int
     return {"x": (n, i, h, w), "weight": (o, i, k, k), "bias": (o,)}
 
 
+_TAPS = {
+    "1331": [0.125, 0.375, 0.375, 0.125],
+    "3": [0.5, -0.25, 1.0],
+    "12": [0.01, -0.03, 0.02, -0.11, 0.3, 0.8, 0.7, 0.2, -0.05, -0.02, 0.04, 0.03],
+    "2x3": [[1.0, -0.5, 0.25], [0.75, 0.3, -0.2]],
+    "4x4": [[0.1, 0.2, 0.3, 0.4], [0.5, -0.6, 0.7, 0.8], [0.9, 1.0, -0.1, 0.2], [0.3, 0.4, 0.5, -0.6]],
+}
+_FILTERS = {
+    (name, device): torch.tensor(taps, device=device)
+    for name, taps in _TAPS.items()
+    for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ()))
+}
+
+
+def _upfirdn2d(x: Tensor, *, taps: str | None = None, **options: Any) -> Tensor:
+    return upfirdn2d(x, None if taps is None else _FILTERS[taps, x.device.type], **options)
+
+
+_upfirdn2d.__name__ = "upfirdn2d"
+
+
+def _defined_upfirdn2d(x: Tensor, **options: Any) -> Tensor:
+    """Zeros between and around the pixels, a convolution, and every down-th pixel of that."""
+    return _upfirdn2d(x, **options, backend="reference")
+
+
+def _eager_upfirdn2d(
+    x: Tensor,
+    *,
+    taps: str | None = None,
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+) -> Tensor:
+    """Strided and transposed convolutions, which meet no inserted zeros."""
+    c, (ux, uy), (dx, dy) = x.shape[1], as_pair(up), as_pair(down)
+    x0, x1, y0, y1 = as_sides(padding)
+    f = x.new_ones(1) if taps is None else _FILTERS[taps, x.device.type].to(x.dtype)
+    f = (f.outer(f) if f.ndim == 1 else f) * gain
+    h, w = f.shape
+    if ux == uy == 1:
+        f = f if flip_filter else f.flip([0, 1])
+        inside = [y0, x0] if x0 == x1 >= 0 and y0 == y1 >= 0 else 0
+        x = x if inside else F.pad(x, [x0, x1, y0, y1])
+        return F.conv2d(x, f.expand(c, 1, h, w), stride=(dy, dx), padding=inside, groups=c)
+    f = f.flip([0, 1]) if flip_filter else f
+    sides = [x0 - w + 1, x1 - w + ux, y0 - h + 1, y1 - h + uy]  # negative where the convolution makes too much
+    if sides[0] == sides[1] <= 0 and sides[2] == sides[3] <= 0:
+        crop, sides = [-sides[2], -sides[0]], [0, 0, 0, 0]
+    else:
+        crop = 0
+    y = F.conv_transpose2d(x, f.expand(c, 1, h, w), stride=(uy, ux), padding=crop, groups=c)
+    return F.pad(y, sides)[:, :, ::dy, ::dx]
+
+
+def _image(*shape: int) -> dict[str, tuple[int, ...]]:
+    return {"x": shape}
+
+
 def _nchw(n: int, c: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "b": (c,)}
 
@@ -198,6 +260,9 @@ def _normed(n: int, c: int, *size: int) -> dict[str, tuple[int, ...]]:
 
 
 _LAST = torch.channels_last
+_UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
+_DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
+_BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
 
 OPS = {
     "bias_act": Op(
@@ -362,5 +427,41 @@ OPS = {
             Sample("1x256x64x64-instance", _normed(1, 256, 64, 64), {"act": "relu", "norm": "instance"}),
             Sample("16x64x96x96", _normed(16, 64, 96, 96), {"act": "lrelu"}),
         ),
+    ),
+    "upfirdn2d": Op(
+        _upfirdn2d,
+        _eager_upfirdn2d,
+        tiny=(
+            Sample("up2", _image(1, 2, 3, 5), _UP2),
+            Sample("down2", _image(2, 1, 6, 8), _DOWN2),
+            Sample("blur", _image(1, 2, 5, 7), _BLUR),
+            Sample("up2-channels_last", _image(1, 16, 4, 3), _UP2, _LAST),
+            Sample("down2-channels_last-odd", _image(2, 3, 6, 5), _DOWN2, _LAST),
+            Sample("blur-channels_last-odd", _image(1, 19, 3, 4), _BLUR, _LAST),
+            Sample("up2-wide", _image(1, 2, 2, 37), _UP2),
+            Sample("down2-wide", _image(1, 2, 5, 71), _DOWN2),
+            Sample("up2-3", _image(1, 2, 4, 4), {"taps": "3", "up": 2, "padding": [1, 2, 0, 3], "flip_filter": True}),
+            Sample("up2-12", _image(1, 1, 4, 21), {"taps": "12", "up": 2, "padding": [6, 5], "gain": 4}),
+            Sample("down2-12", _image(1, 1, 9, 38), {"taps": "12", "down": 2, "padding": 5}),
+            Sample("2x3", _image(2, 1, 4, 5), {"taps": "2x3", "gain": -1.5}),
+            Sample("4x4-up2", _image(1, 2, 4, 20), {"taps": "4x4", "up": 2, "padding": 2, "flip_filter": True}),
+            Sample("4x4-up2-channels_last", _image(1, 3, 4, 5), {"taps": "4x4", "up": 2, "padding": 2}, _LAST),
+            Sample("4x4-down2", _image(1, 2, 6, 7), {"taps": "4x4", "down": 2, "padding": 1}),
+            Sample(
+                "up3x2-down2x5-crop",
+                _image(1, 2, 9, 11),
+                {"taps": "2x3", "up": [3, 2], "down": [2, 5], "padding": [-2, 3, 4, -1]},
+            ),
+            Sample("up4-down3", _image(1, 2, 4, 23), {"taps": "3", "up": 4, "down": 3, "padding": [2, 1]}),
+            Sample("down3-crop", _image(1, 2, 12, 60), {"taps": "3", "down": [3, 1], "padding": [-3, -1, -2, -4]}),
+            Sample("identity", _image(1, 2, 3, 4)),
+            Sample("empty-batch", _image(0, 3, 4, 4), _UP2),
+        ),
+        real=tuple(
+            Sample(f"{name}-{'x'.join(map(str, shape))}", _image(*shape), options)
+            for name, options in (("up2", _UP2), ("down2", _DOWN2), ("blur", _BLUR))
+            for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
+        ),
+        variants={"definition": _defined_upfirdn2d},
     ),
 }

@@ -1,0 +1,140 @@
+"""upfirdn2d in Triton: csrc/upfirdn2d.h says which taps of which inputs an output takes.
+
+A program makes a tile of y, straight from memory: neighbours share most of what they read, and the first-level cache
+turns that into one read of x. Inserted zeros are never met: an output takes each up-th tap.
+
+A kernel is compiled anew per dtype, factors, size of the filter and tile shape, never per size of the image.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from gan_engine.kernels.bias_act import _narrow
+
+
+# The first tap of outputs o that meets an element of x, and that element.
+@triton.jit
+def _first(o, pad, UP: tl.constexpr, DOWN: tl.constexpr):
+    at = o * DOWN - pad
+    k = ((-at) % UP + UP) % UP
+    return k, (at + k) // UP
+
+
+# f[k] of taps k >= 0, 0 past the last, as the weight of a correlation.
+@triton.jit
+def _weight(f, k, TAPS: tl.constexpr, FLIP: tl.constexpr, WIDE: tl.constexpr):
+    at = k if FLIP else TAPS - 1 - k
+    return tl.load(f + at, mask=k < TAPS, other=0.0).to(WIDE)
+
+
+# [ROWS, COLS] pixels of one plane of [N, C, H, W].
+@triton.jit
+def _planar_kernel(
+    x, f, y,
+    in_h: tl.int64, in_w: tl.int64, out_h: tl.int64, out_w: tl.int64, pad_y: tl.int64, pad_x: tl.int64,
+    gain: tl.float64,
+    UP_Y: tl.constexpr, UP_X: tl.constexpr, DOWN_Y: tl.constexpr, DOWN_X: tl.constexpr,
+    TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr, SEPARABLE: tl.constexpr, FLIP: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    in_h, in_w, out_h, out_w = in_h.to(tl.int64), in_w.to(tl.int64), out_h.to(tl.int64), out_w.to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    across, along = tl.cdiv(out_w, COLS), tl.cdiv(out_h, ROWS)
+    plane = program // (across * along)
+    oy = program // across % along * ROWS + tl.arange(0, ROWS)
+    ox = program % across * COLS + tl.arange(0, COLS)
+    x += plane * in_h * in_w
+    ky, iy = _first(oy, pad_y.to(tl.int64), UP_Y, DOWN_Y)
+    first_kx, first_ix = _first(ox, pad_x.to(tl.int64), UP_X, DOWN_X)
+
+    total = tl.zeros([ROWS, COLS], WIDE)
+    for _ in range((TAPS_Y + UP_Y - 1) // UP_Y):
+        inside_y = (ky < TAPS_Y) & (iy >= 0) & (iy < in_h)
+        part = tl.zeros([ROWS, COLS], WIDE)
+        for t in tl.static_range((TAPS_X + UP_X - 1) // UP_X):
+            kx, ix = first_kx + t * UP_X, first_ix + t
+            inside = inside_y[:, None] & ((kx < TAPS_X) & (ix >= 0) & (ix < in_w))[None, :]
+            v = tl.load(x + iy[:, None] * in_w + ix[None, :], mask=inside, other=0.0).to(WIDE)
+            if SEPARABLE:
+                part += v * _weight(f, kx, TAPS_X, FLIP, WIDE)[None, :]
+            else:
+                k = tl.where(inside, ky[:, None] * TAPS_X + kx[None, :], TAPS_Y * TAPS_X)
+                part += v * _weight(f, k, TAPS_Y * TAPS_X, FLIP, WIDE)
+        if SEPARABLE:
+            part *= _weight(f, ky, TAPS_Y, FLIP, WIDE)[:, None]
+        total += part
+        ky += UP_Y
+        iy += 1
+    total *= tl.full([], gain, WIDE)
+    kept = (oy < out_h)[:, None] & (ox < out_w)[None, :]
+    at = plane * out_h * out_w + oy[:, None] * out_w + ox[None, :]
+    tl.store(y + at, _narrow(total, y.dtype.element_ty), mask=kept)
+
+
+# BLOCK by BLOCK pixels, COLS channels, of [N, H, W, C].
+@triton.jit
+def _channels_last_kernel(
+    x, f, y,
+    in_h: tl.int64, in_w: tl.int64, out_h: tl.int64, out_w: tl.int64, pad_y: tl.int64, pad_x: tl.int64,
+    channels: tl.int64, gain: tl.float64,
+    UP_Y: tl.constexpr, UP_X: tl.constexpr, DOWN_Y: tl.constexpr, DOWN_X: tl.constexpr,
+    TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr, SEPARABLE: tl.constexpr, FLIP: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    in_h, in_w, out_h, out_w = in_h.to(tl.int64), in_w.to(tl.int64), out_h.to(tl.int64), out_w.to(tl.int64)
+    channels = channels.to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    blocks, across, along = tl.cdiv(channels, COLS), tl.cdiv(out_w, BLOCK), tl.cdiv(out_h, BLOCK)
+    c = program % blocks * COLS + tl.arange(0, COLS)
+    tile = program // blocks
+    pixel = tl.arange(0, BLOCK * BLOCK)
+    oy = tile // across % along * BLOCK + pixel // BLOCK
+    ox = tile % across * BLOCK + pixel % BLOCK
+    image = tile // (across * along)
+    x += image * in_h * in_w * channels
+    ky, iy = _first(oy, pad_y.to(tl.int64), UP_Y, DOWN_Y)
+    first_kx, first_ix = _first(ox, pad_x.to(tl.int64), UP_X, DOWN_X)
+
+    total = tl.zeros([BLOCK * BLOCK, COLS], WIDE)
+    for _ in range((TAPS_Y + UP_Y - 1) // UP_Y):
+        inside_y = (ky < TAPS_Y) & (iy >= 0) & (iy < in_h)
+        part = tl.zeros([BLOCK * BLOCK, COLS], WIDE)
+        for t in tl.static_range((TAPS_X + UP_X - 1) // UP_X):
+            kx, ix = first_kx + t * UP_X, first_ix + t
+            inside_x = inside_y & (kx < TAPS_X) & (ix >= 0) & (ix < in_w)
+            inside = inside_x[:, None] & (c < channels)[None, :]
+            v = tl.load(x + ((iy * in_w + ix) * channels)[:, None] + c[None, :], mask=inside, other=0.0).to(WIDE)
+            if SEPARABLE:
+                part += v * _weight(f, kx, TAPS_X, FLIP, WIDE)[:, None]
+            else:
+                k = tl.where(inside_x, ky * TAPS_X + kx, TAPS_Y * TAPS_X)
+                part += v * _weight(f, k, TAPS_Y * TAPS_X, FLIP, WIDE)[:, None]
+        if SEPARABLE:
+            part *= _weight(f, ky, TAPS_Y, FLIP, WIDE)[:, None]
+        total += part
+        ky += UP_Y
+        iy += 1
+    total *= tl.full([], gain, WIDE)
+    kept = ((oy < out_h) & (ox < out_w))[:, None] & (c < channels)[None, :]
+    at = (((image * out_h + oy) * out_w + ox) * channels)[:, None] + c[None, :]
+    tl.store(y + at, _narrow(total, y.dtype.element_ty), mask=kept)
+
+
+def upfirdn2d(x, f, y, n, c, h, w, dtype, separable, flip, channels_last, gain):
+    in_h, out_h, up_y, down_y, pad_y, taps_y = h
+    in_w, out_w, up_x, down_x, pad_x, taps_x = w
+    sizes = in_h, in_w, out_h, out_w, pad_y, pad_x
+    constants = (
+        up_y, up_x, down_y, down_x, taps_y, taps_x, separable, flip,
+        tl.float64 if dtype == torch.float64 else tl.float32,
+    )  # fmt: skip
+    # 1024 elements a tile, 8 for each thread of 4 warps (an estimate, untested on a GPU)
+    if channels_last:
+        block, cols = (4, 64) if c > 16 else (8, 16)
+        grid = n * triton.cdiv(out_h, block) * triton.cdiv(out_w, block) * triton.cdiv(c, cols)
+        _channels_last_kernel[(grid,)](x, f, y, *sizes, c, gain, *constants, block, cols)
+    else:
+        rows, cols = (16, 64) if out_w > 32 else (32, 32)
+        grid = n * c * triton.cdiv(out_h, rows) * triton.cdiv(out_w, cols)
+        _planar_kernel[(grid,)](x, f, y, *sizes, gain, *constants, rows, cols)

@@ -1,0 +1,216 @@
+"""What upfirdn2d and its kin promise beyond the properties that every op has."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine import backends, native
+from gan_engine.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+
+
+def by_loops(x: Tensor, f: Tensor, up, down, padding, flip_filter, gain) -> Tensor:
+    """The definition, one multiplication after the other, on [H, W]."""
+    (h, w), (taps_y, taps_x) = x.shape, f.shape
+    x0, x1, y0, y1 = padding
+    u = {(iy * up[1] + y0, ix * up[0] + x0): float(x[iy, ix]) for iy in range(h) for ix in range(w)}
+    there = h * up[1] + y0 + y1, w * up[0] + x0 + x1
+    y = torch.zeros((there[0] - taps_y) // down[1] + 1, (there[1] - taps_x) // down[0] + 1, dtype=torch.float64)
+    for oy in range(y.shape[0]):
+        for ox in range(y.shape[1]):
+            for ky in range(taps_y):
+                for kx in range(taps_x):
+                    at = oy * down[1] + ky, ox * down[0] + kx
+                    weight = f[ky, kx] if flip_filter else f[taps_y - 1 - ky, taps_x - 1 - kx]
+                    if at[0] < there[0] and at[1] < there[1]:
+                        y[oy, ox] += gain * float(weight) * u.get(at, 0.0)
+    return y
+
+
+def some_call(seed: int) -> tuple[Tensor, Tensor, dict]:
+    number = random.Random(seed).randint
+    torch.manual_seed(seed)
+    x = torch.randn(1, 2, number(1, 7), number(1, 40))
+    f = torch.randn(number(1, 5)) if seed % 2 else torch.randn(number(1, 4), number(1, 5))
+    return x, f, {
+        "up": [number(1, 4), number(1, 3)],
+        "down": [number(1, 4), number(1, 3)],
+        "padding": [number(-2, 6) for _ in range(4)],
+        "flip_filter": bool(number(0, 1)),
+        "gain": number(1, 5) / 2,
+    }  # fmt: skip
+
+
+@LAYOUTS
+@pytest.mark.parametrize("seed", range(16))
+def test_it_is_the_sum_that_defines_it(seed: int, layout, backend: str, device: str):
+    x, f, options = some_call(seed)
+    if backends.refusal("upfirdn2d", backend, x.to(device)):
+        pytest.skip(backends.refusal("upfirdn2d", backend, x.to(device)))
+    try:
+        y = upfirdn2d(x.to(device, memory_format=layout), f.to(device), **options, backend=backend).cpu()
+    except ValueError as error:
+        assert "must hold the" in str(error)
+        return
+    matrix = f.outer(f) if f.ndim == 1 else f
+    for c in range(2):
+        torch.testing.assert_close(y[0, c].double(), by_loops(x[0, c], matrix, **options), rtol=1e-5, atol=1e-5)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
+def test_threads_meet_anywhere(threads: int, layout):
+    """Rows are shared out evenly, in the middle of an image or of a batch of rows."""
+    x = torch.randn(1, 3, 70, 401).to(memory_format=layout)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for options in ({"up": 2, "padding": 3}, {"down": 2, "padding": 1}, {"padding": 2}):
+            for f in (setup_filter([1, 3, 3, 1]), torch.randn(3, 4)):
+                y = upfirdn2d(x, f, **options, backend="cpu")
+                torch.testing.assert_close(y, upfirdn2d(x, f, **options, backend="reference"), rtol=1e-5, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_upsampling_by_1331_is_bilinear_interpolation_inside():
+    x = torch.randn(2, 3, 8, 9)
+    y = upsample2d(x, setup_filter([1, 3, 3, 1]))
+    want = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    assert y.shape == want.shape
+    torch.testing.assert_close(y[..., 1:-1, 1:-1], want[..., 1:-1, 1:-1])
+
+
+def test_downsampling_by_11_is_the_mean_of_two():
+    x = torch.randn(2, 3, 8, 6)
+    torch.testing.assert_close(downsample2d(x, setup_filter([1, 1])), F.avg_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("taps", [[1.0], [1, 2, 1], [1, 3, 3, 1], [[1, 2], [3, 4], [5, 6]]])
+def test_the_three_shorthands_keep_double_and_halve_the_size_and_a_constant(taps):
+    f = setup_filter(taps)
+    x = torch.ones(1, 1, 12, 12)
+    for y, size in ((filter2d(x, f), 12), (upsample2d(x, f), 24), (downsample2d(x, f), 6)):
+        assert y.shape == (1, 1, size, size)
+    for y in (filter2d(x, f), downsample2d(x, f)):
+        torch.testing.assert_close(y[..., 2:-2, 2:-2], torch.ones_like(y[..., 2:-2, 2:-2]))
+    assert upsample2d(x, f).shape[2:] == upsample2d(x, f, up=[2, 2], padding=[1, -1, 1, -1]).shape[2:]
+    assert upsample2d(x, f, up=[3, 1]).shape == (1, 1, 12, 36)
+    assert downsample2d(x, f, down=[1, 4]).shape == (1, 1, 3, 12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_gradient_is_the_adjoint(seed: int, backend: str, device: str):
+    x, f, options = some_call(200 + seed)
+    x, f = x.double().to(device).requires_grad_(), f.to(device)
+    options["padding"] = [6, 5, 4, 6]
+    if backends.refusal("upfirdn2d", backend, x):
+        pytest.skip(backends.refusal("upfirdn2d", backend, x))
+    y = upfirdn2d(x, f, **options, backend=backend)
+    v = torch.randn_like(y).requires_grad_()
+    (dx,) = torch.autograd.grad(y, x, v, create_graph=True)
+    torch.testing.assert_close((y * v).sum(), (x * dx).sum())
+    w = torch.randn_like(dx)
+    second = torch.autograd.grad(dx, (v, x), w, allow_unused=True)
+    torch.testing.assert_close(second[0], upfirdn2d(w, f, **options, backend=backend))
+    if backend != "reference":
+        assert second[1] is None
+
+
+def test_padding_is_one_number_two_or_four():
+    x, f = torch.randn(1, 1, 4, 5), torch.randn(2, 3)
+    for short, full in ((1, [1, 1, 1, 1]), ([1, 2], [1, 1, 2, 2]), ((0, 3), [0, 0, 3, 3])):
+        torch.testing.assert_close(upfirdn2d(x, f, padding=short), upfirdn2d(x, f, padding=full), rtol=0, atol=0)
+    padded = F.pad(x, [2, 0, 3, 0])
+    torch.testing.assert_close(upfirdn2d(x, f, padding=[2, 0, 3, 0]), upfirdn2d(padded, f))
+    torch.testing.assert_close(upfirdn2d(x, f, padding=[-1, 0, 0, -1]), upfirdn2d(x[:, :, :-1, 1:], f))
+    torch.testing.assert_close(upfirdn2d(x, None, padding=[-9, 8, 2, 0]), F.pad(x[..., 5:], [0, 4, 2, 0]))
+
+
+def test_no_filter_is_one_tap():
+    x = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(upfirdn2d(x, None), x, rtol=0, atol=0)
+    y = upfirdn2d(x, None, up=2, gain=3)
+    torch.testing.assert_close(y[..., ::2, ::2], 3 * x)
+    assert y[..., 1::2].abs().max() == 0 and y[..., 1::2, :].abs().max() == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"up": 2, "padding": 2}, {"down": 2}])
+def test_a_separable_filter_is_the_outer_product_of_its_taps(options):
+    x, f = torch.randn(1, 2, 9, 20), torch.randn(4)
+    torch.testing.assert_close(
+        upfirdn2d(x, f, gain=2, **options), upfirdn2d(x, f.outer(f), gain=2, **options), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_channels_last_without_neighbouring_pixels_stays_so():
+    x = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    y = filter2d(x, setup_filter([1, 2, 1]))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    (dx,) = torch.autograd.grad(y, x, torch.ones_like(y, memory_format=torch.contiguous_format))
+    assert dx.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("options", [{"up": 2, "padding": 2}, {"down": 2}, {"padding": 1}])
+def test_an_infinite_pixel_spoils_only_what_it_reaches(options):
+    x = torch.randn(1, 1, 9, 40)
+    x[0, 0, 4, 20] = float("inf")
+    f = setup_filter([1, 3, 3, 1])
+    y, want = upfirdn2d(x, f, **options), upfirdn2d(x.nan_to_num(posinf=1e6), f, **options)
+    clean = upfirdn2d((x == float("inf")).float(), f, **options) == 0
+    torch.testing.assert_close(y[clean], want[clean])
+    assert (y[~clean] == float("inf")).all()
+
+
+def test_setup_filter_normalises_flips_and_finds_taps():
+    f = setup_filter([1, 3, 3, 1])
+    assert f.dtype == torch.float32
+    torch.testing.assert_close(f, torch.tensor([1.0, 3, 3, 1]) / 8)
+    torch.testing.assert_close(setup_filter(f.outer(f).numpy()), f)
+    torch.testing.assert_close(setup_filter([1, 2], gain=4), torch.tensor([2.0, 4]) / 3)
+    reversed_matrix = torch.tensor([[16.0, 12], [8, 4]]) / 10
+    torch.testing.assert_close(setup_filter([[1, 2], [3, 4]], gain=4, flip_filter=True), reversed_matrix)
+    torch.testing.assert_close(setup_filter([1, 2], normalize=False, separable=False), torch.tensor([[1.0, 2], [2, 4]]))
+    torch.testing.assert_close(
+        setup_filter([0, 1, -2], normalize=False, separable=False).diagonal(), torch.tensor([0.0, 1, 4])
+    )
+    torch.testing.assert_close(
+        setup_filter([[0, 0, 0], [0, 1, -2], [0, -2, 4]], normalize=False), torch.tensor([0.0, -1, 2])
+    )
+    assert setup_filter([[1, 2], [2, 5]]).shape == (2, 2)
+    assert setup_filter([[1, 2, 1], [2, 4, 2]]).shape == (2, 3)
+    assert setup_filter([[1, 0], [0, -1]], normalize=False).shape == (2, 2)
+    assert setup_filter(None).tolist() == [1.0]
+    assert setup_filter(7, normalize=False).tolist() == [7.0]
+
+
+X, TAPS = torch.randn(1, 2, 4, 4), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: upfirdn2d(X[0], TAPS), ValueError, r"x must be \[N, C, H, W\], got \[2, 4, 4\]"),
+        (lambda: upfirdn2d(X.int(), TAPS), TypeError, "x must be float32, .* got torch.int32"),
+        (lambda: upfirdn2d(X, TAPS.double()), TypeError, "f must be torch.float32 .* got torch.float64"),
+        (lambda: upfirdn2d(X, torch.ones(1, 1, 3)), ValueError, r"f must be \[taps\] or .* got \[1, 1, 3\]"),
+        (lambda: upfirdn2d(X, TAPS.clone().requires_grad_()), RuntimeError, "f has no gradient, but requires one"),
+        (lambda: upfirdn2d(X, TAPS, up=0), ValueError, r"up must be an integer or \[x, y\], at least 1, got 0"),
+        (lambda: downsample2d(X, TAPS, down=[2]), ValueError, r"downsample2d: down must be .* got \[2\]"),
+        (lambda: filter2d(X, TAPS, padding=[1, 2, 3]), ValueError, r"filter2d: padding must be .* got \[1, 2, 3\]"),
+        (lambda: upfirdn2d(X, torch.ones(5)), ValueError, "upsampled and padded must hold the 5 taps along y, got 4"),
+        (lambda: upfirdn2d(X, TAPS, padding=[-1, -1, 0, 0]), ValueError, "must hold the 3 taps along x, got 2"),
+        (lambda: setup_filter(torch.ones(1, 2, 3)), ValueError, r"got \[1, 2, 3\]"),
+        (lambda: setup_filter([1, -1]), ValueError, "sums to 0"),
+        (lambda: setup_filter([[1, 2], [3, 4]], separable=True), ValueError, "outer product of taps with themselves"),
+        (lambda: setup_filter([1, 2], gain=-1), ValueError, "a gain of at least 0, got -1"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_want_and_got(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
