@@ -14,6 +14,7 @@
 #include "bias_act.h"
 #include "norm_act.h"
 #include "pixel_norm.h"
+#include "relayout.h"
 #include "scale_bias_act.h"
 #include "upfirdn2d.h"
 
@@ -43,7 +44,7 @@ using Where = int;
     void upfirdn2d(const Upfirdn2dParams&, Where);                                                                 \
     GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);          \
               void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
-              void scale_bias_act(const ScaleBiasActParams&, Where);                                               \
+              void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);  \
               void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                      \
               int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);)                     \
     }                                                                                                              \
@@ -57,16 +58,17 @@ struct Kernels {
     void (*upfirdn2d)(const Upfirdn2dParams&, Where);
     GE_ON_CPU(void (*norm_stats)(const NormStatsParams&, Where); void (*norm_act)(const NormActParams&, Where);
               void (*norm_act_grad)(const NormActGradParams&, Where); void (*pixel_norm)(const PixelNormParams&, Where);
-              void (*scale_bias_act)(const ScaleBiasActParams&, Where);
+              void (*relayout)(const RelayoutParams&, Where); void (*scale_bias_act)(const ScaleBiasActParams&, Where);
               void (*scale_bias_act_grad)(const ScaleBiasActGradParams&, Where);
               int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
 };
 
-#define GE_KERNELS(target)                                                                                    \
-    Kernels {                                                                                                 \
-        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d,     \
-            GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,        \
-                      target::scale_bias_act, target::scale_bias_act_grad, target::scale_bias_act_grad_slots) \
+#define GE_KERNELS(target)                                                                                \
+    Kernels {                                                                                             \
+        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d, \
+            GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,    \
+                      target::relayout, target::scale_bias_act, target::scale_bias_act_grad,              \
+                      target::scale_bias_act_grad_slots)                                                  \
     }
 
 #if defined(GE_CUDA)
@@ -142,6 +144,11 @@ static int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t 
 }
 
 #if !defined(GE_CUDA)
+static void relayout(Address x, Address y, std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t reversed,
+                     Where where) {
+    kernels.relayout({at<float>(x), at<float>(y), n, rows, cols, reversed}, where);
+}
+
 static void scale_bias_act(Address x, Address scale, Address b, Address noise, Address y, Address slope, Address keep,
                            std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t noise_n, int dtype,
                            bool channels_last, double alpha, double gain, double clamp, Where where) {
@@ -228,6 +235,7 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("bias_act_grad_slots", &bias_act_grad_slots);
     m.def("upfirdn2d", &upfirdn2d, no_gil);
 #if !defined(GE_CUDA)
+    m.def("relayout", &relayout, no_gil);
     m.def("scale_bias_act", &scale_bias_act, no_gil);
     m.def("scale_bias_act_grad", &scale_bias_act_grad, no_gil);
     m.def("scale_bias_act_grad_slots", &scale_bias_act_grad_slots);

@@ -4,10 +4,13 @@ Equalised learning rate (Karras et al. 2018, arXiv:1710.10196, section 4.1): wei
 where they are used, by 1 / sqrt(fan in), so that Adam changes all of them by the same share of their size.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from gan_engine.ops import bias_act, downsample_conv2d, modulated_conv2d, upsample_conv2d
+from gan_engine.ops import bias_act, downsample_conv2d, filter2d, modulated_conv2d, setup_filter, upsample_conv2d
 
 
 def check_class(c: Tensor | None, c_dim: int) -> None:
@@ -50,7 +53,8 @@ class EqualizedLinear(nn.Module):
 class EqualizedConv2d(nn.Module):
     """y [N, O, H', W'] = act(conv(x [N, I, H, W], weight / sqrt(I k^2)) + bias)
 
-    `resample` "up" doubles x before the convolution, by nearest neighbours, and "down" halves its result, by means.
+    `resample` "up" doubles x before the convolution and "down" halves its result: with the filter `taps`, or without
+    one by nearest neighbours and by means.
     """
 
     def __init__(
@@ -64,11 +68,13 @@ class EqualizedConv2d(nn.Module):
         gain: float | None = None,
         clamp: float | None = None,
         resample: str | None = None,
+        taps: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if resample not in (None, "up", "down"):
             raise ValueError(f"EqualizedConv2d: resample must be None, 'up' or 'down', got {resample!r}")
         self.resample = resample
+        self.register_buffer("f", None if taps is None else setup_filter(taps), persistent=False)
         self.after = {"act": act, "gain": gain, "clamp": clamp}
         self.scale = (in_channels * kernel_size**2) ** -0.5
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
@@ -77,11 +83,24 @@ class EqualizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale
         if self.resample == "up":
-            return upsample_conv2d(x, weight, self.bias, **self.after)
+            mode = "nearest" if self.f is None else "fir"
+            return upsample_conv2d(x, weight, self.bias, mode=mode, f=self.f, **self.after)
         if self.resample == "down":
-            return downsample_conv2d(x, weight, self.bias, **self.after)
+            mode = "mean" if self.f is None else "fir"
+            return downsample_conv2d(x, weight, self.bias, mode=mode, f=self.f, **self.after)
         x = nn.functional.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
         return bias_act(x, self.bias, **self.after)
+
+
+class Blur(nn.Module):
+    """y [N, C, H, W] = x [N, C, H, W] filtered with `taps` along both axes, whose sum is made 1"""
+
+    def __init__(self, taps: Sequence[float] = (1, 3, 3, 1)) -> None:
+        super().__init__()
+        self.register_buffer("f", setup_filter(taps), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return filter2d(x, self.f)
 
 
 class UpsampleConv2d(nn.Conv2d):
@@ -107,6 +126,8 @@ class DownsampleConv2d(nn.Conv2d):
 class ModulatedConv2d(nn.Module):
     """y [N, O, H', W'] = act(modulated conv(x [N, I, H, W], styles) + noise + bias), styles = affine(w [N, w_dim])
 
+    `up` is the factor of the image's size, and `taps` the filter behind it.
+
     The layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c), with `demodulate=False`, `noise=False` and
     kernel_size 1 its layer to colours. The noise is drawn anew at every call unless it is given; its strength is learnt
     and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
@@ -121,10 +142,13 @@ class ModulatedConv2d(nn.Module):
         w_dim: int,
         demodulate: bool = True,
         noise: bool = True,
-        **after,
+        up: int = 1,
+        taps: Sequence[float] = (1, 3, 3, 1),
+        **after: Any,
     ) -> None:
         super().__init__()
-        self.demodulate, self.after = demodulate, after
+        self.demodulate, self.up, self.after = demodulate, up, after
+        self.register_buffer("f", setup_filter(taps) if up > 1 else None, persistent=False)
         self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -135,7 +159,8 @@ class ModulatedConv2d(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         """noise [N or 1, 1, H', W']"""
         if self.noise_strength is not None and noise is None:
-            noise = torch.randn((x.shape[0], 1, *x.shape[2:]), dtype=torch.float32, device=x.device)
+            size = [side * self.up for side in x.shape[2:]]
+            noise = torch.randn((x.shape[0], 1, *size), dtype=torch.float32, device=x.device)
         styles = self.affine(w)
         if self.scale != 1:
             styles = styles * self.scale
@@ -147,5 +172,7 @@ class ModulatedConv2d(nn.Module):
             noise=noise,
             noise_strength=self.noise_strength,
             bias=self.bias,
+            up=self.up,
+            f=self.f,
             **self.after,
         )

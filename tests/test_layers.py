@@ -52,6 +52,20 @@ def test_resampling_convolutions_are_convolutions_beside_resampling(k: int):
         layers.EqualizedConv2d(3, 5, k, resample="left")
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_filters_resample_and_blur(k: int):
+    x = torch.randn(2, 3, 4, 6)
+    up = layers.EqualizedConv2d(3, 5, k, resample="up", taps=(1, 3, 3, 1))
+    assert up(x).shape == (2, 5, 8, 12)
+    assert layers.EqualizedConv2d(3, 5, k, resample="down", taps=(1, 3, 3, 1))(x).shape == (2, 5, 2, 3)
+    assert "f" not in up.state_dict()
+    modulated = layers.ModulatedConv2d(3, 5, k, w_dim=4, up=2)
+    assert modulated(x, torch.randn(2, 4)).shape == (2, 5, 8, 12)
+    blurred = layers.Blur()(torch.ones(1, 1, 6, 6))
+    assert blurred.shape == (1, 1, 6, 6)
+    torch.testing.assert_close(blurred[:, :, 2:-2, 2:-2], torch.ones(1, 1, 2, 2))
+
+
 def test_modulated_layer_starts_without_noise_and_learns_its_strength():
     torch.manual_seed(0)
     layer = layers.ModulatedConv2d(8, 16, 3, w_dim=4, act="lrelu")

@@ -1,10 +1,10 @@
 """Convolution whose weights a style scales image by image, without a weight per image ever being made."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.ops.resample_conv2d import fir_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 
 
@@ -21,6 +21,9 @@ def modulated_conv2d(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    up: int = 1,
+    down: int = 1,
+    f: Tensor | None = None,
     padding: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -41,7 +44,10 @@ def modulated_conv2d(
         noise_strength: [], factor of the noise; None is 1.
         bias: [O].
         act, alpha, gain, clamp: as in `scale_bias_act`.
-        padding: zeros around x; None is half of the kernel, which leaves H and W as they are.
+        up, down: factors of the image's size, one of which is 1. x is upsampled before the convolution: zeros behind
+            every pixel, then the filter f with a gain of up^2; or its result is filtered and downsampled.
+        f: [taps] or [taps, taps], from `setup_filter`; None is [1].
+        padding: zeros around the upsampled x; None is half of the kernel, which leaves H * up and W * up as they are.
         backend: see gan_engine.backends.
 
     All but x are in the dtype of x or in float32.
@@ -67,6 +73,10 @@ def modulated_conv2d(
         raise ValueError(f"modulated_conv2d: bias must be [O] = {list(weight.shape[:1])}, got {list(bias.shape)}")
     if noise_strength is not None and noise is None:
         raise ValueError("modulated_conv2d: noise_strength needs noise, got None")
+    if min(up, down) != 1 or (f is not None and up == down):
+        raise ValueError(
+            f"modulated_conv2d: up or down must be 1, and f belongs to the other; got up {up}, down {down}"
+        )
     backend = backends.choose("modulated_conv2d", x, backend)
     if demodulate and x.dtype == torch.float16:
         # A constant factor of weight[o] or of styles[n] changes nothing, so no gradient flows through it.
@@ -75,10 +85,9 @@ def modulated_conv2d(
     d = demodulation(weight, styles, _wide(x)) if demodulate else None  # [N, O]
     if noise is not None and noise_strength is not None:
         noise = noise.to(_wide(x)) * noise_strength.to(_wide(x))
-    if padding is None:
-        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
     x = scale_bias_act(x, styles, backend=backend)
-    x = F.conv2d(x, weight.to(x.dtype), padding=padding)
+    padding = weight.shape[-1] // 2 if padding is None else padding
+    x = fir_conv2d(x, weight, f, up=up, down=down, padding=padding, backend=backend)
     return scale_bias_act(x, d, bias, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 

@@ -8,6 +8,10 @@ with ones [2, 2], and two convolutions in a row are one, with the weight K = wei
 take ((k + 1) / k)^2 / 4 of the multiplications, 1 / 2.25 for k = 3, and so do their gradients. K is a linear function
 of the weight, a product with one constant matrix, which brings its gradients of every order along. It is made in
 float32: in half precision it is rounded in place of a weight in float32, and beside one in half precision.
+
+With an FIR filter f (Karras et al. 2020, arXiv:1912.04958, section 2) the convolution has the stride and the filter
+runs at the larger size, behind a transposed convolution or before a strided one: folded into the weight as well, f
+would cost more multiplications than it saves.
 """
 
 import torch
@@ -16,6 +20,8 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
+from gan_engine.ops.upfirdn2d import upfirdn2d
 
 
 def upsample_conv2d(
@@ -23,38 +29,42 @@ def upsample_conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    mode: str = "nearest",
+    f: Tensor | None = None,
     act: str = "linear",
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """y = clamp(gain * act(conv(double(x), weight) + bias, alpha), -clamp, clamp), double: nearest neighbours, factor 2
+    """y = clamp(gain * act(conv(double(x), weight) + bias, alpha), -clamp, clamp)
 
     Args:
         x: [N, I, H, W].
         weight: [O, I, k, k], k odd, in the dtype of x or in float32.
         bias: [O].
+        mode: how to double, "nearest": nearest neighbours, or "fir": a zero behind every pixel, then the filter f.
+        f: [taps] or [taps, taps] of mode "fir", from `setup_filter`; its gain of 4 is added here.
         act, alpha, gain, clamp, backend: as in `bias_act`.
 
     Returns:
         y: [N, O, 2 H, 2 W] in the dtype of x: the doubled image has (k - 1) / 2 zeros around it.
 
     Raises:
-        ValueError: shapes that do not fit, and what `bias_act` refuses.
+        ValueError: shapes that do not fit, a mode without its filter, and what `bias_act` refuses.
 
     Gradients: every order in x, weight and bias.
     """
-    k = _check("upsample_conv2d", x, weight)
+    k = _check("upsample_conv2d", x, weight, mode, ("nearest", "fir"), f)
     backend = backends.choose("upsample_conv2d", x, backend)
-    if backend == "reference":
+    if mode == "fir":
+        x = fir_conv2d(x, weight, f, up=2, padding=k // 2, backend=backend)
+    elif backend == "reference":
         x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
     elif k == 1:  # a pixel's copies are alike also behind the convolution, which is four times cheaper before them
         x = F.interpolate(F.conv2d(x, weight.to(x.dtype)), scale_factor=2, mode="nearest")
     else:
-        # A transposed convolution lays its weight the other way round.
-        wide = widened(weight.transpose(0, 1).flip([2, 3]))
-        x = F.conv_transpose2d(x, wide.to(x.dtype), stride=2, padding=k // 2)
+        x = conv_transpose2d(x, widened(transposed(weight)).to(x.dtype), stride=2, padding=k // 2)
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
@@ -63,39 +73,84 @@ def downsample_conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    mode: str = "mean",
+    f: Tensor | None = None,
     act: str = "linear",
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """y = clamp(gain * act(halve(conv(x, weight)) + bias, alpha), -clamp, clamp), halve: the means of 2x2 pixels
+    """y = clamp(gain * act(halve(conv(x, weight)) + bias, alpha), -clamp, clamp)
 
     Args:
         x: [N, I, H, W], H and W even.
         weight: [O, I, k, k], k odd, in the dtype of x or in float32.
         bias: [O].
+        mode: how to halve, "mean": the means of 2x2 pixels, or "fir": the filter f, then every second pixel.
+        f: [taps] or [taps, taps] of mode "fir", from `setup_filter`.
         act, alpha, gain, clamp, backend: as in `bias_act`.
 
     Returns:
         y: [N, O, H / 2, W / 2] in the dtype of x: x has (k - 1) / 2 zeros around it.
 
     Raises:
-        ValueError: shapes that do not fit, and what `bias_act` refuses.
+        ValueError: shapes that do not fit, a mode without its filter, and what `bias_act` refuses.
 
     Gradients: every order in x, weight and bias.
     """
-    k = _check("downsample_conv2d", x, weight)
+    k = _check("downsample_conv2d", x, weight, mode, ("mean", "fir"), f)
     if x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"downsample_conv2d: H and W of x must be even, got {list(x.shape[2:])}")
     backend = backends.choose("downsample_conv2d", x, backend)
-    if backend == "reference":
+    if mode == "fir":
+        x = fir_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
+    elif backend == "reference":
         x = F.avg_pool2d(F.conv2d(x, weight.to(x.dtype), padding=k // 2), 2)
     elif k == 1:
         x = F.conv2d(F.avg_pool2d(x, 2), weight.to(x.dtype))
     else:
-        x = F.conv2d(x, (widened(weight) * 0.25).to(x.dtype), stride=2, padding=k // 2)
+        x = conv2d(x, (widened(weight) * 0.25).to(x.dtype), stride=2, padding=k // 2)
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
+
+
+def fir_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    f: Tensor | None,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: int = 0,
+    backend: str | None = None,
+) -> Tensor:
+    """conv(x, weight), x upsampled by `up`, filtered and padded before it, or the result filtered and downsampled
+
+    x [N, I, H, W], weight [O, I, kh, kw]; the padding is that of the upsampled image, beside what keeps the filter
+    centred. Returns [N, O, (H up + 2 padding - kh) // down + 1, likewise W]. Gradients: every order in x and weight.
+    """
+    weight = weight.to(x.dtype)
+    kh, kw = weight.shape[2:]
+    fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+    if up > 1:
+        left, right = padding + (fw + up - 1) // 2, padding + (fw - up) // 2
+        top, bottom = padding + (fh + up - 1) // 2, padding + (fh - up) // 2
+        if (kh, kw) == (1, 1):  # fewer pixels pass the convolution before than behind
+            x = F.conv2d(x, weight)
+            return upfirdn2d(x, f, up=up, padding=[left, right, top, bottom], gain=up**2, backend=backend)
+        # The transposed convolution leaves a rim of k - 1, less the zeros behind the last pixel.
+        x = conv_transpose2d(x, transposed(weight), stride=up)
+        sides = [left + 1 - kw, right + up - kw, top + 1 - kh, bottom + up - kh]
+        return upfirdn2d(x, f, padding=sides, gain=up**2, backend=backend)
+    if down > 1:
+        left, right = padding + (fw - down + 1) // 2, padding + (fw - down) // 2
+        top, bottom = padding + (fh - down + 1) // 2, padding + (fh - down) // 2
+        if (kh, kw) == (1, 1):
+            x = upfirdn2d(x, f, down=down, padding=[left, right, top, bottom], backend=backend)
+            return F.conv2d(x, weight)
+        x = upfirdn2d(x, f, padding=[left, right, top, bottom], backend=backend)
+        return conv2d(x, weight, stride=down)
+    return F.conv2d(x, weight, padding=padding)
 
 
 def widened(weight: Tensor) -> Tensor:
@@ -107,7 +162,11 @@ def widened(weight: Tensor) -> Tensor:
     return (weight.reshape(o, i, k * k) @ torch.kron(reach, reach)).reshape(o, i, k + 1, k + 1)
 
 
-def _check(op: str, x: Tensor, weight: Tensor) -> int:
+def _check(op: str, x: Tensor, weight: Tensor, mode: str, modes: tuple[str, str], f: Tensor | None) -> int:
+    if mode not in modes:
+        raise ValueError(f"{op}: mode must be {' or '.join(modes)}, got {mode!r}")
+    if (f is None) == (mode == "fir"):
+        raise ValueError(f"{op}: mode fir takes a filter f, and no other does, got mode {mode!r} with f {_size(f)}")
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
         raise ValueError(
             f"{op}: want x [N, I, H, W] and weight [O, I, k, k], got x {list(x.shape)} and weight {list(weight.shape)}"
@@ -116,6 +175,10 @@ def _check(op: str, x: Tensor, weight: Tensor) -> int:
     if weight.shape[3] != k or k % 2 == 0:
         raise ValueError(f"{op}: the kernel must be k x k with k odd, got {list(weight.shape[2:])}")
     return k
+
+
+def _size(f: Tensor | None) -> list[int] | None:
+    return None if f is None else list(f.shape)
 
 
 for _op in ("upsample_conv2d", "downsample_conv2d"):

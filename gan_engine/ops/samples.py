@@ -98,6 +98,30 @@ def _affine(n: int, c: int, h: int, w: int, noise_n: int | None = None) -> dict[
     return {"x": (n, c, h, w), "scale": (n, c), "b": (c,), "noise": (n if noise_n is None else noise_n, 1, h, w)}
 
 
+def _eager_fir_conv2d(
+    x: Tensor, weight: Tensor, f: Tensor | None, up: int, down: int, padding: int, groups: int = 1
+) -> Tensor:
+    """As it is written without a kernel for filters: the strided convolution, and the filter as a depthwise one."""
+    (o, i, kh, kw), taps = weight.shape, 1 if f is None else f.shape[-1]
+    after, before = (taps + up - down) // 2, (taps - up - down + 1) // 2
+    if up > 1:
+        weight = weight.reshape(groups, o // groups, i, kh, kw).transpose(1, 2).flip([3, 4])
+        x = F.conv_transpose2d(x, weight.reshape(-1, o // groups, kh, kw), stride=up, groups=groups)
+        return _depthwise(x, f, padding + after + 1 - kw, padding + before + up - kw, float(up**2))
+    if down > 1:
+        x = _depthwise(x, f, padding + after, padding + before, 1.0)
+        return F.conv2d(x, weight, stride=down, groups=groups)
+    return F.conv2d(x, weight, padding=padding, groups=groups)
+
+
+def _depthwise(x: Tensor, f: Tensor | None, before: int, behind: int, gain: float) -> Tensor:
+    x = F.pad(x, [before, behind, before, behind])
+    if f is None:
+        return x * gain
+    f = (f.outer(f) if f.ndim == 1 else f).to(x.dtype) * gain
+    return F.conv2d(x, f.flip([0, 1]).expand(x.shape[1], 1, *f.shape), groups=x.shape[1])
+
+
 def _eager_modulated_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -107,21 +131,25 @@ def _eager_modulated_conv2d(
     noise: Tensor | None = None,
     noise_strength: Tensor | None = None,
     bias: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    f: Tensor | None = None,
     padding: int | None = None,
     grouped: bool = False,
     **options: Any,
 ) -> Tensor:
     (n, i, h, w), (o, _, kh, kw) = x.shape, weight.shape
-    padding = (kh // 2, kw // 2) if padding is None else padding
+    padding = kw // 2 if padding is None else padding
     weights = weight * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
     d = (weights.square().sum([2, 3, 4]) + 1e-8).rsqrt() if demodulate else None
     if grouped:
         if d is not None:
             weights = weights * d[:, :, None, None, None]
-        x = F.conv2d(x.reshape(1, n * i, h, w), weights.reshape(n * o, i, kh, kw), padding=padding, groups=n)
+        x, weights = x.reshape(1, n * i, h, w), weights.reshape(n * o, i, kh, kw)
+        x = _eager_fir_conv2d(x, weights, f, up, down, padding, groups=n)
         x = x.reshape(n, o, *x.shape[2:])
     else:
-        x = F.conv2d(x * styles[:, :, None, None], weight, padding=padding)
+        x = _eager_fir_conv2d(x * styles[:, :, None, None], weight, f, up, down, padding)
         if d is not None:
             x = x * d[:, :, None, None]
     if noise is not None:

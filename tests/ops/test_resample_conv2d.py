@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan_engine.ops import downsample_conv2d, upsample_conv2d
+from gan_engine.ops import downsample_conv2d, modulated_conv2d, setup_filter, upfirdn2d, upsample_conv2d
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7])
@@ -16,6 +16,65 @@ def test_equals_resampling_beside_the_convolution(k: int, backend: str, device: 
     torch.testing.assert_close(upsample_conv2d(x, weight, backend=backend), up)
     down = F.avg_pool2d(F.conv2d(x, weight, padding=k // 2), 2)
     torch.testing.assert_close(downsample_conv2d(x, weight, backend=backend), down)
+
+
+@pytest.mark.parametrize("taps", [[1, 3, 3, 1], [1, 2, 1], [[1, 2], [3, 4], [5, 6]]], ids=["1331", "121", "3x2"])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_fir_equals_its_definition(k: int, taps: list, backend: str, device: str):
+    """Up: zeros behind every pixel, the filter, the convolution. Down: the filter, the convolution, every second."""
+    x = torch.randn(2, 3, 6, 8, dtype=torch.float64, device=device)
+    weight = torch.randn(4, 3, k, k, dtype=torch.float64, device=device)
+    f = setup_filter(taps, device=device)
+    fh, fw = f.shape[0], f.shape[-1]
+
+    sides = [(fw + 1) // 2, (fw - 2) // 2, (fh + 1) // 2, (fh - 2) // 2]
+    doubled = upfirdn2d(x, f, up=2, padding=[side + k // 2 for side in sides], gain=4, backend="reference")
+    got = upsample_conv2d(x, weight, mode="fir", f=f, backend=backend)
+    torch.testing.assert_close(got, F.conv2d(doubled, weight))
+    assert got.shape == (2, 4, 12, 16)
+
+    sides = [(fw - 1) // 2, (fw - 2) // 2, (fh - 1) // 2, (fh - 2) // 2]
+    filtered = upfirdn2d(x, f, padding=[side + k // 2 for side in sides], backend="reference")
+    got = downsample_conv2d(x, weight, mode="fir", f=f, backend=backend)
+    torch.testing.assert_close(got, F.conv2d(filtered, weight)[:, :, ::2, ::2])
+    assert got.shape == (2, 4, 3, 4)
+
+
+@pytest.mark.parametrize(("up", "down"), [(2, 1), (1, 2), (3, 1)])
+def test_modulated_resampling_is_that_of_the_scaled_input(up: int, down: int, backend: str, device: str):
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64, device=device)
+    weight, styles = torch.randn(4, 3, 3, 3).to(x), torch.randn(2, 3).to(x)
+    f = setup_filter([1, 3, 3, 1], device=device)
+    got = modulated_conv2d(x, weight, styles, up=up, down=down, f=f, demodulate=False, backend=backend)
+    scaled = x * styles[:, :, None, None]
+    if (up, down) == (2, 1):
+        want = upsample_conv2d(scaled, weight, mode="fir", f=f, backend="reference")
+    elif (up, down) == (1, 2):
+        want = downsample_conv2d(scaled, weight, mode="fir", f=f, backend="reference")
+    else:
+        want = F.conv2d(upfirdn2d(scaled, f, up=3, padding=[4, 1, 4, 1], gain=9, backend="reference"), weight)
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
+def test_layouts_of_the_passes_do_not_show(op, layout: torch.memory_format):
+    """With enough channels the passes of a strided convolution on a CPU run in layouts of their own."""
+    x = torch.randn(2, 32, 6, 10).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(48, 32, 3, 3, requires_grad=True)
+
+    def orders(backend: str) -> list[torch.Tensor]:
+        y = op(x, weight, backend=backend)
+        first = torch.autograd.grad(y.square().sum(), (x, weight), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().mean() for g in first), (x, weight))
+        return [y, *first, *second]
+
+    names = ("y", "dx", "dweight", "ddx", "ddweight")
+    for name, got, want in zip(names, orders(None), orders("reference"), strict=True):
+        torch.testing.assert_close(
+            got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()), msg=lambda m, n=name: f"{n}: {m}"
+        )
+        assert name not in ("y", "dx") or got.stride() == want.stride(), name
 
 
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
@@ -40,6 +99,18 @@ def test_saves_multiplications_in_every_pass(op, backend: str, device: str):
     [
         (lambda: upsample_conv2d(torch.randn(1, 2, 4, 4), torch.randn(3, 2, 2, 2)), r"k odd, got \[2, 2\]"),
         (lambda: upsample_conv2d(torch.randn(1, 2, 4, 4), torch.randn(3, 4, 3, 3)), r"got x \[1, 2, 4, 4\] and weight"),
+        (
+            lambda: upsample_conv2d(torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3), mode="fir"),
+            "mode fir takes a filter f, and no other does, got mode 'fir' with f None",
+        ),
+        (
+            lambda: upsample_conv2d(torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3), mode="mean"),
+            "mode must be nearest or fir, got 'mean'",
+        ),
+        (
+            lambda: modulated_conv2d(torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3), torch.ones(1, 2), up=2, down=2),
+            "up or down must be 1, .* got up 2, down 2",
+        ),
         (lambda: downsample_conv2d(torch.randn(1, 2, 5, 4), torch.randn(3, 2, 3, 3)), r"must be even, got \[5, 4\]"),
     ],
 )

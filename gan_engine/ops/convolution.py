@@ -1,0 +1,190 @@
+"""Convolutions with a stride, each pass in the memory layout in which it is the fastest.
+
+On CPUs and in float32, y and dx of a strided or transposed convolution are faster in channels_last, and the gradient by
+the weight is faster in contiguous memory (256 -> 256 channels, 3x3, stride 2, 32x32 from or to 65x65, batch 8, AVX-512,
+one thread, milliseconds, 2026-11):
+
+                       y     dx    dweight
+    contiguous         72    76    64
+    channels_last      52    46    89
+
+More than the change of layout between them costs: `relayout` moves those 34 MB in 6. Elsewhere these are the
+convolutions of PyTorch.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine import native
+from gan_engine.ops.kernel_op import define
+from gan_engine.ops.scale_bias_act import is_channels_last
+
+# With fewer channels than this the layouts do not differ by what changing them costs (same measurement).
+FEWEST_CHANNELS = 32
+
+
+def conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tensor:
+    """F.conv2d, x [N, I, H, W], weight [O, I, kh, kw]; channels_last where x is. Gradients: every order in both."""
+    if not _mixes(x, weight, stride):
+        return F.conv2d(x, weight, stride=stride, padding=padding)
+    size = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return _convolution(x, weight, stride, padding, size, False)
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tensor:
+    """F.conv_transpose2d, x [N, I, H, W], weight [I, O, kh, kw]; channels_last where x is. Gradients: as `conv2d`."""
+    if not _mixes(x, weight, stride):
+        return F.conv_transpose2d(x, weight, stride=stride, padding=padding)
+    size = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return _convolution(x, weight, stride, padding, size, True)
+
+
+def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
+    return (
+        stride > 1
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and min(weight.shape[:2]) >= FEWEST_CHANNELS
+        and native.WHY_NO_CPU is None
+    )
+
+
+# Autograd: the gradient by x is the other convolution with the same weight, so one Function is closed in x; the
+# gradient by the weight is PyTorch's own, which has gradients again.
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(x, weight, stride, padding, size, transposed):
+        y = _run(_layout(x, True), weight, stride, padding, size, transposed)
+        return _layout(y, is_channels_last(x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, ctx.stride, ctx.padding, _, ctx.transposed = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple:
+        if dy is None:
+            return (None,) * 6
+        x, weight = ctx.saved_tensors
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = _Convolution.apply(dy, weight, ctx.stride, ctx.padding, list(x.shape[2:]), not ctx.transposed)
+        if ctx.needs_input_grad[1]:
+            # PyTorch takes the layout from the weight as well, of which it reads nothing but the shape here.
+            shape = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            _, dweight, _ = torch.ops.aten.convolution_backward(
+                _Relayout.apply(dy, False), _Relayout.apply(x, False), shape, None, [ctx.stride] * 2,
+                [ctx.padding] * 2, [1, 1], ctx.transposed, [0, 0], 1, [False, True, False],
+            )  # fmt: skip
+        return dx, dweight, None, None, None, None
+
+
+def _run(x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool) -> Tensor:
+    if not transposed:
+        return F.conv2d(x, weight, stride=stride, padding=padding)
+    over = [
+        n - ((m - 1) * stride + k - 2 * padding) for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    return F.conv_transpose2d(x, weight, stride=stride, padding=padding, output_padding=over)
+
+
+class _Relayout(torch.autograd.Function):
+    """x itself, in the other layout: to a gradient that is nothing."""
+
+    @staticmethod
+    def forward(x, channels_last):
+        y = _layout(x, channels_last)
+        return y.view_as(y) if y is x else y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple:
+        return dy, None
+
+
+# torch.compile must see one node here: traced into, nested Functions lose their second order under torch.func.grad.
+@torch.compiler.allow_in_graph
+def _convolution(x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool) -> Tensor:
+    return _Convolution.apply(x, weight, stride, padding, size, transposed)
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """[I, O, kh, kw] of weight [O, I, kh, kw], the taps in reverse order: as a transposed convolution takes it"""
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and native.WHY_NO_CPU is None:
+        return _transposed(weight)
+    return weight.transpose(0, 1).flip([2, 3])
+
+
+class _Transposed(torch.autograd.Function):
+    """Its own inverse, and so its own gradient."""
+
+    @staticmethod
+    def forward(weight):
+        return torch.ops.gan_engine.transposed_weight(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.channels_last = is_channels_last(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> Tensor | None:
+        return None if dy is None else _Relayout.apply(_Transposed.apply(dy), ctx.channels_last)
+
+
+@torch.compiler.allow_in_graph
+def _transposed(weight: Tensor) -> Tensor:
+    return _Transposed.apply(weight)
+
+
+def _layout(x: Tensor, channels_last: bool) -> Tensor:
+    """x, dense in the layout asked for."""
+    wanted, other = torch.contiguous_format, torch.channels_last
+    if channels_last:
+        wanted, other = other, wanted
+    if x.is_contiguous(memory_format=wanted):
+        return x
+    if x.dtype == torch.float32 and x.is_contiguous(memory_format=other) and x.numel() > 0:
+        return torch.ops.gan_engine.relayout(x, channels_last)
+    return x.contiguous(memory_format=wanted)
+
+
+# The kernel as a PyTorch operator without autograd: x is dense in the other layout.
+
+
+def _relayout(x, channels_last):
+    y = _relayout_fake(x, channels_last)
+    n, c, h, w = x.shape
+    native.cpu.relayout(x, y, n, *((c, h * w) if channels_last else (h * w, c)), 1)
+    return y
+
+
+def _relayout_fake(x, channels_last):
+    return torch.empty_like(x, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _transposed_weight(weight):
+    y = _transposed_weight_fake(weight)
+    o, i, h, w = weight.shape
+    if weight.numel() > 0:
+        native.cpu.relayout(weight.contiguous(), y, 1, o, i * h * w, h * w)
+    return y
+
+
+def _transposed_weight_fake(weight):
+    o, i, h, w = weight.shape
+    return weight.new_empty((i, h, w, o)).permute(0, 3, 1, 2)
+
+
+define("transposed_weight(Tensor weight) -> Tensor", _transposed_weight, _transposed_weight_fake)
+define("relayout(Tensor x, bool channels_last) -> Tensor", _relayout, _relayout_fake)
