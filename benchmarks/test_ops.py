@@ -6,7 +6,7 @@ with the arguments of the op.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
         return lambda *values: function(**dict(zip(tensors, values)), **sample.options, **options)
 
     ours = {backend: bind(op.function, backend=backend) for backend in _backends(name, inputs[0])}
-    eager = {"eager": op.eager, **{f"eager {key}": f for key, f in getattr(op, "variants", {}).items()}}
+    eager = {"eager": op.eager, **{f"eager {key}": f for key, f in op.variants.items()}}
     eager = {key: bind(f) for key, f in eager.items()}
     others = {session.peer_name: bind(session.peers[name])} if name in session.peers else {}
 
@@ -71,8 +71,9 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
             by_role["eager"][f"{key} channels_last"] = step(f, mode, last, dy_last)
         for form, call in compiled_steps(f, mode, inputs, dy).items():
             by_role["compile"][form + key.removeprefix("eager")] = call
-    for key, function in getattr(op, "floors", {}).items():
-        by_role["floor"][key] = step(bind(function), mode, inputs, dy)
+    for key, function in op.floors.items():
+        bare = partial(function, **sample.options)
+        by_role["floor"][key] = step(bare, mode, inputs[:2], dy)
 
     roles = {key: role for role, calls in by_role.items() for key in calls}
     calls = {key: call for calls in by_role.values() for key, call in calls.items()}

@@ -48,7 +48,7 @@ class Op:
 
     The first `compiled` tiny samples are also tried under torch.compile and torch.func. Benchmarks time `variants` too,
     other ways to write that chain, and `floors`, calls below which no implementation can go, such as the bare
-    convolution. All take what the op takes, less `backend`.
+    convolution. All take what the op takes, less `backend`; the floors take the first two tensors alone.
     """
 
     function: Callable[..., Tensor]
@@ -161,11 +161,19 @@ def _grouped_modulated_conv2d(*args: Tensor, **options: Any) -> Tensor:
     return _eager_modulated_conv2d(*args, **options, grouped=True)
 
 
-def _modulated(n: int, i: int, h: int, o: int, k: int = 3, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
-    noise = (n if noise_n is None else noise_n, 1, h, h)
+def _bare_convolution(x: Tensor, weight: Tensor, *, up: int = 1, **options: Any) -> Tensor:
+    if up > 1:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=up, padding=1, output_padding=1)
+    return F.conv2d(x, weight, padding=weight.shape[2] // 2)
+
+
+def _modulated(
+    n: int, i: int, h: int, o: int, out: int | None = None, *, noise_n: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    noise = (n if noise_n is None else noise_n, 1, out or h, out or h)
     return {
         "x": (n, i, h, h),
-        "weight": (o, i, k, k),
+        "weight": (o, i, 3, 3),
         "styles": (n, i),
         "noise": noise,
         "noise_strength": (),
@@ -173,13 +181,23 @@ def _modulated(n: int, i: int, h: int, o: int, k: int = 3, noise_n: int | None =
     }
 
 
-def _eager_upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
-    x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=weight.shape[2] // 2)
+def _eager_upsample_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, mode: str = "nearest", f: Tensor | None, **options: Any
+) -> Tensor:
+    if mode == "fir":
+        x = _eager_fir_conv2d(x, weight, f, 2, 1, weight.shape[2] // 2)
+    else:
+        x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=weight.shape[2] // 2)
     return _eager_bias_act(x, bias, **options)
 
 
-def _eager_downsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
-    x = F.avg_pool2d(F.conv2d(x, weight, padding=weight.shape[2] // 2), 2)
+def _eager_downsample_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, mode: str = "mean", f: Tensor | None, **options: Any
+) -> Tensor:
+    if mode == "fir":
+        x = _eager_fir_conv2d(x, weight, f, 1, 2, weight.shape[2] // 2)
+    else:
+        x = F.avg_pool2d(F.conv2d(x, weight, padding=weight.shape[2] // 2), 2)
     return _eager_bias_act(x, bias, **options)
 
 
@@ -201,22 +219,25 @@ _FILTERS = {
 }
 
 
-def _upfirdn2d(x: Tensor, *, taps: str | None = None, **options: Any) -> Tensor:
-    return upfirdn2d(x, None if taps is None else _FILTERS[taps, x.device.type], **options)
+def _with_taps(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """op with its filter by name, since an option is no tensor."""
 
+    def call(x: Tensor, *others: Tensor, taps: str | None = None, **options: Any) -> Tensor:
+        return op(x, *others, f=None if taps is None else _FILTERS[taps, x.device.type], **options)
 
-_upfirdn2d.__name__ = "upfirdn2d"
+    call.__name__ = op.__name__
+    return call
 
 
 def _defined_upfirdn2d(x: Tensor, **options: Any) -> Tensor:
     """Zeros between and around the pixels, a convolution, and every down-th pixel of that."""
-    return _upfirdn2d(x, **options, backend="reference")
+    return upfirdn2d(x, **options, backend="reference")
 
 
 def _eager_upfirdn2d(
     x: Tensor,
     *,
-    taps: str | None = None,
+    f: Tensor | None,
     up: Pair = 1,
     down: Pair = 1,
     padding: Padding = 0,
@@ -226,7 +247,7 @@ def _eager_upfirdn2d(
     """Strided and transposed convolutions, which meet no inserted zeros."""
     c, (ux, uy), (dx, dy) = x.shape[1], as_pair(up), as_pair(down)
     x0, x1, y0, y1 = as_sides(padding)
-    f = x.new_ones(1) if taps is None else _FILTERS[taps, x.device.type].to(x.dtype)
+    f = x.new_ones(1) if f is None else f.to(x.dtype)
     f = (f.outer(f) if f.ndim == 1 else f) * gain
     h, w = f.shape
     if ux == uy == 1:
@@ -288,6 +309,7 @@ def _normed(n: int, c: int, *size: int) -> dict[str, tuple[int, ...]]:
 
 
 _LAST = torch.channels_last
+_FIR = {"mode": "fir", "taps": "1331"}
 _UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
 _DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
 _BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
@@ -348,8 +370,8 @@ OPS = {
         ),
     ),
     "modulated_conv2d": Op(
-        modulated_conv2d,
-        _eager_modulated_conv2d,
+        _with_taps(modulated_conv2d),
+        _with_taps(_eager_modulated_conv2d),
         tiny=(
             Sample("lrelu", _modulated(2, 3, 5, 4), {"act": "lrelu"}),
             Sample("clamp-channels_last", _modulated(2, 4, 4, 3, noise_n=1), {"act": "lrelu", "clamp": 1.0}, _LAST),
@@ -360,37 +382,59 @@ OPS = {
             ),
             Sample("no-padding", {"x": (1, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (1, 2)}, {"padding": 0}),
             Sample("empty-batch", _modulated(0, 3, 4, 2), {"act": "lrelu"}),
+            Sample("up2", _modulated(2, 3, 3, 2, 6), {"act": "lrelu", "up": 2, "taps": "1331"}),
+            Sample("down2", _modulated(2, 2, 6, 3, 3), {"act": "lrelu", "down": 2, "taps": "1331"}),
         ),
-        real=tuple(
-            Sample(f"{n}x{c}x{h}x{h}", _modulated(n, c, h, c), {"act": "lrelu", "clamp": 256.0}, _LAST)
-            for n, c, h in ((8, 512, 8), (8, 512, 16), (8, 256, 32), (8, 128, 64))
+        real=(
+            *(
+                Sample(f"{n}x{c}x{h}x{h}", _modulated(n, c, h, c), {"act": "lrelu", "clamp": 256.0}, _LAST)
+                for n, c, h in ((8, 512, 8), (8, 512, 16), (8, 256, 32), (8, 128, 64))
+            ),
+            *(  # the layers of StyleGAN2 that double the image
+                Sample(
+                    f"up2-{n}x{c}x{h}x{h}",
+                    _modulated(n, c, h, c, 2 * h),
+                    {"act": "lrelu", "clamp": 256.0, "up": 2, "taps": "1331"},
+                    _LAST,
+                )
+                for n, c, h in ((8, 512, 8), (8, 256, 32), (4, 128, 64))
+            ),
         ),
-        variants={"grouped": _grouped_modulated_conv2d},
+        variants={"grouped": _with_taps(_grouped_modulated_conv2d)},
+        floors={"convolution": _bare_convolution},
     ),
     "upsample_conv2d": Op(
-        upsample_conv2d,
-        _eager_upsample_conv2d,
+        _with_taps(upsample_conv2d),
+        _with_taps(_eager_upsample_conv2d),
         tiny=(
             Sample("3x3", _conv(2, 3, 4, 5, 4, 3), {"act": "lrelu"}),
             Sample("1x1", _conv(2, 3, 4, 5, 4, 1), {"act": "relu"}),
             Sample("5x5-channels_last", _conv(2, 3, 6, 6, 4, 5), {"act": "lrelu"}, _LAST),
+            Sample("fir", _conv(2, 3, 4, 6, 4, 3), {"act": "lrelu", **_FIR}),
+            Sample("fir-1x1-channels_last", _conv(2, 3, 4, 4, 4, 1), _FIR, _LAST),
+            Sample("fir-2-dimensional", _conv(1, 2, 4, 4, 3, 5), {"mode": "fir", "taps": "4x4"}),
         ),
         real=(
             Sample("4x128x32x32", _conv(4, 128, 32, 32, 128, 3), {"act": "relu"}),
             Sample("4x64x64x64", _conv(4, 64, 64, 64, 64, 3), {"act": "relu"}),
+            Sample("fir-4x128x32x32", _conv(4, 128, 32, 32, 128, 3), {"act": "lrelu", **_FIR}, _LAST),
         ),
     ),
     "downsample_conv2d": Op(
-        downsample_conv2d,
-        _eager_downsample_conv2d,
+        _with_taps(downsample_conv2d),
+        _with_taps(_eager_downsample_conv2d),
         tiny=(
             Sample("3x3", _conv(2, 2, 4, 6, 3, 3), {"act": "lrelu"}),
             Sample("1x1", _conv(2, 3, 4, 6, 4, 1), {"act": "relu"}),
             Sample("5x5-channels_last", _conv(2, 3, 6, 6, 4, 5), {"act": "lrelu"}, _LAST),
+            Sample("fir", _conv(2, 3, 4, 6, 4, 3), {"act": "lrelu", **_FIR}),
+            Sample("fir-1x1-channels_last", _conv(2, 3, 4, 4, 4, 1), _FIR, _LAST),
+            Sample("fir-2-dimensional", _conv(1, 2, 4, 4, 3, 5), {"mode": "fir", "taps": "4x4"}),
         ),
         real=(
             Sample("4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu"}),
             Sample("4x64x128x128", _conv(4, 64, 128, 128, 64, 3), {"act": "lrelu"}),
+            Sample("fir-4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu", **_FIR}, _LAST),
         ),
     ),
     "grid_sample": Op(
@@ -457,8 +501,8 @@ OPS = {
         ),
     ),
     "upfirdn2d": Op(
-        _upfirdn2d,
-        _eager_upfirdn2d,
+        _with_taps(upfirdn2d),
+        _with_taps(_eager_upfirdn2d),
         tiny=(
             Sample("up2", _image(1, 2, 3, 5), _UP2),
             Sample("down2", _image(2, 1, 6, 8), _DOWN2),
@@ -490,6 +534,6 @@ OPS = {
             for name, options in (("up2", _UP2), ("down2", _DOWN2), ("blur", _BLUR))
             for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
         ),
-        variants={"definition": _defined_upfirdn2d},
+        variants={"definition": _with_taps(_defined_upfirdn2d)},
     ),
 }
