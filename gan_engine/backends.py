@@ -25,6 +25,7 @@ ORDER = ("cuda", "triton", "cpu", "reference")
 
 # TRITON_INTERPRET is read when a kernel is decorated, so later changes of it cannot count here either.
 INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"
+OLDEST_TRITON = (3, 6)
 
 
 def _why_no_triton() -> str | None:
@@ -32,6 +33,13 @@ def _why_no_triton() -> str | None:
         return "triton is not installed (pip install triton)"
     if not torch.cuda.is_available() and not INTERPRET:
         return "needs a CUDA GPU, and PyTorch sees none (TRITON_INTERPRET=1 interprets the kernels on the CPU, slowly)"
+    try:
+        triton = importlib.import_module("triton")
+        importlib.import_module("triton.language")
+    except Exception as error:  # whatever an installation that does not fit this system raises
+        return f"triton is installed but cannot be imported: {type(error).__name__}: {error}"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+        return f"needs triton >= {'.'.join(map(str, OLDEST_TRITON))}, and {triton.__version__} is installed"
     return None
 
 

@@ -1,5 +1,7 @@
 """`python -m gan_engine.info` tells the truth, fits the terminal, and survives whatever is missing."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -70,3 +72,31 @@ def test_a_part_that_cannot_be_imported_is_named(monkeypatch, module):
     text = info.report()
     assert text.startswith("gan_engine ")
     assert module == "gan_engine._build_info" or (module in text and "cannot be imported" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "raise ImportError('libfoo.so.1: no such file')",
+            "cannot be imported: ImportError: libfoo.so.1: no such file",
+        ),
+        ("__version__ = '2.1.0'", "needs triton >= 3.6, and 2.1.0 is installed"),
+    ],
+    ids=["broken", "old"],
+)
+def test_a_triton_that_does_not_fit_leaves_the_rest_working(text: str, reason: str, tmp_path):
+    package = tmp_path / "triton"
+    (package / "language").mkdir(parents=True)
+    (package / "__init__.py").write_text(text)
+    (package / "language" / "__init__.py").write_text("class dtype: pass")  # PyTorch asks for it
+    code = "import torch; from gan_engine import backends, ops; print(ops.bias_act(torch.ones(1)), backends.MISSING)"
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert reason in run.stdout

@@ -81,15 +81,16 @@ std::int64_t slots_for(std::int64_t n, std::int64_t rows, std::int64_t cols, int
 }
 
 template <class T, bool channels_last>
-void forward(const ScaleBiasActParams& p, int threads) {
+void forward(const ScaleBiasActParams& params, int threads) {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
-    const std::int64_t line = mask_bytes(p.cols);
-    const V above = splat<V>(S(p.gain)), below = splat<V>(S(p.gain * p.alpha));
-    const V clamp = splat<V>(p.clamp >= 0 ? S(p.clamp) : S(INFINITY));
-    const std::int64_t slots = slots_for(p.n, p.rows, p.cols, threads);
-    over_rows(p.n, p.rows, p.cols, slots, threads, [&](std::int64_t n, std::int64_t, std::int64_t r, std::int64_t end) {
+    const std::int64_t slots = slots_for(params.n, params.rows, params.cols, threads);
+    const auto body = [&params](std::int64_t n, std::int64_t, std::int64_t r, std::int64_t end) {
+        const ScaleBiasActParams p = params;  // a copy, which the stores below cannot reach: it stays in registers
+        const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
+        const std::int64_t line = mask_bytes(p.cols);
+        const V above = splat<V>(S(p.gain)), below = splat<V>(S(p.gain * p.alpha));
+        const V clamp = splat<V>(p.clamp >= 0 ? S(p.clamp) : S(INFINITY));
         const Side<S> scale{offset<S>(p.scale, n * channels), 1}, b{static_cast<const S*>(p.b), 0};
         const Side<S> noise{offset<S>(p.noise, p.noise_n > 1 ? n * pixels : 0), 0};
         for (; r < end; ++r) {
@@ -102,15 +103,14 @@ void forward(const ScaleBiasActParams& p, int threads) {
                 const std::int64_t left = p.cols - i;
                 const V factor = channels_last ? scale.some(i, left) : scale_r;
                 const V z = load_columns(x + i, left) * factor + (channels_last ? b : noise).some(i, left) + shift_r;
-                V v = z > 0 ? z * above : z * below;
+                V v = z * (z > 0 ? above : below);
                 if (p.slope != nullptr) put(p.slope + row * line, i, z > 0);
                 if (p.keep != nullptr) put(p.keep + row * line, i, (v <= clamp) & (v >= -clamp));
-                v = v > clamp ? clamp : v;
-                v = v < -clamp ? -clamp : v;
-                store_columns(y + i, v, left);
+                store_columns(y + i, clamped(v, -clamp, clamp), left);
             }
         }
-    });
+    };
+    over_rows(params.n, params.rows, params.cols, slots, threads, body);
 }
 
 template <class T, bool channels_last>

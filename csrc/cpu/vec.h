@@ -48,6 +48,11 @@ struct Wide<double> {
     using Mask = MaskD;
 };
 
+template <class V, class S>
+inline V splat(S s) {
+    return V{} + static_cast<std::remove_reference_t<decltype(V{}[0])>>(s);
+}
+
 template <class V, class P>
 inline V load_bytes(const P* p) {
     V v;
@@ -118,8 +123,7 @@ inline void store_16(void* p, Bits16 v, bool stream) {
 inline void store(BFloat16* p, VecF v, bool stream) {
     const BitsF bits = (BitsF)v;
     const BitsF rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
-    const BitsF nan = (BitsF)(v != v);
-    store_16(p, __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), Bits16), stream);
+    store_16(p, __builtin_convertvector(v != v ? splat<BitsF>(0x7fc0u) : rounded, Bits16), stream);
 }
 
 #if defined(__AVX512F__)
@@ -151,11 +155,6 @@ inline void store(Float16* p, VecF v, bool) {
     for (int k = 0; k < kLanes; ++k) p[k] = narrow(v[k]);
 }
 #endif
-
-template <class V, class S>
-inline V splat(S s) {
-    return V{} + static_cast<std::remove_reference_t<decltype(V{}[0])>>(s);
-}
 
 // The first n < kLanes numbers at p, 0 in the other lanes; and the way back.
 template <class V, class T>
@@ -239,6 +238,16 @@ inline double sum(V v) {
     for (int k = 0; k < 8; ++k) s[k] += s[k + 8];
     for (int k = 0; k < 4; ++k) s[k] += s[k + 4];
     return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+// v in [low, high]; a NaN passes.
+template <class V>
+inline V clamped(V v, V low, V high) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<V, VecF>) return (V)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)v));
+#endif
+    v = v > high ? high : v;
+    return v < low ? low : v;
 }
 
 template <class V>

@@ -139,12 +139,12 @@ class _Call(NamedTuple):
 
 class _BiasAct(torch.autograd.Function):
     @staticmethod
-    def forward(x, b, dim, act, alpha, gain, clamp, backend):
-        return torch.ops.gan_engine.bias_act(x, b, dim, act, alpha, gain, clamp, backend)
+    def forward(x, b, dim, act, alpha, gain, clamp, backend, record):
+        return torch.ops.gan_engine.bias_act(x, b, dim, act, alpha, gain, clamp, backend, record)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, b, dim, act, alpha, gain, clamp, backend = inputs
+        x, b, dim, act, alpha, gain, clamp, backend, _ = inputs
         y, mask = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mask)
@@ -156,12 +156,12 @@ class _BiasAct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple:
         if dy is None:
-            return (None,) * 8
+            return (None,) * 9
         call, b_dtype = ctx.call, ctx.b_dtype if ctx.needs_input_grad[1] else None
         if call.act == "linear" and call.clamp < 0 and call.gain == 1:  # dx is dy: there is no pass to join
             db = None if b_dtype is None else _sum_to(dy, call.dim).to(b_dtype)
-            return dy, db, None, None, None, None, None, None
-        return *_Reduce.apply(dy, *ctx.saved_tensors, b_dtype, call), None, None, None, None, None, None
+            return dy, db, None, None, None, None, None, None, None
+        return *_Reduce.apply(dy, *ctx.saved_tensors, b_dtype, call), None, None, None, None, None, None, None
 
 
 class _Reduce(torch.autograd.Function):
@@ -260,4 +260,6 @@ def _sum_to(x: Tensor, dim: int) -> Tensor:
 def _bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float, backend: str
 ) -> Tensor:
-    return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp, backend)[0]
+    # Without a gradient to come, no mask is written.
+    record = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp, backend, record)[0]

@@ -51,14 +51,13 @@ def _inner(x: Tensor, dim: int) -> int:
     return x.stride(dim) if x.shape[dim] > 1 else 1
 
 
-def _forward(x, b, dim, act, alpha, gain, clamp, backend):
-    y = torch.empty_like(x)
-    mask = _empty_mask(x, act, clamp)
+def _forward(x, b, dim, act, alpha, gain, clamp, backend, record):
+    y, mask = _forward_fake(x, b, dim, act, alpha, gain, clamp, backend, record)
     if x.numel() > 0:
         if x.stride() != y.stride():
             x = y.new_empty_strided(y.shape, y.stride()).copy_(x)
         b = None if b is None else b.to(wide(x.dtype)).contiguous()
-        slope, keep = _slope_and_keep(mask, act, clamp)
+        slope, keep = _slope_and_keep(mask, act, clamp) if record else (None, None)
         backends.kernels("bias_act", backend).bias_act(
             x, b, y, slope, keep, x.numel(), _inner(x, dim), x.shape[dim], x.dtype,
             ACTIVATIONS[act].code, alpha, gain, clamp,
@@ -66,8 +65,8 @@ def _forward(x, b, dim, act, alpha, gain, clamp, backend):
     return y, mask
 
 
-def _forward_fake(x, b, dim, act, alpha, gain, clamp, backend):
-    return torch.empty_like(x), _empty_mask(x, act, clamp)
+def _forward_fake(x, b, dim, act, alpha, gain, clamp, backend, record):
+    return torch.empty_like(x), _empty_mask(x, act, clamp) if record else x.new_empty(0, dtype=torch.uint8)
 
 
 def _grad(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, reduce):
@@ -97,8 +96,8 @@ def _grad_fake(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend
 
 
 define(
-    "bias_act(Tensor x, Tensor? b, int dim, str act, float alpha, float gain, float clamp, str backend)"
-    " -> (Tensor, Tensor)",
+    "bias_act(Tensor x, Tensor? b, int dim, str act, float alpha, float gain, float clamp, str backend,"
+    " bool record) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
 )

@@ -5,6 +5,7 @@ import mmap
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -258,3 +259,21 @@ def test_a_nan_passes_relu_both_ways(backend: str, device: str):
     x = torch.tensor([math.nan, -1.0, 0.0, 2.0], device=device).requires_grad_()
     y = bias_act(x, act="relu", gain=1.0, backend=backend)
     assert torch.autograd.grad(y, x, torch.ones_like(y))[0].tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_no_mask_is_written_where_no_gradient_is_to_come(backend: str, device: str, monkeypatch):
+    if backend == "reference":
+        pytest.skip("the definition has no mask")
+    kernels, masks = backends.kernels("bias_act", backend), []
+
+    def watched(x, b, y, slope, keep, *rest):
+        masks.append((slope, keep))
+        kernels.bias_act(x, b, y, slope, keep, *rest)
+
+    monkeypatch.setitem(backends._kernels["bias_act"], backend, SimpleNamespace(bias_act=watched))
+    x = torch.randn(2, 3, 5, 7, device=device, requires_grad=True)
+    recorded = bias_act(x, act="lrelu", clamp=1.0, backend=backend)
+    with torch.no_grad():
+        bare = bias_act(x, act="lrelu", clamp=1.0, backend=backend)
+    assert torch.equal(recorded, bare)
+    assert [[mask is None for mask in of_call] for of_call in masks] == [[False, False], [True, True]]
