@@ -159,12 +159,19 @@ inline void store(Float16* p, VecF v, bool) {
 // The first n < kLanes numbers at p, 0 in the other lanes; and the way back.
 template <class V, class T>
 inline V load_some(const T* p, std::int64_t n) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) return (V)_mm512_maskz_loadu_ps(__mmask16(n > 0 ? (1u << n) - 1 : 0), p);
+#endif
     T buffer[kLanes] = {};
     if (n > 0) std::memcpy(buffer, p, std::size_t(n) * sizeof(T));
     return load(buffer);
 }
 template <class V, class T>
 inline void store_some(T* p, V v, std::int64_t n) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>)
+        return _mm512_mask_storeu_ps(p, __mmask16(n > 0 ? (1u << n) - 1 : 0), (__m512)v);
+#endif
     T buffer[kLanes];
     store(buffer, v, false);
     if (n > 0) std::memcpy(p, buffer, std::size_t(n) * sizeof(T));
