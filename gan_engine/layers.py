@@ -21,6 +21,11 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
         raise ValueError(f"want {want}, got {'none' if c is None else f'c {list(c.shape)}'}")
 
 
+def as_filter(f: Tensor | None) -> Tensor | None:
+    """A filter from `setup_filter`, float32 again where it is a buffer of a network in another dtype."""
+    return None if f is None else f.float()
+
+
 class EqualizedLinear(nn.Module):
     """y [..., O] = act(x [..., I] @ (weight * lr_multiplier / sqrt(I))^T + bias * lr_multiplier)
 
@@ -75,19 +80,21 @@ class EqualizedConv2d(nn.Module):
             raise ValueError(f"EqualizedConv2d: resample must be None, 'up' or 'down', got {resample!r}")
         self.resample = resample
         self.register_buffer("f", None if taps is None else setup_filter(taps), persistent=False)
-        self.after = {"act": act, "gain": gain, "clamp": clamp}
         self.scale = (in_channels * kernel_size**2) ** -0.5
+        if gain is not None and not bias and act == "linear" and clamp is None:
+            self.scale, gain = self.scale * gain, None  # in the weight it costs no pass over y
+        self.after = {"act": act, "gain": gain, "clamp": clamp}
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.scale
+        weight, f = self.weight * self.scale, as_filter(self.f)
         if self.resample == "up":
-            mode = "nearest" if self.f is None else "fir"
-            return upsample_conv2d(x, weight, self.bias, mode=mode, f=self.f, **self.after)
+            mode = "nearest" if f is None else "fir"
+            return upsample_conv2d(x, weight, self.bias, mode=mode, f=f, **self.after)
         if self.resample == "down":
-            mode = "mean" if self.f is None else "fir"
-            return downsample_conv2d(x, weight, self.bias, mode=mode, f=self.f, **self.after)
+            mode = "mean" if f is None else "fir"
+            return downsample_conv2d(x, weight, self.bias, mode=mode, f=f, **self.after)
         x = nn.functional.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
         return bias_act(x, self.bias, **self.after)
 
@@ -100,7 +107,7 @@ class Blur(nn.Module):
         self.register_buffer("f", setup_filter(taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return filter2d(x, self.f)
+        return filter2d(x, as_filter(self.f))
 
 
 class UpsampleConv2d(nn.Conv2d):
@@ -173,6 +180,6 @@ class ModulatedConv2d(nn.Module):
             noise_strength=self.noise_strength,
             bias=self.bias,
             up=self.up,
-            f=self.f,
+            f=as_filter(self.f),
             **self.after,
         )

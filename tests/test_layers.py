@@ -66,6 +66,29 @@ def test_filters_resample_and_blur(k: int):
     torch.testing.assert_close(blurred[:, :, 2:-2, 2:-2], torch.ones(1, 1, 2, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_layers_with_filters_follow_a_network_to_another_dtype(dtype):
+    x, w = torch.randn(2, 3, 4, 6, dtype=dtype), torch.randn(2, 4, dtype=dtype)
+    for resample in ("up", "down"):
+        layer = layers.EqualizedConv2d(3, 5, 3, resample=resample, taps=(1, 3, 3, 1)).to(dtype)
+        assert layer(x).dtype == dtype
+    assert layers.ModulatedConv2d(3, 5, 3, w_dim=4, up=2).to(dtype)(x, w).dtype == dtype
+    assert layers.Blur().to(dtype)(x).dtype == dtype
+
+
+def test_a_gain_without_bias_is_in_the_weight():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 6)
+    for options in ({}, {"clamp": 0.1}, {"act": "lrelu"}):
+        torch.manual_seed(1)
+        plain = layers.EqualizedConv2d(3, 5, 1, bias=False, **options)
+        torch.manual_seed(1)
+        layer = layers.EqualizedConv2d(3, 5, 1, bias=False, gain=0.5, **options)
+        y = F.conv2d(x, plain.weight) / 3**0.5
+        want = {"clamp": (0.5 * y).clamp(-0.1, 0.1), "act": 0.5 * F.leaky_relu(y, 0.2)}
+        torch.testing.assert_close(layer(x), want.get(next(iter(options), ""), 0.5 * y))
+
+
 def test_modulated_layer_starts_without_noise_and_learns_its_strength():
     torch.manual_seed(0)
     layer = layers.ModulatedConv2d(8, 16, 3, w_dim=4, act="lrelu")
