@@ -1,6 +1,8 @@
 """Named runs: each function returns a complete configuration, and its docstring says what it trains."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from gan_engine import models
 from gan_engine.config import Config
@@ -23,5 +25,56 @@ def upsample_gan() -> Config:
     return Config(preset="upsample_gan", model=models.upsample_gan.Config(), data="cifar10", batch_size=32, kimg=1000)
 
 
+def stylegan2() -> Config:
+    """StyleGAN2, light: 64x64 colour images, an eighth of the feature maps of config F; small enough for CPUs."""
+    return _stylegan2("stylegan2", 64, channel_base=4096, mapping_layers=2, batch_size=16, kimg=200)
+
+
+def stylegan2_32() -> Config:
+    """StyleGAN2, 32x32 colour images, 512 feature maps throughout; for a GPU."""
+    return _stylegan2("stylegan2_32", 32, channel_base=16384, mapping_layers=2, batch_size=64)
+
+
+def stylegan2_64() -> Config:
+    """StyleGAN2, 64x64 colour images; for a GPU."""
+    return _stylegan2("stylegan2_64", 64, channel_base=16384, mapping_layers=2, batch_size=32)
+
+
+def stylegan2_128() -> Config:
+    """StyleGAN2, 128x128 colour images; for a GPU."""
+    return _stylegan2("stylegan2_128", 128, channel_base=16384, mapping_layers=2, batch_size=32)
+
+
+def stylegan2_256() -> Config:
+    """StyleGAN2, config E of the paper at 256x256 (batches of 64); for a GPU."""
+    return _stylegan2("stylegan2_256", 256, channel_base=16384, batch_size=64, ema_kimg=20)
+
+
+def stylegan2_512() -> Config:
+    """StyleGAN2, config F of the paper at 512x512; for a GPU."""
+    return _stylegan2("stylegan2_512", 512, batch_size=32, batch_gpu=8)
+
+
+def stylegan2_1024() -> Config:
+    """StyleGAN2, config F of the paper, 1024x1024; for a GPU."""
+    return _stylegan2("stylegan2_1024", 1024, batch_size=32, batch_gpu=4, lr=2e-3)
+
+
+def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 25000, **options: Any) -> Config:
+    """`options` are of the model where it has them, else of the run. Adam has no first moment (arXiv:1912.04958,
+    appendix B), and G's moving average the half-life of 10 kimg of the paper's batch of 32, at any other in proportion.
+    """
+    sizes = {field.name for field in dataclasses.fields(models.stylegan2.Config)} & options.keys()
+    model = models.stylegan2.Config(resolution=resolution, **{name: options.pop(name) for name in sizes})
+    run = {"data": "toy", "lr": 2.5e-3, "betas": (0.0, 0.99), "ema_kimg": 10 * batch_size / 32} | options
+    return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
+
+
 # The first is what runs where none is named.
-PRESETS: dict[str, Callable[[], Config]] = {function.__name__: function for function in (dcgan, vanilla, upsample_gan)}
+PRESETS: dict[str, Callable[[], Config]] = {
+    function.__name__: function
+    for function in (
+        *(dcgan, vanilla, upsample_gan),
+        *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
+    )
+}

@@ -1,5 +1,6 @@
 """A picture is a function of the checkpoint, the seed and the class; what cannot be drawn is said before any work."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from gan_engine import checkpoint, generate, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
 
+VANILLA = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,))
+STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)
 
-def write_run(run_dir, c_dim=0, **more):
+
+def write_run(run_dir, c_dim=0, config=VANILLA, **more):
     """A run directory with one checkpoint of a tiny generator."""
     torch.manual_seed(1)
-    config = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,), c_dim=c_dim)
+    config = dataclasses.replace(config, c_dim=c_dim)
     G, _ = models.build(config)
     with torch.no_grad():
         for p in G.parameters():
@@ -79,6 +83,20 @@ def test_classes_by_name_by_number_and_in_turn(tmp_path):
     for wrong in ("hat", "3", "-1"):
         with pytest.raises(ValueError, match=f"from 0 to 2 or one of shirt, shoe, bag, got '{wrong}'"):
             draw(run_dir, tmp_path / "e.png", class_=wrong)
+
+
+def test_truncation_brings_pictures_together(run_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"truncation: vanilla has none, got 0.5"):
+        draw(run_dir, tmp_path / "a.png", truncation=0.5)
+    with pytest.raises(ValueError, match="truncation: want a finite number, got nan"):
+        Options(run_dir, truncation=float("nan"))
+    write_run(tmp_path / "styles", config=STYLEGAN2)
+    whole, half, none = (
+        draw(tmp_path / "styles", tmp_path / f"{psi}.png", num=2, truncation=psi).astype(int) for psi in (1, 0.5, 0)
+    )
+    assert np.array_equal(none[:, 2:66], none[:, 68:132])  # the two pictures of the grid, 64 wide
+    apart = [np.abs(img[:, 2:66] - img[:, 68:132]).mean() for img in (whole, half)]
+    assert apart[0] > apart[1] > 0
 
 
 def test_nothing_is_overwritten_unasked(run_dir, tmp_path):

@@ -34,6 +34,16 @@ DCGAN = Config(
 )
 MLP = dataclasses.replace(DCGAN, preset="vanilla", model=models.vanilla.Config(resolution=16, z_dim=8, hidden=(16, 16)))
 
+STYLEGAN2 = dataclasses.replace(
+    DCGAN,
+    preset="stylegan2",
+    model=models.stylegan2.Config(
+        resolution=16, channels=1, z_dim=8, w_dim=8, mapping_layers=2, channel_base=128, channel_max=16
+    ),
+    lr=2.5e-3,
+    betas=(0.0, 0.99),
+)
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -163,7 +173,7 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
     G.load_state_dict(state["G_ema"])
 
 
-@pytest.mark.parametrize("config", [DCGAN, MLP], ids=["dcgan", "vanilla"])
+@pytest.mark.parametrize("config", [DCGAN, MLP, STYLEGAN2], ids=["dcgan", "vanilla", "stylegan2"])
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)
     for _ in range(6):

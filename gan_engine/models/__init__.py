@@ -1,6 +1,6 @@
 """The families. Each module has a Config, a Generator and a Discriminator:
 
-G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]
+G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2 a little beyond
 D(img, c=None) -> logits [N], higher is more real
 """
 
@@ -11,14 +11,20 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from gan_engine.models import dcgan, upsample_gan, vanilla
+from gan_engine.models import dcgan, stylegan2, upsample_gan, vanilla
 
-FAMILIES: dict[str, ModuleType] = {"vanilla": vanilla, "dcgan": dcgan, "upsample_gan": upsample_gan}
+FAMILIES: dict[str, ModuleType] = {
+    "vanilla": vanilla,
+    "dcgan": dcgan,
+    "upsample_gan": upsample_gan,
+    "stylegan2": stylegan2,
+}
 
 Config = (
     Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")]
     | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
     | Annotated[upsample_gan.Config, tyro.conf.subcommand("upsample_gan")]
+    | Annotated[stylegan2.Config, tyro.conf.subcommand("stylegan2")]
 )
 
 

@@ -1,0 +1,346 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958) with the changes of its ADA follow-up (2006.06676).
+
+A mapping network turns z into w, and the synthesis network starts from a constant and is steered by w alone: every
+convolution is modulated by a style, an affine function of its own copy of w. Mixing of styles, noise inputs and
+truncation are those of StyleGAN (Karras et al. 2019, arXiv:1812.04948).
+
+Under autocast the resolutions that `half_resolutions` names compute in its dtype, and all else in that of the weights:
+two dtypes and casts where they meet, so that styles, demodulation, colours and logits lose no digits.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, get_args
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
+from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
+from gan_engine.ops.kernel_op import layout
+
+TAPS = (1, 3, 3, 1)  # of every filter around a change of size
+W_MEAN_HALF_LIFE = 4400  # images, of the running mean of w: 0.995 for a batch of 32
+
+Architecture = Literal["skip", "residual"]
+Noise = Literal["random", "const", "none"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks. Config F of the paper is the default, config E has half its `channel_base`."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 64
+    """Side of the images in pixels: a power of two from 8 to 1024."""
+    channels: int = 3
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 512
+    """Dimensions of the noise z."""
+    w_dim: int = 512
+    """Dimensions of w, and of the classes in both networks."""
+    mapping_layers: int = 8
+    """Layers between z and w, and between class and projection."""
+    mapping_lr: float = 0.01
+    """Learning rate of those layers, as a share of that of the others."""
+    channel_base: int = 32768
+    """Feature maps at a resolution: channel_base / resolution, but at most channel_max."""
+    channel_max: int = 512
+    """Limit of the feature maps of a layer."""
+    architecture: Architecture = "skip"
+    """Of G: skip adds up colours of every resolution, residual adds up feature maps (figure 7 of the paper)."""
+    d_architecture: Architecture = "residual"
+    """Of D: skip reads the image at every resolution."""
+    style_mixing: float = 0.9
+    """Share of the images that are trained with two w, one up to some layer and the other from there on."""
+    mbstd_group: int = 4
+    """Images among which D sees the standard deviation; parts of a batch are split into equal groups up to that."""
+    half_resolutions: int = 4
+    """Highest resolutions that compute in half precision where training does."""
+    clamp: float | None = 256
+    """Limit of what their layers return, which float16 needs and bfloat16 does not."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 8 to 1024, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.channel_base < self.resolution:
+            raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
+        for name in ("architecture", "d_architecture"):
+            if getattr(self, name) not in get_args(Architecture):
+                raise ValueError(f"{name}: want skip or residual, got {getattr(self, name)!r}")
+        if not 0 <= self.style_mixing <= 1:
+            raise ValueError(f"style_mixing: want 0 to 1, got {self.style_mixing}")
+        if not self.mapping_lr > 0:
+            raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
+        if self.half_resolutions < 0:
+            raise ValueError(f"half_resolutions: want at least 0, got {self.half_resolutions}")
+        if self.clamp is not None and not self.clamp > 0:
+            raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
+
+    @property
+    def resolutions(self) -> list[int]:
+        """4, 8, ... up to the resolution."""
+        return [1 << i for i in range(2, self.resolution.bit_length())]
+
+    @property
+    def num_ws(self) -> int:
+        """Copies of w that G takes: two for each resolution."""
+        return 2 * len(self.resolutions)
+
+    def width(self, resolution: int) -> int:
+        """Feature maps at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def is_half(self, resolution: int) -> bool:
+        """Whether a resolution computes in half precision under autocast."""
+        return resolution > self.resolution >> self.half_resolutions
+
+
+def _half(x: Tensor, otherwise: torch.dtype) -> torch.dtype:
+    """The dtype of the higher resolutions: that of autocast, if it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else otherwise
+
+
+def _no_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _mapping_layers(config: Config, in_features: int) -> nn.Sequential:
+    widths = [in_features] + [config.w_dim] * config.mapping_layers
+    options = {"act": "lrelu", "lr_multiplier": config.mapping_lr}
+    return nn.Sequential(*(EqualizedLinear(i, o, **options) for i, o in pairwise(widths)))
+
+
+class Mapping(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> w [N, w_dim]
+
+    z and an embedding of c are brought to unit length, side by side. `w_mean` [c_dim or 1, w_dim] holds the running
+    mean of w, of each class its own; training updates it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embed = EqualizedLinear(config.c_dim, config.w_dim) if config.c_dim else None
+        self.layers = _mapping_layers(config, config.z_dim + (config.w_dim if config.c_dim else 0))
+        self.register_buffer("w_mean", torch.zeros(max(1, config.c_dim), config.w_dim))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, 0 if self.embed is None else len(self.w_mean))
+        with _no_autocast(z):
+            x = pixel_norm(z.to(self.w_mean.dtype))
+            if self.embed is not None:
+                x = torch.cat([x, pixel_norm(self.embed(c.to(x.dtype)))], dim=1)
+            w = self.layers(x)
+            if self.training:
+                self._update(w.detach(), c)
+        return w
+
+    def mean(self, c: Tensor | None = None) -> Tensor:
+        """The mean of w [1, w_dim], or with classes [N, w_dim]."""
+        return self.w_mean if c is None else c.to(self.w_mean.dtype) @ self.w_mean
+
+    @torch.no_grad()
+    def _update(self, w: Tensor, c: Tensor | None) -> None:
+        member = w.new_ones(len(w), 1) if c is None else c.to(w.dtype)  # [N, classes]
+        num = member.sum(0)[:, None]
+        mean = member.t() @ w / num.clamp(min=1)
+        self.w_mean.lerp_(mean, 1 - 0.5 ** (num / W_MEAN_HALF_LIFE))
+
+
+class SynthesisBlock(nn.Module):
+    """(x [N, I, H / 2, W / 2], img or None, ws) -> x [N, O, H, W], img [N, C, H, W] or None
+
+    Two modulated convolutions, the first of which doubles; at 4x4 there is the second alone, and x has that size.
+    """
+
+    def __init__(self, config: Config, resolution: int) -> None:
+        super().__init__()
+        first, last = resolution == 4, resolution == config.resolution
+        i, o = config.width(resolution // 2), config.width(resolution)
+        residual = config.architecture == "residual" and not first
+        self.half = config.is_half(resolution)
+        clamp = config.clamp if self.half else None
+        layer = {"w_dim": config.w_dim, "clamp": clamp}
+        self.conv0 = None if first else ModulatedConv2d(i, o, 3, up=2, taps=TAPS, act="lrelu", **layer)
+        # The sum of two branches has the variance of one if each is multiplied by sqrt(1/2): the gain of lrelu is 1.
+        self.conv1 = ModulatedConv2d(o, o, 3, act="lrelu", gain=1 if residual else None, **layer)
+        self.skip = None
+        if residual:
+            self.skip = EqualizedConv2d(i, o, 1, bias=False, gain=0.5**0.5, resample="up", taps=TAPS)
+        self.to_rgb = None
+        if last or config.architecture == "skip":
+            self.to_rgb = ModulatedConv2d(o, config.channels, 1, demodulate=False, noise=False, **layer)
+        self.register_buffer("f", setup_filter(TAPS), persistent=False)
+        for name in ("noise1",) if first else ("noise0", "noise1"):
+            self.register_buffer(name, torch.randn(1, 1, resolution, resolution))
+
+    def forward(self, x: Tensor, img: Tensor | None, ws: list[Tensor], noise: Noise) -> tuple[Tensor, Tensor | None]:
+        """ws: w [N, w_dim] of the two convolutions and of the colours"""
+        y = x
+        if self.conv0 is not None:
+            y = self.conv0(y, ws[0], _noise(self.noise0, noise))
+        y = self.conv1(y, ws[1], _noise(self.noise1, noise))
+        if self.skip is not None:
+            y = y + self.skip(x)
+        if self.to_rgb is not None:
+            rgb = self.to_rgb(y, ws[2]).to(ws[2].dtype)
+            img = rgb if img is None else upsample2d(img, as_filter(self.f)) + rgb
+        return y, img
+
+
+def _noise(const: Tensor, noise: Noise) -> Tensor | None:
+    """What a layer adds; None lets it draw noise anew."""
+    return None if noise == "random" else const if noise == "const" else torch.zeros_like(const)
+
+
+class Synthesis(nn.Module):
+    """ws [N, num_ws, w_dim] -> img [N, C, H, W]
+
+    The colours of a resolution take the same w as the first convolution of the next one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.const = nn.Parameter(torch.randn(1, config.width(4), 4, 4))
+        self.blocks = nn.ModuleList(SynthesisBlock(config, resolution) for resolution in config.resolutions)
+
+    def forward(self, ws: Tensor, *, noise: Noise | None = None) -> Tensor:
+        """noise: drawn for this pass ("random"), always the same ("const"), or "none". None: random in training only"""
+        noise = noise or ("random" if self.training else "const")
+        if noise not in get_args(Noise):
+            raise ValueError(f"noise: want random, const or none, got {noise!r}")
+        if ws.ndim != 3 or ws.shape[1:] != (self.config.num_ws, self.config.w_dim):
+            raise ValueError(f"want ws [N, {self.config.num_ws}, {self.config.w_dim}], got {list(ws.shape)}")
+        dtype = self.const.dtype
+        half = _half(ws, dtype)
+        with _no_autocast(ws):
+            w = ws.to(dtype).unbind(1)
+            x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=layout(self.const))
+            img = None
+            for i, block in enumerate(self.blocks):
+                of_block = [w[max(2 * i - 1, 0)], w[2 * i], w[2 * i + 1]]
+                x, img = block(x.to(half if block.half else dtype), img, of_block, noise)
+        return img
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W], the images of the data in [-1, 1]
+
+    Nothing bounds the images: a pixel may lie outside. Path length regularisation is computed from G.ws and
+    G.synthesis. Training mixes styles and draws noise; in eval mode an image is a function of z and c.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = Mapping(config)
+        self.synthesis = Synthesis(config)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        truncation: float = 1,
+        cutoff: int | None = None,
+        noise: Noise | None = None,
+    ) -> Tensor:
+        return self.synthesis(self.ws(z, c, truncation=truncation, cutoff=cutoff), noise=noise)
+
+    def ws(self, z: Tensor, c: Tensor | None = None, *, truncation: float = 1, cutoff: int | None = None) -> Tensor:
+        """ws [N, num_ws, w_dim], with styles mixed in training (arXiv:1812.04948, section 3.1)
+
+        The first `cutoff` of them (None: all) are brought nearer to the mean, to w_mean + truncation * (w - w_mean):
+        fewer strange images for less variety (appendix B there). With classes the mean is that of the class.
+        """
+        w = self.mapping(z, c)
+        layer = torch.arange(self.config.num_ws, device=w.device)[:, None]
+        ws = w[:, None].expand(-1, len(layer), -1)
+        if self.training and self.config.style_mixing > 0:
+            other = self.mapping(torch.randn_like(z), c)
+            mixed = torch.rand(len(z), 1, 1, device=w.device) < self.config.style_mixing
+            crossover = torch.randint(1, len(layer), (len(z), 1, 1), device=w.device)
+            ws = torch.where(mixed & (layer >= crossover), other[:, None], ws)
+        if truncation != 1:
+            mean = self.mapping.mean(c)[:, None]
+            truncated = mean + truncation * (ws - mean)
+            ws = truncated if cutoff is None else torch.where(layer < cutoff, truncated, ws)
+        return ws
+
+
+class DiscriminatorBlock(nn.Module):
+    """(x [N, I, H, W] or None, img [N, C, H, W]) -> x [N, O, H / 2, W / 2], img of that size or None
+
+    Two convolutions, the second of which halves.
+    """
+
+    def __init__(self, config: Config, resolution: int) -> None:
+        super().__init__()
+        first = resolution == config.resolution
+        i, o = config.width(resolution), config.width(resolution // 2)
+        residual = config.d_architecture == "residual"
+        self.half = config.is_half(resolution)
+        layer = {"act": "lrelu", "clamp": config.clamp if self.half else None}
+        self.from_rgb = EqualizedConv2d(config.channels, i, 1, **layer) if first or not residual else None
+        self.conv0 = EqualizedConv2d(i, i, 3, **layer)
+        self.conv1 = EqualizedConv2d(i, o, 3, resample="down", taps=TAPS, gain=1 if residual else None, **layer)
+        self.skip = None
+        if residual:
+            self.skip = EqualizedConv2d(i, o, 1, bias=False, gain=0.5**0.5, resample="down", taps=TAPS)
+        self.register_buffer("f", None if residual else setup_filter(TAPS), persistent=False)
+
+    def forward(self, x: Tensor | None, img: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        x = None if x is None else x.to(dtype)
+        if self.from_rgb is not None:
+            y = self.from_rgb(img.to(dtype))
+            x = y if x is None else x + y
+        y = self.conv1(self.conv0(x))
+        return (y, downsample2d(img, as_filter(self.f))) if self.skip is None else (y + self.skip(x), img)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]
+
+    With classes the logit is the product of the last features and of what a mapping network makes of c, divided by
+    sqrt(w_dim) (Miyato and Koyama 2018, arXiv:1802.05637; arXiv:2006.06676).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(DiscriminatorBlock(config, size) for size in reversed(config.resolutions[1:]))
+        width = config.width(4)
+        skip = config.d_architecture == "skip"
+        self.from_rgb = EqualizedConv2d(config.channels, width, 1, act="lrelu") if skip else None
+        self.conv = EqualizedConv2d(width + 1, width, 3, act="lrelu")
+        self.linear = EqualizedLinear(width * 4 * 4, width, act="lrelu")
+        self.logit = EqualizedLinear(width, config.w_dim if config.c_dim else 1)
+        self.embed = EqualizedLinear(config.c_dim, config.w_dim) if config.c_dim else None
+        self.mapping = _mapping_layers(config, config.w_dim) if config.c_dim else None
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        dtype = self.logit.weight.dtype
+        half = _half(img, dtype)
+        with _no_autocast(img):
+            img, x = img.to(dtype), None
+            for block in self.blocks:
+                x, img = block(x, img, half if block.half else dtype)
+            x = x.to(dtype)
+            if self.from_rgb is not None:
+                x = x + self.from_rgb(img)
+            # By name: it has no kernel, and a backend that is asked for the whole network would refuse.
+            x = self.conv(minibatch_stddev(x, group_size=self.config.mbstd_group, backend="reference"))
+            x = self.logit(self.linear(x.flatten(1)))
+            if self.embed is None:
+                return x.squeeze(1)
+            w = self.mapping(pixel_norm(self.embed(c.to(dtype))))
+            return (x * w).sum(1) / w.shape[1] ** 0.5
