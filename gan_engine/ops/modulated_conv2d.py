@@ -93,8 +93,9 @@ def modulated_conv2d(
 
 def demodulation(weight: Tensor, styles: Tensor, wide: torch.dtype) -> Tensor:
     """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in the dtype `wide`"""
-    q = weight.to(wide).square().sum([2, 3])  # [O, I]
-    return (styles.to(wide).square() @ q.t() + 1e-8).rsqrt()
+    with torch.autocast(styles.device.type, enabled=False):  # it would round the factors of the product
+        q = weight.to(wide).square().sum([2, 3])  # [O, I]
+        return (styles.to(wide).square() @ q.t() + 1e-8).rsqrt()
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -159,7 +159,8 @@ def widened(weight: Tensor) -> Tensor:
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     tap = torch.eye(k, k + 1, dtype=weight.dtype, device=weight.device)
     reach = tap + tap.roll(1, 1)  # [k, k + 1]: a tap of the weight reaches two of K
-    return (weight.reshape(o, i, k * k) @ torch.kron(reach, reach)).reshape(o, i, k + 1, k + 1)
+    with torch.autocast(weight.device.type, enabled=False):
+        return (weight.reshape(o, i, k * k) @ torch.kron(reach, reach)).reshape(o, i, k + 1, k + 1)
 
 
 def _check(op: str, x: Tensor, weight: Tensor, mode: str, modes: tuple[str, str], f: Tensor | None) -> int:

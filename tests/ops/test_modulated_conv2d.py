@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_engine.ops import modulated_conv2d
+from gan_engine.ops.modulated_conv2d import demodulation
 from gan_engine.ops.samples import OPS
 
 OP = "modulated_conv2d"
@@ -133,3 +134,15 @@ def test_the_grouped_form_of_the_benchmark_is_the_same_function():
 def test_bad_input_is_refused_with_want_and_got(wrong: dict, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         modulated_conv2d(**{name: t.detach() for name, t in inputs(torch.float32, "cpu").items()} | wrong)
+
+
+def test_autocast_leaves_the_demodulation_in_float32(device: str, backend: str):
+    """The outputs have unit variance whatever the styles are, and a factor in bfloat16 would show."""
+    tensors = inputs(torch.float32, device)
+    want = demodulation(tensors["weight"].double(), tensors["styles"].double(), torch.float64)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        got = demodulation(tensors["weight"], tensors["styles"], torch.float32)
+        y = modulated_conv2d(**tensors, act="lrelu", backend=backend)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=0)
+    torch.testing.assert_close(y.float(), by_definition(**tensors), rtol=0.02, atol=0.02)
