@@ -25,11 +25,15 @@ COMPILED = [
 ]
 FIRST = [pytest.param(op, op.tiny[0], "eager", id=f"{name}-eager") for name, op in OPS.items()]
 
+LARGE = 10_000  # elements
+
 
 def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
     reason = backends.refusal(op.function.__name__, backend, x)
     if reason is not None:
         pytest.skip(f"{backend}: {reason}")
+    if backend == "triton" and backends.INTERPRET and x.numel() > LARGE:
+        pytest.skip("a large sample shows how threads share the work, and the interpreter has one and is slow")
 
 
 def orders(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
