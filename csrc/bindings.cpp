@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bias_act.h"
+#include "gradient_penalty.h"
 #include "norm_act.h"
 #include "pixel_norm.h"
 #include "relayout.h"
@@ -42,6 +43,9 @@ using Where = int;
     void bias_act_grad(const BiasActGradParams&, Where);                                                           \
     int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                      \
     void upfirdn2d(const Upfirdn2dParams&, Where);                                                                 \
+    void sample_dot(const SampleDotParams&, Where);                                                                \
+    void sample_mix(const SampleMixParams&, Where);                                                                \
+    int sample_dot_slots(std::int64_t, std::int64_t, Where);                                                       \
     GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);          \
               void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
               void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);  \
@@ -56,6 +60,9 @@ struct Kernels {
     void (*bias_act_grad)(const BiasActGradParams&, Where);
     int (*bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
     void (*upfirdn2d)(const Upfirdn2dParams&, Where);
+    void (*sample_dot)(const SampleDotParams&, Where);
+    void (*sample_mix)(const SampleMixParams&, Where);
+    int (*sample_dot_slots)(std::int64_t, std::int64_t, Where);
     GE_ON_CPU(void (*norm_stats)(const NormStatsParams&, Where); void (*norm_act)(const NormActParams&, Where);
               void (*norm_act_grad)(const NormActGradParams&, Where); void (*pixel_norm)(const PixelNormParams&, Where);
               void (*relayout)(const RelayoutParams&, Where); void (*scale_bias_act)(const ScaleBiasActParams&, Where);
@@ -66,6 +73,7 @@ struct Kernels {
 #define GE_KERNELS(target)                                                                                \
     Kernels {                                                                                             \
         #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d, \
+            target::sample_dot, target::sample_mix, target::sample_dot_slots,                             \
             GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,    \
                       target::relayout, target::scale_bias_act, target::scale_bias_act_grad,              \
                       target::scale_bias_act_grad_slots)                                                  \
@@ -141,6 +149,21 @@ static void bias_act_grad(Address dy, Address d_db, Address saved, Address b, Ad
 
 static int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t channels, Where where) {
     return kernels.bias_act_grad_slots(n, inner, channels, where);
+}
+
+static void sample_dot(Address x, Address y, Address partial, std::int64_t samples, std::int64_t size,
+                       std::int64_t slots, int dtype, Where where) {
+    kernels.sample_dot({at<void>(x), at<void>(y), at<void>(partial), samples, size, slots, DType(dtype)}, where);
+}
+
+static void sample_mix(Address x, Address y, Address a, Address b, Address out, std::int64_t samples, std::int64_t size,
+                       int dtype, Where where) {
+    kernels.sample_mix({at<void>(x), at<void>(y), at<void>(a), at<void>(b), at<void>(out), samples, size, DType(dtype)},
+                       where);
+}
+
+static int sample_dot_slots(std::int64_t samples, std::int64_t size, Where where) {
+    return kernels.sample_dot_slots(samples, size, where);
 }
 
 #if !defined(GE_CUDA)
@@ -234,6 +257,9 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("bias_act_grad", &bias_act_grad, no_gil);
     m.def("bias_act_grad_slots", &bias_act_grad_slots);
     m.def("upfirdn2d", &upfirdn2d, no_gil);
+    m.def("sample_dot", &sample_dot, no_gil);
+    m.def("sample_mix", &sample_mix, no_gil);
+    m.def("sample_dot_slots", &sample_dot_slots);
 #if !defined(GE_CUDA)
     m.def("relayout", &relayout, no_gil);
     m.def("scale_bias_act", &scale_bias_act, no_gil);

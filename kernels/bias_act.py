@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gan_engine import backends
+from gan_engine.kernels.rounding import narrow
 
 # Elements per tile: 8 for each thread of 4 warps, 16 bytes of half precision. Twice as many take 60 to 120 registers a
 # thread instead of 28 to 48, which leaves fewer threads to wait for memory (as compiled; untested on a GPU).
@@ -27,7 +27,6 @@ TILES_PER_PROGRAM = 8
 # Columns of a tile where a tile needs the channel of its columns.
 COLUMNS = 128
 
-INTERPRET = tl.constexpr(backends.INTERPRET)
 LINEAR, RELU, LRELU = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 TANH, SIGMOID, ELU = tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
 SELU, SOFTPLUS, SWISH = tl.constexpr(6), tl.constexpr(7), tl.constexpr(8)
@@ -163,14 +162,6 @@ def _slope_from_output(t, ACT: tl.constexpr):
     return m
 
 
-@triton.jit
-def _narrow(v, dtype: tl.constexpr):
-    if INTERPRET and dtype == tl.bfloat16:  # the interpreter would cut off what a GPU rounds
-        bits = v.to(tl.uint32, bitcast=True)
-        v = (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).to(tl.float32, bitcast=True)
-    return v.to(dtype)
-
-
 # Eight neighbouring columns are one byte.
 @triton.jit
 def _store_bits(plane, bits, row, first, n, width, ROWS: tl.constexpr, COLS: tl.constexpr):
@@ -223,7 +214,7 @@ def _forward_kernel(
     if CLAMP:
         v = tl.where(v > clamp, clamp, v)  # not tl.clamp: NaN stays NaN
         v = tl.where(v < -clamp, -clamp, v)
-    tl.store(y + i, _narrow(v, y.dtype.element_ty), mask=inside)
+    tl.store(y + i, narrow(v, y.dtype.element_ty), mask=inside)
 
 
 # A program runs over `share` tiles of one channel, or of one block of columns: BY_COLUMN.
@@ -294,7 +285,7 @@ def _backward_kernel(
             v *= _slope_from_output(t, ACT)
         if keep is not None:
             v = tl.where(_bit(keep, i, inside), v, 0.0)
-        tl.store(dx + i, _narrow(v, dx.dtype.element_ty), mask=inside)
+        tl.store(dx + i, narrow(v, dx.dtype.element_ty), mask=inside)
         total += tl.where(inside, v, 0.0)
     if partial is not None:  # across the tile in float64: it costs little there, and the sum is as good as its terms
         total = total.to(tl.float64)

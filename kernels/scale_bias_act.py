@@ -11,23 +11,13 @@ import torch
 import triton
 import triton.language as tl
 
-from gan_engine import backends
+from gan_engine.kernels.rounding import narrow
 
 # Elements per tile of the forward pass: 16 for each thread of 4 warps (from register counts, untested on a GPU).
 TILE = 2048
 # Rows of a band, and elements of its tiles: sums along columns are then 1 / 16 of what is read. With 32 rows
 # sm_80 runs out of registers (untested on a GPU).
 BAND, BAND_TILE = 16, 1024
-
-INTERPRET = tl.constexpr(backends.INTERPRET)
-
-
-@triton.jit
-def _narrow(v, dtype: tl.constexpr):
-    if INTERPRET and dtype == tl.bfloat16:  # the interpreter would cut off what a GPU rounds
-        bits = v.to(tl.uint32, bitcast=True)
-        v = (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).to(tl.float32, bitcast=True)
-    return v.to(dtype)
 
 
 # Eight neighbouring columns are one byte.
@@ -90,7 +80,7 @@ def _forward_kernel(
     if CLAMP:
         v = tl.where(v > clamp, clamp, v)  # not tl.clamp: NaN stays NaN
         v = tl.where(v < -clamp, -clamp, v)
-    tl.store(y + i, _narrow(v, y.dtype.element_ty), mask=inside)
+    tl.store(y + i, narrow(v, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -126,7 +116,7 @@ def _backward_kernel(
                     out = v * tl.load(scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
                 else:
                     out = v * tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
-            tl.store(dx + i, _narrow(out, dx.dtype.element_ty), mask=inside)
+            tl.store(dx + i, narrow(out, dx.dtype.element_ty), mask=inside)
         # Across a tile in float64: it costs little beside the loads, and the sum is as good as its terms.
         v = v.to(tl.float64)
         at = (slot * images + n) * cols + col

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.bias_act import _narrow
+from gan_engine.kernels.rounding import narrow
 
 
 # The first tap of outputs o that meets an element of x, and that element.
@@ -69,7 +69,7 @@ def _planar_kernel(
     total *= tl.full([], gain, WIDE)
     kept = (oy < out_h)[:, None] & (ox < out_w)[None, :]
     at = plane * out_h * out_w + oy[:, None] * out_w + ox[None, :]
-    tl.store(y + at, _narrow(total, y.dtype.element_ty), mask=kept)
+    tl.store(y + at, narrow(total, y.dtype.element_ty), mask=kept)
 
 
 # BLOCK by BLOCK pixels, COLS channels, of [N, H, W, C].
@@ -118,7 +118,7 @@ def _channels_last_kernel(
     total *= tl.full([], gain, WIDE)
     kept = ((oy < out_h) & (ox < out_w))[:, None] & (c < channels)[None, :]
     at = (((image * out_h + oy) * out_w + ox) * channels)[:, None] + c[None, :]
-    tl.store(y + at, _narrow(total, y.dtype.element_ty), mask=kept)
+    tl.store(y + at, narrow(total, y.dtype.element_ty), mask=kept)
 
 
 def upfirdn2d(x, f, y, n, c, h, w, dtype, separable, flip, channels_last, gain):

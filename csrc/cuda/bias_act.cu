@@ -4,6 +4,7 @@
 
 #include "eight.h"
 #include "launch.h"
+#include "sum_of_block.h"
 
 namespace gan_engine {
 namespace cuda {
@@ -193,18 +194,6 @@ struct Rows {
         threads = int(std::min<std::int64_t>(kThreads, divide_up(share, 32) * 32));
     }
 };
-
-// A sum over threads is taken in double: it costs little there, and the sum is then as good as its terms.
-__device__ inline double sum_of_block(double v) {
-    __shared__ double warps[kThreads / 32];
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) v += __shfl_xor_sync(0xffffffffu, v, distance);
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = v;
-    __syncthreads();
-    double sum = 0;
-    for (int k = 0; k < int(blockDim.x / 32); ++k) sum += warps[k];
-    return sum;
-}
 
 template <class T, Act act>
 __global__ void __launch_bounds__(kThreads)

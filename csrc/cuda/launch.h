@@ -11,7 +11,7 @@
 namespace gan_engine {
 namespace cuda {
 
-inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Runs `blocks` blocks of `threads` threads on a stream; `op` is what an error names.
 template <class... Parameters, class... Arguments>

@@ -1,6 +1,9 @@
 """Differentiable operators on fused kernels; each is documented at its function."""
 
+from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.conv2d import conv2d
+from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample
 from gan_engine.ops.minibatch_stddev import minibatch_stddev
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
@@ -25,4 +28,8 @@ __all__ = [
     "pixel_norm",
     "minibatch_stddev",
     "grid_sample",
+    "conv2d",
+    "avg_pool2d",
+    "sum_of_squares",
+    "mix",
 ]

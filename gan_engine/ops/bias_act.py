@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine import backends, native
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
@@ -62,6 +63,9 @@ def bias_act(
 
     Gradients: every order in x and b.
     """
+    if has_torch_function((x, b)):
+        options = {"dim": dim, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+        return handle_torch_function(bias_act, (x, b), x, b, **options)
     spec = ACTIVATIONS.get(act)
     if spec is None:
         raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import native
+from gan_engine.ops.conv2d import weight_gradients
 from gan_engine.ops.kernel_op import define
 from gan_engine.ops.scale_bias_act import is_channels_last
 
@@ -31,7 +33,7 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tenso
     if not _mixes(x, weight, stride):
         return F.conv2d(x, weight, stride=stride, padding=padding)
     size = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    return _convolution(x, weight, stride, padding, size, False)
+    return _strided_convolution(x, weight, stride, padding, size, False)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tensor:
@@ -39,7 +41,7 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0
     if not _mixes(x, weight, stride):
         return F.conv_transpose2d(x, weight, stride=stride, padding=padding)
     size = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    return _convolution(x, weight, stride, padding, size, True)
+    return _strided_convolution(x, weight, stride, padding, size, True)
 
 
 def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
@@ -50,6 +52,14 @@ def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
         and native.WHY_NO_CPU is None
     )
+
+
+def _strided_convolution(
+    x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool
+) -> Tensor:
+    if has_torch_function_unary(x):
+        return handle_torch_function(_strided_convolution, (x,), x, weight, stride, padding, size, transposed)
+    return _convolution(x, weight, stride, padding, size, transposed)
 
 
 # Autograd: the gradient by x is the other convolution with the same weight, so one Function is closed in x; the
@@ -76,7 +86,7 @@ class _Convolution(torch.autograd.Function):
         dx = dweight = None
         if ctx.needs_input_grad[0]:
             dx = _Convolution.apply(dy, weight, ctx.stride, ctx.padding, list(x.shape[2:]), not ctx.transposed)
-        if ctx.needs_input_grad[1]:
+        if weight_gradients() and ctx.needs_input_grad[1]:
             # PyTorch takes the layout from the weight as well, of which it reads nothing but the shape here.
             shape = torch.empty_like(weight, memory_format=torch.contiguous_format)
             _, dweight, _ = torch.ops.aten.convolution_backward(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
+from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
 from gan_engine.ops.minibatch_stddev import minibatch_stddev
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
@@ -267,6 +268,20 @@ def _eager_upfirdn2d(
 
 def _image(*shape: int) -> dict[str, tuple[int, ...]]:
     return {"x": shape}
+
+
+def _eager_sum_of_squares(x: Tensor) -> Tensor:
+    x = x if x.dtype == torch.float64 else x.float()
+    return x.square().flatten(1).sum(1) if x.ndim > 1 else x.square()
+
+
+def _eager_mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    a, b = (weight.reshape([-1] + [1] * (x.ndim - 1)) for weight in (a, b))
+    return a * x + b * y
+
+
+def _two(*shape: int) -> dict[str, tuple[int, ...]]:
+    return {"x": shape, "y": shape, "a": shape[:1], "b": shape[:1]}
 
 
 def _nchw(n: int, c: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
@@ -535,5 +550,29 @@ OPS = {
             for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
         ),
         variants={"definition": _with_taps(_defined_upfirdn2d)},
+    ),
+    "sum_of_squares": Op(
+        sum_of_squares,
+        _eager_sum_of_squares,
+        tiny=(
+            Sample("images", {"x": (3, 3, 5, 7)}),
+            Sample("channels_last", {"x": (2, 16, 4, 4)}, layout=_LAST),
+            Sample("rows", {"x": (5, 1)}),
+            Sample("numbers", {"x": (4,)}),
+            Sample("volume", {"x": (2, 3, 2, 2, 5)}),
+            Sample("empty-batch", {"x": (0, 3, 4, 4)}),
+        ),
+        real=(Sample("16x3x256x256", {"x": (16, 3, 256, 256)}),),
+    ),
+    "mix": Op(
+        mix,
+        _eager_mix,
+        tiny=(
+            Sample("images", _two(3, 3, 5, 7)),
+            Sample("channels_last", _two(2, 16, 4, 4), layout=_LAST),
+            Sample("rows", _two(5, 1)),
+            Sample("empty-batch", _two(0, 3, 4, 4)),
+        ),
+        real=(Sample("16x3x256x256", _two(16, 3, 256, 256)),),
     ),
 }

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import backends, native
 from gan_engine.ops.kernel_op import define, layout, wide
@@ -196,9 +197,14 @@ def _checked(op, x, f, up, down, padding, around, flip_filter, gain, backend):
     backend = backends.choose("upfirdn2d", x, backend)
     if backend == "reference":
         return upfirdn2d_ref(x, f, up=up, down=down, padding=pads, flip_filter=flip_filter, gain=gain)
-    return _upfirdn2d(
-        x, f, up, down, start, size, bool(flip_filter), float(gain), layout(x) == torch.channels_last, backend
-    )
+    last = layout(x) == torch.channels_last
+    return _kernel_upfirdn2d(x, f, up, down, start, size, bool(flip_filter), float(gain), last, backend)
+
+
+def _kernel_upfirdn2d(x: Tensor, *args: Any) -> Tensor:
+    if has_torch_function_unary(x):
+        return handle_torch_function(_kernel_upfirdn2d, (x,), x, *args)
+    return _upfirdn2d(x, *args)
 
 
 def as_pair(factor: Pair, name: str = "factor", op: str = "upfirdn2d") -> list[int]:

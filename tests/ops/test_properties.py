@@ -112,7 +112,7 @@ def test_value_and_gradients_of_two_orders(op: Op, sample: Sample, dtype: torch.
     tensors = sample.tensors(dtype, device)
     skip_if_refused(op, backend, tensors["x"])
     got = orders(op.function, tensors, backend=backend, **sample.options)
-    assert got["y"].dtype == dtype
+    assert got["y"].dtype == op.eager(**tensors, **sample.options).dtype
     assert_close_as_pytorch(got, op, sample, tensors)
 
 

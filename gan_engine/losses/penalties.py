@@ -1,0 +1,353 @@
+"""Gradient penalties: R1, R2, WGAN-GP, DRAGAN and path length, and a step that takes loss and penalty together.
+
+`r1`, `wgan_gp` and the others are differentiable [N] from which a loss can be made as from any other term; `TABLE` has
+the weight, the interval and the paper of each. A penalty of weight w that is due every k-th step counts k w in that
+step (lazy regularisation, Karras et al. 2020, arXiv:1912.04958, section 3.1 and appendix B).
+
+`backward_with_penalty` is a whole step of D, of which autograd needs six passes of convolutions for each layer and a
+piecewise linear D four (see piecewise_linear.py). Its levels:
+
+    2           exact gradients by the tangent pass; for a piecewise linear D, refused with a reason for others
+    1           autograd over ops that are closed under differentiation: nothing undefined is computed as zeros, and
+                second gradients of convolutions run on the kernels of the first. For any D.
+    "autograd"  D as it is
+
+Penalties square, sum and take roots in float32 (float64 for float64), with an eps in every root.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
+from gan_engine.ops.avg_pool2d import avg_pool2d
+from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.conv2d import conv2d, no_weight_gradients
+from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
+
+Network = Callable[..., Tensor]
+Level = Literal[1, 2, "autograd"]
+
+_EPS = 1e-12
+
+
+def r1(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
+    """P[n] = |dD(img[n])/dimg[n]|^2 at real images   # Mescheder et al. 2018, arXiv:1801.04406, equation 9
+
+    Args:
+        D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None.
+        img: [N, ...], real images.
+        c: classes, handed on to D.
+
+    Returns:
+        [N], to be weighted by gamma / 2. D runs outside autocast; casts of its own stand.
+
+    Raises:
+        RuntimeError: D is compiled by torch.compile, of which the second gradient is lost.
+
+    Gradients: every order that D has, in the parameters of D.
+    """
+    return sum_of_squares(_input_gradient(D, img, c))
+
+
+def r2(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
+    """P[n] = |dD(img[n])/dimg[n]|^2 at generated images   # Mescheder et al. 2018, equation 10; as `r1` otherwise"""
+    return r1(D, img, c)
+
+
+def wgan_gp(
+    D: Network, real: Tensor, fake: Tensor, c: Tensor | None = None, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """P[n] = (|dD(x[n])/dx[n]| - 1)^2, x[n] between real[n] and fake[n]   # Gulrajani et al. 2017, arXiv:1704.00028
+
+    Args:
+        D, c: as in `r1`.
+        real, fake: [N, ...] of one shape; x is drawn uniformly from the line between them.
+        generator: of the random numbers.
+
+    Returns:
+        [N], to be weighted by lambda.
+
+    Gradients: every order that D has, in the parameters of D; at a gradient of 0 they are 0.
+    """
+    return _one_centred(D, between(real, fake, generator=generator), c)
+
+
+def dragan(
+    D: Network, real: Tensor, c: Tensor | None = None, *, spread: float = 0.5, generator: torch.Generator | None = None
+) -> Tensor:
+    """P[n] = (|dD(x[n])/dx[n]| - 1)^2, x[n] around real[n]   # Kodali et al. 2017, arXiv:1705.07215
+
+    As `wgan_gp`, with x between real and real + spread * std(real) * U, U uniform in [0, 1).
+    """
+    return _one_centred(D, around(real, spread=spread, generator=generator), c)
+
+
+def path_length(
+    G: Network, ws: Tensor, mean: Tensor, *, decay: float = 0.99, generator: torch.Generator | None = None
+) -> Tensor:
+    """P[n] = (|J[n]' y[n]| - a)^2 with J = dG/dws and y ~ N(0, 1 / (H W))   # Karras et al. 2020, equation 4
+
+    Args:
+        G: ws [N, num_ws, w_dim] or [N, w_dim] -> img [N, C, H, W].
+        ws: the latents; the squares are summed over w_dim and averaged over num_ws.
+        mean: [], float32, the running mean a of the lengths. It is updated in place, and is part of a checkpoint.
+        decay: how much of a an update keeps.
+        generator: of the random numbers.
+
+    Returns:
+        [N], to be weighted by pl_weight.
+
+    Gradients: every order that G has, in the parameters of G and in ws.
+    """
+    _check_not_compiled(G)
+    with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
+        ws = ws if ws.requires_grad else ws.detach().requires_grad_()
+        img = G(ws)
+        y = torch.empty_like(img).normal_(generator=generator) / (img.shape[2] * img.shape[3]) ** 0.5
+        (g,) = torch.autograd.grad(img, ws, y, create_graph=True)
+        num_ws = ws.shape[1] if ws.ndim == 3 else 1
+        lengths = (sum_of_squares(g) / num_ws + _EPS).sqrt()
+        mean.lerp_(lengths.detach().mean().to(mean.dtype), 1 - decay)
+        return (lengths - mean.clone()).square()
+
+
+class Penalty(NamedTuple):
+    """A row of the table: [N] from the function; what it is usually weighted by, and how often it is due."""
+
+    function: Callable[..., Tensor]
+    weight: float
+    factor: float  # the loss has factor * weight * mean(P)
+    interval: int
+    paper: str
+
+
+TABLE: dict[str, Penalty] = {
+    "r1": Penalty(r1, 10.0, 0.5, 1, "Mescheder et al. 2018, arXiv:1801.04406"),
+    "r2": Penalty(r2, 10.0, 0.5, 1, "Mescheder et al. 2018, arXiv:1801.04406"),
+    "wgan_gp": Penalty(wgan_gp, 10.0, 1.0, 1, "Gulrajani et al. 2017, arXiv:1704.00028"),
+    "dragan": Penalty(dragan, 10.0, 1.0, 1, "Kodali et al. 2017, arXiv:1705.07215"),
+    "path_length": Penalty(path_length, 2.0, 1.0, 4, "Karras et al. 2020, arXiv:1912.04958"),
+}
+
+
+def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Where `wgan_gp` takes the gradient: eps * real + (1 - eps) * fake, eps [N] uniform in [0, 1)."""
+    eps = torch.rand(len(real), generator=generator, device=generator.device if generator else real.device)
+    return interpolate(real.detach(), fake.detach(), eps.to(real.device))
+
+
+def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Where `dragan` takes the gradient: real + eps * spread * std(real) * U."""
+    real = real.detach()
+    noise = torch.rand(real.shape, generator=generator, device=generator.device if generator else real.device)
+    moved = real + spread * real.std() * noise.to(real)
+    return between(real, moved.to(real.dtype), generator=generator)
+
+
+def backward_with_penalty(
+    D: Network,
+    img: Tensor,
+    loss: Callable[[Tensor], Tensor] | None,
+    *,
+    gamma: float | Tensor,
+    c: Tensor | None = None,
+    level: Level | None = None,
+    centre: float = 0.0,
+    scale: float | Tensor = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of mean(loss(logits)) + mean(gamma / 2 * (|dD/dimg| - centre)^2) to .grad of D's parameters.
+
+    With centre = 0 this is R1 (or R2), and gamma multiplies |g|^2 / 2; with centre = 1 and gamma = 2 lambda, at
+    images from `between`, it is WGAN-GP. R1 and R2 under a relativistic loss, in one call:
+
+        both = torch.cat([real_img, gen_img])
+        pairs = lambda logits: softplus(logits[N:] - logits[:N])
+        backward_with_penalty(D, both, pairs, gamma=2 * gamma)     # the mean over both is half of the sum of means
+
+    Args:
+        D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None.
+        img: [N, ...]; no gradient goes back into it.
+        loss: logits [N] in float32 -> [M], of which the mean is taken; None: the penalty alone.
+        gamma: the weight, or one for each image [N].
+        c: classes, handed on to D.
+        level: 2, 1 or "autograd", see above; None is 2, or 1 where D refuses 2.
+        centre: the norm that the penalty pulls to.
+        scale: factor of all gradients, for loss scaling in fp16: scaler.scale(torch.ones(())).
+
+    Returns:
+        logits [N] and penalty [N], (|dD/dimg| - centre)^2 without its weight, in float32; no graph is left.
+
+    Autocast around the call holds for D; what is computed on its logits and gradients is float32.
+
+    Raises:
+        NotPiecewiseLinear: level 2 was asked for and does not hold; the sentence names the layer.
+        RuntimeError: D is compiled by torch.compile.
+        ValueError: D does not return [N] logits.
+    """
+    if level not in (None, 1, 2, "autograd"):
+        raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
+    _check_not_compiled(D)
+    img = img.detach()
+    wide = torch.promote_types(img.dtype, torch.float32)
+    gamma = torch.as_tensor(gamma, dtype=wide, device=img.device).expand(len(img))
+    if level == 2 or (level is None and refusal(D, img, c) is None):
+        return _by_tangents(D, img, loss, gamma, c, centre, scale)
+    return _by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")
+
+
+def refusal(D: Network, img: Tensor, c: Tensor | None = None) -> str | None:
+    """Why level 2 does not hold for D: a sentence that names the layer, or None if it does.
+
+    D is tried once on two of the images, its buffers are put back, and the answer is remembered.
+    """
+    known = _refusals.setdefault(D, {})
+    mode = (getattr(D, "training", None), c is None)
+    if mode not in known:
+        buffers = [(b, b.clone()) for b in D.buffers()] if isinstance(D, nn.Module) else []
+        with torch.random.fork_rng(devices=[img.device] if img.device.type == "cuda" else []):
+            try:
+                Pass(D, img[:2], c if c is None else c[:2])
+                known[mode] = None
+            except NotPiecewiseLinear as reason:
+                known[mode] = str(reason)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    return known[mode]
+
+
+_refusals: weakref.WeakKeyDictionary[Network, dict[Any, str | None]] = weakref.WeakKeyDictionary()
+
+
+def _by_tangents(D, img, loss, gamma, c, centre, scale) -> tuple[Tensor, Tensor]:
+    done = Pass(D, img, c)
+    a = None
+    if loss is not None:
+        logits = done.logits.requires_grad_()
+        with torch.enable_grad(), _no_autocast(img):
+            (a,) = torch.autograd.grad(loss(logits).mean() * scale, logits)
+    g = done.input_gradient()
+    penalty, coefficient = _value_and_direction(sum_of_squares(g), gamma / len(img), centre)
+    coefficient = coefficient * scale
+    done.accumulate(mix(img, g, torch.zeros_like(coefficient) if a is None else a, coefficient), a)
+    return done.logits.detach(), penalty
+
+
+def _value_and_direction(s: Tensor, weight: Tensor, centre: float) -> tuple[Tensor, Tensor]:
+    """p [N] and t [N] with dP/dg[n] = t[n] g[n], for s = |g|^2, p = (|g| - centre)^2 and P = sum of weight / 2 * p."""
+    if centre == 0:
+        return s, weight
+    norm = (s + _EPS).sqrt()
+    return (norm - centre).square(), weight * (1 - centre / norm)
+
+
+def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tuple[Tensor, Tensor]:
+    img.requires_grad_()
+    with torch.enable_grad():
+        with _ClosedOps() if closed else nullcontext():
+            logits = D(img) if c is None else D(img, c)
+        if logits.numel() != len(img):
+            raise ValueError(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
+        logits = logits.flatten().to(gamma.dtype)
+        with no_weight_gradients() if closed else nullcontext():
+            (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+        with _no_autocast(img):
+            s = sum_of_squares(g) if closed else g.to(gamma.dtype).square().flatten(1).sum(1)
+            penalty = s if centre == 0 else ((s + _EPS).sqrt() - centre).square()
+            total = (gamma / 2 * penalty).mean()
+            if loss is not None:
+                total = total + loss(logits).mean()
+    (total * scale).backward()
+    return logits.detach(), penalty.detach()
+
+
+def _input_gradient(D: Network, img: Tensor, c: Tensor | None) -> Tensor:
+    _check_not_compiled(D)
+    img = img.detach().requires_grad_()
+    with torch.enable_grad(), _no_autocast(img):
+        with _ClosedOps():
+            logits = D(img) if c is None else D(img, c)
+        with no_weight_gradients():
+            (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+    return g
+
+
+def _one_centred(D: Network, x: Tensor, c: Tensor | None) -> Tensor:
+    return ((sum_of_squares(_input_gradient(D, x, c)) + _EPS).sqrt() - 1).square()
+
+
+def _no_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _check_not_compiled(net: Network) -> None:
+    """Refuse what torch.compile has made, unless the penalty itself is being compiled with it."""
+    if torch.compiler.is_compiling():
+        return
+    parts = list(net.modules()) if isinstance(net, nn.Module) else [net]
+    for part in parts:
+        optimized = isinstance(part, torch._dynamo.OptimizedModule) or hasattr(part, "_torchdynamo_orig_callable")
+        if optimized or getattr(part, "_compiled_call_impl", None) is not None:
+            raise RuntimeError(
+                f"{type(net).__name__} is compiled by torch.compile, whose functions have no second gradient: a "
+                "penalty would fail or, in some versions of PyTorch, be left out silently. Give the penalty the "
+                "network as it was before torch.compile (of a compiled module, its _orig_mod), or compile the whole "
+                "step with both gradients inside: torch.compile(torch.func.grad(loss_with_penalty))"
+            )
+
+
+# Level 1: functions of PyTorch whose second gradient computes with zeros, and what runs in their place.
+
+
+class _ClosedOps(TorchFunctionMode):
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        closed = _CLOSED.get(func)
+        result = NotImplemented if closed is None else closed(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if result is NotImplemented else result
+
+
+class _Overwrite(torch.autograd.Function):
+    """x <- y: what an activation in place does. The gradient is that of y, and none is made up for the old x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.set_materialize_grads(False)
+        return x.copy_(y)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple:
+        return None, dy
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor:
+    return _leaky_relu(input, 0.0, inplace)
+
+
+def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    if input.ndim == 0:
+        return NotImplemented
+    y = bias_act(input, act="lrelu", alpha=negative_slope, gain=1)
+    return _Overwrite.apply(input, y) if inplace else y
+
+
+def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    if isinstance(padding, str) or input.ndim != 4:
+        return NotImplemented
+    return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+_CLOSED: dict[Callable, Callable] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
+    F.leaky_relu: _leaky_relu,
+    F.conv2d: _conv2d,
+    F.avg_pool2d: avg_pool2d,
+}

@@ -1,0 +1,111 @@
+"""Gradients of a piecewise linear discriminator, by parameters, of a loss and a penalty on its input gradient at once.
+
+On an image x[n] a network of convolutions, leaky ReLUs, sums and the like is an affine map: with the slopes M[l] that
+the activations take there,
+
+    h[0] = x                    h[l] = M[l] (W[l] h[l-1] + b[l])             logit = W h + b              (forward)
+
+and M[l] does not change in a neighbourhood. So the gradient of the logit by what goes into M[l],
+
+    delta[l] = M[l] W[l+1]' delta[l+1]                                       g = W[1]' delta[1]           (backward)
+
+depends on the weights but not on the biases, and is linear in each weight. Let P be a penalty on g, dP/dg[n] = t[n],
+and A a loss, dA/dlogit[n] = a[n]. Pushed forward through the same affine map, with every bias times a[n],
+
+    u[0] = t[n] + a[n] x[n]     u[l] = M[l] (W[l] u[l-1] + a[n] b[l])                                     (tangent)
+
+(where a unit is clamped, the a[n]-fold of its limit). u carries all that the gradients of A + P still need:
+
+    d(A + P)/dW[l] = sum over n of delta[l] u[l-1]'                 d(A + P)/db[l] = sum over n of a[n] delta[l]
+
+That is one more product, of the kind that every weight gradient is: four passes of convolutions for loss and penalty
+together, where differentiating g by autograd takes six. The result is exact. Of the activations nothing is kept but
+the signs; of the gradients, delta, until its weight has been served.
+
+A network that is linear up to a curved tail (minibatch-stddev, say) gains nothing from being split: how g changes with
+the tail's input is a second gradient to send back through the trunk, beside delta, which makes it six passes again.
+
+The network is not rewritten. D runs as it is, on a tensor that meets every torch function on its way: what is linear
+per sample is recorded, what is piecewise linear runs on `bias_act`, and what is neither is refused. Whatever D computes
+without the image (spectral norms, scaled weights, embeddings of classes) is left to autograd, and takes its gradient
+from here at the end.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine.losses.rules import Value
+from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape
+
+
+class Pass:
+    """The forward pass of D on img [N, ...], and what follows from it.
+
+    Raises:
+        NotPiecewiseLinear: level two does not hold for D.
+    """
+
+    def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Tensor | None = None) -> None:
+        self.tape = Tape(len(img))
+        self.img = img.detach().requires_grad_()
+        x = Value(self.img, self.tape)
+        x.shared = True
+        try:
+            with torch.enable_grad():
+                logits = D(x) if c is None else D(x, c)
+        except NotPiecewiseLinear as refusal:
+            raise NotPiecewiseLinear(f"{_layer(refusal, D)}{refusal}") from None
+        if not isinstance(logits, Value):
+            raise NotPiecewiseLinear(f"D must return logits [N] that depend on the image, got {type(logits).__name__}")
+        if logits.numel() != len(img):
+            raise NotPiecewiseLinear(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
+        self.slot = logits.slot
+        self._logits = logits.value
+        self.logits = self._logits.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
+
+    def input_gradient(self) -> Tensor:
+        """g [N, ...], the gradient of logit n by image n. Once."""
+        constants = [step for step in self.tape.steps if isinstance(step, Constant)]
+        ones = torch.ones_like(self._logits)
+        g, *deltas = torch.autograd.grad(
+            self._logits, [self.img, *(step.value for step in constants)], ones, allow_unused=True
+        )
+        for step, step.delta in zip(constants, deltas, strict=True):
+            step.value = step.value.detach()
+        self._logits = None
+        return torch.zeros_like(self.img) if g is None else g
+
+    def accumulate(self, u: Tensor, a: Tensor | None) -> None:
+        """Add the gradients of the parameters to .grad, for u[0] [N, ...] = t + a x and a [N] as above. Once.
+
+        Where there is no loss, a is None, and the biases have no gradient.
+        """
+        tensors, grads = [], []
+        steps = self.tape.needed(self.slot)
+        last = {slot: step for step in steps for slot in step.sources}
+        values = {0: u}
+        del u
+        for step in steps:
+            results = step.tangent([values[slot] for slot in step.sources], a, tensors, grads)
+            for slot in {slot for slot in step.sources if last[slot] is step}:
+                del values[slot]
+            values |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
+        if tensors:
+            torch.autograd.backward(tensors, grads)
+
+
+def _layer(refusal: NotPiecewiseLinear, D: Callable) -> str:
+    """The innermost module that was running when `refusal` was raised: "name (Type): ", or "" if there is none."""
+    if not isinstance(D, nn.Module):
+        return ""
+    names = {module: name for name, module in D.named_modules()}
+    found = ""
+    traceback = refusal.__traceback__
+    while traceback is not None:
+        module = traceback.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and module in names:
+            found = f"{names[module] or 'D'} ({type(module).__name__}): "
+        traceback = traceback.tb_next
+    return found

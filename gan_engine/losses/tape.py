@@ -1,0 +1,223 @@
+"""The record of a forward pass whose parts are linear once the slopes are fixed, and how each part is run again.
+
+See piecewise_linear.py, whose letters these are. Values have slots; a step leads from slots to slots.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine import backends
+from gan_engine.ops.bias_act import bias_act_ref
+
+
+class NotPiecewiseLinear(Exception):
+    """D does something that is not known to be piecewise linear, sample by sample: a sentence that names the layer."""
+
+
+class Tape:
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.steps: list[Step] = []
+        self.slots = 1
+
+    def record(self, step: "Step", values: tuple[Tensor, ...]) -> None:
+        """Note that `step` made `values`, if they are batches."""
+        for value in values:
+            if not value.is_floating_point():
+                raise NotPiecewiseLinear(f"a conversion to {value.dtype} is not linear")
+            if value.ndim == 0 or value.shape[0] != self.n:
+                raise NotPiecewiseLinear(
+                    f"the batch must stay in dimension 0, but of {self.n} samples it made a tensor {list(value.shape)}"
+                )
+        step.results = list(range(self.slots, self.slots + len(values)))
+        self.slots += len(values)
+        self.steps.append(step)
+
+    def needed(self, slot: int) -> list["Step"]:
+        """The steps that the value in `slot` depends on, in their order; the record is empty then."""
+        wanted, kept = {slot}, []
+        for step in reversed(self.steps):
+            if wanted.intersection(step.results):
+                wanted.update(step.sources)
+                kept.append(step)
+        self.steps = []
+        return kept[::-1]
+
+
+@dataclass(eq=False)
+class Step:
+    sources: list[int]
+    results: list[int] = field(default_factory=list, init=False)
+    delta: Tensor | None = field(default=None, init=False)  # the gradient of the logits by the result
+
+    def keep_delta(self, value: Tensor) -> None:
+        if value.requires_grad:
+            value.register_hook(self._keep_delta)
+
+    def _keep_delta(self, delta: Tensor) -> None:
+        self.delta = delta
+
+
+@dataclass(eq=False)
+class Linear(Step):
+    """results = run(values, weights) + offset"""
+
+    run: Callable[[list[Tensor], list[Tensor]], Any]
+    weights: list[Tensor]
+    offset: Tensor | None
+    in_place: bool  # the result of `run` is memory of its own
+
+    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
+        wanted = [w for w in self.weights if w.requires_grad and self.delta is not None]
+        if not wanted:
+            out = self.run(sources, [w.detach() for w in self.weights])
+        elif all(w.is_leaf for w in wanted):
+            with torch.enable_grad():
+                out = self.run(sources, self.weights)
+            torch.autograd.backward(out, self.delta, inputs=wanted)  # straight into .grad, which need not copy it
+            out = out.detach()
+        else:
+            weights = [w.detach().requires_grad_(w.requires_grad) for w in self.weights]
+            with torch.enable_grad():
+                out = self.run(sources, weights)
+            tensors += wanted
+            grads += torch.autograd.grad(out, [w for w in weights if w.requires_grad], self.delta)
+            out = out.detach()
+        if self.offset is not None and a is not None:
+            _offset_gradient(self.offset, self.delta, a, tensors, grads)
+            out = _shifted(out, a, self.offset, self.in_place)
+        self.delta = None
+        return out if isinstance(out, tuple | list) else (out,)
+
+
+@dataclass(eq=False)
+class Mask(Step):
+    """result = y of bias_act(value, bias), of which m = dy/dx is kept"""
+
+    slopes: "Slopes"
+    bias: Tensor | None  # broadcasts against the value
+
+    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
+        (v,) = sources
+        if self.bias is not None and a is not None:
+            _offset_gradient(self.bias, self.slopes.delta, a, tensors, grads)
+            self.slopes.delta = None
+            v = _shifted(v, a, self.bias, False)
+        y = self.slopes(v)
+        if self.slopes.clamp is not None and a is not None:
+            y += self.slopes.at_limit(_per_sample(a, y))
+        return (y,)
+
+
+@dataclass(eq=False)
+class Constant(Step):
+    """result = offset, which the image has no part in"""
+
+    offset: Tensor
+    value: Tensor
+
+    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
+        if a is None:
+            return (torch.zeros_like(self.value),)
+        _offset_gradient(self.offset, self.delta, a, tensors, grads)
+        return ((_per_sample(a, self.value) * self.value).to(self.value.dtype),)
+
+
+def _shifted(v: Tensor, a: Tensor, offset: Tensor, in_place: bool) -> Tensor:
+    """v + a[n] offset, in the dtype of v + offset"""
+    if in_place:
+        return v.addcmul_(_per_sample(a, v), offset.detach())
+    dtype = torch.promote_types(v.dtype, offset.dtype) if offset.ndim > 0 else v.dtype
+    return v.addcmul(_per_sample(a, v), offset.detach()).to(dtype)
+
+
+def _per_sample(a: Tensor, x: Tensor) -> Tensor:
+    return a.reshape([-1] + [1] * (x.ndim - 1))
+
+
+def _offset_gradient(
+    offset: Tensor, delta: Tensor | None, a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]
+) -> None:
+    """sum of a[n] delta[n] over what `offset` was broadcast along"""
+    if delta is None or not offset.requires_grad:
+        return
+    shape = [1] * (delta.ndim - offset.ndim) + list(offset.shape)
+    inner = [i for i in range(1, delta.ndim) if shape[i] == 1 and delta.shape[i] > 1]
+    total = delta.sum(inner, keepdim=True, dtype=a.dtype) if inner else delta.to(a.dtype)
+    total = total * _per_sample(a, total)
+    tensors.append(offset)
+    grads.append(total.sum_to_size(shape).reshape(offset.shape).to(offset.dtype))
+
+
+class Slopes:
+    """Where one call of bias_act with a piecewise linear activation is on its line: y = m (x + b) + k.
+
+    m is 0 where y is clamped, and k is that limit there, with its sign, and 0 elsewhere.
+    """
+
+    def __init__(self, dim, act, alpha, gain, clamp, backend, *, keeps_delta: bool) -> None:
+        # The sign of a clamped y is read from that of x + b, which the kernels note for lrelu alone.
+        self.dim, self.act, self.clamp, self.backend = dim, "lrelu", clamp, backend
+        self.alpha = {"linear": 1.0, "relu": 0.0}.get(act, 0.2 if alpha is None else float(alpha))
+        self.gain = (1.0 if act == "linear" else 2**0.5) if gain is None else float(gain)
+        self.keeps_delta = keeps_delta
+        self.delta: Tensor | None = None
+
+    def forward(self, x: Tensor, b: Tensor | None) -> Tensor:
+        """y, of which m and k are noted in two bits an element."""
+        self.dim = self.dim % x.ndim if b is not None else 0
+        self.backend = backends.choose("bias_act", x, self.backend)
+        if self.backend == "reference":
+            options = {"dim": self.dim, "act": self.act, "alpha": self.alpha, "gain": self.gain}
+            self.positive = bias_act_ref(x, b, **options | {"act": "linear", "gain": 1.0}, clamp=None) > 0
+            y = bias_act_ref(x, b, **options, clamp=None)
+            if self.clamp is None:
+                return y
+            self.keep = y.abs() <= self.clamp
+            return y.clamp(-self.clamp, self.clamp)
+        y, self.mask = torch.ops.gan_engine.bias_act(x, b, *self._call(self.alpha, self.gain), True)
+        self.shape, self.stride = y.shape, y.stride()
+        return y
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """m v"""
+        if self.backend != "reference":
+            return self._times(v, self.mask, self.alpha, self.gain)
+        v = torch.where(self.positive, v, v * self.alpha) * self.gain
+        return v if self.clamp is None else v * self.keep
+
+    def at_limit(self, a: Tensor) -> Tensor:
+        """a k, for a that broadcasts against y"""
+        above, below = (math.copysign(self.clamp, s) for s in (self.gain, -self.alpha * self.gain))
+        if self.backend == "reference":
+            return torch.where(self.keep, 0, torch.where(self.positive, above, below) * a)
+        mask = torch.stack([self.mask[0], ~self.mask[1]])
+        a = a.expand(self.shape)
+        return self._times(a, mask, math.copysign(1.0, -self.alpha), above)
+
+    def _call(self, alpha: float, gain: float) -> tuple:
+        return self.dim, self.act, alpha, gain, -1.0 if self.clamp is None else float(self.clamp), self.backend
+
+    def _times(self, v: Tensor, mask: Tensor, alpha: float, gain: float) -> Tensor:
+        return torch.ops.gan_engine.bias_act_grad(v, None, mask, None, self.stride, *self._call(alpha, gain), False)[0]
+
+
+class Sloped(torch.autograd.Function):
+    """y = bias_act(x, b), saving m and, on the way back, delta"""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor | None, slopes: Slopes) -> Tensor:
+        ctx.slopes = slopes
+        return slopes.forward(x, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple:
+        delta = ctx.slopes(dy)
+        if ctx.slopes.keeps_delta:
+            ctx.slopes.delta = delta
+        return delta, None, None

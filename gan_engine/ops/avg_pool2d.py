@@ -1,0 +1,84 @@
+"""Average pooling whose gradients of every order are average pooling and its transpose."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """y[n, c, i, j] = mean of x[n, c] over the window at (i, j)   # torch.nn.functional.avg_pool2d, with its arguments
+
+    It differs in the second gradient, where PyTorch makes a tensor of zeros for x and sends it on: here there is none.
+
+    Gradients: every order in x.
+    """
+    stride = kernel_size if stride is None else stride
+    pairs = (_pair(kernel_size), _pair(stride), _pair(padding))
+    return _avg_pool2d(x, _Call(*pairs, ceil_mode, count_include_pad, divisor_override))
+
+
+def avg_pool2d_ref(x: Tensor, call: "_Call") -> Tensor:
+    """The definition of `avg_pool2d` in plain PyTorch."""
+    return torch.nn.functional.avg_pool2d(x, *call)
+
+
+class _Call(NamedTuple):
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(x, call):
+        return avg_pool2d_ref(x, call)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.call = inputs
+        ctx.set_materialize_grads(False)
+        ctx.x = x.shape, x.stride()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple:
+        return None if dy is None else _Unpool.apply(dy, ctx.x, ctx.call), None
+
+
+class _Unpool(torch.autograd.Function):
+    """The transpose of the linear map that _Pool is."""
+
+    @staticmethod
+    def forward(dy, x, call):
+        like = dy.new_empty_strided(*x)
+        return torch.ops.aten.avg_pool2d_backward(dy, like, *call)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, _, ctx.call = inputs
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, d_dx: Tensor | None) -> tuple:
+        return None if d_dx is None else _Pool.apply(d_dx, ctx.call), None, None
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+# torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
+@torch.compiler.allow_in_graph
+def _avg_pool2d(x: Tensor, call: _Call) -> Tensor:
+    return _Pool.apply(x, call)

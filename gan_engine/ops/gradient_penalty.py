@@ -1,0 +1,224 @@
+"""What gradient penalties compute once a sample: sums of squares, interpolation, and weighted sums of two batches."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine import backends, native
+from gan_engine.ops.kernel_op import define, in_layout, wide
+
+
+def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
+    """s[n] = sum over i of x[n, i]^2
+
+    Args:
+        x: [N, ...], float32, float64, bfloat16 or float16, any strides.
+        backend: see gan_engine.backends.
+
+    Returns:
+        s: [N], float32, or float64 for float64; half precision is squared and added in float32.
+
+    Raises:
+        TypeError, ValueError: a dtype other than the four, an x without a batch dimension.
+
+    Gradients: every order in x; the first is 2 x[n] ds[n], without a square root to divide by.
+    """
+    _check("sum_of_squares", x)
+    backend = backends.choose("sum_of_squares", x, backend)
+    if backend == "reference":
+        return sum_of_squares_ref(x)
+    return _sum_of_squares(x, backend)
+
+
+def sum_of_squares_ref(x: Tensor) -> Tensor:
+    """The definition of `sum_of_squares` in plain PyTorch."""
+    squares = x.to(wide(x.dtype)).square()
+    return squares.flatten(1).sum(1) if x.ndim > 1 else squares
+
+
+def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, backend: str | None = None) -> Tensor:
+    """z[n] = a[n] * x[n] + b[n] * y[n]
+
+    Args:
+        x, y: [N, ...] of one shape and dtype: float32, float64, bfloat16 or float16, any strides.
+        a, b: [N], of any floating dtype, read in float32 (float64 for float64).
+        backend: see gan_engine.backends.
+
+    Returns:
+        z: [N, ...] in the dtype and layout of x, rounded once.
+
+    Raises:
+        TypeError, ValueError: dtypes or shapes that do not fit.
+
+    Gradients: every order in x, y, a and b.
+    """
+    _check("mix", x)
+    if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:
+        raise ValueError(
+            f"mix: y must be {list(x.shape)} of {x.dtype} on {x.device} like x, "
+            f"got {list(y.shape)} of {y.dtype} on {y.device}"
+        )
+    for name, weight in (("a", a), ("b", b)):
+        if weight.shape != x.shape[:1]:
+            raise ValueError(f"mix: {name} must be [N] = [{x.shape[0]}], got {list(weight.shape)}")
+    backend = backends.choose("mix", x, backend)
+    if backend == "reference":
+        return mix_ref(x, y, a, b)
+    return _mix(x, y, a.to(wide(x.dtype)), b.to(wide(x.dtype)), backend)
+
+
+def mix_ref(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The definition of `mix` in plain PyTorch."""
+    dtype = wide(x.dtype)
+    a, b = (weight.to(dtype).reshape([-1] + [1] * (x.ndim - 1)) for weight in (a, b))
+    return (a * x.to(dtype) + b * y.to(dtype)).to(x.dtype)
+
+
+def interpolate(real: Tensor, fake: Tensor, eps: Tensor, *, backend: str | None = None) -> Tensor:
+    """x[n] = eps[n] * real[n] + (1 - eps[n]) * fake[n]   # Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1
+
+    Args, errors and gradients as in `mix`; eps is [N], a sample's place on the line from fake to real.
+    """
+    eps = eps.to(wide(real.dtype))
+    return mix(real, fake, eps, 1 - eps, backend=backend)
+
+
+def _check(name: str, x: Tensor) -> None:
+    if x.dtype not in native.DTYPES:
+        raise TypeError(f"{name}: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: x must be [N, ...], got a scalar")
+
+
+# Autograd, over two kernels: a sample's dot product, and a sample's weighted sum of two. With s[n] = <x[n], y[n]>:
+#
+#   dot     s = <x, y>         dx = mix(y; ds)     dy = mix(x; ds)
+#   mix     z = a x + b y      dx = mix(dz; a)     da = dot(dz, x)      and so with y and b
+#
+# A sum of squares is the dot product of x with itself.
+
+
+class _Dot(torch.autograd.Function):
+    @staticmethod
+    def forward(x, y, backend):
+        return torch.ops.gan_engine.sample_dot(x, y, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, y, ctx.backend = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, ds: Tensor | None) -> tuple:
+        if ds is None:
+            return None, None, None
+        x, y = ctx.saved_tensors
+        dx = _Mix.apply(y, None, ds, None, ctx.backend) if ctx.needs_input_grad[0] else None
+        dy = _Mix.apply(x, None, ds, None, ctx.backend) if ctx.needs_input_grad[1] else None
+        return dx, dy, None
+
+
+class _SumOfSquares(torch.autograd.Function):
+    @staticmethod
+    def forward(x, backend):
+        return torch.ops.gan_engine.sample_dot(x, x, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.backend = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, ds: Tensor | None) -> tuple:
+        if ds is None:
+            return None, None
+        return _Mix.apply(*ctx.saved_tensors, None, 2 * ds, None, ctx.backend), None
+
+
+class _Mix(torch.autograd.Function):
+    """a x + b y, or a x alone where y and b are None"""
+
+    @staticmethod
+    def forward(x, y, a, b, backend):
+        return torch.ops.gan_engine.sample_mix(x, y, a, b, backend)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, y, a, b, ctx.backend = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, y, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor | None) -> tuple:
+        if dz is None:
+            return (None,) * 5
+        x, y, a, b = ctx.saved_tensors
+        need = ctx.needs_input_grad
+        dx = _Mix.apply(dz, None, a, None, ctx.backend) if need[0] else None
+        dy = _Mix.apply(dz, None, b, None, ctx.backend) if need[1] else None
+        da = _Dot.apply(dz, x, ctx.backend) if need[2] else None
+        db = _Dot.apply(dz, y, ctx.backend) if need[3] else None
+        return dx, dy, da, db, None
+
+
+# torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
+@torch.compiler.allow_in_graph
+def _sum_of_squares(x: Tensor, backend: str) -> Tensor:
+    return _SumOfSquares.apply(x, backend)
+
+
+@torch.compiler.allow_in_graph
+def _mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, backend: str) -> Tensor:
+    return _Mix.apply(x, y, a, b, backend)
+
+
+# The kernels as PyTorch operators without autograd. They see samples one behind the other.
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x, or a copy of it, such that its samples lie one behind the other without gaps."""
+    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return x
+    return x.contiguous()
+
+
+def _sample_dot(x, y, backend):
+    samples, size = x.shape[0], x.shape[1:].numel()
+    if x.numel() == 0:
+        return x.new_zeros(samples, dtype=wide(x.dtype))
+    x = _rows(x)
+    y = in_layout(y, x.stride())
+    kernels = backends.kernels("sum_of_squares", backend)
+    slots = kernels.sample_dot_slots(samples, size)
+    partial = x.new_empty((samples, slots), dtype=wide(x.dtype))
+    kernels.sample_dot(x, y, partial, samples, size, slots, x.dtype)
+    return partial.sum(1)
+
+
+def _sample_dot_fake(x, y, backend):
+    return x.new_empty(x.shape[0], dtype=wide(x.dtype))
+
+
+def _sample_mix(x, y, a, b, backend):
+    x = _rows(x)
+    z = torch.empty_like(x)
+    if x.numel() > 0:
+        y = None if y is None else in_layout(y, x.stride())
+        a, b = (None if weight is None else weight.contiguous() for weight in (a, b))
+        kernels = backends.kernels("mix", backend)
+        kernels.sample_mix(x, y, a, b, z, x.shape[0], x.shape[1:].numel(), x.dtype)
+    return z
+
+
+def _sample_mix_fake(x, y, a, b, backend):
+    return torch.empty_like(_rows(x))
+
+
+define("sample_dot(Tensor x, Tensor y, str backend) -> Tensor", _sample_dot, _sample_dot_fake)
+define("sample_mix(Tensor x, Tensor? y, Tensor a, Tensor? b, str backend) -> Tensor", _sample_mix, _sample_mix_fake)
+backends.register("gradient_penalty")
+backends.register("sum_of_squares", kernels_of="gradient_penalty")
+backends.register("mix", kernels_of="gradient_penalty")

@@ -1,0 +1,109 @@
+"""Convolution and average pooling whose gradients are of their own kind, held to those of PyTorch."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine.ops import avg_pool2d, conv2d
+from gan_engine.ops.conv2d import no_weight_gradients
+
+CONVOLUTIONS = {
+    "plain": ((2, 3, 5, 6), (4, 3, 3, 3), {}),
+    "stride and padding": ((2, 3, 8, 7), (4, 3, 4, 4), {"stride": 2, "padding": 1}),
+    "groups": ((3, 4, 5, 5), (6, 2, 3, 3), {"padding": 1, "groups": 2}),
+    "pairs": ((2, 2, 9, 8), (3, 2, 3, 2), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}),
+    "pixels": ((1, 4, 3, 3), (2, 4, 1, 1), {}),
+}
+POOLS = {
+    "halves": {"kernel_size": 2},
+    "overlap": {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+    "open end": {"kernel_size": 2, "stride": 3, "ceil_mode": True, "count_include_pad": False},
+    "divisor": {"kernel_size": 2, "divisor_override": 3},
+}
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def made(*shapes: tuple[int, ...], layout: torch.memory_format = torch.contiguous_format) -> list[Tensor]:
+    torch.manual_seed(0)
+    drawn = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return [(t.to(memory_format=layout) if t.ndim == 4 else t).requires_grad_() for t in drawn]
+
+
+def orders(function, inputs: list[Tensor]) -> list[Tensor]:
+    """The value and the gradients of three orders, each of a curved function of the one before."""
+    found = [function(*inputs)]
+    for _ in range(3):
+        total = sum(t.sin().sum() for t in found[-len(inputs) :])
+        found += torch.autograd.grad(total, inputs, create_graph=True)
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_conv2d_has_the_value_and_gradients_of_pytorch(case: str, layout: torch.memory_format):
+    x, w, options = CONVOLUTIONS[case]
+    inputs = made(x, w, w[:1], layout=layout)
+    got, want = (orders(functools.partial(f, **options), inputs) for f in (conv2d, F.conv2d))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+    assert got[0].stride() == want[0].stride()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("case", POOLS)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_avg_pool2d_has_the_value_and_gradients_of_pytorch(case: str, layout: torch.memory_format):
+    inputs = made((2, 3, 7, 6), layout=layout)
+    got, want = (orders(functools.partial(f, **POOLS[case]), inputs) for f in (avg_pool2d, F.avg_pool2d))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def squared_gradient(function) -> object:
+    """The gradients by all inputs of the sum of squared gradients by the first."""
+
+    def total(*inputs: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: function(x, *inputs[1:]).cos().sum())(inputs[0]).square().sum()
+
+    return lambda *inputs: torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_second_gradients_are_those_of_pytorch(backend: str):
+    x, w, b = (t.detach() for t in made((2, 3, 6, 6), (4, 3, 3, 3), (4,)))
+    got, want = (
+        squared_gradient(lambda x, w, b, conv=conv, pool=pool: pool(conv(x, w, b), 2))
+        for conv, pool in ((conv2d, avg_pool2d), (F.conv2d, F.avg_pool2d))
+    )
+    torch._dynamo.reset()
+    compiled = torch.compile(got, fullgraph=True, backend=backend)
+    for a, b_ in zip(compiled(x, w, b), want(x, w, b), strict=True):
+        torch.testing.assert_close(a, b_)
+
+
+def test_conv2d_heeds_autocast():
+    x, w, b = (t.detach().float() for t in made((2, 3, 5, 5), (4, 3, 3, 3), (4,)))
+    with torch.autocast("cpu", torch.bfloat16):
+        got, want = conv2d(x, w, b), F.conv2d(x, w, b)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, want)
+
+
+def test_no_weight_gradients_leaves_those_of_weights_out_and_that_of_the_image_as_it_is():
+    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    want = torch.autograd.grad(conv2d(x, w, b).sin().sum(), x)[0]
+    y = conv2d(x, w, b).sin().sum()
+    with no_weight_gradients():
+        got = torch.autograd.grad(y, (x, w, b), allow_unused=True)
+    assert torch.equal(got[0], want)
+    assert got[1] is got[2] is None
+
+
+def test_conv2d_refuses_what_has_no_batch():
+    x, w = made((3, 5, 5), (4, 3, 3, 3))
+    with pytest.raises(ValueError, match=r"conv2d: x and w must have 4 dimensions, got \[3, 5, 5\]"):
+        conv2d(x, w)
