@@ -40,6 +40,18 @@ class Config:
     """Images per pass; gradients of several passes add up to those of a step. None: all in one."""
     loss: Literal[tuple(LOSSES)] = "nonsaturating"
     """The adversarial loss; wasserstein means something only where D is held to a Lipschitz constant."""
+    r1_gamma: float = 0
+    """Weight gamma of R1, gamma / 2 of the squared gradients of D at real images; 0 leaves it out."""
+    r2_gamma: float = 0
+    """Weight gamma of R2, the same at generated images, which D then sees in one batch with the real ones."""
+    gp_weight: float = 0
+    """Weight lambda of the WGAN-GP penalty; 0 leaves it out."""
+    penalty_interval: int = 1
+    """Steps from one with penalties to the next; their weights are multiplied by it."""
+    weight_clip: float | None = None
+    """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
+    n_critic: int = 1
+    """Steps of D for each step of G."""
     lr: float = 2e-4
     """Learning rate of Adam, for both networks."""
     betas: tuple[float, float] = (0.5, 0.999)
@@ -76,13 +88,19 @@ class Config:
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"{field.name}: want a finite number, got {number}")
-        for name in ("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"):
+        for name in (
+            *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
+            *("penalty_interval", "n_critic"),
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
+        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        if self.weight_clip is not None and not self.weight_clip > 0:
+            raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
-        if self.ema_kimg < 0:
-            raise ValueError(f"ema_kimg: want at least 0, got {self.ema_kimg}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: want two numbers from 0 to below 1, got {self.betas}")
         if self.batch_gpu is not None and not 0 < self.batch_gpu <= self.batch_size:

@@ -35,7 +35,7 @@ def _computes_bf16(device: torch.device) -> bool:
 
 
 class Precision:
-    """How a phase computes: `autocast` around the forward pass, `backward`, then `step`.
+    """How a phase computes: `autocast` around the forward pass, `scale` before the backward pass, then `step`.
 
     Args:
         name: "fp32", "bf16" or "fp16".
@@ -53,8 +53,9 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.name])
 
-    def backward(self, loss: Tensor) -> None:
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def scale(self, loss: Tensor) -> Tensor:
+        """What is to be differentiated instead of `loss`, and what `unscale` takes back."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the gradients of `optimizer` those of the loss itself."""

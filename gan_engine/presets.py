@@ -25,6 +25,35 @@ def upsample_gan() -> Config:
     return Config(preset="upsample_gan", model=models.upsample_gan.Config(), data="cifar10", batch_size=32, kimg=1000)
 
 
+def wgan() -> Config:
+    """The Wasserstein GAN with clipped weights (Arjovsky et al. 2017), 32x32 grey images."""
+    # RMSProp in the paper, which is Adam without its first moment, but for the first steps.
+    return Config(
+        preset="wgan",
+        model=models.dcgan.Config(),
+        loss="wasserstein",
+        weight_clip=0.01,
+        n_critic=5,
+        lr=5e-5,
+        betas=(0.0, 0.99),
+        kimg=500,
+    )
+
+
+def wgan_gp() -> Config:
+    """The Wasserstein GAN with a gradient penalty (Gulrajani et al. 2017), 32x32 grey images."""
+    return Config(
+        preset="wgan_gp",
+        model=models.dcgan.Config(d_norm=False),
+        loss="wasserstein",
+        gp_weight=10,
+        n_critic=5,
+        lr=1e-4,
+        betas=(0.0, 0.9),
+        kimg=500,
+    )
+
+
 def stylegan2() -> Config:
     """StyleGAN2, light: 64x64 colour images, an eighth of the feature maps of config F; small enough for CPUs."""
     return _stylegan2("stylegan2", 64, channel_base=4096, mapping_layers=2, batch_size=16, kimg=200)
@@ -74,7 +103,7 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
 PRESETS: dict[str, Callable[[], Config]] = {
     function.__name__: function
     for function in (
-        *(dcgan, vanilla, upsample_gan),
+        *(dcgan, vanilla, upsample_gan, wgan, wgan_gp),
         *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
     )
 }

@@ -201,6 +201,8 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
     print(f"data       {describe(data)}")
     print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
     print(f"device     {device} ({hardware}), {trainer.precision.name}")
+    if penalties := trainer.penalties():
+        print(f"penalties  {penalties}")
     if memory:
         print(f"memory     {memory}")
     print(f"\n{info.table()}\n", flush=True)

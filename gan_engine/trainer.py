@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gan_engine import checkpoint, console, models, nonfinite
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler
+from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
@@ -36,6 +37,10 @@ class Phase:
     optimizer: torch.optim.Optimizer
     terms: Terms
     interval: int = 1
+    penalised: Callable[[Batch, Tensor], dict[str, Tensor]] | None = None
+    """Every `penalty_interval`-th time in place of `terms`: adds the gradients, times a factor, to .grad by itself."""
+    penalty_interval: int = 1
+    weight_clip: float | None = None
 
 
 class Means:
@@ -78,15 +83,32 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
 
         self.means = Means()
-        objective = GanObjective(self.G, self.D, LOSSES[config.loss], self.means.add)
-        self.phases = [
-            Phase("D", self.D, self._adam(self.D), objective.discriminator),
-            Phase("G", self.G, self._adam(self.G), objective.generator),
-        ]
-        self.precision = Precision(resolve(config.precision, device), device)
-
         # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept.
         self.z_generator = torch.Generator().manual_seed(config.seed)
+        self.objective = objective = GanObjective(
+            self.G,
+            self.D,
+            LOSSES[config.loss],
+            self.means.add,
+            r1_gamma=config.r1_gamma,
+            r2_gamma=config.r2_gamma,
+            gp_weight=config.gp_weight,
+            penalty_interval=config.penalty_interval,
+            rng=self.z_generator,
+        )
+        self.phases = [
+            Phase(
+                "D",
+                self.D,
+                self._adam(self.D),
+                objective.discriminator,
+                penalised=objective.penalised_discriminator if objective.weights else None,
+                penalty_interval=config.penalty_interval,
+                weight_clip=config.weight_clip,
+            ),
+            Phase("G", self.G, self._adam(self.G), objective.generator, interval=config.n_critic),
+        ]
+        self.precision = Precision(resolve(config.precision, device), device)
         self.sampler = Sampler(data, config.batch_size, seed=config.seed, device=device, mirror=config.mirror)
         self.step_count = self.nimg = 0
         self.seconds = 0.0
@@ -115,11 +137,17 @@ class Trainer:
             other.net.requires_grad_(other.net is phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
         finite = torch.ones((), device=self.device, dtype=torch.bool)
+        penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
         for part in self._parts(batch):
             with self.precision.autocast():
-                terms = phase.terms(part)
+                if penalised:
+                    share = torch.full((), len(part.real_img) / len(batch.real_img), device=self.device)
+                    terms = phase.penalised(part, self.precision.scale(share))
+                else:
+                    terms = phase.terms(part)
             loss = sum(values.sum() for values in terms.values()) / len(batch.real_img)
-            self.precision.backward(loss)
+            if not penalised:
+                self.precision.scale(loss).backward()
             finite &= loss.detach().isfinite()
             for name, values in terms.items():
                 self.means.add(f"loss/{name}", values)
@@ -130,7 +158,24 @@ class Trainer:
         finite &= self.precision.bears(norm)
         self.stop = torch.maximum(self.stop, (~finite).float())
         self.precision.step(phase.optimizer, self.stop)
+        if phase.weight_clip is not None:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(list(phase.net.parameters()), -phase.weight_clip)
+                torch._foreach_clamp_max_(list(phase.net.parameters()), phase.weight_clip)
         self._note_stop(phase, batch)
+
+    def penalties(self) -> str | None:
+        """What gradient penalties there are and how they are computed, or None."""
+        if not self.objective.weights:
+            return None
+        model = self.config.model
+        img = torch.zeros(2, model.channels, model.resolution, model.resolution, device=self.device)
+        c = torch.eye(model.c_dim, device=self.device)[[0, 0]] if self.config.conditional else None
+        reason = penalties.refusal(self.D, img, c)
+        how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
+        names = ", ".join(f"{name} {weight:g}" for name, weight in self.objective.weights.items())
+        every = f" every {self.config.penalty_interval} steps" if self.config.penalty_interval > 1 else ""
+        return f"{names}{every}; {how}"
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch in passes of batch_gpu images. Batch norms see one pass at a time."""
@@ -183,7 +228,7 @@ class Trainer:
                 found = found or nonfinite.trace({"G": self.G, "D": self.D}, partial(phase.terms, part))
         raise nonfinite.NonFiniteError(
             f"phase {phase.name} met a value that is not finite at {self.nimg / 1000:g} kimg, step {self.step_count};\n"
-            f"{found or 'not seen again when the step was computed once more'}"
+            f"{found or 'not seen again when the step was computed once more, without penalties'}"
         )
 
     # A run

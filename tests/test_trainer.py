@@ -13,6 +13,8 @@ from gan_engine import backends, checkpoint, models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
 from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.objective import Batch
+from gan_engine.losses.penalties import r1, r2, wgan_gp
 from gan_engine.monitors import Monitors, read_metrics
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import Precision
@@ -33,6 +35,8 @@ DCGAN = Config(
     tensorboard=False,
 )
 MLP = dataclasses.replace(DCGAN, preset="vanilla", model=models.vanilla.Config(resolution=16, z_dim=8, hidden=(16, 16)))
+NO_NORM = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, d_norm=False))
+LAZY = dataclasses.replace(NO_NORM, r1_gamma=1.0, gp_weight=10.0, penalty_interval=2, n_critic=2)
 
 STYLEGAN2 = dataclasses.replace(
     DCGAN,
@@ -139,6 +143,110 @@ def test_thirty_steps_are_those_of_the_reference(make):
     torch.testing.assert_close(curve("cpu"), curve("reference"), rtol=1e-3, atol=1e-4)
 
 
+# Penalties
+
+PENALTIES = {
+    "r1": {"r1_gamma": 1.0},
+    "r1 and r2": {"r1_gamma": 1.0, "r2_gamma": 2.0, "loss": "hinge"},
+    "gp": {"gp_weight": 10.0, "loss": "wasserstein"},
+    "r1, lazy": {"r1_gamma": 1.0, "penalty_interval": 3},
+}
+
+
+def written_out(trainer, config):
+    """Three steps of D with its penalties, as one would write them."""
+    objective, k = trainer.objective, config.penalty_interval
+    optimizer = torch.optim.Adam(trainer.D.parameters(), lr=config.lr, betas=config.betas)
+    for step in range(3):
+        real_img, _ = next(trainer.sampler)
+        with torch.no_grad():
+            gen_img = trainer.G(trainer._noise(len(real_img)))
+        total = objective.loss.discriminator(trainer.D(gen_img), trainer.D(real_img)).mean()
+        if step % k == 0:
+            if config.gp_weight:
+                total += k * config.gp_weight * wgan_gp(trainer.D, real_img, gen_img, generator=objective.rng).mean()
+            total += k * config.r1_gamma / 2 * r1(trainer.D, real_img).mean()
+            total += k * config.r2_gamma / 2 * r2(trainer.D, gen_img).mean()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_steps_with_penalties_are_those_written_out(make, options):
+    trainer, expected = (make(NO_NORM, n_critic=5, **options) for _ in range(2))
+    for each in (trainer, expected):
+        each.D.double(), each.G.double(), each.G_ema.double()
+        each.sampler = ((img.double(), c) for img, c in each.sampler)
+        each._noise = lambda n, noise=each._noise: noise(n).double()
+    trainer.phases = trainer.phases[:1]
+    for _ in range(3):
+        trainer.step()
+    written_out(expected, expected.config)
+    for (name, a), b in zip(trainer.D.named_parameters(), expected.D.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, msg=name)  # logits are float32 all the same
+
+
+@pytest.mark.parametrize("config", [NO_NORM, DCGAN], ids=["level 2", "level 1"])
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_a_run_with_penalties_has_the_losses_of_plain_autograd(make, config, options):
+    curves = {}
+    for level in (None, "autograd"):
+        trainer = make(config, **options)
+        trainer.objective.level = level
+        curves[level] = []
+        for _ in range(15):
+            trainer.step()
+            means = trainer.means.read()
+            curves[level].append([means[name] for name in sorted(means) if name.startswith("loss/")])
+    for ours, plain in zip(*curves.values(), strict=True):
+        assert ours == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+def test_the_penalties_and_their_level_are_told(make):
+    assert make().penalties() is None
+    assert make(NO_NORM, r1_gamma=1.5, gp_weight=10, penalty_interval=4).penalties() == (
+        "r1 1.5, gp 10 every 4 steps; level 2"
+    )
+    assert make(r2_gamma=2).penalties() == (
+        "r2 2; level 1, as level 2 does not hold for D: blocks.1.norm (BatchNorm2d): batch_norm ties samples together"
+    )
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_accumulated_gradients_with_penalties_are_those_of_the_whole_batch(make, options):
+    if "gp_weight" in options:
+        return  # which draws images in between for each part
+    whole, parts = make(MLP, **options), make(MLP, batch_gpu=5, **options)
+    whole.step()
+    parts.step()
+    for a, b in zip(whole.D.parameters(), parts.D.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5 * a.grad.abs().max().item())
+
+
+def test_penalties_are_of_fp32_in_a_bf16_run(make, monkeypatch):
+    seen = []
+    trainer = make(NO_NORM, precision="bf16", r1_gamma=1.0, gp_weight=1.0)
+    assert trainer.penalties().endswith("level 2")  # which tries D once
+    trainer.D.logit.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    trainer._train(trainer.phases[0], Batch(*next(trainer.sampler)[:1], trainer._noise(16), None))
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]  # gp, generated images, real images with R1
+    means = trainer.means.read()
+    assert means["loss/r1"] > 0 and means["loss/gp"] > 0
+
+
+def test_weights_are_clipped_and_G_waits_for_the_critic(make):
+    trainer = make(weight_clip=0.01, n_critic=3, loss="wasserstein")
+    trainer.step()
+    assert max(p.abs().max() for p in trainer.D.parameters()) == pytest.approx(0.01)
+    before = copy.deepcopy(trainer.G)
+    trainer.step()
+    trainer.step()
+    assert all(torch.equal(*pair) for pair in zip(before.parameters(), trainer.G.parameters(), strict=True))
+    trainer.step()
+    assert not torch.equal(before.blocks[0].layer.weight, trainer.G.blocks[0].layer.weight)
+
+
 def test_bf16_stays_near_fp32(make):
     wide, narrow = make(), make(precision="bf16")
     for _ in range(5):
@@ -173,7 +281,9 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
     G.load_state_dict(state["G_ema"])
 
 
-@pytest.mark.parametrize("config", [DCGAN, MLP, STYLEGAN2], ids=["dcgan", "vanilla", "stylegan2"])
+@pytest.mark.parametrize(
+    "config", [DCGAN, MLP, STYLEGAN2, LAZY], ids=["dcgan", "vanilla", "stylegan2", "lazy penalties"]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)
     for _ in range(6):
@@ -358,7 +468,7 @@ def test_a_stop_leaves_the_weights_with_loss_scaling_too():
     before = net.weight.clone()
     for skip in (1.0, 0.0):
         optimizer.zero_grad()
-        precision.backward(net(torch.ones(1, 2)).sum())
+        precision.scale(net(torch.ones(1, 2)).sum()).backward()
         precision.unscale(optimizer)
         precision.step(optimizer, torch.tensor(skip))
         assert torch.equal(net.weight, before) == bool(skip)

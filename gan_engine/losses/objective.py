@@ -4,12 +4,14 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.adversarial import Adversarial
+from gan_engine.losses.penalties import Level, backward_with_penalty, between
 
 
 class Batch(NamedTuple):
@@ -25,10 +27,31 @@ class GanObjective:
 
     D sees real and generated images in separate passes, so that its batch norms never mix the two (Radford et al.
     2016). Logits are widened to float32 before the loss.
+
+    Args:
+        r1_gamma, r2_gamma, gp_weight: weights of the penalties of those names; see gan_engine.losses.penalties.
+        penalty_interval: penalties count so many times as much, because they are due so many times less often.
+        rng: draws where the WGAN-GP penalty is taken.
     """
 
-    def __init__(self, G: nn.Module, D: nn.Module, loss: Adversarial, observe: Callable[[str, Tensor], None]) -> None:
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        loss: Adversarial,
+        observe: Callable[[str, Tensor], None],
+        *,
+        r1_gamma: float = 0,
+        r2_gamma: float = 0,
+        gp_weight: float = 0,
+        penalty_interval: int = 1,
+        rng: torch.Generator | None = None,
+    ) -> None:
         self.G, self.D, self.loss, self.observe = G, D, loss, observe
+        weights = {"r1": r1_gamma, "r2": r2_gamma, "gp": gp_weight}
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.penalty_interval, self.rng = penalty_interval, rng
+        self.level: Level | None = None  # of the penalties; None: the best that D admits
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -38,6 +61,50 @@ class GanObjective:
         self.observe("logits/fake", fake.detach())
         self.observe("logits/real", real.detach())
         return {"D": self.loss.discriminator(fake, real)}
+
+    def penalised_discriminator(self, batch: Batch, factor: Tensor) -> dict[str, Tensor]:
+        """The terms of `discriminator` and of the penalties, whose gradients, times `factor`, are in .grad already.
+
+        D runs in float32 where it is penalised. R2 takes real and generated images in one batch.
+        """
+        real_img, c, k = batch.real_img, batch.c, self.penalty_interval
+        adversarial, terms = self.loss.discriminator, {}
+        r1_gamma, r2_gamma, gp_weight = (self.weights.get(name, 0) for name in ("r1", "r2", "gp"))
+        step = partial(self._penalised, factor=factor)
+        with torch.no_grad():
+            gen_img = self.G(batch.z, c).to(real_img.dtype)
+        if gp_weight:
+            x = between(real_img, gen_img, generator=self.rng)
+            _, gp = step(x, None, gamma=2 * gp_weight * k, c=c, centre=1.0)
+            terms["gp"] = gp_weight * gp
+        if r2_gamma:
+            n = len(real_img)
+            gamma = 2 * k * torch.tensor([r2_gamma, r1_gamma], device=real_img.device).repeat_interleave(n)
+            logits, penalty = step(
+                torch.cat([gen_img, real_img]),
+                lambda logits: adversarial(*logits.chunk(2)),
+                gamma=gamma,
+                c=None if c is None else torch.cat([c, c]),
+            )
+            fake, real = logits.chunk(2)
+            r2, r1 = penalty.chunk(2)
+            terms["r2"] = r2_gamma / 2 * r2
+        else:
+            fake = self.D(gen_img, c).float()
+            if r1_gamma:
+                real, r1 = step(real_img, lambda real: adversarial(fake.detach(), real), gamma=r1_gamma * k, c=c)
+            else:
+                real = self.D(real_img, c).float()
+            (adversarial(fake, real).mean() * factor).backward()
+        if r1_gamma:
+            terms["r1"] = r1_gamma / 2 * r1
+        self.observe("logits/fake", fake.detach())
+        self.observe("logits/real", real.detach())
+        return {"D": adversarial(fake.detach(), real.detach()), **terms}
+
+    def _penalised(self, img: Tensor, loss: Callable | None, *, factor: Tensor, **options) -> tuple[Tensor, Tensor]:
+        with torch.autocast(img.device.type, enabled=False):
+            return backward_with_penalty(self.D, img, loss, scale=factor, level=self.level, **options)
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         fake = self.D(self.G(batch.z, batch.c), batch.c).float()

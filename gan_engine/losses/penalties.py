@@ -1,8 +1,8 @@
 """Gradient penalties: R1, R2, WGAN-GP, DRAGAN and path length, and a step that takes loss and penalty together.
 
-`r1`, `wgan_gp` and the others are differentiable [N] from which a loss can be made as from any other term; `TABLE` has
-the weight, the interval and the paper of each. A penalty of weight w that is due every k-th step counts k w in that
-step (lazy regularisation, Karras et al. 2020, arXiv:1912.04958, section 3.1 and appendix B).
+`r1`, `wgan_gp` and the others are differentiable [N] from which a loss can be made as from any other term. A penalty of
+weight w that is due every k-th step only counts k w in that step: lazy regularisation (Karras et al. 2020,
+arXiv:1912.04958, appendix B), which has R1 due every 16th step and path lengths every 4th.
 
 `backward_with_penalty` is a whole step of D, of which autograd needs six passes of convolutions for each layer and a
 piecewise linear D four (see piecewise_linear.py). Its levels:
@@ -18,7 +18,7 @@ Penalties square, sum and take roots in float32 (float64 for float64), with an e
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ def r1(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
         c: classes, handed on to D.
 
     Returns:
-        [N], to be weighted by gamma / 2. D runs outside autocast; casts of its own stand.
+        [N], to be weighted by gamma / 2 (10 / 2 in the paper). D runs outside autocast; casts of its own stand.
 
     Raises:
         RuntimeError: D is compiled by torch.compile, of which the second gradient is lost.
@@ -72,7 +72,7 @@ def wgan_gp(
         generator: of the random numbers.
 
     Returns:
-        [N], to be weighted by lambda.
+        [N], to be weighted by lambda (10 in the paper).
 
     Gradients: every order that D has, in the parameters of D; at a gradient of 0 they are 0.
     """
@@ -84,7 +84,7 @@ def dragan(
 ) -> Tensor:
     """P[n] = (|dD(x[n])/dx[n]| - 1)^2, x[n] around real[n]   # Kodali et al. 2017, arXiv:1705.07215
 
-    As `wgan_gp`, with x between real and real + spread * std(real) * U, U uniform in [0, 1).
+    As `wgan_gp`, weight included, with x between real and real + spread * std(real) * U, U uniform in [0, 1).
     """
     return _one_centred(D, around(real, spread=spread, generator=generator), c)
 
@@ -102,7 +102,7 @@ def path_length(
         generator: of the random numbers.
 
     Returns:
-        [N], to be weighted by pl_weight.
+        [N], to be weighted by pl_weight (2 in the paper, every 4th step).
 
     Gradients: every order that G has, in the parameters of G and in ws.
     """
@@ -116,25 +116,6 @@ def path_length(
         lengths = (sum_of_squares(g) / num_ws + _EPS).sqrt()
         mean.lerp_(lengths.detach().mean().to(mean.dtype), 1 - decay)
         return (lengths - mean.clone()).square()
-
-
-class Penalty(NamedTuple):
-    """A row of the table: [N] from the function; what it is usually weighted by, and how often it is due."""
-
-    function: Callable[..., Tensor]
-    weight: float
-    factor: float  # the loss has factor * weight * mean(P)
-    interval: int
-    paper: str
-
-
-TABLE: dict[str, Penalty] = {
-    "r1": Penalty(r1, 10.0, 0.5, 1, "Mescheder et al. 2018, arXiv:1801.04406"),
-    "r2": Penalty(r2, 10.0, 0.5, 1, "Mescheder et al. 2018, arXiv:1801.04406"),
-    "wgan_gp": Penalty(wgan_gp, 10.0, 1.0, 1, "Gulrajani et al. 2017, arXiv:1704.00028"),
-    "dragan": Penalty(dragan, 10.0, 1.0, 1, "Kodali et al. 2017, arXiv:1705.07215"),
-    "path_length": Penalty(path_length, 2.0, 1.0, 4, "Karras et al. 2020, arXiv:1912.04958"),
-}
 
 
 def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -217,9 +198,8 @@ def refusal(D: Network, img: Tensor, c: Tensor | None = None) -> str | None:
                 known[mode] = None
             except NotPiecewiseLinear as reason:
                 known[mode] = str(reason)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        for buffer, before in buffers:
+            buffer.data.copy_(before)  # .data: an earlier pass of D may be waiting for its gradients
     return known[mode]
 
 

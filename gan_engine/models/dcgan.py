@@ -32,6 +32,8 @@ class Config:
     """Limit of the feature maps of a layer."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
+    d_norm: bool = True
+    """Batch norms in the discriminator. A gradient penalty, which is of single images, wants none."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -100,7 +102,9 @@ class Discriminator(nn.Module):
         blocks = []
         for i, o in pairwise(widths):
             # The paper leaves the norm out where the discriminator reads the image.
-            blocks.append(Block(nn.Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=bool(blocks)))
+            blocks.append(
+                Block(nn.Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=config.d_norm and bool(blocks))
+            )
         self.blocks = nn.Sequential(*blocks)
         self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
         self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None

@@ -218,10 +218,6 @@ def test_path_length():
     assert all(p.grad.isfinite().all() for p in G[0].parameters())
 
 
-def test_the_table_covers_every_penalty():
-    assert {"r1", "r2", "wgan_gp", "dragan", "path_length"} == penalties.TABLE.keys()
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("centre", [0.0, 1.0])
 def test_a_gradient_of_zero_gives_no_nan(level, centre):
