@@ -1,0 +1,59 @@
+"""What augmentation does to images, a row of a picture for each group of transforms: python -m gan_engine.augment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image, ImageDraw
+
+from gan_engine.augment import Ada, diff_augment
+from gan_engine.augment.ada import GROUPS
+from gan_engine.data import DataConfig, load
+from gan_engine.monitors import grid
+
+_LABEL = 96  # pixels
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw a row of images without augmentation, and one for each group of transforms at a probability p."""
+
+    out: Path = Path("augment.png")
+    """The picture to write."""
+    data: str = DataConfig.source
+    """The images, as in training."""
+    resolution: int = 32
+    """Side of the images in pixels."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    p: float = 1.0
+    """Probability of each transform of ada."""
+    num: int = 8
+    """Images in a row."""
+    seed: int = 0
+    """Of what is drawn."""
+
+
+def picture(images: torch.Tensor, p: float) -> Image.Image:
+    """images [N, C, H, W] in [-1, 1]: as they are, under each group of `Ada`, and under `diff_augment`"""
+    rows = {"images": images, **{name: Ada(name, p=p)(images) for name in GROUPS}, "diffaugment": diff_augment(images)}
+    strips = [grid(row, len(row)) for row in rows.values()]
+    sheet = Image.new("RGB", (_LABEL + strips[0].width, sum(strip.height for strip in strips)), "white")
+    pen, y = ImageDraw.Draw(sheet), 0
+    for name, strip in zip(rows, strips, strict=True):
+        pen.text((8, y + strip.height / 2), name, fill="black", anchor="lm", font_size=14)
+        sheet.paste(strip, (_LABEL, y))
+        y += strip.height
+    return sheet
+
+
+def main(options: Options) -> None:
+    data = load(DataConfig(source=options.data), resolution=options.resolution, channels=options.channels)
+    torch.manual_seed(options.seed)
+    index = torch.randint(len(data.images), (options.num,))
+    picture(data.images[index].float() / 127.5 - 1, options.p).save(options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
