@@ -9,11 +9,13 @@ from typing import Any, Literal
 import tyro
 
 from gan_engine import models
+from gan_engine.augment import PIPES
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig
 from gan_engine.losses.adversarial import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUGMENTS = ("none", "ada", "diffaugment")
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,24 @@ class Config:
     """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
     n_critic: int = 1
     """Steps of D for each step of G."""
+    augment: Literal[AUGMENTS] = "none"
+    """What all images go through before D sees them. ada: random transforms with a probability that follows how far D
+    overfits; diffaugment: colour, translation and cutout of fixed strength."""
+    ada_target: float = 0.6
+    """Mean sign of D's logits of real images which ada holds."""
+    ada_kimg: float = 500
+    """Time in which the probability of ada can go from 0 to 1."""
+    ada_groups: Literal[tuple(PIPES)] = "bgc"
+    """Transforms of ada, by initials: blit, geometry, color, filter, noise, cutout."""
     lr: float = 2e-4
     """Learning rate of Adam, for both networks."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Decay rates of Adam's two moments."""
     ema_kimg: float = 1
     """Half-life of the moving average of G's weights, which is what samples are drawn from."""
+    ema_rampup: float | None = None
+    """Limit of that half-life, as a share of the images shown so far (0.05 in ADA's paper): first weights are forgotten
+    sooner. None: no limit."""
     precision: Literal[PRECISIONS] = "auto"
     """Of the passes; weights and losses stay float32. auto: bf16 where the device computes it natively, else fp32."""
     seed: int = 0
@@ -90,7 +104,7 @@ class Config:
                     raise ValueError(f"{field.name}: want a finite number, got {number}")
         for name in (
             *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
-            *("penalty_interval", "n_critic"),
+            *("penalty_interval", "n_critic", "ada_kimg"),
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
@@ -101,11 +115,20 @@ class Config:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
+        if self.ema_rampup is not None and not self.ema_rampup > 0:
+            raise ValueError(f"ema_rampup: want more than 0 or None, got {self.ema_rampup}")
+        if not -1 <= self.ada_target <= 1:
+            raise ValueError(f"ada_target: want -1 to 1, got {self.ada_target}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: want two numbers from 0 to below 1, got {self.betas}")
         if self.batch_gpu is not None and not 0 < self.batch_gpu <= self.batch_size:
             raise ValueError(f"batch_gpu: want 1 to batch_size = {self.batch_size}, got {self.batch_gpu}")
-        for name, choices in (("loss", tuple(LOSSES)), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("loss", tuple(LOSSES)),
+            ("precision", PRECISIONS),
+            ("augment", AUGMENTS),
+            ("ada_groups", tuple(PIPES)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
 

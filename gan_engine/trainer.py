@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_engine import checkpoint, console, models, nonfinite
+from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses import penalties
@@ -83,13 +84,16 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
 
         self.means = Means()
+        self.ada = None
+        if config.augment == "ada":
+            self.ada = Ada(config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg)
         # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept.
         self.z_generator = torch.Generator().manual_seed(config.seed)
         self.objective = objective = GanObjective(
             self.G,
-            self.D,
+            self._seen_by_D(),
             LOSSES[config.loss],
-            self.means.add,
+            self._observe,
             r1_gamma=config.r1_gamma,
             r2_gamma=config.r2_gamma,
             gp_weight=config.gp_weight,
@@ -119,6 +123,18 @@ class Trainer:
     def _adam(self, net: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(net.parameters(), lr=self.config.lr, betas=self.config.betas, fused=True)
 
+    def _seen_by_D(self) -> nn.Module:
+        """D behind the augmentation, for what generated and real images it is given in any phase."""
+        if self.config.augment == "none":
+            return self.D
+        return Augmented(self.D, self.ada or diff_augment)
+
+    def _observe(self, name: str, values: Tensor) -> None:
+        self.means.add(name, values)
+        if self.ada is not None and name == "logits/real":
+            self.ada.observe(values)
+            self.means.add("ada/r_t", values.sign())
+
     # One step
 
     def step(self) -> None:
@@ -129,6 +145,8 @@ class Trainer:
             if self.step_count % phase.interval == 0:
                 self._train(phase, Batch(real_img, self._noise(len(real_img)), c if self.config.conditional else None))
         self._average()
+        if self.ada is not None:
+            self.ada.update(self.config.batch_size)
         self.step_count += 1
         self.nimg += self.config.batch_size
 
@@ -189,9 +207,15 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """G_ema <- beta G_ema + (1 - beta) G with beta = 0.5^(batch / half-life); buffers are copied."""
+        """G_ema <- beta G_ema + (1 - beta) G with beta = 0.5^(batch / half-life); buffers are copied.
+
+        The half-life is ema_kimg, but at most ema_rampup times the images shown before this step.
+        """
         config = self.config
-        beta = 0.5 ** (config.batch_size / (1000 * config.ema_kimg)) if config.ema_kimg else 0.0
+        half_life = 1000 * config.ema_kimg
+        if config.ema_rampup is not None:
+            half_life = min(half_life, config.ema_rampup * self.nimg)
+        beta = 0.5 ** (config.batch_size / half_life) if half_life else 0.0
         torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
         for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             ours.copy_(theirs)
@@ -266,7 +290,7 @@ class Trainer:
                     if last and not done:
                         bar.write(f"{signal.Signals(caught[0]).name}: saving; once more aborts", file=sys.stderr)
                     if done or self._due(config.metrics_kimg):
-                        means = self.means.read()
+                        means = self.means.read() | ({} if self.ada is None else {"ada/p": self.ada.p})
                         monitors.scalars(self.nimg, means | {"seconds": self.seconds})
                         losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
                         bar.set_postfix(losses, refresh=False)
@@ -344,6 +368,7 @@ class Trainer:
             "z_generator": self.z_generator.get_state(),
             "sampler": self.sampler.state_dict(),
             "rng": checkpoint.rng_state(),
+            **({} if self.ada is None else {"ada": self.ada.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, source: str | Path = "state") -> None:
@@ -369,6 +394,8 @@ class Trainer:
         for phase in self.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
         self.precision.load_state_dict(state["scaler"])
+        if self.ada is not None:
+            self.ada.load_state_dict(state["ada"])
         self.z_generator.set_state(state["z_generator"])
         self.means.sums = {name: (total.to(self.device), count) for name, (total, count) in state["means"].items()}
         self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]
