@@ -100,6 +100,10 @@ class Trainer:
             penalty_interval=config.penalty_interval,
             rng=self.z_generator,
         )
+        if config.augment != "none":
+            objective.level = (
+                1  # what transforms are drawn changes from pass to pass, and so would the answer of level 2
+            )
         self.phases = [
             Phase(
                 "D",
@@ -189,7 +193,8 @@ class Trainer:
         model = self.config.model
         img = torch.zeros(2, model.channels, model.resolution, model.resolution, device=self.device)
         c = torch.eye(model.c_dim, device=self.device)[[0, 0]] if self.config.conditional else None
-        reason = penalties.refusal(self.D, img, c)
+        augmented = self.config.augment != "none"
+        reason = "its images are augmented" if augmented else penalties.refusal(self.D, img, c)
         how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
         names = ", ".join(f"{name} {weight:g}" for name, weight in self.objective.weights.items())
         every = f" every {self.config.penalty_interval} steps" if self.config.penalty_interval > 1 else ""

@@ -542,6 +542,23 @@ def test_gradients_reach_G_through_the_augmentation(make):
 
 
 @pytest.mark.parametrize("kind", ["ada", "diffaugment"])
+def test_penalties_through_the_augmentation_equal_those_of_autograd(make, kind):
+    curves = {}
+    for level in (1, "autograd"):
+        trainer = make(RISING, augment=kind, r1_gamma=1.0)
+        assert trainer.objective.level == 1
+        assert trainer.penalties() == "r1 1; level 1, as level 2 does not hold for D: its images are augmented"
+        trainer.objective.level = level
+        curves[level] = []
+        for _ in range(6):  # p rises from 0 on the way
+            trainer.step()
+            means = trainer.means.read()
+            curves[level].append([means[name] for name in sorted(means) if name.startswith("loss/")])
+    for ours, plain in zip(*curves.values(), strict=True):
+        assert ours == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ada", "diffaugment"])
 @pytest.mark.parametrize("at", [3, 4, 6])
 def test_a_resumed_run_with_augmentation_equals_an_uninterrupted_one(make, kind, at):
     whole = make(RISING, augment=kind)

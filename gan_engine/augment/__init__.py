@@ -24,8 +24,8 @@ class Augmented(nn.Module):
     needs one augmented pass for loss and penalty, and what a transform takes away, such as a square cut out, has no
     gradient to be punished; a gradient at the augmented image would not know that a contrast has multiplied it.
 
-    With its transforms D is still affine in pieces, but no chain of layers any more, and at p = 0 it looks like one: a
-    penalty in closed form has to be told not to take this for D alone.
+    With its transforms D is still affine in pieces, but no chain of layers any more, and at p = 0 it looks like one:
+    the trainer takes penalties at level 1 here (gan_engine.losses.penalties).
     """
 
     def __init__(self, D: nn.Module, augment: Callable[[Tensor], Tensor]) -> None:
