@@ -47,7 +47,7 @@ $(PY):
 $(VENV)/.run: pyproject.toml constraints.txt setup.py | $(PY)
 	@echo 'Installing the pinned dependencies (once; some minutes where the network is slow)'
 	@$(PIP) setuptools cmake ninja pybind11
-	@$(PIP) --no-build-isolation -e .
+	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
@@ -55,7 +55,7 @@ $(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built
-	@$(PIP) --no-build-isolation -e '.[test]'
+	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e '.[test]'
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(PY)

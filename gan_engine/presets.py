@@ -90,12 +90,16 @@ def stylegan2_1024() -> Config:
 
 
 def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 25000, **options: Any) -> Config:
-    """`options` are of the model where it has them, else of the run. Adam has no first moment (arXiv:1912.04958,
-    appendix B), and G's moving average the half-life of 10 kimg of the paper's batch of 32, at any other in proportion.
+    """`options` are of the model where it has them, else of the run.
+
+    Adam has no first moment (arXiv:1912.04958, appendix B), and G's moving average the half-life of 10 kimg of the
+    paper's batch of 32, at any other in proportion. R1 is lazy, with gamma by the rule of thumb of arXiv:2006.06676;
+    there is no path length regularisation.
     """
     sizes = {field.name for field in dataclasses.fields(models.stylegan2.Config)} & options.keys()
     model = models.stylegan2.Config(resolution=resolution, **{name: options.pop(name) for name in sizes})
-    run = {"data": "toy", "lr": 2.5e-3, "betas": (0.0, 0.99), "ema_kimg": 10 * batch_size / 32} | options
+    run = {"data": "toy", "lr": 2.5e-3, "betas": (0.0, 0.99), "ema_kimg": 10 * batch_size / 32}
+    run |= {"r1_gamma": 2e-4 * resolution**2 / batch_size, "penalty_interval": 16} | options
     return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import difflib
 import json
 import os
 import platform
@@ -19,8 +20,13 @@ import numpy
 import torch
 import tyro
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two runs out of one directory
+    fcntl = None
+
 import gan_engine
-from gan_engine import backends, checkpoint, console, info, malloc
+from gan_engine import backends, checkpoint, console, malloc
 from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device
@@ -30,6 +36,11 @@ from gan_engine.presets import PRESETS
 from gan_engine.trainer import Trainer
 
 RUNS = Path("runs")
+
+USAGE = """\
+The flags belong to the preset: python -m gan_engine.train PRESET --help lists them. Without a preset they are those of
+the default. --resume RUN (a run directory, a checkpoint, or latest) goes on with a run instead of beginning one.
+"""
 
 
 def parse(argv: list[str], resumed: Config | None = None) -> Config:
@@ -45,6 +56,10 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
     configs = {
         name: (preset.__doc__ + " The default." * (name == default), preset()) for name, preset in PRESETS.items()
     }
+    if argv[0] not in (*PRESETS, "-h", "--help"):
+        close = difflib.get_close_matches(argv[0], PRESETS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {argv[0]}{hint}")
     if resumed is not None:
         if argv[0] in PRESETS and argv[0] != resumed.preset:
             raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {argv[0]}")
@@ -53,6 +68,7 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         configs,
         args=argv,
         prog="python -m gan_engine.train",
+        description=USAGE,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
     )
 
@@ -116,6 +132,26 @@ def claimed(config: Config, start: Path | None) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other processes out of the run directory; the lock goes with the process, however it ends.
+
+    Raises ValueError where another process has it.
+    """
+    directory = os.open(run_dir, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if directory is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise ValueError(f"out: {run_dir} is in use by another run, which is not over") from None
+        yield
+    finally:
+        if directory is not None:
+            os.close(directory)
+
+
 def _remove_empty(directories: list[Path]) -> None:
     with contextlib.suppress(OSError):
         for directory in directories:
@@ -176,7 +212,7 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
         trainer.load_state_dict(state, source=start)
         if trainer.nimg >= trainer.total:
             raise ValueError(
-                f"kimg: {start} is at {trainer.nimg / 1000:g} kimg; want more to go on, got {config.kimg:g}"
+                f"kimg: {start} is at {trainer.nimg / 1000:g} of {config.kimg:g} kimg; go on with a larger --kimg"
             )
 
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -205,14 +241,21 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
         print(f"penalties  {penalties}")
     if memory:
         print(f"memory     {memory}")
-    print(f"\n{info.table()}\n", flush=True)
+    print(f"ops        {_by_backend(ops)}; python -m gan_engine.info says why\n", flush=True)
     return trainer, entry
+
+
+def _by_backend(ops: dict[str, str]) -> str:
+    """All on one backend, or those of each."""
+    of_backend = {name: [op for op, chosen in ops.items() if chosen == name] for name in backends.ORDER}
+    *others, (most, _) = sorted(of_backend.items(), key=lambda item: len(item[1]))
+    return f"{most}" + "".join(f", {name} for {', '.join(chosen)}" for name, chosen in others if chosen)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train. The exit status is 0 at the end, 128 + N after signal N (saved), 1 after a failure, 2 for a wrong call."""
     argv = sys.argv[1:] if argv is None else argv
-    with console.unbroken():
+    with console.unbroken(), contextlib.ExitStack() as until_the_end:
         try:
             start, state = find_start(argv), None
             if start is None:
@@ -222,6 +265,7 @@ def main(argv: list[str] | None = None) -> int:
                 checkpoint.require(state, ("config",), start)
                 config = parse(argv, from_dict(state["config"], start))
             with claimed(config, start) as run_dir:
+                until_the_end.enter_context(locked(run_dir))
                 trainer, entry = prepare(config, run_dir, start, state)
                 record(run_dir, trainer.config, {"arguments": argv, **entry})
         except (ValueError, RuntimeError, OSError) as error:  # CheckpointError, a backend that refuses: RuntimeErrors

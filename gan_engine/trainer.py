@@ -100,10 +100,8 @@ class Trainer:
             penalty_interval=config.penalty_interval,
             rng=self.z_generator,
         )
-        if config.augment != "none":
-            objective.level = (
-                1  # what transforms are drawn changes from pass to pass, and so would the answer of level 2
-            )
+        if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level
+            objective.level = 1
         self.phases = [
             Phase(
                 "D",

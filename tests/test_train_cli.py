@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, train
+from gan_engine import backends, checkpoint, train
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -77,7 +77,7 @@ def test_runs_are_numbered_and_recorded(cwd, capsys):
     assert record["starts"][0]["versions"]["torch"] == torch.__version__
     assert record["starts"][0]["ops"]["bias_act"] in ("cpu", "reference")
     out = capsys.readouterr().out
-    assert "bias_act" in out and "toy: 4,096 images" in out
+    assert f"ops        {backends.choose('bias_act', torch.ones(1))}" in out and "toy: 4,096 images" in out
     assert_equal(weights(cwd / "runs/dcgan-1"), weights(cwd / "runs/dcgan-2"))  # same seed, same run
 
 
@@ -103,13 +103,13 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
     assert train.main([*TINY, "--kimg", "0.224", "--resume", file, "--out", "other"]) == 0
     assert_equal(weights("other"), weights("runs/dcgan-1"))
     assert train.main([*TINY, "--resume", "other"]) == 2
-    assert "is at 0.224 kimg; want more to go on, got 0.16" in capsys.readouterr().err
+    assert "is at 0.224 of 0.16 kimg; go on with a larger --kimg" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "want"),
     [
-        (["stylegan9"], "Available subcommands: dcgan, vanilla, upsample_gan"),
+        (["stylegan9"], "want one of dcgan, vanilla, upsample_gan"),
         (["--lerning-rate", "1"], "--lerning-rate"),
         (["--loss", "chi"], "invalid choice 'chi'"),
         (["--batch-size", "many"], "many"),
@@ -263,3 +263,27 @@ def assert_equal(a, b):
     assert nimg_a == nimg_b and a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
+
+
+def test_a_mistyped_preset_is_named_with_the_nearest_one(capsys):
+    assert train.main(["dcgann", "--kimg", "1"]) == 2
+    assert "preset: want one of dcgan, " in (error := capsys.readouterr().err)
+    assert "got dcgann; did you mean dcgan?" in error
+
+
+def test_two_runs_never_share_a_directory(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    code = f"""
+import pathlib, sys
+from gan_engine import train
+with train.locked(pathlib.Path({str(run_dir)!r})):
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert train.main(["vanilla", "--data", "toy", "--kimg", "0.064", "--out", str(run_dir)]) == 2
+        assert f"{run_dir} is in use by another run" in capsys.readouterr().err
+        other.kill()
+    assert train.main(["vanilla", "--data", "toy", "--kimg", "0.064", "--no-tensorboard", "--out", str(run_dir)]) == 0

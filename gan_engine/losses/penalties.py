@@ -110,8 +110,9 @@ def path_length(
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
         ws = ws if ws.requires_grad else ws.detach().requires_grad_()
         img = G(ws)
-        y = torch.empty_like(img).normal_(generator=generator) / (img.shape[2] * img.shape[3]) ** 0.5
-        (g,) = torch.autograd.grad(img, ws, y, create_graph=True)
+        device = generator.device if generator else img.device
+        y = torch.randn(img.shape, generator=generator, dtype=img.dtype, device=device)
+        (g,) = torch.autograd.grad(img, ws, y.to(img) / (img.shape[2] * img.shape[3]) ** 0.5, create_graph=True)
         num_ws = ws.shape[1] if ws.ndim == 3 else 1
         lengths = (sum_of_squares(g) / num_ws + _EPS).sqrt()
         mean.lerp_(lengths.detach().mean().to(mean.dtype), 1 - decay)
@@ -179,7 +180,13 @@ def backward_with_penalty(
     wide = torch.promote_types(img.dtype, torch.float32)
     gamma = torch.as_tensor(gamma, dtype=wide, device=img.device).expand(len(img))
     if level == 2 or (level is None and refusal(D, img, c) is None):
-        return _by_tangents(D, img, loss, gamma, c, centre, scale)
+        try:
+            done = Pass(D, img, c)
+        except NotPiecewiseLinear:
+            if level == 2:
+                raise  # else D is not what it was when it was tried
+        else:
+            return _by_tangents(done, img, loss, gamma, centre, scale)
     return _by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")
 
 
@@ -206,8 +213,7 @@ def refusal(D: Network, img: Tensor, c: Tensor | None = None) -> str | None:
 _refusals: weakref.WeakKeyDictionary[Network, dict[Any, str | None]] = weakref.WeakKeyDictionary()
 
 
-def _by_tangents(D, img, loss, gamma, c, centre, scale) -> tuple[Tensor, Tensor]:
-    done = Pass(D, img, c)
+def _by_tangents(done: Pass, img, loss, gamma, centre, scale) -> tuple[Tensor, Tensor]:
     a = None
     if loss is not None:
         logits = done.logits.requires_grad_()
@@ -231,7 +237,7 @@ def _value_and_direction(s: Tensor, weight: Tensor, centre: float) -> tuple[Tens
 def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tuple[Tensor, Tensor]:
     img.requires_grad_()
     with torch.enable_grad():
-        with _ClosedOps() if closed else nullcontext():
+        with _ClosedOps(img) if closed else nullcontext():
             logits = D(img) if c is None else D(img, c)
         if logits.numel() != len(img):
             raise ValueError(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
@@ -252,7 +258,7 @@ def _input_gradient(D: Network, img: Tensor, c: Tensor | None) -> Tensor:
     _check_not_compiled(D)
     img = img.detach().requires_grad_()
     with torch.enable_grad(), _no_autocast(img):
-        with _ClosedOps():
+        with _ClosedOps(img):
             logits = D(img) if c is None else D(img, c)
         with no_weight_gradients():
             (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
@@ -279,7 +285,7 @@ def _check_not_compiled(net: Network) -> None:
                 f"{type(net).__name__} is compiled by torch.compile, whose functions have no second gradient: a "
                 "penalty would fail or, in some versions of PyTorch, be left out silently. Give the penalty the "
                 "network as it was before torch.compile (of a compiled module, its _orig_mod), or compile the whole "
-                "step with both gradients inside: torch.compile(torch.func.grad(loss_with_penalty))"
+                "step, written with torch.func.grad for the gradients by the image and by the parameters"
             )
 
 
@@ -287,10 +293,31 @@ def _check_not_compiled(net: Network) -> None:
 
 
 class _ClosedOps(TorchFunctionMode):
+    def __init__(self, img: Tensor) -> None:
+        super().__init__()
+        self.img = img
+
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        closed = _CLOSED.get(func)
-        result = NotImplemented if closed is None else closed(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {})) if result is NotImplemented else result
+        closed, kwargs = _CLOSED.get(func), kwargs or {}
+        # `no_weight_gradients` would cut the way from a weight to the image.
+        if closed is _conv2d and any(_depends_on(t, self.img) for t in (*args[1:3], *kwargs.values())):
+            closed = None
+        result = NotImplemented if closed is None else closed(*args, **kwargs)
+        return func(*args, **kwargs) if result is NotImplemented else result
+
+
+def _depends_on(t: object, img: Tensor) -> bool:
+    """Whether the graph behind t has the leaf img in it."""
+    nodes = [t.grad_fn] if isinstance(t, Tensor) and t.grad_fn is not None else []
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if getattr(node, "variable", None) is img:
+            return True
+        new = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= new
+        nodes += new
+    return False
 
 
 class _Overwrite(torch.autograd.Function):
@@ -308,13 +335,17 @@ class _Overwrite(torch.autograd.Function):
 
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor:
-    return _leaky_relu(input, 0.0, inplace)
+    return _activation(input, inplace, act="relu")
 
 
 def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    if input.ndim == 0:
+    return _activation(input, inplace, act="lrelu", alpha=negative_slope)
+
+
+def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
+    if input.ndim == 0 or (inplace and input._is_view()):  # an undefined gradient of a view would be one of its base
         return NotImplemented
-    y = bias_act(input, act="lrelu", alpha=negative_slope, gain=1)
+    y = bias_act(input, **act, gain=1)
     return _Overwrite.apply(input, y) if inplace else y
 
 

@@ -161,9 +161,10 @@ class Slopes:
     """
 
     def __init__(self, dim, act, alpha, gain, clamp, backend, *, keeps_delta: bool) -> None:
-        # The sign of a clamped y is read from that of x + b, which the kernels note for lrelu alone.
-        self.dim, self.act, self.clamp, self.backend = dim, "lrelu", clamp, backend
         self.alpha = {"linear": 1.0, "relu": 0.0}.get(act, 0.2 if alpha is None else float(alpha))
+        # The sign of a clamped y is read from that of x + b, of which the kernels make no note for linear.
+        self.act = "relu" if self.alpha == 0 else "lrelu"
+        self.dim, self.clamp, self.backend = dim, clamp, backend
         self.gain = (1.0 if act == "linear" else 2**0.5) if gain is None else float(gain)
         self.keeps_delta = keeps_delta
         self.delta: Tensor | None = None
@@ -188,7 +189,7 @@ class Slopes:
         """m v"""
         if self.backend != "reference":
             return self._times(v, self.mask, self.alpha, self.gain)
-        v = torch.where(self.positive, v, v * self.alpha) * self.gain
+        v = torch.where(self.positive, v, v * self.alpha if self.alpha else 0) * self.gain
         return v if self.clamp is None else v * self.keep
 
     def at_limit(self, a: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 def avg_pool2d(
@@ -21,6 +22,9 @@ def avg_pool2d(
 
     Gradients: every order in x.
     """
+    if has_torch_function_unary(x):
+        rest = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+        return handle_torch_function(avg_pool2d, (x,), x, *rest)
     stride = kernel_size if stride is None else stride
     pairs = (_pair(kernel_size), _pair(stride), _pair(padding))
     return _avg_pool2d(x, _Call(*pairs, ceil_mode, count_include_pad, divisor_override))

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
-from gan_engine.ops.kernel_op import wide
+from gan_engine.ops.kernel_op import check_tensors, wide
 
 _DEFINITIONS = {
     "linear": lambda z, alpha: z,
@@ -66,11 +66,10 @@ def bias_act(
     if has_torch_function((x, b)):
         options = {"dim": dim, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
         return handle_torch_function(bias_act, (x, b), x, b, **options)
+    check_tensors("bias_act", x, b=b)
     spec = ACTIVATIONS.get(act)
     if spec is None:
         raise ValueError(f"bias_act: act must be one of {', '.join(ACTIVATIONS)}, got {act!r}")
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"bias_act: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
     if x.ndim == 0:
         raise ValueError("bias_act: x must have at least 1 dimension, got a scalar")
     if b is not None:
@@ -264,6 +263,7 @@ def _sum_to(x: Tensor, dim: int) -> Tensor:
 def _bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float, backend: str
 ) -> Tensor:
-    # Without a gradient to come, no mask is written.
-    record = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    # Without a gradient to come, no mask is written. Under torch.func a tensor speaks for its own level alone.
+    wanted = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    record = wanted or torch._C._are_functorch_transforms_active()
     return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp, backend, record)[0]

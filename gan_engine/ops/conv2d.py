@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 
 def conv2d(
@@ -39,6 +40,9 @@ def conv2d(
 
     Gradients: every order in x, w and b.
     """
+    if has_torch_function((x, w, b)):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return handle_torch_function(conv2d, (x, w, b), x, w, b, **options)
     if x.ndim != 4 or w.ndim != 4:
         raise ValueError(f"conv2d: x and w must have 4 dimensions, got {list(x.shape)} and {list(w.shape)}")
     if torch.is_autocast_enabled(x.device.type):

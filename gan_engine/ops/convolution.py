@@ -51,6 +51,7 @@ def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
         and native.WHY_NO_CPU is None
+        and not torch.is_autocast_enabled("cpu")  # whose casts are PyTorch's to make
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import define, in_layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, define, in_layout, wide
 
 
 def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
@@ -53,7 +53,7 @@ def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, backend: str | None = Non
 
     Gradients: every order in x, y, a and b.
     """
-    _check("mix", x)
+    _check("mix", x, y=y, a=a, b=b)
     if y.shape != x.shape or y.dtype != x.dtype or y.device != x.device:
         raise ValueError(
             f"mix: y must be {list(x.shape)} of {x.dtype} on {x.device} like x, "
@@ -62,6 +62,8 @@ def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, backend: str | None = Non
     for name, weight in (("a", a), ("b", b)):
         if weight.shape != x.shape[:1]:
             raise ValueError(f"mix: {name} must be [N] = [{x.shape[0]}], got {list(weight.shape)}")
+        if weight.device != x.device:
+            raise ValueError(f"mix: {name} must be on {x.device} like x, got {weight.device}")
     backend = backends.choose("mix", x, backend)
     if backend == "reference":
         return mix_ref(x, y, a, b)
@@ -84,9 +86,8 @@ def interpolate(real: Tensor, fake: Tensor, eps: Tensor, *, backend: str | None 
     return mix(real, fake, eps, 1 - eps, backend=backend)
 
 
-def _check(name: str, x: Tensor) -> None:
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"{name}: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+def _check(name: str, x: Tensor, **others: Tensor) -> None:
+    check_tensors(name, x, **others)
     if x.ndim == 0:
         raise ValueError(f"{name}: x must be [N, ...], got a scalar")
 

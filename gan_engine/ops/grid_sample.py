@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import define, layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, define, layout, wide
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
@@ -38,12 +38,11 @@ def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tenso
 
     Gradients: every order in x and grid.
     """
+    check_tensors("grid_sample", x, grid=grid)
     if x.ndim != 4 or 0 in x.shape[2:]:
         raise ValueError(f"grid_sample: x must be [N, C, H, W] with H and W at least 1, got {list(x.shape)}")
     if grid.ndim != 4 or grid.shape[0] != x.shape[0] or grid.shape[3] != 2:
         raise ValueError(f"grid_sample: grid must be [N, H', W', 2] with N = {x.shape[0]}, got {list(grid.shape)}")
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"grid_sample: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
     if grid.dtype != x.dtype and grid.dtype != torch.float32:
         raise TypeError(f"grid_sample: grid must be {x.dtype} like x, or torch.float32, got {grid.dtype}")
     if grid.device != x.device:

@@ -5,10 +5,25 @@ from typing import Any
 
 import torch
 
+from gan_engine import native
+
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What numbers stored as `dtype` are computed in: float64 for itself, float32 for the rest."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_tensors(op: str, x: object, **others: object) -> None:
+    """Refuse, in the name of `op`, an x that is no dense tensor of floating point, and others that are not dense."""
+    for name, t in {"x": x, **others}.items():
+        if t is None and name != "x":
+            continue
+        if not isinstance(t, torch.Tensor):
+            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(t).__module__}.{type(t).__qualname__}")
+        if t.layout != torch.strided:
+            raise TypeError(f"{op}: {name} must be a dense tensor, got one of {t.layout}")
+    if x.dtype not in native.DTYPES:
+        raise TypeError(f"{op}: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
 
 
 _library = torch.library.Library("gan_engine", "FRAGMENT")

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, layout, wide
 
 
 def minibatch_stddev(
@@ -33,10 +33,9 @@ def minibatch_stddev(
 
     Gradients: every order in x.
     """
+    check_tensors("minibatch_stddev", x)
     if x.ndim != 4:
         raise ValueError(f"minibatch_stddev: x must be [N, C, H, W], got {list(x.shape)}")
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"minibatch_stddev: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
     n, c, h, w = x.shape
     if num_channels < 1 or c % num_channels:
         raise ValueError(f"minibatch_stddev: num_channels must be a divisor of C = {c}, got {num_channels}")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, wide
 from gan_engine.ops.resample_conv2d import fir_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 
@@ -62,6 +63,8 @@ def modulated_conv2d(
 
     Gradients: every order in x, weight, styles, noise, noise_strength and bias.
     """
+    given = {"noise": noise, "noise_strength": noise_strength, "bias": bias, "f": f}
+    check_tensors("modulated_conv2d", x, weight=weight, styles=styles, **given)
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
         raise ValueError(
             "modulated_conv2d: want x [N, I, H, W] and weight [O, I, kh, kw], "
@@ -82,24 +85,20 @@ def modulated_conv2d(
         # A constant factor of weight[o] or of styles[n] changes nothing, so no gradient flows through it.
         weight = weight / (weight.detach().abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5 + 1e-8)
         styles = styles / (styles.detach().abs().amax(1, keepdim=True) + 1e-8)
-    d = demodulation(weight, styles, _wide(x)) if demodulate else None  # [N, O]
+    d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]
     if noise is not None and noise_strength is not None:
-        noise = noise.to(_wide(x)) * noise_strength.to(_wide(x))
+        noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
     x = scale_bias_act(x, styles, backend=backend)
     padding = weight.shape[-1] // 2 if padding is None else padding
     x = fir_conv2d(x, weight, f, up=up, down=down, padding=padding, backend=backend)
     return scale_bias_act(x, d, bias, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
-def demodulation(weight: Tensor, styles: Tensor, wide: torch.dtype) -> Tensor:
-    """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in the dtype `wide`"""
+def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype) -> Tensor:
+    """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in the dtype"""
     with torch.autocast(styles.device.type, enabled=False):  # it would round the factors of the product
-        q = weight.to(wide).square().sum([2, 3])  # [O, I]
-        return (styles.to(wide).square() @ q.t() + 1e-8).rsqrt()
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+        q = weight.to(dtype).square().sum([2, 3])  # [O, I]
+        return (styles.to(dtype).square() @ q.t() + 1e-8).rsqrt()
 
 
 backends.register("modulated_conv2d", kernels_of="scale_bias_act")

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import define, in_layout, layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, define, in_layout, layout, wide
 
 _ACTS = ("linear", "relu", "lrelu")
 
@@ -56,15 +56,14 @@ def norm_act(
     Gradients: every order in x, weight and bias, from the second on in plain PyTorch; with backend "reference" two
     orders, for PyTorch's batch_norm takes mean and var for constants in the third.
     """
+    running = {"running_mean": running_mean, "running_var": running_var}
+    check_tensors("norm_act", x, weight=weight, bias=bias, **running)
     if norm not in ("batch", "instance"):
         raise ValueError(f"norm_act: norm must be batch or instance, got {norm!r}")
     if act not in _ACTS:
         raise ValueError(f"norm_act: act must be one of {', '.join(_ACTS)}, got {act!r}")
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"norm_act: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"norm_act: x must be [N, C, ...], got {list(x.shape)}")
-    running = {"running_mean": running_mean, "running_var": running_var}
     for name, t in {"weight": weight, "bias": bias, **running}.items():
         if t is None:
             continue

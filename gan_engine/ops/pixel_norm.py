@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import define, in_layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, define, in_layout, wide
 
 
 def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
@@ -30,8 +30,7 @@ def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | Non
 
     Gradients: every order in x; from the second on in plain PyTorch.
     """
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"pixel_norm: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    check_tensors("pixel_norm", x)
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"pixel_norm: dim must be in [{-x.ndim}, {x.ndim - 1}] for x {list(x.shape)}, got {dim}")
     if x.shape[dim] == 0:

@@ -21,6 +21,7 @@ from torch import Tensor
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
+from gan_engine.ops.kernel_op import check_tensors
 from gan_engine.ops.upfirdn2d import upfirdn2d
 
 
@@ -55,7 +56,7 @@ def upsample_conv2d(
 
     Gradients: every order in x, weight and bias.
     """
-    k = _check("upsample_conv2d", x, weight, mode, ("nearest", "fir"), f)
+    k = _check("upsample_conv2d", x, weight, bias, mode, ("nearest", "fir"), f)
     backend = backends.choose("upsample_conv2d", x, backend)
     if mode == "fir":
         x = fir_conv2d(x, weight, f, up=2, padding=k // 2, backend=backend)
@@ -99,7 +100,7 @@ def downsample_conv2d(
 
     Gradients: every order in x, weight and bias.
     """
-    k = _check("downsample_conv2d", x, weight, mode, ("mean", "fir"), f)
+    k = _check("downsample_conv2d", x, weight, bias, mode, ("mean", "fir"), f)
     if x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"downsample_conv2d: H and W of x must be even, got {list(x.shape[2:])}")
     backend = backends.choose("downsample_conv2d", x, backend)
@@ -163,7 +164,10 @@ def widened(weight: Tensor) -> Tensor:
         return (weight.reshape(o, i, k * k) @ torch.kron(reach, reach)).reshape(o, i, k + 1, k + 1)
 
 
-def _check(op: str, x: Tensor, weight: Tensor, mode: str, modes: tuple[str, str], f: Tensor | None) -> int:
+def _check(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, mode: str, modes: tuple[str, str], f: Tensor | None
+) -> int:
+    check_tensors(op, x, weight=weight, bias=bias, f=f)
     if mode not in modes:
         raise ValueError(f"{op}: mode must be {' or '.join(modes)}, got {mode!r}")
     if (f is None) == (mode == "fir"):

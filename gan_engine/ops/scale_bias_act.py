@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops.bias_act import ACTIVATIONS
-from gan_engine.ops.kernel_op import define
+from gan_engine.ops.kernel_op import check_tensors, define, wide
 
 
 def scale_bias_act(
@@ -56,10 +56,9 @@ def scale_bias_act(
 
     Gradients: every order in x, scale, b and noise.
     """
+    check_tensors("scale_bias_act", x, scale=scale, b=b, noise=noise)
     if act not in ("linear", "relu", "lrelu"):
         raise ValueError(f"scale_bias_act: act must be linear, relu or lrelu, got {act!r}")
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"scale_bias_act: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
     if x.ndim != 4:
         raise ValueError(f"scale_bias_act: x must be [N, C, H, W], got {list(x.shape)}")
     n, c, h, w = x.shape
@@ -84,14 +83,14 @@ def scale_bias_act_ref(
     x: Tensor, scale: Tensor | None, b: Tensor | None, noise: Tensor | None, alpha: float, gain: float, clamp: float
 ) -> Tensor:
     """The definition of `scale_bias_act` in plain PyTorch; alpha is 1 for linear and 0 for relu, clamp < 0 is none."""
-    wide = _wide(x.dtype)
-    y = x.to(wide)
+    dtype = wide(x.dtype)
+    y = x.to(dtype)
     if scale is not None:
-        y = y * scale.to(wide)[:, :, None, None]
+        y = y * scale.to(dtype)[:, :, None, None]
     if b is not None:
-        y = y + b.to(wide)[:, None, None]
+        y = y + b.to(dtype)[:, None, None]
     if noise is not None:
-        y = y + noise.to(wide)
+        y = y + noise.to(dtype)
     if alpha != 1:
         y = F.leaky_relu(y, alpha)
     if gain != 1:
@@ -236,10 +235,6 @@ def _scale_bias_act(x: Tensor, scale: Tensor | None, b: Tensor | None, noise: Te
     return _affine(x, scale, b, noise, _Call(*call))
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 # The kernels as PyTorch operators without autograd, which fake tensors and torch.compile need. To them an image is rows
 # of columns, as csrc/scale_bias_act.h says.
 
@@ -268,7 +263,7 @@ def _slope_and_keep(mask: Tensor, alpha: float, clamp: float) -> tuple[Tensor | 
 
 
 def _plain(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if t is None else t.detach().to(_wide(dtype)).contiguous()
+    return None if t is None else t.detach().to(wide(dtype)).contiguous()
 
 
 def _forward(x, scale, b, noise, channels_last, alpha, gain, clamp, backend):
@@ -317,12 +312,12 @@ def _grad(dy, x, scale, mask, channels_last, alpha, gain, clamp, backend, by_x, 
 
 def _grad_fake(dy, x, scale, mask, channels_last, alpha, gain, clamp, backend, by_x, by_scale, by_b, by_noise):
     n, c, h, w = dy.shape
-    wide = _wide(dy.dtype)
+    dtype = wide(dy.dtype)
     return (
         _empty_like(dy, channels_last) if by_x else dy.new_empty(0),
-        dy.new_empty((n, c) if by_scale else 0, dtype=wide),
-        dy.new_empty(c if by_b else 0, dtype=wide),
-        dy.new_empty((n, 1, h, w) if by_noise else 0, dtype=wide),
+        dy.new_empty((n, c) if by_scale else 0, dtype=dtype),
+        dy.new_empty(c if by_b else 0, dtype=dtype),
+        dy.new_empty((n, 1, h, w) if by_noise else 0, dtype=dtype),
     )
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from gan_engine import backends, native
-from gan_engine.ops.kernel_op import define, layout, wide
+from gan_engine import backends
+from gan_engine.ops.kernel_op import check_tensors, define, layout, wide
 
 Pair = int | Sequence[int]  # one number for both axes, or [x, y]
 Padding = int | Sequence[int]  # one number for all sides, or [x, y], or [x0, x1, y0, y1]
@@ -170,8 +170,7 @@ def downsample2d(
 
 
 def _checked(op, x, f, up, down, padding, around, flip_filter, gain, backend):
-    if x.dtype not in native.DTYPES:
-        raise TypeError(f"{op}: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+    check_tensors(op, x, f=f)
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be [N, C, H, W], got {list(x.shape)}")
     if f is None:
@@ -241,7 +240,8 @@ def upfirdn2d_ref(
     k = f.to(wide(x.dtype))
     k = (k.outer(k) if k.ndim == 1 else k) * gain
     k = k if flip_filter else k.flip([0, 1])
-    y = F.conv2d(u, k.expand(c, 1, *k.shape), groups=c) if c > 0 else u[:, :, k.shape[0] - 1 :, k.shape[1] - 1 :]
+    with torch.autocast(x.device.type, enabled=False):
+        y = F.conv2d(u, k.expand(c, 1, *k.shape), groups=c) if c > 0 else u[:, :, k.shape[0] - 1 :, k.shape[1] - 1 :]
     y = y[:, :, :: down[1], :: down[0]].to(x.dtype)
     return y.contiguous(memory_format=layout(x))
 

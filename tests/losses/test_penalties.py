@@ -16,7 +16,7 @@ from gan_engine.layers import DownsampleConv2d, EqualizedConv2d, EqualizedLinear
 from gan_engine.losses import penalties
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.losses.piecewise_linear import NotPiecewiseLinear
-from gan_engine.ops import minibatch_stddev
+from gan_engine.ops import avg_pool2d, conv2d, minibatch_stddev
 
 LEVELS = [2, 1, "autograd"]
 
@@ -459,3 +459,80 @@ def test_the_fix_works():
     penalties.r1(D, img).sum().backward()
     for name, p in D.named_parameters():
         torch.testing.assert_close(got[name], torch.zeros_like(p) if p.grad is None else p.grad, rtol=1e-3, atol=1e-5)
+
+
+class OfSlices(nn.Module):
+    """An activation in place on some of the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        F.relu(x[:, :4], inplace=True)
+        return x.square().sum((1, 2, 3))
+
+
+class Dynamic(nn.Module):
+    """A convolution whose weights the image decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Linear(3, 4 * 3 * 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        weight = self.weights(x.mean((2, 3))).reshape(n * 4, c, 3, 3)
+        return F.conv2d(x.reshape(1, n * c, h, w), weight, groups=n).reshape(n, -1).sum(1)
+
+
+@pytest.mark.parametrize("made", [OfSlices, Dynamic])
+def test_level_1_holds_for_activations_on_slices_and_for_weights_from_the_image(made):
+    D, img = made().double(), torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    grads = {}
+    for level in (None, "autograd"):
+        D.zero_grad()
+        penalties.backward_with_penalty(D, img, softplus, gamma=1.0, level=level)
+        grads[level] = [p.grad.clone() for p in D.parameters()]
+    for got, want in zip(*grads.values(), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_an_infinity_is_cut_off_by_relu_as_in_pytorch(level):
+    D = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1, bias=False), nn.Flatten(0))
+    with torch.no_grad():
+        D[0].bias[0] = -float("inf")
+    penalties.backward_with_penalty(D, torch.randn(3, 1, 2, 2), softplus, gamma=1.0, level=level)
+    assert all(p.grad[1:].isfinite().all() for p in D[0].parameters())
+    assert D[3].weight.grad.isfinite().all()
+
+
+def test_a_refusal_after_the_trial_leads_to_level_1():
+    class Changing(nn.Module):
+        curved = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return (x.tanh() if self.curved else x).sum((1, 2, 3))
+
+    D, img = Changing(), torch.randn(2, 1, 4, 4)
+    penalties.backward_with_penalty(D, img, softplus, gamma=1.0)
+    D.curved = True
+    penalties.backward_with_penalty(D, img, softplus, gamma=1.0)
+    with pytest.raises(NotPiecewiseLinear, match="tanh is curved"):
+        penalties.backward_with_penalty(D, img, softplus, gamma=1.0, level=2)
+
+
+def test_our_own_closed_ops_are_known_to_level_2():
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+
+    def D(x: Tensor) -> Tensor:
+        return avg_pool2d(F.relu(conv2d(x, weight, stride=2)), 2).sum((1, 2, 3))
+
+    assert penalties.refusal(D, torch.randn(2, 3, 9, 9)) is None

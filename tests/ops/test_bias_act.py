@@ -277,3 +277,14 @@ def test_no_mask_is_written_where_no_gradient_is_to_come(backend: str, device: s
         bare = bias_act(x, act="lrelu", clamp=1.0, backend=backend)
     assert torch.equal(recorded, bare)
     assert [[mask is None for mask in of_call] for of_call in masks] == [[False, False], [True, True]]
+
+
+def test_a_gradient_through_an_inner_transform_reaches_what_only_an_outer_one_knows(backend: str, device: str):
+    x = torch.randn(2, 3, device=device)
+    w = torch.randn(2, 3, device=device, requires_grad=True)
+
+    def inner_gradient(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.grad(lambda x: (bias_act(w * 1, act="lrelu", backend=backend) * x).sum())(x)
+
+    (got,) = torch.autograd.grad(inner_gradient(x).sum(), w)
+    torch.testing.assert_close(got, torch.where(w > 0, 2**0.5, 0.2 * 2**0.5))

@@ -233,3 +233,20 @@ def test_frozen_inputs_get_no_gradient(op: Op, sample: Sample, backend: str, dev
         alone = {other: t if other == name else t.detach() for other, t in tensors.items()}
         y = op.function(**alone, backend=backend, **sample.options).cos().sum()
         torch.testing.assert_close(torch.autograd.grad(y, alone[name])[0], want)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_what_is_no_dense_tensor_is_refused_in_the_name_of_the_op(op: Op):
+    sample = next(sample for sample in op.tiny if "taps" not in sample.options)
+    tensors = sample.tensors(torch.float32)
+    wrong = {
+        "a torch.Tensor, got numpy.ndarray": lambda x: x.detach().numpy(),
+        "a torch.Tensor, got builtins.list": lambda x: [x.tolist()],
+        "a dense tensor, got one of torch.sparse_coo": lambda x: x.detach().to_sparse(),
+    }
+    for name in tensors:
+        for sentence, make in wrong.items():
+            with pytest.raises(TypeError, match=f"{op.function.__name__}: {name} must be {sentence}"):
+                op.function(**{**tensors, name: make(tensors[name])}, **sample.options)
+    with pytest.raises(TypeError, match=f"{op.function.__name__}: x must be float32, .*, got torch.int64"):
+        op.function(**{**tensors, "x": torch.ones_like(tensors["x"], dtype=torch.int64)}, **sample.options)

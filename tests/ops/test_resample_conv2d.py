@@ -117,3 +117,18 @@ def test_saves_multiplications_in_every_pass(op, backend: str, device: str):
 def test_bad_input_is_refused_with_want_and_got(call, sentence: str):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
+def test_autocast_with_two_gradients(op):
+    """With enough channels for the layouts of a strided convolution, which are not for autocast to meet."""
+    x = torch.randn(2, 32, 8, 8, requires_grad=True)
+    weight = torch.randn(32, 32, 3, 3, requires_grad=True)
+    found = {}
+    for precise in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            y = op(x, weight)
+            (g,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        found[precise] = (y, g, *torch.autograd.grad(g.square().sum(), (x, weight)))
+    for got, want in zip(found[False], found[True], strict=True):
+        assert (got.float() - want).norm() < 0.03 * want.norm()
