@@ -19,6 +19,14 @@ ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "reference"]
 
 
+# Files of a minute and more, which processes that share the tests must not come to last.
+LONG = ("test_triton_interpreted.py", "test_compile_gpu.py", "test_cuda_emulation.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:
     """Uninitialised memory reads as NaN: with deterministic algorithms on, torch.empty fills it."""
