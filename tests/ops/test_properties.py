@@ -121,7 +121,7 @@ def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, devic
     tensors = sample.tensors(torch.float64, device)
     skip_if_refused(op, backend, tensors["x"])
     if tensors["x"].numel() == 0 or sample.step:
-        return  # nothing to check, or points without a derivative
+        pytest.skip("nothing to check, or points without a derivative")
 
     def call(*inputs: Tensor) -> Tensor:
         return op.function(**dict(zip(tensors, inputs, strict=True)), backend=backend, **sample.options)
@@ -148,7 +148,7 @@ def test_channels_last_is_kept(op: Op, sample: Sample, backend: str, device: str
     x = sample.tensors(torch.float32, device)["x"]
     skip_if_refused(op, backend, x)
     if x.ndim != 4 or 0 in x.shape:
-        return
+        pytest.skip("not an image, or an empty one")
     tensors = sample.tensors(torch.float32, device)
     tensors["x"] = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     y = op.function(**tensors, backend=backend, **sample.options)
