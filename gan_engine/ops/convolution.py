@@ -21,8 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import native
 from gan_engine.ops.conv2d import weight_gradients
-from gan_engine.ops.kernel_op import define
-from gan_engine.ops.scale_bias_act import is_channels_last
+from gan_engine.ops.kernel_op import define, layout
 
 # With fewer channels than this the layouts do not differ by what changing them costs (same measurement).
 FEWEST_CHANNELS = 32
@@ -70,8 +69,8 @@ def _strided_convolution(
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(x, weight, stride, padding, size, transposed):
-        y = _run(_layout(x, True), weight, stride, padding, size, transposed)
-        return _layout(y, is_channels_last(x))
+        y = _run(_in_layout(x, True), weight, stride, padding, size, transposed)
+        return _in_layout(y, layout(x) == torch.channels_last)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -111,7 +110,7 @@ class _Relayout(torch.autograd.Function):
 
     @staticmethod
     def forward(x, channels_last):
-        y = _layout(x, channels_last)
+        y = _in_layout(x, channels_last)
         return y.view_as(y) if y is x else y
 
     @staticmethod
@@ -146,7 +145,7 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.set_materialize_grads(False)
-        ctx.channels_last = is_channels_last(inputs[0])
+        ctx.channels_last = layout(inputs[0]) == torch.channels_last
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> Tensor | None:
@@ -158,7 +157,7 @@ def _transposed(weight: Tensor) -> Tensor:
     return _Transposed.apply(weight)
 
 
-def _layout(x: Tensor, channels_last: bool) -> Tensor:
+def _in_layout(x: Tensor, channels_last: bool) -> Tensor:
     """x, dense in the layout asked for."""
     wanted, other = torch.contiguous_format, torch.channels_last
     if channels_last:

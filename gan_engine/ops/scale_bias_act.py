@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import ACTIVATIONS
-from gan_engine.ops.kernel_op import check_tensors, define, wide
+from gan_engine.ops.kernel_op import check_tensors, define, layout, wide
 
 
 def scale_bias_act(
@@ -76,7 +76,7 @@ def scale_bias_act(
     backend = backends.choose("scale_bias_act", x, backend)
     if backend == "reference":
         return scale_bias_act_ref(x, scale, b, noise, alpha, gain, limit)
-    return _scale_bias_act(x, scale, b, noise, _Call(is_channels_last(x), alpha, gain, limit, backend))
+    return _scale_bias_act(x, scale, b, noise, _Call(layout(x) == torch.channels_last, alpha, gain, limit, backend))
 
 
 def scale_bias_act_ref(
@@ -97,13 +97,7 @@ def scale_bias_act_ref(
         y = y * gain
     if clamp >= 0:
         y = y.clamp(-clamp, clamp)
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return y.to(x.dtype).contiguous(memory_format=layout)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether x [N, C, H, W] lies in memory as [N, H, W, C], and not as [N, C, H, W] as well."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return y.to(x.dtype).contiguous(memory_format=layout(x))
 
 
 def _check(name: str, t: Tensor, x: Tensor, wanted: dict[str, tuple[int, ...]]) -> None:
