@@ -50,6 +50,12 @@ class Config:
     """Weight lambda of the WGAN-GP penalty; 0 leaves it out."""
     penalty_interval: int = 1
     """Steps from one with penalties to the next; their weights are multiplied by it."""
+    pl_weight: float = 0
+    """Weight of the path length penalty of stylegan2 (2 in its paper); 0 leaves it out."""
+    pl_interval: int = 4
+    """Steps from one of the path length penalty, which G takes beside its others, to the next."""
+    pl_batch_shrink: int = 2
+    """Part of a batch that the path length penalty is taken of: 2 for a half."""
     weight_clip: float | None = None
     """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
     n_critic: int = 1
@@ -104,13 +110,15 @@ class Config:
                     raise ValueError(f"{field.name}: want a finite number, got {number}")
         for name in (
             *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
-            *("penalty_interval", "n_critic", "ada_kimg"),
+            *("penalty_interval", "pl_interval", "pl_batch_shrink", "n_critic", "ada_kimg"),
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
-        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight"):
+        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
+            raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {models.family(self.model)}")
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if not 0 <= self.seed < 2**63:

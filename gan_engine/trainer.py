@@ -31,7 +31,7 @@ Terms = Callable[[Batch], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Phase:
-    """One network's share of a step: every `interval`-th step `optimizer` lowers the sum of the means of `terms`."""
+    """One network's share of a step: every `interval`-th step `optimizer` lowers weight * the means of `terms`."""
 
     name: str
     net: nn.Module
@@ -41,6 +41,7 @@ class Phase:
     penalised: Callable[[Batch, Tensor], dict[str, Tensor]] | None = None
     """Every `penalty_interval`-th time in place of `terms`: adds the gradients, times a factor, to .grad by itself."""
     penalty_interval: int = 1
+    weight: float = 1
     weight_clip: float | None = None
 
 
@@ -98,22 +99,31 @@ class Trainer:
             r2_gamma=config.r2_gamma,
             gp_weight=config.gp_weight,
             penalty_interval=config.penalty_interval,
+            pl_weight=config.pl_weight,
+            pl_batch_shrink=config.pl_batch_shrink,
             rng=self.z_generator,
         )
         if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level
             objective.level = 1
+        # A penalty with steps of its own adds one to `pl_interval` steps of Adam, which in all of them is to do what it
+        # did in those (arXiv:1912.04958, appendix B). The penalties of D are in its ordinary steps, and add none.
+        lazy = config.pl_interval / (config.pl_interval + 1) if config.pl_weight else 1
+        self.optimizers = {"D": self._adam(self.D), "G": self._adam(self.G, lazy)}
         self.phases = [
             Phase(
                 "D",
                 self.D,
-                self._adam(self.D),
+                self.optimizers["D"],
                 objective.discriminator,
                 penalised=objective.penalised_discriminator if objective.weights else None,
                 penalty_interval=config.penalty_interval,
                 weight_clip=config.weight_clip,
             ),
-            Phase("G", self.G, self._adam(self.G), objective.generator, interval=config.n_critic),
+            Phase("G", self.G, self.optimizers["G"], objective.generator, interval=config.n_critic),
         ]
+        if config.pl_weight:
+            interval, terms = config.pl_interval, objective.path_length
+            self.phases.append(Phase("G_pl", self.G, self.optimizers["G"], terms, interval=interval, weight=interval))
         self.precision = Precision(resolve(config.precision, device), device)
         self.sampler = Sampler(data, config.batch_size, seed=config.seed, device=device, mirror=config.mirror)
         self.step_count = self.nimg = 0
@@ -122,8 +132,9 @@ class Trainer:
         self.stop = torch.zeros((), device=device)  # becomes 1 at the first value that is not finite
         self._unread: list[tuple[Tensor, Any, Phase, Batch]] = []
 
-    def _adam(self, net: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(net.parameters(), lr=self.config.lr, betas=self.config.betas, fused=True)
+    def _adam(self, net: nn.Module, lazy: float = 1) -> torch.optim.Optimizer:
+        betas = tuple(beta**lazy for beta in self.config.betas)
+        return torch.optim.Adam(net.parameters(), lr=lazy * self.config.lr, betas=betas, fused=True)
 
     def _seen_by_D(self) -> nn.Module:
         """D behind the augmentation, for what generated and real images it is given in any phase."""
@@ -159,13 +170,13 @@ class Trainer:
         finite = torch.ones((), device=self.device, dtype=torch.bool)
         penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
         for part in self._parts(batch):
+            share = phase.weight * len(part.real_img) / len(batch.real_img)
             with self.precision.autocast():
                 if penalised:
-                    share = torch.full((), len(part.real_img) / len(batch.real_img), device=self.device)
-                    terms = phase.penalised(part, self.precision.scale(share))
+                    terms = phase.penalised(part, self.precision.scale(torch.full((), share, device=self.device)))
                 else:
                     terms = phase.terms(part)
-            loss = sum(values.sum() for values in terms.values()) / len(batch.real_img)
+            loss = sum(values.mean() for values in terms.values()) * share
             if not penalised:
                 self.precision.scale(loss).backward()
             finite &= loss.detach().isfinite()
@@ -186,17 +197,19 @@ class Trainer:
 
     def penalties(self) -> str | None:
         """What gradient penalties there are and how they are computed, or None."""
+        config = self.config
+        paths = f"path length {config.pl_weight:g} every {config.pl_interval} steps" if config.pl_weight else None
         if not self.objective.weights:
-            return None
-        model = self.config.model
+            return paths
+        model = config.model
         img = torch.zeros(2, model.channels, model.resolution, model.resolution, device=self.device)
-        c = torch.eye(model.c_dim, device=self.device)[[0, 0]] if self.config.conditional else None
-        augmented = self.config.augment != "none"
+        c = torch.eye(model.c_dim, device=self.device)[[0, 0]] if config.conditional else None
+        augmented = config.augment != "none"
         reason = "its images are augmented" if augmented else penalties.refusal(self.D, img, c)
         how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
         names = ", ".join(f"{name} {weight:g}" for name, weight in self.objective.weights.items())
-        every = f" every {self.config.penalty_interval} steps" if self.config.penalty_interval > 1 else ""
-        return f"{names}{every}; {how}"
+        every = f" every {config.penalty_interval} steps" if config.penalty_interval > 1 else ""
+        return f"{names}{every}; {how}" + (f"; {paths}" if paths else "")
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch in passes of batch_gpu images. Batch norms see one pass at a time."""
@@ -366,7 +379,8 @@ class Trainer:
             "G": self.G.state_dict(),
             "D": self.D.state_dict(),
             "G_ema": self.G_ema.state_dict(),
-            "optimizers": {phase.name: phase.optimizer.state_dict() for phase in self.phases},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "pl_mean": self.objective.pl_mean,
             "scaler": self.precision.state_dict(),
             "z_generator": self.z_generator.get_state(),
             "sampler": self.sampler.state_dict(),
@@ -394,8 +408,9 @@ class Trainer:
             )
         for name in ("G", "D", "G_ema"):
             getattr(self, name).load_state_dict(state[name])
-        for phase in self.phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.objective.pl_mean.copy_(state["pl_mean"])
         self.precision.load_state_dict(state["scaler"])
         if self.ada is not None:
             self.ada.load_state_dict(state["ada"])

@@ -21,6 +21,8 @@ CONFIG = PRESETS["dcgan"]()
         ({"ema_kimg": -1}, "ema_kimg: want at least 0, got -1"),
         ({"r1_gamma": -1}, "r1_gamma: want at least 0, got -1"),
         ({"penalty_interval": 0}, "penalty_interval: want more than 0, got 0"),
+        ({"pl_weight": 2.0}, r"pl_weight: want a model with latents w \(stylegan2\), got dcgan"),
+        ({"pl_interval": 0}, "pl_interval: want more than 0, got 0"),
         ({"weight_clip": 0}, "weight_clip: want more than 0 or None, got 0"),
         ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),
         ({"batch_gpu": 65}, "batch_gpu: want 1 to batch_size = 64, got 65"),

@@ -14,7 +14,7 @@ from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch
-from gan_engine.losses.penalties import r1, r2, wgan_gp
+from gan_engine.losses.penalties import path_length, r1, r2, wgan_gp
 from gan_engine.monitors import Monitors, read_metrics
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import Precision
@@ -47,6 +47,7 @@ STYLEGAN2 = dataclasses.replace(
     lr=2.5e-3,
     betas=(0.0, 0.99),
 )
+PATHS = dataclasses.replace(STYLEGAN2, betas=(0.5, 0.99), pl_weight=2.0, pl_interval=2)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,8 @@ def test_a_run_with_penalties_has_the_losses_of_plain_autograd(make, config, opt
 
 def test_the_penalties_and_their_level_are_told(make):
     assert make().penalties() is None
+    assert make(PATHS).penalties() == "path length 2 every 2 steps"
+    assert make(PATHS, r1_gamma=1).penalties().endswith("ties samples together; path length 2 every 2 steps")
     assert make(NO_NORM, r1_gamma=1.5, gp_weight=10, penalty_interval=4).penalties() == (
         "r1 1.5, gp 10 every 4 steps; level 2"
     )
@@ -232,6 +235,37 @@ def test_penalties_are_of_fp32_in_a_bf16_run(make, monkeypatch):
     assert seen == [torch.float32, torch.bfloat16, torch.float32]  # gp, generated images, real images with R1
     means = trainer.means.read()
     assert means["loss/r1"] > 0 and means["loss/gp"] > 0
+
+
+def test_path_lengths_take_steps_of_their_own_at_a_corrected_rate(make):
+    trainer, expected = make(PATHS), make(PATHS)
+    for each in (trainer, expected):
+        each.phases = [phase for phase in each.phases if phase.name == "G_pl"]
+    c = 2 / 3  # of pl_interval = 2
+    optimizer = torch.optim.Adam(expected.G.parameters(), lr=c * 2.5e-3, betas=(0.5**c, 0.99**c))
+    for step in range(3):
+        torch.manual_seed(step)  # of the noise inputs and the mixing of styles
+        trainer.step()
+        torch.manual_seed(step)
+        img, _ = next(expected.sampler)
+        if step % 2 == 0:
+            z = expected._noise(len(img))[:8]
+            ws = expected.G.ws(z)
+            penalty = path_length(expected.G.synthesis, ws, expected.objective.pl_mean, generator=expected.z_generator)
+            optimizer.zero_grad()
+            (2 * 2.0 * penalty).mean().backward()
+            optimizer.step()
+        torch.testing.assert_close(list(trainer.G.parameters()), list(expected.G.parameters()), rtol=1e-5, atol=1e-6)
+    assert trainer.objective.pl_mean == expected.objective.pl_mean > 0
+    assert {"loss/pl", "pl/mean", "grad_norm/G_pl"} <= trainer.means.read().keys()
+
+
+def test_path_lengths_are_of_fp32_in_a_bf16_run(make):
+    trainer, seen = make(PATHS, precision="bf16"), []
+    trainer.G.synthesis.blocks[-1].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    for _ in range(2):
+        trainer.step()
+    assert seen.count(torch.float32) == 1 and seen.count(torch.bfloat16) == 4
 
 
 def test_weights_are_clipped_and_G_waits_for_the_critic(make):
@@ -281,7 +315,7 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
 
 
 @pytest.mark.parametrize(
-    "config", [DCGAN, MLP, STYLEGAN2, LAZY], ids=["dcgan", "vanilla", "stylegan2", "lazy penalties"]
+    "config", [DCGAN, MLP, STYLEGAN2, LAZY, PATHS], ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths"]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.adversarial import Adversarial
-from gan_engine.losses.penalties import Level, backward_with_penalty, between
+from gan_engine.losses.penalties import Level, backward_with_penalty, between, path_length
 
 
 class Batch(NamedTuple):
@@ -31,7 +31,9 @@ class GanObjective:
     Args:
         r1_gamma, r2_gamma, gp_weight: weights of the penalties of those names; see gan_engine.losses.penalties.
         penalty_interval: penalties count so many times as much, because they are due so many times less often.
-        rng: draws where the WGAN-GP penalty is taken.
+        pl_weight: weight of the path length penalty, for a G with `ws` and `synthesis`.
+        pl_batch_shrink: part of a batch that it is taken of; 2 for a half.
+        rng: draws where the WGAN-GP penalty is taken, and the directions of the path lengths.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class GanObjective:
         r2_gamma: float = 0,
         gp_weight: float = 0,
         penalty_interval: int = 1,
+        pl_weight: float = 0,
+        pl_batch_shrink: int = 1,
         rng: torch.Generator | None = None,
     ) -> None:
         self.G, self.D, self.loss, self.observe = G, D, loss, observe
@@ -52,6 +56,8 @@ class GanObjective:
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.penalty_interval, self.rng = penalty_interval, rng
         self.level: Level | None = None  # of the penalties; None: the best that D admits
+        self.pl_weight, self.pl_batch_shrink = pl_weight, pl_batch_shrink
+        self.pl_mean = torch.zeros((), device=next(G.parameters()).device)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -112,3 +118,11 @@ class GanObjective:
         if self.loss.generator_reads_real:
             real = self.D(batch.real_img, batch.c).float()
         return {"G": self.loss.generator(fake, real)}
+
+    def path_length(self, batch: Batch) -> dict[str, Tensor]:
+        """The path length penalty of part of the batch (Karras et al. 2020, arXiv:1912.04958, appendix B)."""
+        num = -(-len(batch.z) // self.pl_batch_shrink)
+        ws = self.G.ws(batch.z[:num], None if batch.c is None else batch.c[:num])
+        penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng)
+        self.observe("pl/mean", self.pl_mean)
+        return {"pl": self.pl_weight * penalty}
