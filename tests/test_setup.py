@@ -54,5 +54,5 @@ def test_cuda_kernels_are_not_built_for_a_torch_that_cannot_run_them(tmp_path, m
     if built:
         build["cmake_build"]("_C_cuda")
     else:
-        with pytest.raises(build["NotBuilt"], match="PyTorch .* here is without CUDA"):
+        with pytest.raises(build["NotBuilt"], match=r"PyTorch .* here is without CUDA"):
             build["cmake_build"]("_C_cuda")

@@ -16,9 +16,9 @@ class Sampler:
 
     The images form one endless stream: epoch e is a permutation of the set drawn from (seed, e), together with one coin
     per image for the horizontal flip. Each image occurs exactly once per epoch, and a batch may span two epochs. A step
-    takes world_size * batch_size images from the stream, one block of batch_size per rank, so ranks see different
-    images and all share one state. That state is the seed and the position in the stream, counted in images: a resumed
-    run continues at the same image whatever its batch size or number of ranks.
+    takes world_size * batch_size images from the stream and deals them out to the ranks, which all share one state.
+    That state is the seed and the position in the stream, counted in images: a resumed run continues at the same image
+    whatever its batch size or number of ranks.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class Sampler:
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor | None]:
-        index, flip = self._stream(self.position + self.rank * self.batch_size, self.batch_size)
-        self.position += self.world_size * self.batch_size
+        whole = self.world_size * self.batch_size
+        index, flip = (each[self.rank :: self.world_size] for each in self._stream(self.position, whole))
+        self.position += whole
         index = index.to(self.images.device)
         img = self.images.index_select(0, index).to(self.device)  # 15x faster than images[index] on a CPU
         if self.mirror:
