@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import inspect
 import json
 import os
 import platform
@@ -65,6 +66,14 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         if argv[0] in PRESETS and argv[0] != resumed.preset:
             raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {argv[0]}")
         configs[resumed.preset] = ("The run to go on with.", resumed)
+    config = _command_line(configs, argv)
+    if resumed is None and inspect.signature(PRESETS[argv[0]]).parameters:
+        fitted = PRESETS[argv[0]](config.model.resolution, config.device)
+        config = _command_line({**configs, argv[0]: (configs[argv[0]][0], fitted)}, argv)
+    return config
+
+
+def _command_line(configs: dict[str, tuple[str, Config]], argv: list[str]) -> Config:
     return tyro.extras.overridable_config_cli(
         configs,
         args=argv,
