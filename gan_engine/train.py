@@ -27,7 +27,7 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, malloc
+from gan_engine import backends, checkpoint, console, distributed, malloc, report
 from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device
@@ -321,6 +321,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"aborted; {again}", file=sys.stderr)
             return 128 + signal.SIGINT
         if processes.first:
+            try:
+                report.write(run_dir)
+            except OSError as error:
+                print(f"warning: no report: {error}", file=sys.stderr)
             print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
             if stopped_by is not None:
                 print(f"go on with --resume {run_dir}")
