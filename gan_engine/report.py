@@ -1,4 +1,4 @@
-"""A run on one page: `python -m gan_engine.report RUN` writes RUN/report.html, which needs no network and no other file.
+"""A run on one page: `python -m gan_engine.report RUN` writes RUN/report.html, which needs neither network nor files.
 
 Training writes it too, when it ends.
 """
