@@ -101,6 +101,7 @@ class Trainer:
             penalty_interval=config.penalty_interval,
             pl_weight=config.pl_weight,
             pl_batch_shrink=config.pl_batch_shrink,
+            class_weight=getattr(config.model, "class_weight", 0),
             rng=self.z_generator,
         )
         if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level
