@@ -119,6 +119,8 @@ class Config:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
         if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
             raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {models.family(self.model)}")
+        if isinstance(self.model, models.cgan.Config) and not self.conditional:
+            raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if not 0 <= self.seed < 2**63:

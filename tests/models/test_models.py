@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import dcgan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, r3gan, stylegan2, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
@@ -15,10 +15,12 @@ SIZES = {
     "stylegan2": lambda channels=1, **sizes: stylegan2.Config(
         z_dim=8, w_dim=6, mapping_layers=2, channel_base=512, channel_max=8, channels=channels, **sizes
     ),
+    "r3gan": lambda **sizes: r3gan.Config(z_dim=8, width=4, max_width=8, blocks=1, group=2, embed_dim=3, **sizes),
+    "cgan": lambda **sizes: cgan.Config(z_dim=8, width=4, max_width=8, embed_dim=3, **sizes),
 }
 # Ops without which a family does not run: not every backend has all of them.
-NEEDS = {"stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d")}
-UNBOUNDED = {"stylegan2"}  # families whose images are close to [-1, 1] and no more
+NEEDS = {"stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"), "r3gan": ("upfirdn2d",)}
+UNBOUNDED = {"stylegan2", "r3gan"}  # families whose images are close to [-1, 1] and no more
 
 
 def build(config):
@@ -81,6 +83,10 @@ def test_gradients_equal_the_reference(family, backend, device):
         if reason := backends.refusal(op, backend, torch.empty(1, device=device)):
             pytest.skip(reason)
     G, D = (net.to(device).double() for net in build(SIZES[family](resolution=16)))
+    with torch.no_grad():
+        for p in [*G.parameters(), *D.parameters()]:
+            if not p.any():  # what begins at zero would hide what stands before it
+                p.normal_(0, 0.3)
     z = torch.randn(4, 8, dtype=torch.float64, device=device)
 
     def grads():
@@ -124,11 +130,18 @@ def test_upsample_gan_is_that_of_the_tutorials():
         (lambda: dcgan.Config(width=0), "width: want at least 1, got 0"),
         (lambda: upsample_gan.Config(resolution=20), "resolution: want a multiple of 8 from 16 to 256, got 20"),
         (lambda: upsample_gan.Config(dropout=1), "dropout: want 0 to below 1, got 1"),
+        (lambda: r3gan.Config(width=24, group=32), "group: want a divisor of expansion . width = 48, got 32"),
+        (lambda: cgan.Config(method="sum"), "method: want one of concat, projection, none, got 'sum'"),
+        (
+            lambda: cgan.Config(method="concat", class_weight=1),
+            "class_weight: want method projection or none, got concat",
+        ),
+        (lambda: cgan.Config(method="none"), "method: want class_weight > 0 beside none, got 0"),
         (lambda: vanilla.Config(channels=2), "channels: want 1 or 3, got 2"),
         (lambda: vanilla.Config(hidden=()), "hidden: want at least one width"),
         (
             lambda: models.from_dict({"family": "biggan"}),
-            "model family: want one of vanilla, dcgan, upsample_gan, stylegan2, got 'biggan'",
+            "model family: want one of vanilla, dcgan, upsample_gan, stylegan2, r3gan, cgan, got 'biggan'",
         ),
     ],
 )
