@@ -120,6 +120,20 @@ def cgan() -> Config:
     return Config(preset="cgan", model=models.cgan.Config(), conditional=True, batch_size=32, lr=4e-4, kimg=100)
 
 
+def sngan() -> Config:
+    """The residual GAN with spectral norms, 32x32 grey images and a hinge loss; minutes on two CPU cores."""
+    return _sngan("sngan", models.sngan.Config())
+
+
+def sagan() -> Config:
+    """SAGAN: that with self-attention at 16x16, and spectral norms in the generator too."""
+    return _sngan("sagan", models.sngan.Config(attention=16, g_spectral_norm=True))
+
+
+def _sngan(preset: str, model: models.sngan.Config) -> Config:
+    return Config(preset=preset, model=model, loss="hinge", batch_size=32, lr=4e-4, betas=(0.0, 0.9), kimg=100)
+
+
 def _r3gan(preset: str, model: models.r3gan.Config, *, gamma: float, **options: Any) -> Config:
     run = {"loss": "relativistic", "r1_gamma": gamma, "r2_gamma": gamma, "betas": (0.0, 0.99)} | options
     return Config(preset=preset, model=model, **run)
@@ -131,6 +145,6 @@ PRESETS: dict[str, Callable[[], Config]] = {
     for function in (
         *(dcgan, vanilla, upsample_gan, wgan, wgan_gp),
         *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
-        *(r3gan, r3gan_64, cgan),
+        *(r3gan, r3gan_64, cgan, sngan, sagan),
     )
 }

@@ -71,7 +71,15 @@ PENALTIES = {
     "gp": {"gp_weight": 10.0, "loss": "wasserstein"},
     "r1, lazy": {"r1_gamma": 1.0, "penalty_interval": 3},
 }
-FAMILIES = {"r3gan": R3GAN, "cgan": CGAN}
+SNGAN = dataclasses.replace(
+    DCGAN,
+    preset="sngan",
+    model=models.sngan.Config(resolution=16, z_dim=8, width=4, d_width=4, max_width=8, c_dim=NUM_CLASSES),
+    conditional=True,
+    loss="hinge",
+)
+SAGAN = dataclasses.replace(SNGAN, model=dataclasses.replace(SNGAN.model, attention=8, g_spectral_norm=True))
+FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN}
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +130,13 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     trainer.step()  # behind what begins at zero, weights have no gradient yet
     trainer.step()
     after = weights(trainer)
-    assert [k for k in before if torch.equal(before[k], after[k])] == []
+    parameters = [f"{net}.{name}" for net in "GD" for name, _ in getattr(trainer, net).named_parameters()]
+    assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
-def test_r3gan_is_penalised_at_level_2(make):
-    assert make(R3GAN).penalties() == "r1 1, r2 1; level 2"
+@pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN], ids=["r3gan", "cgan", "sngan"])
+def test_piecewise_linear_families_are_penalised_at_level_2(make, config):
+    assert make(config, r1_gamma=1.0, r2_gamma=1.0).penalties() == "r1 1, r2 1; level 2"
 
 
 def class_steps(trainer, options):

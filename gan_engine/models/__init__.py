@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from gan_engine.models import cgan, dcgan, r3gan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
 
 FAMILIES: dict[str, ModuleType] = {
     "vanilla": vanilla,
@@ -20,6 +20,7 @@ FAMILIES: dict[str, ModuleType] = {
     "stylegan2": stylegan2,
     "r3gan": r3gan,
     "cgan": cgan,
+    "sngan": sngan,
 }
 
 Config = (
@@ -29,6 +30,7 @@ Config = (
     | Annotated[stylegan2.Config, tyro.conf.subcommand("stylegan2")]
     | Annotated[r3gan.Config, tyro.conf.subcommand("r3gan")]
     | Annotated[cgan.Config, tyro.conf.subcommand("cgan")]
+    | Annotated[sngan.Config, tyro.conf.subcommand("sngan")]
 )
 
 
