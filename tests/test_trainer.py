@@ -79,7 +79,13 @@ SNGAN = dataclasses.replace(
     loss="hinge",
 )
 SAGAN = dataclasses.replace(SNGAN, model=dataclasses.replace(SNGAN.model, attention=8, g_spectral_norm=True))
-FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN}
+LAPGAN = dataclasses.replace(
+    DCGAN,
+    preset="lapgan",
+    model=models.lapgan.Config(resolution=16, base_z_dim=8, hidden=16, width=4, c_dim=NUM_CLASSES),
+    conditional=True,
+)
+FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN, "lapgan": LAPGAN}
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +184,16 @@ def test_a_classifier_sees_augmented_images(make):
     trainer = make(CGAN, augment="diffaugment")
     trainer.step()
     assert trainer.means.read()["loss/G_class"] > 0
+
+
+def test_one_level_of_a_pyramid_is_trained_alone(make):
+    trainer = make(LAPGAN, model=dataclasses.replace(LAPGAN.model, level=8))
+    before = weights(trainer)
+    trainer.step()
+    after = weights(trainer)
+    changed = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"1"}
+    assert {name for name in trainer.means.read() if name.startswith("loss/")} == {"loss/D/8", "loss/G/8"}
 
 
 def test_classes_reach_both_networks(data, make):

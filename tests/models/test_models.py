@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import cgan, dcgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
@@ -20,10 +20,15 @@ SIZES = {
     "r3gan": lambda **sizes: r3gan.Config(z_dim=8, width=4, max_width=8, blocks=1, group=2, embed_dim=3, **sizes),
     "cgan": lambda **sizes: cgan.Config(z_dim=8, width=4, max_width=8, embed_dim=3, **sizes),
     "sngan": lambda **sizes: sngan.Config(z_dim=8, width=4, d_width=4, max_width=8, attention=8, **sizes),
+    "lapgan": lambda **sizes: lapgan.Config(base_z_dim=8, hidden=6, width=3, **sizes),
 }
 # Ops without which a family does not run: not every backend has all of them.
-NEEDS = {"stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"), "r3gan": ("upfirdn2d",)}
-UNBOUNDED = {"stylegan2", "r3gan"}  # families whose images are close to [-1, 1] and no more
+NEEDS = {
+    "stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"),
+    "r3gan": ("upfirdn2d",),
+    "lapgan": ("upfirdn2d",),
+}
+UNBOUNDED = {"stylegan2", "r3gan", "lapgan"}  # families whose images are close to [-1, 1] and no more
 
 
 def build(config):
@@ -42,7 +47,7 @@ def test_every_family_is_tested():
 def test_shapes_range_and_gradients(family, resolution, channels, c_dim):
     G, D = build(SIZES[family](resolution=resolution, channels=channels, c_dim=c_dim))
     c = torch.eye(10)[:2] if c_dim else None
-    img = G(torch.randn(2, 8), c)
+    img = G(torch.randn(2, G.config.z_dim), c)
     assert img.shape == (2, channels, resolution, resolution)
     assert img.abs().max() <= 1 or family in UNBOUNDED
     logits = D(img, c)
@@ -59,7 +64,7 @@ def test_classes_matter(family):
     with torch.no_grad():
         for p in [*G.parameters(), *D.parameters()]:
             p.normal_(0, 0.3)
-        z, one, two = torch.randn(1, 8), torch.eye(10)[:1], torch.eye(10)[1:2]
+        z, one, two = torch.randn(1, G.config.z_dim), torch.eye(10)[:1], torch.eye(10)[1:2]
         img = G(z, one)
         assert not torch.equal(img, G(z, two))
         assert not torch.equal(D(img, one), D(img, two))
@@ -68,7 +73,7 @@ def test_classes_matter(family):
 @pytest.mark.parametrize("family", SIZES)
 def test_wrong_classes_are_refused(family):
     with_classes, without = build(SIZES[family](resolution=16, c_dim=10)), build(SIZES[family](resolution=16))
-    z, img = torch.randn(2, 8), torch.randn(2, 1, 16, 16)
+    z, img = torch.randn(2, without[0].config.z_dim), torch.randn(2, 1, 16, 16)
     for net, x in zip(with_classes, (z, img), strict=True):
         with pytest.raises(ValueError, match=r"want c \[N, 10\], got none"):
             net(x)
@@ -90,7 +95,7 @@ def test_gradients_equal_the_reference(family, backend, device):
         for p in [p for net in nets for p in net.parameters()]:
             if not p.any():  # what begins at zero would hide what stands before it
                 p.normal_(0, 0.3)
-    z = torch.randn(4, 8, dtype=torch.float64, device=device)
+    z = torch.randn(4, nets[0].config.z_dim, dtype=torch.float64, device=device)
 
     def grads():
         torch.manual_seed(1)  # dropout, mixing of styles
@@ -142,11 +147,13 @@ def test_upsample_gan_is_that_of_the_tutorials():
         ),
         (lambda: cgan.Config(method="none"), "method: want class_weight > 0 beside none, got 0"),
         (lambda: sngan.Config(attention=32), r"attention: want 0 or a resolution that both .* \(8, 16\), got 32"),
+        (lambda: lapgan.Config(resolution=40), "resolution: want a multiple of 16 for 3 levels, got 40"),
+        (lambda: lapgan.Config(level=4), "level: want one of 8, 16, 32 or None, got 4"),
         (lambda: vanilla.Config(channels=2), "channels: want 1 or 3, got 2"),
         (lambda: vanilla.Config(hidden=()), "hidden: want at least one width"),
         (
             lambda: models.from_dict({"family": "biggan"}),
-            "model family: want one of vanilla, dcgan, upsample_gan, stylegan2, r3gan, cgan, sngan, got 'biggan'",
+            f"model family: want one of {', '.join(models.FAMILIES)}, got 'biggan'",
         ),
     ],
 )
