@@ -23,10 +23,13 @@ from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.pyramid import PyramidObjective
 from gan_engine.monitors import Monitors
 from gan_engine.precision import Precision, resolve
 
 Terms = Callable[[Batch], dict[str, Tensor]]
+
+OBJECTIVES = {"lapgan": PyramidObjective}  # by family; that of the others is GanObjective
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Trainer:
             self.ada = Ada(config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg)
         # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept.
         self.z_generator = torch.Generator().manual_seed(config.seed)
-        self.objective = objective = GanObjective(
+        self.objective = objective = OBJECTIVES.get(models.family(config.model), GanObjective)(
             self.G,
             self._seen_by_D(),
             LOSSES[config.loss],
