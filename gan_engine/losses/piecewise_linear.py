@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.rules import Value
-from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape
+from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape, sole_readers
 
 
 class Pass:
@@ -67,6 +67,7 @@ class Pass:
 
     def input_gradient(self) -> Tensor:
         """g [N, ...], the gradient of logit n by image n. Once."""
+        self.tape.lend()
         constants = [step for step in self.tape.steps if isinstance(step, Constant)]
         ones = torch.ones_like(self._logits)
         g, *deltas = torch.autograd.grad(
@@ -77,21 +78,25 @@ class Pass:
         self._logits = None
         return torch.zeros_like(self.img) if g is None else g
 
-    def accumulate(self, u: Tensor, a: Tensor | None) -> None:
+    def accumulate(self, u: dict[int, Tensor], a: Tensor | None) -> None:
         """Add the gradients of the parameters to .grad, for u[0] [N, ...] = t + a x and a [N] as above. Once.
 
-        Where there is no loss, a is None, and the biases have no gradient.
+        u is {0: u[0]}, and the tangents that follow go through it; each is freed where it has last been read. Where
+        there is no loss, a is None, and the biases have no gradient.
         """
         tensors, grads = [], []
         steps = self.tape.needed(self.slot)
-        last = {slot: step for step in steps for slot in step.sources}
-        values = {0: u}
-        del u
+        reading = [step for step in steps if step.reads_sources]
+        last = {slot: step for step in reading for slot in step.sources}
+        sole = sole_readers(reading)
+        owned = {slot for step in steps if step.owns_result for slot in step.results if slot in sole}
         for step in steps:
-            results = step.tangent([values[slot] for slot in step.sources], a, tensors, grads)
-            for slot in {slot for slot in step.sources if last[slot] is step}:
-                del values[slot]
-            values |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
+            sources = [u[slot] for slot in step.sources] if step.reads_sources else []
+            for slot in {slot for slot in step.sources if last.get(slot) is step}:
+                del u[slot]
+            results = step.tangent(sources, a, owned.issuperset(step.sources), tensors, grads)
+            if step.wanted:
+                u |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
         if tensors:
             torch.autograd.backward(tensors, grads)
 
