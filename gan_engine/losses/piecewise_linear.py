@@ -20,10 +20,12 @@ and A a loss, dA/dlogit[n] = a[n]. Pushed forward through the same affine map, w
 
 That is one more product, of the kind that every weight gradient is: four passes of convolutions for loss and penalty
 together, where differentiating g by autograd takes six. The result is exact. Of the activations nothing is kept but
-the signs; of the gradients, delta, until its weight has been served.
+the signs; of the gradients, delta, until its weight has been served. Tangents go no further than to the last weight.
 
 A network that is linear up to a curved tail (minibatch-stddev, say) gains nothing from being split: how g changes with
 the tail's input is a second gradient to send back through the trunk, beside delta, which makes it six passes again.
+Measured: six passes of the trunk of StyleGAN2's discriminator, taken one by one, make 604 ms, and level 1 takes 606 for
+it (64x64, channel_base 4096, batch 8, fp32, one thread, 2026-11).
 
 The network is not rewritten. D runs as it is, on a tensor that meets every torch function on its way: what is linear
 per sample is recorded, what is piecewise linear runs on `bias_act`, and what is neither is refused. Whatever D computes
