@@ -7,14 +7,17 @@
 //     x  --stage-->  rows  --blend-->  row  --emit-->  y
 //
 // Every element of x passes `stage` once (once more where two threads meet), every element of y passes `emit` once, and
-// there they meet the `Ends` that the filter was given, a run of neighbours in memory at a time:
+// there a row of them meets the `Ends` that the filter was given. A row is one run of neighbours in memory, pixels of a
+// channel, or where the channels come last a run for each pixel, channels of it:
 //
-//     auto in = ends.in(run, own);    // own: no other thread has these elements, or has them as its own
-//     v = in(i, left, v);             // elements i, ..., i + 15 of the run, of which `left` are inside x
-//     in.done();
-//     auto out = ends.out(run);
-//     out(i, left, v);                // which stores v, of which `left` are inside y, some of them or none
-//     out.done();
+//     auto in = ends.in(row, own);    // own: no other thread has this row, or has it as its own
+//     auto run = in.run(k);           // the run of pixel k, or of all pixels
+//     v = run(i, left, v);            // elements i, ..., i + 15 of the run, of which `left` are inside x
+//     run.end();
+//     in.done();                      // with the row
+//
+//     auto out = ends.out(row);       // and so on, but
+//     run(i, left, v);                // stores v, of which `left` are inside y, some of them or none
 //
 // Ends::kEvery says that every element of x is to pass `in` with own = true exactly once, also those that no element of
 // y needs.
@@ -32,18 +35,15 @@
 namespace gan_engine {
 namespace GE_ISA {
 
-// Neighbours in memory: pixels of one channel, or where the channels come last, channels of one pixel.
-struct Run {
-    std::int64_t image, channel, pixel;  // of the first element
-
-    template <bool channels_last>
-    std::int64_t offset(std::int64_t channels, std::int64_t pixels) const {
-        return channels_last ? (image * pixels + pixel) * channels + channel
-                             : (image * channels + channel) * pixels + pixel;
-    }
+// Row y of an image, of one channel, or where they come last of a block of `channels`, the first of which is `channel`.
+struct Row {
+    std::int64_t image, channel, channels, y;
 };
 
 namespace fir {
+
+// Of a block, where the channels come last.
+inline constexpr std::int64_t kMostChannels = 256;
 
 // What the rows of a batch may take of the cache, each of what is staged and what is blended.
 constexpr std::int64_t kBatchBytes = 12 << 10;
@@ -125,18 +125,29 @@ void with_count(int count, const Run& run) {
     }
 }
 
-std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
+inline std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
-// The first n of the lanes, or all; and the way back.
-template <class T, class V>
-void put(T* to, std::int64_t n, V v) {
-    if (n >= kLanes) return store(to, v, false);
-    store_some(to, v, n);
-}
-template <class V, class T>
-V load_up_to(const T* from, std::int64_t n) {
-    return n >= kLanes ? load(from) : load_some<V>(from, n);
-}
+// Where a row begins: its first element, and from there to those of the next run.
+template <bool channels_last>
+struct Place {
+    std::int64_t element, step, pixel;  // pixel: counted over all images, of one channel
+
+    Place(const Row& row, std::int64_t channels, std::int64_t h, std::int64_t w) {
+        pixel = (row.image * h + row.y) * w;
+        element =
+            channels_last ? pixel * channels + row.channel : ((row.image * channels + row.channel) * h + row.y) * w;
+        step = channels_last ? channels : 0;
+    }
+};
+
+// What an end is that does nothing to the numbers on their way in.
+template <class V>
+struct Untouched {
+    Untouched run(std::int64_t) const { return {}; }
+    V operator()(std::int64_t, std::int64_t, V v) const { return v; }
+    void end() const {}
+    void done() const {}
+};
 
 // The horizontal axis: output i * phases + r takes its taps as output r does, i * step inputs further on.
 struct Columns {
@@ -179,8 +190,9 @@ class Planar {
     void stage(std::int64_t plane, std::int64_t iy, bool own, S* to) {
         const T* x = static_cast<const T*>(p.x) + (plane * p.h.in + iy) * p.w.in + columns.begin;
         const std::int64_t n = columns.end - columns.begin, at = columns.begin - columns.low, step = columns.step;
-        auto in = ends.in(Run{plane / p.c, plane % p.c, iy * p.w.in + columns.begin}, own);
-        const auto some = [&](std::int64_t i) { return in(i, n - i, load_up_to<V>(x + i, n - i)); };
+        auto in = ends.in(Row{plane / p.c, plane % p.c, 1, iy}, own);
+        auto run = in.run(0);
+        const auto some = [&](std::int64_t i) { return run(i, n - i, load_up_to<V>(x + i, n - i)); };
         if (step == 1) {
             for (std::int64_t i = 0; i < n; i += kLanes) store(to + at + i, some(i), false);
         } else if (step == 2) {
@@ -188,8 +200,8 @@ class Planar {
             S* odd = to + (at + 1) % 2 * span + (at + 1) / 2;
             for (std::int64_t i = 0; i < n; i += 2 * kLanes) {
                 const V a = some(i), b = some(i + kLanes);
-                put(even + i / 2, (n - i + 1) / 2, evens(a, b));
-                put(odd + i / 2, (n - i) / 2, odds(a, b));
+                store_up_to(even + i / 2, (n - i + 1) / 2, evens(a, b));
+                store_up_to(odd + i / 2, (n - i) / 2, odds(a, b));
             }
         } else {
             for (std::int64_t i = 0; i < n; i += kLanes) {
@@ -198,6 +210,7 @@ class Planar {
                     to[j % step * span + j / step] = v[k];
             }
         }
+        run.end();
         in.done();
     }
 
@@ -209,29 +222,32 @@ class Planar {
     void emit(std::int64_t plane, std::int64_t oy, std::int64_t rows, std::int64_t pitch,
               const std::vector<Taps<S>>& taps) {
         const std::int64_t n = columns.outputs(0), w = p.w.out;
-        const auto out_of = [&](std::int64_t row) {
-            return ends.out(Run{plane / p.c, plane % p.c, (oy + row) * p.w.out});
+        // body(run) makes a row of y.
+        const auto with_row = [&](std::int64_t row, const auto& body) {
+            auto out = ends.out(Row{plane / p.c, plane % p.c, 1, oy + row});
+            auto run = out.run(0);
+            body(run);
+            run.end();
+            out.done();
         };
         if (columns.phases == 1) {
             with_count(taps[0].count, [&](auto count) {
                 const Weigh<V, S, count(), 1> weigh(taps.data());
-                for (std::int64_t row = 0; row < rows; ++row) {
-                    auto out = out_of(row);
-                    weigh(row * pitch, n, [&](std::int64_t i, const V* sums) { out(i, w - i, sums[0]); });
-                    out.done();
-                }
+                for (std::int64_t row = 0; row < rows; ++row)
+                    with_row(row, [&](auto& run) {
+                        weigh(row * pitch, n, [&](std::int64_t i, const V* sums) { run(i, w - i, sums[0]); });
+                    });
             });
         } else if (columns.phases == 2) {
             with_count(taps[0].count == taps[1].count ? taps[0].count : 0, [&](auto count) {
                 const Weigh<V, S, count(), 2> weigh(taps.data());
-                for (std::int64_t row = 0; row < rows; ++row) {
-                    auto out = out_of(row);
-                    weigh(row * pitch, n, [&](std::int64_t i, const V* sums) {
-                        out(2 * i, w - 2 * i, interleave_low(sums[0], sums[1]));
-                        out(2 * i + kLanes, w - 2 * i - kLanes, interleave_high(sums[0], sums[1]));
+                for (std::int64_t row = 0; row < rows; ++row)
+                    with_row(row, [&](auto& run) {
+                        weigh(row * pitch, n, [&](std::int64_t i, const V* sums) {
+                            run(2 * i, w - 2 * i, interleave_low(sums[0], sums[1]));
+                            run(2 * i + kLanes, w - 2 * i - kLanes, interleave_high(sums[0], sums[1]));
+                        });
                     });
-                    out.done();
-                }
             });
         } else {
             for (std::int64_t row = 0; row < rows; ++row) {
@@ -243,9 +259,9 @@ class Planar {
                             wide[o] = sums[0][k];
                     });
                 }
-                auto out = out_of(row);
-                for (std::int64_t i = 0; i < w; i += kLanes) out(i, w - i, load(&wide[i]));
-                out.done();
+                with_row(row, [&](auto& run) {
+                    for (std::int64_t i = 0; i < w; i += kLanes) run(i, w - i, load(&wide[i]));
+                });
             }
         }
     }
@@ -279,14 +295,16 @@ class Interleaved {
     void stage(std::int64_t plane, std::int64_t iy, bool own, S* to) {
         const std::int64_t first = plane % blocks * block, n = std::min(block, p.c - first);
         const T* x = static_cast<const T*>(p.x) + (plane / blocks * p.h.in + iy) * p.w.in * p.c + first;
+        auto in = ends.in(Row{plane / blocks, first, n, iy}, own);
         for (std::int64_t ix = columns.begin; ix < columns.end; ++ix) {
-            auto in = ends.in(Run{plane / blocks, first, iy * p.w.in + ix}, own);
+            auto run = in.run(ix);
             for (std::int64_t c = 0; c < n; c += kLanes) {
-                const V v = in(c, n - c, load_up_to<V>(x + ix * p.c + c, n - c));
+                const V v = run(c, n - c, load_up_to<V>(x + ix * p.c + c, n - c));
                 store(to + (ix - columns.low) * block + c, v, false);
             }
-            in.done();
+            run.end();
         }
+        in.done();
     }
 
     std::int64_t place(std::int64_t i) const { return i * block; }
@@ -294,24 +312,27 @@ class Interleaved {
     void emit(std::int64_t plane, std::int64_t oy, std::int64_t rows, std::int64_t pitch,
               const std::vector<Taps<S>>& taps) {
         const std::int64_t first = plane % blocks * block, n = std::min(block, p.c - first);
-        for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t row = 0; row < rows; ++row) {
+            auto out = ends.out(Row{plane / blocks, first, n, oy + row});
             for (std::int64_t r = 0; r < columns.phases; ++r)
                 with_count(taps[r].count, [&](auto count) {
                     const Weigh<V, S, count(), 1> weigh(&taps[r]);
                     std::int64_t shift = row * pitch;
                     for (std::int64_t o = r; o < p.w.out; o += columns.phases, shift += columns.step * block) {
-                        auto out = ends.out(Run{plane / blocks, first, (oy + row) * p.w.out + o});
-                        weigh(shift, n, [&](std::int64_t c, const V* sums) { out(c, n - c, sums[0]); });
-                        out.done();
+                        auto run = out.run(o);
+                        weigh(shift, n, [&](std::int64_t c, const V* sums) { run(c, n - c, sums[0]); });
+                        run.end();
                     }
                 });
+            out.done();
+        }
     }
 
   private:
     // Where the staged rows of 64 channels stay in the first-level cache, no more are staged. Elsewhere whole pixels
     // are, as memory is read best in sequence (milliseconds for blocks of 64 and 256 channels, blur of 8x512x17x17:
     // 0.36 and 0.5, 8x256x65x65: 7.1 and 4.7, 4x128x129x129: 7.2 and 4.6: AVX-512, one thread, 2026-11).
-    static constexpr std::int64_t kCached = 64, kSequential = 256, kRowBytes = 5 << 10;
+    static constexpr std::int64_t kCached = 64, kSequential = kMostChannels, kRowBytes = 5 << 10;
     const Upfirdn2dParams& p;
     Ends ends;
     Columns columns;

@@ -11,18 +11,23 @@ struct Plain {
     static constexpr bool kEvery = false;
     const Upfirdn2dParams& p;
 
-    struct In {
-        V operator()(std::int64_t, std::int64_t, V v) const { return v; }
-        void done() const {}
-    };
-    In in(const Run&, bool) const { return {}; }
+    fir::Untouched<V> in(const Row&, bool) const { return {}; }
 
+    struct Run {
+        T* y;
+        GE_INLINE void operator()(std::int64_t i, std::int64_t left, V v) const { store_up_to(y + i, left, v); }
+        void end() const {}
+    };
     struct Out {
         T* y;
-        void operator()(std::int64_t i, std::int64_t left, V v) const { fir::put(y + i, left, v); }
+        std::int64_t step;
+        Run run(std::int64_t k) const { return {y + k * step}; }
         void done() const {}
     };
-    Out out(const Run& run) const { return {static_cast<T*>(p.y) + run.offset<channels_last>(p.c, p.h.out * p.w.out)}; }
+    Out out(const Row& row) const {
+        const fir::Place<channels_last> place(row, p.c, p.h.out, p.w.out);
+        return {static_cast<T*>(p.y) + place.element, place.step};
+    }
 };
 
 template <class T>
