@@ -5,6 +5,7 @@ gan_engine/_build_info.py, where `python -m gan_engine.info` finds it. The envir
 
     GAN_ENGINE_NATIVE=1   GAN_ENGINE_CUDA=1     _C / _C_cuda must be built: a failure ends the installation
     GAN_ENGINE_NATIVE=0   GAN_ENGINE_CUDA=0     not built
+    (neither)                                   built if it can be, _C_cuda not for a PyTorch without CUDA
     GAN_ENGINE_CUDA_ARCHS="90-real;90-virtual"  instead of the architectures in CMakeLists.txt
     CXX, CUDACXX, CUDA_HOME, CMAKE_ARGS         as elsewhere
 """
@@ -63,6 +64,18 @@ def cuda_compiler() -> str:
     raise NotBuilt("no CUDA compiler was found (nvcc, on PATH or in CUDA_HOME)")
 
 
+def torch_without_cuda() -> str | None:
+    """The version of a PyTorch that could not use CUDA kernels, if one is installed beside this script.
+
+    Under build isolation there is none to ask: which PyTorch will be there is not known then.
+    """
+    try:
+        from torch import version
+    except Exception:
+        return None
+    return None if version.cuda else version.__version__
+
+
 def first_error(output: str) -> str:
     """The part of a failed build's output that says what is wrong, in one line."""
     lines = output.splitlines()
@@ -105,6 +118,8 @@ def cmake_build(name: str) -> tuple[Path, str]:
     options = [f"-DCMAKE_CXX_COMPILER={compiler}"]
     if name == "_C_cuda":
         compiler = cuda_compiler()
+        if os.environ.get(REQUEST[name]) != "1" and (version := torch_without_cuda()):
+            raise NotBuilt(f"PyTorch {version} here is without CUDA and cannot use it ({REQUEST[name]}=1 builds it)")
         archs = os.environ.get("GAN_ENGINE_CUDA_ARCHS", "")
         options += ["-DGE_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={compiler}", f"-DGE_CUDA_ARCHS={archs}"]
     if not Path(sysconfig.get_path("include"), "Python.h").exists():

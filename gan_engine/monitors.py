@@ -5,7 +5,7 @@ In the run directory:
     metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report
     tensorboard/                the same for TensorBoard, where it is installed
     samples/kimg-000123.456.png the grid after 123,456 images
-    training.gif  losses.png    written when the run ends
+    training.gif  losses.png    written when the run ends, as is report.html (see gan_engine.report)
 
 Watching never ends a run: what cannot be written (a full disk) is said and left out.
 """
@@ -102,7 +102,7 @@ class Monitors:
             temporary = self._metrics.with_name("metrics.jsonl.tmp")
             temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
             os.replace(temporary, self._metrics)
-        for at, path in _samples(self.run_dir):
+        for at, path in sample_grids(self.run_dir):
             if at > nimg:
                 path.unlink()
 
@@ -153,7 +153,7 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 def animate(run_dir: str | Path) -> Path | None:
     """Write training.gif, the grids of a run one after the other; None if there are fewer than two."""
-    samples = _samples(Path(run_dir))
+    samples = sample_grids(Path(run_dir))
     if len(samples) < 2:
         return None
     count = min(len(samples), _FRAMES)
@@ -250,7 +250,7 @@ def _tensorboard(directory: Path, resume_nimg: int | None) -> Any:
     return SummaryWriter(str(directory), purge_step=None if resume_nimg is None else resume_nimg + 1)
 
 
-def _samples(run_dir: Path) -> list[tuple[int, Path]]:
+def sample_grids(run_dir: Path) -> list[tuple[int, Path]]:
     """(nimg, path) of every sample grid, oldest first."""
     matches = [(_SAMPLE.fullmatch(path.name), path) for path in (run_dir / "samples").glob("kimg-*.png")]
     return sorted((int(match.group(1) + match.group(2)), path) for match, path in matches if match)

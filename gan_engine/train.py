@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import inspect
 import json
 import os
 import platform
@@ -26,10 +27,11 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, malloc
+from gan_engine import backends, checkpoint, console, distributed, malloc, report
 from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device
+from gan_engine.distributed import PeerError, Processes
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS
@@ -64,6 +66,14 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         if argv[0] in PRESETS and argv[0] != resumed.preset:
             raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {argv[0]}")
         configs[resumed.preset] = ("The run to go on with.", resumed)
+    config = _command_line(configs, argv)
+    if resumed is None and inspect.signature(PRESETS[argv[0]]).parameters:
+        fitted = PRESETS[argv[0]](config.model.resolution, config.device)
+        config = _command_line({**configs, argv[0]: (configs[argv[0]][0], fitted)}, argv)
+    return config
+
+
+def _command_line(configs: dict[str, tuple[str, Config]], argv: list[str]) -> Config:
     return tyro.extras.overridable_config_cli(
         configs,
         args=argv,
@@ -193,12 +203,21 @@ def record(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, Any] | None) -> tuple[Trainer, dict]:
+def prepare(
+    config: Config,
+    run_dir: Path,
+    start: Path | None,
+    state: dict[str, Any] | None,
+    *,
+    device: str,
+    processes: Processes,
+) -> tuple[Trainer, dict]:
     """The trainer, at the beginning of a run or where `state` was saved, and what run.json says of this start.
 
-    Prints the start lines. Raises ValueError, RuntimeError or OSError for whatever stands against the run.
+    The first process prints the start lines. Raises ValueError, RuntimeError or OSError for whatever stands against the
+    run.
     """
-    device = choose_device(config.device)
+    device = choose_device(device)
     resolve(config.precision, device)  # before the data are read
     memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     model = config.model
@@ -207,7 +226,7 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)
     ops = {op: backends.choose(op, x) for op in backends.ops()}
-    trainer = Trainer(config, data, device=device, run_dir=run_dir)
+    trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
     if state is not None:
         trainer.load_state_dict(state, source=start)
         if trainer.nimg >= trainer.total:
@@ -216,6 +235,8 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
             )
 
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    if processes.size > 1:
+        hardware += f", {processes.size} processes"
     entry = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "kimg": trainer.nimg / 1000,
@@ -232,6 +253,8 @@ def prepare(config: Config, run_dir: Path, start: Path | None, state: dict[str, 
         "memory": memory,
         "ops": ops,
     }
+    if not processes.first:
+        return trainer, entry
     parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
     print(f"run        {run_dir}" + (f", from {start.name}" if start else ""))
     print(f"data       {describe(data)}")
@@ -264,30 +287,48 @@ def main(argv: list[str] | None = None) -> int:
                 state = checkpoint.load(start)
                 checkpoint.require(state, ("config",), start)
                 config = parse(argv, from_dict(state["config"], start))
-            with claimed(config, start) as run_dir:
-                until_the_end.enter_context(locked(run_dir))
-                trainer, entry = prepare(config, run_dir, start, state)
-                record(run_dir, trainer.config, {"arguments": argv, **entry})
+            processes, device = until_the_end.enter_context(distributed.joined(config.device))
+            with contextlib.ExitStack() as claim:
+                run_dir = processes.from_first(lambda: claim.enter_context(claimed(config, start)))
+                processes.from_first(lambda: until_the_end.enter_context(locked(run_dir)))
+                trainer = failure = None
+                try:
+                    trainer, entry = prepare(config, run_dir, start, state, device=device, processes=processes)
+                except (ValueError, RuntimeError, OSError) as error:
+                    failure = error
+                processes.agree(failure)
+                if processes.first:
+                    record(run_dir, trainer.config, {"arguments": argv, **entry})
         except (ValueError, RuntimeError, OSError) as error:  # CheckpointError, a backend that refuses: RuntimeErrors
             print(f"error: {error}", file=sys.stderr)
             return 2
         del state  # as large as the run's networks and optimisers
         try:
             stopped_by = trainer.run()
-        except (NonFiniteError, checkpoint.CheckpointError) as error:
-            print(f"error: {error}", file=sys.stderr)
+        except (NonFiniteError, checkpoint.CheckpointError, PeerError) as error:
+            processes.announce(error)
+            if processes.first or not isinstance(error, NonFiniteError):  # which all processes meet together
+                print(f"error: {error}", file=sys.stderr)
             return 1
+        except Exception as error:
+            processes.announce(error)
+            raise
         except KeyboardInterrupt:
+            processes.announce(RuntimeError("aborted"))
             again = (
                 f"--resume {run_dir} goes on from the last checkpoint" if _holds_run(run_dir) else "nothing was saved"
             )
             print(f"aborted; {again}", file=sys.stderr)
             return 128 + signal.SIGINT
-        print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
-        if stopped_by is not None:
-            print(f"go on with --resume {run_dir}")
-            return 128 + stopped_by
-        return 0
+        if processes.first:
+            try:
+                report.write(run_dir)
+            except OSError as error:
+                print(f"warning: no report: {error}", file=sys.stderr)
+            print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
+            if stopped_by is not None:
+                print(f"go on with --resume {run_dir}")
+        return 0 if stopped_by is None else 128 + stopped_by
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from gan_engine import checkpoint, console, models, nonfinite
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler
+from gan_engine.distributed import ALONE, Processes
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
@@ -58,11 +59,15 @@ class Means:
         total, count = self.sums.get(name, (0, 0))
         self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
 
-    def read(self) -> dict[str, float]:
-        """The mean of each name since the last call."""
-        means = {name: float(total) / count for name, (total, count) in self.sums.items()}
+    def read(self, processes: Processes = ALONE) -> dict[str, float]:
+        """The mean of each name since the last call, over all processes."""
+        names = sorted(self.sums)
+        pairs = [torch.stack([total, torch.full_like(total, count)]) for total, count in map(self.sums.get, names)]
         self.sums.clear()
-        return means
+        if not pairs:
+            return {}
+        totals, counts = processes.sum(torch.stack(pairs).double()).t().cpu()
+        return dict(zip(names, (totals / counts).tolist(), strict=True))
 
 
 class Trainer:
@@ -76,23 +81,43 @@ class Trainer:
         data: images that fit config.model in resolution and channels.
         device: where to train.
         run_dir: for checkpoints and reports.
+        processes: that train together, each with its part of every batch. All of them must call `step`, `run` and
+            `state_dict` alike; the first one writes.
+
+    Raises ValueError where a batch cannot be dealt out to the processes.
     """
 
-    def __init__(self, config: Config, data: ImageSet, *, device: torch.device, run_dir: Path) -> None:
-        self.config, self.device, self.run_dir = config, device, run_dir
+    def __init__(
+        self,
+        config: Config,
+        data: ImageSet,
+        *,
+        device: torch.device,
+        run_dir: Path,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.config, self.device, self.run_dir, self.processes = config, device, run_dir, processes
+        if config.batch_size % processes.size:
+            raise ValueError(f"batch_size: want a multiple of the {processes.size} processes, got {config.batch_size}")
         self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
         self.G = G.to(device, memory_format=torch.channels_last)
         self.D = D.to(device, memory_format=torch.channels_last)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        if processes.rank:  # equal weights above; noise of its own from here on
+            torch.manual_seed(config.seed + processes.rank * 1_000_003)
 
         self.means = Means()
         self.ada = None
         if config.augment == "ada":
-            self.ada = Ada(config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg)
-        # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept.
+            self.ada = Ada(
+                config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg, total=processes.sum
+            )
+        # Noise is drawn on the CPU: the same numbers on every device, in a state that is easily kept. Every process
+        # draws that of the whole batch; the numbers of penalties are its own.
         self.z_generator = torch.Generator().manual_seed(config.seed)
+        self.penalty_generator = torch.Generator().manual_seed(config.seed + (processes.rank + 1) * 1_000_003)
         self.objective = objective = OBJECTIVES.get(models.family(config.model), GanObjective)(
             self.G,
             self._seen_by_D(),
@@ -105,7 +130,7 @@ class Trainer:
             pl_weight=config.pl_weight,
             pl_batch_shrink=config.pl_batch_shrink,
             class_weight=getattr(config.model, "class_weight", 0),
-            rng=self.z_generator,
+            rng=self.penalty_generator,
         )
         if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level
             objective.level = 1
@@ -129,7 +154,15 @@ class Trainer:
             interval, terms = config.pl_interval, objective.path_length
             self.phases.append(Phase("G_pl", self.G, self.optimizers["G"], terms, interval=interval, weight=interval))
         self.precision = Precision(resolve(config.precision, device), device)
-        self.sampler = Sampler(data, config.batch_size, seed=config.seed, device=device, mirror=config.mirror)
+        self.sampler = Sampler(
+            data,
+            config.batch_size // processes.size,
+            seed=config.seed,
+            rank=processes.rank,
+            world_size=processes.size,
+            device=device,
+            mirror=config.mirror,
+        )
         self.step_count = self.nimg = 0
         self.seconds = 0.0
 
@@ -171,7 +204,7 @@ class Trainer:
         for other in self.phases:
             other.net.requires_grad_(other.net is phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
-        finite = torch.ones((), device=self.device, dtype=torch.bool)
+        total = torch.zeros((), device=self.device)
         penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
         for part in self._parts(batch):
             share = phase.weight * len(part.real_img) / len(batch.real_img)
@@ -183,14 +216,15 @@ class Trainer:
             loss = sum(values.mean() for values in terms.values()) * share
             if not penalised:
                 self.precision.scale(loss).backward()
-            finite &= loss.detach().isfinite()
+            total += loss.detach()
             for name, values in terms.items():
                 self.means.add(f"loss/{name}", values)
-        self.precision.unscale(phase.optimizer)
         grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
+        self.processes.average_([*grads, total])
+        self.precision.unscale(phase.optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
         self.means.add(f"grad_norm/{phase.name}", norm)
-        finite &= self.precision.bears(norm)
+        finite = total.isfinite() & self.precision.bears(norm)
         self.stop = torch.maximum(self.stop, (~finite).float())
         self.precision.step(phase.optimizer, self.stop)
         if phase.weight_clip is not None:
@@ -222,8 +256,10 @@ class Trainer:
             yield Batch(*(None if values is None else values[i : i + size] for values in batch))
 
     def _noise(self, num: int) -> Tensor:
-        z = torch.randn(num, self.config.model.z_dim, generator=self.z_generator)
-        return z.to(self.device, non_blocking=True)
+        """z [num, z_dim]: this process's part of what is drawn for all."""
+        rank, size = self.processes.rank, self.processes.size
+        z = torch.randn(num * size, self.config.model.z_dim, generator=self.z_generator)
+        return z[rank::size].to(self.device, non_blocking=True)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -270,6 +306,7 @@ class Trainer:
         for part in self._parts(batch):
             with self.precision.autocast():
                 found = found or nonfinite.trace({"G": self.G, "D": self.D}, partial(phase.terms, part))
+        found = next(filter(None, self.processes.all(found)), None)
         raise nonfinite.NonFiniteError(
             f"phase {phase.name} met a value that is not finite at {self.nimg / 1000:g} kimg, step {self.step_count};\n"
             f"{found or 'not seen again when the step was computed once more, without penalties'}"
@@ -292,43 +329,54 @@ class Trainer:
             NonFiniteError: a loss or gradient was not finite; the last checkpoint is from before.
         """
         config = self.config
-        keeper = checkpoint.Keeper(self.run_dir, config.keep, nimg=self.nimg)
-        monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg)
+        keeper = monitors = None
+        if self.processes.first:
+            keeper = checkpoint.Keeper(self.run_dir, config.keep, nimg=self.nimg)
+            monitors = Monitors(self.run_dir, tensorboard=config.tensorboard, resume_nimg=self.nimg)
+        sums = self.processes.all(sum(float(p.detach().double().sum()) for p in self.G.parameters()))
+        if len(set(sums)) > 1:
+            raise RuntimeError(f"the processes must begin with equal weights, but those of G sum up to {sums}")
         whole = True  # between two steps, when all that is to be saved belongs together
         try:
             with console.unbroken(), console.signals() as caught, self._bar() as bar:
                 if self.nimg == 0:
-                    monitors.grid(0, self.samples(), columns=self.columns)
+                    self._show(monitors)
                 last = done = self.nimg >= self.total
+                number = 0
                 while not last:
                     whole, started = False, time.perf_counter()
                     self.step()
                     whole, self.seconds = True, self.seconds + time.perf_counter() - started
                     bar.update(config.batch_size)
                     done = self.nimg >= self.total
-                    last = done or bool(caught)
+                    number = self.processes.max(caught[0] if caught else 0)
+                    last = done or bool(number)
                     if last and not done:
-                        bar.write(f"{signal.Signals(caught[0]).name}: saving; once more aborts", file=sys.stderr)
+                        bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
                     if done or self._due(config.metrics_kimg):
-                        means = self.means.read() | ({} if self.ada is None else {"ada/p": self.ada.p})
-                        monitors.scalars(self.nimg, means | {"seconds": self.seconds})
+                        means = self.means.read(self.processes) | ({} if self.ada is None else {"ada/p": self.ada.p})
                         losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
                         bar.set_postfix(losses, refresh=False)
+                        if monitors is not None:
+                            monitors.scalars(self.nimg, means | {"seconds": self.seconds})
                     if last or self._due(config.checkpoint_kimg):
                         self._save(keeper)
                     if last or self._due(config.grid_kimg):
-                        monitors.grid(self.nimg, self.samples(), columns=self.columns)
+                        self._show(monitors)
         except nonfinite.NonFiniteError as error:
+            if monitors is None:
+                raise
             monitors.close()
             raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {keeper.newest() or 'none yet'}") from None
         except checkpoint.CheckpointError:
             raise
         except Exception:
-            if whole and self.nimg:
+            if whole and self.nimg and self.processes.size == 1:  # others may not be between two steps
                 self._save(keeper)
             raise
-        monitors.close()
-        return caught[0] if caught else None
+        if monitors is not None:
+            monitors.close()
+        return number or None
 
     def _bar(self) -> tqdm:
         return tqdm(
@@ -339,11 +387,27 @@ class Trainer:
             unit_scale=True,
             smoothing=0.05,
             mininterval=0.5 if sys.stderr.isatty() else 10,
+            disable=not self.processes.first,
         )
 
-    def _save(self, keeper: checkpoint.Keeper) -> None:
+    def _save(self, keeper: checkpoint.Keeper | None) -> None:
         self._heed_stops()
-        keeper.save(self.nimg, self.state_dict())
+        state = self.state_dict()
+        if keeper is not None:
+            keeper.save(self.nimg, state)
+
+    def _show(self, monitors: Monitors | None) -> None:
+        self._agree_on_buffers()
+        if monitors is not None:
+            monitors.grid(self.nimg, self.samples(), columns=self.columns)
+
+    def _agree_on_buffers(self) -> None:
+        """Running statistics, which every process takes of its own images, become their means."""
+        if self.processes.size > 1:
+            buffers = [buffer for net in (self.G, self.D) for buffer in net.buffers() if buffer.is_floating_point()]
+            self.processes.average_(buffers)
+            for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
+                ours.copy_(theirs)
 
     def _due(self, kimg: float) -> bool:
         """Whether this step passed a multiple of `kimg`."""
@@ -370,6 +434,18 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened; plain types and tensors."""
+        self._agree_on_buffers()
+        return self._common_state() | {"processes": self.processes.all(self._own_state())}
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "rng": checkpoint.rng_state(),
+            "penalty_generator": self.penalty_generator.get_state(),
+            "means": dict(self.means.sums),
+            **({} if self.ada is None else {"ada": self.ada.state_dict()}),
+        }
+
+    def _common_state(self) -> dict[str, Any]:
         return {
             "config": to_dict(self.config),
             "model": models.to_dict(self.config.model),
@@ -377,7 +453,6 @@ class Trainer:
             "nimg": self.nimg,
             "step_count": self.step_count,
             "seconds": self.seconds,
-            "means": dict(self.means.sums),
             "precision": self.precision.name,
             "threads": torch.get_num_threads(),
             "G": self.G.state_dict(),
@@ -388,8 +463,6 @@ class Trainer:
             "scaler": self.precision.state_dict(),
             "z_generator": self.z_generator.get_state(),
             "sampler": self.sampler.state_dict(),
-            "rng": checkpoint.rng_state(),
-            **({} if self.ada is None else {"ada": self.ada.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, source: str | Path = "state") -> None:
@@ -398,7 +471,10 @@ class Trainer:
         Raises ValueError that lists the fields of a configuration that does not fit, or says that the data do not, and
         CheckpointError where entries are missing.
         """
-        checkpoint.require(state, self.state_dict(), source)
+        checkpoint.require(state, (*self._common_state(), "processes"), source)
+        rank, saved = self.processes.rank, state["processes"]
+        own = saved[min(rank, len(saved) - 1)]
+        checkpoint.require(own, self._own_state(), source)
         changed = differences(to_dict(from_dict(state["config"], source)), to_dict(self.config))
         if changed:
             raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
@@ -416,9 +492,19 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][name])
         self.objective.pl_mean.copy_(state["pl_mean"])
         self.precision.load_state_dict(state["scaler"])
-        if self.ada is not None:
-            self.ada.load_state_dict(state["ada"])
         self.z_generator.set_state(state["z_generator"])
-        self.means.sums = {name: (total.to(self.device), count) for name, (total, count) in state["means"].items()}
         self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]
-        checkpoint.set_rng_state(state["rng"])
+        if len(saved) != self.processes.size and self.processes.first:
+            warnings.warn(
+                f"the run had {len(saved)} processes, now {self.processes.size}: images and latents go on as they "
+                "were, but not the noise that a process draws by itself",
+                stacklevel=2,
+            )
+        if self.ada is not None:
+            self.ada.load_state_dict(own["ada"])
+        if rank < len(saved):
+            self.means.sums = {name: (total.to(self.device), count) for name, (total, count) in own["means"].items()}
+            self.penalty_generator.set_state(own["penalty_generator"])
+            checkpoint.set_rng_state(own["rng"])
+        else:
+            torch.manual_seed(self.config.seed + rank * 1_000_003 + self.nimg)

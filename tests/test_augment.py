@@ -583,10 +583,10 @@ def test_a_resumed_run_with_augmentation_equals_an_uninterrupted_one(make, kind,
 
 def test_a_checkpoint_without_the_state_of_ada_is_refused(make):
     state = make(RISING).state_dict()
-    del state["ada"]
+    del state["processes"][0]["ada"]
     with pytest.raises(checkpoint.CheckpointError, match="want a checkpoint of a training with ada"):
         make(RISING).load_state_dict(state)
-    assert "ada" not in make(CONFIG).state_dict()
+    assert "ada" not in make(CONFIG).state_dict()["processes"][0]
 
 
 def test_the_half_life_of_the_moving_average_ramps_up(make):

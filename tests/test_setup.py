@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+import torch
 
 SETUP = Path(__file__).parents[1] / "setup.py"
 
@@ -36,3 +37,22 @@ def test_a_build_folder_that_cmake_refuses_is_emptied_once(tmp_path, monkeypatch
         with pytest.raises(build["NotBuilt"], match="made in another folder"):
             build["cmake_build"]("_C")
         assert calls == ["configure", "configure"]
+
+
+@pytest.mark.parametrize(("cuda", "request_", "built"), [(None, None, False), (None, "1", True), ("13.0", None, True)])
+def test_cuda_kernels_are_not_built_for_a_torch_that_cannot_run_them(tmp_path, monkeypatch, cuda, request_, built):
+    pytest.importorskip("pybind11")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    build = runpy.run_path(str(SETUP))
+    tools = {"tool": lambda *_: "cmake", "cxx_compiler": lambda: "c++", "cuda_compiler": lambda: "nvcc"}
+    build["cmake_build"].__globals__.update(ROOT=tmp_path, **tools)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, ""))
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("GAN_ENGINE_CUDA", raising=False)
+    if request_ is not None:
+        monkeypatch.setenv("GAN_ENGINE_CUDA", request_)
+    if built:
+        build["cmake_build"]("_C_cuda")
+    else:
+        with pytest.raises(build["NotBuilt"], match=r"PyTorch .* here is without CUDA"):
+            build["cmake_build"]("_C_cuda")

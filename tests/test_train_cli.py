@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import backends, checkpoint, train
+from gan_engine import backends, checkpoint, presets, train
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -166,7 +166,7 @@ def test_a_resumed_run_has_its_configuration_from_its_checkpoint(cwd, capsys):
 def test_a_checkpoint_with_a_part_missing_is_refused_by_name(cwd, capsys, missing):
     assert train.main([*TINY, "--out", "run"]) == 0
     state = checkpoint.load(checkpoint.find("run"))
-    del state[missing]
+    del (state if missing in state else state["processes"][0])[missing]
     checkpoint.save("other/a.pt", state)
     assert train.main(["--resume", "other/a.pt", "--kimg", "1"]) == 2
     assert f"other/a.pt: want a checkpoint of a training with {missing}, got [" in capsys.readouterr().err
@@ -263,6 +263,19 @@ def assert_equal(a, b):
     assert nimg_a == nimg_b and a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
+
+
+def test_a_preset_fits_the_resolution_and_the_device(monkeypatch):
+    def sizes(*flags):
+        config = train.parse(["stylegan2", "--device", "cpu", *flags])
+        return config.batch_size, config.model.channel_base, config.r1_gamma, config.pl_weight
+
+    assert sizes() == (16, 4096, pytest.approx(2e-4 * 64**2 / 16), 0)
+    assert sizes("--res", "512") == (8, 4096, pytest.approx(2e-4 * 512**2 / 8), 0)
+    assert sizes("--res", "512", "--r1-gamma", "3", "--channel-base", "2048") == (8, 2048, 3, 0)
+    monkeypatch.setattr(presets, "choose_device", lambda name: torch.device("cuda"))
+    assert sizes() == (32, 16384, pytest.approx(2e-4 * 64**2 / 32), 2)
+    assert sizes("--res", "1024") == (4, 32768, pytest.approx(2e-4 * 1024**2 / 4), 2)
 
 
 def test_a_mistyped_preset_is_named_with_the_nearest_one(capsys):

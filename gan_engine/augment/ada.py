@@ -32,6 +32,8 @@ class Ada:
         target: of r_t.
         adjust_kimg: thousands of real images in which p can go from 0 to 1.
         interval: minibatches between two steps of p.
+        total: adds a tensor up over all processes that train together, so that they have one p. `num_images` of
+            `update` counts the images of all.
 
     What is drawn for an image comes from torch's global generator on the CPU, and the noise of an image from that of
     its device. p lives on the host, so that only images that were drawn are worked on: an `update` that is due waits
@@ -46,6 +48,7 @@ class Ada:
         target: float = 0.6,
         adjust_kimg: float = 500,
         interval: int = 4,
+        total: Callable[[Tensor], Tensor] = lambda values: values,
     ) -> None:
         self.groups = PIPES.get(groups) or tuple(groups.split(","))
         if not set(self.groups) <= set(GROUPS):
@@ -56,6 +59,7 @@ class Ada:
         if not 0 <= p <= 1:
             raise ValueError(f"Ada: p must lie in [0, 1], got {p}")
         self.p, self.target, self.adjust_kimg, self.interval = float(p), target, adjust_kimg, interval
+        self._total = total
         self._forget()
 
     def __call__(self, img: Tensor) -> Tensor:
@@ -111,7 +115,8 @@ class Ada:
         self._images += num_images
         if self._minibatches < self.interval:
             return
-        r_t = float(self._signs) / max(self._count, 1)
+        signs, count = self._total(torch.stack([self._signs, torch.full_like(self._signs, self._count)])).tolist()
+        r_t = signs / max(count, 1)
         step = self._images / (1000 * self.adjust_kimg)
         self.p = min(max(self.p + step * ((r_t > self.target) - (r_t < self.target)), 0.0), 1.0)
         self._forget()

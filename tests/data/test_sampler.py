@@ -89,8 +89,8 @@ def test_ranks_share_one_stream():
     for _ in range(5):
         whole, c = next(alone)
         parts = [next(rank) for rank in ranks]
-        assert torch.equal(torch.cat([img for img, _ in parts]), whole)
-        assert torch.equal(torch.cat([part for _, part in parts]), c)
+        assert torch.equal(torch.stack([img for img, _ in parts], 1).flatten(0, 1), whole)
+        assert torch.equal(torch.stack([part for _, part in parts], 1).flatten(0, 1), c)
     assert all(rank.state_dict() == alone.state_dict() for rank in ranks)
 
 

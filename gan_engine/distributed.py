@@ -1,0 +1,162 @@
+"""Several processes of one run, started by torchrun: what they share, and how the failure of one ends them all.
+
+    torchrun --nproc_per_node 2 -m gan_engine.train stylegan2_256 --data photos
+
+Every process has the whole networks and its part of each batch: the images i with i % size = rank. So are the groups of
+the minibatch standard deviation those of one process, as long as each process has whole groups. Where there is one
+process, nothing here waits or copies.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class PeerError(RuntimeError):
+    """Another process of the run has failed; the message is that process's own."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, and this one among them."""
+
+    rank: int = 0
+    size: int = 1
+    store: Any = None  # where a process that fails leaves its message
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, which all have tensors of these shapes."""
+        if self.size == 1 or not tensors:
+            return
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            of_dtype = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in of_dtype])
+            with self._heard():
+                dist.all_reduce(flat)
+            flat /= self.size
+            for tensor, mean in zip(of_dtype, flat.split([t.numel() for t in of_dtype]), strict=True):
+                tensor.detach().copy_(mean.view(tensor.shape))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the processes."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        with self._heard():
+            dist.all_reduce(values)
+        return values
+
+    def max(self, number: int) -> int:
+        """The largest `number` of all processes."""
+        if self.size == 1:
+            return number
+        values = torch.tensor(number)
+        with self._heard():
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return int(values)
+
+    def all(self, value: T) -> list[T]:
+        """`value` of every process, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with self._heard():
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, or the ValueError that it raises, in all of them."""
+        if self.size == 1:
+            return make()
+        result = error = None
+        if self.first:
+            try:
+                result = make()
+            except Exception as raised:
+                error = raised
+        found = self.all((result, None if error is None else str(error)))[0]
+        if error is not None:
+            raise error
+        if found[1] is not None:
+            raise PeerError(found[1])
+        return found[0]
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise `error`, or PeerError where another process has one."""
+        others = self.all(None if error is None else str(error))
+        if error is not None:
+            raise error
+        for rank, message in enumerate(others):
+            if message is not None:
+                raise PeerError(f"process {rank}: {message}")
+
+    def announce(self, error: BaseException) -> None:
+        """Tell the other processes, which wait for this one or soon will, why it ends."""
+        if self.store is not None and not isinstance(error, PeerError):
+            with contextlib.suppress(RuntimeError):
+                self.store.set(_FAILURE, f"process {self.rank}: {type(error).__name__}: {error}")
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        """A communication that fails because another process is gone raises what that one has announced."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise PeerError(self._last_words() or f"another process is gone: {error}") from error
+
+    def _last_words(self) -> str | None:
+        for _ in range(20):  # a connection may break before the message is there
+            with contextlib.suppress(RuntimeError):
+                if self.store.check([_FAILURE]):
+                    return self.store.get(_FAILURE).decode()
+            time.sleep(0.1)
+        return None
+
+
+ALONE = Processes()
+_FAILURE = "gan_engine/failure"
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[tuple[Processes, str]]:
+    """The processes that torchrun has started, or this one alone, and the device of this one.
+
+    Args:
+        device: as in `choose_device`; auto and cuda are a GPU for each process of a machine, where there are any.
+
+    Raises ValueError where one device is named for several processes, or has too few GPUs for them.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield ALONE, device
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: want auto, cpu or cuda for several processes, got {device}")
+    gpus = torch.cuda.device_count()
+    if device != "cpu" and (gpus or device == "cuda"):
+        if local >= gpus:
+            raise ValueError(f"device: {local + 1} processes on this machine want a GPU each, and PyTorch sees {gpus}")
+        device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    store, rank, size = next(iter(dist.rendezvous("env://")))
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    group = dist.PrefixStore("gan_engine/group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size)
+    try:
+        yield Processes(rank, size, store), "cpu" if device == "auto" else device
+    finally:
+        dist.destroy_process_group()
