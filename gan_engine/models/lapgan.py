@@ -37,7 +37,7 @@ class Config:
     """Dimensions of the noise of the first level; the others have one number for each pixel."""
     hidden: int = 512
     """Units in each of the two hidden layers of the first level, whose networks are fully connected."""
-    width: int = 64
+    width: int = 32
     """Feature maps of the convolutional networks of the others."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 

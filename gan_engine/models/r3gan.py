@@ -147,13 +147,14 @@ class Generator(nn.Module):
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
         self.stages = nn.Sequential(*_stages(config, widths, Up))
         self.to_rgb = _conv(widths[-1], config.channels)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
             z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
         x = self.linear(z)[:, :, None, None] * self.basis
-        return self.to_rgb(self.stages(x))
+        return bias_act(self.to_rgb(self.stages(x)), self.bias)
 
 
 class Discriminator(nn.Module):
