@@ -579,7 +579,7 @@ OPS = {
         _with_taps(upfirdn2d_act),
         _with_taps(_eager_upfirdn2d_act),
         tiny=(
-            Sample("up-layer", _filtered((2, 3, 5, 7), 4, 6), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample("up-layer", _filtered((3, 2, 5, 9), 4, 8), {**_BEHIND_UP, "clamp": 1.0}),
             Sample("up-layer-channels_last", _filtered((2, 19, 5, 4), 4, 3, noise_n=1), _BEHIND_UP, _LAST),
             Sample("wide", _filtered((1, 2, 3, 38), 2, 37), {**_BEHIND_UP, "clamp": 1.0}),
             Sample(
