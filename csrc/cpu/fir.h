@@ -113,16 +113,17 @@ struct Weigh<V, S, 0, K> {
     }
 };
 
-// Calls run with the number of taps as a compile-time constant where it is a frequent one, else with 0.
-template <class Run>
+// Calls run with the number of taps as a compile-time constant where it is one of the usual filter of 4 taps, in float,
+// else with 0: every constant is compiled for all that the numbers may meet on their way.
+template <class S, class Run>
 void with_count(int count, const Run& run) {
-    switch (count) {
-        case 1: return run(std::integral_constant<int, 1>());
-        case 2: return run(std::integral_constant<int, 2>());
-        case 3: return run(std::integral_constant<int, 3>());
-        case 4: return run(std::integral_constant<int, 4>());
-        default: return run(std::integral_constant<int, 0>());
+#if defined(__AVX2__) || defined(__ARM_NEON)
+    if constexpr (sizeof(S) == 4) {
+        if (count == 2) return run(std::integral_constant<int, 2>());
+        if (count == 4) return run(std::integral_constant<int, 4>());
     }
+#endif
+    run(std::integral_constant<int, 0>());
 }
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
@@ -231,7 +232,7 @@ class Planar {
             out.done();
         };
         if (columns.phases == 1) {
-            with_count(taps[0].count, [&](auto count) {
+            with_count<S>(taps[0].count, [&](auto count) {
                 const Weigh<V, S, count(), 1> weigh(taps.data());
                 for (std::int64_t row = 0; row < rows; ++row)
                     with_row(row, [&](auto& run) {
@@ -239,7 +240,7 @@ class Planar {
                     });
             });
         } else if (columns.phases == 2) {
-            with_count(taps[0].count == taps[1].count ? taps[0].count : 0, [&](auto count) {
+            with_count<S>(taps[0].count == taps[1].count ? taps[0].count : 0, [&](auto count) {
                 const Weigh<V, S, count(), 2> weigh(taps.data());
                 for (std::int64_t row = 0; row < rows; ++row)
                     with_row(row, [&](auto& run) {
@@ -315,7 +316,7 @@ class Interleaved {
         for (std::int64_t row = 0; row < rows; ++row) {
             auto out = ends.out(Row{plane / blocks, first, n, oy + row});
             for (std::int64_t r = 0; r < columns.phases; ++r)
-                with_count(taps[r].count, [&](auto count) {
+                with_count<S>(taps[r].count, [&](auto count) {
                     const Weigh<V, S, count(), 1> weigh(&taps[r]);
                     std::int64_t shift = row * pitch;
                     for (std::int64_t o = r; o < p.w.out; o += columns.phases, shift += columns.step * block) {
@@ -405,7 +406,7 @@ void filter_rows(const Upfirdn2dParams& p, Layout& layout, std::int64_t first, s
                 down.count = 0;
                 for (std::int64_t iy = in.begin, k = in.tap; iy < in.end; ++iy, k += h.up)
                     down.add(row(iy), vertical[k]);
-                with_count(down.count, [&](auto count) {
+                with_count<S>(down.count, [&](auto count) {
                     S* into = blended + (oy - from) * pitch;
                     const Weigh<V, S, count(), 1> weigh(&down);
                     weigh(0, layout.staged(), [&](std::int64_t j, const V* sums) { store(into + j, sums[0], false); });
