@@ -195,7 +195,7 @@ setup(
     packages=sorted({*find_packages(include=["gan_engine", "gan_engine.*"]), "gan_engine.kernels"}),
     # A top-level package called `kernels` would collide with the one on the package index.
     package_dir={"gan_engine.kernels": "kernels"},
-    package_data={"gan_engine.data": ["**/*.gz", "**/*LICENSE*"]},
+    package_data={"gan_engine.data": ["**/*.gz", "**/*LICENSE*"], "gan_engine.metrics": ["*.pt"]},
     # Only their existence counts (it makes the wheel one for this platform): BuildNative builds what is in REQUEST.
     ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
     cmdclass={"build_ext": BuildNative},

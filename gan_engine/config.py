@@ -119,6 +119,14 @@ class Config:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
         if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
             raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {models.family(self.model)}")
+        if isinstance(self.model, models.cgan.Config) and not self.conditional:
+            raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
+        if isinstance(self.model, models.lapgan.Config):
+            for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
+                if getattr(self, name) != want:
+                    raise ValueError(
+                        f"{name}: want {want} for lapgan, whose levels have none, got {getattr(self, name)}"
+                    )
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if not 0 <= self.seed < 2**63:

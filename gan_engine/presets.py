@@ -121,11 +121,53 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
     return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
 
 
+def r3gan() -> Config:
+    """R3GAN, small: 32x32 grey images, a relativistic loss with R1 and R2 in every step; minutes on two CPU cores."""
+    model = models.r3gan.Config(width=16, blocks=1)
+    return _r3gan("r3gan", model, batch_size=32, kimg=100, lr=1e-3, gamma=0.1)
+
+
+def r3gan_64() -> Config:
+    """R3GAN, 64x64 colour images; for a GPU."""
+    model = models.r3gan.Config(resolution=64, channels=3, width=96, max_width=384)
+    return _r3gan("r3gan_64", model, data="toy", batch_size=64, kimg=10000, gamma=1.0, ema_kimg=10)
+
+
+def cgan() -> Config:
+    """A conditional GAN, 32x32 grey images of ten classes; a few minutes on two CPU cores."""
+    return Config(preset="cgan", model=models.cgan.Config(), conditional=True, batch_size=32, lr=4e-4, kimg=100)
+
+
+def sngan() -> Config:
+    """The residual GAN with spectral norms, 32x32 grey images and a hinge loss; minutes on two CPU cores."""
+    return _sngan("sngan", models.sngan.Config())
+
+
+def sagan() -> Config:
+    """SAGAN: that with self-attention at 16x16, and spectral norms in the generator too."""
+    return _sngan("sagan", models.sngan.Config(attention=16, g_spectral_norm=True))
+
+
+def lapgan() -> Config:
+    """The Laplacian pyramid of GANs at 8x8, 16x16 and 32x32, grey images; a few minutes on two CPU cores."""
+    return Config(preset="lapgan", model=models.lapgan.Config(), lr=4e-4, batch_size=32, kimg=200)
+
+
+def _sngan(preset: str, model: models.sngan.Config) -> Config:
+    return Config(preset=preset, model=model, loss="hinge", batch_size=32, lr=4e-4, betas=(0.0, 0.9), kimg=100)
+
+
+def _r3gan(preset: str, model: models.r3gan.Config, *, gamma: float, **options: Any) -> Config:
+    run = {"loss": "relativistic", "r1_gamma": gamma, "r2_gamma": gamma, "betas": (0.0, 0.99)} | options
+    return Config(preset=preset, model=model, **run)
+
+
 # The first is what runs where none is named.
 PRESETS: dict[str, Callable[[], Config]] = {
     function.__name__: function
     for function in (
         *(dcgan, vanilla, upsample_gan, wgan, wgan_gp),
         *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
+        *(r3gan, r3gan_64, cgan, sngan, sagan, lapgan),
     )
 }

@@ -24,10 +24,13 @@ from gan_engine.distributed import ALONE, Processes
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.pyramid import PyramidObjective
 from gan_engine.monitors import Monitors
 from gan_engine.precision import Precision, resolve
 
 Terms = Callable[[Batch], dict[str, Tensor]]
+
+OBJECTIVES = {"lapgan": PyramidObjective}  # by family; that of the others is GanObjective
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Trainer:
         # draws that of the whole batch; the numbers of penalties are its own.
         self.z_generator = torch.Generator().manual_seed(config.seed)
         self.penalty_generator = torch.Generator().manual_seed(config.seed + (processes.rank + 1) * 1_000_003)
-        self.objective = objective = GanObjective(
+        self.objective = objective = OBJECTIVES.get(models.family(config.model), GanObjective)(
             self.G,
             self._seen_by_D(),
             LOSSES[config.loss],
@@ -126,6 +129,7 @@ class Trainer:
             penalty_interval=config.penalty_interval,
             pl_weight=config.pl_weight,
             pl_batch_shrink=config.pl_batch_shrink,
+            class_weight=getattr(config.model, "class_weight", 0),
             rng=self.penalty_generator,
         )
         if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level

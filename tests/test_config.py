@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gan_engine import models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.config import FREE_ON_RESUME, Config, differences, from_dict, to_dict
 from gan_engine.presets import PRESETS
@@ -23,6 +24,11 @@ CONFIG = PRESETS["dcgan"]()
         ({"penalty_interval": 0}, "penalty_interval: want more than 0, got 0"),
         ({"pl_weight": 2.0}, r"pl_weight: want a model with latents w \(stylegan2\), got dcgan"),
         ({"pl_interval": 0}, "pl_interval: want more than 0, got 0"),
+        ({"model": models.cgan.Config()}, "conditional: want True for cgan, whose networks read classes, got False"),
+        (
+            {"model": models.lapgan.Config(), "r1_gamma": 1.0},
+            "r1_gamma: want 0 for lapgan, whose levels have none, got 1",
+        ),
         ({"weight_clip": 0}, "weight_clip: want more than 0 or None, got 0"),
         ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),
         ({"batch_gpu": 65}, "batch_gpu: want 1 to batch_size = 64, got 65"),

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from gan_engine import backends, checkpoint, models
@@ -20,6 +21,7 @@ from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import Precision
 from gan_engine.trainer import Trainer
 
+NUM_CLASSES = 5  # of the toy data
 CPU = torch.device("cpu")
 DCGAN = Config(
     preset="dcgan",
@@ -48,6 +50,42 @@ STYLEGAN2 = dataclasses.replace(
     betas=(0.0, 0.99),
 )
 PATHS = dataclasses.replace(STYLEGAN2, betas=(0.5, 0.99), pl_weight=2.0, pl_interval=2)
+
+R3GAN = dataclasses.replace(
+    DCGAN,
+    preset="r3gan",
+    model=models.r3gan.Config(resolution=16, z_dim=8, width=8, max_width=16, blocks=1, group=4),
+    loss="relativistic",
+    r1_gamma=1.0,
+    r2_gamma=1.0,
+)
+CGAN = dataclasses.replace(
+    DCGAN,
+    preset="cgan",
+    model=models.cgan.Config(resolution=16, z_dim=8, width=8, max_width=16, class_weight=1.0, c_dim=NUM_CLASSES),
+    conditional=True,
+)
+PENALTIES = {
+    "r1": {"r1_gamma": 1.0},
+    "r1 and r2": {"r1_gamma": 1.0, "r2_gamma": 2.0, "loss": "hinge"},
+    "gp": {"gp_weight": 10.0, "loss": "wasserstein"},
+    "r1, lazy": {"r1_gamma": 1.0, "penalty_interval": 3},
+}
+SNGAN = dataclasses.replace(
+    DCGAN,
+    preset="sngan",
+    model=models.sngan.Config(resolution=16, z_dim=8, width=4, d_width=4, max_width=8, c_dim=NUM_CLASSES),
+    conditional=True,
+    loss="hinge",
+)
+SAGAN = dataclasses.replace(SNGAN, model=dataclasses.replace(SNGAN.model, attention=8, g_spectral_norm=True))
+LAPGAN = dataclasses.replace(
+    DCGAN,
+    preset="lapgan",
+    model=models.lapgan.Config(resolution=16, base_z_dim=8, hidden=16, width=4, c_dim=NUM_CLASSES),
+    conditional=True,
+)
+FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN, "lapgan": LAPGAN}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +129,73 @@ def test_a_step_changes_every_weight_of_both_networks(make, config, loss):
     assert {"loss/D", "loss/G", "logits/real", "logits/fake", "grad_norm/D"} <= trainer.means.read().keys()
 
 
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+def test_two_steps_change_every_weight_of_every_family(make, config):
+    trainer = make(config)
+    before = weights(trainer)
+    trainer.step()  # behind what begins at zero, weights have no gradient yet
+    trainer.step()
+    after = weights(trainer)
+    parameters = [f"{net}.{name}" for net in "GD" for name, _ in getattr(trainer, net).named_parameters()]
+    assert [name for name in parameters if torch.equal(before[name], after[name])] == []
+
+
+@pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN], ids=["r3gan", "cgan", "sngan"])
+def test_piecewise_linear_families_are_penalised_at_level_2(make, config):
+    assert make(config, r1_gamma=1.0, r2_gamma=1.0).penalties() == "r1 1, r2 1; level 2"
+
+
+def class_steps(trainer, options):
+    """Two steps of D and G with an auxiliary classifier, as one would write them."""
+    G, D, config = trainer.G, trainer.D, trainer.config
+    optimizers = {net: torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas) for net in (D, G)}
+    for _ in range(2):
+        real_img, c = next(trainer.sampler)
+        for net in (D, G):
+            gen_img = G(trainer._noise(len(real_img)), c)
+            fake, fake_classes = D.logits_and_classes(gen_img if net is G else gen_img.detach(), c)
+            real, real_classes = D.logits_and_classes(real_img, c)
+            if net is D:
+                total = trainer.objective.loss.discriminator(fake, real).mean() + F.cross_entropy(real_classes, c)
+                for name, penalty, img in (("r1_gamma", r1, real_img), ("r2_gamma", r2, gen_img)):
+                    total += options.get(name, 0) / 2 * penalty(D, img, c).mean()
+            else:
+                total = trainer.objective.loss.generator(fake, None).mean() + F.cross_entropy(fake_classes, c)
+            optimizers[net].zero_grad()
+            total.backward()
+            optimizers[net].step()
+
+
+@pytest.mark.parametrize("options", [{}, PENALTIES["r1"], PENALTIES["r1 and r2"]], ids=["alone", "r1", "r1 and r2"])
+def test_steps_with_a_classifier_are_those_written_out(make, options):
+    trainer, expected = make(CGAN, **options), make(CGAN, **options)
+    for _ in range(2):
+        trainer.step()
+    class_steps(expected, options)
+    for net in "DG":
+        for (name, a), b in zip(
+            getattr(trainer, net).named_parameters(), getattr(expected, net).parameters(), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=name)
+    assert {"loss/D_class", "loss/G_class"} <= trainer.means.read().keys()
+
+
+def test_a_classifier_sees_augmented_images(make):
+    trainer = make(CGAN, augment="diffaugment")
+    trainer.step()
+    assert trainer.means.read()["loss/G_class"] > 0
+
+
+def test_one_level_of_a_pyramid_is_trained_alone(make):
+    trainer = make(LAPGAN, model=dataclasses.replace(LAPGAN.model, level=8))
+    before = weights(trainer)
+    trainer.step()
+    after = weights(trainer)
+    changed = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"1"}
+    assert {name for name in trainer.means.read() if name.startswith("loss/")} == {"loss/D/8", "loss/G/8"}
+
+
 def test_classes_reach_both_networks(data, make):
     config = dataclasses.replace(DCGAN.model, c_dim=data.num_classes)
     trainer = make(conditional=True, model=config)
@@ -129,14 +234,17 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(make, batch_gpu):
         assert means[0][name] == pytest.approx(means[1][name], rel=1e-6)
 
 
-def test_thirty_steps_are_those_of_the_reference(make):
+@pytest.mark.parametrize(
+    ("config", "steps"), [(DCGAN, 30), *((c, 5) for c in FAMILIES.values())], ids=["dcgan", *FAMILIES]
+)
+def test_the_first_steps_are_those_of_the_reference(make, config, steps):
     def curve(backend):
-        trainer, losses = make(), []
+        trainer, losses = make(config), []
         with backends.use(backend):
-            for _ in range(30):
+            for _ in range(steps):
                 trainer.step()
                 means = trainer.means.read()
-                losses.append([means["loss/D"], means["loss/G"]])
+                losses.append([means[name] for name in sorted(means) if name.startswith("loss/")])
         return torch.tensor(losses)
 
     if backends.MISSING["cpu"]:
@@ -145,13 +253,6 @@ def test_thirty_steps_are_those_of_the_reference(make):
 
 
 # Penalties
-
-PENALTIES = {
-    "r1": {"r1_gamma": 1.0},
-    "r1 and r2": {"r1_gamma": 1.0, "r2_gamma": 2.0, "loss": "hinge"},
-    "gp": {"gp_weight": 10.0, "loss": "wasserstein"},
-    "r1, lazy": {"r1_gamma": 1.0, "penalty_interval": 3},
-}
 
 
 def written_out(trainer, config):
@@ -317,7 +418,9 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
 
 
 @pytest.mark.parametrize(
-    "config", [DCGAN, MLP, STYLEGAN2, LAZY, PATHS], ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths"]
+    "config",
+    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, *FAMILIES.values()],
+    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", *FAMILIES],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)

@@ -34,3 +34,7 @@ class Augmented(nn.Module):
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         return self.D(self.augment(img), c)
+
+    def logits_and_classes(self, img: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a D that has an auxiliary classifier."""
+        return self.D.logits_and_classes(self.augment(img), c)

@@ -46,4 +46,11 @@ LOSSES: dict[str, Adversarial] = {
         discriminator=lambda fake, real: fake - real,
         paper="Arjovsky et al. 2017, arXiv:1701.07875, equations 2 and 3",
     ),
+    # Each generated image against one real image: only the difference of their logits counts.
+    "relativistic": Adversarial(
+        generator=lambda fake, real: F.softplus(real - fake),
+        discriminator=lambda fake, real: F.softplus(fake - real),
+        paper="Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4; Huang et al. 2024, arXiv:2501.05441, equation 2",
+        generator_reads_real=True,
+    ),
 }

@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_engine.losses.adversarial import Adversarial
@@ -33,6 +34,8 @@ class GanObjective:
         penalty_interval: penalties count so many times as much, because they are due so many times less often.
         pl_weight: weight of the path length penalty, for a G with `ws` and `synthesis`.
         pl_batch_shrink: part of a batch that it is taken of; 2 for a half.
+        class_weight: weight of the cross-entropy of D's auxiliary classifier (Odena et al. 2017, arXiv:1610.09585), for
+            a D with `logits_and_classes`: D lowers it on real images, G on generated ones.
         rng: draws where the WGAN-GP penalty is taken, and the directions of the path lengths.
     """
 
@@ -49,12 +52,13 @@ class GanObjective:
         penalty_interval: int = 1,
         pl_weight: float = 0,
         pl_batch_shrink: int = 1,
+        class_weight: float = 0,
         rng: torch.Generator | None = None,
     ) -> None:
         self.G, self.D, self.loss, self.observe = G, D, loss, observe
         weights = {"r1": r1_gamma, "r2": r2_gamma, "gp": gp_weight}
         self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.penalty_interval, self.rng = penalty_interval, rng
+        self.penalty_interval, self.class_weight, self.rng = penalty_interval, class_weight, rng
         self.level: Level | None = None  # of the penalties; None: the best that D admits
         self.pl_weight, self.pl_batch_shrink = pl_weight, pl_batch_shrink
         self.pl_mean = torch.zeros((), device=next(G.parameters()).device)
@@ -63,10 +67,17 @@ class GanObjective:
         with torch.no_grad():
             gen_img = self.G(batch.z, batch.c)
         fake = self.D(gen_img, batch.c).float()
-        real = self.D(batch.real_img, batch.c).float()
+        real, classes = self._judged(batch.real_img, batch.c, "D_class")
         self.observe("logits/fake", fake.detach())
         self.observe("logits/real", real.detach())
-        return {"D": self.loss.discriminator(fake, real)}
+        return {"D": self.loss.discriminator(fake, real), **classes}
+
+    def _judged(self, img: Tensor, c: Tensor | None, name: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """D's logits [N], and the term `name` [N] of its classifier if it has one."""
+        if not self.class_weight:
+            return self.D(img, c).float(), {}
+        logits, classes = self.D.logits_and_classes(img, c)
+        return logits.float(), {name: self.class_weight * F.cross_entropy(classes.float(), c, reduction="none")}
 
     def penalised_discriminator(self, batch: Batch, factor: Tensor) -> dict[str, Tensor]:
         """The terms of `discriminator` and of the penalties, whose gradients, times `factor`, are in .grad already.
@@ -104,6 +115,10 @@ class GanObjective:
             (adversarial(fake, real).mean() * factor).backward()
         if r1_gamma:
             terms["r1"] = r1_gamma / 2 * r1
+        if self.class_weight:  # a pass of its own: the one with penalties is of the logits alone
+            _, classes = self._judged(real_img, c, "D_class")
+            (classes["D_class"].mean() * factor).backward()
+            terms["D_class"] = classes["D_class"].detach()
         self.observe("logits/fake", fake.detach())
         self.observe("logits/real", real.detach())
         return {"D": adversarial(fake.detach(), real.detach()), **terms}
@@ -113,11 +128,11 @@ class GanObjective:
             return backward_with_penalty(self.D, img, loss, scale=factor, level=self.level, **options)
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
-        fake = self.D(self.G(batch.z, batch.c), batch.c).float()
+        fake, classes = self._judged(self.G(batch.z, batch.c), batch.c, "G_class")
         real = None
         if self.loss.generator_reads_real:
             real = self.D(batch.real_img, batch.c).float()
-        return {"G": self.loss.generator(fake, real)}
+        return {"G": self.loss.generator(fake, real), **classes}
 
     def path_length(self, batch: Batch) -> dict[str, Tensor]:
         """The path length penalty of part of the batch (Karras et al. 2020, arXiv:1912.04958, appendix B)."""

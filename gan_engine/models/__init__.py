@@ -1,6 +1,6 @@
 """The families. Each module has a Config, a Generator and a Discriminator:
 
-G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2 a little beyond
+G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2, r3gan and lapgan a little beyond
 D(img, c=None) -> logits [N], higher is more real
 """
 
@@ -11,13 +11,17 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from gan_engine.models import dcgan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
 
 FAMILIES: dict[str, ModuleType] = {
     "vanilla": vanilla,
     "dcgan": dcgan,
     "upsample_gan": upsample_gan,
     "stylegan2": stylegan2,
+    "r3gan": r3gan,
+    "cgan": cgan,
+    "sngan": sngan,
+    "lapgan": lapgan,
 }
 
 Config = (
@@ -25,6 +29,10 @@ Config = (
     | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
     | Annotated[upsample_gan.Config, tyro.conf.subcommand("upsample_gan")]
     | Annotated[stylegan2.Config, tyro.conf.subcommand("stylegan2")]
+    | Annotated[r3gan.Config, tyro.conf.subcommand("r3gan")]
+    | Annotated[cgan.Config, tyro.conf.subcommand("cgan")]
+    | Annotated[sngan.Config, tyro.conf.subcommand("sngan")]
+    | Annotated[lapgan.Config, tyro.conf.subcommand("lapgan")]
 )
 
 

@@ -7,15 +7,16 @@ from gan_engine.losses.adversarial import LOSSES
 
 log_sigmoid = lambda x: -torch.log1p(torch.exp(-x))  # noqa: E731
 
-# name: (generator(fake), discriminator(fake, real)) as the papers write them, in terms of exp and log
+# name: (generator(fake, real), discriminator(fake, real)) as the papers write them, in terms of exp and log
 CLOSED_FORMS = {
-    "nonsaturating": (lambda f: -log_sigmoid(f), lambda f, r: -log_sigmoid(r) - torch.log(1 - torch.sigmoid(f))),
-    "least_squares": (lambda f: 0.5 * (f - 1) ** 2, lambda f, r: 0.5 * (r - 1) ** 2 + 0.5 * f**2),
+    "nonsaturating": (lambda f, r: -log_sigmoid(f), lambda f, r: -log_sigmoid(r) - torch.log(1 - torch.sigmoid(f))),
+    "least_squares": (lambda f, r: 0.5 * (f - 1) ** 2, lambda f, r: 0.5 * (r - 1) ** 2 + 0.5 * f**2),
     "hinge": (
-        lambda f: -f,
+        lambda f, r: -f,
         lambda f, r: -torch.minimum(torch.zeros_like(r), r - 1) - torch.minimum(torch.zeros_like(f), -f - 1),
     ),
-    "wasserstein": (lambda f: -f, lambda f, r: f - r),
+    "wasserstein": (lambda f, r: -f, lambda f, r: f - r),
+    "relativistic": (lambda f, r: -log_sigmoid(f - r), lambda f, r: -log_sigmoid(r - f)),
 }
 
 
@@ -23,6 +24,10 @@ CLOSED_FORMS = {
 def logits():
     generator = torch.Generator().manual_seed(0)
     return [3 * torch.randn(64, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+
+
+def read_by_generator(name, real):
+    return real if LOSSES[name].generator_reads_real else None
 
 
 def test_every_loss_is_tested():
@@ -33,14 +38,14 @@ def test_every_loss_is_tested():
 def test_equals_the_closed_form(name, logits):
     fake, real = logits
     loss, (generator, discriminator) = LOSSES[name], CLOSED_FORMS[name]
-    torch.testing.assert_close(loss.generator(fake, None), generator(fake))
+    torch.testing.assert_close(loss.generator(fake, read_by_generator(name, real)), generator(fake, real))
     torch.testing.assert_close(loss.discriminator(fake, real), discriminator(fake, real))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_side_is_per_sample_and_pulls_its_way(name, logits):
     fake, real = logits
-    d_fake = torch.autograd.grad(LOSSES[name].generator(fake, None).sum(), fake)[0]
+    d_fake = torch.autograd.grad(LOSSES[name].generator(fake, read_by_generator(name, real)).sum(), fake)[0]
     assert (d_fake * (fake < 1) <= 0).all() and (d_fake < 0).any()  # G raises the logits of its images
     d_fake, d_real = torch.autograd.grad(LOSSES[name].discriminator(fake, real).sum(), [fake, real])
     assert (d_fake * (fake > 0) >= 0).all() and (d_fake > 0).any()  # D lowers them
@@ -51,5 +56,5 @@ def test_each_side_is_per_sample_and_pulls_its_way(name, logits):
 @pytest.mark.parametrize("name", LOSSES)
 def test_large_logits_stay_finite(name):
     far = torch.tensor([-1e4, 1e4])
-    assert LOSSES[name].generator(far, None).isfinite().all()
+    assert LOSSES[name].generator(far, read_by_generator(name, -far)).isfinite().all()
     assert LOSSES[name].discriminator(far, -far).isfinite().all()

@@ -1,10 +1,12 @@
 """Every family: shapes, range, classes, gradients everywhere, and the same values from every backend."""
 
+import copy
+
 import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import dcgan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
@@ -15,10 +17,18 @@ SIZES = {
     "stylegan2": lambda channels=1, **sizes: stylegan2.Config(
         z_dim=8, w_dim=6, mapping_layers=2, channel_base=512, channel_max=8, channels=channels, **sizes
     ),
+    "r3gan": lambda **sizes: r3gan.Config(z_dim=8, width=4, max_width=8, blocks=1, group=2, embed_dim=3, **sizes),
+    "cgan": lambda **sizes: cgan.Config(z_dim=8, width=4, max_width=8, embed_dim=3, **sizes),
+    "sngan": lambda **sizes: sngan.Config(z_dim=8, width=4, d_width=4, max_width=8, attention=8, **sizes),
+    "lapgan": lambda **sizes: lapgan.Config(base_z_dim=8, hidden=6, width=3, **sizes),
 }
 # Ops without which a family does not run: not every backend has all of them.
-NEEDS = {"stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d")}
-UNBOUNDED = {"stylegan2"}  # families whose images are close to [-1, 1] and no more
+NEEDS = {
+    "stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"),
+    "r3gan": ("upfirdn2d",),
+    "lapgan": ("upfirdn2d",),
+}
+UNBOUNDED = {"stylegan2", "r3gan", "lapgan"}  # families whose images are close to [-1, 1] and no more
 
 
 def build(config):
@@ -37,7 +47,7 @@ def test_every_family_is_tested():
 def test_shapes_range_and_gradients(family, resolution, channels, c_dim):
     G, D = build(SIZES[family](resolution=resolution, channels=channels, c_dim=c_dim))
     c = torch.eye(10)[:2] if c_dim else None
-    img = G(torch.randn(2, 8), c)
+    img = G(torch.randn(2, G.config.z_dim), c)
     assert img.shape == (2, channels, resolution, resolution)
     assert img.abs().max() <= 1 or family in UNBOUNDED
     logits = D(img, c)
@@ -54,7 +64,7 @@ def test_classes_matter(family):
     with torch.no_grad():
         for p in [*G.parameters(), *D.parameters()]:
             p.normal_(0, 0.3)
-        z, one, two = torch.randn(1, 8), torch.eye(10)[:1], torch.eye(10)[1:2]
+        z, one, two = torch.randn(1, G.config.z_dim), torch.eye(10)[:1], torch.eye(10)[1:2]
         img = G(z, one)
         assert not torch.equal(img, G(z, two))
         assert not torch.equal(D(img, one), D(img, two))
@@ -63,7 +73,7 @@ def test_classes_matter(family):
 @pytest.mark.parametrize("family", SIZES)
 def test_wrong_classes_are_refused(family):
     with_classes, without = build(SIZES[family](resolution=16, c_dim=10)), build(SIZES[family](resolution=16))
-    z, img = torch.randn(2, 8), torch.randn(2, 1, 16, 16)
+    z, img = torch.randn(2, without[0].config.z_dim), torch.randn(2, 1, 16, 16)
     for net, x in zip(with_classes, (z, img), strict=True):
         with pytest.raises(ValueError, match=r"want c \[N, 10\], got none"):
             net(x)
@@ -80,11 +90,16 @@ def test_gradients_equal_the_reference(family, backend, device):
     for op in NEEDS.get(family, ()):
         if reason := backends.refusal(op, backend, torch.empty(1, device=device)):
             pytest.skip(reason)
-    G, D = (net.to(device).double() for net in build(SIZES[family](resolution=16)))
-    z = torch.randn(4, 8, dtype=torch.float64, device=device)
+    nets = [net.to(device).double() for net in build(SIZES[family](resolution=16))]
+    with torch.no_grad():
+        for p in [p for net in nets for p in net.parameters()]:
+            if not p.any():  # what begins at zero would hide what stands before it
+                p.normal_(0, 0.3)
+    z = torch.randn(4, nets[0].config.z_dim, dtype=torch.float64, device=device)
 
     def grads():
         torch.manual_seed(1)  # dropout, mixing of styles
+        G, D = copy.deepcopy(nets)  # a pass moves the estimates of singular values
         return torch.autograd.grad(D(G(z)).square().sum(), [*G.parameters(), *D.parameters()])
 
     with backends.use("reference"):
@@ -124,11 +139,21 @@ def test_upsample_gan_is_that_of_the_tutorials():
         (lambda: dcgan.Config(width=0), "width: want at least 1, got 0"),
         (lambda: upsample_gan.Config(resolution=20), "resolution: want a multiple of 8 from 16 to 256, got 20"),
         (lambda: upsample_gan.Config(dropout=1), "dropout: want 0 to below 1, got 1"),
+        (lambda: r3gan.Config(width=24, group=32), "group: want a divisor of expansion . width = 48, got 32"),
+        (lambda: cgan.Config(method="sum"), "method: want one of concat, projection, none, got 'sum'"),
+        (
+            lambda: cgan.Config(method="concat", class_weight=1),
+            "class_weight: want method projection or none, got concat",
+        ),
+        (lambda: cgan.Config(method="none"), "method: want class_weight > 0 beside none, got 0"),
+        (lambda: sngan.Config(attention=32), r"attention: want 0 or a resolution that both .* \(8, 16\), got 32"),
+        (lambda: lapgan.Config(resolution=40), "resolution: want a multiple of 16 for 3 levels, got 40"),
+        (lambda: lapgan.Config(level=4), "level: want one of 8, 16, 32 or None, got 4"),
         (lambda: vanilla.Config(channels=2), "channels: want 1 or 3, got 2"),
         (lambda: vanilla.Config(hidden=()), "hidden: want at least one width"),
         (
             lambda: models.from_dict({"family": "biggan"}),
-            "model family: want one of vanilla, dcgan, upsample_gan, stylegan2, got 'biggan'",
+            f"model family: want one of {', '.join(models.FAMILIES)}, got 'biggan'",
         ),
     ],
 )

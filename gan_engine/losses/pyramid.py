@@ -1,0 +1,50 @@
+"""What a Laplacian pyramid of GANs minimises: at every level the game of that level's networks, by itself.
+
+Denton et al. 2015, arXiv:1506.05751, section 3: real and generated images of a level share the coarse image that they
+add details to, which is that of a real image.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine.losses.objective import Batch, GanObjective
+
+
+class PyramidObjective(GanObjective):
+    """As GanObjective, for the networks of gan_engine.models.lapgan; one term for each level, "D/32" and "G/32".
+
+    All levels are trained or, if the configuration names one, that alone. There are no gradient penalties.
+    """
+
+    def discriminator(self, batch: Batch) -> dict[str, Tensor]:
+        terms = {}
+        for size, G, D, z, real_img, low in self._levels(batch):
+            with torch.no_grad():
+                gen_img = G(z, low, batch.c)
+            fake, real = (D(img, low, batch.c).float() for img in (gen_img, real_img))
+            self.observe(f"logits/fake/{size}", fake.detach())
+            self.observe(f"logits/real/{size}", real.detach())
+            terms[f"D/{size}"] = self.loss.discriminator(fake, real)
+        return terms
+
+    def generator(self, batch: Batch) -> dict[str, Tensor]:
+        terms = {}
+        for size, G, D, z, real_img, low in self._levels(batch):
+            fake, real = D(G(z, low, batch.c), low, batch.c).float(), None
+            if self.loss.generator_reads_real:
+                real = D(real_img, low, batch.c).float()
+            terms[f"G/{size}"] = self.loss.generator(fake, real)
+        return terms
+
+    def _levels(self, batch: Batch) -> Iterator[tuple[Any, ...]]:
+        """(size, G, D, z, real_img, low) of each level that is trained"""
+        config, pairs = self.G.config, self.D.pyramid(batch.real_img)
+        noise = batch.z.split(config.z_dims, dim=1)
+        for size, G, D, z, (real_img, low) in zip(
+            config.sizes, self.G.levels, self.D.levels, noise, pairs, strict=True
+        ):
+            if config.level in (None, size):
+                yield size, G, D, z, real_img, low

@@ -1,0 +1,93 @@
+"""fashion32: a small classifier of the embedded garments, whose features are what distances are measured in.
+
+`python -m gan_engine.metrics.classifier` trains it on 8,000 of the embedded images and writes the file that ships, two
+minutes on a CPU core. On the 2,000 images that are held out it is right about HELD_OUT of the time.
+"""
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_engine.data import DataConfig, ImageSet, load
+
+NAME = "fashion32"
+HELD_OUT = 0.904  # accuracy of the shipped weights
+WEIGHTS = resources.files("gan_engine.metrics") / f"{NAME}.pt"
+
+
+class Classifier(nn.Module):
+    """img [N, 1, 32, 32] in [-1, 1] -> features [N, 64], logits [N, 10]"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers, width = [], 1
+        for o in (16, 32, 64):
+            layers += [nn.Conv2d(width, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)]
+            width = o
+        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.ReLU())
+        self.logits = nn.Linear(64, 10)
+
+    def forward(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        if img.shape[1:] != (1, 32, 32):
+            raise ValueError(f"{NAME}: want grey images [N, 1, 32, 32], got {list(img.shape)}")
+        features = self.features(img)
+        return features, self.logits(features)
+
+
+def load_classifier(device: str | torch.device = "cpu") -> Classifier:
+    """The classifier with the weights that ship, in eval mode."""
+    classifier = Classifier()
+    with resources.as_file(WEIGHTS) as path:
+        classifier.load_state_dict(torch.load(path, weights_only=True))
+    return classifier.to(device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def classify(classifier: Classifier, images: Tensor, *, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """uint8 [N, 1, 32, 32] -> features [N, 64], classes [N], on the CPU"""
+    device = next(classifier.parameters()).device
+    parts = [classifier(to_float(part.to(device))) for part in images.split(batch)]
+    return torch.cat([f.cpu() for f, _ in parts]), torch.cat([logits.argmax(1).cpu() for _, logits in parts])
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 -> [-1, 1]"""
+    return images.float() / 127.5 - 1
+
+
+def split(data: ImageSet) -> tuple[Tensor, Tensor]:
+    """Indices of the images to learn from and of those held out, a fifth."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    return order[len(data) // 5 :], order[: len(data) // 5]
+
+
+def train(data: ImageSet, *, epochs: int = 30, batch: int = 100) -> tuple[Classifier, float]:
+    """A classifier and its accuracy on the images held out; it learns from images mirrored and shifted by up to 2."""
+    torch.manual_seed(0)
+    classifier, (learnt, held_out) = Classifier(), split(data)
+    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.05)
+    steps = epochs * (len(learnt) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
+    for _ in range(epochs):
+        for part in learnt[torch.randperm(len(learnt))].split(batch):
+            x, y = torch.randint(5, (2,)).tolist()
+            img = F.pad(to_float(data.images[part]), [2, 2, 2, 2], value=-1)[:, :, y : y + 32, x : x + 32]
+            img = img.flip(3) if torch.rand(()) < 0.5 else img
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(img)[1], data.labels[part], label_smoothing=0.05).backward()
+            optimizer.step()
+            schedule.step()
+    classifier.eval()
+    _, classes = classify(classifier, data.images[held_out])
+    return classifier, float((classes == data.labels[held_out]).float().mean())
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else f"{NAME}.pt")
+    classifier, accuracy = train(load(DataConfig("fashion-mnist"), resolution=32, channels=1))
+    torch.save(classifier.state_dict(), out)
+    print(f"{out}: accuracy {accuracy:.2%} on the images held out")

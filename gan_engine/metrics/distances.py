@@ -1,0 +1,48 @@
+"""Distances between two sets of feature vectors [N, d], computed in float64. Zero means alike, in so far as N tells."""
+
+import torch
+from torch import Tensor
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """|mx - my|^2 + tr(Cx + Cy - 2 (Cx^(1/2) Cy Cx^(1/2))^(1/2))   # Heusel et al. 2017, arXiv:1706.08500, equation 6
+
+    with means m and covariances C. It is 0 for equal sets, but between two samples of one distribution it is not: it
+    shrinks with the smaller N, so only values of equal N compare.
+    """
+    x, y = _checked(x, y)
+    root = _root(torch.cov(x.t()))
+    cross = _root(root @ torch.cov(y.t()) @ root)
+    traces = x.var(0).sum() + y.var(0).sum() - 2 * cross.trace()
+    return float((x.mean(0) - y.mean(0)).square().sum() + traces)
+
+
+def _root(a: Tensor) -> Tensor:
+    """a^(1/2) of a symmetric matrix without negative eigenvalues, but for rounding."""
+    values, vectors = torch.linalg.eigh(a)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.t()
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """mean of k(x, x') + mean of k(y, y') - 2 mean of k(x, y), k(a, b) = (a . b / d + 1)^3   # arXiv:1801.01401, 3.1
+
+    the squared maximum mean discrepancy, whose first two means leave out the pairs of a vector with itself: its
+    expectation does not depend on N, and is 0 for two samples of one distribution (Binkowski et al. 2018).
+    """
+    x, y = _checked(x, y)
+    n, m = len(x), len(y)
+    within = _kernel_sum(x, x, own=True) / (n * (n - 1)) + _kernel_sum(y, y, own=True) / (m * (m - 1))
+    return float(within - 2 * _kernel_sum(x, y) / (n * m))
+
+
+def _kernel_sum(x: Tensor, y: Tensor, *, own: bool = False) -> Tensor:
+    """The sum of k over all pairs, in blocks; `own`: but for those of a vector with itself."""
+    d = x.shape[1]
+    total = sum(((block @ y.t() / d + 1) ** 3).sum() for block in x.split(1000))
+    return total - ((x.square().sum(1) / d + 1) ** 3).sum() if own else total
+
+
+def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"want features [N, d] and [M, d] with N, M >= 2, got {list(x.shape)} and {list(y.shape)}")
+    return x.double(), y.double()

@@ -1,0 +1,140 @@
+"""The conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784) with convolutions; the classes enter both networks.
+
+G reads an embedding of c beside z. Into D the classes come in one of three ways:
+
+    concat      as maps beside the image, 1 everywhere in that of c, as in the paper
+    projection  logit = logit(features) + <embedding of c, features> (Miyato and Koyama 2018, arXiv:1802.05637, eq. 4)
+    none        not at all: D has to name them, as the auxiliary classifier GAN does (Odena et al. 2017, 1610.09585)
+
+With `class_weight` D has a classifier beside its logit, and both networks lower its cross-entropy: D on real images, G
+on generated ones. D must not have been told the class for that, so it does not go with concat.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, get_args
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import UpsampleConv2d, check_class
+from gan_engine.ops import bias_act
+
+Method = Literal["concat", "projection", "none"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks, and how the classes enter the discriminator."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels: a power of two from 16 to 256."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 100
+    """Dimensions of the noise z."""
+    width: int = 64
+    """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
+    max_width: int = 256
+    """Limit of the feature maps of a layer."""
+    embed_dim: int = 32
+    """Dimensions of the generator's class embedding."""
+    method: Method = "projection"
+    """How D reads the class: as maps beside the image, by an inner product with its features, or not at all."""
+    class_weight: float = 0
+    """Weight of the cross-entropy of an auxiliary classifier in D, for both networks; 0 leaves it out."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "width", "max_width", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.method not in get_args(Method):
+            raise ValueError(f"method: want one of {', '.join(get_args(Method))}, got {self.method!r}")
+        if not self.class_weight >= 0:
+            raise ValueError(f"class_weight: want at least 0, got {self.class_weight}")
+        if self.class_weight and self.method == "concat":
+            raise ValueError("class_weight: want method projection or none, got concat, which tells D the class")
+        if not self.class_weight and self.method == "none":
+            raise ValueError("method: want class_weight > 0 beside none, got 0: nothing would tell D the classes")
+
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps at 4x4, 8x8, ... up to half the resolution."""
+        halvings = self.resolution.bit_length() - 4
+        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
+        self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
+        self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+        x = self.linear(z).unflatten(1, (-1, 4, 4))
+        for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
+            x = conv(bias_act(norm(x), act="relu", gain=1))
+        return bias_act(x, self.bias, act="tanh")
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]
+
+    It has no norms, and is piecewise linear.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        maps = config.c_dim if config.method == "concat" else 0
+        widths = [config.channels + maps, *reversed(config.widths)]
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(widths))
+        self.biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
+        self.logit = nn.Linear(widths[-1] * 4 * 4, 1)
+        self.embed = self.classifier = None
+        if config.c_dim and config.method == "projection":
+            self.embed = nn.Linear(config.c_dim, widths[-1], bias=False)
+        if config.c_dim and config.class_weight:
+            self.classifier = nn.Linear(widths[-1] * 4 * 4, config.c_dim)
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        return self._logits(self._features(img, c), c)
+
+    def logits_and_classes(self, img: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """logits [N], and those of the auxiliary classifier [N, c_dim], from one pass"""
+        x = self._features(img, c)
+        return self._logits(x, c), self.classifier(x.flatten(1))
+
+    def _features(self, img: Tensor, c: Tensor | None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = img
+        if c is not None and self.config.method == "concat":
+            maps = c.to(img.dtype)[:, :, None, None].expand(-1, -1, *img.shape[2:])
+            x = torch.cat([img, maps], dim=1)
+        for conv, bias in zip(self.convs, self.biases, strict=True):
+            x = bias_act(conv(x), bias, act="lrelu", gain=1)
+        return x
+
+    def _logits(self, x: Tensor, c: Tensor | None) -> Tensor:
+        logits = self.logit(x.flatten(1)).squeeze(1)
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
+        return logits

@@ -1,0 +1,180 @@
+"""The modern baseline R3GAN (Huang et al. 2024, arXiv:2501.05441): residual blocks without norms in both networks.
+
+A stage is a transition, which resamples bilinearly and changes the width, and blocks of a 1x1 convolution that widens,
+a grouped 3x3 and a 1x1 that narrows again. G starts from a learnt 4x4 basis whose maps z weighs, and D ends in the
+inner products of its last features with one. There is nothing but convolutions, biases and leaky ReLUs: D is piecewise
+linear, and the penalties of gan_engine.losses.penalties run at level 2.
+
+The paper trains it with the loss "relativistic" and R1 and R2 in every step.
+
+With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
+features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import as_filter, check_class
+from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
+
+TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks, which mirror each other."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels: a power of two from 8 to 1024."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 64
+    """Dimensions of the noise z."""
+    width: int = 32
+    """Feature maps at the resolution of the images; they double with each halving down to 4x4."""
+    max_width: int = 128
+    """Limit of the feature maps of a stage."""
+    blocks: int = 2
+    """Residual blocks of a stage."""
+    expansion: int = 2
+    """Feature maps inside a block, as a multiple of those of its stage."""
+    group: int = 16
+    """Feature maps that a grouped convolution mixes."""
+    embed_dim: int = 32
+    """Dimensions of the generator's class embedding."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 8 to 1024, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        for width in self.widths:
+            if width * self.expansion % self.group:
+                raise ValueError(
+                    f"group: want a divisor of expansion * width = {width * self.expansion}, got {self.group}"
+                )
+
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps at 4x4, 8x8, ... up to the resolution."""
+        halvings = self.resolution.bit_length() - 3
+        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+
+
+def _conv(i: int, o: int, kernel_size: int = 1, *, groups: int = 1, scale: float = 1) -> nn.Conv2d:
+    """A convolution without a bias, whose weights begin at N(0, scale^2 / fan in): leaky ReLUs have the gain sqrt(2)"""
+    conv = nn.Conv2d(i, o, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+    nn.init.normal_(conv.weight, 0, scale / (kernel_size**2 * i // groups) ** 0.5)
+    return conv
+
+
+class Block(nn.Module):
+    """y [N, C, H, W] = x + reduce(act(conv(act(expand(x) + b1)) + b2))
+
+    It begins as the identity: `reduce` at zero, and the others smaller by L^(-1/4) for L blocks in a row (Zhang et al.
+    2019, arXiv:1901.09321), so that their first steps do not grow with the depth either.
+    """
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        hidden = width * config.expansion
+        scale = (config.blocks * len(config.widths)) ** -0.25
+        self.expand = _conv(width, hidden, scale=scale)
+        self.conv = _conv(hidden, hidden, 3, groups=hidden // config.group, scale=scale)
+        self.reduce = _conv(hidden, width, scale=0)
+        self.bias1 = nn.Parameter(torch.zeros(hidden))
+        self.bias2 = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = bias_act(self.expand(x), self.bias1, act="lrelu")
+        y = bias_act(self.conv(y), self.bias2, act="lrelu")
+        return x + self.reduce(y)
+
+
+class Up(nn.Module):
+    """x [N, I, H, W] -> [N, O, 2 H, 2 W], narrowed before it is doubled"""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.conv = _conv(i, o) if i != o else nn.Identity()
+        self.register_buffer("f", setup_filter(TAPS), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample2d(self.conv(x), as_filter(self.f))
+
+
+class Down(nn.Module):
+    """x [N, I, H, W] -> [N, O, H / 2, W / 2], halved before it is widened"""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.conv = _conv(i, o) if i != o else nn.Identity()
+        self.register_buffer("f", setup_filter(TAPS), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(downsample2d(x, as_filter(self.f)))
+
+
+def _stages(config: Config, widths: list[int], transition: type[nn.Module]) -> list[nn.Module]:
+    stages = [Block(config, widths[0]) for _ in range(config.blocks)]
+    for i, o in pairwise(widths):
+        stages += [transition(i, o), *(Block(config, o) for _ in range(config.blocks))]
+    return stages
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W], the images of the data in [-1, 1]
+
+    Nothing bounds the images: a pixel may lie outside.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), widths[0], bias=False)
+        nn.init.normal_(self.linear.weight, 0, self.linear.in_features**-0.5)
+        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.stages = nn.Sequential(*_stages(config, widths, Up))
+        self.to_rgb = _conv(widths[-1], config.channels)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+        x = self.linear(z)[:, :, None, None] * self.basis
+        return bias_act(self.to_rgb(self.stages(x)), self.bias)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N], without a bias, which the loss would cancel"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths[::-1]
+        self.from_rgb = _conv(config.channels, widths[0])
+        self.stages = nn.Sequential(*_stages(config, widths, Down))
+        self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
+        self.logit = nn.Linear(widths[-1], 1, bias=False)
+        nn.init.normal_(self.logit.weight, 0, widths[-1] ** -0.5)
+        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = (self.stages(self.from_rgb(img)) * self.basis).sum([2, 3])
+        logits = self.logit(x).squeeze(1)
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x).sum(1)
+        return logits

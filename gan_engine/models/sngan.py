@@ -1,0 +1,215 @@
+"""The residual GAN with spectral norms (Miyato et al. 2018, arXiv:1802.05957, table 4), and with self-attention SAGAN.
+
+Every weight of D is divided by an estimate of its largest singular value, which one power iteration a pass keeps up to
+date: D is Lipschitz, and trained with the hinge loss. `attention` puts one layer of self-attention at that resolution
+into both networks (Zhang et al. 2018, arXiv:1805.08318), whose paper has spectral norms in G too.
+
+With classes the norms of G have a scale and a shift for each (Dumoulin et al. 2017, arXiv:1610.07629), and the
+discriminator adds the projection of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637,
+equation 4). Without attention D is piecewise linear.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_engine.layers import DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks. The paper at 32x32: width 256, d_width 128, max_width 256."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the images in pixels: a power of two from 16 to 256."""
+    channels: int = 1
+    """1 for grey images, 3 for colour."""
+    z_dim: int = 128
+    """Dimensions of the noise z."""
+    width: int = 32
+    """Feature maps of the generator at the resolution of the images; they double with each halving down to 4x4."""
+    d_width: int = 32
+    """Feature maps of the discriminator at half the resolution; they double with each halving down to 8x8."""
+    max_width: int = 128
+    """Limit of the feature maps of a layer."""
+    attention: int = 0
+    """Resolution at which both networks have self-attention; 0 leaves it out."""
+    g_spectral_norm: bool = False
+    """Spectral norms in the generator too."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("z_dim", "width", "d_width", "max_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.attention and self.attention not in self.shared_sizes:
+            sizes = ", ".join(map(str, self.shared_sizes))
+            raise ValueError(
+                f"attention: want 0 or a resolution that both networks have ({sizes}), got {self.attention}"
+            )
+
+    @property
+    def shared_sizes(self) -> list[int]:
+        """8, 16, ... up to half the resolution: where both networks have feature maps."""
+        return [1 << i for i in range(3, self.resolution.bit_length() - 1)]
+
+    def g_maps(self, size: int) -> int:
+        """Feature maps of the generator at size x size."""
+        return min(self.width * (self.resolution // size), self.max_width)
+
+    def d_maps(self, size: int) -> int:
+        """Feature maps of the discriminator at size x size."""
+        return min(self.d_width * (self.resolution // (2 * size)), self.max_width)
+
+
+def _layer(layer: nn.Module, *, spectral: bool) -> nn.Module:
+    """`layer` with weights as Glorot and Bengio 2010 draw them, which is how the paper's begin."""
+    nn.init.xavier_uniform_(layer.weight)
+    return spectral_norm(layer) if spectral else layer
+
+
+def _relu(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    return bias_act(x, bias, act="relu", gain=1)
+
+
+class Attention(nn.Module):
+    """y [N, C, H, W] = x + gain * out(sum over q of softmax_q(query(x)[p] . key(x)[q]) value(x)[q]) at every pixel p
+
+    Equations 1 to 3 of arXiv:1805.08318; the gain begins at 0.
+    """
+
+    def __init__(self, width: int, *, spectral: bool) -> None:
+        super().__init__()
+        hidden = max(1, width // 8)
+        ends = {"query": (width, hidden), "key": (width, hidden), "value": (width, hidden), "out": (hidden, width)}
+        for name, (i, o) in ends.items():
+            self.add_module(name, _layer(nn.Conv2d(i, o, 1, bias=False), spectral=spectral))
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))  # [N, C / 8, H W]
+        weight = (query.transpose(1, 2) @ key).softmax(2)  # [N, H W, H W]
+        y = (value @ weight.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gain * self.out(y)
+
+
+class Norm(nn.Module):
+    """y [N, C, H, W] = max(0, scale * norm(x) + shift), normalised over the batch; learnt, for each class its own"""
+
+    def __init__(self, width: int, c_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width, affine=not c_dim)
+        self.scale = self.shift = None
+        if c_dim:
+            self.scale, self.shift = (nn.Linear(c_dim, width, bias=False) for _ in range(2))
+            nn.init.ones_(self.scale.weight)
+            nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        if self.scale is not None:
+            scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
+            x = torch.addcmul(shift, x, scale)
+        return _relu(x)
+
+
+class UpBlock(nn.Module):
+    """(x [N, I, H, W], c) -> [N, O, 2 H, 2 W]"""
+
+    def __init__(self, config: Config, i: int, o: int) -> None:
+        super().__init__()
+        spectral = config.g_spectral_norm
+        self.norm1, self.norm2 = Norm(i, config.c_dim), Norm(o, config.c_dim)
+        self.conv1 = _layer(UpsampleConv2d(i, o, 3, bias=False), spectral=spectral)
+        self.conv2 = _layer(nn.Conv2d(o, o, 3, padding=1), spectral=spectral)
+        self.skip = _layer(UpsampleConv2d(i, o, 1, bias=False), spectral=spectral)
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        y = self.conv1(self.norm1(x, c))
+        return self.conv2(self.norm2(y, c)) + self.skip(x)
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        spectral = config.g_spectral_norm
+        self.linear = _layer(nn.Linear(config.z_dim, config.g_maps(4) * 4 * 4), spectral=spectral)
+        sizes = [*config.shared_sizes, config.resolution]
+        self.blocks = nn.ModuleList(UpBlock(config, config.g_maps(size // 2), config.g_maps(size)) for size in sizes)
+        self.attention = None
+        if config.attention:
+            self.attention = Attention(config.g_maps(config.attention), spectral=spectral)
+        self.norm = Norm(config.g_maps(config.resolution), 0)
+        to_rgb = nn.Conv2d(config.g_maps(config.resolution), config.channels, 3, padding=1, bias=False)
+        self.to_rgb = _layer(to_rgb, spectral=spectral)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = self.linear(z).unflatten(1, (-1, 4, 4))
+        for block in self.blocks:
+            x = block(x, c)
+            if self.attention is not None and x.shape[2] == self.config.attention:
+                x = self.attention(x)
+        return bias_act(self.to_rgb(self.norm(x, None)), self.bias, act="tanh")
+
+
+class DownBlock(nn.Module):
+    """x [N, I, H, W] -> [N, O, H / 2, W / 2], or of the same size and width if not `down`
+
+    The `first` reads the image, of which no ReLU may take the negative half.
+    """
+
+    def __init__(self, i: int, o: int, *, down: bool = True, first: bool = False) -> None:
+        super().__init__()
+        self.first = first
+        self.conv1 = _layer(nn.Conv2d(i, o, 3, padding=1, bias=False), spectral=True)
+        self.bias = nn.Parameter(torch.zeros(o))
+        conv2 = DownsampleConv2d(o, o, 3) if down else nn.Conv2d(o, o, 3, padding=1)
+        self.conv2 = _layer(conv2, spectral=True)
+        self.skip = _layer(DownsampleConv2d(i, o, 1, bias=False), spectral=True) if down else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(x if self.first else _relu(x))
+        return self.conv2(_relu(y, self.bias)) + self.skip(x)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        sizes = config.shared_sizes[::-1]
+        widths = [config.channels, *(config.d_maps(size) for size in sizes)]
+        blocks = [DownBlock(i, o, first=n == 0) for n, (i, o) in enumerate(pairwise(widths))]
+        if config.attention:
+            attention = Attention(config.d_maps(config.attention), spectral=True)
+            blocks.insert(sizes.index(config.attention) + 1, attention)
+        width = widths[-1]
+        self.blocks = nn.Sequential(*blocks, *(DownBlock(width, width, down=False) for _ in range(2)))
+        self.logit = _layer(nn.Linear(width, 1), spectral=True)
+        self.embed = None
+        if config.c_dim:
+            self.embed = _layer(nn.Linear(config.c_dim, width, bias=False), spectral=True)
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = _relu(self.blocks(img)).sum([2, 3])
+        logits = self.logit(x).squeeze(1)
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x).sum(1)
+        return logits

@@ -1,0 +1,115 @@
+"""The distances are their formulas, the classifier is as good as it says, and evaluate tells good from bad."""
+
+import dataclasses
+
+import pytest
+import scipy.linalg
+import torch
+
+from gan_engine import checkpoint
+from gan_engine.data import DataConfig, load
+from gan_engine.evaluate import Options, evaluate
+from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
+from gan_engine.metrics.distances import frechet_distance, kernel_distance
+from gan_engine.presets import PRESETS
+from gan_engine.trainer import Trainer
+
+
+@pytest.fixture
+def sets():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2300, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
+    return x, 0.5 * torch.randn(1200, 6, generator=generator) + 1
+
+
+@pytest.fixture(scope="module")
+def garments():
+    return load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+
+
+def test_frechet_distance_is_its_formula(sets):
+    x, y = (s.double() for s in sets)
+    product = torch.cov(x.t()) @ torch.cov(y.t())
+    root = torch.from_numpy(scipy.linalg.sqrtm(product.numpy())).real
+    want = (x.mean(0) - y.mean(0)).square().sum() + (torch.cov(x.t()) + torch.cov(y.t()) - 2 * root).trace()
+    assert frechet_distance(*sets) == pytest.approx(float(want), rel=1e-9)
+    assert frechet_distance(sets[0], sets[0]) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_a_singular_covariance_is_finite():
+    x = torch.randn(50, 3).repeat(1, 2)
+    assert frechet_distance(x, x + 1) == pytest.approx(6)
+
+
+def test_kernel_distance_is_its_formula(sets):
+    """As torchmetrics' poly_mmd has it: sums of the kernel matrices without their diagonals."""
+    x, y = (s[:40].double() for s in sets)
+    k_xx, k_yy, k_xy = ((a @ b.t() / 6 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    m = len(x)
+    want = ((k_xx.sum() - k_xx.trace()) + (k_yy.sum() - k_yy.trace())) / (m * (m - 1)) - 2 * k_xy.sum() / m**2
+    assert kernel_distance(x, y) == pytest.approx(float(want), rel=1e-9)
+
+
+def test_kernel_distance_is_the_same_in_blocks_and_about_0_for_one_distribution(sets):
+    x, y = (s.double() for s in sets)
+    k = [((a @ b.t() / 6 + 1) ** 3) for a, b in ((x, x), (y, y), (x, y))]
+    n, m = len(x), len(y)
+    want = (k[0].sum() - k[0].trace()) / (n * (n - 1)) + (k[1].sum() - k[1].trace()) / (m * (m - 1)) - 2 * k[2].mean()
+    assert kernel_distance(*sets) == pytest.approx(float(want), rel=1e-9)
+    assert abs(kernel_distance(x[::2], x[1::2])) < 0.01 * kernel_distance(*sets)
+
+
+def test_features_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"want features \[N, d\] and \[M, d\] .* got \[3, 2\] and \[3, 4\]"):
+        frechet_distance(torch.ones(3, 2), torch.ones(3, 4))
+    with pytest.raises(ValueError, match="with N, M >= 2"):
+        kernel_distance(torch.ones(1, 2), torch.ones(3, 2))
+
+
+def test_the_classifier_that_ships_is_as_good_as_it_says(garments):
+    _, held_out = split(garments)
+    features, classes = classify(load_classifier(), garments.images[held_out])
+    assert features.shape == (2000, 64)
+    assert (classes == garments.labels[held_out]).float().mean() == pytest.approx(HELD_OUT, abs=2e-3)
+    assert WEIGHTS.stat().st_size < 500_000
+
+
+def test_the_classifier_takes_images_of_its_size_alone():
+    with pytest.raises(ValueError, match=r"fashion32: want grey images \[N, 1, 32, 32\], got \[2, 3, 32, 32\]"):
+        load_classifier()(torch.zeros(2, 3, 32, 32))
+
+
+def test_distances_grow_with_noise_and_with_missing_classes(garments):
+    features, _ = classify(load_classifier(), garments.images)
+    real, others = features[:4000], features[4000:8000]
+    noise = torch.randn(4000, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    noisy = (garments.images[4000:8000] + 40 * noise).clamp(0, 255).byte()
+    noisy, _ = classify(load_classifier(), noisy)
+    few = others[garments.labels[4000:8000] < 5]
+    for distance in (frechet_distance, kernel_distance):
+        same, *worse = (distance(real, other) for other in (others, noisy, few))
+        assert 20 * abs(same) < min(worse)
+
+
+def saved(tmp_path, garments, **model):
+    config = PRESETS["cgan"]()
+    model = dataclasses.replace(config.model, width=4, max_width=8, c_dim=10, **model)
+    config = dataclasses.replace(config, model=model, batch_size=8, precision="fp32")
+    trainer = Trainer(config, garments, device=torch.device("cpu"), run_dir=tmp_path)
+    return checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
+
+
+def test_evaluate_measures_a_checkpoint(tmp_path, garments):
+    path = saved(tmp_path, garments)
+    results = evaluate(Options(path, num=100))
+    assert list(results) == ["fd_fashion32 N=100", "kd_fashion32 N=100", "classes", "accuracy"]
+    assert results["fd_fashion32 N=100"] > 10 and 0 <= results["accuracy"] < 0.5
+    assert evaluate(Options(path, num=100)) == results
+
+
+def test_evaluate_refuses_other_images(tmp_path, garments):
+    path = saved(tmp_path, garments, resolution=16)
+    with pytest.raises(ValueError, match="want a generator of 32x32 grey images, got 16x16 with 1 channels"):
+        evaluate(Options(path))
+    with pytest.raises(ValueError, match="num: want at least 2, got 1"):
+        Options(path, num=1)
