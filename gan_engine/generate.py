@@ -109,6 +109,11 @@ def generate(options: Options) -> Path:
     path = checkpoint.find(options.checkpoint)
     state = checkpoint.load(path)
     G = _generator(path, state).to(device)
+    if isinstance(G.config, models.TRANSLATION):
+        family = models.family(G.config)
+        raise ValueError(
+            f"{path}: want a generator that starts from noise, got one of {family}; it makes images of images"
+        )
     columns = math.ceil(math.sqrt(options.num))
     classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
     more = _truncation(options, G)
