@@ -110,9 +110,8 @@ def generate(options: Options) -> Path:
     state = checkpoint.load(path)
     G = _generator(path, state).to(device)
     if isinstance(G.config, models.TRANSLATION):
-        family = models.family(G.config)
         raise ValueError(
-            f"{path}: want a generator that starts from noise, got one of {family}; it makes images of images"
+            f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
         )
     columns = math.ceil(math.sqrt(options.num))
     classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
