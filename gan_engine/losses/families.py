@@ -9,4 +9,5 @@ OBJECTIVES: dict[str, type[GanObjective]] = {
     "lapgan": PyramidObjective,
     "pix2pix": PairedObjective,
     "cyclegan": CycleObjective,
+    "srgan": PairedObjective,
 }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.metrics.perceptual import PerceptualDistance
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
@@ -28,8 +29,6 @@ class PairedObjective(GanObjective):
         super().__init__(*args, **options)
         self.perceptual = None
         if self.G.config.perceptual_weight:
-            from gan_engine.metrics.perceptual import PerceptualDistance
-
             self.perceptual = PerceptualDistance().to(next(self.G.parameters()).device)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from gan_engine.models import (
     pix2pix,
     r3gan,
     sngan,
+    srgan,
     stylegan2,
     upsample_gan,
     vanilla,
@@ -38,8 +39,9 @@ FAMILIES: dict[str, ModuleType] = {
     "lapgan": lapgan,
     "pix2pix": pix2pix,
     "cyclegan": cyclegan,
+    "srgan": srgan,
 }
-TRANSLATION = (pix2pix.Config, cyclegan.Config)
+TRANSLATION = (pix2pix.Config, cyclegan.Config, srgan.Config)
 
 Config = (
     Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")]
@@ -52,6 +54,7 @@ Config = (
     | Annotated[lapgan.Config, tyro.conf.subcommand("lapgan")]
     | Annotated[pix2pix.Config, tyro.conf.subcommand("pix2pix")]
     | Annotated[cyclegan.Config, tyro.conf.subcommand("cyclegan")]
+    | Annotated[srgan.Config, tyro.conf.subcommand("srgan")]
 )
 
 

@@ -1,20 +1,24 @@
 """Families that make images of images: shapes, range, gradients, sources, and the same values from every backend."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gan_engine import backends, models
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch
 from gan_engine.losses.translation import Pool
-from gan_engine.models import cyclegan, pix2pix
+from gan_engine.models import cyclegan, pix2pix, srgan
 from gan_engine.models.patchgan import PatchDiscriminator
 from gan_engine.models.pix2pix import edges, grey
 
 SIZES = {
     "pix2pix": lambda **sizes: pix2pix.Config(width=4, max_width=8, d_width=4, **sizes),
     "cyclegan": lambda **sizes: cyclegan.Config(width=4, blocks=1, d_width=4, **sizes),
+    "srgan": lambda **sizes: srgan.Config(width=4, blocks=1, d_width=2, **sizes),
+    "rrdb": lambda **sizes: srgan.Config(variant="rrdb", width=4, blocks=1, growth=2, d_width=2, **sizes),
 }
 
 
@@ -26,6 +30,8 @@ def build(config):
 def make_batch(config, num=2, dtype=torch.float32, device="cpu"):
     shape = (num, config.channels, config.resolution, config.resolution)
     real_img, source = (torch.rand(shape, dtype=dtype, device=device) * 2 - 1 for _ in range(2))
+    if isinstance(config, srgan.Config):
+        source = srgan.shrink(real_img, config.scale)
     return Batch(real_img, torch.empty(num, 0), None, source)
 
 
@@ -45,7 +51,8 @@ def test_shapes_range_and_gradients(family, resolution, channels):
     G, D = build(config)
     batch = make_batch(config)
     img = G(batch.source)
-    assert img.shape == batch.real_img.shape and img.abs().max() <= 1
+    assert img.shape == batch.real_img.shape
+    assert img.abs().max() <= 1 or isinstance(config, srgan.Config)
     both = objective(G, D)
     terms = both.discriminator(batch) | both.generator(batch)
     assert all(values.shape == (2,) for values in terms.values())
@@ -69,6 +76,10 @@ def test_gradients_equal_the_reference(family, backend, device):
     nets = [net.to(device).double() for net in build(config)]
     batch = make_batch(config, dtype=torch.float64, device=device)
     parameters = [p for net in nets for p in net.parameters()]
+    with torch.no_grad():
+        for p in parameters:
+            if not p.any():  # what begins at zero would hide what stands before it
+                p.normal_(0, 0.3)
 
     def grads():
         torch.manual_seed(1)  # dropout
@@ -128,6 +139,37 @@ def test_sources_made_of_targets():
         assert G.source_of(torch.zeros(2, 3, 32, 32)).shape == (2, 1, 32, 32) and G.config.data_kind == "image"
 
 
+def test_srgan_is_that_of_the_paper():
+    """Figure 4 of arXiv:1609.04802, and figures 3 and 4 of 1809.00219: 1.55 and 16.7 million parameters at x4."""
+    G, D = build(srgan.Config())
+    norms = [64] * 33
+    kernels = [3 * 81 * 64, *[9 * 64 * 64] * 33, *[9 * 64 * 256] * 2, 64 * 81 * 3]
+    slopes = 1 + 16 + 2
+    assert sum(p.numel() for p in G.parameters()) == sum(kernels) + 2 * sum(norms) + slopes + 64 + 2 * 256 + 3
+    assert [conv.out_channels for conv in D.convs] == [64, 128, 128, 256, 256, 512, 512]
+    assert [conv.stride[0] for conv in D.convs] == [2, 1, 2, 1, 2, 1, 2]
+    assert D.dense.in_features == 512 * 6 * 6 and D.dense.out_features == 1024
+    G, _ = build(srgan.Config(variant="rrdb"))
+    assert sum(p.numel() for p in G.parameters()) == pytest.approx(16.7e6, rel=0.003)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_source_is_the_target_as_a_file_made_smaller(scale):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((48 // scale, 32 // scale), Image.Resampling.BICUBIC)
+    img = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    source = (srgan.shrink(img, scale) + 1) * 127.5
+    torch.testing.assert_close(source, source.round(), rtol=0, atol=1e-4)
+    difference = (source.round()[0].permute(1, 2, 0) - torch.from_numpy(np.array(image))).abs()
+    assert difference.max() <= 1 and difference.mean() < 0.2  # Pillow rounds between its two passes
+
+
+def test_G_of_srgan_takes_pictures_of_any_size():
+    for variant in ("srresnet", "rrdb"):
+        G, _ = build(SIZES["srgan"](variant=variant, scale=4))
+        assert G(torch.zeros(1, 3, 7, 13)).shape == (1, 3, 28, 52)
+
+
 def test_a_cycle_leads_back():
     """With generators that change nothing all is known: the cycle and identity terms are 0, whatever D says."""
     config = cyclegan.Config(resolution=32, width=2, d_width=2)
@@ -164,6 +206,11 @@ def test_a_pool_keeps_half_of_what_comes():
         (lambda: pix2pix.Config(l1_weight=-1), "l1_weight: want at least 0, got -1"),
         (lambda: cyclegan.Config(resolution=34), "resolution: want a multiple of 4, at least 32, got 34"),
         (lambda: cyclegan.Config(blocks=0), "blocks: want at least 1 or None, got 0"),
+        (lambda: srgan.Config(resolution=40), "resolution: want a multiple of 16, at least 32, got 40"),
+        (lambda: srgan.Config(scale=3), "scale: want 2 or 4, got 3"),
+        (lambda: srgan.Config(variant="edsr"), "variant: want one of srresnet, rrdb, got 'edsr'"),
+        (lambda: srgan.Config(blocks=0), "blocks: want at least 1 or None, got 0"),
+        (lambda: srgan.Config(perceptual_weight=-1), "perceptual_weight: want at least 0, got -1"),
         (lambda: cyclegan.Config(pool_size=-1), "pool_size: want at least 0, got -1"),
     ],
 )
