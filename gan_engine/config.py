@@ -26,7 +26,8 @@ class Config:
     model: models.Config
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
-    fashion-mnist-full, cifar10, celeba."""
+    fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of
+    images a folder with trainA and trainB."""
     mirror: bool = DataConfig.mirror
     """Flip every second image, drawn at random, left to right."""
     data_root: str = DataConfig.root
@@ -73,6 +74,10 @@ class Config:
     """Learning rate of Adam, for both networks."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Decay rates of Adam's two moments."""
+    lr_decay: float = 0
+    """Part of the run, at its end, in which the learning rate falls linearly to 0: 0.5 for the second half."""
+    pretrain_kimg: float = 0
+    """Time at the beginning in which G, of a family with a content loss, learns that alone and D waits."""
     ema_kimg: float = 1
     """Half-life of the moving average of G's weights, which is what samples are drawn from."""
     ema_rampup: float | None = None
@@ -114,21 +119,14 @@ class Config:
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
-        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight"):
+        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "pretrain_kimg"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
-        if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
-            raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {models.family(self.model)}")
-        if isinstance(self.model, models.cgan.Config) and not self.conditional:
-            raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
-        if isinstance(self.model, models.lapgan.Config):
-            for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
-                if getattr(self, name) != want:
-                    raise ValueError(
-                        f"{name}: want {want} for lapgan, whose levels have none, got {getattr(self, name)}"
-                    )
+        self._check_family()
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
+        if not 0 <= self.lr_decay <= 1:
+            raise ValueError(f"lr_decay: want 0 to 1, got {self.lr_decay}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
         if self.ema_rampup is not None and not self.ema_rampup > 0:
@@ -147,6 +145,24 @@ class Config:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def _check_family(self) -> None:
+        """Refuse what the family of the model cannot do."""
+        family = models.family(self.model)
+        if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
+            raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {family}")
+        if self.pretrain_kimg and not hasattr(self.model, "l1_weight"):
+            raise ValueError(f"pretrain_kimg: want a model with a content loss (srgan, pix2pix), got {family}")
+        if isinstance(self.model, models.cgan.Config) and not self.conditional:
+            raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
+        if isinstance(self.model, models.TRANSLATION) and self.conditional:
+            raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
+        if isinstance(self.model, (models.lapgan.Config, *models.TRANSLATION)):
+            for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
+                if getattr(self, name) != want:
+                    raise ValueError(
+                        f"{name}: want {want} for {family}, whose objective has none, got {getattr(self, name)}"
+                    )
 
     @property
     def data_config(self) -> DataConfig:

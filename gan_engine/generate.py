@@ -125,6 +125,10 @@ def generate(options: Options) -> Path:
     path = checkpoint.find(options.checkpoint)
     state = checkpoint.load(path)
     G = _generator(path, state).to(device)
+    if isinstance(G.config, models.TRANSLATION):
+        raise ValueError(
+            f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
+        )
     columns = math.ceil(math.sqrt(options.num))
     classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
     more = _for_its_family(options, G)

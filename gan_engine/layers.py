@@ -219,3 +219,22 @@ class ModulatedConv2d(nn.Module):
             f=as_filter(self.f),
             **self.after,
         )
+
+
+class InstanceNorm2d(nn.Module):
+    """y [N, C, H, W] = act(weight * (x - mean) / sqrt(var + eps) + bias), of each image and channel, with gain 1
+
+    In one pass of `norm_act` where that has a kernel (Ulyanov et al. 2016, arXiv:1607.08022). `act`: linear, relu or
+    lrelu.
+    """
+
+    def __init__(self, features: int, *, act: str = "linear") -> None:
+        super().__init__()
+        self.act = act
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # norm_act is built together with the C++ kernels of bias_act, and has no others.
+        backend = "cpu" if backends.choose("bias_act", x) == "cpu" else "reference"
+        return norm_act(x, self.weight, self.bias, norm="instance", act=self.act, backend=backend)

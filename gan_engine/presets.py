@@ -165,6 +165,59 @@ def _r3gan(preset: str, model: models.r3gan.Config, *, gamma: float, **options: 
     return Config(preset=preset, model=model, **run)
 
 
+def pix2pix() -> Config:
+    """pix2pix, 64x64 colour images from silhouettes, or from the pairs of --data; minutes on two CPU cores."""
+    model = models.pix2pix.Config(resolution=64, width=32, max_width=256, d_width=32)
+    return _translation("pix2pix", model, batch_size=4, kimg=20)
+
+
+def pix2pix_256() -> Config:
+    """pix2pix in the sizes of its paper, 256x256 pairs; for a GPU."""
+    return _translation("pix2pix_256", models.pix2pix.Config(), batch_size=4, kimg=400)
+
+
+def cyclegan() -> Config:
+    """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data; an hour on two CPU cores."""
+    model = models.cyclegan.Config(resolution=64, width=24, d_width=32)
+    return _translation("cyclegan", model, loss="least_squares", batch_size=4, kimg=40)
+
+
+def cyclegan_256() -> Config:
+    """CycleGAN in the sizes of its paper, 256x256 images of two kinds; for a GPU."""
+    return _translation("cyclegan_256", models.cyclegan.Config(), loss="least_squares", batch_size=4, kimg=400)
+
+
+def srgan() -> Config:
+    """SRGAN in the sizes of its paper, 96x96 patches of photographs from 24x24, with perceptual features; for a GPU."""
+    return _srgan("srgan", models.srgan.Config(perceptual_weight=1), kimg=4000, pretrain_kimg=2000)
+
+
+def srgan_light() -> Config:
+    """SRGAN, small: 48x48 patches of photographs from 24x24; half an hour on two CPU cores."""
+    model = models.srgan.Config(resolution=48, scale=2, width=32, blocks=4, d_width=16)
+    return _srgan("srgan_light", model, kimg=100, pretrain_kimg=60, lr=2e-4)
+
+
+def esrgan() -> Config:
+    """SRGAN with the generator and the relativistic loss of ESRGAN, 128x128 patches from 32x32; for a GPU."""
+    model = models.srgan.Config(resolution=128, variant="rrdb", perceptual_weight=1)
+    return _srgan("esrgan", model, loss="relativistic", kimg=8000, pretrain_kimg=4000)
+
+
+def _srgan(preset: str, model: models.Config, *, kimg: float, **options: Any) -> Config:
+    run = {"data": "toy", "batch_size": 16, "lr": 1e-4, "betas": (0.9, 0.999), "lr_decay": 0.25} | options
+    return Config(preset=preset, model=model, kimg=kimg, mirror=True, grid_kimg=kimg / 20, **run)
+
+
+def _translation(preset: str, model: models.Config, *, batch_size: int, kimg: float, **options: Any) -> Config:
+    """The rate of the papers, which falls in the second half of the run.
+
+    They have batches of one image; four at a time are four fewer steps for each image, and much faster ones.
+    """
+    run = {"data": "toy", "betas": (0.5, 0.999), "lr_decay": 0.5, "grid_kimg": kimg / 20} | options
+    return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
+
+
 # The first is what runs where none is named.
 PRESETS: dict[str, Callable[[], Config]] = {
     function.__name__: function
@@ -172,5 +225,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
         *(dcgan, vanilla, upsample_gan, wgan, wgan_gp),
         *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
         *(r3gan, r3gan_64, cgan, sngan, sagan, lapgan),
+        *(pix2pix, pix2pix_256, cyclegan, cyclegan_256),
+        *(srgan, srgan_light, esrgan),
     )
 }

@@ -27,7 +27,7 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, malloc, report
+from gan_engine import backends, checkpoint, console, distributed, malloc, models, report
 from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device
@@ -221,7 +221,8 @@ def prepare(
     resolve(config.precision, device)  # before the data are read
     memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     model = config.model
-    data = load(config.data_config, resolution=model.resolution, channels=model.channels, seed=config.seed)
+    size = {"resolution": model.resolution, "channels": model.channels}
+    data = load(config.data_config, **size, kind=models.data_kind(model), seed=config.seed)
     config = with_classes(config, data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)

@@ -19,18 +19,18 @@ from tqdm import tqdm
 from gan_engine import checkpoint, console, models, nonfinite
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
-from gan_engine.data import ImageSet, Sampler
+from gan_engine.data import ImageSet, Sampler, describe
 from gan_engine.distributed import ALONE, Processes
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
-from gan_engine.losses.pyramid import PyramidObjective
 from gan_engine.monitors import Monitors
 from gan_engine.precision import Precision, resolve
 
 Terms = Callable[[Batch], dict[str, Tensor]]
 
-OBJECTIVES = {"lapgan": PyramidObjective}  # by family; that of the others is GanObjective
+_EXAMPLES = 16  # images that a grid of translations shows
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ class Phase:
     penalty_interval: int = 1
     weight: float = 1
     weight_clip: float | None = None
+    begin: float = 0
+    """Images shown before the phase takes part."""
+    end: float = math.inf
+    """Images shown when it no longer does."""
+
+    def due(self, nimg: int, step_count: int) -> bool:
+        return self.begin <= nimg < self.end and step_count % self.interval == 0
 
 
 class Means:
@@ -99,6 +106,9 @@ class Trainer:
         self.config, self.device, self.run_dir, self.processes = config, device, run_dir, processes
         if config.batch_size % processes.size:
             raise ValueError(f"batch_size: want a multiple of the {processes.size} processes, got {config.batch_size}")
+        kind = models.data_kind(config.model)
+        if (kind in ("pairs", "unpaired") and data.source is None) or (kind == "pairs" and not data.paired):
+            raise ValueError(f"data: want {kind} of images for {models.family(config.model)}, got {describe(data)}")
         self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
@@ -138,6 +148,7 @@ class Trainer:
         # did in those (arXiv:1912.04958, appendix B). The penalties of D are in its ordinary steps, and add none.
         lazy = config.pl_interval / (config.pl_interval + 1) if config.pl_weight else 1
         self.optimizers = {"D": self._adam(self.D), "G": self._adam(self.G, lazy)}
+        game = 1000 * config.pretrain_kimg
         self.phases = [
             Phase(
                 "D",
@@ -147,22 +158,24 @@ class Trainer:
                 penalised=objective.penalised_discriminator if objective.weights else None,
                 penalty_interval=config.penalty_interval,
                 weight_clip=config.weight_clip,
+                begin=game,
             ),
-            Phase("G", self.G, self.optimizers["G"], objective.generator, interval=config.n_critic),
+            Phase("G", self.G, self.optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
         ]
+        if game:
+            self.phases.append(Phase("G_content", self.G, self.optimizers["G"], objective.content, end=game))
         if config.pl_weight:
             interval, terms = config.pl_interval, objective.path_length
             self.phases.append(Phase("G_pl", self.G, self.optimizers["G"], terms, interval=interval, weight=interval))
         self.precision = Precision(resolve(config.precision, device), device)
-        self.sampler = Sampler(
-            data,
-            config.batch_size // processes.size,
-            seed=config.seed,
-            rank=processes.rank,
-            world_size=processes.size,
-            device=device,
-            mirror=config.mirror,
-        )
+        deal = {"rank": processes.rank, "world_size": processes.size, "device": device, "mirror": config.mirror}
+        self.sampler = Sampler(data, config.batch_size // processes.size, seed=config.seed, **deal)
+        # Samplers of one seed give the same order: it is what keeps pairs together.
+        self.source_sampler = None
+        if data.source is not None:
+            seed = config.seed if data.paired else config.seed + 1
+            self.source_sampler = Sampler(data.source, config.batch_size // processes.size, seed=seed, **deal)
+        self.examples = self._examples(data)
         self.step_count = self.nimg = 0
         self.seconds = 0.0
 
@@ -191,14 +204,31 @@ class Trainer:
         """Every phase that is due, on one batch of real images; then the moving average."""
         real_img, c = next(self.sampler)
         real_img = real_img.contiguous(memory_format=torch.channels_last)
+        c = c if self.config.conditional else None
+        source = self._source(real_img, self.source_sampler)
+        self._set_rates()
         for phase in self.phases:
-            if self.step_count % phase.interval == 0:
-                self._train(phase, Batch(real_img, self._noise(len(real_img)), c if self.config.conditional else None))
+            if phase.due(self.nimg, self.step_count):
+                self._train(phase, Batch(real_img, self._noise(len(real_img)), c, source))
         self._average()
         if self.ada is not None:
             self.ada.update(self.config.batch_size)
         self.step_count += 1
         self.nimg += self.config.batch_size
+
+    def _source(self, real_img: Tensor, sampler: Sampler | None) -> Tensor | None:
+        """What G starts from if it translates images: those that the data have for it, or what it makes of the real."""
+        if sampler is not None:
+            return next(sampler)[0].contiguous(memory_format=torch.channels_last)
+        return self.G.source_of(real_img) if hasattr(self.G, "source_of") else None
+
+    def _set_rates(self) -> None:
+        """Of the optimisers: those that they began with, falling linearly to 0 in the last part of the run."""
+        if self.config.lr_decay:
+            left = (1 - self.nimg / self.total) / self.config.lr_decay
+            for optimizer in self.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * min(1, left)
 
     def _train(self, phase: Phase, batch: Batch) -> None:
         for other in self.phases:
@@ -417,11 +447,26 @@ class Trainer:
     @property
     def columns(self) -> int:
         """Of a grid of `samples`."""
+        if self.examples is not None:
+            return _EXAMPLES // 2
         return max(8, min(self.config.model.c_dim, 10)) if self.config.conditional else 8
+
+    def _examples(self, data: ImageSet) -> Batch | None:
+        """The images of all grids of samples, for a G that translates images."""
+        real_img = next(Sampler(data, _EXAMPLES, seed=self.config.seed))[0].to(self.device)
+        source_sampler = None if data.source is None else Sampler(data.source, _EXAMPLES, seed=self.config.seed)
+        source = self._source(real_img, source_sampler)
+        return None if source is None else Batch(real_img, self._noise(0), None, source.to(self.device))
 
     @torch.no_grad()
     def samples(self) -> Tensor:
-        """Images [N, C, H, W] of G_ema from noise that is the same all through a run; one row for each class."""
+        """Images [N, C, H, W] of G_ema from noise that is the same all through a run; one row for each class.
+
+        Of a G that translates images: rows of sources, of its images and of targets, again and again.
+        """
+        if self.examples is not None:
+            rows = (images.split(self.columns) for images in self.objective.rows(self.G_ema, self.examples))
+            return torch.cat([images for block in zip(*rows, strict=True) for images in block])
         c_dim, z_dim = self.config.model.c_dim, self.config.model.z_dim
         rows = min(c_dim, 10) if self.config.conditional else 8
         z = torch.randn(rows * self.columns, z_dim, generator=torch.Generator().manual_seed(self.config.seed))
@@ -441,6 +486,7 @@ class Trainer:
         return {
             "rng": checkpoint.rng_state(),
             "penalty_generator": self.penalty_generator.get_state(),
+            "objective": self.objective.state_dict(),
             "means": dict(self.means.sums),
             **({} if self.ada is None else {"ada": self.ada.state_dict()}),
         }
@@ -459,10 +505,10 @@ class Trainer:
             "D": self.D.state_dict(),
             "G_ema": self.G_ema.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "pl_mean": self.objective.pl_mean,
             "scaler": self.precision.state_dict(),
             "z_generator": self.z_generator.get_state(),
             "sampler": self.sampler.state_dict(),
+            "source_sampler": None if self.source_sampler is None else self.source_sampler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, source: str | Path = "state") -> None:
@@ -479,6 +525,8 @@ class Trainer:
         if changed:
             raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
         self.sampler.load_state_dict(state["sampler"])
+        if self.source_sampler is not None:
+            self.source_sampler.load_state_dict(state["source_sampler"])
         self.precision = Precision(resolve(state["precision"], self.device), self.device)
         if self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             warnings.warn(
@@ -490,7 +538,7 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.objective.pl_mean.copy_(state["pl_mean"])
+        self.objective.load_state_dict(own["objective"])
         self.precision.load_state_dict(state["scaler"])
         self.z_generator.set_state(state["z_generator"])
         self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]

@@ -27,7 +27,18 @@ CONFIG = PRESETS["dcgan"]()
         ({"model": models.cgan.Config()}, "conditional: want True for cgan, whose networks read classes, got False"),
         (
             {"model": models.lapgan.Config(), "r1_gamma": 1.0},
-            "r1_gamma: want 0 for lapgan, whose levels have none, got 1",
+            "r1_gamma: want 0 for lapgan, whose objective has none, got 1",
+        ),
+        ({"pretrain_kimg": 1}, r"pretrain_kimg: want a model with a content loss \(srgan, pix2pix\), got dcgan"),
+        ({"pretrain_kimg": -1}, "pretrain_kimg: want at least 0, got -1"),
+        ({"lr_decay": 1.5}, "lr_decay: want 0 to 1, got 1.5"),
+        (
+            {"model": models.cyclegan.Config(), "augment": "ada"},
+            "augment: want none for cyclegan, whose objective has none, got ada",
+        ),
+        (
+            {"model": models.pix2pix.Config(), "conditional": True},
+            "conditional: want False for pix2pix, whose networks read no classes, got True",
         ),
         ({"weight_clip": 0}, "weight_clip: want more than 0 or None, got 0"),
         ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),

@@ -142,3 +142,17 @@ def test_layer_to_colours_has_no_noise_and_the_scale_of_its_fan_in():
     with torch.no_grad():
         layer.affine.weight.zero_()  # styles 1
     torch.testing.assert_close(layer(x, torch.randn(2, 4)), F.conv2d(x, layer.weight) / 8**0.5)
+
+
+@pytest.mark.parametrize("act", ["linear", "relu", "lrelu"])
+def test_instance_norm_is_that_of_pytorch_with_the_activation_behind_it(backend, device, act):
+    norm = layers.InstanceNorm2d(3, act=act).to(device)
+    with torch.no_grad():
+        norm.weight.normal_(), norm.bias.normal_()
+    x = torch.randn(2, 3, 5, 4, device=device).contiguous(memory_format=torch.channels_last)
+    want = torch.nn.functional.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    want = {"linear": want, "relu": want.relu(), "lrelu": torch.nn.functional.leaky_relu(want, 0.2)}[act]
+    with backends.use(backend):
+        y = norm(x)
+    torch.testing.assert_close(y, want)
+    assert y.is_contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import os
 import signal
 
@@ -85,18 +86,49 @@ LAPGAN = dataclasses.replace(
     model=models.lapgan.Config(resolution=16, base_z_dim=8, hidden=16, width=4, c_dim=NUM_CLASSES),
     conditional=True,
 )
+PIX2PIX = dataclasses.replace(
+    DCGAN,
+    preset="pix2pix",
+    model=models.pix2pix.Config(resolution=32, width=4, max_width=8, d_width=4),
+    batch_size=4,
+    lr_decay=0.5,
+)
+EDGES = dataclasses.replace(PIX2PIX, model=dataclasses.replace(PIX2PIX.model, source="edges", channels=1))
+CYCLEGAN = dataclasses.replace(
+    DCGAN,
+    preset="cyclegan",
+    model=models.cyclegan.Config(resolution=32, channels=1, width=4, blocks=1, d_width=4, pool_size=6),
+    loss="least_squares",
+    batch_size=4,
+)
 FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN, "lapgan": LAPGAN}
+SRGAN = dataclasses.replace(
+    DCGAN,
+    preset="srgan",
+    model=models.srgan.Config(resolution=32, channels=1, scale=2, width=4, blocks=1, d_width=2),
+    batch_size=4,
+)
+RRDB = dataclasses.replace(SRGAN, model=dataclasses.replace(SRGAN.model, variant="rrdb", growth=2))
+PRETRAINED = dataclasses.replace(SRGAN, pretrain_kimg=0.016)
+FAMILIES |= {"pix2pix": PIX2PIX, "edges": EDGES, "cyclegan": CYCLEGAN, "srgan": SRGAN, "rrdb": RRDB}
+
+
+@functools.cache
+def toy(resolution, channels, kind):
+    return load(DataConfig("toy"), resolution=resolution, channels=channels, kind=kind)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return load(DataConfig("toy"), resolution=16, channels=1)
+    return toy(16, 1, "image")
 
 
 @pytest.fixture
-def make(data, tmp_path):
+def make(tmp_path):
     def trainer(config=DCGAN, **changes):
-        return Trainer(dataclasses.replace(config, **changes), data, device=CPU, run_dir=tmp_path / "run")
+        config = dataclasses.replace(config, **changes)
+        data = toy(config.model.resolution, config.model.channels, models.data_kind(config.model))
+        return Trainer(config, data, device=CPU, run_dir=tmp_path / "run")
 
     return trainer
 
@@ -252,6 +284,59 @@ def test_the_first_steps_are_those_of_the_reference(make, config, steps):
     torch.testing.assert_close(curve("cpu"), curve("reference"), rtol=1e-3, atol=1e-4)
 
 
+# Translation
+
+
+def test_the_rate_falls_to_zero_in_the_last_part_of_a_run(make):
+    trainer, rates = make(PIX2PIX, kimg=0.032), []
+    for _ in range(8):
+        trainer.step()
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers.values()])
+    assert rates == [[pytest.approx(2e-4 * share)] * 2 for share in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)]
+
+
+@pytest.mark.parametrize("config", [PIX2PIX, SRGAN], ids=["pix2pix", "srgan"])
+def test_G_learns_the_content_before_there_is_a_game(make, config):
+    trainer = make(config, pretrain_kimg=0.008)
+    before = weights(trainer)
+    for names in [{"loss/L1"}, {"loss/L1"}, {"loss/D", "loss/G", "loss/L1"}]:
+        after = weights(trainer)
+        assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("D."))
+        trainer.step()
+        assert {name for name in trainer.means.read() if name.startswith("loss/")} == names
+    assert any(not torch.equal(before[name], value) for name, value in weights(trainer).items() if name[:2] == "D.")
+
+
+@pytest.mark.parametrize(("config", "rows"), [(PIX2PIX, 3), (EDGES, 3), (CYCLEGAN, 4), (SRGAN, 3)])
+def test_samples_show_what_is_made_of_what(make, config, rows):
+    trainer = make(config)
+    size = config.model.resolution
+    samples = trainer.samples()
+    assert trainer.columns == 8 and samples.shape == (2 * rows * 8, config.model.channels, size, size)
+    assert torch.equal(samples, trainer.samples())
+    sources = trainer.examples.source
+    with torch.no_grad():
+        torch.testing.assert_close(samples[8:16], trainer.G_ema(sources[:8]))
+    scale = size // sources.shape[2]
+    assert torch.equal(samples[:8, :, ::scale, ::scale], sources[:8].expand_as(samples[:8, :, ::scale, ::scale]))
+
+
+def test_accumulated_gradients_of_a_translation_are_those_of_the_whole_batch(make):
+    config = dataclasses.replace(PIX2PIX, model=dataclasses.replace(PIX2PIX.model, dropout=0))
+    whole, parts = make(config), make(config, batch_gpu=3)
+    whole.step()
+    parts.step()
+    for a, b in zip(whole.D.parameters(), parts.D.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5 * a.grad.abs().max().item())
+
+
+def test_data_of_another_kind_are_refused(make, data):
+    with pytest.raises(ValueError, match=r"data: want pairs of images for pix2pix, got toy: 4,096 images 1x16x16"):
+        Trainer(PIX2PIX, data, device=CPU, run_dir=make().run_dir)
+    with pytest.raises(ValueError, match=r"data: want pairs of images for pix2pix, got toy: 4,096 and 4,096 images"):
+        Trainer(PIX2PIX, toy(32, 1, "unpaired"), device=CPU, run_dir=make().run_dir)
+
+
 # Penalties
 
 
@@ -359,7 +444,8 @@ def test_path_lengths_take_steps_of_their_own_at_a_corrected_rate(make):
             (2 * 2.0 * penalty).mean().backward()
             optimizer.step()
         torch.testing.assert_close(list(trainer.G.parameters()), list(expected.G.parameters()), rtol=1e-5, atol=1e-6)
-    assert trainer.objective.pl_mean == expected.objective.pl_mean > 0
+    torch.testing.assert_close(trainer.objective.pl_mean, expected.objective.pl_mean)
+    assert trainer.objective.pl_mean > 0
     assert {"loss/pl", "pl/mean", "grad_norm/G_pl"} <= trainer.means.read().keys()
 
 
@@ -419,8 +505,8 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
 
 @pytest.mark.parametrize(
     "config",
-    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, *FAMILIES.values()],
-    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", *FAMILIES],
+    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, PRETRAINED, *FAMILIES.values()],
+    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", "pretrained", *FAMILIES],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)

@@ -1,5 +1,6 @@
-"""From any picture to uint8 [C, resolution, resolution]. The same picture gives the same pixels in every container."""
+"""From any picture to uint8 [C, resolution, resolution], or several. The same picture gives the same pixels always."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,21 +18,26 @@ from gan_engine.data.image_set import empty_images
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 ENDINGS = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
 
-# Files handed to the threads at once: bounds the decoded images in flight and the wait after an interrupt.
+# Files handed to the threads at once, small ones: bounds the decoded images in flight and the wait after an interrupt.
 CHUNK = 256
 
 
 def decode_file(file: BinaryIO, *, resolution: int, channels: int) -> np.ndarray:
-    """One image file -> uint8 [C, resolution, resolution]. Animated: the first frame. EXIF orientation is applied."""
+    """One image file -> uint8 [C, resolution, resolution], its centre square; see `read_picture`."""
+    return square(read_picture(file, channels=channels), resolution)
+
+
+def read_picture(file: BinaryIO, *, channels: int) -> Image.Image:
+    """One image file, whole, in the mode L or RGB. Animated: the first frame. EXIF orientation is applied."""
     with Image.open(file, formats=FORMATS) as image:
-        return fit(ImageOps.exif_transpose(image), resolution=resolution, channels=channels)
+        return plain(ImageOps.exif_transpose(image), channels=channels)
 
 
-def fit(image: Image.Image, *, resolution: int, channels: int) -> np.ndarray:
-    """Colour, then shape -> uint8 [C, resolution, resolution].
+def plain(image: Image.Image, *, channels: int) -> Image.Image:
+    """Any picture in the mode L or RGB.
 
     Transparency is composited on white; 16-bit grey is scaled to 8 bits; grey becomes RGB by repetition, colour becomes
-    grey by ITU-R 601 luma. The centre square is cut out and resized with an antialiasing Lanczos filter.
+    grey by ITU-R 601 luma.
     """
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -43,10 +49,39 @@ def fit(image: Image.Image, *, resolution: int, channels: int) -> np.ndarray:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def square(image: Image.Image, resolution: int) -> np.ndarray:
+    """uint8 [C, resolution, resolution]: the centre square, resized with an antialiasing Lanczos filter."""
+    return pixels(ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """A picture in the mode L or RGB as uint8 [C, H, W]"""
+    values = np.asarray(image)
+    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+
+
+def patches(image: Image.Image, resolution: int) -> np.ndarray:
+    """uint8 [n, C, resolution, resolution]: all of the picture in squares as they are, evenly spaced from edge to edge.
+
+    They overlap where a side is no multiple of the resolution.
+    """
+    if min(image.size) < resolution:
+        raise ValueError(f"want at least {resolution}x{resolution} pixels, got {image.width}x{image.height}")
+    values = pixels(image)
+    xs, ys = (np.linspace(0, side - resolution, -(-side // resolution)).round().astype(int) for side in image.size)
+    return np.stack([values[:, y : y + resolution, x : x + resolution] for y in ys for x in xs])
+
+
+def num_patches(open_file: Callable[[], BinaryIO], resolution: int) -> int:
+    """How many `patches` a file has, from its head alone; 0 for one that cannot be read."""
+    try:
+        with open_file() as file, Image.open(file, formats=FORMATS) as image:
+            return math.prod(-(-side // resolution) for side in image.size) if min(image.size) >= resolution else 0
+    except Exception:  # as in `decode_files`, which will say why
+        return 0
 
 
 def decode_arrays(name: str, arrays: np.ndarray, *, resolution: int, channels: int) -> Tensor:
@@ -54,37 +89,50 @@ def decode_arrays(name: str, arrays: np.ndarray, *, resolution: int, channels: i
     if arrays.ndim == 4 and arrays.shape[3] == 1:
         arrays = arrays[..., 0]
     images = empty_images(name, len(arrays), channels, resolution)
-    for out, pixels in zip(images.numpy(), tqdm(arrays, f"decode {name}", unit="img", delay=1), strict=True):
-        out[:] = fit(Image.fromarray(pixels), resolution=resolution, channels=channels)
+    for out, array in zip(images.numpy(), tqdm(arrays, f"decode {name}", unit="img", delay=1), strict=True):
+        out[:] = square(plain(Image.fromarray(array), channels=channels), resolution)
     return images
 
 
 def decode_files(
-    name: str, paths: Sequence[str], open_file: Callable[[str], BinaryIO], *, resolution: int, channels: int
+    name: str,
+    paths: Sequence[str],
+    decode: Callable[[str], np.ndarray],
+    *,
+    total: int,
+    resolution: int,
+    channels: int,
+    chunk: int = CHUNK,
 ) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
-    """-> images uint8 [N, C, resolution, resolution], the N paths they came from, and (path, reason) of the others."""
+    """-> images uint8 [N, C, resolution, resolution], the paths they came from, and (path, reason) of the others.
 
-    def decode(path: str) -> np.ndarray | str:
+    Args:
+        decode: path -> uint8 [n, C, resolution, resolution]; called in threads.
+        total: images of all paths, or more.
+        chunk: paths decoded at once.
+    """
+
+    def attempt(path: str) -> np.ndarray | str:
         try:
-            with open_file(path) as file:
-                return decode_file(file, resolution=resolution, channels=channels)
+            return decode(path)
         except UnidentifiedImageError:
             return "not an image that Pillow can read"
         except Exception as error:  # decoders meet arbitrary bytes and raise nearly anything; one file is one file
             return f"{type(error).__name__}: {error}"
 
-    images = empty_images(name, len(paths), channels, resolution)
-    kept, skipped = [], []
+    images = empty_images(name, total, channels, resolution)
+    count, kept, skipped = 0, [], []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")  # a remark per file; what matters is in `skipped`
         with tqdm(total=len(paths), desc=f"decode {name}", unit="img", delay=1) as bar:
-            for start in range(0, len(paths), CHUNK):
-                chunk = paths[start : start + CHUNK]
-                for path, result in zip(chunk, pool.map(decode, chunk), strict=True):
+            for start in range(0, len(paths), chunk):
+                some = paths[start : start + chunk]
+                for path, result in zip(some, pool.map(attempt, some), strict=True):
                     if isinstance(result, str):
                         skipped.append((path, result))
                     else:
-                        images.numpy()[len(kept)] = result
+                        images.numpy()[count : count + len(result)] = result
+                        count += len(result)
                         kept.append(path)
                     bar.update()
-    return images[: len(kept)], kept, skipped
+    return images[:count], kept, skipped

@@ -6,26 +6,20 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import numpy as np
 import torch
 
-from gan_engine.data.decode import ENDINGS, decode_files
+from gan_engine.data.decode import CHUNK, ENDINGS, decode_files, num_patches, patches, read_picture, square
 from gan_engine.data.image_set import DataError, ImageSet
 
 
-def load_folder(path: Path, *, resolution: int, channels: int) -> ImageSet:
-    """Every image file below a folder. Labels: see `_load_files`."""
-    found, skipped, seen = [], [], set()
-    walk = os.walk(path, followlinks=True, onerror=lambda error: skipped.append((str(error.filename), error.strerror)))
-    for folder, subfolders, names in walk:
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder already read would repeat its images, or never end
-            subfolders.clear()
-            continue
-        seen.add(real)
-        found += [Path(folder, name).relative_to(path).as_posix() for name in names]
+def load_folder(path: Path, *, resolution: int, channels: int, cut: bool = False) -> ImageSet:
+    """Every image file below a folder. Labels, and `cut`: see `_load_files`."""
+    found, skipped = walk(path)
     return _load_files(
         path.resolve().name,
         found,
@@ -33,10 +27,36 @@ def load_folder(path: Path, *, resolution: int, channels: int) -> ImageSet:
         skipped,
         resolution=resolution,
         channels=channels,
+        cut=cut,
     )
 
 
-def load_zip(path: Path, *, resolution: int, channels: int) -> ImageSet:
+def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Every file below a folder, relative to it, and (path, reason) of the folders that cannot be read."""
+    found, skipped, seen = [], [], set()
+    steps = os.walk(path, followlinks=True, onerror=lambda error: skipped.append((str(error.filename), error.strerror)))
+    for folder, subfolders, names in steps:
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder already read would repeat its images, or never end
+            subfolders.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder, name).relative_to(path).as_posix() for name in names]
+    return found, skipped
+
+
+def pictures(name: str, found: Sequence[str]) -> list[str]:
+    """Those of `found` that have an image's ending and are not hidden, sorted. Raises DataError if there are none."""
+    visible = [file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.split("/"))]
+    paths = sorted(file for file in visible if file.lower().endswith(ENDINGS))
+    if not paths:
+        others = sorted({PurePosixPath(file).suffix or "no ending" for file in visible})
+        got = f"{len(visible):,} others ({', '.join(others[:5])})" if visible else "none"
+        raise DataError(f"{name}: want image files ({' '.join(ENDINGS)}), got {got}")
+    return paths
+
+
+def load_zip(path: Path, *, resolution: int, channels: int, cut: bool = False) -> ImageSet:
     """Every image file inside a zip archive, as if it were the folder. Nothing is unpacked to disk."""
     try:
         archive = zipfile.ZipFile(path)
@@ -51,6 +71,7 @@ def load_zip(path: Path, *, resolution: int, channels: int) -> ImageSet:
             [],
             resolution=resolution,
             channels=channels,
+            cut=cut,
         )
 
 
@@ -68,22 +89,30 @@ def _load_files(
     *,
     resolution: int,
     channels: int,
+    cut: bool,
 ) -> ImageSet:
     """found: paths relative to the source. Hidden files and those without an image's ending are passed over.
 
     Labels are the names of the folders just below the deepest folder that holds all images, in sorted order. The set
-    has no labels where all images lie in one folder, or where some lie outside such folders.
+    has no labels where all images lie in one folder, where some lie outside such folders, or where images are `cut`
+    into patches of the resolution instead of being resized.
     """
-    visible = [file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.split("/"))]
-    paths = sorted(file for file in visible if file.lower().endswith(ENDINGS))
-    if not paths and not skipped:
-        others = sorted({PurePosixPath(file).suffix or "no ending" for file in visible})
-        got = f"{len(visible):,} others ({', '.join(others[:5])})" if visible else "none"
-        raise DataError(f"{name}: want image files ({' '.join(ENDINGS)}), got {got}")
-    images, kept, broken = decode_files(name, paths, open_file, resolution=resolution, channels=channels)
+    paths = [] if skipped and not found else pictures(name, found)
+
+    def decode(path: str) -> np.ndarray:
+        with open_file(path) as file:
+            picture = read_picture(file, channels=channels)
+        return patches(picture, resolution) if cut else square(picture, resolution)[None]
+
+    total = sum(num_patches(partial(open_file, path), resolution) for path in paths) if cut else len(paths)
+    images, kept, broken = decode_files(
+        name, paths, decode, total=total, resolution=resolution, channels=channels, chunk=8 if cut else CHUNK
+    )
     skipped = skipped + broken
     if not kept:
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
+    if cut:
+        return ImageSet(name, images, skipped=skipped)
 
     folders = [PurePosixPath(file).parent.parts for file in kept]
     same = (len(set(level)) == 1 for level in zip(*folders))

@@ -26,6 +26,10 @@ class ImageSet:
     class_names: tuple[str, ...] = ()
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason) of every image that could not be used."""
+    source: "ImageSet | None" = None
+    """Images that a translation starts from."""
+    paired: bool = False
+    """Whether image i of `source` belongs to image i; else the two are sets of any sizes."""
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -34,6 +38,9 @@ class ImageSet:
                 f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1 or 3, "
                 f"got {images.dtype} {list(images.shape)}"
             )
+        if self.paired and (self.source is None or len(self.source) != len(images)):
+            got = "none" if self.source is None else f"{len(self.source)} images"
+            raise DataError(f"{self.name}: want a source of {len(images)} images for as many pairs, got {got}")
         if labels is None:
             return
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -69,11 +76,15 @@ class ImageSet:
 
 def describe(data: ImageSet) -> str:
     """One line for a training log: name, images, size, classes, memory, images that were skipped."""
+    sets = [data] if data.source is None else [data.source, data]
+    count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(each):,}" for each in sets)
     size = "x".join(map(str, data.images.shape[1:]))
     classes = f"{data.num_classes} classes" if data.labels is not None else "no labels"
-    skipped = f", {len(data.skipped):,} skipped" if data.skipped else ""
-    where = " on disk" if data.on_disk else ""
-    return f"{data.name}: {len(data):,} images {size}, {classes}, {data.images.nbytes / 1e6:,.1f} MB{where}{skipped}"
+    unused = sum(len(each.skipped) for each in sets)
+    skipped = f", {unused:,} skipped" if unused else ""
+    megabytes = sum(each.images.nbytes for each in sets) / 1e6
+    where = " on disk" if any(each.on_disk for each in sets) else ""
+    return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}"
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int) -> Tensor:

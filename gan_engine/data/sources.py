@@ -2,14 +2,22 @@
 
 import difflib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from gan_engine.data import arrays, files, torchvision_sets, toy
+from gan_engine.data import arrays, files, pairs, torchvision_sets, toy
 from gan_engine.data.image_set import DataError, ImageSet
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
-BY_SUFFIX = {".zip": files.load_zip, ".npz": arrays.load_npz}
+# What files are read by, for each kind of data; the empty suffix is that of a folder.
+READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
+    "image": {"": files.load_folder, ".zip": files.load_zip, ".npz": arrays.load_npz},
+    "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(files.load_zip, cut=True)},
+    "pairs": {"": pairs.load_pairs},
+    "unpaired": {"": pairs.load_unpaired},
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,8 @@ class DataConfig:
 
     source: str = "fashion-mnist"
     """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip or .npz, or a torchvision set:
-    mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy."""
+    mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy. Pairs
+    are folders A and B with equal file names or pictures side by side, two unpaired kinds trainA and trainB."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
@@ -28,9 +37,14 @@ class DataConfig:
 def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "image", seed: int = 0) -> ImageSet:
     """Decode a whole source into memory as uint8 [N, channels, resolution, resolution].
 
-    Images that are not square are cut to their centre square; see `decode.fit` for colour and `arrays.pad_digits` for
-    28x28 sets. kind and seed matter to toy data only. Images that cannot be read are skipped: named in
-    `ImageSet.skipped` and summed up in one warning. Raises DataError where nothing is left to train on.
+    Images that are not square are cut to their centre square; see `decode.plain` for colour and `arrays.pad_digits` for
+    28x28 sets. Images that cannot be read are skipped: named in `ImageSet.skipped` and summed up in one warning. Raises
+    DataError where nothing is left to train on, or where the source has not what the kind asks for.
+
+    Args:
+        kind: image; patches, images cut into squares of the resolution as they are; pairs or unpaired, images and the
+            `source` that a translation starts from.
+        seed: of toy data.
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
@@ -42,30 +56,38 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
         if kind not in toy.KINDS:
             raise DataError(f"toy data comes in the kinds {', '.join(toy.KINDS)}, got {kind!r}")
         return toy.KINDS[kind](resolution=resolution, channels=channels, seed=seed)
-    if kind != "image":
-        raise DataError(f"data source {config.source!r} holds images; data of the kind {kind!r} comes from toy only")
-
+    if kind not in READERS:
+        raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if config.source in NAMED:
+        if kind != "image":
+            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is single images")
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:
-        data = _load_path(config.source, resolution=resolution, channels=channels)
-    if data.skipped:
-        warnings.warn(f"{data.name}: skipped {files.summary(data.skipped)}", stacklevel=2)
+        data = _load_path(config.source, kind, resolution=resolution, channels=channels)
+    for each in filter(None, (data.source, data)):
+        if each.skipped:
+            warnings.warn(f"{each.name}: skipped {files.summary(each.skipped)}", stacklevel=2)
     return data
 
 
-def _load_path(source: str, *, resolution: int, channels: int) -> ImageSet:
+def _load_path(source: str, kind: str, *, resolution: int, channels: int) -> ImageSet:
     path = Path(source).expanduser()
-    if path.is_dir():
-        return files.load_folder(path, resolution=resolution, channels=channels)
-    if path.is_file() and path.suffix.lower() in BY_SUFFIX:
-        return BY_SUFFIX[path.suffix.lower()](path, resolution=resolution, channels=channels)
+    reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
+    if path.exists() and reader is not None:
+        return reader(path, resolution=resolution, channels=channels)
     if path.exists():
-        raise DataError(f"data source {source}: want a folder, {' or '.join(BY_SUFFIX)}, got the file {path.name}")
+        raise DataError(f"data source {source}: want {_wanted(kind)}, got the file {path.name}")
     names = [*NAMED, "toy"]
     near = difflib.get_close_matches(source, names, n=1)
     raise DataError(
         f"data source {source!r}: no such file or folder, and not one of the names {', '.join(names)}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def _wanted(kind: str) -> str:
+    """What holds data of that kind, in words."""
+    *first, last = ["a folder", *filter(None, READERS[kind])]
+    content = {"pairs": " with A and B", "unpaired": " with trainA and trainB"}.get(kind, "")
+    return (", ".join(first) + f" or {last}" if first else last) + content

@@ -50,4 +50,27 @@ def _box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
     return torch.maximum(x.abs() - half_width, y.abs() - half_height)
 
 
-KINDS = {"image": shapes}
+# By shape: the colours that `pairs` paints them in, and their grey.
+_PALETTE = torch.tensor([[230, 60, 50], [60, 180, 80], [70, 110, 230], [240, 200, 60], [190, 90, 210]])
+_GREYS = torch.tensor([[250], [210], [170], [130], [90]])
+
+
+def pairs(*, resolution: int, channels: int, seed: int) -> ImageSet:
+    """A is the white silhouette of a shape on black, B the same shape painted in the colour of its kind."""
+    drawn = shapes(resolution=resolution, channels=1, seed=seed)
+    low, high = drawn.images.flatten(1).aminmax(dim=1)
+    low, high = (edge[:, None, None, None].float() for edge in (low, high))
+    coverage = (drawn.images.float() - low) / (high - low)
+    paint = (_PALETTE if channels == 3 else _GREYS)[drawn.labels][:, :, None, None]
+    silhouette = (255 * coverage).round().byte().expand(-1, channels, -1, -1).contiguous()
+    painted = torch.lerp(torch.tensor(30.0), paint.float(), coverage).round().byte()
+    return ImageSet("toy", painted, source=ImageSet("toy", silhouette), paired=True)
+
+
+def unpaired(*, resolution: int, channels: int, seed: int) -> ImageSet:
+    """Silhouettes A and painted shapes B as in `pairs`, each of other shapes."""
+    a, b = (pairs(resolution=resolution, channels=channels, seed=each) for each in (seed, seed + 1))
+    return ImageSet("toy", b.images, source=a.source)
+
+
+KINDS = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired}

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ class Batch(NamedTuple):
     real_img: Tensor  # [N, C, H, W] in [-1, 1]
     z: Tensor  # [N, z_dim]
     c: Tensor | None  # [N, c_dim], one-hot; None without classes
+    source: Tensor | None = None  # [N, C', H', W'] in [-1, 1], what a G starts from that translates images
 
 
 class GanObjective:
@@ -141,3 +142,10 @@ class GanObjective:
         penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng)
         self.observe("pl/mean", self.pl_mean)
         return {"pl": self.pl_weight * penalty}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes in training, besides the networks; plain types and tensors."""
+        return {"pl_mean": self.pl_mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pl_mean.copy_(state["pl_mean"])

@@ -2,6 +2,9 @@
 
 G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2, r3gan and lapgan a little beyond
 D(img, c=None) -> logits [N], higher is more real
+
+Those in TRANSLATION make images of images: G(source [N, C', H', W']) -> img [N, C, H, W], and D gives logits [N, P],
+one for each of P patches of an image. `data_kind` of their configurations is what they train on, as in data.load.
 """
 
 import dataclasses
@@ -11,7 +14,19 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
-from gan_engine.models import cgan, dcgan, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import (
+    cgan,
+    cyclegan,
+    dcgan,
+    lapgan,
+    pix2pix,
+    r3gan,
+    sngan,
+    srgan,
+    stylegan2,
+    upsample_gan,
+    vanilla,
+)
 
 FAMILIES: dict[str, ModuleType] = {
     "vanilla": vanilla,
@@ -22,7 +37,11 @@ FAMILIES: dict[str, ModuleType] = {
     "cgan": cgan,
     "sngan": sngan,
     "lapgan": lapgan,
+    "pix2pix": pix2pix,
+    "cyclegan": cyclegan,
+    "srgan": srgan,
 }
+TRANSLATION = (pix2pix.Config, cyclegan.Config, srgan.Config)
 
 Config = (
     Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")]
@@ -33,12 +52,20 @@ Config = (
     | Annotated[cgan.Config, tyro.conf.subcommand("cgan")]
     | Annotated[sngan.Config, tyro.conf.subcommand("sngan")]
     | Annotated[lapgan.Config, tyro.conf.subcommand("lapgan")]
+    | Annotated[pix2pix.Config, tyro.conf.subcommand("pix2pix")]
+    | Annotated[cyclegan.Config, tyro.conf.subcommand("cyclegan")]
+    | Annotated[srgan.Config, tyro.conf.subcommand("srgan")]
 )
 
 
 def family(config: Config) -> str:
     """The name of the family that `config` belongs to."""
     return next(name for name, module in FAMILIES.items() if isinstance(config, module.Config))
+
+
+def data_kind(config: Config) -> str:
+    """The kind of data that `config` trains on, as in data.load."""
+    return getattr(config, "data_kind", "image")
 
 
 def build(config: Config) -> tuple[nn.Module, nn.Module]:

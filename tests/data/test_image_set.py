@@ -63,7 +63,7 @@ def test_toy_shapes_are_what_they_are_called():
 
 
 def test_toy_has_kinds():
-    with pytest.raises(DataError, match="kinds image, got 'voxels'"):
+    with pytest.raises(DataError, match="kinds image, patches, pairs, unpaired, got 'voxels'"):
         load(DataConfig("toy"), resolution=16, channels=1, kind="voxels")
-    with pytest.raises(DataError, match="'fashion-mnist' holds images"):
+    with pytest.raises(DataError, match="kind: want one of image, patches, pairs, unpaired, got 'voxels'"):
         load(DataConfig(), resolution=16, channels=1, kind="voxels")

@@ -1,0 +1,140 @@
+"""What translation minimises: beside the adversarial loss, how far its images are from what they should be.
+
+Logits of discriminators that judge patches are [N, P]; the terms are [N], their means over the patches.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.metrics.perceptual import PerceptualDistance
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y| [N], the mean over all but the first dimension, in float32"""
+    return (x.float() - y.float()).abs().flatten(1).mean(1)
+
+
+class PairedObjective(GanObjective):
+    """The target is known: G(source) shall look real, and be the real image (Isola et al. 2017, arXiv:1611.07004).
+
+    For G(source) and D(img, source) -> logits [N, P], with the weights in G's configuration. Terms G, L1 and, in the
+    features of a classifier, perceptual; `content` is L1 alone, which G can learn before there is any game.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.perceptual = None
+        if self.G.config.perceptual_weight:
+            self.perceptual = PerceptualDistance().to(next(self.G.parameters()).device)
+
+    def discriminator(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            gen_img = self.G(batch.source)
+        fake, real = (self.D(img, batch.source).float() for img in (gen_img, batch.real_img))
+        self.observe("logits/fake", fake.detach())
+        self.observe("logits/real", real.detach())
+        return {"D": self.loss.discriminator(fake, real).mean(1)}
+
+    def generator(self, batch: Batch) -> dict[str, Tensor]:
+        config, gen_img = self.G.config, self.G(batch.source)
+        fake, real = self.D(gen_img, batch.source).float(), None
+        if self.loss.generator_reads_real:
+            real = self.D(batch.real_img, batch.source).float()
+        terms = {
+            "G": config.adversarial_weight * self.loss.generator(fake, real).mean(1),
+            "L1": config.l1_weight * l1(gen_img, batch.real_img),
+        }
+        if self.perceptual is not None:
+            terms["perceptual"] = config.perceptual_weight * self.perceptual(gen_img, batch.real_img)
+        return terms
+
+    def content(self, batch: Batch) -> dict[str, Tensor]:
+        return {"L1": self.G.config.l1_weight * l1(self.G(batch.source), batch.real_img)}
+
+    def rows(self, G: torch.nn.Module, batch: Batch) -> list[Tensor]:
+        """Sources, images of G and targets, each [N, C, H, W]: what a grid of samples shows below each other."""
+        target = batch.real_img
+        source = F.interpolate(batch.source, target.shape[2:], mode="nearest")
+        return [source.expand_as(target), G(batch.source), target]
+
+
+class CycleObjective(GanObjective):
+    """No target is known: an image shall look real, and lead back to its source (Zhu et al. 2017, arXiv:1703.10593).
+
+    For G with the directions A2B and B2A and D with the kinds A and B, where a batch has images of A as `source` and of
+    B as `real_img`; the weights are in G's configuration. A generator leaves images of its target's kind alone, as far
+    as identity_weight asks for it (section 5.2). D is shown generated images from a pool (Shrivastava et al. 2017,
+    arXiv:1612.07828), so that it does not forget what G made before.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pools = {kind: Pool(self.G.config.pool_size) for kind in "AB"}
+
+    def discriminator(self, batch: Batch) -> dict[str, Tensor]:
+        terms = {}
+        for kind, real_img, other, direction in self._kinds(batch):
+            with torch.no_grad():
+                gen_img = self.pools[kind].exchange(self.G(other, direction), self.rng)
+            fake, real = (self.D(img, kind).float() for img in (gen_img, real_img))
+            self.observe(f"logits/fake/{kind}", fake.detach())
+            self.observe(f"logits/real/{kind}", real.detach())
+            terms[f"D/{kind}"] = self.loss.discriminator(fake, real).mean(1)
+        return terms
+
+    def generator(self, batch: Batch) -> dict[str, Tensor]:
+        config, terms = self.G.config, {}
+        for kind, real_img, other, direction in self._kinds(batch):
+            gen_img = self.G(other, direction)
+            fake, real = self.D(gen_img, kind).float(), None
+            if self.loss.generator_reads_real:
+                real = self.D(real_img, kind).float()
+            back = self.G(gen_img, direction[::-1])
+            terms[f"G/{kind}"] = config.adversarial_weight * self.loss.generator(fake, real).mean(1)
+            terms[f"cycle/{direction}"] = config.cycle_weight * l1(back, other)
+            if config.identity_weight:
+                weight = config.cycle_weight * config.identity_weight
+                terms[f"identity/{kind}"] = weight * l1(self.G(real_img, direction), real_img)
+        return terms
+
+    def rows(self, G: torch.nn.Module, batch: Batch) -> list[Tensor]:
+        """Images of A, what G makes of them, images of B and what G makes of those, each [N, C, H, W]."""
+        return [batch.source, G(batch.source), batch.real_img, G(batch.real_img, "B2A")]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"pools": {kind: pool.images for kind, pool in self.pools.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for kind, pool in self.pools.items():
+            pool.images = state["pools"][kind]
+
+    def _kinds(self, batch: Batch) -> list[tuple[str, Tensor, Tensor, str]]:
+        """(kind, its real images, the other images, the direction that leads from those to the kind)"""
+        return [("B", batch.real_img, batch.source, "A2B"), ("A", batch.source, batch.real_img, "B2A")]
+
+
+class Pool:
+    """Up to `size` images that were generated before. An image that comes while it is not full is kept."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def exchange(self, images: Tensor, rng: torch.Generator | None) -> Tensor:
+        """images [N, C, H, W], every second one, drawn at random, exchanged for one from the full pool"""
+        if not self.size:
+            return images
+        out = []
+        for img in images:
+            if len(self.images) < self.size:
+                self.images.append(img.clone())
+            elif torch.rand((), generator=rng) < 0.5:
+                i = int(torch.randint(self.size, (), generator=rng))
+                img, self.images[i] = self.images[i].to(img), img.clone()
+            out.append(img)
+        return torch.stack(out)

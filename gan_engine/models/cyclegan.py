@@ -1,0 +1,146 @@
+"""Translation between two kinds of images without pairs: CycleGAN (Zhu et al. 2017, arXiv:1703.10593).
+
+Two generators, A2B and B2A, and two discriminators, A and B, trained side by side: G and D are modules of two networks
+each. A generator halves its image twice, passes it through residual blocks and doubles it twice (Johnson et al. 2016,
+arXiv:1603.08155), by nearest neighbours before 3x3 convolutions where the paper has transposed ones, which leave a
+checkerboard.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
+from gan_engine.ops import bias_act
+
+Direction = Literal["A2B", "B2A"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the networks and weights of the losses."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
+    """Side of the images in pixels: a multiple of 4, at least 32."""
+    channels: int = 3
+    """1 for grey images, 3 for colour."""
+    width: int = 64
+    """Feature maps of the generators at the resolution; twice and four times as many at half and a quarter of it."""
+    blocks: int | None = None
+    """Residual blocks of the generators. None: 6 up to 128x128, else 9, as in the paper."""
+    d_width: int = 64
+    """Feature maps of the first layer of the discriminators."""
+    adversarial_weight: float = 2
+    """Weight of the adversarial losses of G. At 2 least squares are those of the paper, which has no half in them."""
+    cycle_weight: float = 10
+    """Weight of the mean absolute difference after a translation there and back, for either kind of images."""
+    identity_weight: float = 0.5
+    """Weight, as a share of cycle_weight, of the difference that a generator makes to images of its target's kind."""
+    pool_size: int = 50
+    """Generated images of each kind among which D is shown older ones; 0 for none."""
+
+    z_dim: ClassVar[int] = 0
+    c_dim: ClassVar[int] = 0
+    data_kind: ClassVar[str] = "unpaired"
+
+    def __post_init__(self) -> None:
+        if self.resolution < MIN_RESOLUTION or self.resolution % 4:
+            raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        for name in ("width", "d_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.blocks is not None and self.blocks < 1:
+            raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
+        for name in ("adversarial_weight", "cycle_weight", "identity_weight", "pool_size"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+
+
+class Conv(nn.Module):
+    """y = act(norm(conv(x))), the edges reflected"""
+
+    def __init__(self, i: int, o: int, kernel_size: int, *, stride: int = 1, act: str = "relu") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
+        self.norm = InstanceNorm2d(o, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Up(nn.Module):
+    """x [N, I, H, W] -> act(norm(conv(double(x)))) [N, O, 2 H, 2 W]"""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.conv = UpsampleConv2d(i, o, 3, bias=False)
+        self.norm = InstanceNorm2d(o, act="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Residual(nn.Module):
+    """y = x + norm(conv(relu(norm(conv(x)))))"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Conv(width, width, 3), Conv(width, width, 3, act="linear"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Translator(nn.Module):
+    """img [N, C, H, W] -> img [N, C, H, W] in [-1, 1], for H and W that are multiples of 4"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.width
+        blocks = config.blocks or (6 if config.resolution <= 128 else 9)
+        self.layers = nn.Sequential(
+            Conv(config.channels, width, 7),
+            Conv(width, 2 * width, 3, stride=2),
+            Conv(2 * width, 4 * width, 3, stride=2),
+            *(Residual(4 * width) for _ in range(blocks)),
+            Up(4 * width, 2 * width),
+            Up(2 * width, width),
+        )
+        self.to_rgb = nn.Conv2d(width, config.channels, 7, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+        self.apply(init)
+
+    def forward(self, img: Tensor) -> Tensor:
+        x = F.pad(self.layers(img), (3, 3, 3, 3), mode="reflect")
+        return bias_act(self.to_rgb(x), self.bias, act="tanh")
+
+
+class Generator(nn.Module):
+    """source [N, C, H, W] -> img [N, C, H, W] in [-1, 1], of the other kind"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.A2B, self.B2A = Translator(config), Translator(config)
+
+    def forward(self, source: Tensor, direction: Direction = "A2B") -> Tensor:
+        return (self.A2B if direction == "A2B" else self.B2A)(source)
+
+
+class Discriminator(nn.Module):
+    """img [N, C, H, W] -> logits [N, P] of how much its patches are those of one kind"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.A, self.B = (PatchDiscriminator(config.channels, config.d_width) for _ in "AB")
+
+    def forward(self, img: Tensor, kind: Literal["A", "B"] = "B") -> Tensor:
+        return (self.A if kind == "A" else self.B)(img)

@@ -1,0 +1,179 @@
+"""Pictures from pictures of the same place: pix2pix (Isola et al. 2017, arXiv:1611.07004), trained on pairs.
+
+A U-Net halves its source down to 1x1 and doubles it again; every resolution on the way up sees the feature maps of the
+same size on the way down. The discriminator judges patches of the picture beside its source.
+
+The paper's only noise is dropout, kept when images are made; here a picture is a function of its source, as dropout
+ends with training. Doubling is by nearest neighbours and a 3x3 convolution, which leave no checkerboard.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
+from gan_engine.ops import bias_act
+
+Source = Literal["pairs", "grey", "edges"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks and weights of the losses."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
+    """Side of the images in pixels: a power of two from 32 to 1024."""
+    channels: int = 3
+    """1 for grey images, 3 for colour."""
+    source: Source = "pairs"
+    """What G starts from: pairs of the data, or a source made of the target: grey, to colour it, or its edges."""
+    width: int = 64
+    """Feature maps of G at half the resolution; they double with each halving."""
+    max_width: int = 512
+    """Limit of the feature maps of a layer of G."""
+    dropout: float = 0.5
+    """Share of the feature maps' values that the three lowest layers on the way up drop in training."""
+    d_width: int = 64
+    """Feature maps of the first layer of D."""
+    adversarial_weight: float = 1
+    """Weight of the adversarial loss of G."""
+    l1_weight: float = 100
+    """Weight of the mean absolute difference from the target."""
+    perceptual_weight: float = 0
+    """Weight of the difference in the features of a classifier, which needs the extra "perceptual"."""
+
+    z_dim: ClassVar[int] = 0
+    c_dim: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if not MIN_RESOLUTION <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from {MIN_RESOLUTION} to 1024, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        if self.source not in get_args(Source):
+            raise ValueError(f"source: want one of {', '.join(get_args(Source))}, got {self.source!r}")
+        if self.source == "grey" and self.channels == 1:
+            raise ValueError("channels: want 3 to colour grey images, got 1")
+        for name in ("width", "max_width", "d_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
+        for name in ("adversarial_weight", "l1_weight", "perceptual_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+
+    @property
+    def source_channels(self) -> int:
+        return self.channels if self.source == "pairs" else 1
+
+    @property
+    def data_kind(self) -> str:
+        return "pairs" if self.source == "pairs" else "image"
+
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps at half the resolution, a quarter, ... down to 1x1."""
+        return [min(self.width << i, self.max_width) for i in range(self.resolution.bit_length() - 1)]
+
+
+def grey(img: Tensor) -> Tensor:
+    """img [N, 1 or 3, H, W] -> [N, 1, H, W], its luma (ITU-R 601)"""
+    if img.shape[1] == 1:
+        return img
+    r, g, b = img.split(1, dim=1)
+    return 0.299 * r + 0.587 * g + 0.114 * b
+
+
+def edges(img: Tensor) -> Tensor:
+    """img [N, 1 or 3, H, W] -> dark lines on white [N, 1, H, W] in [-1, 1]
+
+    1 - min(2, |gradient of the luma|), the gradient by Sobel's filters, in units of half the range per two pixels.
+    """
+    x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=img.dtype, device=img.device) / 4
+    gradient = F.conv2d(F.pad(grey(img), (1, 1, 1, 1), mode="replicate"), torch.stack([x, x.t()])[:, None])
+    return 1 - 2 * gradient.norm(dim=1, keepdim=True).clamp(max=1)
+
+
+SOURCES = {"grey": grey, "edges": edges}
+
+
+class Down(nn.Module):
+    """x [N, I, H, W] -> [N, O, H / 2, W / 2], a 4x4 convolution of stride 2, norm and leaky relu"""
+
+    def __init__(self, i: int, o: int, *, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(i, o, 4, 2, 1, bias=False)
+        self.norm = InstanceNorm2d(o, act="lrelu") if norm else None
+        self.bias = None if norm else nn.Parameter(torch.zeros(o))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return bias_act(x, self.bias, act="lrelu", gain=1) if self.norm is None else self.norm(x)
+
+
+class Up(nn.Module):
+    """x [N, I, H, W] -> [N, O, 2 H, 2 W], norm, dropout and relu"""
+
+    def __init__(self, i: int, o: int, *, dropout: float) -> None:
+        super().__init__()
+        self.conv = UpsampleConv2d(i, o, 3, bias=False)
+        self.norm = InstanceNorm2d(o, act="relu")
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.conv(x)))
+
+
+class Generator(nn.Module):
+    """source [N, C', R, R] -> img [N, C, R, R] in [-1, 1]; R is the resolution, and C' 1 for sources made of targets"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        # No norm on the source, and none at 1x1, where it would leave nothing.
+        self.down = nn.ModuleList(
+            Down(i, o, norm=0 < k < len(widths) - 1)
+            for k, (i, o) in enumerate(pairwise([config.source_channels, *widths]))
+        )
+        joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # what comes up beside what went down
+        self.up = nn.ModuleList(
+            Up(i, o, dropout=config.dropout if k < 3 else 0)
+            for k, (i, o) in enumerate(zip(joined[:-1], reversed(widths[:-1]), strict=True))
+        )
+        self.to_rgb = UpsampleConv2d(joined[-1], config.channels, 3, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+        self.apply(init)
+
+    def forward(self, source: Tensor) -> Tensor:
+        x, skips = source, []
+        for layer in self.down:
+            x = layer(x)
+            skips.append(x)
+        skips.pop()
+        for layer in self.up:
+            x = torch.cat([layer(x), skips.pop()], dim=1)
+        return bias_act(self.to_rgb(x), self.bias, act="tanh")
+
+    def source_of(self, img: Tensor) -> Tensor:
+        """What G starts from to make img, where that is made of it."""
+        return SOURCES[self.config.source](img)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, R, R], source [N, C', R, R]) -> logits [N, P], one for each patch"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.patches = PatchDiscriminator(config.channels + config.source_channels, config.d_width)
+
+    def forward(self, img: Tensor, source: Tensor) -> Tensor:
+        return self.patches(torch.cat([img, source.to(img.dtype)], dim=1))

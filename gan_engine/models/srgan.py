@@ -1,0 +1,237 @@
+"""Enlarging photographs: SRGAN (Ledig et al. 2017, arXiv:1609.04802), and the generator of ESRGAN (1809.00219).
+
+G makes an image `scale` times as large as its source, which in training is the target made smaller. First it learns
+what is nearest to the target, which is blurred, then with a discriminator what looks real: see `pretrain_kimg`.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from gan_engine.layers import UpsampleConv2d
+from gan_engine.ops import bias_act
+
+Variant = Literal["srresnet", "rrdb"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks and weights of the losses."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 96
+    """Side of the patches in pixels that photographs are cut into for training: a multiple of 16, at least 32."""
+    channels: int = 3
+    """1 for grey images, 3 for colour."""
+    scale: Literal[2, 4] = 4
+    """How many times as wide and high as its source an image is."""
+    variant: Variant = "srresnet"
+    """The generator: srresnet has batch norms and pixel shuffle, rrdb dense residual blocks without norms."""
+    width: int = 64
+    """Feature maps of G."""
+    blocks: int | None = None
+    """Residual blocks of G. None: those of the papers, 16 for srresnet and 23 for rrdb."""
+    growth: int = 32
+    """Feature maps that each layer of a dense block of rrdb adds."""
+    d_width: int = 64
+    """Feature maps of the first layer of D; they double with each halving."""
+    adversarial_weight: float = 5e-3
+    """Weight of the adversarial loss of G."""
+    l1_weight: float = 1
+    """Weight of the mean absolute difference from the target."""
+    perceptual_weight: float = 0
+    """Weight of the difference in the features of a classifier, which needs the extra "perceptual"."""
+
+    z_dim: ClassVar[int] = 0
+    c_dim: ClassVar[int] = 0
+    data_kind: ClassVar[str] = "patches"
+
+    def __post_init__(self) -> None:
+        if self.resolution < 32 or self.resolution % 16:
+            raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        if self.scale not in (2, 4):
+            raise ValueError(f"scale: want 2 or 4, got {self.scale}")
+        if self.variant not in get_args(Variant):
+            raise ValueError(f"variant: want one of {', '.join(get_args(Variant))}, got {self.variant!r}")
+        for name in ("width", "growth", "d_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        if self.blocks is not None and self.blocks < 1:
+            raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
+        for name in ("adversarial_weight", "l1_weight", "perceptual_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+
+    @property
+    def num_blocks(self) -> int:
+        return self.blocks or {"srresnet": 16, "rrdb": 23}[self.variant]
+
+    @property
+    def doublings(self) -> int:
+        return self.scale.bit_length() - 1
+
+    @property
+    def reach(self) -> int:
+        """Pixels of the source in each direction that a pixel of the image depends on."""
+        if self.variant == "srresnet":
+            return math.ceil(4 + 2 * self.num_blocks + 1 + sum(2.0**-i for i in range(self.doublings)) + 4 / self.scale)
+        return math.ceil(1 + 15 * self.num_blocks + 1 + 2 * sum(2.0**-i for i in range(1, self.doublings + 1)) + 1)
+
+
+def shrink(img: Tensor, scale: int) -> Tensor:
+    """img [N, C, H, W] in [-1, 1] -> [N, C, H / scale, W / scale], bicubic without aliases, rounded to 256 values
+
+    A file has no more values, and what is learnt from sources between them does not hold for files.
+    """
+    small = F.interpolate(img, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
+    return ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+class Residual(nn.Module):
+    """y = x + norm(conv(prelu(norm(conv(x)))))   # figure 4 of the paper"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.PReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Shuffle(nn.Module):
+    """x [N, C, H, W] -> [N, C, 2 H, 2 W]: four pixels of four times as many feature maps (arXiv:1609.05158)"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Leaky(nn.Module):
+    """y = lrelu(conv(x) + bias), with gain 1"""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.bias = nn.Parameter(torch.zeros(conv.out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(self.conv(x), self.bias, act="lrelu", gain=1)
+
+
+class Dense(nn.Module):
+    """y = x + conv(all before) / 5: four layers, each of which reads x and what the layers before it have made of it"""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            Leaky(nn.Conv2d(width + i * growth, growth, 3, padding=1, bias=False)) for i in range(4)
+        )
+        self.last = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        known = x
+        for layer in self.layers:
+            known = torch.cat([known, layer(known)], dim=1)
+        return x + 0.2 * self.last(known)
+
+
+class RRDB(nn.Module):
+    """y = x + dense(dense(dense(x))) / 5, the residual in residual dense block   # figure 4 of arXiv:1809.00219"""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(Dense(width, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.2 * self.layers(x)
+
+
+class Generator(nn.Module):
+    """source [N, C, H, W] -> img [N, C, scale * H, scale * W], close to [-1, 1]
+
+    The papers' networks, whose result is added to the source, enlarged by bicubic interpolation (Kim et al. 2016,
+    arXiv:1511.04587). That is where training begins, as the last layer begins at 0: otherwise the first tens of
+    thousands of patches teach no more than that colours stay what they are.
+
+    Nothing in it depends on the size: in eval mode parts of an image are those of the whole, `config.reach` from edges.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width, channels = config.width, config.channels
+        if config.variant == "srresnet":
+            self.first = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
+            last = [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            self.body = nn.Sequential(*(Residual(width) for _ in range(config.num_blocks)), *last)
+            up = [Shuffle(width) for _ in range(config.doublings)]
+            self.up = nn.Sequential(*up, nn.Conv2d(width, channels, 9, padding=4))
+        else:
+            self.first = nn.Conv2d(channels, width, 3, padding=1)
+            blocks = [RRDB(width, config.growth) for _ in range(config.num_blocks)]
+            self.body = nn.Sequential(*blocks, nn.Conv2d(width, width, 3, padding=1))
+            up = [Leaky(UpsampleConv2d(width, width, 3, bias=False)) for _ in range(config.doublings)]
+            last = [Leaky(nn.Conv2d(width, width, 3, padding=1, bias=False)), nn.Conv2d(width, channels, 3, padding=1)]
+            self.up = nn.Sequential(*up, *last)
+            self.body.apply(_small)
+        nn.init.zeros_(self.up[-1].weight)
+        nn.init.zeros_(self.up[-1].bias)
+
+    def forward(self, source: Tensor) -> Tensor:
+        x = self.first(source)
+        base = F.interpolate(source, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
+        return base + self.up(x + self.body(x))
+
+    def source_of(self, img: Tensor) -> Tensor:
+        """The source that G is to make img of."""
+        return shrink(img, self.config.scale)
+
+
+class Discriminator(nn.Module):
+    """(img [N, C, R, R], source) -> logits [N, 1]; it judges the image alone and as a whole
+
+    Convolutions in pairs, the second of which halves, and two dense layers, like those of VGG.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.d_width << i for i in (0, 0, 1, 1, 2, 2, 3, 3)]
+        self.first = Leaky(nn.Conv2d(config.channels, widths[0], 3, padding=1, bias=False))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths[1:])
+        self.dense = nn.Linear(widths[-1] * (config.resolution // 16) ** 2, 16 * config.d_width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(16 * config.d_width))
+        self.logit = nn.Linear(16 * config.d_width, 1)
+
+    def forward(self, img: Tensor, source: Tensor | None = None) -> Tensor:
+        x = self.first(img)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = bias_act(norm(conv(x)), act="lrelu", gain=1)
+        return self.logit(bias_act(self.dense(x.flatten(1)), self.bias, act="lrelu", gain=1))
+
+
+def _small(module: nn.Module) -> None:
+    """Weights a tenth of He's, so that a deep net without norms begins near the identity (section 3.1, 1809.00219)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight)
+        with torch.no_grad():
+            module.weight *= 0.1

@@ -1,0 +1,91 @@
+"""Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, with the families that translate.
+
+IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the resolution of it.
+"""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+
+from gan_engine import models, picture_files
+from gan_engine.checkpoint import CheckpointError
+from gan_engine.data.decode import square
+from gan_engine.devices import choose_device
+from gan_engine.generate import load_generator
+from gan_engine.models import cyclegan, pix2pix
+
+
+@dataclass(frozen=True)
+class Options:
+    """Translate pictures with the averaged generator of a checkpoint."""
+
+    input: tyro.conf.Positional[Path]
+    """A picture, or a folder of them."""
+    out: tyro.conf.Positional[Path]
+    """A name ending in .png, or a directory."""
+    checkpoint: Path
+    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    direction: cyclegan.Direction = "A2B"
+    """Which way cyclegan goes."""
+    extract: bool = False
+    """The pictures are such as pix2pix was trained on: take their edges, or their grey, first."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+
+def translate(options: Options) -> list[str]:
+    """Do what the command line asks and return a sentence for each picture that could not be read.
+
+    Raises:
+        ValueError: a generator that does not translate, or not so; see also `picture_files.jobs`.
+        CheckpointError: see `load_generator`.
+        OSError: there is nothing to read, or `out` exists or cannot be written.
+    """
+    device = choose_device(options.device)
+    todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
+    G = load_generator(options.checkpoint, device)
+    config, family = G.config, models.family(G.config)
+    if not isinstance(config, pix2pix.Config | cyclegan.Config):
+        raise ValueError(f"{options.checkpoint}: want a generator of pix2pix or cyclegan, got {family}")
+    if options.direction != "A2B" and not isinstance(config, cyclegan.Config):
+        raise ValueError(f"direction: want A2B for {family}, which goes one way only, got {options.direction}")
+    made_of_target = isinstance(config, pix2pix.Config) and config.source != "pairs"
+    if options.extract and not made_of_target:
+        raise ValueError(f"extract: want pix2pix trained on grey or edges, got {family} trained on {config.data_kind}")
+    channels = config.channels
+    if made_of_target and not options.extract:
+        channels = config.source_channels
+    arguments = (options.direction,) if isinstance(config, cyclegan.Config) else ()
+
+    def make(path: Path) -> Image.Image:
+        pixels = square(picture_files.read(path, channels), config.resolution)
+        source = picture_files.to_tensor(pixels).to(device)
+        with torch.no_grad():
+            return picture_files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))
+
+    return picture_files.convert(todo, make)
+
+
+def main() -> None:
+    """The command line; an error is one line on standard error."""
+    try:
+        options = tyro.cli(Options, prog="python -m gan_engine.translate")
+        failures = translate(options)
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    print(options.out)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    main()

@@ -1,0 +1,166 @@
+"""Larger pictures: `python -m gan_engine.upscale IN OUT --checkpoint RUN`, with srgan.
+
+IN is a file or a folder, OUT a .png or a folder. Large pictures are made in tiles that overlap by as much as a pixel
+depends on, so that there are no seams.
+"""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import tyro
+from PIL import Image
+from torch import Tensor, nn
+
+from gan_engine import models, picture_files
+from gan_engine.checkpoint import CheckpointError
+from gan_engine.data.decode import pixels
+from gan_engine.data.files import pictures, walk
+from gan_engine.devices import choose_device
+from gan_engine.generate import load_generator
+from gan_engine.metrics.similarity import psnr, ssim
+from gan_engine.picture_files import Job
+
+# Of a tile, on each side, in pixels of the source. What lies beyond changes a pixel of rrdb, whose reach is 350, by
+# less than a 255th.
+_MAX_OVERLAP = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """Enlarge pictures with the averaged generator of a checkpoint."""
+
+    input: tyro.conf.Positional[Path]
+    """A picture, or a folder of them."""
+    out: tyro.conf.Positional[Path]
+    """A name ending in .png, or a directory."""
+    checkpoint: Path
+    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    original: Path | None = None
+    """The picture, or a folder of those of the same names, to compare with: prints PSNR and SSIM."""
+    tile: int = 256
+    """Side of the tiles in pixels of the source. Less needs less memory."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 16:
+            raise ValueError(f"tile: want at least 16, got {self.tile}")
+
+
+@torch.no_grad()
+def enlarge(G: nn.Module, source: Tensor, *, tile: int = 256) -> Tensor:
+    """img [1, C, scale * H, scale * W] of source [1, C, H, W], on the CPU
+
+    The same as G(source), tile by tile: each is computed with its surroundings, as far as a pixel depends on them but
+    at most 64 pixels wide, and cut out of them.
+    """
+    config, device = G.config, next(G.parameters()).device
+    overlap, scale = min(config.reach, _MAX_OVERLAP), config.scale
+    height, width = source.shape[2:]
+    img = torch.empty(1, config.channels, scale * height, scale * width)
+    for y in range(0, height, tile):
+        for x in range(0, width, tile):
+            top, left = max(y - overlap, 0), max(x - overlap, 0)
+            bottom, right = min(y + tile, height), min(x + tile, width)
+            part = G(source[:, :, top : bottom + overlap, left : right + overlap].to(device))
+            part = part[:, :, scale * (y - top) : scale * (bottom - top), scale * (x - left) : scale * (right - left)]
+            img[:, :, scale * y : scale * bottom, scale * x : scale * right] = part.cpu()
+    return img
+
+
+def upscale(options: Options) -> tuple[list[str], list[str]]:
+    """Do what the command line asks.
+
+    Returns:
+        One line for each picture that was compared, the last one with the means, and a sentence for each picture that
+        could not be read or compared.
+
+    Raises:
+        ValueError: a generator that does not enlarge, or pictures without an original; see also `picture_files.jobs`.
+        CheckpointError: see `load_generator`.
+        OSError: there is nothing to read, or `out` exists or cannot be written.
+    """
+    device = choose_device(options.device)
+    todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
+    originals = _originals(options, todo)
+    G = load_generator(options.checkpoint, device)
+    config = G.config
+    if not isinstance(config, models.srgan.Config):
+        raise ValueError(f"{options.checkpoint}: want a generator of srgan, got {models.family(config)}")
+    compared: dict[Path, list[float]] = {}
+
+    def make(path: Path) -> Image.Image:
+        source = picture_files.to_tensor(pixels(picture_files.read(path, config.channels)))
+        made = picture_files.to_picture(enlarge(G, source, tile=options.tile))
+        if originals:
+            original = picture_files.read(originals[path], config.channels)
+            if original.size != made.size:
+                raise ValueError(
+                    f"{originals[path]}: want {made.width}x{made.height} pixels, {config.scale} times those of "
+                    f"{path.name}, got {original.width}x{original.height}"
+                )
+            img, original = (picture_files.to_tensor(pixels(each)) for each in (made, original))
+            bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
+            compared[path] = [
+                float(measure(each, original, border=config.scale))
+                for each in (img, bicubic)
+                for measure in (psnr, ssim)
+            ]
+        return made
+
+    failures = picture_files.convert(todo, make)
+    lines = [_line(path.name, values) for path, values in compared.items()]
+    if len(compared) > 1:
+        lines.append(_line("mean", [sum(column) / len(compared) for column in zip(*compared.values())]))
+    return lines, failures
+
+
+def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
+    """The original of each picture, found by its place and name up to the ending."""
+    if options.original is None:
+        return {}
+    if not options.original.exists():
+        raise FileNotFoundError(f"original: {options.original}: no such file or folder")
+    if not options.original.is_dir():
+        if options.input.is_dir():
+            raise ValueError(f"original: want a folder for the pictures of {options.input}, got {options.original}")
+        return {options.input: options.original}
+    files = pictures(str(options.original), walk(options.original)[0])
+    by_stem = {Path(file).with_suffix(""): options.original / file for file in files}
+    root = options.input if options.input.is_dir() else options.input.parent
+    found = {path: by_stem.get(path.relative_to(root).with_suffix("")) for path, _ in todo}
+    alone = [path.name for path, original in found.items() if original is None]
+    if alone:
+        raise ValueError(f"original: want a picture of each name in {options.original}, got none of {alone[0]}")
+    return found
+
+
+def _line(name: str, values: list[float]) -> str:
+    ours, ours_ssim, bicubic, bicubic_ssim = values
+    return f"{name}: PSNR {ours:.2f} dB, SSIM {ours_ssim:.4f} (bicubic {bicubic:.2f} dB, {bicubic_ssim:.4f})"
+
+
+def main() -> None:
+    """The command line; an error is one line on standard error."""
+    try:
+        options = tyro.cli(Options, prog="python -m gan_engine.upscale")
+        lines, failures = upscale(options)
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    for line in lines:
+        print(line)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    print(options.out)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    main()

@@ -1,0 +1,132 @@
+"""Pairs, two kinds of images and patches: what is read, and the sentence for what is not."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine.data import DataConfig, DataError, ImageSet, Sampler, describe, load
+
+
+def load_from(source, kind, *, resolution=16, channels=3):
+    return load(DataConfig(str(source)), resolution=resolution, channels=channels, kind=kind)
+
+
+def save(path, colour, size=(16, 16)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def means(data):
+    return data.images.float().mean((2, 3)).tolist()
+
+
+RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
+
+
+@pytest.mark.parametrize("folders", [("A", "B"), ("trainA", "trainB")])
+def test_pairs_are_found_by_name_whatever_their_endings_and_sizes(tmp_path, folders):
+    for folder, colours in zip(folders, (("red", "lime"), ("blue", "white")), strict=True):
+        save(tmp_path / folder / "x.png", colours[0])
+        save(tmp_path / folder / "sub" / ("y.png" if folder.endswith("A") else "y.bmp"), colours[1], (40, 40))
+    data = load_from(tmp_path, "pairs")
+    assert data.paired and means(data.source) == [GREEN, RED] and means(data) == [WHITE, BLUE]
+    assert describe(data) == f"{tmp_path.name}: 2 pairs of images 3x16x16, no labels, 0.0 MB"
+
+
+def test_pairs_side_by_side_in_one_picture(tmp_path):
+    both = Image.new("RGB", (80, 40), "red")
+    both.paste("blue", (40, 0, 80, 40))
+    both.save(tmp_path / "x.png")
+    data = load_from(tmp_path, "pairs")
+    assert means(data.source) == [RED] and means(data) == [BLUE]
+
+
+def test_transparent_pairs_are_on_white(tmp_path):
+    for folder in "AB":
+        (tmp_path / folder).mkdir()
+        Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / folder / "x.png")
+    assert means(load_from(tmp_path, "pairs")) == [WHITE]
+
+
+def test_unpaired_kinds_may_differ_in_number(tmp_path):
+    save(tmp_path / "trainA" / "1.png", "red")
+    for i in range(3):
+        save(tmp_path / "trainB" / f"{i}.jpg", "blue")
+    data = load_from(tmp_path, "unpaired")
+    assert not data.paired and len(data.source) == 1 and len(data) == 3
+    assert describe(data) == f"{tmp_path.name}: 1 and 3 images 3x16x16, no labels, 0.0 MB"
+
+
+def test_what_is_no_pair_is_refused(tmp_path):
+    save(tmp_path / "A" / "x.png", "red")
+    save(tmp_path / "A" / "y.png", "red")
+    save(tmp_path / "B" / "y.png", "red", (16, 20))
+    save(tmp_path / "B" / "z.png", "red")
+    with pytest.raises(DataError, match="want equal file names in A and B, got x, z in one of them only"):
+        load_from(tmp_path, "pairs")
+    (tmp_path / "A" / "x.png").unlink()
+    (tmp_path / "B" / "z.png").unlink()
+    with pytest.raises(DataError, match=r"want pairs of one shape, got 16x16 and 16x20 pixels"):
+        load_from(tmp_path, "pairs")
+    save(tmp_path / "photos" / "x.png", "red", (33, 16))
+    with pytest.raises(DataError, match=r"want A and B side by side, twice as wide as high, got 33x16 pixels"):
+        load_from(tmp_path / "photos", "pairs")
+
+
+def test_an_odd_pair_among_others_is_skipped_by_name(tmp_path):
+    save(tmp_path / "odd.png", "red", (33, 16))
+    save(tmp_path / "pair.png", "red", (32, 16))
+    with pytest.warns(UserWarning, match=r"skipped 1 image: odd\.png \(ValueError: want A and B side by side"):
+        assert len(load_from(tmp_path, "pairs")) == 1
+
+
+def test_what_is_not_two_kinds_is_refused(tmp_path):
+    save(tmp_path / "trainA" / "x.png", "red")
+    with pytest.raises(DataError, match=r"want folders trainA and trainB \(or A and B\) in it, got trainA"):
+        load_from(tmp_path, "unpaired")
+    (tmp_path / "trainB").mkdir()
+    with pytest.raises(DataError, match=r"trainB: want image files .*, got none"):
+        load_from(tmp_path, "unpaired")
+    with pytest.raises(DataError, match=r"trainB: want image files .*, got none"):
+        load_from(tmp_path, "pairs")
+    with pytest.raises(DataError, match="want a folder with trainA and trainB or toy, got fashion-mnist, which is"):
+        load_from("fashion-mnist", "unpaired")
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"want a folder with A and B, got the file x\.zip"):
+        load_from(tmp_path / "x.zip", "pairs")
+    with pytest.raises(DataError, match="want a source of 2 images for as many pairs, got none"):
+        ImageSet("x", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), paired=True)
+
+
+def test_patches_are_the_pixels_of_the_picture_from_edge_to_edge(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    save(tmp_path / "small.png", "red", (100, 15))
+    (tmp_path / "broken.png").write_text("words")
+    with pytest.warns(UserWarning, match=r"broken\.png \(not an.*small\.png \(ValueError: want at least 16x16 pixels"):
+        data = load_from(tmp_path, "patches")
+    assert data.images.shape == (9, 3, 16, 16) and data.labels is None
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    corners = [(y, x) for y in (0, 12, 24) for x in (0, 8, 17)]
+    assert all(torch.equal(img, whole[:, y : y + 16, x : x + 16]) for img, (y, x) in zip(data.images, corners))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_toy_pairs_are_one_shape_in_two_paintings(channels):
+    data = load_from("toy", "pairs", resolution=32, channels=channels)
+    assert data.paired and len(data) == len(data.source)
+    inside = (data.source.images > 200).all(1)
+    brightness = data.images.float().mean(1)
+    assert (brightness[inside] > 70).all() and brightness[~inside].mean() < 60
+    other = load_from("toy", "unpaired", resolution=32, channels=channels)
+    assert torch.equal(other.source.images, data.source.images) and not torch.equal(other.images, data.images)
+
+
+def test_samplers_of_one_seed_keep_pairs_together():
+    data = load_from("toy", "pairs", resolution=16)
+    index = torch.arange(len(data), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4).clone()
+    index[..., 0] = 255 - index[..., 0]  # shows a flip
+    a, b = (Sampler(ImageSet("x", index), 64, seed=3, mirror=True) for _ in range(2))
+    for _ in range(3):
+        assert torch.equal(next(a)[0], next(b)[0])
