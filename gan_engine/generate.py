@@ -1,6 +1,7 @@
 """Pictures from a trained generator: `python -m gan_engine.generate CHECKPOINT --num 64 --seed 0 --out grid.png`.
 
-With --interpolate they are the stations of a walk (--out walk.gif), with --style-mix the edges of a table.
+With --interpolate they are the stations of a walk (--out walk.gif), with --style-mix the edges of a table, and
+--project PICTURE looks for the w of which G draws that picture.
 """
 
 import inspect
@@ -13,18 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
+from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_engine import animation, checkpoint, models
 from gan_engine.checkpoint import CheckpointError
+from gan_engine.data.decode import decode_file
 from gan_engine.devices import choose_device
-from gan_engine.latents import mixed, parse_layers, walk
+from gan_engine.latents import mixed, parse_layers, project, walk
+from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.monitors import grid, picture, to_uint8
+from gan_engine.picture_files import to_tensor
 
 _OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+_MODES = ("interpolate", "style_mix", "project")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,11 @@ class Options:
     style_mix: str | None = None
     """Layers, such as 0-3,7: a table whose pictures have the w of these layers from the top edge, and the others from
     the left one. It has as many rows and columns as a grid of --num. stylegan2."""
+    project: Path | None = None
+    """A picture: the w of which G draws the nearest to it is looked for. `out` shows both side by side, and a file of
+    that name with .npz has w. stylegan2."""
+    steps: int = 500
+    """Of that search."""
     batch: int = 64
     """Pictures per pass."""
     device: str = "auto"
@@ -57,15 +72,16 @@ class Options:
     """Replace files that exist."""
 
     def __post_init__(self) -> None:
-        for name in ("num", "batch"):
+        for name in ("num", "batch", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
         if self.interpolate is not None and self.interpolate < 1:
             raise ValueError(f"interpolate: want at least 1 frame or None, got {self.interpolate}")
-        if self.interpolate is not None and self.style_mix is not None:
-            raise ValueError("want --interpolate or --style-mix, got both")
+        modes = [f"--{name.replace('_', '-')}" for name in _MODES if getattr(self, name) is not None]
+        if len(modes) > 1:
+            raise ValueError(f"want one of {', '.join(modes)}, got all of them")
         if not math.isfinite(self.truncation):
             raise ValueError(f"truncation: want a finite number, got {self.truncation}")
 
@@ -135,6 +151,8 @@ def generate(options: Options) -> Path:
     as_grid = _prepare(options)
     if options.interpolate is not None:
         return _walk(options, G, classes, **more)
+    if options.project is not None:
+        return _find(options, G, classes)
     if options.style_mix is not None:
         return _table(options, G, classes, columns, **more)
 
@@ -175,6 +193,33 @@ def _table(options: Options, G: nn.Module, classes: list[int] | None, side: int,
     return options.out
 
 
+def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
+    config, device = G.config, next(G.parameters()).device
+    try:
+        with open(options.project, "rb") as file:
+            pixels = decode_file(file, resolution=config.resolution, channels=config.channels)
+    except UnidentifiedImageError:
+        raise ValueError(f"project: want a picture, and {options.project} is none that Pillow can read") from None
+    img = to_tensor(pixels).to(device)
+    perceptual = PerceptualDistance().to(device)
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        small = max(1, 32 // config.resolution)  # what the classifier sees at least
+        x, y = (F.interpolate(each, scale_factor=small) if small > 1 else each for each in (x, y))
+        return perceptual(x, y) + (x - y).square().mean((1, 2, 3))
+
+    c = None if classes is None else torch.eye(config.c_dim, device=device)[classes[:1]]
+    search = tqdm(project(G, img, c, distance, steps=options.steps, seed=options.seed), total=options.steps)
+    for found in search:
+        w, off = found
+        search.set_postfix(distance=f"{off:.4f}", refresh=False)
+    with torch.no_grad():
+        drawn = G.synthesis(w[:, None].expand(-1, config.num_ws, -1))
+    grid(torch.cat([img, drawn]).cpu(), 2).save(options.out)
+    np.savez(options.out.with_suffix(".npz"), w=w.cpu().numpy())
+    return options.out
+
+
 def _generator(path: Path, state: dict) -> nn.Module:
     checkpoint.require(state, ("model", "G_ema"), path)
     try:
@@ -204,8 +249,11 @@ def _classes(options: Options, c_dim: int, names: list[str], columns: int) -> li
 
 def _for_its_family(options: Options, G: nn.Module) -> dict[str, float]:
     """What G takes beside z and c; refuses what its family does not have."""
-    if options.style_mix is not None and not hasattr(G, "ws"):
-        raise ValueError(f"style_mix: {models.family(G.config)} has no styles")
+    for name in ("style_mix", "project"):
+        if getattr(options, name) is not None and not hasattr(G, "ws"):
+            raise ValueError(f"{name}: {models.family(G.config)} has no styles")
+    if options.project is not None and not options.project.is_file():
+        raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")
     if options.truncation == 1:
         return {}
     if "truncation" not in inspect.signature(G.forward).parameters:
@@ -225,9 +273,13 @@ def _prepare(options: Options) -> bool:
         raise ValueError(f"out: want a name ending in .png or a directory, got {out}")
     if not as_grid and out.is_file():
         raise FileExistsError(f"{out} is a file; want a directory or a name ending in .png")
-    if options.style_mix is not None and not as_grid:
-        raise ValueError(f"out: a table wants a name ending in .png, got {out}")
-    files = [out] if as_grid else [out / _name(i) for i in range(options.num)]
+    if (options.style_mix is not None or options.project is not None) and not as_grid:
+        raise ValueError(f"out: want a name ending in .png, got {out}")
+    files = (
+        [out, *([out.with_suffix(".npz")] if options.project is not None else [])]
+        if as_grid
+        else [out / _name(i) for i in range(options.num)]
+    )
     _prepare_files(files, out.parent if as_grid else out, options.overwrite)
     return as_grid
 

