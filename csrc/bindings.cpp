@@ -18,6 +18,7 @@
 #include "relayout.h"
 #include "scale_bias_act.h"
 #include "upfirdn2d.h"
+#include "upfirdn2d_act.h"
 
 namespace py = pybind11;
 using namespace gan_engine;
@@ -50,7 +51,10 @@ using Where = int;
               void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
               void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);  \
               void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                      \
-              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);)                     \
+              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                      \
+              void upfirdn2d_act(const Upfirdn2dActParams&, Where);                                                \
+              void upfirdn2d_act_grad(const Upfirdn2dActGradParams&, Where);                                       \
+              int upfirdn2d_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);)                      \
     }                                                                                                              \
     }
 
@@ -67,16 +71,20 @@ struct Kernels {
               void (*norm_act_grad)(const NormActGradParams&, Where); void (*pixel_norm)(const PixelNormParams&, Where);
               void (*relayout)(const RelayoutParams&, Where); void (*scale_bias_act)(const ScaleBiasActParams&, Where);
               void (*scale_bias_act_grad)(const ScaleBiasActGradParams&, Where);
-              int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
+              int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
+              void (*upfirdn2d_act)(const Upfirdn2dActParams&, Where);
+              void (*upfirdn2d_act_grad)(const Upfirdn2dActGradParams&, Where);
+              int (*upfirdn2d_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
 };
 
-#define GE_KERNELS(target)                                                                                \
-    Kernels {                                                                                             \
-        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d, \
-            target::sample_dot, target::sample_mix, target::sample_dot_slots,                             \
-            GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,    \
-                      target::relayout, target::scale_bias_act, target::scale_bias_act_grad,              \
-                      target::scale_bias_act_grad_slots)                                                  \
+#define GE_KERNELS(target)                                                                                  \
+    Kernels {                                                                                               \
+        #target, target::bias_act, target::bias_act_grad, target::bias_act_grad_slots, target::upfirdn2d,   \
+            target::sample_dot, target::sample_mix, target::sample_dot_slots,                               \
+            GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,      \
+                      target::relayout, target::scale_bias_act, target::scale_bias_act_grad,                \
+                      target::scale_bias_act_grad_slots, target::upfirdn2d_act, target::upfirdn2d_act_grad, \
+                      target::upfirdn2d_act_grad_slots)                                                     \
     }
 
 #if defined(GE_CUDA)
@@ -166,7 +174,58 @@ static int sample_dot_slots(std::int64_t samples, std::int64_t size, Where where
     return kernels.sample_dot_slots(samples, size, where);
 }
 
+// {in, out, up, down, pad, taps}
+using Axis = const std::array<std::int64_t, 6>&;
+static FirAxis fir_axis(Axis a) { return {a[0], a[1], a[2], a[3], a[4], a[5]}; }
+
+static void upfirdn2d(Address x, Address f, Address y, std::int64_t n, std::int64_t c, Axis h, Axis w, int dtype,
+                      bool separable, bool flip, bool channels_last, double gain, Where where) {
+    kernels.upfirdn2d({at<void>(x), at<float>(f), at<void>(y), n, c, fir_axis(h), fir_axis(w), DType(dtype), separable,
+                       flip, channels_last, gain},
+                      where);
+}
+
 #if !defined(GE_CUDA)
+static void upfirdn2d_act(Address x, Address f, Address y, std::int64_t n, std::int64_t c, Axis h, Axis w, int dtype,
+                          bool separable, bool flip, bool channels_last, double fir_gain, Address scale, Address b,
+                          Address noise, Address slope, Address keep, std::int64_t noise_n, double alpha, double gain,
+                          double clamp, Where where) {
+    kernels.upfirdn2d_act({{at<void>(x), at<float>(f), at<void>(y), n, c, fir_axis(h), fir_axis(w), DType(dtype),
+                            separable, flip, channels_last, fir_gain},
+                           at<void>(scale),
+                           at<void>(b),
+                           at<void>(noise),
+                           at<Bytes>(slope),
+                           at<Bytes>(keep),
+                           noise_n,
+                           alpha,
+                           gain,
+                           clamp},
+                          where);
+}
+
+static void upfirdn2d_act_grad(Address dy, Address f, Address dx, std::int64_t n, std::int64_t c, Axis h, Axis w,
+                               int dtype, bool separable, bool flip, bool channels_last, double fir_gain, Address x,
+                               Address scale, Address slope, Address keep, Address d_scale, Address db, Address d_noise,
+                               double alpha, double gain, Where where) {
+    kernels.upfirdn2d_act_grad({{at<void>(dy), at<float>(f), at<void>(dx), n, c, fir_axis(h), fir_axis(w), DType(dtype),
+                                 separable, flip, channels_last, fir_gain},
+                                at<void>(x),
+                                at<void>(scale),
+                                at<Bytes>(slope),
+                                at<Bytes>(keep),
+                                at<double>(d_scale),
+                                at<double>(db),
+                                at<double>(d_noise),
+                                alpha,
+                                gain},
+                               where);
+}
+
+static int upfirdn2d_act_grad_slots(std::int64_t images, std::int64_t in, std::int64_t out, Where where) {
+    return kernels.upfirdn2d_act_grad_slots(images, in, out, where);
+}
+
 static void relayout(Address x, Address y, std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t reversed,
                      Where where) {
     kernels.relayout({at<float>(x), at<float>(y), n, rows, cols, reversed}, where);
@@ -224,16 +283,6 @@ static void pixel_norm(Address x, Address dy, Address y, std::int64_t outer, std
 }
 #endif
 
-// h and w are {in, out, up, down, pad, taps} of the two axes.
-static void upfirdn2d(Address x, Address f, Address y, std::int64_t n, std::int64_t c,
-                      const std::array<std::int64_t, 6>& h, const std::array<std::int64_t, 6>& w, int dtype,
-                      bool separable, bool flip, bool channels_last, double gain, Where where) {
-    const auto axis = [](const std::array<std::int64_t, 6>& a) { return FirAxis{a[0], a[1], a[2], a[3], a[4], a[5]}; };
-    kernels.upfirdn2d({at<void>(x), at<float>(f), at<void>(y), n, c, axis(h), axis(w), DType(dtype), separable, flip,
-                       channels_last, gain},
-                      where);
-}
-
 // How many threads a parallel region of `most` really has: 1 where the module was built without OpenMP.
 static int threads(int most) {
     int count = 0;
@@ -265,6 +314,9 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("scale_bias_act", &scale_bias_act, no_gil);
     m.def("scale_bias_act_grad", &scale_bias_act_grad, no_gil);
     m.def("scale_bias_act_grad_slots", &scale_bias_act_grad_slots);
+    m.def("upfirdn2d_act", &upfirdn2d_act, no_gil);
+    m.def("upfirdn2d_act_grad", &upfirdn2d_act_grad, no_gil);
+    m.def("upfirdn2d_act_grad_slots", &upfirdn2d_act_grad_slots);
     m.def("norm_stats", &norm_stats, no_gil);
     m.def("norm_act", &norm_act, no_gil);
     m.def("norm_act_grad", &norm_act_grad, no_gil);

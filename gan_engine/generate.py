@@ -1,4 +1,7 @@
-"""Pictures from a trained generator: `python -m gan_engine.generate CHECKPOINT --num 64 --seed 0 --out grid.png`."""
+"""Pictures from a trained generator: `python -m gan_engine.generate CHECKPOINT --num 64 --seed 0 --out grid.png`.
+
+With --interpolate they are the stations of a walk (--out walk.gif), with --style-mix the edges of a table.
+"""
 
 import inspect
 import math
@@ -15,9 +18,10 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, models
+from gan_engine import animation, checkpoint, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.devices import choose_device
+from gan_engine.latents import mixed, parse_layers, walk
 from gan_engine.monitors import grid, picture, to_uint8
 
 _OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -39,6 +43,12 @@ class Options:
     """Name or number of the class of all pictures. None: one class for each row of the grid, in turn."""
     truncation: float = 1
     """Distance of every w from the mean, as a factor: below 1 fewer strange pictures for less variety. stylegan2."""
+    interpolate: int | None = None
+    """Frames from each picture to the next: a closed walk through --num of them, as a .gif, a .webp or, by ffmpeg, an
+    .mp4."""
+    style_mix: str | None = None
+    """Layers, such as 0-3,7: a table whose pictures have the w of these layers from the top edge, and the others from
+    the left one. It has as many rows and columns as a grid of --num. stylegan2."""
     batch: int = 64
     """Pictures per pass."""
     device: str = "auto"
@@ -52,6 +62,10 @@ class Options:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
+        if self.interpolate is not None and self.interpolate < 1:
+            raise ValueError(f"interpolate: want at least 1 frame or None, got {self.interpolate}")
+        if self.interpolate is not None and self.style_mix is not None:
+            raise ValueError("want --interpolate or --style-mix, got both")
         if not math.isfinite(self.truncation):
             raise ValueError(f"truncation: want a finite number, got {self.truncation}")
 
@@ -84,16 +98,18 @@ def images(
         batch: images per pass.
         options: of G in its family, such as truncation.
     """
+    z, c = latents(G, num, seed=seed, classes=classes)
+    for i in range(0, num, batch):
+        with torch.no_grad():
+            yield G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
+
+
+def latents(G: nn.Module, num: int, *, seed: int = 0, classes: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
+    """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device."""
     device = next(G.parameters()).device
     noise = torch.Generator().manual_seed(seed)
-    for i in range(0, num, batch):
-        n = min(batch, num - i)
-        z = torch.stack([torch.randn(G.config.z_dim, generator=noise) for _ in range(n)])
-        c = None
-        if classes is not None:
-            c = torch.eye(G.config.c_dim)[classes[i : i + n]].to(device)
-        with torch.no_grad():
-            yield G(z.to(device), c, **options)
+    z = torch.stack([torch.randn(G.config.z_dim, generator=noise) for _ in range(num)])
+    return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
 
 
 def generate(options: Options) -> Path:
@@ -115,8 +131,12 @@ def generate(options: Options) -> Path:
         )
     columns = math.ceil(math.sqrt(options.num))
     classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
-    more = _truncation(options, G)
+    more = _for_its_family(options, G)
     as_grid = _prepare(options)
+    if options.interpolate is not None:
+        return _walk(options, G, classes, **more)
+    if options.style_mix is not None:
+        return _table(options, G, classes, columns, **more)
 
     batches = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch, **more)
     drawn = []
@@ -130,6 +150,28 @@ def generate(options: Options) -> Path:
             bar.update(len(img))
     if as_grid:
         grid(torch.cat(drawn), columns).save(options.out)
+    return options.out
+
+
+def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: float) -> Path:
+    z, c = latents(G, options.num, seed=options.seed, classes=classes)
+    frames = (
+        frame for img in walk(G, z, c, options.interpolate, batch=options.batch, **more) for frame in to_uint8(img)
+    )
+    animation.write(options.out, iter(tqdm(frames, total=options.num * options.interpolate, unit=" frame")))
+    return options.out
+
+
+def _table(options: Options, G: nn.Module, classes: list[int] | None, side: int, **more: float) -> Path:
+    layers = parse_layers(options.style_mix, G.config.num_ws)
+    z, c = latents(G, 2 * side, seed=options.seed, classes=classes and (classes * 2)[: 2 * side])
+    ws = G.ws(z, c, **more)
+    edges = torch.cat([G.synthesis(part) for part in ws.split(options.batch)]).float().cpu()
+    left, top = edges.split(side)
+    rows = [torch.cat([torch.ones_like(top[:1]), top])]
+    for edge, row in zip(left, tqdm(mixed(G, *ws.split(side), layers, batch=options.batch), total=side, unit=" row")):
+        rows.append(torch.cat([edge[None], row.float().cpu()]))
+    grid(torch.cat(rows), side + 1).save(options.out)
     return options.out
 
 
@@ -160,7 +202,10 @@ def _classes(options: Options, c_dim: int, names: list[str], columns: int) -> li
     raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}")
 
 
-def _truncation(options: Options, G: nn.Module) -> dict[str, float]:
+def _for_its_family(options: Options, G: nn.Module) -> dict[str, float]:
+    """What G takes beside z and c; refuses what its family does not have."""
+    if options.style_mix is not None and not hasattr(G, "ws"):
+        raise ValueError(f"style_mix: {models.family(G.config)} has no styles")
     if options.truncation == 1:
         return {}
     if "truncation" not in inspect.signature(G.forward).parameters:
@@ -171,23 +216,32 @@ def _truncation(options: Options, G: nn.Module) -> dict[str, float]:
 def _prepare(options: Options) -> bool:
     """Whether a grid is asked for. Makes the directory, and refuses what exists or cannot be written."""
     out = options.out
+    if options.interpolate is not None:
+        animation.check(out)
+        _prepare_files([out], out.parent, options.overwrite)
+        return False
     as_grid = out.suffix.lower() == ".png" and not out.is_dir()
     if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
         raise ValueError(f"out: want a name ending in .png or a directory, got {out}")
     if not as_grid and out.is_file():
         raise FileExistsError(f"{out} is a file; want a directory or a name ending in .png")
+    if options.style_mix is not None and not as_grid:
+        raise ValueError(f"out: a table wants a name ending in .png, got {out}")
     files = [out] if as_grid else [out / _name(i) for i in range(options.num)]
+    _prepare_files(files, out.parent if as_grid else out, options.overwrite)
+    return as_grid
+
+
+def _prepare_files(files: list[Path], directory: Path, overwrite: bool) -> None:
     existing = next((file for file in files if file.exists()), None)
-    if existing is not None and not options.overwrite:
+    if existing is not None and not overwrite:
         raise FileExistsError(f"{existing} exists; --overwrite replaces it")
-    directory = out.parent if as_grid else out
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
         raise type(error)(f"{directory} cannot be written: {error.strerror}") from error
-    return as_grid
 
 
 def _name(i: int) -> str:

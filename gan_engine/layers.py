@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
 from gan_engine.ops import (
@@ -117,6 +118,32 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return filter2d(x, as_filter(self.f))
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """y [N, C, H, W] = act(nn.BatchNorm2d(x [N, C, H, W])) with gain 1, in `norm_act` where that has a kernel
+
+    `act`: relu or lrelu. Parameters and running statistics are those of nn.BatchNorm2d.
+    """
+
+    def __init__(self, features: int, *, act: str) -> None:
+        if act not in ("relu", "lrelu"):
+            raise ValueError(f"BatchNorm2d: act must be relu or lrelu, got {act!r}")
+        super().__init__(features)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        # norm_act is built together with the C++ kernels of bias_act. What is no plain tensor is PyTorch's to refuse.
+        if has_torch_function_unary(x) or backends.choose("bias_act", x) != "cpu":
+            return bias_act(super().forward(x), act=self.act, gain=1)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        running = (self.running_mean, self.running_var)
+        options = {"training": self.training, "momentum": self.momentum, "eps": self.eps, "backend": "cpu"}
+        return norm_act(x, self.weight, self.bias, *running, act=self.act, **options)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, act={self.act}"
 
 
 class UpsampleConv2d(nn.Conv2d):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, generate, models
+from gan_engine import checkpoint, generate, latents, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
 
@@ -159,3 +159,92 @@ def test_the_command(run_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*command, "--class", "shoe"])
     with pytest.raises(SystemExit, match=r"^error: class: this generator was trained without classes, got 'shoe'$"):
         generate.main()
+
+
+# Walks and tables
+
+
+def test_a_walk_passes_through_every_picture_and_closes(run_dir, tmp_path):
+    G = generate.load_generator(run_dir)
+    z, _ = generate.latents(G, 3, seed=4)
+    frames = torch.cat(list(latents.walk(G, z, None, 5, batch=4)))
+    assert frames.shape == (15, 3, 8, 8)
+    torch.testing.assert_close(frames[::5], G(z))
+    ahead = (frames.roll(-1, 0) - frames).abs().amax((1, 2, 3))
+    assert ahead.max() < (frames[::5].roll(-1, 0) - frames[::5]).abs().max()  # small steps, also from the last frame
+
+
+def test_a_walk_in_w_and_with_classes(tmp_path):
+    write_run(tmp_path / "run", config=STYLEGAN2, c_dim=3)
+    G = generate.load_generator(tmp_path / "run")
+    z, c = generate.latents(G, 2, classes=[0, 2])
+    frames = torch.cat(list(latents.walk(G, z, c, 4, batch=3)))
+    ws = G.ws(z, c)
+    torch.testing.assert_close(frames[2], G.synthesis(ws.mean(0, keepdim=True))[0])
+
+
+def test_the_great_circle_has_the_length_of_its_ends():
+    a, b = torch.nn.functional.normalize(torch.randn(2, 6, 5), dim=2)
+    t = torch.linspace(0, 1, 6)[:, None]
+    between = latents.slerp(a, b, t)
+    torch.testing.assert_close(between.norm(dim=1), torch.ones(6))
+    torch.testing.assert_close(between[0], a[0])
+    torch.testing.assert_close(between[-1], b[-1])
+    torch.testing.assert_close(latents.slerp(a, a, t), a)
+
+
+@pytest.mark.parametrize("name", ["walk.gif", "walk.webp"])
+def test_an_animation_has_every_frame(run_dir, tmp_path, name):
+    out = generate.generate(Options(run_dir, num=2, interpolate=3, out=tmp_path / name, device="cpu"))
+    with Image.open(out) as picture:
+        assert picture.n_frames == 6 and picture.size == (256, 256)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+
+
+def test_an_mp4_is_what_ffmpeg_makes_of_the_frames(run_dir, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/ffmpeg"
+    program.write_text('#!/bin/sh\nfor last; do :; done\ncat > "$last"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    out = generate.generate(Options(run_dir, num=2, interpolate=2, out=tmp_path / "walk.mp4", device="cpu"))
+    assert out.stat().st_size == 4 * 256 * 256 * 3
+    program.write_text("#!/bin/sh\necho no codec >&2\nexit 1\n")
+    with pytest.raises(OSError, match="ffmpeg failed: no codec"):
+        generate.generate(Options(run_dir, num=2, interpolate=2, out=tmp_path / "again.mp4", device="cpu"))
+    assert not (tmp_path / "again.mp4").exists()
+
+
+def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
+    write_run(tmp_path / "run", config=STYLEGAN2)
+    sheet = draw(tmp_path / "run", tmp_path / "mix.png", num=4, style_mix="0-1")
+    G = generate.load_generator(tmp_path / "run")
+    z, _ = generate.latents(G, 4)
+    ws = G.ws(z)
+    mixed = torch.cat([ws[2:3, :2], ws[:1, 2:]], 1)
+    want = generate.to_uint8(G.synthesis(mixed))[0].repeat(8, 0).repeat(8, 1)
+    assert np.abs(sheet[68:132, 68:132].astype(int) - want).max() <= 1
+    assert (sheet[2:66, 2:66] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({"style_mix": "0-9"}, "style_mix: want layers from 0 to 3, such as 0-3,7, got '0-9'"),
+        ({"style_mix": "coarse"}, "style_mix: want layers from 0 to 3"),
+        ({"style_mix": "0", "out": Path("table")}, "out: a table wants a name ending in .png, got table"),
+        ({"interpolate": 4, "out": Path("walk.png")}, "out: want a name ending in .gif, .webp, .mp4 for an animation"),
+        ({"interpolate": 0}, "interpolate: want at least 1 frame or None, got 0"),
+        ({"interpolate": 4, "style_mix": "0"}, "want --interpolate or --style-mix, got both"),
+    ],
+)
+def test_walks_and_tables_that_cannot_be(tmp_path, monkeypatch, options, want):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", config=STYLEGAN2)
+    with pytest.raises(ValueError, match=want):
+        generate.generate(Options(tmp_path / "run", device="cpu", **options))
+
+
+def test_a_family_without_styles_is_named(run_dir, tmp_path):
+    with pytest.raises(ValueError, match="style_mix: vanilla has no styles"):
+        draw(run_dir, tmp_path / "a.png", style_mix="0")

@@ -39,6 +39,42 @@ def test_bias_init_is_what_the_layer_adds():
     torch.testing.assert_close(layer(torch.zeros(2, 3)), torch.ones(2, 4))
 
 
+@pytest.mark.parametrize("act", ["relu", "lrelu"])
+def test_batch_norm_is_that_of_pytorch_with_the_activation_behind_it(act: str, backend: str, device: str):
+    if reason := backends.refusal("bias_act", backend, torch.empty(1, device=device)):
+        pytest.skip(reason)
+    torch.manual_seed(0)
+    ours, theirs = layers.BatchNorm2d(5, act=act).to(device), torch.nn.BatchNorm2d(5).to(device)
+    torch.nn.init.normal_(theirs.weight)
+    torch.nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+
+    def orders(norm, x, *after):
+        y = after[0](norm(x)) if after else norm(x)
+        first = torch.autograd.grad(y.sin().sum(), [x, norm.weight, norm.bias], create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, norm.weight, norm.bias])
+        return (y, *first, *second)
+
+    slope = {"relu": 0.0, "lrelu": 0.2}[act]
+    with backends.use(backend):
+        for training in (True, True, False):
+            ours.train(training), theirs.train(training)
+            x = torch.randn(3, 5, 4, 6, device=device).requires_grad_()
+            got, want = orders(ours, x), orders(theirs, x, lambda y: F.leaky_relu(y, slope))
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        with torch.autocast(device, dtype=torch.bfloat16), torch.no_grad():
+            y = ours(x.bfloat16())
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), F.leaky_relu(theirs(x), slope), rtol=0.02, atol=0.02)
+    assert ours.num_batches_tracked.item() == 2
+
+
+def test_batch_norm_refuses_other_activations():
+    with pytest.raises(ValueError, match="BatchNorm2d: act must be relu or lrelu, got 'tanh'"):
+        layers.BatchNorm2d(4, act="tanh")
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_resampling_convolutions_are_convolutions_beside_resampling(k: int):
     x = torch.randn(2, 3, 4, 6)

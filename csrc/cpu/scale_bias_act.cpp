@@ -3,62 +3,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "affine.h"
 #include "threads.h"
-#include "vec.h"
 
 namespace gan_engine {
 namespace GE_ISA {
 namespace {
-
-// Columns i, ..., i + 15 of a row, of which `left` exist.
-template <class T>
-auto load_columns(const T* row, std::int64_t left) {
-    if (left >= kLanes) return load(row);
-    T some[kLanes] = {};
-    std::memcpy(some, row, left * sizeof(T));
-    return load(some);
-}
-
-template <class T, class V>
-void store_columns(T* row, V v, std::int64_t left) {
-    if (left >= kLanes) return store(row, v, false);
-    T some[kLanes];
-    store(some, v, false);
-    std::memcpy(row, some, left * sizeof(T));
-}
-
-template <class M>
-void put(std::uint8_t* row, std::int64_t i, M mask) {
-    const std::uint16_t bits = pack(mask);
-    std::memcpy(row + i / 8, &bits, 2);
-}
-
-std::uint16_t get(const std::uint8_t* row, std::int64_t i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, row + i / 8, 2);
-    return bits;
-}
-
-// A number a row or a column, or one that stands for all of them.
-template <class S>
-struct Side {
-    const S* at;
-    S otherwise;
-    S one(std::int64_t row) const { return at != nullptr ? at[row] : otherwise; }
-    auto some(std::int64_t col, std::int64_t left) const {
-        return at != nullptr ? load_columns(at + col, left) : splat<decltype(load(at))>(otherwise);
-    }
-};
-
-template <class S>
-const S* offset(const void* p, std::int64_t by) {
-    return p != nullptr ? static_cast<const S*>(p) + by : nullptr;
-}
-
-template <class S>
-S* offset(void* p, std::int64_t by) {
-    return p != nullptr ? static_cast<S*>(p) + by : nullptr;
-}
 
 // body(image, slot, first row, last row), the rows of every image in as many parts as there are slots.
 template <class Body>
@@ -89,24 +39,22 @@ void forward(const ScaleBiasActParams& params, int threads) {
         const ScaleBiasActParams p = params;  // a copy, which the stores below cannot reach: it stays in registers
         const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
         const std::int64_t line = mask_bytes(p.cols);
-        const V above = splat<V>(S(p.gain)), below = splat<V>(S(p.gain * p.alpha));
-        const V clamp = splat<V>(p.clamp >= 0 ? S(p.clamp) : S(INFINITY));
+        const Activation<V> act(p.alpha, p.gain, p.clamp);
         const Side<S> scale{offset<S>(p.scale, n * channels), 1}, b{static_cast<const S*>(p.b), 0};
         const Side<S> noise{offset<S>(p.noise, p.noise_n > 1 ? n * pixels : 0), 0};
         for (; r < end; ++r) {
             const std::int64_t row = n * p.rows + r;
             const T* x = static_cast<const T*>(p.x) + row * p.cols;
             T* y = static_cast<T*>(p.y) + row * p.cols;
+            std::uint8_t* slope = offset<std::uint8_t>(p.slope, row * line);
+            std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
             const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
             const V shift_r = splat<V>(channels_last ? noise.one(r) : b.one(r));
             for (std::int64_t i = 0; i < p.cols; i += kLanes) {
                 const std::int64_t left = p.cols - i;
                 const V factor = channels_last ? scale.some(i, left) : scale_r;
-                const V z = load_columns(x + i, left) * factor + (channels_last ? b : noise).some(i, left) + shift_r;
-                V v = z * (z > 0 ? above : below);
-                if (p.slope != nullptr) put(p.slope + row * line, i, z > 0);
-                if (p.keep != nullptr) put(p.keep + row * line, i, (v <= clamp) & (v >= -clamp));
-                store_columns(y + i, clamped(v, -clamp, clamp), left);
+                const V z = load_up_to<V>(x + i, left) * factor + (channels_last ? b : noise).some(i, left) + shift_r;
+                store_up_to(y + i, left, act(z, slope, keep, i));
             }
         }
     };
@@ -117,10 +65,9 @@ template <class T, bool channels_last>
 void backward(const ScaleBiasActGradParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    using M = typename Wide<T>::Mask;
     const std::int64_t channels = channels_last ? p.cols : p.rows;
     const std::int64_t line = mask_bytes(p.cols), padded = (p.cols + kLanes - 1) / kLanes * kLanes;
-    const V gain = splat<V>(S(p.gain)), alpha = splat<V>(S(p.alpha));
+    const Derivative<V> derivative(p.alpha, p.gain);
     void* const across = channels_last ? p.db : p.d_noise;  // sums along columns
     void* const along = channels_last ? p.d_noise : p.db;   // sums along rows
     over_rows(p.n, p.rows, p.cols, p.slots, threads,
@@ -133,20 +80,20 @@ void backward(const ScaleBiasActGradParams& p, int threads) {
                       const T* dy = static_cast<const T*>(p.dy) + row * p.cols;
                       const T* x = offset<T>(p.x, row * p.cols);
                       T* dx = offset<T>(p.dx, row * p.cols);
+                      const std::uint8_t* slope = offset<std::uint8_t>(p.slope, row * line);
+                      const std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
                       const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
                       VecD sum_r{}, product_r{};
                       for (std::int64_t i = 0; i < p.cols; i += kLanes) {
                           const std::int64_t left = p.cols - i;
-                          V v = load_columns(dy + i, left) * gain;
-                          if (p.slope != nullptr) v = unpack<M>(get(p.slope + row * line, i)) ? v : v * alpha;
-                          if (p.keep != nullptr) v = unpack<M>(get(p.keep + row * line, i)) ? v : V{};
+                          const V v = derivative(load_up_to<V>(dy + i, left), slope, keep, i);
                           if (dx != nullptr)
-                              store_columns(dx + i, v * (channels_last ? scale.some(i, left) : scale_r), left);
+                              store_up_to(dx + i, left, v * (channels_last ? scale.some(i, left) : scale_r));
                           const VecD wide = __builtin_convertvector(v, VecD);
                           if (along != nullptr) sum_r += wide;
                           if (across != nullptr) store(&sums[i], load(&sums[i]) + wide, false);
                           if (p.d_scale != nullptr) {
-                              const VecD product = wide * __builtin_convertvector(load_columns(x + i, left), VecD);
+                              const VecD product = wide * __builtin_convertvector(load_up_to<V>(x + i, left), VecD);
                               if (channels_last) store(&products[i], load(&products[i]) + product, false);
                               if (!channels_last) product_r += product;
                           }

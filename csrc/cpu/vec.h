@@ -15,6 +15,9 @@
 
 #include "../common.h"
 
+// Where a call would take the vectors through memory, and the compiler does not see it.
+#define GE_INLINE __attribute__((always_inline)) inline
+
 namespace gan_engine {
 namespace GE_ISA {
 
@@ -175,6 +178,17 @@ inline void store_some(T* p, V v, std::int64_t n) {
     T buffer[kLanes];
     store(buffer, v, false);
     if (n > 0) std::memcpy(p, buffer, std::size_t(n) * sizeof(T));
+}
+
+// The first n numbers at p, or sixteen; and the way back, which for n <= 0 is none.
+template <class V, class T>
+inline V load_up_to(const T* p, std::int64_t n) {
+    return n >= kLanes ? load(p) : load_some<V>(p, n);
+}
+template <class V, class T>
+inline void store_up_to(T* p, std::int64_t n, V v) {
+    if (n >= kLanes) return store(p, v, false);
+    store_some(p, v, n);
 }
 
 // Sixteen lanes of the thirty-two of a and b, by number.

@@ -1,6 +1,9 @@
-"""A decoded set of images, whole in memory."""
+"""A decoded set of images: whole in memory or, where it does not fit, in a file that is mapped into it."""
 
 import hashlib
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,8 +60,14 @@ class ImageSet:
         digest = hashlib.sha256(str(list(self.images.shape)).encode())
         for values in (self.images, self.labels):
             if values is not None:
-                digest.update(values.contiguous().numpy())
+                for part in values.split(1024):  # pairs lie next to each other, and may not fit in memory
+                    digest.update(part.contiguous().numpy())
         return digest.hexdigest()
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether reading an image may wait for a disk."""
+        return self.images.untyped_storage().filename is not None
 
     @property
     def num_classes(self) -> int:
@@ -75,24 +84,41 @@ def describe(data: ImageSet) -> str:
     unused = sum(len(each.skipped) for each in sets)
     skipped = f", {unused:,} skipped" if unused else ""
     megabytes = sum(each.images.nbytes for each in sets) / 1e6
-    return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{skipped}"
+    where = " on disk" if any(each.on_disk for each in sets) else ""
+    return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}"
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int) -> Tensor:
-    """Memory for num images, uint8 [num, channels, resolution, resolution]; refused where the machine lacks it."""
-    require_memory(
-        f"{name}: {num:,} images of {channels}x{resolution}x{resolution} uint8", num * channels * resolution**2
-    )
-    return torch.empty(num, channels, resolution, resolution, dtype=torch.uint8)
+    """Room for num images, uint8 [num, channels, resolution, resolution]: in memory where they fit, else on disk.
+
+    The file is in TMPDIR or /var/tmp, has no name, and is gone with the process. Of its pages the operating system
+    keeps in memory what there is room for. Raises DataError where neither has room.
+    """
+    shape, wanted = (num, channels, resolution, resolution), num * channels * resolution**2
+    available = available_bytes()
+    if available is None or wanted <= available:
+        return torch.empty(shape, dtype=torch.uint8)
+    folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise DataError(
+            f"{name}: {num:,} images of {channels}x{resolution}x{resolution} uint8 need {wanted / 1e9:,.2f} GB, "
+            f"{available / 1e9:,.2f} GB of memory and {free / 1e9:,.2f} GB in {folder} are available; "
+            "use fewer images or a lower resolution, or set TMPDIR to a folder with more room"
+        )
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="gan_engine-") as file:
+        os.posix_fallocate(file.fileno(), 0, wanted)  # a disk that fills up later would end the process
+        storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=wanted)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def require_memory(what: str, wanted: int) -> None:
-    """Images live in memory, so a set that does not fit is refused before it is decoded, not killed half-way."""
+    """An array that cannot be read in parts is refused before it is read, where it does not fit."""
     available = available_bytes()
     if available is not None and wanted > available:
         raise DataError(
             f"{what} need {wanted / 1e9:,.2f} GB of memory, {available / 1e9:,.2f} GB are available; "
-            "use fewer images or a lower resolution"
+            "use fewer images or a lower resolution, or a folder of images, which need not fit"
         )
 
 

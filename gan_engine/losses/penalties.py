@@ -222,7 +222,9 @@ def _by_tangents(done: Pass, img, loss, gamma, centre, scale) -> tuple[Tensor, T
     g = done.input_gradient()
     penalty, coefficient = _value_and_direction(sum_of_squares(g), gamma / len(img), centre)
     coefficient = coefficient * scale
-    done.accumulate(mix(img, g, torch.zeros_like(coefficient) if a is None else a, coefficient), a)
+    u = {0: mix(img, g, torch.zeros_like(coefficient) if a is None else a, coefficient)}
+    del g  # its memory is needed
+    done.accumulate(u, a)
     return done.logits.detach(), penalty
 
 

@@ -20,10 +20,12 @@ and A a loss, dA/dlogit[n] = a[n]. Pushed forward through the same affine map, w
 
 That is one more product, of the kind that every weight gradient is: four passes of convolutions for loss and penalty
 together, where differentiating g by autograd takes six. The result is exact. Of the activations nothing is kept but
-the signs; of the gradients, delta, until its weight has been served.
+the signs; of the gradients, delta, until its weight has been served. Tangents go no further than to the last weight.
 
 A network that is linear up to a curved tail (minibatch-stddev, say) gains nothing from being split: how g changes with
 the tail's input is a second gradient to send back through the trunk, beside delta, which makes it six passes again.
+Measured: six passes of the trunk of StyleGAN2's discriminator, taken one by one, make 604 ms, and level 1 takes 606 for
+it (64x64, channel_base 4096, batch 8, fp32, one thread, 2026-11).
 
 The network is not rewritten. D runs as it is, on a tensor that meets every torch function on its way: what is linear
 per sample is recorded, what is piecewise linear runs on `bias_act`, and what is neither is refused. Whatever D computes
@@ -37,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.rules import Value
-from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape
+from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape, sole_readers
 
 
 class Pass:
@@ -67,6 +69,7 @@ class Pass:
 
     def input_gradient(self) -> Tensor:
         """g [N, ...], the gradient of logit n by image n. Once."""
+        self.tape.lend()
         constants = [step for step in self.tape.steps if isinstance(step, Constant)]
         ones = torch.ones_like(self._logits)
         g, *deltas = torch.autograd.grad(
@@ -77,21 +80,25 @@ class Pass:
         self._logits = None
         return torch.zeros_like(self.img) if g is None else g
 
-    def accumulate(self, u: Tensor, a: Tensor | None) -> None:
+    def accumulate(self, u: dict[int, Tensor], a: Tensor | None) -> None:
         """Add the gradients of the parameters to .grad, for u[0] [N, ...] = t + a x and a [N] as above. Once.
 
-        Where there is no loss, a is None, and the biases have no gradient.
+        u is {0: u[0]}, and the tangents that follow go through it; each is freed where it has last been read. Where
+        there is no loss, a is None, and the biases have no gradient.
         """
         tensors, grads = [], []
         steps = self.tape.needed(self.slot)
-        last = {slot: step for step in steps for slot in step.sources}
-        values = {0: u}
-        del u
+        reading = [step for step in steps if step.reads_sources]
+        last = {slot: step for step in reading for slot in step.sources}
+        sole = sole_readers(reading)
+        owned = {slot for step in steps if step.owns_result for slot in step.results if slot in sole}
         for step in steps:
-            results = step.tangent([values[slot] for slot in step.sources], a, tensors, grads)
-            for slot in {slot for slot in step.sources if last[slot] is step}:
-                del values[slot]
-            values |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
+            sources = [u[slot] for slot in step.sources] if step.reads_sources else []
+            for slot in {slot for slot in step.sources if last.get(slot) is step}:
+                del u[slot]
+            results = step.tangent(sources, a, owned.issuperset(step.sources), tensors, grads)
+            if step.wanted:
+                u |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
         if tensors:
             torch.autograd.backward(tensors, grads)
 

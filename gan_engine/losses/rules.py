@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from gan_engine.losses.convolution import Call, Convolution, Convolved
 from gan_engine.losses.tape import Constant, Linear, Mask, NotPiecewiseLinear, Sloped, Slopes, Step, Tape
 from gan_engine.ops.bias_act import bias_act
 
@@ -150,11 +151,7 @@ def _affine(func: Callable, input: Any, weight: Any, bias: Any = None, *args: An
     _plain("bias", bias)
     if input.ndim < 2:
         raise NotPiecewiseLinear(f"{func.__name__} of a tensor {list(input.shape)} sums over the batch")
-    device = input.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        input, weight = input.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    input, weight, bias = _autocast(input, weight, bias)
 
     def without(x: Tensor, w: Tensor) -> Tensor:
         return func(x, w, None, *args, **kwargs)
@@ -171,9 +168,26 @@ def _affine(func: Callable, input: Any, weight: Any, bias: Any = None, *args: An
 
 
 def _conv(func: Callable, input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> "Value":
-    if input.ndim != weight.ndim:
-        raise NotPiecewiseLinear(f"{func.__name__} of a tensor {list(input.shape)} without a batch dimension")
-    return _affine(func, input, weight, bias, *args, dim=1, **kwargs)
+    _plain("weight", weight)
+    _plain("bias", bias)
+    x = input.value
+    if x.ndim != weight.ndim:
+        raise NotPiecewiseLinear(f"{func.__name__} of a tensor {list(x.shape)} without a batch dimension")
+    if "same" in (*args, *kwargs.values()) or "valid" in (*args, *kwargs.values()):
+        return _affine(func, input, weight, bias, *args, dim=1, **kwargs)
+    input, weight, bias = _autocast(input, weight, bias)
+    call = (Call.of_transposed if "transpose" in func.__name__ else Call.direct)(x.ndim - 2, *args, **kwargs)
+    step = Convolution([input.slot], weight, bias, call)
+    return _record(input.tape, step, Convolved.apply(input.value, step))[0]
+
+
+def _autocast(input: "Value", weight: Tensor, bias: Tensor | None) -> tuple["Value", Tensor, Tensor | None]:
+    device = input.value.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        input, weight = input.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return input, weight, bias
 
 
 def _linear_layer(func: Callable, input: Any, weight: Any, bias: Any = None) -> "Value":

@@ -6,13 +6,14 @@ See piecewise_linear.py, whose letters these are. Values have slots; a step lead
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act_ref
+from gan_engine.ops.kernel_op import in_layout
 
 
 class NotPiecewiseLinear(Exception):
@@ -38,22 +39,63 @@ class Tape:
         self.slots += len(values)
         self.steps.append(step)
 
+    def lend(self) -> None:
+        """Let masks write over gradients that nothing else will hold."""
+        readers = sole_readers(self.steps)
+        for step in self.steps:
+            if isinstance(step, Mask):
+                reader = readers.get(step.results[0])
+                step.slopes.owns_gradient = reader is not None and reader.owns_gradient
+
     def needed(self, slot: int) -> list["Step"]:
-        """The steps that the value in `slot` depends on, in their order; the record is empty then."""
-        wanted, kept = {slot}, []
+        """The steps that the value in `slot` depends on, in their order; the record is empty then.
+
+        Their results are marked as wanted where a weight is behind them, which is where tangents have to get to.
+        """
+        wanted, read, kept = {slot}, set(), []
         for step in reversed(self.steps):
             if wanted.intersection(step.results):
                 wanted.update(step.sources)
+                step.wanted = not read.isdisjoint(step.results)
+                if step.reads_sources:
+                    read.update(step.sources)
                 kept.append(step)
         self.steps = []
         return kept[::-1]
+
+
+def sole_readers(steps: list["Step"]) -> dict[int, "Step"]:
+    """By slot, the step that reads it, where there is one and no other."""
+    readers: dict[int, Step | None] = {}
+    for step in steps:
+        for slot in step.sources:
+            readers[slot] = None if slot in readers else step
+    return {slot: step for slot, step in readers.items() if step is not None}
 
 
 @dataclass(eq=False)
 class Step:
     sources: list[int]
     results: list[int] = field(default_factory=list, init=False)
+    wanted: bool = field(default=True, init=False)  # whether the tangents of the results are to be computed
     delta: Tensor | None = field(default=None, init=False)  # the gradient of the logits by the result
+
+    owns_result: ClassVar[bool] = False  # the result is memory that nothing else shows
+    owns_gradient: ClassVar[bool] = False  # and so is the gradient by the source
+
+    @property
+    def reads_sources(self) -> bool:
+        """Whether the tangents of the sources are needed."""
+        return self.wanted
+
+    def tangent(
+        self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
+    ) -> tuple:
+        """The tangents of the results where they are wanted, else (); `owned`: they may write over the source's.
+
+        What the gradients of parameters are is added to .grad, or to `grads` with the parameter in `tensors`.
+        """
+        raise NotImplementedError
 
     def keep_delta(self, value: Tensor) -> None:
         if value.requires_grad:
@@ -72,26 +114,33 @@ class Linear(Step):
     offset: Tensor | None
     in_place: bool  # the result of `run` is memory of its own
 
-    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
-        wanted = [w for w in self.weights if w.requires_grad and self.delta is not None]
-        if not wanted:
+    @property
+    def reads_sources(self) -> bool:
+        return self.wanted or any(w.requires_grad for w in self.weights)
+
+    def tangent(self, sources, a, owned, tensors, grads):
+        if self.offset is not None and a is not None:
+            _offset_gradient(self.offset, self.delta, a, tensors, grads)
+        if not self.reads_sources:
+            return ()
+        learned = [w for w in self.weights if w.requires_grad and self.delta is not None]
+        if not learned:
             out = self.run(sources, [w.detach() for w in self.weights])
-        elif all(w.is_leaf for w in wanted):
+        elif all(w.is_leaf for w in learned):
             with torch.enable_grad():
                 out = self.run(sources, self.weights)
-            torch.autograd.backward(out, self.delta, inputs=wanted)  # straight into .grad, which need not copy it
+            torch.autograd.backward(out, self.delta, inputs=learned)  # straight into .grad, which need not copy it
             out = out.detach()
         else:
             weights = [w.detach().requires_grad_(w.requires_grad) for w in self.weights]
             with torch.enable_grad():
                 out = self.run(sources, weights)
-            tensors += wanted
+            tensors += learned
             grads += torch.autograd.grad(out, [w for w in weights if w.requires_grad], self.delta)
             out = out.detach()
-        if self.offset is not None and a is not None:
-            _offset_gradient(self.offset, self.delta, a, tensors, grads)
-            out = _shifted(out, a, self.offset, self.in_place)
         self.delta = None
+        if self.offset is not None and a is not None:
+            out = _shifted(out, a, self.offset, self.in_place)
         return out if isinstance(out, tuple | list) else (out,)
 
 
@@ -102,15 +151,20 @@ class Mask(Step):
     slopes: "Slopes"
     bias: Tensor | None  # broadcasts against the value
 
-    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
-        (v,) = sources
+    owns_result = True
+
+    def tangent(self, sources, a, owned, tensors, grads):
         if self.bias is not None and a is not None:
             _offset_gradient(self.bias, self.slopes.delta, a, tensors, grads)
-            self.slopes.delta = None
-            v = _shifted(v, a, self.bias, False)
-        y = self.slopes(v)
+        self.slopes.delta = None
+        if not self.wanted:
+            return ()
+        (v,) = sources
+        if self.bias is not None and a is not None:
+            v, owned = _shifted(v, a, self.bias, owned).to(v.dtype), True
+        y = self.slopes(v, owned)
         if self.slopes.clamp is not None and a is not None:
-            y += self.slopes.at_limit(_per_sample(a, y))
+            y += self.slopes.at_limit(per_sample(a, y))
         return (y,)
 
 
@@ -121,22 +175,22 @@ class Constant(Step):
     offset: Tensor
     value: Tensor
 
-    def tangent(self, sources: list[Tensor], a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]) -> tuple:
+    def tangent(self, sources, a, owned, tensors, grads):
         if a is None:
             return (torch.zeros_like(self.value),)
         _offset_gradient(self.offset, self.delta, a, tensors, grads)
-        return ((_per_sample(a, self.value) * self.value).to(self.value.dtype),)
+        return ((per_sample(a, self.value) * self.value).to(self.value.dtype),)
 
 
 def _shifted(v: Tensor, a: Tensor, offset: Tensor, in_place: bool) -> Tensor:
     """v + a[n] offset, in the dtype of v + offset"""
     if in_place:
-        return v.addcmul_(_per_sample(a, v), offset.detach())
+        return v.addcmul_(per_sample(a, v), offset.detach())
     dtype = torch.promote_types(v.dtype, offset.dtype) if offset.ndim > 0 else v.dtype
-    return v.addcmul(_per_sample(a, v), offset.detach()).to(dtype)
+    return v.addcmul(per_sample(a, v), offset.detach()).to(dtype)
 
 
-def _per_sample(a: Tensor, x: Tensor) -> Tensor:
+def per_sample(a: Tensor, x: Tensor) -> Tensor:
     return a.reshape([-1] + [1] * (x.ndim - 1))
 
 
@@ -149,7 +203,7 @@ def _offset_gradient(
     shape = [1] * (delta.ndim - offset.ndim) + list(offset.shape)
     inner = [i for i in range(1, delta.ndim) if shape[i] == 1 and delta.shape[i] > 1]
     total = delta.sum(inner, keepdim=True, dtype=a.dtype) if inner else delta.to(a.dtype)
-    total = total * _per_sample(a, total)
+    total = total * per_sample(a, total)
     tensors.append(offset)
     grads.append(total.sum_to_size(shape).reshape(offset.shape).to(offset.dtype))
 
@@ -168,6 +222,7 @@ class Slopes:
         self.gain = (1.0 if act == "linear" else 2**0.5) if gain is None else float(gain)
         self.keeps_delta = keeps_delta
         self.delta: Tensor | None = None
+        self.owns_gradient = False  # of what is handed to the backward pass, nothing else holds the memory
 
     def forward(self, x: Tensor, b: Tensor | None) -> Tensor:
         """y, of which m and k are noted in two bits an element."""
@@ -185,10 +240,14 @@ class Slopes:
         self.shape, self.stride = y.shape, y.stride()
         return y
 
-    def __call__(self, v: Tensor) -> Tensor:
-        """m v"""
+    def __call__(self, v: Tensor, owned: bool = False) -> Tensor:
+        """m v, in the memory of v if that is `owned`"""
         if self.backend != "reference":
-            return self._times(v, self.mask, self.alpha, self.gain)
+            laid_out = in_layout(v, self.stride)
+            if not owned and laid_out is v:
+                return self._times(v, self.mask, self.alpha, self.gain)
+            torch.ops.gan_engine.bias_act_slope_(laid_out, self.mask, *self._call(self.alpha, self.gain)[1:])
+            return laid_out
         v = torch.where(self.positive, v, v * self.alpha if self.alpha else 0) * self.gain
         return v if self.clamp is None else v * self.keep
 
@@ -218,7 +277,7 @@ class Sloped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple:
-        delta = ctx.slopes(dy)
+        delta = ctx.slopes(dy, ctx.slopes.owns_gradient)
         if ctx.slopes.keeps_delta:
             ctx.slopes.delta = delta
         return delta, None, None

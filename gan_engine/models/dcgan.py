@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import check_class
+from gan_engine.layers import BatchNorm2d, check_class
 from gan_engine.ops import bias_act
 
 
@@ -59,14 +59,12 @@ class Block(nn.Module):
         super().__init__()
         self.act = act
         self.layer = layer
-        self.norm = nn.BatchNorm2d(features) if norm else None
+        self.norm = BatchNorm2d(features, act=act) if norm else None
         self.bias = nn.Parameter(torch.zeros(features)) if self.norm is None else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return bias_act(x, self.bias, act=self.act, gain=1)
+        return bias_act(x, self.bias, act=self.act, gain=1) if self.norm is None else self.norm(x)
 
 
 class Generator(nn.Module):

@@ -15,7 +15,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 
@@ -66,7 +66,7 @@ class Generator(nn.Module):
         self.convs = nn.ModuleList(
             [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
         )
-        self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(width // 2)])
+        self.norms = nn.ModuleList([BatchNorm2d(width, act="relu"), BatchNorm2d(width // 2, act="relu")])
         self.to_rgb = nn.Conv2d(width // 2, config.channels, 3, padding=1, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
@@ -77,7 +77,7 @@ class Generator(nn.Module):
         side = self.config.resolution // 4
         x = self.linear(z).unflatten(1, (-1, side, side))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = bias_act(norm(conv(x)), act="relu", gain=1)
+            x = norm(conv(x))
         return bias_act(self.to_rgb(x), self.bias, act="tanh")
 
 
@@ -92,7 +92,7 @@ class Discriminator(nn.Module):
         self.norms = nn.ModuleList()
         for k, (i, o) in enumerate(pairwise(widths)):
             self.convs.append(nn.Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
-            self.norms.append(nn.BatchNorm2d(o) if k > 0 else nn.Identity())
+            self.norms.append(BatchNorm2d(o, act="lrelu") if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
         self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
         self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
         check_class(c, self.config.c_dim)
         x = img
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self.dropout(bias_act(norm(conv(x)), act="lrelu", gain=1))
+            x = self.dropout(norm(conv(x)))
         logits = self.logit(x.flatten(1)).squeeze(1)
         if self.embed is not None:
             logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)

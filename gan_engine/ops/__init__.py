@@ -12,6 +12,7 @@ from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 from gan_engine.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 __all__ = [
     "bias_act",
@@ -24,6 +25,7 @@ __all__ = [
     "filter2d",
     "upsample2d",
     "downsample2d",
+    "upfirdn2d_act",
     "norm_act",
     "pixel_norm",
     "minibatch_stddev",

@@ -95,6 +95,19 @@ def _grad_fake(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend
     return dy.new_empty_strided(dy.shape, stride), dy.new_empty(dy.shape[dim] if reduce else 0, dtype=wide(dy.dtype))
 
 
+def _slope(v, mask, act, alpha, gain, clamp, backend):
+    slope, keep = _slope_and_keep(mask, act, clamp)
+    if v.numel() > 0:
+        backends.kernels("bias_act", backend).bias_act_grad(
+            v, None, mask, None, slope, keep, v, v.new_empty(0), 0, v.numel(), 1, 1, v.dtype,
+            ACTIVATIONS[act].code, alpha, gain, clamp,
+        )  # fmt: skip
+
+
+def _slope_fake(v, mask, act, alpha, gain, clamp, backend):
+    pass
+
+
 define(
     "bias_act(Tensor x, Tensor? b, int dim, str act, float alpha, float gain, float clamp, str backend,"
     " bool record) -> (Tensor, Tensor)",
@@ -106,5 +119,11 @@ define(
     " float gain, float clamp, str backend, bool reduce) -> (Tensor, Tensor)",
     _grad,
     _grad_fake,
+)
+# v <- m v in place, for a piecewise linear activation; v is laid out as the y of which mask speaks.
+define(
+    "bias_act_slope_(Tensor(a!) v, Tensor mask, str act, float alpha, float gain, float clamp, str backend) -> ()",
+    _slope,
+    _slope_fake,
 )
 backends.register("bias_act")

@@ -1,12 +1,14 @@
 """Convolution whose weights a style scales image by image, without a weight per image ever being made."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import check_tensors, wide
-from gan_engine.ops.resample_conv2d import fir_conv2d
+from gan_engine.ops.resample_conv2d import before_fir, fir_downsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
+from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 
 def modulated_conv2d(
@@ -90,8 +92,15 @@ def modulated_conv2d(
         noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
     x = scale_bias_act(x, styles, backend=backend)
     padding = weight.shape[-1] // 2 if padding is None else padding
-    x = fir_conv2d(x, weight, f, up=up, down=down, padding=padding, backend=backend)
-    return scale_bias_act(x, d, bias, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
+    options = {"noise": noise, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+    if up > 1:
+        x, fir = before_fir(x, weight, f, up=up, padding=padding)
+        return upfirdn2d_act(x, f, d, bias, **fir, fir_gain=up**2, **options)
+    if down > 1:
+        x = fir_downsample_conv2d(x, weight, f, down=down, padding=padding, backend=backend)
+    else:
+        x = F.conv2d(x, weight.to(x.dtype), padding=padding)
+    return scale_bias_act(x, d, bias, **options)
 
 
 def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,12 +17,15 @@ would cost more multiplications than it saves.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
 from gan_engine.ops.kernel_op import check_tensors
+from gan_engine.ops.scale_bias_act import ACTS
 from gan_engine.ops.upfirdn2d import upfirdn2d
+from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 
 def upsample_conv2d(
@@ -59,7 +62,11 @@ def upsample_conv2d(
     k = _check("upsample_conv2d", x, weight, bias, mode, ("nearest", "fir"), f)
     backend = backends.choose("upsample_conv2d", x, backend)
     if mode == "fir":
-        x = fir_conv2d(x, weight, f, up=2, padding=k // 2, backend=backend)
+        x, fir = before_fir(x, weight, f, up=2, padding=k // 2)
+        if backend == "cpu" and act in ACTS and not has_torch_function_unary(x):
+            options = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+            return upfirdn2d_act(x, f, None, bias, **fir, fir_gain=4, **options)
+        x = upfirdn2d(x, f, **fir, gain=4, backend=backend)
     elif backend == "reference":
         x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
     elif k == 1:  # a pixel's copies are alike also behind the convolution, which is four times cheaper before them
@@ -105,7 +112,7 @@ def downsample_conv2d(
         raise ValueError(f"downsample_conv2d: H and W of x must be even, got {list(x.shape[2:])}")
     backend = backends.choose("downsample_conv2d", x, backend)
     if mode == "fir":
-        x = fir_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
+        x = fir_downsample_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
     elif backend == "reference":
         x = F.avg_pool2d(F.conv2d(x, weight.to(x.dtype), padding=k // 2), 2)
     elif k == 1:
@@ -115,43 +122,43 @@ def downsample_conv2d(
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
-def fir_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    f: Tensor | None,
-    *,
-    up: int = 1,
-    down: int = 1,
-    padding: int = 0,
-    backend: str | None = None,
-) -> Tensor:
-    """conv(x, weight), x upsampled by `up`, filtered and padded before it, or the result filtered and downsampled
+def before_fir(
+    x: Tensor, weight: Tensor, f: Tensor | None, *, up: int, padding: int
+) -> tuple[Tensor, dict[str, int | list[int]]]:
+    """t and options: conv(x upsampled by `up` and filtered with f, weight) = upfirdn2d(t, f, **options, gain=up^2)
 
     x [N, I, H, W], weight [O, I, kh, kw]; the padding is that of the upsampled image, beside what keeps the filter
-    centred. Returns [N, O, (H up + 2 padding - kh) // down + 1, likewise W]. Gradients: every order in x and weight.
+    centred. t has O channels. Gradients: every order in x and weight.
     """
     weight = weight.to(x.dtype)
     kh, kw = weight.shape[2:]
     fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
-    if up > 1:
-        left, right = padding + (fw + up - 1) // 2, padding + (fw - up) // 2
-        top, bottom = padding + (fh + up - 1) // 2, padding + (fh - up) // 2
-        if (kh, kw) == (1, 1):  # fewer pixels pass the convolution before than behind
-            x = F.conv2d(x, weight)
-            return upfirdn2d(x, f, up=up, padding=[left, right, top, bottom], gain=up**2, backend=backend)
-        # The transposed convolution leaves a rim of k - 1, less the zeros behind the last pixel.
-        x = conv_transpose2d(x, transposed(weight), stride=up)
-        sides = [left + 1 - kw, right + up - kw, top + 1 - kh, bottom + up - kh]
-        return upfirdn2d(x, f, padding=sides, gain=up**2, backend=backend)
-    if down > 1:
-        left, right = padding + (fw - down + 1) // 2, padding + (fw - down) // 2
-        top, bottom = padding + (fh - down + 1) // 2, padding + (fh - down) // 2
-        if (kh, kw) == (1, 1):
-            x = upfirdn2d(x, f, down=down, padding=[left, right, top, bottom], backend=backend)
-            return F.conv2d(x, weight)
-        x = upfirdn2d(x, f, padding=[left, right, top, bottom], backend=backend)
-        return conv2d(x, weight, stride=down)
-    return F.conv2d(x, weight, padding=padding)
+    left, right = padding + (fw + up - 1) // 2, padding + (fw - up) // 2
+    top, bottom = padding + (fh + up - 1) // 2, padding + (fh - up) // 2
+    if (kh, kw) == (1, 1):  # fewer pixels pass the convolution before than behind
+        return F.conv2d(x, weight), {"up": up, "padding": [left, right, top, bottom]}
+    # The transposed convolution leaves a rim of k - 1, less the zeros behind the last pixel.
+    sides = [left + 1 - kw, right + up - kw, top + 1 - kh, bottom + up - kh]
+    return conv_transpose2d(x, transposed(weight), stride=up), {"padding": sides}
+
+
+def fir_downsample_conv2d(
+    x: Tensor, weight: Tensor, f: Tensor | None, *, down: int, padding: int, backend: str | None = None
+) -> Tensor:
+    """conv(x, weight), filtered and downsampled
+
+    x [N, I, H, W], weight [O, I, kh, kw]; the padding is beside what keeps the filter centred. Returns [N, O,
+    (H + 2 padding - kh) // down + 1, likewise W]. Gradients: every order in x and weight.
+    """
+    weight = weight.to(x.dtype)
+    fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+    left, right = padding + (fw - down + 1) // 2, padding + (fw - down) // 2
+    top, bottom = padding + (fh - down + 1) // 2, padding + (fh - down) // 2
+    if weight.shape[2:] == (1, 1):
+        x = upfirdn2d(x, f, down=down, padding=[left, right, top, bottom], backend=backend)
+        return F.conv2d(x, weight)
+    x = upfirdn2d(x, f, padding=[left, right, top, bottom], backend=backend)
+    return conv2d(x, weight, stride=down)
 
 
 def widened(weight: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 from gan_engine.ops.upfirdn2d import Padding, Pair, as_pair, as_sides, upfirdn2d
+from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,28 @@ def _eager_upfirdn2d(
     return F.pad(y, sides)[:, :, ::dy, ::dx]
 
 
+def _eager_upfirdn2d_act(
+    x: Tensor,
+    scale: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    f: Tensor | None,
+    noise: Tensor | None = None,
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
+    flip_filter: bool = False,
+    fir_gain: float = 1,
+    **options: Any,
+) -> Tensor:
+    x = _eager_upfirdn2d(x, f=f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=fir_gain)
+    return _eager_scale_bias_act(x, scale, b, noise=noise, **options)
+
+
+def _filtered(x: tuple[int, ...], *size: int, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
+    return {"x": x, "scale": x[:2], "b": x[1:2], "noise": (x[0] if noise_n is None else noise_n, 1, *size)}
+
+
 def _image(*shape: int) -> dict[str, tuple[int, ...]]:
     return {"x": shape}
 
@@ -328,6 +351,7 @@ _FIR = {"mode": "fir", "taps": "1331"}
 _UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
 _DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
 _BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
+_BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
 
 OPS = {
     "bias_act": Op(
@@ -550,6 +574,53 @@ OPS = {
             for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
         ),
         variants={"definition": _with_taps(_defined_upfirdn2d)},
+    ),
+    "upfirdn2d_act": Op(
+        _with_taps(upfirdn2d_act),
+        _with_taps(_eager_upfirdn2d_act),
+        tiny=(
+            Sample("up-layer", _filtered((3, 2, 5, 9), 4, 8), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample("up-layer-channels_last", _filtered((2, 19, 5, 4), 4, 3, noise_n=1), _BEHIND_UP, _LAST),
+            Sample("wide", _filtered((1, 2, 3, 38), 2, 37), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample(
+                "up2-relu",
+                _filtered((2, 2, 3, 17), 6, 34, noise_n=1),
+                {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "fir_gain": 4, "act": "relu"},
+            ),
+            Sample(
+                "down2-channels_last", _filtered((1, 16, 6, 8), 3, 4), {**_DOWN2, "act": "lrelu", "alpha": 0.5}, _LAST
+            ),
+            Sample("down2-wide", _filtered((1, 2, 4, 70), 2, 35), {**_DOWN2, "gain": 0.5, "clamp": 0.4}),
+            Sample(
+                "4x4-up2",
+                _filtered((1, 2, 4, 5), 9, 11),
+                {"taps": "4x4", "up": 2, "padding": 2, "flip_filter": True, "act": "lrelu"},
+            ),
+            Sample(
+                "up3x2-down2x5-crop",
+                _filtered((1, 2, 9, 11), 4, 16),
+                {"taps": "2x3", "up": [3, 2], "down": [2, 5], "padding": [-2, 3, 4, -1], "act": "lrelu"},
+            ),
+            Sample(
+                "beyond-channels_last",
+                _filtered((1, 3, 3, 4), 9, 11),
+                {"taps": "3", "padding": [7, 2, -1, 9], "act": "lrelu"},
+                _LAST,
+            ),
+            Sample("beyond", _filtered((2, 2, 3, 4), 13, 20), {"taps": "3", "padding": [6, 12, 6, 6], "act": "relu"}),
+            Sample("few-of-many", _filtered((1, 2, 9, 21), 2, 3), {"taps": "3", "down": [7, 4]}),
+            Sample("scale-alone", {"x": (2, 3, 4, 5), "scale": (2, 3)}, {**_BLUR, "act": "lrelu"}),
+            Sample("bias-alone", {"x": (2, 3, 4, 5), "b": (3,)}, {**_BLUR, "act": "lrelu"}),
+            Sample("noise-alone", {"x": (2, 3, 4, 5), "noise": (2, 1, 4, 5)}, {**_BLUR, "act": "lrelu"}),
+            Sample("no-filter", {"x": (2, 3, 4, 5), "scale": (2, 3), "b": (3,), "noise": (2, 1, 4, 5)}),
+            Sample("threads", _filtered((3, 4, 65, 66), 64, 65), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample("threads-channels_last", _filtered((3, 4, 65, 66), 64, 65), _BEHIND_UP, _LAST),
+            Sample("empty-batch", _filtered((0, 3, 5, 5), 4, 4), _BEHIND_UP),
+        ),
+        real=(  # behind the transposed convolutions of StyleGAN2
+            Sample("8x256x65x65", _filtered((8, 256, 65, 65), 64, 64), {**_BEHIND_UP, "clamp": 256.0}, _LAST),
+            Sample("4x128x129x129", _filtered((4, 128, 129, 129), 128, 128), {**_BEHIND_UP, "clamp": 256.0}, _LAST),
+        ),
     ),
     "sum_of_squares": Op(
         sum_of_squares,

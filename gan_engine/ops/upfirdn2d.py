@@ -1,7 +1,7 @@
 """FIR filtering of images with up- and downsampling, in one pass over memory."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -170,6 +170,41 @@ def downsample2d(
 
 
 def _checked(op, x, f, up, down, padding, around, flip_filter, gain, backend):
+    f, fir, pads = checked(op, x, f, up, down, padding, around, flip_filter, gain)
+    backend = backends.choose("upfirdn2d", x, backend)
+    if backend == "reference":
+        return upfirdn2d_ref(x, f, up=fir.up, down=fir.down, padding=pads, flip_filter=flip_filter, gain=gain)
+    return _kernel_upfirdn2d(x, f, *fir, layout(x) == torch.channels_last, backend)
+
+
+class Fir(NamedTuple):
+    """A filter as the kernels take it: pairs are [x, y], but for `size`."""
+
+    up: list[int]
+    down: list[int]
+    start: list[int]  # the padding left and above; that right and below follows from the size
+    size: list[int]  # of y, [H, W]
+    flip: bool
+    gain: float
+
+    def transposed(self, f: Tensor, size: Sequence[int]) -> "Fir":
+        """The filter of gradients: what it filters is as y, and what it makes is as x, which is of `size`."""
+        start = [f.shape[-1] - 1 - self.start[0], f.shape[0] - 1 - self.start[1]]
+        return Fir(self.down, self.up, start, list(size), not self.flip, self.gain)
+
+
+def checked(
+    op: str,
+    x: Tensor,
+    f: Tensor | None,
+    up: Pair,
+    down: Pair,
+    padding: Padding,
+    around: tuple[int, int, int, int],
+    flip_filter: bool,
+    gain: float,
+) -> tuple[Tensor, Fir, list[int]]:
+    """f, never None, the kernel's call, and the padding, `around` included; refuses the rest in the name of `op`"""
     check_tensors(op, x, f=f)
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be [N, C, H, W], got {list(x.shape)}")
@@ -192,12 +227,7 @@ def _checked(op, x, f, up, down, padding, around, flip_filter, gain, backend):
         if there < taps:
             raise ValueError(f"{op}: x upsampled and padded must hold the {taps} taps along {axis}, got {there}")
         size.append((there - taps) // down[i] + 1)
-    start = [pads[0], pads[2]]
-    backend = backends.choose("upfirdn2d", x, backend)
-    if backend == "reference":
-        return upfirdn2d_ref(x, f, up=up, down=down, padding=pads, flip_filter=flip_filter, gain=gain)
-    last = layout(x) == torch.channels_last
-    return _kernel_upfirdn2d(x, f, up, down, start, size, bool(flip_filter), float(gain), last, backend)
+    return f, Fir(up, down, [pads[0], pads[2]], size, bool(flip_filter), float(gain)), pads
 
 
 def _kernel_upfirdn2d(x: Tensor, *args: Any) -> Tensor:
@@ -257,7 +287,8 @@ class _Upfirdn2d(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, f, *ctx.options = inputs
+        x, f, *fir, ctx.channels_last, ctx.backend = inputs
+        ctx.fir = Fir(*fir)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(f)
         ctx.size = x.shape[2:]
@@ -267,10 +298,8 @@ class _Upfirdn2d(torch.autograd.Function):
         if dy is None:
             return (None,) * 10
         (f,) = ctx.saved_tensors
-        up, down, start, _, flip, gain, channels_last, backend = ctx.options
-        start = [f.shape[-1] - 1 - start[0], f.shape[0] - 1 - start[1]]
-        dx = _Upfirdn2d.apply(dy, f, down, up, start, list(ctx.size), not flip, gain, channels_last, backend)
-        return dx, *(None,) * 9
+        fir = ctx.fir.transposed(f, ctx.size)
+        return _Upfirdn2d.apply(dy, f, *fir, ctx.channels_last, ctx.backend), *(None,) * 9
 
 
 # torch.compile must see one node here: traced into, nested Functions lose their second order under torch.func.grad.
@@ -290,34 +319,41 @@ def _upfirdn2d(
     return _Upfirdn2d.apply(x, f, up, down, start, size, flip, gain, channels_last, backend)
 
 
-# The kernel as a PyTorch operator without autograd. `up`, `down` and `start` (the padding left and above) are [x, y],
-# `size` is that of y, [H, W], from which the padding right and below follows.
+# The kernel as a PyTorch operator without autograd.
 
 
-def _empty(x: Tensor, size: list[int], channels_last: bool) -> Tensor:
+def kernel_arguments(x: Tensor, f: Tensor, y: Tensor | None, fir: Fir, channels_last: bool) -> tuple:
+    """What the kernels take of x, f and y, in the order of csrc/upfirdn2d.h."""
+    n, c, h, w = x.shape
+    (up_x, up_y), (down_x, down_y), (start_x, start_y), size, flip, gain = fir
+    return (
+        x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format),
+        f.contiguous(), y, n, c,
+        (h, size[0], up_y, down_y, start_y, f.shape[0]),
+        (w, size[1], up_x, down_x, start_x, f.shape[-1]),
+        x.dtype, f.ndim == 1, flip, channels_last, gain,
+    )  # fmt: skip
+
+
+def empty_image(x: Tensor, size: list[int], channels_last: bool) -> Tensor:
+    """[N, C, H, W] of an x [N, C, ...] and the size [H, W]"""
     format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=format)
 
 
 def _run(x, f, up, down, start, size, flip, gain, channels_last, backend):
-    y = _empty(x, size, channels_last)
+    y = empty_image(x, size, channels_last)
     if y.numel() == 0:
         return y
     if x.numel() == 0:
         return y.zero_()
-    n, c, h, w = x.shape
-    backends.kernels("upfirdn2d", backend).upfirdn2d(
-        x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format),
-        f.contiguous(), y, n, c,
-        (h, size[0], up[1], down[1], start[1], f.shape[0]),
-        (w, size[1], up[0], down[0], start[0], f.shape[-1]),
-        x.dtype, f.ndim == 1, flip, channels_last, gain,
-    )  # fmt: skip
+    fir = Fir(up, down, start, size, flip, gain)
+    backends.kernels("upfirdn2d", backend).upfirdn2d(*kernel_arguments(x, f, y, fir, channels_last))
     return y
 
 
 def _fake(x, f, up, down, start, size, flip, gain, channels_last, backend):
-    return _empty(x, size, channels_last)
+    return empty_image(x, size, channels_last)
 
 
 define(

@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine.data import DataConfig, DataError, describe, image_set, load
+from gan_engine.data import DataConfig, DataError, Sampler, describe, image_set, load
 from gan_engine.data.arrays import pad_digits, read_idx
 
 
@@ -166,12 +167,31 @@ def test_nothing_to_train_on_is_an_error(tmp_path):
         load_from(tmp_path)
 
 
-def test_a_set_larger_than_memory_is_refused(tmp_path, monkeypatch):
+def test_a_set_larger_than_memory_is_on_disk(tmp_path, monkeypatch):
+    in_memory = load(DataConfig("toy"), resolution=16, channels=3)
+    monkeypatch.setattr(image_set, "available_bytes", lambda: 1_000_000)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    on_disk = load(DataConfig("toy"), resolution=16, channels=3)
+    assert on_disk.on_disk and not in_memory.on_disk
+    assert "3.1 MB on disk" in describe(on_disk)
+    assert not list(tmp_path.iterdir())  # no file stays behind
+    samplers = [Sampler(data, 24, seed=1, mirror=True) for data in (in_memory, on_disk)]
+    for _ in range(5):
+        (img, c), (other, other_c) = map(next, samplers)
+        assert torch.equal(img, other) and torch.equal(c, other_c)
+    again = Sampler(on_disk, 24, seed=1, mirror=True)
+    next(again)
+    again.load_state_dict(samplers[0].state_dict())
+    assert torch.equal(next(again)[0], next(samplers[0])[0])
+
+
+def test_a_set_larger_than_memory_and_disk_is_refused(tmp_path, monkeypatch):
     save_pictures(tmp_path, {"a.png": "red", "b.png": "red"})
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2_000_000, 0, 2_000_000))
     assert image_set.available_bytes() > 0
     monkeypatch.setattr(image_set, "available_bytes", lambda: 1_000_000)
     with pytest.raises(
-        DataError, match=r"2 images of 3x1024x1024 uint8 need 0\.01 GB of memory, 0\.00 GB are available"
+        DataError, match=r"2 images of 3x1024x1024 uint8 need 0\.01 GB, 0\.00 GB of memory and 0\.00 GB in"
     ):
         load_from(tmp_path, resolution=1024)
 

@@ -100,6 +100,50 @@ def test_every_level_is_what_is_written(case, level, loss, centre):
     assert_close(got, written_out(D, img, loss, centre=centre), 1e-9)
 
 
+@pytest.mark.parametrize("loss", [softplus, None], ids=["with loss", "penalty alone"])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3, stride=2, padding=1), (4, 9)),
+        (nn.Conv3d(4, 6, (1, 3, 2), padding=(0, 1, 1), bias=False), (4, 3, 4, 5)),
+        (nn.Conv2d(4, 6, 3, padding="same", dilation=2), (4, 7, 6)),
+        (nn.Conv2d(4, 6, 3, padding="valid", groups=2), (4, 7, 6)),
+        (nn.ConvTranspose1d(4, 6, 3, stride=2, output_padding=1), (4, 5)),
+        (nn.ConvTranspose2d(4, 6, 3, 2, (1, 0), output_padding=(1, 0), groups=2, dilation=(1, 2)), (4, 5, 6)),
+        (nn.ConvTranspose3d(4, 6, 2, stride=2, bias=False), (4, 2, 3, 2)),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_level_2_takes_convolutions_of_every_kind(layer, shape, loss):
+    like = nn.Conv2d if "2d" in str(layer) else nn.Conv1d if "1d" in str(layer) else nn.Conv3d
+    layers = [like(3, 4, 1), nn.LeakyReLU(0.2), layer, nn.ReLU(), nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0)]
+    D, img = nn.Sequential(*copy.deepcopy(layers)).double(), torch.randn(4, 3, *shape[1:], dtype=torch.float64)
+    D(img)
+    assert_close(gradients(D, img, loss, level=2), written_out(D, img, loss), 1e-10)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+def test_memory_that_others_show_is_not_written_over():
+    """Activations that are read twice, before and after their masks, and through views."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            before = self.first(x)
+            view = before.flatten(2)
+            after = F.leaky_relu(before, 0.2)
+            y = F.relu(self.second(after))
+            z = F.relu(self.third(y) + after)
+            return (view * 0.5 + z.flatten(2) + self.second(y).flatten(2)).sum((1, 2)) + before.sum((1, 2, 3))
+
+    D, img = seeded(Shared).double(), torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    assert_close(gradients(D, img, level=2), written_out(D, img), 1e-10)
+
+
 # Convolution passes
 
 
@@ -139,16 +183,26 @@ def test_convolution_passes_per_layer(name: str):
     count = lambda step: passes(D, img, step)  # noqa: E731
     step = lambda level, loss: count(lambda: backward_with_penalty(D, img, loss, gamma=1.0, level=level))  # noqa: E731
 
-    # A plain step does without the gradient by the image, and autograd without the tangent of a last convolution.
+    # A plain step does without the gradient by the image, and all do without the tangent of a last convolution.
     assert 2.5 < count(lambda: softplus(D(img)).mean().backward()) < 3
-    assert step(2, softplus) == 4
-    assert step(2, None) == 4
+    last = count(lambda: D[-2](torch.zeros(2, 32, 4, 4))) if name == "dcgan" else 0
+    assert step(2, softplus) == pytest.approx(4 - last, rel=1e-12)
+    assert step(2, None) == pytest.approx(4 - last, rel=1e-12)
     assert 3.99 < step(1, None) <= 4
     assert 3.99 < count(lambda: penalties.r1(D, img).mean().backward()) <= 4
     assert 5.99 < step(1, softplus) <= 6
     with backends.use("reference"):  # the activations of PyTorch
         assert 5.99 < step("autograd", softplus) <= 6
         assert 5.5 < step("autograd", None) <= 6
+
+
+def test_the_tangent_ends_at_the_last_weight():
+    D, img = seeded(plain, 8, 4), torch.randn(2, 8, 12, 12)
+    step = lambda: backward_with_penalty(D, img, softplus, gamma=1.0, level=2)  # noqa: E731
+    assert passes(D, img, step) == 4 - 1 / 4
+    for layer in list(D)[2:]:
+        layer.requires_grad_(False)
+    assert passes(D, img, step) == 2 + 1 / 4
 
 
 def test_level_2_needs_no_more_memory_than_a_plain_step():

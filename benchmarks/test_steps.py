@@ -1,0 +1,156 @@
+"""A training step of every family, phase by phase: ours, and the same networks on plain PyTorch.
+
+A step is the gradients of what its phase minimises, by the weights of its network, as the trainer takes them, without
+the optimiser:
+
+    G, D           the adversarial loss alone
+    D + penalties  the step of D that R1 and the like are due in
+    G path length  stylegan2
+
+    ours           our ops, the penalty at the best level that D admits
+    eager          PyTorch's own ops, differentiated by autograd alone, in channels_last and in contiguous memory
+    compile        those, each network compiled; not where a penalty differentiates twice, which that refuses
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.plain_torch import plain_torch
+from gan_engine.config import Config
+from gan_engine.data import load
+from gan_engine.losses.objective import Batch
+from gan_engine.presets import PRESETS
+from gan_engine.trainer import Trainer
+
+# What torch.compile imports warns of PyTorch's own past.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+def _stylegan2() -> Config:
+    config = PRESETS["stylegan2_64"]()
+    return dataclasses.replace(config, batch_size=8, penalty_interval=1, pl_interval=1)
+
+
+# The presets that CPUs train, and StyleGAN2 as GPUs do it.
+SAMPLES: dict[str, Callable[[], Config]] = {
+    "stylegan2 8x3x64x64": _stylegan2,
+    **{
+        name: PRESETS[name]
+        for name in ("vanilla", "dcgan", "upsample_gan", "wgan_gp", "cgan", "sngan", "sagan", "r3gan", "lapgan")
+    },
+}
+MODES = ("G", "D", "D + penalties", "G path length")
+
+
+def made(sample: str, dtype: str, device: str) -> Trainer:
+    config = dataclasses.replace(SAMPLES[sample](), data="toy", precision=dtype, tensorboard=False)
+    data = load(config.data_config, resolution=config.model.resolution, channels=config.model.channels)
+    if config.conditional:
+        model = dataclasses.replace(config.model, c_dim=data.num_classes)
+        config = dataclasses.replace(config, model=model)
+    return Trainer(config, data, device=torch.device(device), run_dir=Path("unused"))
+
+
+def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callable[[], None]:
+    """A call that leaves the gradients of `mode` in .grad."""
+    objective = trainer.objective
+    net = trainer.G if mode.startswith("G") else trainer.D
+    real_img, c = next(trainer.sampler)
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    batch = Batch(
+        real_img.contiguous(memory_format=layout),
+        trainer._noise(len(real_img)),
+        c if trainer.config.conditional else None,
+    )
+    terms = {"G": objective.generator, "D": objective.discriminator, "G path length": objective.path_length}
+
+    def call() -> None:
+        torch.manual_seed(0)  # of noise inputs and the mixing of styles
+        trainer.penalty_generator.manual_seed(0)
+        trainer.G.requires_grad_(net is trainer.G), trainer.D.requires_grad_(net is trainer.D)
+        net.zero_grad(set_to_none=True)
+        with trainer.precision.autocast():
+            if mode == "D + penalties":
+                objective.penalised_discriminator(batch, torch.ones((), device=real_img.device))
+                return
+            losses = terms[mode](batch)
+        sum(values.mean() for values in losses.values()).backward()
+
+    return call
+
+
+def compiled(trainer: Trainer) -> Trainer:
+    trainer.G.compile(dynamic=False)
+    trainer.D.compile(dynamic=False)
+    return trainer
+
+
+def on_pytorch(call: Callable[[], None]) -> Callable[[], None]:
+    def plainly() -> None:
+        with plain_torch():
+            call()
+
+    return plainly
+
+
+def gradients(net: torch.nn.Module) -> Tensor:
+    return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])
+
+
+def relative(x: Tensor, wanted: Tensor) -> float:
+    return float((x - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, benchmark) -> None:
+    ours = made(sample, dtype, session.device)
+    if mode == "D + penalties" and not ours.objective.weights:
+        pytest.skip("trained without penalties")
+    if mode == "G path length" and not ours.config.pl_weight:
+        pytest.skip("trained without path lengths")
+    if dtype == "bf16" and mode == "D + penalties":
+        pytest.skip("penalties are computed in float32 whatever the precision")
+    eager, contiguous = (made(sample, dtype, session.device) for _ in range(2))
+    for net in (contiguous.G, contiguous.D):
+        net.to(memory_format=torch.contiguous_format)
+    for trainer in (eager, contiguous):
+        trainer.objective.level = "autograd"
+    by_role = {
+        "ours": {"ours": step_of(ours, mode)},
+        "eager": {
+            "eager channels_last": on_pytorch(step_of(eager, mode)),
+            "eager": on_pytorch(step_of(contiguous, mode, contiguous=True)),
+        },
+        "compile": {},
+    }
+    if mode in ("G", "D"):
+        torch.compiler.reset()
+        by_role["compile"]["compile"] = on_pytorch(step_of(compiled(made(sample, dtype, session.device)), mode))
+
+    errors = {}
+    if dtype == "fp32":
+        nets = {"ours": ours, "eager channels_last": eager, "eager": contiguous}
+        found = {}
+        for name, trainer in nets.items():
+            {**by_role["ours"], **by_role["eager"]}[name]()
+            found[name] = gradients(trainer.G if mode.startswith("G") else trainer.D)
+        # Two layouts of PyTorch differ by their rounding, which batch norms can magnify to a thousandth.
+        rounding = relative(found["eager"], found["eager channels_last"])
+        off = relative(found["ours"], found["eager channels_last"])
+        if not off < 1e-3 + 2 * rounding:
+            errors["ours"] = f"gradients are {off:.1e} off, where those of two layouts differ by {rounding:.1e}"
+    roles = {name: role for role, steps in by_role.items() for name in steps}
+    calls = {name: step for steps in by_role.values() for name, step in steps.items()}
+    case = {"op": "family step", "sample": sample, "dtype": dtype, "mode": mode, "malloc": malloc}
+    timings = session.compare(case, roles, calls, errors)
+    benchmark.group = "family step"
+    benchmark.extra_info.update(case, medians_ms={name: t.median for name, t in timings.items() if t.ms})
+    benchmark.pedantic(lambda: None)
+    assert not timings["ours"].error, timings["ours"].error

@@ -1,0 +1,69 @@
+// y = clamp(gain * act(z)) and its derivative, sixteen columns of a row at a time, with their bits; scale_bias_act.h
+// says how rows, columns and bits lie in memory.
+#pragma once
+
+#include "vec.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+
+inline void put_bits(std::uint8_t* row, std::int64_t i, std::uint16_t bits) { std::memcpy(row + i / 8, &bits, 2); }
+
+inline std::uint16_t get_bits(const std::uint8_t* row, std::int64_t i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, row + i / 8, 2);
+    return bits;
+}
+
+// A number a row or a column, or one that stands for all of them.
+template <class S>
+struct Side {
+    const S* at;
+    S otherwise;
+    S one(std::int64_t row) const { return at != nullptr ? at[row] : otherwise; }
+    GE_INLINE auto some(std::int64_t col, std::int64_t left) const {
+        using V = decltype(load(at));
+        return at != nullptr ? load_up_to<V>(at + col, left) : splat<V>(otherwise);
+    }
+};
+
+template <class S>
+const S* offset(const void* p, std::int64_t by) {
+    return p != nullptr ? static_cast<const S*>(p) + by : nullptr;
+}
+
+template <class S>
+S* offset(void* p, std::int64_t by) {
+    return p != nullptr ? static_cast<S*>(p) + by : nullptr;
+}
+
+template <class V>
+struct Activation {
+    V above, below, limit;
+
+    Activation(double alpha, double gain, double clamp)
+        : above(splat<V>(gain)), below(splat<V>(gain * alpha)), limit(splat<V>(clamp >= 0 ? clamp : INFINITY)) {}
+    GE_INLINE V operator()(V z, std::uint8_t* slope, std::uint8_t* keep, std::int64_t i) const {
+        const V v = z * (z > 0 ? above : below);
+        if (slope != nullptr) put_bits(slope, i, pack(z > 0));
+        if (keep != nullptr) put_bits(keep, i, pack((v <= limit) & (v >= -limit)));
+        return clamped(v, -limit, limit);
+    }
+};
+
+template <class V>
+struct Derivative {
+    using Mask = decltype(V{} > 0);
+    V gain, alpha;
+
+    Derivative(double alpha_, double gain_) : gain(splat<V>(gain_)), alpha(splat<V>(alpha_)) {}
+    GE_INLINE V operator()(V dy, const std::uint8_t* slope, const std::uint8_t* keep, std::int64_t i) const {
+        V v = dy * gain;
+        if (slope != nullptr) v = unpack<Mask>(get_bits(slope, i)) ? v : v * alpha;
+        if (keep != nullptr) v = unpack<Mask>(get_bits(keep, i)) ? v : V{};
+        return v;
+    }
+};
+
+}  // namespace GE_ISA
+}  // namespace gan_engine

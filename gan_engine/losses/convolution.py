@@ -1,0 +1,131 @@
+"""A convolution on the tape: the one step that costs anything, run by its three kernels and without autograd's record.
+
+Of its input nothing is kept but the layout. A step whose result leads to no weight, as that of a last convolution,
+gets its own gradient by the weight kernel alone: its tangent is never computed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_engine.losses.tape import Step, per_sample
+
+
+class Call(NamedTuple):
+    """The arguments that torch.ops.aten.convolution and convolution_backward have in common, in their order."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    transposed: bool
+    output_padding: list[int]
+    groups: int
+
+    @classmethod
+    def direct(cls, dims: int, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> "Call":
+        """From the arguments of torch.nn.functional.conv1d, 2d and 3d."""
+        return cls(_each(stride, dims), _each(padding, dims), _each(dilation, dims), False, [0] * dims, groups)
+
+    @classmethod
+    def of_transposed(
+        cls, dims: int, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+    ) -> "Call":
+        """From the arguments of torch.nn.functional.conv_transpose1d, 2d and 3d."""
+        over = _each(output_padding, dims)
+        return cls(_each(stride, dims), _each(padding, dims), _each(dilation, dims), True, over, groups)
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dims if len(values) == 1 else values
+
+
+@dataclass(eq=False)
+class Convolution(Step):
+    """result = convolution of the value with weight, + bias [C]"""
+
+    weight: Tensor
+    bias: Tensor | None
+    call: Call
+    like: Callable[[], Tensor] = field(init=False)  # of the shape and layout of the value; what it holds is not read
+
+    owns_result = owns_gradient = True
+
+    @property
+    def reads_sources(self) -> bool:
+        return self.wanted or self.weight.requires_grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
+        self.like = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        bias = None if self.bias is None else self.bias.detach()
+        return torch.ops.aten.convolution(x, self.weight.detach(), bias, *self.call)
+
+    def backward(self, delta: Tensor) -> Tensor:
+        if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
+            self.delta = delta
+        return _backward(delta, self.like(), self.weight.detach(), self.call, (True, False, False))
+
+    def tangent(
+        self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
+    ) -> tuple:
+        if self.delta is not None:
+            if a is not None and self.bias is not None and self.bias.requires_grad:
+                per_image = self.delta.flatten(2).sum(2, dtype=a.dtype)  # [N, C]
+                tensors.append(self.bias)
+                grads.append((a @ per_image).to(self.bias.dtype))
+            if self.weight.requires_grad:
+                self._weight_gradient(sources[0], tensors, grads)
+            self.delta = None
+        if not self.wanted:
+            return ()
+        out = torch.ops.aten.convolution(sources[0], self.weight.detach(), None, *self.call)
+        if a is not None and self.bias is not None:
+            bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
+            out.addcmul_(per_sample(a, out), bias)
+        return (out,)
+
+    def _weight_gradient(self, u: Tensor, tensors: list[Tensor], grads: list[Tensor]) -> None:
+        delta, weight, self.delta = self.delta, self.weight.detach(), None
+        compute = lambda: _backward(delta, u, weight, self.call, (False, True, False))  # noqa: E731
+        if self.weight.is_leaf:
+            with torch.enable_grad():
+                torch.autograd.backward(_Computed.apply(self.weight, compute))
+        else:
+            tensors.append(self.weight)
+            grads.append(compute())
+
+
+class Convolved(torch.autograd.Function):
+    """`step` as autograd sees it, on the way to the gradient by the image alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Convolution) -> Tensor:
+        ctx.step = step
+        ctx.set_materialize_grads(False)
+        return step.forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor | None) -> tuple:
+        return None if delta is None else ctx.step.backward(delta), None
+
+
+class _Computed(torch.autograd.Function):
+    """A way into .grad, which takes a gradient over without copying it where nothing else holds it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        ctx.compute = compute
+        return weight.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple:
+        return ctx.compute(), None
+
+
+def _backward(delta: Tensor, x: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, bool, bool]) -> Tensor:
+    grads = torch.ops.aten.convolution_backward(delta, x, weight, None, *call, wanted)
+    return grads[0] if wanted[0] else grads[1]
