@@ -18,6 +18,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from gan_engine import models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig, load
 from gan_engine.data.arrays import FASHION_CLASSES
@@ -62,6 +63,10 @@ def evaluate(options: Options) -> dict[str, float]:
     """
     device = choose_device(options.device)
     G = load_generator(options.checkpoint, device)
+    if isinstance(G.config, models.TRANSLATION):
+        raise ValueError(
+            f"{options.checkpoint}: want a generator that starts from noise, got {models.family(G.config)}"
+        )
     if (G.config.resolution, G.config.channels) != (32, 1):
         size = f"{G.config.resolution}x{G.config.resolution} with {G.config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")

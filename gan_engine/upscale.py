@@ -24,8 +24,8 @@ from gan_engine.generate import load_generator
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.picture_files import Job
 
-# Of a tile, on each side, in pixels of the source. What lies beyond changes a pixel of rrdb, whose reach is 350, by
-# less than a 255th.
+# Of a tile, on each side, in pixels of the source. A pixel of rrdb depends on 350, but with weights of He's size all
+# that is farther than 32 changes it by less than a thousandth of a 255th (23 blocks of 32 feature maps, 2026-11).
 _MAX_OVERLAP = 64
 
 

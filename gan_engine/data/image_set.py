@@ -60,7 +60,8 @@ class ImageSet:
         digest = hashlib.sha256(str(list(self.images.shape)).encode())
         for values in (self.images, self.labels):
             if values is not None:
-                digest.update(values.contiguous().numpy())
+                for part in values.split(1024):  # pairs lie next to each other, and may not fit in memory
+                    digest.update(part.contiguous().numpy())
         return digest.hexdigest()
 
     @property

@@ -48,15 +48,14 @@ def load_pairs(path: Path, *, resolution: int, channels: int) -> ImageSet:
             a, b = pair
             if a.width * b.height != a.height * b.width:
                 raise ValueError(f"want pairs of one shape, got {a.width}x{a.height} and {b.width}x{b.height} pixels")
-        return np.concatenate([square(each, resolution) for each in pair])[None]
+        return np.stack([square(each, resolution) for each in pair])
 
     both, kept, skipped = decode_files(
-        path.name, paths, decode, total=len(paths), resolution=resolution, channels=2 * channels
+        path.name, paths, decode, total=2 * len(paths), resolution=resolution, channels=channels
     )
     if not kept:
         raise DataError(f"{path}: nothing can be read, {summary(skipped)}")
-    a, b = (images.contiguous() for images in both.split(channels, dim=1))
-    return ImageSet(path.name, b, skipped=skipped, source=ImageSet(path.name, a), paired=True)
+    return ImageSet(path.name, both[1::2], skipped=skipped, source=ImageSet(path.name, both[0::2]), paired=True)
 
 
 def load_unpaired(path: Path, *, resolution: int, channels: int) -> ImageSet:
