@@ -126,8 +126,10 @@ def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, devic
     def call(*inputs: Tensor) -> Tensor:
         return op.function(**dict(zip(tensors, inputs, strict=True)), backend=backend, **sample.options)
 
-    torch.autograd.gradcheck(call, tuple(tensors.values()), fast_mode=True)
-    torch.autograd.gradgradcheck(call, tuple(tensors.values()), fast_mode=True)
+    # What is undefined is decided above the kernels; to try it with the interpreter's too takes a third of its time.
+    options = {"fast_mode": True, "check_undefined_grad": not (backend == "triton" and backends.INTERPRET)}
+    torch.autograd.gradcheck(call, tuple(tensors.values()), **options)
+    torch.autograd.gradgradcheck(call, tuple(tensors.values()), **options)
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
