@@ -34,14 +34,15 @@ from gan_engine.devices import choose_device
 from gan_engine.distributed import PeerError, Processes
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
-from gan_engine.presets import PRESETS
+from gan_engine.presets import PRESETS, table
 from gan_engine.trainer import Trainer
 
 RUNS = Path("runs")
 
 USAGE = """\
 The flags belong to the preset: python -m gan_engine.train PRESET --help lists them. Without a preset they are those of
-the default. --resume RUN (a run directory, a checkpoint, or latest) goes on with a run instead of beginning one.
+the default. --list shows all presets: data, sizes, time. --resume RUN (a run directory, a checkpoint, or latest) goes on
+with a run instead of beginning one.
 """
 
 
@@ -279,6 +280,9 @@ def _by_backend(ops: dict[str, str]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Train. The exit status is 0 at the end, 128 + N after signal N (saved), 1 after a failure, 2 for a wrong call."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--list"]:
+        print(table())
+        return 0
     with console.unbroken(), contextlib.ExitStack() as until_the_end:
         try:
             start, state = find_start(argv), None

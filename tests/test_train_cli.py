@@ -300,3 +300,10 @@ with train.locked(pathlib.Path({str(run_dir)!r})):
         assert f"{run_dir} is in use by another run" in capsys.readouterr().err
         other.kill()
     assert train.main(["vanilla", "--data", "toy", "--kimg", "0.064", "--no-tensorboard", "--out", str(run_dir)]) == 0
+
+
+def test_every_preset_is_listed(capsys):
+    assert train.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(presets.PRESETS)
+    assert lines[1].split()[1:7] == ["fashion-mnist", "1x32x32", "1.1", "M", "661", "k"]
