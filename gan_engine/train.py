@@ -41,8 +41,8 @@ RUNS = Path("runs")
 
 USAGE = """\
 The flags belong to the preset: python -m gan_engine.train PRESET --help lists them. Without a preset they are those of
-the default. --list shows all presets: data, sizes, time. --resume RUN (a run directory, a checkpoint, or latest) goes on
-with a run instead of beginning one.
+the default. --list shows all presets: data, sizes, length. --resume RUN (a run directory, a checkpoint, or latest) goes
+on with a run instead of beginning one.
 """
 
 
