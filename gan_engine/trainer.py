@@ -6,8 +6,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,55 +25,10 @@ from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
+from gan_engine.phases import Means, Phase, optimizers, schedule
 from gan_engine.precision import Precision, resolve
 
-Terms = Callable[[Batch], dict[str, Tensor]]
-
 _EXAMPLES = 16  # images that a grid of translations shows
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One network's share of a step: every `interval`-th step `optimizer` lowers weight * the means of `terms`."""
-
-    name: str
-    net: nn.Module
-    optimizer: torch.optim.Optimizer
-    terms: Terms
-    interval: int = 1
-    penalised: Callable[[Batch, Tensor], dict[str, Tensor]] | None = None
-    """Every `penalty_interval`-th time in place of `terms`: adds the gradients, times a factor, to .grad by itself."""
-    penalty_interval: int = 1
-    weight: float = 1
-    weight_clip: float | None = None
-    begin: float = 0
-    """Images shown before the phase takes part."""
-    end: float = math.inf
-    """Images shown when it no longer does."""
-
-    def due(self, nimg: int, step_count: int) -> bool:
-        return self.begin <= nimg < self.end and step_count % self.interval == 0
-
-
-class Means:
-    """Running means by name. They stay on the device until they are read, so that no step waits for them."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[Tensor, int]] = {}
-
-    def add(self, name: str, values: Tensor) -> None:
-        total, count = self.sums.get(name, (0, 0))
-        self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
-
-    def read(self, processes: Processes = ALONE) -> dict[str, float]:
-        """The mean of each name since the last call, over all processes."""
-        names = sorted(self.sums)
-        pairs = [torch.stack([total, torch.full_like(total, count)]) for total, count in map(self.sums.get, names)]
-        self.sums.clear()
-        if not pairs:
-            return {}
-        totals, counts = processes.sum(torch.stack(pairs).double()).t().cpu()
-        return dict(zip(names, (totals / counts).tolist(), strict=True))
 
 
 class Trainer:
@@ -144,29 +98,8 @@ class Trainer:
         )
         if config.augment != "none":  # which transforms are drawn changes from pass to pass, and with it the level
             objective.level = 1
-        # A penalty with steps of its own adds one to `pl_interval` steps of Adam, which in all of them is to do what it
-        # did in those (arXiv:1912.04958, appendix B). The penalties of D are in its ordinary steps, and add none.
-        lazy = config.pl_interval / (config.pl_interval + 1) if config.pl_weight else 1
-        self.optimizers = {"D": self._adam(self.D), "G": self._adam(self.G, lazy)}
-        game = 1000 * config.pretrain_kimg
-        self.phases = [
-            Phase(
-                "D",
-                self.D,
-                self.optimizers["D"],
-                objective.discriminator,
-                penalised=objective.penalised_discriminator if objective.weights else None,
-                penalty_interval=config.penalty_interval,
-                weight_clip=config.weight_clip,
-                begin=game,
-            ),
-            Phase("G", self.G, self.optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
-        ]
-        if game:
-            self.phases.append(Phase("G_content", self.G, self.optimizers["G"], objective.content, end=game))
-        if config.pl_weight:
-            interval, terms = config.pl_interval, objective.path_length
-            self.phases.append(Phase("G_pl", self.G, self.optimizers["G"], terms, interval=interval, weight=interval))
+        self.optimizers = optimizers(config, self.G, self.D)
+        self.phases = schedule(config, objective, self.G, self.D, self.optimizers)
         self.precision = Precision(resolve(config.precision, device), device)
         deal = {"rank": processes.rank, "world_size": processes.size, "device": device, "mirror": config.mirror}
         self.sampler = Sampler(data, config.batch_size // processes.size, seed=config.seed, **deal)
@@ -181,10 +114,6 @@ class Trainer:
 
         self.stop = torch.zeros((), device=device)  # becomes 1 at the first value that is not finite
         self._unread: list[tuple[Tensor, Any, Phase, Batch]] = []
-
-    def _adam(self, net: nn.Module, lazy: float = 1) -> torch.optim.Optimizer:
-        betas = tuple(beta**lazy for beta in self.config.betas)
-        return torch.optim.Adam(net.parameters(), lr=lazy * self.config.lr, betas=betas, fused=True)
 
     def _seen_by_D(self) -> nn.Module:
         """D behind the augmentation, for what generated and real images it is given in any phase."""

@@ -1,0 +1,100 @@
+"""What a step is made of: phases, their optimisers, and the means of what they measure."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine.config import Config
+from gan_engine.distributed import ALONE, Processes
+from gan_engine.losses.objective import Batch, GanObjective
+
+Terms = Callable[[Batch], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One network's share of a step: every `interval`-th step `optimizer` lowers weight * the means of `terms`."""
+
+    name: str
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    terms: Terms
+    interval: int = 1
+    penalised: Callable[[Batch, Tensor], dict[str, Tensor]] | None = None
+    """Every `penalty_interval`-th time in place of `terms`: adds the gradients, times a factor, to .grad by itself."""
+    penalty_interval: int = 1
+    weight: float = 1
+    weight_clip: float | None = None
+    begin: float = 0
+    """Images shown before the phase takes part."""
+    end: float = math.inf
+    """Images shown when it no longer does."""
+
+    def due(self, nimg: int, step_count: int) -> bool:
+        return self.begin <= nimg < self.end and step_count % self.interval == 0
+
+
+def optimizers(config: Config, G: nn.Module, D: nn.Module) -> dict[str, torch.optim.Optimizer]:
+    """Adam for each network.
+
+    A penalty with steps of its own adds one to `pl_interval` steps of G's, which in all of them is to do what it did
+    in those (Karras et al. 2020, arXiv:1912.04958, appendix B). The penalties of D are in its ordinary steps, and add
+    none.
+    """
+    lazy = config.pl_interval / (config.pl_interval + 1) if config.pl_weight else 1
+
+    def adam(net: nn.Module, share: float) -> torch.optim.Optimizer:
+        betas = tuple(beta**share for beta in config.betas)
+        return torch.optim.Adam(net.parameters(), lr=share * config.lr, betas=betas, fused=True)
+
+    return {"D": adam(D, 1), "G": adam(G, lazy)}
+
+
+def schedule(
+    config: Config, objective: GanObjective, G: nn.Module, D: nn.Module, optimizers: dict[str, torch.optim.Optimizer]
+) -> list[Phase]:
+    """The phases of a step, in their order."""
+    game = 1000 * config.pretrain_kimg
+    phases = [
+        Phase(
+            "D",
+            D,
+            optimizers["D"],
+            objective.discriminator,
+            penalised=objective.penalised_discriminator if objective.weights else None,
+            penalty_interval=config.penalty_interval,
+            weight_clip=config.weight_clip,
+            begin=game,
+        ),
+        Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
+    ]
+    if game:
+        phases.append(Phase("G_content", G, optimizers["G"], objective.content, end=game))
+    if config.pl_weight:
+        interval, terms = config.pl_interval, objective.path_length
+        phases.append(Phase("G_pl", G, optimizers["G"], terms, interval=interval, weight=interval))
+    return phases
+
+
+class Means:
+    """Running means by name. They stay on the device until they are read, so that no step waits for them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        total, count = self.sums.get(name, (0, 0))
+        self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
+
+    def read(self, processes: Processes = ALONE) -> dict[str, float]:
+        """The mean of each name since the last call, over all processes."""
+        names = sorted(self.sums)
+        pairs = [torch.stack([total, torch.full_like(total, count)]) for total, count in map(self.sums.get, names)]
+        self.sums.clear()
+        if not pairs:
+            return {}
+        totals, counts = processes.sum(torch.stack(pairs).double()).t().cpu()
+        return dict(zip(names, (totals / counts).tolist(), strict=True))
