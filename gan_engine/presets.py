@@ -199,7 +199,7 @@ def srgan_light() -> Config:
 
 
 def esrgan() -> Config:
-    """SRGAN with the generator and the relativistic loss of ESRGAN, 128x128 patches from 32x32; for a GPU."""
+    """SRGAN with the generator of ESRGAN and a relativistic loss, 128x128 patches from 32x32; for a GPU."""
     model = models.srgan.Config(resolution=128, variant="rrdb", perceptual_weight=1)
     return _srgan("esrgan", model, loss="relativistic", kimg=8000, pretrain_kimg=4000)
 
