@@ -177,7 +177,7 @@ def pix2pix_256() -> Config:
 
 
 def cyclegan() -> Config:
-    """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data; an hour on a CPU core."""
+    """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data; half an hour on a CPU core."""
     model = models.cyclegan.Config(resolution=64, width=24, d_width=32)
     return _translation("cyclegan", model, loss="least_squares", kimg=12)
 
