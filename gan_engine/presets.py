@@ -177,7 +177,7 @@ def pix2pix_256() -> Config:
 
 
 def cyclegan() -> Config:
-    """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data; an hour on a CPU core."""
+    """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data; half an hour on a CPU core."""
     model = models.cyclegan.Config(resolution=64, width=24, d_width=32)
     return _translation("cyclegan", model, loss="least_squares", kimg=12)
 
@@ -199,7 +199,7 @@ def srgan_light() -> Config:
 
 
 def esrgan() -> Config:
-    """SRGAN with the generator and the relativistic loss of ESRGAN, 128x128 patches from 32x32; for a GPU."""
+    """SRGAN with the generator of ESRGAN and a relativistic loss, 128x128 patches from 32x32; for a GPU."""
     model = models.srgan.Config(resolution=128, variant="rrdb", perceptual_weight=1)
     return _srgan("esrgan", model, loss="relativistic", kimg=8000, pretrain_kimg=4000)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from gan_engine import backends, checkpoint, models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
+from gan_engine.losses import translation
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch
 from gan_engine.losses.penalties import path_length, r1, r2, wgan_gp
@@ -305,6 +306,22 @@ def test_G_learns_the_content_before_there_is_a_game(make, config):
         trainer.step()
         assert {name for name in trainer.means.read() if name.startswith("loss/")} == names
     assert any(not torch.equal(before[name], value) for name, value in weights(trainer).items() if name[:2] == "D.")
+
+
+def test_the_perceptual_term_has_its_weight(make, monkeypatch):
+    class Distance(torch.nn.Module):
+        def forward(self, x, y):
+            return (x - y).square().flatten(1).mean(1)
+
+    monkeypatch.setattr(translation, "PerceptualDistance", Distance)
+    model = dataclasses.replace(PIX2PIX.model, dropout=0, perceptual_weight=3.0)
+    objective = make(PIX2PIX, model=model).objective
+    batch = make(PIX2PIX).examples
+    terms = objective.generator(batch)
+    assert terms.keys() == {"G", "L1", "perceptual"}
+    difference = objective.G(batch.source) - batch.real_img
+    torch.testing.assert_close(terms["perceptual"], 3 * difference.square().flatten(1).mean(1))
+    torch.testing.assert_close(terms["L1"], 100 * difference.abs().flatten(1).mean(1))
 
 
 @pytest.mark.parametrize(("config", "rows"), [(PIX2PIX, 3), (EDGES, 3), (CYCLEGAN, 4), (SRGAN, 3)])
