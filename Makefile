@@ -20,7 +20,7 @@ train: $(VENV)/.built ## train a GAN on real images, and write what it draws to 
 	$(PY) -m gan_engine.train $(ARGS)
 
 test: $(VENV)/.test ## run the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadscope tests $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadscope --no-loadscope-reorder tests $(ARGS)
 
 bench: $(VENV)/.test ## measure the kernels against PyTorch
 	$(PY) -m pytest --benchmark benchmarks $(ARGS)
