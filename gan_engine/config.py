@@ -169,8 +169,9 @@ class Config:
         return DataConfig(source=self.data, mirror=self.mirror, root=self.data_root)
 
 
-# What a resumed run may have otherwise than the run it goes on with: none of it changes what is learnt, up to rounding.
-# The data may have moved; that they are the same images is for the sampler to see.
+# What a resumed run may have otherwise than the run it goes on with: none of it changes what is learnt, up to
+# rounding. The data may have moved; that they are the same images is for the sampler to see. Where the learning rate
+# falls towards the end, its place is part of the run.
 FREE_ON_RESUME = {
     *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     *("metrics_kimg", "grid_kimg", "checkpoint_kimg"),
@@ -208,7 +209,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = ""
     """One line for each field of two `to_dict` results that a resumed run must not change but does."""
     lines = []
     for name in sorted(before.keys() | now.keys()):
-        if not prefix and name in FREE_ON_RESUME:
+        if not prefix and name in FREE_ON_RESUME and not (name == "kimg" and before.get("lr_decay")):
             continue
         a, b = before.get(name), now.get(name)
         if isinstance(a, dict) and isinstance(b, dict):

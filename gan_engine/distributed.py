@@ -31,6 +31,7 @@ class Processes:
 
     rank: int = 0
     size: int = 1
+    local: int = 0  # rank among those of this machine
     store: Any = None  # where a process that fails leaves its message
 
     @property
@@ -79,7 +80,7 @@ class Processes:
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, or the ValueError that it raises, in all of them."""
+        """What `make` returns in the first process, in all of them; what it raises there is a PeerError elsewhere."""
         if self.size == 1:
             return make()
         result = error = None
@@ -94,6 +95,20 @@ class Processes:
         if found[1] is not None:
             raise PeerError(found[1])
         return found[0]
+
+    def one_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns, called in one process of each machine before the others: it may fill a cache on disk."""
+        result = error = None
+        for turn in (True, False):
+            if (self.local == 0) is turn:
+                try:
+                    result = make()
+                except Exception as raised:
+                    error = raised
+            self.all(None)
+        if error is not None:
+            raise error
+        return result
 
     def agree(self, error: Exception | None) -> None:
         """Raise `error`, or PeerError where another process has one."""
@@ -157,6 +172,6 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     group = dist.PrefixStore("gan_engine/group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size)
     try:
-        yield Processes(rank, size, store), "cpu" if device == "auto" else device
+        yield Processes(rank, size, local, store), "cpu" if device == "auto" else device
     finally:
         dist.destroy_process_group()

@@ -18,7 +18,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from gan_engine import models
+from gan_engine import checkpoint, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig, load
 from gan_engine.data.arrays import FASHION_CLASSES
@@ -62,7 +62,9 @@ def evaluate(options: Options) -> dict[str, float]:
         CheckpointError, DataError: see `load_generator` and gan_engine.data.load.
     """
     device = choose_device(options.device)
-    G = load_generator(options.checkpoint, device)
+    path = checkpoint.find(options.checkpoint)
+    G = load_generator(path, device)
+    classes = tuple(checkpoint.load(path).get("class_names") or ())
     if isinstance(G.config, models.TRANSLATION):
         raise ValueError(
             f"{options.checkpoint}: want a generator that starts from noise, got {models.family(G.config)}"
@@ -84,7 +86,7 @@ def evaluate(options: Options) -> dict[str, float]:
         f"kd_{NAME} N={options.num}": kernel_distance(features, real),
         "classes": int((found.bincount(minlength=len(FASHION_CLASSES)) >= options.num / 100).sum()),
     }
-    if asked is not None and data.class_names == FASHION_CLASSES:
+    if asked is not None and classes == FASHION_CLASSES:
         results["accuracy"] = float((found == torch.tensor(asked)).float().mean())
     return results
 

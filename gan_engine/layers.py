@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
@@ -136,6 +137,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         # norm_act is built together with the C++ kernels of bias_act. What is no plain tensor is PyTorch's to refuse.
         if has_torch_function_unary(x) or backends.choose("bias_act", x) != "cpu":
             return bias_act(super().forward(x), act=self.act, gain=1)
+        self._check_input_dim(x)
         if self.training:
             self.num_batches_tracked.add_(1)
         running = (self.running_mean, self.running_var)
@@ -235,6 +237,9 @@ class InstanceNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
+        if has_torch_function_unary(x):  # PyTorch's to take or to refuse
+            y = F.instance_norm(x, weight=self.weight, bias=self.bias)
+            return bias_act(y, act=self.act, gain=1)
         # norm_act is built together with the C++ kernels of bias_act, and has no others.
         backend = "cpu" if backends.choose("bias_act", x) == "cpu" else "reference"
         return norm_act(x, self.weight, self.bias, norm="instance", act=self.act, backend=backend)

@@ -40,11 +40,12 @@ class Phase:
 def optimizers(config: Config, G: nn.Module, D: nn.Module) -> dict[str, torch.optim.Optimizer]:
     """Adam for each network.
 
-    A penalty with steps of its own adds one to `pl_interval` steps of G's, which in all of them is to do what it did
-    in those (Karras et al. 2020, arXiv:1912.04958, appendix B). The penalties of D are in its ordinary steps, and add
-    none.
+    A penalty with steps of its own adds one to k = pl_interval / n_critic steps of G's, which in all of them is to do
+    what it did in those (Karras et al. 2020, arXiv:1912.04958, appendix B). The penalties of D are in its ordinary
+    steps, and add none.
     """
-    lazy = config.pl_interval / (config.pl_interval + 1) if config.pl_weight else 1
+    k = config.pl_interval / config.n_critic
+    lazy = k / (k + 1) if config.pl_weight else 1
 
     def adam(net: nn.Module, share: float) -> torch.optim.Optimizer:
         betas = tuple(beta**share for beta in config.betas)
@@ -91,10 +92,15 @@ class Means:
 
     def read(self, processes: Processes = ALONE) -> dict[str, float]:
         """The mean of each name since the last call, over all processes."""
-        names = sorted(self.sums)
-        pairs = [torch.stack([total, torch.full_like(total, count)]) for total, count in map(self.sums.get, names)]
-        self.sums.clear()
-        if not pairs:
+        # A process that has joined a resumed run may not know a name that the others keep from before.
+        names = sorted(set().union(*processes.all(list(self.sums))))
+        if not names:
             return {}
-        totals, counts = processes.sum(torch.stack(pairs).double()).t().cpu()
+        device = next(iter(self.sums.values()))[0].device if self.sums else None
+        pairs = torch.tensor([[0.0, 0.0]] * len(names), dtype=torch.float64, device=device)
+        for pair, name in zip(pairs, names):
+            if name in self.sums:
+                pair[0], pair[1] = self.sums[name]
+        self.sums.clear()
+        totals, counts = processes.sum(pairs).t().cpu()
         return dict(zip(names, (totals / counts).tolist(), strict=True))

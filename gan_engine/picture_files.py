@@ -27,6 +27,8 @@ def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
     if source.is_dir():
         if out.is_file():
             raise FileExistsError(f"{out} is a file; want a directory for the pictures of {source}")
+        if source.resolve() in (out.resolve(), *out.resolve().parents):
+            raise ValueError(f"out: want a directory outside of {source}, whose pictures are read, got {out}")
         made = {}
         for file in pictures(str(source), walk(source)[0]):
             target = out / PurePosixPath(file).with_suffix(".png")
@@ -72,7 +74,9 @@ def convert(todo: Sequence[Job], make: Callable[[Path], Image.Image]) -> list[st
                 failures.append(str(error))
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            made.save(target)
+            temporary = target.with_name(f"{target.stem}.tmp.png")
+            made.save(temporary)
+            temporary.replace(target)
     return failures
 
 

@@ -230,26 +230,21 @@ PRESETS: dict[str, Callable[[], Config]] = {
     )
 }
 
-# Images a second on two cores of an AMD EPYC with AVX-512 and bfloat16, where that was measured (2026-11).
-RATES: dict[str, float] = {}
-
 
 def table() -> str:
-    """Every preset in a line: data, image size, parameters of G and D, length, expected time, and what it is."""
-    lines = [("preset", "data", "images", "G", "D", "kimg", "2 cores", "")]
+    """Every preset in a line: data, image size, parameters of G and D, length, and what it is."""
+    lines = [("preset", "data", "images", "G", "D", "kimg", "")]
     for name, preset in PRESETS.items():
         config = preset()
         model = config.model
         if config.conditional:
             model = dataclasses.replace(model, c_dim=10)
         sizes = [sum(p.numel() for p in net.parameters()) for net in models.build(model)]
-        hours = config.kimg / 3.6 / RATES[name] if name in RATES else None
-        time = "" if hours is None else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
         lines.append(
             (
                 *(name, config.data, f"{model.channels}x{model.resolution}x{model.resolution}"),
                 *(f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size / 1e3:.0f} k" for size in sizes),
-                *(f"{config.kimg:g}", time, preset.__doc__.strip().rstrip(".")),
+                *(f"{config.kimg:g}", preset.__doc__.strip().rstrip(".")),
             )
         )
     widths = [max(map(len, column)) for column in zip(*lines)]

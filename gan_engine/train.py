@@ -223,7 +223,8 @@ def prepare(
     memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     model = config.model
     size = {"resolution": model.resolution, "channels": model.channels}
-    data = load(config.data_config, **size, kind=models.data_kind(model), seed=config.seed)
+    kind = models.data_kind(model)
+    data = processes.one_first(lambda: load(config.data_config, **size, kind=kind, seed=config.seed))
     config = with_classes(config, data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)
@@ -299,11 +300,11 @@ def main(argv: list[str] | None = None) -> int:
                 trainer = failure = None
                 try:
                     trainer, entry = prepare(config, run_dir, start, state, device=device, processes=processes)
-                except (ValueError, RuntimeError, OSError) as error:
+                    if processes.first:
+                        record(run_dir, trainer.config, {"arguments": argv, **entry})
+                except Exception as error:
                     failure = error
                 processes.agree(failure)
-                if processes.first:
-                    record(run_dir, trainer.config, {"arguments": argv, **entry})
         except (ValueError, RuntimeError, OSError) as error:  # CheckpointError, a backend that refuses: RuntimeErrors
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -107,11 +107,14 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
                 )
             img, original = (picture_files.to_tensor(pixels(each)) for each in (made, original))
             bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
-            compared[path] = [
-                float(measure(each, original, border=config.scale))
-                for each in (img, bicubic)
-                for measure in (psnr, ssim)
-            ]
+            try:
+                compared[path] = [
+                    float(measure(each, original, border=config.scale))
+                    for each in (img, bicubic)
+                    for measure in (psnr, ssim)
+                ]
+            except ValueError as error:
+                raise ValueError(f"{originals[path]}: {error}") from None
         return made
 
     failures = picture_files.convert(todo, make)
@@ -132,7 +135,11 @@ def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
             raise ValueError(f"original: want a folder for the pictures of {options.input}, got {options.original}")
         return {options.input: options.original}
     files = pictures(str(options.original), walk(options.original)[0])
-    by_stem = {Path(file).with_suffix(""): options.original / file for file in files}
+    by_stem: dict[Path, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(Path(file).with_suffix(""), options.original / file)
+        if other != options.original / file:
+            raise ValueError(f"original: want one picture of each name, got {other.name} and {Path(file).name}")
     root = options.input if options.input.is_dir() else options.input.parent
     found = {path: by_stem.get(path.relative_to(root).with_suffix("")) for path, _ in todo}
     alone = [path.name for path, original in found.items() if original is None]

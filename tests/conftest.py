@@ -19,8 +19,8 @@ ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "reference"]
 
 
-# Files of a minute and more, which processes that share the tests must not come to last (nor, as they are few tests, put
-# there: that is what --no-loadscope-reorder is for).
+# Files of a minute and more, which processes that share the tests must not come to last (nor, as they are few tests,
+# put there: that is what --no-loadscope-reorder is for).
 LONG = ("test_triton_interpreted.py", "test_compile_gpu.py", "test_cuda_emulation.py")
 
 

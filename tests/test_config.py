@@ -89,3 +89,10 @@ def test_a_saved_configuration_is_read_again(name):
 
 def test_free_fields_exist():
     assert {field.name for field in dataclasses.fields(Config)} >= FREE_ON_RESUME
+
+
+def test_the_length_of_a_run_is_fixed_where_its_rate_falls():
+    config = PRESETS["pix2pix"]()
+    longer = to_dict(dataclasses.replace(config, kimg=2 * config.kimg))
+    assert differences(to_dict(config), longer) == ["kimg: the run has 12, now 24"]
+    assert differences({**to_dict(config), "lr_decay": 0}, {**longer, "lr_decay": 0}) == []

@@ -85,11 +85,20 @@ def halves(processes, folder):
     return whole.D.state_dict(), second.D.state_dict(), processes.all(second.ada.p)
 
 
+def joined_later(processes, folder):
+    """The means of a run that one process began, which knows a name that the other one has not met."""
+    trainer = make(dataclasses.replace(MLP, penalty_interval=9), processes, folder)
+    if processes.first:
+        trainer.means.add("loss/r1", torch.tensor([3.0]))
+    trainer.means.add("loss/D", torch.tensor([1.0 + processes.rank]))
+    return trainer.means.read(processes)
+
+
 def in_two_processes(folder):
     """What torchrun runs."""
     with joined("cpu") as (processes, _):
         curves = {config.preset: curve(config, processes, folder) for config in (MLP, STYLEGAN2)}
-        results = {"curves": curves, "halves": halves(processes, folder)}
+        results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         torch.save(results, folder / f"{processes.rank}.pt")
 
 
@@ -131,6 +140,10 @@ def test_a_run_of_two_processes_resumed_equals_an_uninterrupted_one(two):
 def test_ada_has_one_probability(two):
     *_, p = two[0]["halves"]
     assert p[0] == p[1] > 0
+
+
+def test_a_process_that_joins_a_resumed_run_takes_over_its_means(two):
+    assert two[0]["later"] == two[1]["later"] == {"loss/D": 1.5, "loss/r1": 3.0}
 
 
 TRAIN = "from gan_engine.train import main\nsys.exit(main(sys.argv[1:]))\n"

@@ -466,6 +466,12 @@ def test_path_lengths_take_steps_of_their_own_at_a_corrected_rate(make):
     assert {"loss/pl", "pl/mean", "grad_norm/G_pl"} <= trainer.means.read().keys()
 
 
+def test_the_corrected_rate_counts_the_steps_that_G_takes(make):
+    often, rarely = make(PATHS, pl_interval=4), make(PATHS, pl_interval=4, n_critic=4)
+    rates = [trainer.optimizers["G"].defaults["lr"] / PATHS.lr for trainer in (often, rarely)]
+    assert rates == pytest.approx([4 / 5, 1 / 2])
+
+
 def test_path_lengths_are_of_fp32_in_a_bf16_run(make):
     trainer, seen = make(PATHS, precision="bf16"), []
     trainer.G.synthesis.blocks[-1].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))

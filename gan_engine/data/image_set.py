@@ -123,7 +123,9 @@ def require_memory(what: str, wanted: int) -> None:
 
 
 def available_bytes() -> int | None:
-    """Bytes this process can still take: MemAvailable, within the control group's limit. None where Linux is not."""
+    """Bytes this process can still take: MemAvailable, within the control group's limit, shared with the processes that
+    torchrun has started beside it. None where Linux is not.
+    """
     try:
         meminfo = _kernel_table("/proc/meminfo")
     except OSError:
@@ -135,7 +137,7 @@ def available_bytes() -> int | None:
         available = min(available, limit - _kernel_table("/sys/fs/cgroup/memory.stat")["anon"])
     except (OSError, ValueError):
         pass  # no control group, or its limit is the word "max"
-    return available
+    return available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _kernel_table(path: str) -> dict[str, int]:

@@ -75,8 +75,13 @@ def _folders(path: Path) -> tuple[Path, Path] | None:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """Pictures below `folder` by their path in it without the ending."""
-    files = pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0])
-    return {PurePosixPath(file).with_suffix("").as_posix(): folder / file for file in files}
+    found: dict[str, Path] = {}
+    for file in pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0]):
+        stem = PurePosixPath(file).with_suffix("").as_posix()
+        if stem in found:
+            raise DataError(f"{folder}: want one picture of each name, got {found[stem].name} and {Path(file).name}")
+        found[stem] = folder / file
+    return found
 
 
 def _content(path: Path) -> str:

@@ -53,7 +53,8 @@ class Sampler:
         self.position = 0
         self._epoch_order: tuple[int, Tensor, Tensor] | None = None
         # A set on disk is read one batch ahead, while the networks work on this one.
-        self._reader = ThreadPoolExecutor(1, "gan_engine-data") if data.on_disk else None
+        slow = data.on_disk and self.images is data.images
+        self._reader = ThreadPoolExecutor(1, "gan_engine-data") if slow else None
         self._ahead: Future[np.ndarray] | None = None
 
     def __iter__(self) -> "Sampler":

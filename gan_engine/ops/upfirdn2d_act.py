@@ -42,7 +42,8 @@ def upfirdn2d_act(
     What stands behind the transposed convolution of an up-layer (Karras et al. 2020, arXiv:1912.04958, figure 2): the
     filter that takes the checkerboard away, demodulation, noise, bias and activation. On GPUs `upfirdn2d` and
     `scale_bias_act` run, one after the other. On CPUs all of it is one pass over memory, and so is the gradient:
-    d_scale, the sum of m * dy * u, is that of g * x with g the transposed filter of m * dy, so u is never needed again.
+    d_scale, the sum of m * dy * u, is that of g * x with g the transposed filter of m * dy, so u is never needed again
+    (where x is not finite at a place that f never reads, d_scale is no number all the same).
 
     Args:
         x: [N, C, H, W], float32, float64, bfloat16 or float16, any strides.

@@ -130,3 +130,12 @@ def test_samplers_of_one_seed_keep_pairs_together():
     a, b = (Sampler(ImageSet("x", index), 64, seed=3, mirror=True) for _ in range(2))
     for _ in range(3):
         assert torch.equal(next(a)[0], next(b)[0])
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    for folder in "AB":
+        (tmp_path / folder).mkdir()
+        for name in ("c.png", "c.jpg"):
+            Image.new("RGB", (16, 16)).save(tmp_path / folder / name)
+    with pytest.raises(DataError, match=r"A: want one picture of each name, got c\.(png|jpg) and c\.(png|jpg)"):
+        load(DataConfig(str(tmp_path)), resolution=16, channels=3, kind="pairs")

@@ -133,3 +133,12 @@ def test_the_device_changes_nothing(monkeypatch, resident):
     for _ in range(5):
         for ours, theirs in zip(next(on_gpu), next(on_cpu)):
             assert ours.is_cuda and torch.equal(ours.cpu(), theirs)
+
+
+def test_a_set_on_disk_that_is_copied_to_the_device_is_not_read_ahead(monkeypatch):
+    data = numbered(10)
+    monkeypatch.setattr(ImageSet, "on_disk", True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **options: self.clone())
+    sampler = Sampler(data, 4, seed=0, device="cuda")
+    assert sampler.images is not data.images and sampler._reader is None
