@@ -157,6 +157,10 @@ class Config:
             raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
         if isinstance(self.model, models.TRANSLATION) and self.conditional:
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
+        if models.data_kind(self.model) == "voxels" and self.augment != "none":
+            raise ValueError(
+                f"augment: want none for {family}, whose volumes it does not transform, got {self.augment}"
+            )
         if isinstance(self.model, (models.lapgan.Config, *models.TRANSLATION)):
             for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
                 if getattr(self, name) != want:
