@@ -27,7 +27,8 @@ class Config:
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
     fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of
-    images a folder with trainA and trainB."""
+    images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox, .npy or
+    .npz."""
     mirror: bool = DataConfig.mirror
     """Flip every second image, drawn at random, left to right."""
     data_root: str = DataConfig.root
