@@ -213,8 +213,8 @@ def _srgan(preset: str, model: models.Config, *, kimg: float, **options: Any) ->
 
 
 def gan3d() -> Config:
-    """3D-GAN, small: volumes of 32x32x32 voxels, procedural solids or those of --data; 10 minutes on two CPU cores."""
-    return _gan3d("gan3d", models.gan3d.Config(), batch_size=32, kimg=40)
+    """3D-GAN, small: volumes of 32x32x32 voxels, procedural solids or those of --data; 15 minutes on a CPU core."""
+    return _gan3d("gan3d", models.gan3d.Config(), batch_size=16, kimg=40)
 
 
 def gan3d_64() -> Config:
@@ -223,7 +223,12 @@ def gan3d_64() -> Config:
 
 
 def _gan3d(preset: str, model: models.gan3d.Config, **options: Any) -> Config:
-    return Config(preset=preset, model=model, data="toy", **options)
+    # The paper has cross-entropies, rates of 2.5e-3 for G and 1e-5 for D, and a D that waits while it is right four times
+    # in five. One rate does with a hinge loss. On the toy solids at 5 kimg, by eye (one core, 2026-11): hinge, batches
+    # of 16 at 4e-4 show tori and plates; the nonsaturating loss with R1 in batches of 32 shreds, at 4e-4 and 1e-3. R1
+    # makes samples less alike: occupied voxels vary by 0.043 with it and by 0.028 without, those of the data by 0.112.
+    run = {"loss": "hinge", "lr": 4e-4, "r1_gamma": 1.0, "penalty_interval": 4} | options
+    return Config(preset=preset, model=model, data="toy", **run)
 
 
 def _translation(preset: str, model: models.Config, *, kimg: float, **options: Any) -> Config:
@@ -257,12 +262,13 @@ def table() -> str:
         model = config.model
         if config.conditional:
             model = dataclasses.replace(model, c_dim=10)
+        sides = 3 if models.data_kind(model) == "voxels" else 2
         sizes = [sum(p.numel() for p in net.parameters()) for net in models.build(model)]
         hours = config.kimg / 3.6 / RATES[name] if name in RATES else None
         time = "" if hours is None else f"{hours:.0f} h" if hours >= 2 else f"{60 * hours:.0f} min"
         lines.append(
             (
-                *(name, config.data, f"{model.channels}x{model.resolution}x{model.resolution}"),
+                *(name, config.data, f"{model.channels}" + f"x{model.resolution}" * sides),
                 *(f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size / 1e3:.0f} k" for size in sizes),
                 *(f"{config.kimg:g}", time, preset.__doc__.strip().rstrip(".")),
             )
