@@ -27,7 +27,8 @@ class Config:
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
     fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of
-    images a folder with trainA and trainB."""
+    images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox, .npy or
+    .npz."""
     mirror: bool = DataConfig.mirror
     """Flip every second image, drawn at random, left to right."""
     data_root: str = DataConfig.root
@@ -157,6 +158,10 @@ class Config:
             raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
         if isinstance(self.model, models.TRANSLATION) and self.conditional:
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
+        if models.data_kind(self.model) == "voxels" and self.augment != "none":
+            raise ValueError(
+                f"augment: want none for {family}, whose volumes it does not transform, got {self.augment}"
+            )
         if isinstance(self.model, (models.lapgan.Config, *models.TRANSLATION)):
             for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
                 if getattr(self, name) != want:

@@ -69,6 +69,8 @@ def evaluate(options: Options) -> dict[str, float]:
         raise ValueError(
             f"{options.checkpoint}: want a generator that starts from noise, got {models.family(G.config)}"
         )
+    if models.data_kind(G.config) == "voxels":
+        raise ValueError(f"{NAME}: want a generator of images, got {models.family(G.config)}, which makes volumes")
     if (G.config.resolution, G.config.channels) != (32, 1):
         size = f"{G.config.resolution}x{G.config.resolution} with {G.config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")

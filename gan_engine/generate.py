@@ -1,7 +1,8 @@
 """Pictures from a trained generator: `python -m gan_engine.generate CHECKPOINT --num 64 --seed 0 --out grid.png`.
 
 With --interpolate they are the stations of a walk (--out walk.gif), with --style-mix the edges of a table, and
---project PICTURE looks for the w of which G draws that picture.
+--project PICTURE looks for the w of which G draws that picture. Volumes are drawn as pictures, or written as they are:
+--out shapes.npz, or surfaces into a directory.
 """
 
 import inspect
@@ -22,7 +23,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, checkpoint, models
+from gan_engine import animation, checkpoint, models, volumes
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import decode_file
 from gan_engine.devices import choose_device
@@ -48,7 +49,8 @@ class Options:
     seed: int = 0
     """Of the noise. Picture i of a seed is the same whatever --num and --batch are, up to rounding."""
     out: Path = Path("grid.png")
-    """A name ending in .png: one grid of all pictures. Any other: a directory of 000000.png, 000001.png, ..."""
+    """A name ending in .png: one grid of all pictures. Any other: a directory of 000000.png, 000001.png, ... Of volumes
+    also a name ending in .npz, for all of them, and a directory has their surfaces, 000000.obj, 000001.obj, ..."""
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
     """Name or number of the class of all pictures. None: one class for each row of the grid, in turn."""
     truncation: float = 1
@@ -132,8 +134,8 @@ def generate(options: Options) -> Path:
     """Do what the command line asks and return the file or directory that was written.
 
     Raises:
-        ValueError: an unknown class or device, a generator without truncation, or `out` is neither a .png nor a
-            directory.
+        ValueError: an unknown class or device, a generator without truncation, or an `out` that is neither a directory
+            nor ends in .png (of volumes: or .npz).
         CheckpointError: see `load_generator`.
         OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
     """
@@ -148,7 +150,8 @@ def generate(options: Options) -> Path:
     columns = math.ceil(math.sqrt(options.num))
     classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
     more = _for_its_family(options, G)
-    as_grid = _prepare(options)
+    as_volumes = models.data_kind(G.config) == "voxels"
+    in_one = _prepare(options, as_volumes)
     if options.interpolate is not None:
         return _walk(options, G, classes, **more)
     if options.project is not None:
@@ -160,21 +163,28 @@ def generate(options: Options) -> Path:
     drawn = []
     with tqdm(total=options.num, unit=" img", disable=None if options.num > options.batch else True) as bar:
         for first, img in zip(range(0, options.num, options.batch), batches, strict=True):
-            if as_grid:
+            if in_one:
                 drawn.append(img.float().cpu())
+            elif as_volumes:
+                for i, occupied in enumerate((img[:, 0] > 0).cpu().numpy(), first):
+                    volumes.write_obj(options.out / _name(i, ".obj"), occupied)
             else:
                 for i, pixels in enumerate(to_uint8(img), first):
                     picture(pixels).save(options.out / _name(i))
             bar.update(len(img))
-    if as_grid:
-        grid(torch.cat(drawn), columns).save(options.out)
+    if in_one and options.out.suffix.lower() == ".npz":
+        np.savez_compressed(options.out, voxels=(torch.cat(drawn)[:, 0] > 0).numpy())
+    elif in_one:
+        grid(models.pictures(G.config, torch.cat(drawn)), columns).save(options.out)
     return options.out
 
 
 def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: float) -> Path:
     z, c = latents(G, options.num, seed=options.seed, classes=classes)
     frames = (
-        frame for img in walk(G, z, c, options.interpolate, batch=options.batch, **more) for frame in to_uint8(img)
+        frame
+        for img in walk(G, z, c, options.interpolate, batch=options.batch, **more)
+        for frame in to_uint8(models.pictures(G.config, img))
     )
     animation.write(options.out, iter(tqdm(frames, total=options.num * options.interpolate, unit=" frame")))
     return options.out
@@ -261,27 +271,29 @@ def _for_its_family(options: Options, G: nn.Module) -> dict[str, float]:
     return {"truncation": options.truncation}
 
 
-def _prepare(options: Options) -> bool:
-    """Whether a grid is asked for. Makes the directory, and refuses what exists or cannot be written."""
+def _prepare(options: Options, as_volumes: bool) -> bool:
+    """Whether one file is asked for. Makes the directory, and refuses what exists or cannot be written."""
     out = options.out
     if options.interpolate is not None:
         animation.check(out)
         _prepare_files([out], out.parent, options.overwrite)
         return False
-    as_grid = out.suffix.lower() == ".png" and not out.is_dir()
-    if out.suffix.lower() in _OTHER_PICTURES and not out.is_dir():
-        raise ValueError(f"out: want a name ending in .png or a directory, got {out}")
-    if not as_grid and out.is_file():
-        raise FileExistsError(f"{out} is a file; want a directory or a name ending in .png")
-    if (options.style_mix is not None or options.project is not None) and not as_grid:
+    endings, others = ((".png", ".npz"), {".obj"}) if as_volumes else ((".png",), set())
+    names = f"a name ending in {' or '.join(endings)}"
+    in_one = out.suffix.lower() in endings and not out.is_dir()
+    if out.suffix.lower() in _OTHER_PICTURES | others and not out.is_dir():
+        raise ValueError(f"out: want {names} or a directory, got {out}")
+    if not in_one and out.is_file():
+        raise FileExistsError(f"{out} is a file; want a directory or {names}")
+    if (options.style_mix is not None or options.project is not None) and not in_one:
         raise ValueError(f"out: want a name ending in .png, got {out}")
     files = (
         [out, *([out.with_suffix(".npz")] if options.project is not None else [])]
-        if as_grid
-        else [out / _name(i) for i in range(options.num)]
+        if in_one
+        else [out / _name(i, ".obj" if as_volumes else ".png") for i in range(options.num)]
     )
-    _prepare_files(files, out.parent if as_grid else out, options.overwrite)
-    return as_grid
+    _prepare_files(files, out.parent if in_one else out, options.overwrite)
+    return in_one
 
 
 def _prepare_files(files: list[Path], directory: Path, overwrite: bool) -> None:
@@ -296,8 +308,8 @@ def _prepare_files(files: list[Path], directory: Path, overwrite: bool) -> None:
         raise type(error)(f"{directory} cannot be written: {error.strerror}") from error
 
 
-def _name(i: int) -> str:
-    return f"{i:06d}.png"
+def _name(i: int, ending: str = ".png") -> str:
+    return f"{i:06d}{ending}"
 
 
 def main() -> None:

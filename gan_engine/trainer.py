@@ -28,6 +28,9 @@ from gan_engine.monitors import Monitors
 from gan_engine.phases import Means, Phase, optimizers, schedule
 from gan_engine.precision import Precision, resolve
 
+# By the number of dimensions of a batch: of images, and of volumes.
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 _EXAMPLES = 16  # images that a grid of translations shows
 
 
@@ -63,11 +66,15 @@ class Trainer:
         kind = models.data_kind(config.model)
         if (kind in ("pairs", "unpaired") and data.source is None) or (kind == "pairs" and not data.paired):
             raise ValueError(f"data: want {kind} of images for {models.family(config.model)}, got {describe(data)}")
+        if (kind == "voxels") != (data.images.ndim == 5):
+            want = "volumes" if kind == "voxels" else "images"
+            raise ValueError(f"data: want {want} for {models.family(config.model)}, got {describe(data)}")
         self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
-        self.G = G.to(device, memory_format=torch.channels_last)
-        self.D = D.to(device, memory_format=torch.channels_last)
+        self.layout = _LAYOUTS[data.images.ndim]
+        self.G = G.to(device, memory_format=self.layout)
+        self.D = D.to(device, memory_format=self.layout)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         if processes.rank:  # equal weights above; noise of its own from here on
             torch.manual_seed(config.seed + processes.rank * 1_000_003)
@@ -132,7 +139,7 @@ class Trainer:
     def step(self) -> None:
         """Every phase that is due, on one batch of real images; then the moving average."""
         real_img, c = next(self.sampler)
-        real_img = real_img.contiguous(memory_format=torch.channels_last)
+        real_img = real_img.contiguous(memory_format=self.layout)
         c = c if self.config.conditional else None
         source = self._source(real_img, self.source_sampler)
         self._set_rates()
@@ -148,7 +155,7 @@ class Trainer:
     def _source(self, real_img: Tensor, sampler: Sampler | None) -> Tensor | None:
         """What G starts from if it translates images: those that the data have for it, or what it makes of the real."""
         if sampler is not None:
-            return next(sampler)[0].contiguous(memory_format=torch.channels_last)
+            return next(sampler)[0].contiguous(memory_format=self.layout)
         return self.G.source_of(real_img) if hasattr(self.G, "source_of") else None
 
     def _set_rates(self) -> None:
@@ -198,9 +205,8 @@ class Trainer:
         paths = f"path length {config.pl_weight:g} every {config.pl_interval} steps" if config.pl_weight else None
         if not self.objective.weights:
             return paths
-        model = config.model
-        img = torch.zeros(2, model.channels, model.resolution, model.resolution, device=self.device)
-        c = torch.eye(model.c_dim, device=self.device)[[0, 0]] if config.conditional else None
+        img = torch.zeros(2, *self.sampler.images.shape[1:], device=self.device)
+        c = torch.eye(config.model.c_dim, device=self.device)[[0, 0]] if config.conditional else None
         augmented = config.augment != "none"
         reason = "its images are augmented" if augmented else penalties.refusal(self.D, img, c)
         how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
@@ -391,6 +397,8 @@ class Trainer:
     def samples(self) -> Tensor:
         """Images [N, C, H, W] of G_ema from noise that is the same all through a run; one row for each class.
 
+        Of volumes: pictures of them.
+
         Of a G that translates images: rows of sources, of its images and of targets, again and again.
         """
         if self.examples is not None:
@@ -402,7 +410,7 @@ class Trainer:
         c = None
         if self.config.conditional:
             c = torch.eye(c_dim)[:rows].repeat_interleave(self.columns, 0).to(self.device)
-        return self.G_ema(z.to(self.device), c)
+        return models.pictures(self.config.model, self.G_ema(z.to(self.device), c))
 
     # Checkpoints
 

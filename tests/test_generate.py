@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, generate, latents, models
+from gan_engine import checkpoint, evaluate, generate, latents, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
+from gan_engine.volumes import surface
 
 VANILLA = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,))
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)
@@ -276,3 +277,37 @@ def test_a_picture_that_is_not_there(tmp_path, monkeypatch):
     write_run(tmp_path / "run", config=STYLEGAN2)
     with pytest.raises(FileNotFoundError, match=r"project: want a picture, and there is no file nothing\.png"):
         draw(tmp_path / "run", Path("found.png"), project=Path("nothing.png"))
+
+
+# Volumes
+
+
+@pytest.fixture
+def volumes_dir(tmp_path):
+    write_run(tmp_path / "solids", config=models.gan3d.Config(resolution=16, z_dim=8, width=2))
+    return tmp_path / "solids"
+
+
+def test_volumes_are_drawn_or_written(volumes_dir, tmp_path):
+    assert draw(volumes_dir, tmp_path / "a.png", num=4).shape == (2 * 66 + 2, 2 * 66 + 2)
+    generate.generate(Options(volumes_dir, num=3, batch=2, out=tmp_path / "a.npz", device="cpu"))
+    with np.load(tmp_path / "a.npz") as arrays:
+        voxels = arrays["voxels"]
+    assert voxels.dtype == bool and voxels.shape == (3, 16, 16, 16) and 0 < voxels.mean() < 1
+    generate.generate(Options(volumes_dir, num=3, out=tmp_path / "shapes", device="cpu"))
+    surfaces = sorted((tmp_path / "shapes").iterdir())
+    assert [path.name for path in surfaces] == [f"00000{i}.obj" for i in range(3)]
+    lines = surfaces[1].read_text().splitlines()
+    assert sum(line.startswith("f ") for line in lines) == len(surface(voxels[1])[1])
+    generate.generate(Options(volumes_dir, num=2, interpolate=3, out=tmp_path / "a.gif", device="cpu"))
+    with Image.open(tmp_path / "a.gif") as walk:
+        assert walk.n_frames > 1
+
+
+def test_volumes_go_where_they_can(volumes_dir, run_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"want a name ending in .png or .npz or a directory, got .*a\.obj"):
+        generate.generate(Options(volumes_dir, out=tmp_path / "a.obj", device="cpu"))
+    with pytest.raises(ValueError, match="style_mix: gan3d has no styles"):
+        generate.generate(Options(volumes_dir, style_mix="0", device="cpu"))
+    with pytest.raises(ValueError, match="want a generator of images, got gan3d, which makes volumes"):
+        evaluate.evaluate(evaluate.Options(volumes_dir, device="cpu"))

@@ -111,7 +111,10 @@ SRGAN = dataclasses.replace(
 )
 RRDB = dataclasses.replace(SRGAN, model=dataclasses.replace(SRGAN.model, variant="rrdb", growth=2))
 PRETRAINED = dataclasses.replace(SRGAN, pretrain_kimg=0.016)
-FAMILIES |= {"pix2pix": PIX2PIX, "edges": EDGES, "cyclegan": CYCLEGAN, "srgan": SRGAN, "rrdb": RRDB}
+GAN3D = dataclasses.replace(
+    DCGAN, preset="gan3d", model=models.gan3d.Config(resolution=16, z_dim=8, width=4, c_dim=6), conditional=True
+)
+FAMILIES |= {"gan3d": GAN3D, "pix2pix": PIX2PIX, "edges": EDGES, "cyclegan": CYCLEGAN, "srgan": SRGAN, "rrdb": RRDB}
 
 
 @functools.cache
@@ -173,9 +176,25 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
-@pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN], ids=["r3gan", "cgan", "sngan"])
+@pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN, GAN3D], ids=["r3gan", "cgan", "sngan", "gan3d"])
 def test_piecewise_linear_families_are_penalised_at_level_2(make, config):
     assert make(config, r1_gamma=1.0, r2_gamma=1.0).penalties() == "r1 1, r2 1; level 2"
+
+
+def test_volumes_are_shown_as_pictures_of_them(make):
+    trainer = make(GAN3D)
+    pictures = trainer.samples()
+    assert pictures.shape == (6 * 8, 1, 32, 32) and torch.equal(pictures, trainer.samples())
+    trainer.run()
+    with Image.open(trainer.run_dir / "samples/kimg-000000.160.png") as grid:
+        assert grid.size == (8 * 66 + 2, 6 * 66 + 2)
+
+
+def test_volumes_and_images_are_told_apart(make, data):
+    with pytest.raises(ValueError, match="data: want volumes for gan3d, got toy: 4,096 images 1x16x16"):
+        Trainer(GAN3D, data, device=CPU, run_dir=make().run_dir)
+    with pytest.raises(ValueError, match="data: want images for dcgan, got toy: 2,048 images 1x16x16x16"):
+        Trainer(DCGAN, toy(16, 1, "voxels"), device=CPU, run_dir=make().run_dir)
 
 
 def class_steps(trainer, options):

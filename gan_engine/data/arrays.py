@@ -24,19 +24,7 @@ def load_npz(path: Path, *, resolution: int, channels: int) -> ImageSet:
 
     C is 1 (grey), 3 (RGB) or, in the last place only, 4 (RGBA). Other arrays in the file are ignored.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {Path(entry.filename).stem: entry.file_size for entry in archive.infolist()}
-        if "images" not in sizes:
-            raise DataError(f"{path}: want arrays named images and, optionally, labels, got {', '.join(sizes)}")
-        require_memory(f"{path}: its images", sizes["images"])
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays.get("labels")
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays that can be read ({error})") from error
-
+    images, labels = read_npz(path, "images")
     if images.ndim == 4 and images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3):
         images = images.transpose(0, 2, 3, 1)
     shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3, 4))
@@ -45,16 +33,32 @@ def load_npz(path: Path, *, resolution: int, channels: int) -> ImageSet:
             f"{path}: images must be uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1 or 3, "
             f"got {images.dtype} {list(images.shape)}"
         )
-    if labels is None:
-        return ImageSet(path.stem, decode_arrays(path.stem, images, resolution=resolution, channels=channels))
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{path}: labels must be integers [N] = [{len(images)}], got {labels.dtype} {list(labels.shape)}"
-        )
+    classes = (None, ()) if labels is None else indexed(path, labels, len(images))
+    return ImageSet(path.stem, decode_arrays(path.stem, images, resolution=resolution, channels=channels), *classes)
+
+
+def read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array of that name, and the one called labels if there is one. Raises DataError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {Path(entry.filename).stem: entry.file_size for entry in archive.infolist()}
+        if name not in sizes:
+            raise DataError(f"{path}: want arrays named {name} and, optionally, labels, got {', '.join(sizes)}")
+        require_memory(f"{path}: its {name}", sizes[name])
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name], arrays.get("labels")
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: not an .npz file of plain arrays that can be read ({error})") from error
+
+
+def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """labels int64 [num] from 0 on, and the values they had in the file, which name the classes. Raises DataError."""
+    if labels.dtype.kind not in "iu" or labels.shape != (num,):
+        raise DataError(f"{path}: labels must be integers [N] = [{num}], got {labels.dtype} {list(labels.shape)}")
     values, labels = np.unique(labels, return_inverse=True)
-    return labelled(
-        path.stem, images, labels, [str(value) for value in values], resolution=resolution, channels=channels
-    )
+    return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, values))
 
 
 def load_fashion_mnist(root: Path, *, resolution: int, channels: int) -> ImageSet:

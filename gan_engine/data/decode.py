@@ -103,6 +103,7 @@ def decode_files(
     resolution: int,
     channels: int,
     chunk: int = CHUNK,
+    dims: int = 2,
 ) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
     """-> images uint8 [N, C, resolution, resolution], the paths they came from, and (path, reason) of the others.
 
@@ -110,6 +111,7 @@ def decode_files(
         decode: path -> uint8 [n, C, resolution, resolution]; called in threads.
         total: images of all paths, or more.
         chunk: paths decoded at once.
+        dims: 3 for volumes, which have one more side.
     """
 
     def attempt(path: str) -> np.ndarray | str:
@@ -120,7 +122,7 @@ def decode_files(
         except Exception as error:  # decoders meet arbitrary bytes and raise nearly anything; one file is one file
             return f"{type(error).__name__}: {error}"
 
-    images = empty_images(name, total, channels, resolution)
+    images = empty_images(name, total, channels, resolution, dims=dims)
     count, kept, skipped = 0, [], []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")  # a remark per file; what matters is in `skipped`

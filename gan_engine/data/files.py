@@ -47,12 +47,17 @@ def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 def pictures(name: str, found: Sequence[str]) -> list[str]:
     """Those of `found` that have an image's ending and are not hidden, sorted. Raises DataError if there are none."""
+    return chosen(name, found, ENDINGS, what="image files")
+
+
+def chosen(name: str, found: Sequence[str], endings: tuple[str, ...], *, what: str) -> list[str]:
+    """Those of `found` that have one of the endings and are not hidden, sorted. Raises DataError if there are none."""
     visible = [file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.split("/"))]
-    paths = sorted(file for file in visible if file.lower().endswith(ENDINGS))
+    paths = sorted(file for file in visible if file.lower().endswith(endings))
     if not paths:
         others = sorted({PurePosixPath(file).suffix or "no ending" for file in visible})
         got = f"{len(visible):,} others ({', '.join(others[:5])})" if visible else "none"
-        raise DataError(f"{name}: want image files ({' '.join(ENDINGS)}), got {got}")
+        raise DataError(f"{name}: want {what} ({' '.join(endings)}), got {got}")
     return paths
 
 
@@ -93,9 +98,8 @@ def _load_files(
 ) -> ImageSet:
     """found: paths relative to the source. Hidden files and those without an image's ending are passed over.
 
-    Labels are the names of the folders just below the deepest folder that holds all images, in sorted order. The set
-    has no labels where all images lie in one folder, where some lie outside such folders, or where images are `cut`
-    into patches of the resolution instead of being resized.
+    Labels: see `classes`. The set has none where images are `cut` into patches of the resolution instead of being
+    resized.
     """
     paths = [] if skipped and not found else pictures(name, found)
 
@@ -113,16 +117,24 @@ def _load_files(
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
     if cut:
         return ImageSet(name, images, skipped=skipped)
+    return ImageSet(name, images, *classes(name, kept), skipped)
 
+
+def classes(name: str, kept: Sequence[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """labels int64 [N] of the files and the names of the classes, or None and no names.
+
+    Classes are the folders just below the deepest folder that holds all files, in sorted order. There are none where
+    all files lie in one folder, or some outside such folders.
+    """
     folders = [PurePosixPath(file).parent.parts for file in kept]
     same = (len(set(level)) == 1 for level in zip(*folders))
     depth = sum(itertools.takewhile(bool, same))
     outside = [file for file, folder in zip(kept, folders) if len(folder) == depth]
     if outside:
         if len(outside) < len(kept):
-            warnings.warn(f"{name}: no labels, because {outside[0]} lies outside the class folders", stacklevel=2)
-        return ImageSet(name, images, skipped=skipped)
+            warnings.warn(f"{name}: no labels, because {outside[0]} lies outside the class folders", stacklevel=3)
+        return None, ()
     class_of = [folder[depth] for folder in folders]
     class_names = tuple(sorted(set(class_of)))
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    return ImageSet(name, images, torch.tensor([index[each] for each in class_of]), class_names, skipped)
+    return torch.tensor([index[each] for each in class_of]), class_names

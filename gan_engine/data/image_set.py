@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+# By the number of dimensions: of images, and of volumes.
+_CHANNELS = {4: (1, 3), 5: (1,)}
+
 
 class DataError(ValueError):
     """A source that cannot be trained on. The message is one sentence for the person who chose it."""
@@ -18,7 +21,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3); labels int64 [N] in [0, num_classes), or None."""
+    """images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3); labels int64 [N] in [0, num_classes), or None.
+
+    Or volumes uint8 [N, 1, X, Y, Z], 255 where they are occupied and 0 elsewhere.
+    """
 
     name: str
     images: Tensor
@@ -33,10 +39,11 @@ class ImageSet:
 
     def __post_init__(self):
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        shape_fits = images.ndim in _CHANNELS and images.shape[1] in _CHANNELS[images.ndim] and len(images) > 0
+        if images.dtype != torch.uint8 or not shape_fits:
             raise DataError(
-                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1 or 3, "
-                f"got {images.dtype} {list(images.shape)}"
+                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1 or 3, or volumes "
+                f"[N, 1, X, Y, Z], got {images.dtype} {list(images.shape)}"
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):
             got = "none" if self.source is None else f"{len(self.source)} images"
@@ -88,13 +95,16 @@ def describe(data: ImageSet) -> str:
     return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}"
 
 
-def empty_images(name: str, num: int, channels: int, resolution: int) -> Tensor:
+def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:
     """Room for num images, uint8 [num, channels, resolution, resolution]: in memory where they fit, else on disk.
+
+    With `dims` 3 for volumes, which have one more side.
 
     The file is in TMPDIR or /var/tmp, has no name, and is gone with the process. Of its pages the operating system
     keeps in memory what there is room for. Raises DataError where neither has room.
     """
-    shape, wanted = (num, channels, resolution, resolution), num * channels * resolution**2
+    sides = (resolution,) * dims
+    shape, wanted = (num, channels, *sides), num * channels * resolution**dims
     available = available_bytes()
     if available is None or wanted <= available:
         return torch.empty(shape, dtype=torch.uint8)
@@ -102,7 +112,7 @@ def empty_images(name: str, num: int, channels: int, resolution: int) -> Tensor:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise DataError(
-            f"{name}: {num:,} images of {channels}x{resolution}x{resolution} uint8 need {wanted / 1e9:,.2f} GB, "
+            f"{name}: {num:,} images of {'x'.join(map(str, shape[1:]))} uint8 need {wanted / 1e9:,.2f} GB, "
             f"{available / 1e9:,.2f} GB of memory and {free / 1e9:,.2f} GB in {folder} are available; "
             "use fewer images or a lower resolution, or set TMPDIR to a folder with more room"
         )

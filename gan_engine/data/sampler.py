@@ -17,6 +17,8 @@ DEVICE_SHARE = 0.25
 class Sampler:
     """Endless shuffled batches: img float32 [B, C, H, W] in [-1, 1], c float32 [B, num_classes] one-hot or None.
 
+    Of a set of volumes img is [B, 1, X, Y, Z], which a flip mirrors along its last side as it does images.
+
     The images form one endless stream: epoch e is a permutation of the set drawn from (seed, e), together with one coin
     per image for the horizontal flip. Each image occurs exactly once per epoch, and a batch may span two epochs. A step
     takes world_size * batch_size images from the stream and deals them out to the ranks, which all share one state.
@@ -66,7 +68,7 @@ class Sampler:
         img = self._read(index).to(self.device)
         self.position += self.world_size * self.batch_size
         if self.mirror:
-            img = torch.where(flip.to(self.device)[:, None, None, None], img.flip(3), img)
+            img = torch.where(flip.to(self.device).view(-1, *[1] * (img.ndim - 1)), img.flip(-1), img)
         img = img.float().div_(127.5).sub_(1)
         if self.labels is None:
             return img, None

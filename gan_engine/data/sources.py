@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gan_engine.data import arrays, files, pairs, torchvision_sets, toy
+from gan_engine.data import arrays, files, pairs, torchvision_sets, toy, voxels
 from gan_engine.data.image_set import DataError, ImageSet
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
@@ -17,6 +17,10 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
     "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(files.load_zip, cut=True)},
     "pairs": {"": pairs.load_pairs},
     "unpaired": {"": pairs.load_unpaired},
+    "voxels": {
+        **{"": voxels.load_files, ".binvox": voxels.load_files},
+        **{".npz": voxels.load_arrays, ".npy": voxels.load_arrays},
+    },
 }
 
 
@@ -27,7 +31,8 @@ class DataConfig:
     source: str = "fashion-mnist"
     """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip or .npz, or a torchvision set:
     mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy. Pairs
-    are folders A and B with equal file names or pictures side by side, two unpaired kinds trainA and trainB."""
+    are folders A and B with equal file names or pictures side by side, two unpaired kinds trainA and trainB. Volumes
+    are a folder of meshes and .binvox files, a .binvox, .npy or .npz."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
@@ -43,13 +48,15 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
 
     Args:
         kind: image; patches, images cut into squares of the resolution as they are; pairs or unpaired, images and the
-            `source` that a translation starts from.
+            `source` that a translation starts from; voxels, volumes uint8 [N, 1, resolution, resolution, resolution].
         seed: of toy data.
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
     if channels not in (1, 3):
         raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if kind == "voxels" and channels != 1:
+        raise DataError(f"channels must be 1 for voxels, got {channels}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
     if config.source == "toy":
@@ -89,5 +96,5 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int) -> Ima
 def _wanted(kind: str) -> str:
     """What holds data of that kind, in words."""
     *first, last = ["a folder", *filter(None, READERS[kind])]
-    content = {"pairs": " with A and B", "unpaired": " with trainA and trainB"}.get(kind, "")
+    content = {"pairs": " with A and B", "unpaired": " with trainA and trainB", "voxels": " of volumes"}.get(kind, "")
     return (", ".join(first) + f" or {last}" if first else last) + content

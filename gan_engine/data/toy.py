@@ -73,4 +73,48 @@ def unpaired(*, resolution: int, channels: int, seed: int) -> ImageSet:
     return ImageSet("toy", b.images, source=a.source)
 
 
-KINDS = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired}
+# Occupied or not at x, y, z [n, R, R, R] in [-1, 1], y upwards, for sizes a, b, c [n, 1, 1, 1] in [0.35, 0.9] and a
+# thickness t in [0.12, 0.2].
+SOLIDS = {
+    "sphere": lambda x, y, z, a, b, c, t: x**2 + y**2 + z**2 < a**2,
+    "box": lambda x, y, z, a, b, c, t: _within(x, y, z, a, b, c),
+    "cylinder": lambda x, y, z, a, b, c, t: (x**2 + z**2 < a**2) & (y.abs() < b),
+    "torus": lambda x, y, z, a, b, c, t: ((x**2 + z**2).sqrt() - 0.1 - 2 * a / 3) ** 2 + y**2 < t**2,
+    "table": lambda x, y, z, a, b, c, t: _within(x, y, z, a, b, c) & ((y > b - t) | _legs(x, z, a, c, t)),
+    "chair": lambda x, y, z, a, b, c, t: (
+        _within(x, y, z, a, 0.9, c) & ((y.abs() < t / 2) | ((y < 0) & _legs(x, z, a, c, t)) | ((y > 0) & (z < t - c)))
+    ),
+}
+
+
+def _within(x: Tensor, y: Tensor, z: Tensor, a: Tensor, b: Tensor | float, c: Tensor) -> Tensor:
+    return (x.abs() < a) & (y.abs() < b) & (z.abs() < c)
+
+
+def _legs(x: Tensor, z: Tensor, a: Tensor, c: Tensor, t: Tensor) -> Tensor:
+    """Above and below the four corners."""
+    return (x.abs() > a - t) & (z.abs() > c - t)
+
+
+def voxels(*, resolution: int, channels: int, seed: int) -> ImageSet:
+    """One of SOLIDS in each volume: label = solid; its sizes are random.
+
+    2,048 volumes, or fewer of a high resolution.
+    """
+    num = min(2048, 2**28 // resolution**3)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = 0.35 + 0.55 * torch.rand(3, num, 1, 1, 1, generator=generator)
+    thickness = 0.12 + 0.08 * torch.rand(num, 1, 1, 1, generator=generator)
+    thickness = thickness.clamp(min=2.1 / resolution)  # a voxel
+    labels = torch.randint(len(SOLIDS), (num,), generator=generator)
+
+    images = empty_images("toy", num, channels, resolution, dims=3)
+    axis = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
+    x, y, z = axis[:, None, None], axis[:, None], axis
+    for label, occupied in enumerate(SOLIDS.values()):
+        for chosen in (labels == label).nonzero().flatten().split(64):
+            images[chosen] = occupied(x, y, z, *sizes[:, chosen], thickness[chosen])[:, None].byte() * 255
+    return ImageSet("toy", images, labels, tuple(SOLIDS))
+
+
+KINDS = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired, "voxels": voxels}

@@ -4,7 +4,10 @@ G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2, r3gan and 
 D(img, c=None) -> logits [N], higher is more real
 
 Those in TRANSLATION make images of images: G(source [N, C', H', W']) -> img [N, C, H, W], and D gives logits [N, P],
-one for each of P patches of an image. `data_kind` of their configurations is what they train on, as in data.load.
+one for each of P patches of an image.
+
+`data_kind` of a configuration is what the family trains on, as in data.load: images where there is none. For "voxels"
+img is a volume [N, 1, R, R, R], and `picture` of the module makes images of it for people to look at.
 """
 
 import dataclasses
@@ -12,12 +15,13 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
 from gan_engine.models import (
     cgan,
     cyclegan,
     dcgan,
+    gan3d,
     lapgan,
     pix2pix,
     r3gan,
@@ -40,6 +44,7 @@ FAMILIES: dict[str, ModuleType] = {
     "pix2pix": pix2pix,
     "cyclegan": cyclegan,
     "srgan": srgan,
+    "gan3d": gan3d,
 }
 TRANSLATION = (pix2pix.Config, cyclegan.Config, srgan.Config)
 
@@ -55,6 +60,7 @@ Config = (
     | Annotated[pix2pix.Config, tyro.conf.subcommand("pix2pix")]
     | Annotated[cyclegan.Config, tyro.conf.subcommand("cyclegan")]
     | Annotated[srgan.Config, tyro.conf.subcommand("srgan")]
+    | Annotated[gan3d.Config, tyro.conf.subcommand("gan3d")]
 )
 
 
@@ -66,6 +72,12 @@ def family(config: Config) -> str:
 def data_kind(config: Config) -> str:
     """The kind of data that `config` trains on, as in data.load."""
     return getattr(config, "data_kind", "image")
+
+
+def pictures(config: Config, img: Tensor) -> Tensor:
+    """img of a generator of `config` as images [N, C, H, W] in [-1, 1]: what they are but for families of volumes."""
+    picture = getattr(FAMILIES[family(config)], "picture", None)
+    return img if picture is None else picture(img)
 
 
 def build(config: Config) -> tuple[nn.Module, nn.Module]:

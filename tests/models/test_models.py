@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import cgan, dcgan, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, gan3d, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
@@ -21,7 +21,9 @@ SIZES = {
     "cgan": lambda **sizes: cgan.Config(z_dim=8, width=4, max_width=8, embed_dim=3, **sizes),
     "sngan": lambda **sizes: sngan.Config(z_dim=8, width=4, d_width=4, max_width=8, attention=8, **sizes),
     "lapgan": lambda **sizes: lapgan.Config(base_z_dim=8, hidden=6, width=3, **sizes),
+    "gan3d": lambda **sizes: gan3d.Config(z_dim=8, width=2, embed_dim=3, **sizes),
 }
+OF_IMAGES = [family for family in SIZES if family != "gan3d"]  # what it makes is in test_gan3d.py
 # Ops without which a family does not run: not every backend has all of them.
 NEEDS = {
     "stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"),
@@ -44,7 +46,7 @@ def test_every_family_is_tested():
 @pytest.mark.parametrize("c_dim", [0, 10])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resolution", [16, 32, 64, 128, 256])
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", OF_IMAGES)
 def test_shapes_range_and_gradients(family, resolution, channels, c_dim):
     G, D = build(SIZES[family](resolution=resolution, channels=channels, c_dim=c_dim))
     c = torch.eye(10)[:2] if c_dim else None

@@ -1,0 +1,112 @@
+"""Volumes, as occupied and empty voxels: arrays, binvox files, and meshes, which are filled.
+
+A volume is uint8 [1, X, Y, Z], 255 where it is occupied and 0 elsewhere, with y upwards, as in binvox and most .obj.
+One of another size is made coarser by the smallest whole factor that fits, by maxima, and stands in the middle.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from gan_engine.data import arrays, files
+from gan_engine.data.decode import decode_files
+from gan_engine.data.image_set import DataError, ImageSet, empty_images
+
+MESHES = (".obj", ".off", ".ply", ".stl")
+
+
+def load_arrays(path: Path, *, resolution: int, channels: int) -> ImageSet:
+    """bool or uint8 [N, X, Y, Z], occupied where not 0: a .npy, or an .npz with `voxels` and, optionally, `labels`."""
+    if path.suffix.lower() == ".npz":
+        volumes, labels = arrays.read_npz(path, "voxels")
+    else:
+        try:
+            volumes, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
+        except (OSError, EOFError, ValueError) as error:
+            raise DataError(f"{path}: not an .npy file of a plain array that can be read ({error})") from error
+    if volumes.dtype not in (np.bool_, np.uint8) or volumes.ndim != 4 or volumes.size == 0:
+        raise DataError(
+            f"{path}: voxels must be bool or uint8 [N, X, Y, Z] with N >= 1, got {volumes.dtype} {list(volumes.shape)}"
+        )
+    classes = (None, ()) if labels is None else arrays.indexed(path, labels, len(volumes))
+    images = empty_images(path.stem, len(volumes), channels, resolution, dims=3)
+    for i, (out, volume) in enumerate(zip(images.numpy(), volumes, strict=True)):
+        try:
+            out[:] = fit(volume != 0, resolution)
+        except ValueError as error:
+            raise DataError(f"{path}: volume {i}: {error}") from None
+    return ImageSet(path.stem, images, *classes)
+
+
+def load_files(path: Path, *, resolution: int, channels: int) -> ImageSet:
+    """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
+    found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
+    root, name = (path, path.resolve().name) if path.is_dir() else (path.parent, path.stem)
+    kept = files.chosen(name, found, (".binvox", *MESHES), what="volumes")
+    mesh = next((file for file in kept if file.lower().endswith(MESHES)), None)
+    if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
+        raise DataError(f"{name}: meshes such as {mesh} are read by trimesh and scipy: pip install trimesh scipy")
+
+    def decode(file: str) -> np.ndarray:
+        if file.lower().endswith(MESHES):
+            volume = read_mesh(root / file, resolution)
+        else:
+            with open(root / file, "rb") as opened:
+                volume = read_binvox(opened)
+        return fit(volume, resolution)[None]
+
+    images, kept, broken = decode_files(
+        name, kept, decode, total=len(kept), resolution=resolution, channels=channels, dims=3
+    )
+    skipped = skipped + broken
+    if not kept:
+        raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")
+    return ImageSet(name, images, *files.classes(name, kept), skipped)
+
+
+def read_binvox(file: BinaryIO) -> np.ndarray:
+    """bool [X, Y, Z] of a binvox file (Min 2004, patrickmin.com/binvox): a head, then runs of at most 255 voxels.
+
+    y changes fastest, then z, then x. Raises ValueError that says what is wrong.
+    """
+    if not file.readline().startswith(b"#binvox"):
+        raise ValueError("want a file that begins with #binvox")
+    shape = None
+    while (words := file.readline().split()) != [b"data"]:
+        if not words:
+            raise ValueError("want a head that ends with data")
+        if words[0] == b"dim":
+            shape = tuple(map(int, words[1:]))
+    if shape is None or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"want a line dim with 3 sizes in the head, got {shape}")
+    runs = np.frombuffer(file.read(), np.uint8)
+    values, counts = runs[: len(runs) // 2 * 2].reshape(-1, 2).T
+    if counts.sum(dtype=np.int64) != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"want runs of {'x'.join(map(str, shape))} voxels, got {counts.sum(dtype=np.int64)}")
+    return np.repeat(values != 0, counts).reshape(shape).transpose(0, 2, 1)
+
+
+def read_mesh(path: Path, resolution: int) -> np.ndarray:
+    """bool [X, Y, Z] of a mesh, its longest side `resolution` voxels long; what its surface encloses is occupied."""
+    import trimesh
+
+    mesh = trimesh.load(path, force="mesh", skip_materials=True)
+    if mesh.is_empty:
+        raise ValueError("want a mesh with faces, got none")
+    mesh.apply_translation(-mesh.bounds[0])
+    return mesh.voxelized(mesh.extents.max() / (resolution - 1)).fill("holes").matrix
+
+
+def fit(volume: np.ndarray, resolution: int) -> np.ndarray:
+    """bool [X, Y, Z] -> uint8 [1, resolution, resolution, resolution]. Raises ValueError if nothing is occupied."""
+    if not volume.any():
+        raise ValueError("want occupied voxels, got none")
+    factor = -(-max(volume.shape) // resolution)
+    if factor > 1:
+        volume = np.pad(volume, [(0, -side % factor) for side in volume.shape])
+        x, y, z = (side // factor for side in volume.shape)
+        volume = volume.reshape(x, factor, y, factor, z, factor).any((1, 3, 5))
+    margins = [((resolution - side) // 2, (resolution - side + 1) // 2) for side in volume.shape]
+    return np.pad(volume, margins).astype(np.uint8)[None] * 255

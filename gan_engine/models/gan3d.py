@@ -1,0 +1,124 @@
+"""The 3D-GAN of Wu et al. 2016, arXiv:1610.07584: volumes of voxels from noise.
+
+A volume is [1, R, R, R] in [-1, 1] with y upwards, and its voxels are occupied where they are above 0. The paper has
+[0, 1], which is the same up to scale, and a discriminator with batch norms; without them it can be penalised.
+
+With classes both networks read c as in dcgan: the generator an embedding of it beside z, and the discriminator adds the
+projection of its last features on another (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from gan_engine import volumes
+from gan_engine.layers import BatchNorm2d, check_class
+from gan_engine.ops import bias_act
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the two networks. Those of the paper are 64 voxels and 64 feature maps."""
+
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """Side of the volumes in voxels: a power of two from 16 to 128."""
+    z_dim: int = 200
+    """Dimensions of the noise z."""
+    width: int = 32
+    """Feature maps at half the resolution of the volumes; they double with each halving down to 4x4x4."""
+    embed_dim: int = 32
+    """Dimensions of the generator's class embedding."""
+    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    channels: ClassVar[int] = 1
+    data_kind: ClassVar[str] = "voxels"
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 128 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution: want a power of two from 16 to 128, got {self.resolution}")
+        for name in ("z_dim", "width", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Feature maps at 4x4x4, 8x8x8, ... up to half the resolution."""
+        return [self.width << i for i in range(self.resolution.bit_length() - 4, -1, -1)]
+
+
+class BatchNorm3d(BatchNorm2d):
+    """y [N, C, X, Y, Z] = act(nn.BatchNorm3d(x [N, C, X, Y, Z]))"""
+
+    _check_input_dim = nn.BatchNorm3d._check_input_dim
+
+
+class Layer(nn.Module):
+    """y = act(conv(x) + b), gain 1"""
+
+    def __init__(self, conv: nn.Module, features: int, *, act: str) -> None:
+        super().__init__()
+        self.conv, self.act = conv, act
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(self.conv(x), self.bias, act=self.act, gain=1)
+
+
+class Generator(nn.Module):
+    """(z [N, z_dim], c [N, c_dim] or None) -> volumes [N, 1, R, R, R] in [-1, 1]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        widths = config.widths
+        z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
+        layers = [nn.ConvTranspose3d(z_dim, widths[0], 4, bias=False), BatchNorm3d(widths[0], act="relu")]
+        for i, o in pairwise(widths):
+            layers += [nn.ConvTranspose3d(i, o, 4, 2, 1, bias=False), BatchNorm3d(o, act="relu")]
+        last = nn.ConvTranspose3d(widths[-1], 1, 4, 2, 1, bias=False)
+        self.layers = nn.Sequential(*layers, Layer(last, 1, act="tanh"))
+        self.apply(_init)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+        return self.layers(z[:, :, None, None, None])
+
+
+class Discriminator(nn.Module):
+    """(volumes [N, 1, R, R, R], c [N, c_dim] or None) -> logits [N]"""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = [1, *reversed(config.widths)]
+        self.layers = nn.Sequential(
+            *(Layer(nn.Conv3d(i, o, 4, 2, 1, bias=False), o, act="lrelu") for i, o in pairwise(widths))
+        )
+        self.logit = nn.Conv3d(widths[-1], 1, 4, bias=False)
+        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.apply(_init)
+
+    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
+        check_class(c, self.config.c_dim)
+        x = self.layers(img)
+        logits = self.logit(x).flatten()
+        if self.embed is not None:
+            logits = logits + (self.embed(c) * x.sum([2, 3, 4])).sum(1)
+        return logits
+
+
+def picture(img: Tensor) -> Tensor:
+    """volumes [N, 1, R, R, R] -> grey images [N, 1, 2 R, 2 R] of them in [-1, 1]"""
+    return volumes.render(img)
+
+
+def _init(module: nn.Module) -> None:
+    """Weights N(0, 0.02^2), as in dcgan, whose shape the networks have."""
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.02)
