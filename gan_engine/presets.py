@@ -224,7 +224,7 @@ def gan3d_64() -> Config:
 
 def _gan3d(preset: str, model: models.gan3d.Config, **options: Any) -> Config:
     # The paper has cross-entropies, rates of 2.5e-3 for G and 1e-5 for D, and a D that waits while it is right four
-    # times in five. With a hinge loss one rate does. On the toy solids at 5 kimg, by eye (one core, 2026-11): hinge and
+    # times in five. With a hinge loss one rate does. On the toy solids at 5 kimg, by eye (one seed, 2026-11): hinge and
     # batches of 16 at 4e-4 show tori and plates; the nonsaturating loss with R1 and batches of 32 shreds, at 4e-4 and
     # 1e-3. R1 makes samples less alike: the share of occupied voxels varies by 0.043 with it and 0.028 without, that of
     # the data by 0.112.

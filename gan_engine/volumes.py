@@ -58,8 +58,8 @@ def _rays(side: int) -> tuple[Tensor, Tensor]:
 def surface(occupied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """bool [X, Y, Z] -> vertices int [V, 3], corners of voxels, and faces int [F, 4], which index them
 
-    The faces are the squares between what is occupied and what is not, so that the surface is closed; seen from outside
-    their corners run anticlockwise.
+    The faces are the squares between what is occupied and what is not, so that the surface is closed: an edge has two
+    faces, or four where voxels touch along nothing but that edge. Seen from outside their corners run anticlockwise.
     """
     padded = np.pad(occupied, 1)
     corners = []
