@@ -36,6 +36,14 @@ def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
         pytest.skip("a large sample shows how threads share the work, and the interpreter has one and is slow")
 
 
+def skip_what_others_show(op: Op, sample: Sample, backend: str) -> None:
+    """An op of several kernels, all of which are those of other ops, is interpreted on its first two samples only."""
+    name = op.function.__name__
+    kernels = backends.kernels(name, backend).__name__.rpartition(".")[2] if backend == "triton" else name
+    if backends.INTERPRET and kernels != name and sample not in op.tiny[:2]:
+        pytest.skip(f"the kernels of {kernels} have been tried on more samples, and the interpreter is slow")
+
+
 def orders(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
     """The value, the gradients, and the gradients of the sum of their squares, by name; zeros where undefined."""
     inputs = list(tensors.values())
@@ -120,6 +128,7 @@ def test_value_and_gradients_of_two_orders(op: Op, sample: Sample, dtype: torch.
 def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, device: str):
     tensors = sample.tensors(torch.float64, device)
     skip_if_refused(op, backend, tensors["x"])
+    skip_what_others_show(op, sample, backend)
     if tensors["x"].numel() == 0 or sample.step:
         pytest.skip("nothing to check, or points without a derivative")
 
@@ -136,6 +145,7 @@ def test_gradcheck_and_gradgradcheck(op: Op, sample: Sample, backend: str, devic
 def test_layouts_change_nothing(op: Op, sample: Sample, backend: str, device: str):
     tensors = sample.tensors(torch.float32, device)
     skip_if_refused(op, backend, tensors["x"])
+    skip_what_others_show(op, sample, backend)
     for layout, x in odd_layouts(tensors["x"]).items():
         inputs = {**tensors, "x": x}
         got = orders(op.function, inputs, backend=backend, **sample.options)
@@ -228,6 +238,7 @@ def test_frozen_inputs_get_no_gradient(op: Op, sample: Sample, backend: str, dev
     """Freezing one input leaves the gradients of the others as they are."""
     tensors = sample.tensors(torch.float32, device)
     skip_if_refused(op, backend, tensors["x"])
+    skip_what_others_show(op, sample, backend)
     whole = torch.autograd.grad(
         op.function(**tensors, backend=backend, **sample.options).cos().sum(), list(tensors.values())
     )
