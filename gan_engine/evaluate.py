@@ -1,29 +1,46 @@
 """Numbers for a trained generator: `python -m gan_engine.evaluate CHECKPOINT --num 5000`.
 
+Of 32x32 grey images, in the features of a classifier of garments:
+
     fd_fashion32 N=5000    Frechet distance to the data in the features of the classifier fashion32
     kd_fashion32 N=5000    kernel distance, the same; unlike the former it does not depend on N but for chance
     classes                how many classes the classifier finds in at least 1 % of the images
     accuracy               share of the images that it finds of the class they were asked to be, given classes
 
+Of translations, of all pairs of the data; cyclegan's in both directions:
+
+    L1                     mean absolute difference from the target, black and white being 1 apart
+    perceptual             distance from it in the features of a classifier of photographs, where that is installed
+    ... of the source      the same of a translation that changes nothing, where source and target have one shape
+
+Of volumes:
+
+    occupied               mean share of occupied voxels, and its standard deviation between volumes (sd)
+    ... of the data        the same of the data
+
 fashion32 knows garments as the embedded images show them: 32x32, grey. Its distances compare generators of those, with
-the same N, and are not FIDs, which are of another network.
+the same N, and are not FIDs, which are of another network. Enlarged photographs are compared by gan_engine.upscale.
 """
 
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_engine import checkpoint, models
 from gan_engine.checkpoint import CheckpointError
-from gan_engine.data import DataConfig, load
+from gan_engine.data import DataConfig, ImageSet, load
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
 from gan_engine.generate import images, load_generator
+from gan_engine.losses.translation import l1
+from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.monitors import to_uint8
@@ -35,12 +52,13 @@ class Options:
 
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
-    data: str = DataConfig.source
-    """The images to compare with, all of them; see the same flag of gan_engine.train."""
+    data: str | None = None
+    """What to compare with, all of it; see the same flag of gan_engine.train. Of translations: pairs, best such as the
+    run has not seen. None: what the run was trained on."""
     data_root: str = DataConfig.root
     """Folder of the torchvision sets."""
     num: int = 5000
-    """Images to generate; only measurements of the same number compare."""
+    """Images to generate from noise; only measurements of the same number compare."""
     seed: int = 0
     """Of the noise."""
     batch: int = 100
@@ -61,26 +79,30 @@ def evaluate(options: Options) -> dict[str, float]:
         ValueError: a generator of images that the classifier does not take, or an unknown device.
         CheckpointError, DataError: see `load_generator` and gan_engine.data.load.
     """
-    device = choose_device(options.device)
     path = checkpoint.find(options.checkpoint)
-    G = load_generator(path, device)
-    classes = tuple(checkpoint.load(path).get("class_names") or ())
-    if isinstance(G.config, models.TRANSLATION):
-        raise ValueError(
-            f"{options.checkpoint}: want a generator that starts from noise, got {models.family(G.config)}"
-        )
-    if models.data_kind(G.config) == "voxels":
-        raise ValueError(f"{NAME}: want a generator of images, got {models.family(G.config)}, which makes volumes")
-    if (G.config.resolution, G.config.channels) != (32, 1):
-        size = f"{G.config.resolution}x{G.config.resolution} with {G.config.channels} channels"
+    G = load_generator(path, choose_device(options.device))
+    state = checkpoint.load(path)
+    config, family = G.config, models.family(G.config)
+    if family == "srgan":
+        raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")
+    kind = models.data_kind(config)
+    if kind == "unpaired":
+        kind = "pairs"  # to tell how near a translation is, its target must be known
+    measure = _volumes if kind == "voxels" else _translations if isinstance(config, models.TRANSLATION) else _garments
+    if measure is _garments and (config.resolution, config.channels) != (32, 1):
+        size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")
-    data = load(DataConfig(options.data, root=options.data_root), resolution=32, channels=1)
-    classifier = load_classifier(device)
-    asked = [i % G.config.c_dim for i in range(options.num)] if G.config.c_dim else None
+    source = state["config"]["data"] if options.data is None else options.data
+    data = load(
+        DataConfig(source, root=options.data_root), resolution=config.resolution, channels=config.channels, kind=kind
+    )
+    return measure(G, data, options, tuple(state["class_names"]))
 
-    drawn = images(G, options.num, seed=options.seed, classes=asked, batch=options.batch)
-    total = -(-options.num // options.batch)
-    pixels = [torch.from_numpy(to_uint8(img)) for img in tqdm(drawn, total=total, unit=" batches", disable=None)]
+
+def _garments(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
+    classifier = load_classifier(next(G.parameters()).device)
+    asked = _classes(G, options)
+    pixels = [torch.from_numpy(to_uint8(img)) for img in _drawn(G, options, asked)]
     features, found = classify(classifier, torch.cat(pixels).permute(0, 3, 1, 2))
     real, _ = classify(classifier, data.images)
     results = {
@@ -88,16 +110,72 @@ def evaluate(options: Options) -> dict[str, float]:
         f"kd_{NAME} N={options.num}": kernel_distance(features, real),
         "classes": int((found.bincount(minlength=len(FASHION_CLASSES)) >= options.num / 100).sum()),
     }
-    if asked is not None and classes == FASHION_CLASSES:
+    if asked is not None and class_names == FASHION_CLASSES:
         results["accuracy"] = float((found == torch.tensor(asked)).float().mean())
     return results
+
+
+@torch.no_grad()
+def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
+    device = next(G.parameters()).device
+    measures = {"L1": lambda x, y: l1(x, y) / 2}
+    if perceptual.installed():
+        measures["perceptual"] = perceptual.PerceptualDistance().to(device)
+    else:
+        warnings.warn(f"no perceptual distances: {perceptual.PACKAGE} is not installed", stacklevel=2)
+    sums: dict[str, float] = {}
+
+    def add(source: Tensor, target: Tensor, *direction: str) -> None:
+        compared = {"": G(source, *direction)} | ({" of the source": source} if source.shape == target.shape else {})
+        for name, distance in measures.items():
+            for whose, img in compared.items():
+                key = " ".join([*direction, name + whose])
+                sums[key] = sums.get(key, 0) + float(distance(img, target).sum())
+
+    batches = zip(data.images.split(options.batch), (data.source or data).images.split(options.batch), strict=True)
+    total = -(-len(data) // options.batch)
+    for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
+        target, source = (x.to(device).float() / 127.5 - 1 for x in (target, source))
+        if models.family(G.config) == "cyclegan":
+            add(source, target, "A2B")
+            add(target, source, "B2A")
+        else:
+            add(G.source_of(target) if data.source is None else source, target)
+    return {name: total / len(data) for name, total in sums.items()}
+
+
+def _volumes(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
+    shares = {
+        "": torch.cat([occupied(img > 0) for img in _drawn(G, options, _classes(G, options))]).cpu(),
+        " of the data": torch.cat([occupied(x > 0) for x in data.images.split(options.batch)]),
+    }
+    return {
+        f"occupied{sd}{whose}": float(value)
+        for whose, x in shares.items()
+        for sd, value in (("", x.mean()), (" sd", x.std()))
+    }
+
+
+def occupied(volumes: Tensor) -> Tensor:
+    """bool [N, ...] -> the share of True of each [N], float64"""
+    return volumes.flatten(1).double().mean(1)
+
+
+def _classes(G: nn.Module, options: Options) -> list[int] | None:
+    """The class of each image: all of them in turn, for a generator with classes."""
+    return [i % G.config.c_dim for i in range(options.num)] if G.config.c_dim else None
+
+
+def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
+    drawn = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch)
+    return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
 
 
 def main() -> None:
     """The command line; an error is one line on standard error."""
     try:
         for name, value in evaluate(tyro.cli(Options, prog="python -m gan_engine.evaluate")).items():
-            print(f"{name:22} {value:.4f}" if isinstance(value, float) else f"{name:22} {value}")
+            print(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")
 

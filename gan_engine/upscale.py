@@ -21,6 +21,7 @@ from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
 from gan_engine.generate import load_generator
+from gan_engine.metrics.perceptual import PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.picture_files import Job
 
@@ -40,7 +41,8 @@ class Options:
     checkpoint: Path
     """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
     original: Path | None = None
-    """The picture, or a folder of those of the same names, to compare with: prints PSNR and SSIM."""
+    """The picture, or a folder of those of the same names, to compare with: prints PSNR, SSIM and, where the extra
+    "perceptual" is installed, the distance in the features of a classifier."""
     tile: int = 256
     """Side of the tiles in pixels of the source. Less needs less memory."""
     device: str = "auto"
@@ -93,7 +95,8 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     config = G.config
     if not isinstance(config, models.srgan.Config):
         raise ValueError(f"{options.checkpoint}: want a generator of srgan, got {models.family(config)}")
-    compared: dict[Path, list[float]] = {}
+    perceptual = PerceptualDistance().to(device) if originals and installed() else None
+    compared: dict[Path, list[list[float]]] = {}
 
     def make(path: Path) -> Image.Image:
         source = picture_files.to_tensor(pixels(picture_files.read(path, config.channels)))
@@ -108,11 +111,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
             img, original = (picture_files.to_tensor(pixels(each)) for each in (made, original))
             bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
             try:
-                compared[path] = [
-                    float(measure(each, original, border=config.scale))
-                    for each in (img, bicubic)
-                    for measure in (psnr, ssim)
-                ]
+                compared[path] = [_measured(each, original, config.scale, perceptual) for each in (img, bicubic)]
             except ValueError as error:
                 raise ValueError(f"{originals[path]}: {error}") from None
         return made
@@ -120,8 +119,17 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     failures = picture_files.convert(todo, make)
     lines = [_line(path.name, values) for path, values in compared.items()]
     if len(compared) > 1:
-        lines.append(_line("mean", [sum(column) / len(compared) for column in zip(*compared.values())]))
+        columns = (zip(*each) for each in zip(*compared.values()))  # of our pictures, and of bicubic ones
+        lines.append(_line("mean", [[sum(column) / len(compared) for column in each] for each in columns]))
     return lines, failures
+
+
+def _measured(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:
+    found = [psnr(img, original, border=scale), ssim(img, original, border=scale)]
+    if perceptual is not None:
+        device = perceptual.stem.weight.device
+        found.append(perceptual(img.to(device), original.to(device)))
+    return [float(value) for value in found]
 
 
 def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
@@ -148,9 +156,12 @@ def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
     return found
 
 
-def _line(name: str, values: list[float]) -> str:
-    ours, ours_ssim, bicubic, bicubic_ssim = values
-    return f"{name}: PSNR {ours:.2f} dB, SSIM {ours_ssim:.4f} (bicubic {bicubic:.2f} dB, {bicubic_ssim:.4f})"
+def _line(name: str, compared: list[list[float]]) -> str:
+    ours, bicubic = compared
+    # The perceptual distance comes last, where it was measured.
+    shown = ", ".join(["PSNR {:.2f} dB", "SSIM {:.4f}", "perceptual {:.4f}"][: len(ours)]).format(*ours)
+    beside = ", ".join(["{:.2f} dB", "{:.4f}", "{:.4f}"][: len(ours)]).format(*bicubic)
+    return f"{name}: {shown} (bicubic {beside})"
 
 
 def main() -> None:

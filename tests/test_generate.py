@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, evaluate, generate, latents, models
+from gan_engine import checkpoint, generate, latents, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
 from gan_engine.volumes import surface
@@ -309,5 +309,3 @@ def test_volumes_go_where_they_can(volumes_dir, run_dir, tmp_path):
         generate.generate(Options(volumes_dir, out=tmp_path / "a.obj", device="cpu"))
     with pytest.raises(ValueError, match="style_mix: gan3d has no styles"):
         generate.generate(Options(volumes_dir, style_mix="0", device="cpu"))
-    with pytest.raises(ValueError, match="want a generator of images, got gan3d, which makes volumes"):
-        evaluate.evaluate(evaluate.Options(volumes_dir, device="cpu"))

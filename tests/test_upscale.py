@@ -1,5 +1,6 @@
 """Tiles without seams, numbers beside an original, and what is said where something cannot be."""
 
+import re
 import sys
 
 import numpy as np
@@ -89,13 +90,18 @@ def test_files_and_folders(run_dir, photos):
     assert difference.max() <= 1
 
 
-def test_originals_are_compared_with(run_dir, photos):
+def test_originals_are_compared_with(run_dir, photos, monkeypatch):
     lines, failures = run(photos / "small", photos / "out", run_dir, original=photos / "large")
     assert failures == [] and [line.split(":")[0] for line in lines] == ["a.png", "b.png", "mean"]
-    assert " dB, SSIM " in lines[0] and "(bicubic " in lines[0]
+    number = r"-?[\d.]+"
+    theirs = rf"\(bicubic {number} dB, {number}, {number}\)"
+    assert re.fullmatch(rf"a\.png: PSNR {number} dB, SSIM {number}, perceptual {number} {theirs}", lines[0])
     made = photos / "out" / "a.png"
     lines, _ = run(photos / "small" / "a.png", photos / "again.png", run_dir, original=made)
-    assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000")
+    assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000, perceptual 0.0000 (")
+    monkeypatch.setattr(upscale, "installed", lambda: False)
+    lines, _ = run(photos / "small" / "a.png", photos / "less.png", run_dir, original=made)
+    assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000 (bicubic ")
     _, (failure,) = run(photos / "small" / "a.png", photos / "x.png", run_dir, original=photos / "small" / "a.png")
     assert failure.endswith("a.png: want 60x40 pixels, 2 times those of a.png, got 30x20")
 

@@ -68,6 +68,11 @@ def _unit(x: Tensor) -> Tensor:
     return x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()
 
 
+def installed() -> bool:
+    """Whether the package with the weights is."""
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
 def _weights() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:

