@@ -59,7 +59,7 @@ def photos(packages: Path, data: Path) -> None:
         photo = largest.convert("RGB").resize(size, Image.Resampling.LANCZOS)
         photo.save(made(data / "photos" / f"{folder.parent.parent.name}-{folder.name}.png"))
     for name in PHOTOS_HELD_OUT:
-        photo = Image.open(found(packages, f"skimage/data/{name}.png")).convert("RGB")
+        photo = Image.open(found(packages, f"skimage/data/{name}.*")).convert("RGB")
         size = [side // 4 * 4 for side in photo.size]
         photo = photo.crop((0, 0, *size))
         photo.save(made(data / "photos_test" / f"{name}.png"))
@@ -96,10 +96,11 @@ def both(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return voxels, voxels[:, ::-1]
 
 
-def found(packages: Path, ending: str) -> Path:
-    paths = sorted(packages.rglob(f"**/{ending}"))
+def found(packages: Path, pattern: str) -> Path:
+    """The first path below `packages` that ends as `pattern` says."""
+    paths = sorted(packages.rglob(pattern))
     if not paths:
-        raise SystemExit(f"want a path that ends in {ending} below {packages}, and there is none")
+        raise SystemExit(f"want a path that ends in {pattern} below {packages}, and there is none")
     return paths[0]
 
 

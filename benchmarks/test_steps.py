@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_torch import plain_torch
+from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import load
 from gan_engine.losses.objective import Batch
@@ -41,7 +42,10 @@ SAMPLES: dict[str, Callable[[], Config]] = {
     "stylegan2 8x3x64x64": _stylegan2,
     **{
         name: PRESETS[name]
-        for name in ("vanilla", "dcgan", "upsample_gan", "wgan_gp", "cgan", "sngan", "sagan", "r3gan", "lapgan")
+        for name in (
+            *("vanilla", "dcgan", "upsample_gan", "wgan", "wgan_gp", "cgan", "lapgan", "sngan", "sagan", "r3gan"),
+            *("pix2pix", "cyclegan", "srgan_light", "gan3d"),
+        )
     },
 }
 MODES = ("G", "D", "D + penalties", "G path length")
@@ -49,10 +53,10 @@ MODES = ("G", "D", "D + penalties", "G path length")
 
 def made(sample: str, dtype: str, device: str) -> Trainer:
     config = dataclasses.replace(SAMPLES[sample](), data="toy", precision=dtype, tensorboard=False)
-    data = load(config.data_config, resolution=config.model.resolution, channels=config.model.channels)
+    model, kind = config.model, models.data_kind(config.model)
+    data = load(config.data_config, resolution=model.resolution, channels=model.channels, kind=kind)
     if config.conditional:
-        model = dataclasses.replace(config.model, c_dim=data.num_classes)
-        config = dataclasses.replace(config, model=model)
+        config = dataclasses.replace(config, model=dataclasses.replace(model, c_dim=data.num_classes))
     return Trainer(config, data, device=torch.device(device), run_dir=Path("unused"))
 
 
@@ -61,11 +65,13 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
     objective = trainer.objective
     net = trainer.G if mode.startswith("G") else trainer.D
     real_img, c = next(trainer.sampler)
-    layout = torch.contiguous_format if contiguous else torch.channels_last
+    source = trainer._source(real_img, trainer.source_sampler)
+    layout = torch.contiguous_format if contiguous else trainer.layout
     batch = Batch(
         real_img.contiguous(memory_format=layout),
         trainer._noise(len(real_img)),
         c if trainer.config.conditional else None,
+        None if source is None else source.contiguous(memory_format=layout),
     )
     terms = {"G": objective.generator, "D": objective.discriminator, "G path length": objective.path_length}
 

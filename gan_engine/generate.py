@@ -166,8 +166,8 @@ def generate(options: Options) -> Path:
             if in_one:
                 drawn.append(img.float().cpu())
             elif as_volumes:
-                for i, occupied in enumerate((img[:, 0] > 0).cpu().numpy(), first):
-                    volumes.write_obj(options.out / _name(i, ".obj"), occupied)
+                for i, volume in enumerate(img[:, 0].float().cpu().numpy(), first):
+                    volumes.write_obj(options.out / _name(i, ".obj"), volume)
             else:
                 for i, pixels in enumerate(to_uint8(img), first):
                     picture(pixels).save(options.out / _name(i))

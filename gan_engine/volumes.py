@@ -1,4 +1,4 @@
-"""What volumes look like from outside: pictures of them (`render`), and the surfaces of their voxels (`surface`).
+"""What volumes look like from outside: pictures of them (`render`), and their surfaces (`surface`).
 
 A volume is [X, Y, Z] with y upwards, and a voxel of it is occupied where it is above 0.
 """
@@ -55,29 +55,26 @@ def _rays(side: int) -> tuple[Tensor, Tensor]:
     return (x * side + y) * side + z, outside
 
 
-def surface(occupied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """bool [X, Y, Z] -> vertices int [V, 3], corners of voxels, and faces int [F, 4], which index them
+def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[X, Y, Z] -> vertices [V, 3] in voxels and triangles int [T, 3], which index them: where `volume` crosses 0
 
-    The faces are the squares between what is occupied and what is not, so that the surface is closed: an edge has two
-    faces, or four where voxels touch along nothing but that edge. Seen from outside their corners run anticlockwise.
+    By marching cubes (Lorensen and Cline 1987), from the centre of one voxel to that of the next. What is outside of
+    the volume counts as -1, so that the surface is closed. Seen from outside the corners of a triangle run
+    anticlockwise.
+
+    Raises ValueError where PyMCubes is not installed.
     """
-    padded = np.pad(occupied, 1)
-    corners = []
-    for axis in range(3):
-        for outwards in (-1, 1):
-            free = ~np.roll(padded, -outwards, axis)
-            voxels = np.argwhere(padded & free) - 1
-            square = np.zeros((4, 3), int)
-            square[:, axis] = outwards > 0
-            square[:, (axis + 1) % 3], square[:, (axis + 2) % 3] = (0, 1, 1, 0), (0, 0, 1, 1)
-            corners.append(voxels[:, None] + square[::outwards])
-    vertices, faces = np.unique(np.concatenate(corners).reshape(-1, 3), axis=0, return_inverse=True)
-    return vertices, faces.reshape(-1, 4)
+    try:
+        import mcubes
+    except ImportError:
+        raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes") from None
+    vertices, triangles = mcubes.marching_cubes(np.pad(volume.astype(np.float64), 1, constant_values=-1), 0)
+    return vertices - 0.5, triangles  # voxel 0 is at 1 of what is padded, and its centre half a voxel from the edge
 
 
-def write_obj(path: Path, occupied: np.ndarray) -> None:
-    """Write the `surface` of bool [X, Y, Z] as a Wavefront .obj; the longest side of the volume is 1 long."""
-    vertices, faces = surface(occupied)
-    lines = ["v {:g} {:g} {:g}".format(*vertex) for vertex in vertices / max(occupied.shape)]
-    lines += ["f {} {} {} {}".format(*face) for face in faces + 1]
+def write_obj(path: Path, volume: np.ndarray) -> None:
+    """Write the `surface` of [X, Y, Z] as a Wavefront .obj; the longest side of the volume is 1 long."""
+    vertices, triangles = surface(volume)
+    lines = ["v {:g} {:g} {:g}".format(*vertex) for vertex in vertices / max(volume.shape)]
+    lines += ["f {} {} {}".format(*triangle) for triangle in triangles + 1]
     path.write_text("\n".join([*lines, ""]))

@@ -12,7 +12,6 @@ from PIL import Image
 from gan_engine import checkpoint, generate, latents, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
-from gan_engine.volumes import surface
 
 VANILLA = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,))
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)
@@ -298,7 +297,10 @@ def test_volumes_are_drawn_or_written(volumes_dir, tmp_path):
     surfaces = sorted((tmp_path / "shapes").iterdir())
     assert [path.name for path in surfaces] == [f"00000{i}.obj" for i in range(3)]
     lines = surfaces[1].read_text().splitlines()
-    assert sum(line.startswith("f ") for line in lines) == len(surface(voxels[1])[1])
+    corners = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+    # A surface is between the centres of what is occupied and of what is not.
+    assert np.allclose(corners.min(0) * 16, np.argwhere(voxels[1]).min(0), atol=0.5)
+    assert np.allclose(corners.max(0) * 16, np.argwhere(voxels[1]).max(0) + 1, atol=0.5)
     generate.generate(Options(volumes_dir, num=2, interpolate=3, out=tmp_path / "a.gif", device="cpu"))
     with Image.open(tmp_path / "a.gif") as walk:
         assert walk.n_frames > 1

@@ -1,5 +1,6 @@
 """Volumes: their shapes, the sizes of the paper, what a picture shows of them, and their surfaces."""
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -87,33 +88,38 @@ def test_y_is_upwards_and_nothing_is_white():
 # Surfaces
 
 
-def edges(faces):
-    return Counter((a, b) for face in faces.tolist() for a, b in zip(face, [*face[1:], face[0]]))
+def sphere(r):
+    """r - |x| in a volume of 16x16x16 voxels, in voxels"""
+    at = np.arange(16) + 0.5 - 8
+    return r - np.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
 
 
-@pytest.mark.parametrize("name", ["one voxel", "a ball", "a full volume"])
+@pytest.mark.parametrize("name", ["one voxel", "a sphere", "a full volume"])
 def test_a_surface_is_closed(name):
-    """Each edge is that of two faces, which run along it in opposite directions."""
-    volume = {"one voxel": np.eye(1)[None], "a ball": ball(16, 0.7)[0, 0].numpy(), "a full volume": np.ones((4, 5, 6))}
-    occupied = volume[name] > 0
-    vertices, faces = surface(occupied)
-    found = edges(faces)
+    """Each edge is that of two triangles, which run along it in opposite directions."""
+    volume = {"one voxel": np.ones((1, 1, 1)), "a sphere": sphere(5), "a full volume": np.ones((4, 5, 6))}[name]
+    vertices, triangles = surface(volume)
+    found = Counter((a, b) for triangle in triangles.tolist() for a, b in zip(triangle, triangle[1:] + triangle[:1]))
     assert all(count == 1 and found[b, a] == 1 for (a, b), count in found.items())
-    assert len(vertices) - len(found) / 2 + len(faces) == 2  # Euler: the surface of one solid without holes
-    # The divergence theorem: faces that look outwards enclose the volume.
-    a, b, c, d = vertices[faces].astype(float).transpose(1, 0, 2)
-    assert (np.cross(c - a, d - b) / 2 * (a + c) / 2).sum() / 3 == pytest.approx(occupied.sum())
+    assert len(vertices) - len(found) / 2 + len(triangles) == 2  # Euler: the surface of one solid without holes
 
 
-def test_any_surface_has_as_many_faces_on_each_side_of_an_edge():
-    found = edges(surface(np.random.default_rng(0).random((6, 6, 6)) < 0.5)[1])
-    assert all(found[b, a] == count for (a, b), count in found.items())
+def test_a_surface_is_where_the_volume_crosses_0():
+    vertices, triangles = surface(sphere(5))
+    assert np.abs(np.linalg.norm(vertices - 8, axis=1) - 5).max() < 0.05
+    # The divergence theorem: triangles that look outwards enclose the volume, less what chords cut off.
+    a, b, c = vertices[triangles].transpose(1, 0, 2)
+    assert (np.cross(b - a, c - a) * (a + b + c)).sum() / 18 == pytest.approx(4 / 3 * np.pi * 5**3, rel=0.03)
+    vertices, _ = surface(np.ones((4, 5, 6)))
+    assert np.array_equal(vertices.min(0), [0, 0, 0]) and np.array_equal(vertices.max(0), [4, 5, 6])
 
 
-def test_an_obj_has_the_surface(tmp_path):
-    occupied = ball(8, 0.7)[0, 0].numpy() > 0
-    write_obj(tmp_path / "a.obj", occupied)
+def test_an_obj_has_the_surface(tmp_path, monkeypatch):
+    write_obj(tmp_path / "a.obj", sphere(5))
     lines = [line.split() for line in (tmp_path / "a.obj").read_text().splitlines()]
-    vertices, faces = surface(occupied)
-    assert np.allclose([[float(n) for n in line[1:]] for line in lines if line[0] == "v"], vertices / 8)
-    assert [[int(n) - 1 for n in line[1:]] for line in lines if line[0] == "f"] == faces.tolist()
+    vertices, triangles = surface(sphere(5))
+    assert np.allclose([[float(n) for n in line[1:]] for line in lines if line[0] == "v"], vertices / 16, atol=1e-5)
+    assert [[int(n) - 1 for n in line[1:]] for line in lines if line[0] == "f"] == triangles.tolist()
+    monkeypatch.setitem(sys.modules, "mcubes", None)
+    with pytest.raises(ValueError, match="want PyMCubes, and it is not installed; pip install PyMCubes"):
+        surface(sphere(5))
