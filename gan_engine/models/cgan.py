@@ -18,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
@@ -80,7 +80,7 @@ class Generator(nn.Module):
         self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.norms = nn.ModuleList(BatchNorm2d(width, act="relu") for width in widths)
         self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
         self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
@@ -91,7 +91,7 @@ class Generator(nn.Module):
             z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
         x = self.linear(z).unflatten(1, (-1, 4, 4))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
-            x = conv(bias_act(norm(x), act="relu", gain=1))
+            x = conv(norm(x))
         return bias_act(x, self.bias, act="tanh")
 
 

@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_engine.layers import DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, DownsampleConv2d, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 
@@ -108,7 +108,7 @@ class Norm(nn.Module):
 
     def __init__(self, width: int, c_dim: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=not c_dim)
+        self.norm = nn.BatchNorm2d(width, affine=False) if c_dim else BatchNorm2d(width, act="relu")
         self.scale = self.shift = None
         if c_dim:
             self.scale, self.shift = (nn.Linear(c_dim, width, bias=False) for _ in range(2))
@@ -117,10 +117,10 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         x = self.norm(x)
-        if self.scale is not None:
-            scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
-            x = torch.addcmul(shift, x, scale)
-        return _relu(x)
+        if self.scale is None:
+            return x
+        scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
+        return _relu(torch.addcmul(shift, x, scale))
 
 
 class UpBlock(nn.Module):
