@@ -32,6 +32,30 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
         raise ValueError(f"want {want}, got {'none' if c is None else f'c {list(c.shape)}'}")
 
 
+class ClassEmbedding(nn.Linear):
+    """y [N, z_dim + embed_dim] = (z [N, z_dim], weight c [N, c_dim]): a generator reads an embedding of c beside z"""
+
+    def __init__(self, c_dim: int, embed_dim: int) -> None:
+        super().__init__(c_dim, embed_dim, bias=False)
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        return torch.cat([z, super().forward(c).to(z.dtype)], dim=1)
+
+
+class ClassProjection(nn.Linear):
+    """y [N] = <weight c [N, c_dim], x [N, C, ...] summed over its pixels>, which a discriminator adds to its logits
+
+    Equation 4 of Miyato and Koyama 2018, arXiv:1802.05637.
+    """
+
+    def __init__(self, c_dim: int, features: int) -> None:
+        super().__init__(c_dim, features, bias=False)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        pixels = list(range(2, x.ndim))
+        return (super().forward(c) * (x.sum(pixels) if pixels else x)).sum(1)
+
+
 def as_filter(f: Tensor | None) -> Tensor | None:
     """A filter from `setup_filter`, float32 again where it is a buffer of a network in another dtype."""
     return None if f is None else f.float()

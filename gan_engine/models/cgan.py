@@ -18,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
@@ -77,7 +77,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
         self.norms = nn.ModuleList(BatchNorm2d(width, act="relu") for width in widths)
@@ -88,7 +88,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         x = self.linear(z).unflatten(1, (-1, 4, 4))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
             x = conv(norm(x))
@@ -111,7 +111,7 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(widths[-1] * 4 * 4, 1)
         self.embed = self.classifier = None
         if config.c_dim and config.method == "projection":
-            self.embed = nn.Linear(config.c_dim, widths[-1], bias=False)
+            self.embed = ClassProjection(config.c_dim, widths[-1])
         if config.c_dim and config.class_weight:
             self.classifier = nn.Linear(widths[-1] * 4 * 4, config.c_dim)
 
@@ -135,6 +135,4 @@ class Discriminator(nn.Module):
 
     def _logits(self, x: Tensor, c: Tensor | None) -> Tensor:
         logits = self.logit(x.flatten(1)).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

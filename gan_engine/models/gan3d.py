@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine import volumes
-from gan_engine.layers import BatchNorm2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, check_class
 from gan_engine.ops import bias_act
 
 
@@ -73,7 +73,7 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         widths = config.widths
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         layers = [nn.ConvTranspose3d(z_dim, widths[0], 4, bias=False), BatchNorm3d(widths[0], act="relu")]
@@ -86,7 +86,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         return self.layers(z[:, :, None, None, None])
 
 
@@ -101,16 +101,14 @@ class Discriminator(nn.Module):
             *(Layer(nn.Conv3d(i, o, 4, 2, 1, bias=False), o, act="lrelu") for i, o in pairwise(widths))
         )
         self.logit = nn.Conv3d(widths[-1], 1, 4, bias=False)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = self.layers(img)
         logits = self.logit(x).flatten()
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3, 4])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)
 
 
 def picture(img: Tensor) -> Tensor:

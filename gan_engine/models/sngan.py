@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_engine.layers import BatchNorm2d, DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassProjection, DownsampleConv2d, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 
@@ -204,12 +204,10 @@ class Discriminator(nn.Module):
         self.logit = _layer(nn.Linear(width, 1), spectral=True)
         self.embed = None
         if config.c_dim:
-            self.embed = _layer(nn.Linear(config.c_dim, width, bias=False), spectral=True)
+            self.embed = _layer(ClassProjection(config.c_dim, width), spectral=True)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = _relu(self.blocks(img)).sum([2, 3])
         logits = self.logit(x).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

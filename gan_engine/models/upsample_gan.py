@@ -15,7 +15,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
 from gan_engine.ops import bias_act
 
 
@@ -60,7 +60,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         width, side = config.width, config.resolution // 4
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), width * side**2)
         # The norms take any bias of the layers before them back.
         self.convs = nn.ModuleList(
@@ -73,7 +73,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         side = self.config.resolution // 4
         x = self.linear(z).unflatten(1, (-1, side, side))
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -95,7 +95,7 @@ class Discriminator(nn.Module):
             self.norms.append(BatchNorm2d(o, act="lrelu") if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
         self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
@@ -103,6 +103,4 @@ class Discriminator(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = self.dropout(norm(conv(x)))
         logits = self.logit(x.flatten(1)).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)
