@@ -172,6 +172,23 @@ class BatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, act={self.act}"
 
 
+class BiasAct(nn.Module):
+    """y [N, O, ...] = act(layer(x) + bias [O]) with gain 1, for a convolution or nn.Linear without a bias of its own
+
+    `name` is what the layer is called in a state_dict.
+    """
+
+    def __init__(self, layer: nn.Module, *, act: str = "lrelu", name: str = "layer") -> None:
+        super().__init__()
+        self.act, self.name = act, name
+        self.add_module(name, layer)
+        features = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(getattr(self, self.name)(x), self.bias, act=self.act, gain=1)
+
+
 class UpsampleConv2d(nn.Conv2d):
     """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W])), nn.Conv2d behind nearest neighbours, in one convolution"""
 
@@ -267,3 +284,16 @@ class InstanceNorm2d(nn.Module):
         # norm_act is built together with the C++ kernels of bias_act, and has no others.
         backend = "cpu" if backends.choose("bias_act", x) == "cpu" else "reference"
         return norm_act(x, self.weight, self.bias, norm="instance", act=self.act, backend=backend)
+
+
+class UpsampleBlock(nn.Module):
+    """y [N, O, 2 H, 2 W] = dropout(relu(norm(conv(double(x [N, I, H, W]))))), the norm of each image and channel"""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0) -> None:
+        super().__init__()
+        self.conv = UpsampleConv2d(in_channels, out_channels, 3, bias=False)
+        self.norm = InstanceNorm2d(out_channels, act="relu")
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.conv(x)))

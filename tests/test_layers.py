@@ -55,6 +55,16 @@ def test_classes_stand_beside_z_and_project_features():
     assert [*embed.state_dict(), *project.state_dict()] == ["weight", "weight"]
 
 
+@pytest.mark.parametrize("layer", [torch.nn.Linear(6, 3, bias=False), torch.nn.ConvTranspose2d(6, 3, 2, bias=False)])
+def test_a_bias_and_activation_behind_any_layer(layer):
+    x = torch.randn(2, 6) if isinstance(layer, torch.nn.Linear) else torch.randn(2, 6, 4, 4)
+    biased = layers.BiasAct(layer, name="inner")
+    assert set(biased.state_dict()) == {"bias", "inner.weight"}
+    torch.nn.init.normal_(biased.bias)
+    want = layer(x) + biased.bias.view(3, *[1] * (x.ndim - 2))
+    torch.testing.assert_close(biased(x), F.leaky_relu(want, 0.2))
+
+
 @pytest.mark.parametrize("act", ["relu", "lrelu"])
 def test_batch_norm_is_that_of_pytorch_with_the_activation_behind_it(act: str, backend: str, device: str):
     if reason := backends.refusal("bias_act", backend, torch.empty(1, device=device)):

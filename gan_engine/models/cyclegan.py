@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.layers import InstanceNorm2d, UpsampleBlock
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -75,18 +75,6 @@ class Conv(nn.Module):
         return self.norm(self.conv(x))
 
 
-class Up(nn.Module):
-    """x [N, I, H, W] -> act(norm(conv(double(x)))) [N, O, 2 H, 2 W]"""
-
-    def __init__(self, i: int, o: int) -> None:
-        super().__init__()
-        self.conv = UpsampleConv2d(i, o, 3, bias=False)
-        self.norm = InstanceNorm2d(o, act="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
-
-
 class Residual(nn.Module):
     """y = x + norm(conv(relu(norm(conv(x)))))"""
 
@@ -110,8 +98,8 @@ class Translator(nn.Module):
             Conv(width, 2 * width, 3, stride=2),
             Conv(2 * width, 4 * width, 3, stride=2),
             *(Residual(4 * width) for _ in range(blocks)),
-            Up(4 * width, 2 * width),
-            Up(2 * width, width),
+            UpsampleBlock(4 * width, 2 * width),
+            UpsampleBlock(2 * width, width),
         )
         self.to_rgb = nn.Conv2d(width, config.channels, 7, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))

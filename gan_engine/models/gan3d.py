@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine import volumes
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, check_class
-from gan_engine.ops import bias_act
+from gan_engine.layers import BatchNorm2d, BiasAct, ClassEmbedding, ClassProjection, check_class
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,6 @@ class BatchNorm3d(BatchNorm2d):
     _check_input_dim = nn.BatchNorm3d._check_input_dim
 
 
-class Layer(nn.Module):
-    """y = act(conv(x) + b), gain 1"""
-
-    def __init__(self, conv: nn.Module, features: int, *, act: str) -> None:
-        super().__init__()
-        self.conv, self.act = conv, act
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.conv(x), self.bias, act=self.act, gain=1)
-
-
 class Generator(nn.Module):
     """(z [N, z_dim], c [N, c_dim] or None) -> volumes [N, 1, R, R, R] in [-1, 1]"""
 
@@ -80,7 +66,7 @@ class Generator(nn.Module):
         for i, o in pairwise(widths):
             layers += [nn.ConvTranspose3d(i, o, 4, 2, 1, bias=False), BatchNorm3d(o, act="relu")]
         last = nn.ConvTranspose3d(widths[-1], 1, 4, 2, 1, bias=False)
-        self.layers = nn.Sequential(*layers, Layer(last, 1, act="tanh"))
+        self.layers = nn.Sequential(*layers, BiasAct(last, act="tanh", name="conv"))
         self.apply(_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -98,7 +84,7 @@ class Discriminator(nn.Module):
         self.config = config
         widths = [1, *reversed(config.widths)]
         self.layers = nn.Sequential(
-            *(Layer(nn.Conv3d(i, o, 4, 2, 1, bias=False), o, act="lrelu") for i, o in pairwise(widths))
+            *(BiasAct(nn.Conv3d(i, o, 4, 2, 1, bias=False), name="conv") for i, o in pairwise(widths))
         )
         self.logit = nn.Conv3d(widths[-1], 1, 4, bias=False)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None

@@ -17,8 +17,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import as_filter, check_class
-from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
+from gan_engine.layers import BiasAct, as_filter, check_class
+from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,12 @@ class Config:
         return sum(self.z_dims)
 
 
-class Layer(nn.Module):
-    """y [N, O, ...] = act(layer(x) + b), with gain 1"""
-
-    def __init__(self, layer: nn.Module, width: int, *, act: str = "lrelu") -> None:
-        super().__init__()
-        self.layer, self.act = layer, act
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.layer(x), self.bias, act=self.act, gain=1)
+def _dense(i: int, o: int, **act: str) -> BiasAct:
+    return BiasAct(nn.Linear(i, o, bias=False), **act)
 
 
-def _dense(i: int, o: int, **act: str) -> Layer:
-    return Layer(nn.Linear(i, o, bias=False), o, **act)
-
-
-def _conv(i: int, o: int, stride: int = 1, **act: str) -> Layer:
-    return Layer(nn.Conv2d(i, o, 5, stride, 2, bias=False), o, **act)
+def _conv(i: int, o: int, stride: int = 1, **act: str) -> BiasAct:
+    return BiasAct(nn.Conv2d(i, o, 5, stride, 2, bias=False), **act)
 
 
 def _class_map(config: Config, size: int) -> nn.Module | None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.layers import InstanceNorm2d, UpsampleBlock, UpsampleConv2d
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -118,19 +118,6 @@ class Down(nn.Module):
         return bias_act(x, self.bias, act="lrelu", gain=1) if self.norm is None else self.norm(x)
 
 
-class Up(nn.Module):
-    """x [N, I, H, W] -> [N, O, 2 H, 2 W], norm, dropout and relu"""
-
-    def __init__(self, i: int, o: int, *, dropout: float) -> None:
-        super().__init__()
-        self.conv = UpsampleConv2d(i, o, 3, bias=False)
-        self.norm = InstanceNorm2d(o, act="relu")
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.conv(x)))
-
-
 class Generator(nn.Module):
     """source [N, C', R, R] -> img [N, C, R, R] in [-1, 1]; R is the resolution, and C' 1 for sources made of targets"""
 
@@ -145,7 +132,7 @@ class Generator(nn.Module):
         )
         joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # what comes up beside what went down
         self.up = nn.ModuleList(
-            Up(i, o, dropout=config.dropout if k < 3 else 0)
+            UpsampleBlock(i, o, dropout=config.dropout if k < 3 else 0)
             for k, (i, o) in enumerate(zip(joined[:-1], reversed(widths[:-1]), strict=True))
         )
         self.to_rgb = UpsampleConv2d(joined[-1], config.channels, 3, bias=False)
