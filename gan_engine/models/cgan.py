@@ -12,13 +12,14 @@ on generated ones. D must not have been told the class for that, so it does not 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
@@ -47,17 +48,11 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "max_width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        if self.method not in get_args(Method):
-            raise ValueError(f"method: want one of {', '.join(get_args(Method))}, got {self.method!r}")
-        if not self.class_weight >= 0:
-            raise ValueError(f"class_weight: want at least 0, got {self.class_weight}")
+        check_power_of_two(self, 16, 256)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")
+        check_choice(self, method=Method)
+        check_at_least(self, 0, "class_weight")
         if self.class_weight and self.method == "concat":
             raise ValueError("class_weight: want method projection or none, got concat, which tells D the class")
         if not self.class_weight and self.method == "none":

@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import InstanceNorm2d, UpsampleBlock
+from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -51,16 +52,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.resolution < MIN_RESOLUTION or self.resolution % 4:
             raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("width", "d_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_channels(self)
+        check_at_least(self, 1, "width", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
-        for name in ("adversarial_weight", "cycle_weight", "identity_weight", "pool_size"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "adversarial_weight", "cycle_weight", "identity_weight", "pool_size")
 
 
 class Conv(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gan_engine import volumes
 from gan_engine.layers import BatchNorm2d, BiasAct, ClassEmbedding, ClassProjection, check_class
+from gan_engine.models.checks import check_at_least, check_power_of_two
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,8 @@ class Config:
     data_kind: ClassVar[str] = "voxels"
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 128 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 128, got {self.resolution}")
-        for name in ("z_dim", "width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 16, 128)
+        check_at_least(self, 1, "z_dim", "width", "embed_dim")
 
     @property
     def widths(self) -> list[int]:

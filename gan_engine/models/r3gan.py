@@ -20,6 +20,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, as_filter, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
@@ -50,13 +51,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 8 <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 8 to 1024, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 8, 1024)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")
         for width in self.widths:
             if width * self.expansion % self.group:
                 raise ValueError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.layers import BatchNorm2d, ClassProjection, DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act
 
 
@@ -45,13 +46,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "d_width", "max_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 16, 256)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "d_width", "max_width")
         if self.attention and self.attention not in self.shared_sizes:
             sizes = ", ".join(map(str, self.shared_sizes))
             raise ValueError(

@@ -7,7 +7,7 @@ what is nearest to the target, which is blurred, then with a discriminator what 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BatchNorm2d, BiasAct, UpsampleConv2d
+from gan_engine.models.checks import check_at_least, check_channels, check_choice
 from gan_engine.ops import bias_act
 
 Variant = Literal["srresnet", "rrdb"]
@@ -54,20 +55,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        check_channels(self)
         if self.scale not in (2, 4):
             raise ValueError(f"scale: want 2 or 4, got {self.scale}")
-        if self.variant not in get_args(Variant):
-            raise ValueError(f"variant: want one of {', '.join(get_args(Variant))}, got {self.variant!r}")
-        for name in ("width", "growth", "d_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_choice(self, variant=Variant)
+        check_at_least(self, 1, "width", "growth", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
-        for name in ("adversarial_weight", "l1_weight", "perceptual_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "adversarial_weight", "l1_weight", "perceptual_weight")
 
     @property
     def num_blocks(self) -> int:

@@ -16,6 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.ops import bias_act
 
 
@@ -42,13 +43,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 256 or self.resolution % 8:
             raise ValueError(f"resolution: want a multiple of 8 from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "d_width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        if self.width < 2:
-            raise ValueError(f"width: want at least 2, got {self.width}")
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "d_width", "embed_dim")
+        check_at_least(self, 2, "width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
 

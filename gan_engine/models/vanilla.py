@@ -12,6 +12,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
+from gan_engine.models.checks import check_at_least, check_channels
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,8 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution: want at least 1, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        if self.z_dim < 1:
-            raise ValueError(f"z_dim: want at least 1, got {self.z_dim}")
+        check_channels(self)
+        check_at_least(self, 1, "resolution", "z_dim")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden: want at least one width, each at least 1, got {self.hidden}")
 
