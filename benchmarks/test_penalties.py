@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.discriminators import R3GAN, dcgan, plain
 from gan_engine import backends
@@ -168,8 +169,8 @@ def measure(op, sample, malloc, session, benchmark, D, by_role, *, exact: tuple[
         for name, step in by_role[role].items():
             try:
                 off = relative_error(D, step, truth)
-            except Exception:
-                continue  # compare tells why
+            except (TorchDynamoException, torch.OutOfMemoryError):
+                continue  # what torch.compile cannot take, or the device cannot hold; compare tells why
             if not off < 1e-3:
                 errors[name] = f"gradients are {off:.1e} off"
     roles = {name: role for role, steps in by_role.items() for name in steps}

@@ -32,6 +32,30 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
         raise ValueError(f"want {want}, got {'none' if c is None else f'c {list(c.shape)}'}")
 
 
+class ClassEmbedding(nn.Linear):
+    """y [N, z_dim + embed_dim] = (z [N, z_dim], weight c [N, c_dim]): a generator reads an embedding of c beside z"""
+
+    def __init__(self, c_dim: int, embed_dim: int) -> None:
+        super().__init__(c_dim, embed_dim, bias=False)
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        return torch.cat([z, super().forward(c).to(z.dtype)], dim=1)
+
+
+class ClassProjection(nn.Linear):
+    """y [N] = <weight c [N, c_dim], x [N, C, ...] summed over its pixels>, which a discriminator adds to its logits
+
+    Equation 4 of Miyato and Koyama 2018, arXiv:1802.05637.
+    """
+
+    def __init__(self, c_dim: int, features: int) -> None:
+        super().__init__(c_dim, features, bias=False)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        pixels = list(range(2, x.ndim))
+        return (super().forward(c) * (x.sum(pixels) if pixels else x)).sum(1)
+
+
 def as_filter(f: Tensor | None) -> Tensor | None:
     """A filter from `setup_filter`, float32 again where it is a buffer of a network in another dtype."""
     return None if f is None else f.float()
@@ -148,6 +172,23 @@ class BatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, act={self.act}"
 
 
+class BiasAct(nn.Module):
+    """y [N, O, ...] = act(layer(x) + bias [O]) with gain 1, for a convolution or nn.Linear without a bias of its own
+
+    `name` is what the layer is called in a state_dict.
+    """
+
+    def __init__(self, layer: nn.Module, *, act: str = "lrelu", name: str = "layer") -> None:
+        super().__init__()
+        self.act, self.name = act, name
+        self.add_module(name, layer)
+        features = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(getattr(self, self.name)(x), self.bias, act=self.act, gain=1)
+
+
 class UpsampleConv2d(nn.Conv2d):
     """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W])), nn.Conv2d behind nearest neighbours, in one convolution"""
 
@@ -243,3 +284,16 @@ class InstanceNorm2d(nn.Module):
         # norm_act is built together with the C++ kernels of bias_act, and has no others.
         backend = "cpu" if backends.choose("bias_act", x) == "cpu" else "reference"
         return norm_act(x, self.weight, self.bias, norm="instance", act=self.act, backend=backend)
+
+
+class UpsampleBlock(nn.Module):
+    """y [N, O, 2 H, 2 W] = dropout(relu(norm(conv(double(x [N, I, H, W]))))), the norm of each image and channel"""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0) -> None:
+        super().__init__()
+        self.conv = UpsampleConv2d(in_channels, out_channels, 3, bias=False)
+        self.norm = InstanceNorm2d(out_channels, act="relu")
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.conv(x)))

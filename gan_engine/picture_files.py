@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
 from gan_engine.monitors import picture, to_uint8
@@ -82,7 +83,7 @@ def convert(todo: Sequence[Job], make: Callable[[Path], Image.Image]) -> list[st
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 [C, H, W] -> img [1, C, H, W] in [-1, 1]"""
-    return torch.from_numpy(pixels.copy())[None].float() / 127.5 - 1
+    return to_float(torch.from_numpy(pixels.copy())[None])
 
 
 def to_picture(img: Tensor) -> Image.Image:

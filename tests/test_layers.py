@@ -39,6 +39,32 @@ def test_bias_init_is_what_the_layer_adds():
     torch.testing.assert_close(layer(torch.zeros(2, 3)), torch.ones(2, 4))
 
 
+def test_classes_stand_beside_z_and_project_features():
+    torch.manual_seed(0)
+    z, c = torch.randn(4, 6, dtype=torch.bfloat16), torch.eye(3)[[0, 2, 1, 2]]
+    embed = layers.ClassEmbedding(3, 5)
+    y = embed(z, c)
+    assert (
+        y.dtype == z.dtype and torch.equal(y[:, :6], z) and torch.equal(y[:, 6:], embed.weight.t()[[0, 2, 1, 2]].to(z))
+    )
+    project = layers.ClassProjection(3, 5)
+    for size in ((), (4, 6), (4, 6, 2)):
+        x = torch.randn(4, 5, *size)
+        want = (project.weight.t()[[0, 2, 1, 2]] * x.flatten(1).unflatten(1, (5, -1)).sum(2)).sum(1)
+        torch.testing.assert_close(project(x, c), want)
+    assert [*embed.state_dict(), *project.state_dict()] == ["weight", "weight"]
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(6, 3, bias=False), torch.nn.ConvTranspose2d(6, 3, 2, bias=False)])
+def test_a_bias_and_activation_behind_any_layer(layer):
+    x = torch.randn(2, 6) if isinstance(layer, torch.nn.Linear) else torch.randn(2, 6, 4, 4)
+    biased = layers.BiasAct(layer, name="inner")
+    assert set(biased.state_dict()) == {"bias", "inner.weight"}
+    torch.nn.init.normal_(biased.bias)
+    want = layer(x) + biased.bias.view(3, *[1] * (x.ndim - 2))
+    torch.testing.assert_close(biased(x), F.leaky_relu(want, 0.2))
+
+
 @pytest.mark.parametrize("act", ["relu", "lrelu"])
 def test_batch_norm_is_that_of_pytorch_with_the_activation_behind_it(act: str, backend: str, device: str):
     if reason := backends.refusal("bias_act", backend, torch.empty(1, device=device)):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
-from gan_engine.data import DataConfig, load
+from gan_engine.data import DataConfig, load, to_float
 from gan_engine.monitors import grid
 
 _LABEL = 96  # pixels
@@ -52,7 +52,7 @@ def main(options: Options) -> None:
     data = load(DataConfig(source=options.data), resolution=options.resolution, channels=options.channels)
     torch.manual_seed(options.seed)
     index = torch.randint(len(data.images), (options.num,))
-    picture(data.images[index].float() / 127.5 - 1, options.p).save(options.out)
+    picture(to_float(data.images[index]), options.p).save(options.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training images: where they come from (`load`), what they are (`ImageSet`), their order in training (`Sampler`)."""
 
-from gan_engine.data.image_set import DataError, ImageSet, describe
+from gan_engine.data.image_set import DataError, ImageSet, describe, to_float
 from gan_engine.data.sampler import Sampler
 from gan_engine.data.sources import DataConfig, load
 
-__all__ = ["DataConfig", "DataError", "ImageSet", "Sampler", "describe", "load"]
+__all__ = ["DataConfig", "DataError", "ImageSet", "Sampler", "describe", "load", "to_float"]

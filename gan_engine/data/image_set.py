@@ -82,6 +82,11 @@ class ImageSet:
         return len(self.class_names) if self.labels is not None else 0
 
 
+def to_float(images: Tensor) -> Tensor:
+    """y = x / 127.5 - 1: images uint8 of any shape in [-1, 1], float32, as all networks read them"""
+    return images.float().div_(127.5).sub_(1)
+
+
 def describe(data: ImageSet) -> str:
     """One line for a training log: name, images, size, classes, memory, images that were skipped."""
     sets = [data] if data.source is None else [data.source, data]

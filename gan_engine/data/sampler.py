@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.data.image_set import ImageSet
+from gan_engine.data.image_set import ImageSet, to_float
 
 # A set moves to the accelerator whole when it takes at most this part of the memory that is free there: gathering a
 # batch on the device costs one small copy of indices, and the rest is left to the networks.
@@ -69,10 +69,9 @@ class Sampler:
         self.position += self.world_size * self.batch_size
         if self.mirror:
             img = torch.where(flip.to(self.device).view(-1, *[1] * (img.ndim - 1)), img.flip(-1), img)
-        img = img.float().div_(127.5).sub_(1)
         if self.labels is None:
-            return img, None
-        return img, F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
+            return to_float(img), None
+        return to_float(img), F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
 
     def _dealt(self, position: int) -> tuple[Tensor, Tensor]:
         """What this rank sees of the batch at `position`."""

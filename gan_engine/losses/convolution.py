@@ -6,41 +6,13 @@ gets its own gradient by the weight kernel alone: its tangent is never computed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gan_engine.losses.tape import Step, per_sample
-
-
-class Call(NamedTuple):
-    """The arguments that torch.ops.aten.convolution and convolution_backward have in common, in their order."""
-
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
-    transposed: bool
-    output_padding: list[int]
-    groups: int
-
-    @classmethod
-    def direct(cls, dims: int, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> "Call":
-        """From the arguments of torch.nn.functional.conv1d, 2d and 3d."""
-        return cls(_each(stride, dims), _each(padding, dims), _each(dilation, dims), False, [0] * dims, groups)
-
-    @classmethod
-    def of_transposed(
-        cls, dims: int, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
-    ) -> "Call":
-        """From the arguments of torch.nn.functional.conv_transpose1d, 2d and 3d."""
-        over = _each(output_padding, dims)
-        return cls(_each(stride, dims), _each(padding, dims), _each(dilation, dims), True, over, groups)
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
+from gan_engine.ops.conv2d import Call, convolution_dgrad, convolution_wgrad
 
 
 @dataclass(eq=False)
@@ -62,12 +34,12 @@ class Convolution(Step):
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
         self.like = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
         bias = None if self.bias is None else self.bias.detach()
-        return torch.ops.aten.convolution(x, self.weight.detach(), bias, *self.call)
+        return torch.convolution(x, self.weight.detach(), bias, *self.call)
 
     def backward(self, delta: Tensor) -> Tensor:
         if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
             self.delta = delta
-        return _backward(delta, self.like(), self.weight.detach(), self.call, (True, False, False))
+        return convolution_dgrad(delta, self.like(), self.weight.detach(), self.call)
 
     def tangent(
         self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
@@ -82,7 +54,7 @@ class Convolution(Step):
             self.delta = None
         if not self.wanted:
             return ()
-        out = torch.ops.aten.convolution(sources[0], self.weight.detach(), None, *self.call)
+        out = torch.convolution(sources[0], self.weight.detach(), None, *self.call)
         if a is not None and self.bias is not None:
             bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
             out.addcmul_(per_sample(a, out), bias)
@@ -90,7 +62,7 @@ class Convolution(Step):
 
     def _weight_gradient(self, u: Tensor, tensors: list[Tensor], grads: list[Tensor]) -> None:
         delta, weight, self.delta = self.delta, self.weight.detach(), None
-        compute = lambda: _backward(delta, u, weight, self.call, (False, True, False))  # noqa: E731
+        compute = lambda: convolution_wgrad(delta, u, weight, self.call)  # noqa: E731
         if self.weight.is_leaf:
             with torch.enable_grad():
                 torch.autograd.backward(_Computed.apply(self.weight, compute))
@@ -124,8 +96,3 @@ class _Computed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple:
         return ctx.compute(), None
-
-
-def _backward(delta: Tensor, x: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, bool, bool]) -> Tensor:
-    grads = torch.ops.aten.convolution_backward(delta, x, weight, None, *call, wanted)
-    return grads[0] if wanted[0] else grads[1]

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from gan_engine.losses.convolution import Call, Convolution, Convolved
+from gan_engine.losses.convolution import Convolution, Convolved
 from gan_engine.losses.tape import Constant, Linear, Mask, NotPiecewiseLinear, Sloped, Slopes, Step, Tape
 from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.conv2d import Call
 
 
 class Value(Tensor):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.data import DataConfig, ImageSet, load, to_float
 
 NAME = "fashion32"
 HELD_OUT = 0.904  # accuracy of the shipped weights
@@ -52,11 +52,6 @@ def classify(classifier: Classifier, images: Tensor, *, batch: int = 500) -> tup
     device = next(classifier.parameters()).device
     parts = [classifier(to_float(part.to(device))) for part in images.split(batch)]
     return torch.cat([f.cpu() for f, _ in parts]), torch.cat([logits.argmax(1).cpu() for _, logits in parts])
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 -> [-1, 1]"""
-    return images.float() / 127.5 - 1
 
 
 def split(data: ImageSet) -> tuple[Tensor, Tensor]:

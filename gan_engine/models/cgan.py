@@ -12,13 +12,14 @@ on generated ones. D must not have been told the class for that, so it does not 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
@@ -47,17 +48,11 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "max_width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        if self.method not in get_args(Method):
-            raise ValueError(f"method: want one of {', '.join(get_args(Method))}, got {self.method!r}")
-        if not self.class_weight >= 0:
-            raise ValueError(f"class_weight: want at least 0, got {self.class_weight}")
+        check_power_of_two(self, 16, 256)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")
+        check_choice(self, method=Method)
+        check_at_least(self, 0, "class_weight")
         if self.class_weight and self.method == "concat":
             raise ValueError("class_weight: want method projection or none, got concat, which tells D the class")
         if not self.class_weight and self.method == "none":
@@ -77,10 +72,10 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
+        self.norms = nn.ModuleList(BatchNorm2d(width, act="relu") for width in widths)
         self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
         self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
@@ -88,10 +83,10 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         x = self.linear(z).unflatten(1, (-1, 4, 4))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
-            x = conv(bias_act(norm(x), act="relu", gain=1))
+            x = conv(norm(x))
         return bias_act(x, self.bias, act="tanh")
 
 
@@ -111,7 +106,7 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(widths[-1] * 4 * 4, 1)
         self.embed = self.classifier = None
         if config.c_dim and config.method == "projection":
-            self.embed = nn.Linear(config.c_dim, widths[-1], bias=False)
+            self.embed = ClassProjection(config.c_dim, widths[-1])
         if config.c_dim and config.class_weight:
             self.classifier = nn.Linear(widths[-1] * 4 * 4, config.c_dim)
 
@@ -135,6 +130,4 @@ class Discriminator(nn.Module):
 
     def _logits(self, x: Tensor, c: Tensor | None) -> Tensor:
         logits = self.logit(x.flatten(1)).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.layers import InstanceNorm2d, UpsampleBlock
+from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -51,16 +52,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.resolution < MIN_RESOLUTION or self.resolution % 4:
             raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("width", "d_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_channels(self)
+        check_at_least(self, 1, "width", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
-        for name in ("adversarial_weight", "cycle_weight", "identity_weight", "pool_size"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "adversarial_weight", "cycle_weight", "identity_weight", "pool_size")
 
 
 class Conv(nn.Module):
@@ -70,18 +66,6 @@ class Conv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
         self.norm = InstanceNorm2d(o, act=act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
-
-
-class Up(nn.Module):
-    """x [N, I, H, W] -> act(norm(conv(double(x)))) [N, O, 2 H, 2 W]"""
-
-    def __init__(self, i: int, o: int) -> None:
-        super().__init__()
-        self.conv = UpsampleConv2d(i, o, 3, bias=False)
-        self.norm = InstanceNorm2d(o, act="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
@@ -110,8 +94,8 @@ class Translator(nn.Module):
             Conv(width, 2 * width, 3, stride=2),
             Conv(2 * width, 4 * width, 3, stride=2),
             *(Residual(4 * width) for _ in range(blocks)),
-            Up(4 * width, 2 * width),
-            Up(2 * width, width),
+            UpsampleBlock(4 * width, 2 * width),
+            UpsampleBlock(2 * width, width),
         )
         self.to_rgb = nn.Conv2d(width, config.channels, 7, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))

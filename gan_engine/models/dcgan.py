@@ -12,7 +12,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act
 
 
@@ -37,13 +38,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "max_width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 16, 256)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")
 
     @property
     def widths(self) -> list[int]:
@@ -74,7 +71,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         blocks = [Block(nn.ConvTranspose2d(z_dim, widths[0], 4, bias=False), widths[0], act="relu")]
         for i, o in pairwise(widths):
@@ -86,7 +83,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         return self.blocks(z[:, :, None, None])
 
 
@@ -105,16 +102,14 @@ class Discriminator(nn.Module):
             )
         self.blocks = nn.Sequential(*blocks)
         self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = self.blocks(img)
         logits = self.logit(x).flatten()
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)
 
 
 def _init(module: nn.Module) -> None:

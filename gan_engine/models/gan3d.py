@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine import volumes
-from gan_engine.layers import BatchNorm2d, check_class
-from gan_engine.ops import bias_act
+from gan_engine.layers import BatchNorm2d, BiasAct, ClassEmbedding, ClassProjection, check_class
+from gan_engine.models.checks import check_at_least, check_power_of_two
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,8 @@ class Config:
     data_kind: ClassVar[str] = "voxels"
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 128 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 128, got {self.resolution}")
-        for name in ("z_dim", "width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 16, 128)
+        check_at_least(self, 1, "z_dim", "width", "embed_dim")
 
     @property
     def widths(self) -> list[int]:
@@ -55,38 +51,26 @@ class BatchNorm3d(BatchNorm2d):
     _check_input_dim = nn.BatchNorm3d._check_input_dim
 
 
-class Layer(nn.Module):
-    """y = act(conv(x) + b), gain 1"""
-
-    def __init__(self, conv: nn.Module, features: int, *, act: str) -> None:
-        super().__init__()
-        self.conv, self.act = conv, act
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.conv(x), self.bias, act=self.act, gain=1)
-
-
 class Generator(nn.Module):
     """(z [N, z_dim], c [N, c_dim] or None) -> volumes [N, 1, R, R, R] in [-1, 1]"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         widths = config.widths
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         layers = [nn.ConvTranspose3d(z_dim, widths[0], 4, bias=False), BatchNorm3d(widths[0], act="relu")]
         for i, o in pairwise(widths):
             layers += [nn.ConvTranspose3d(i, o, 4, 2, 1, bias=False), BatchNorm3d(o, act="relu")]
         last = nn.ConvTranspose3d(widths[-1], 1, 4, 2, 1, bias=False)
-        self.layers = nn.Sequential(*layers, Layer(last, 1, act="tanh"))
+        self.layers = nn.Sequential(*layers, BiasAct(last, act="tanh", name="conv"))
         self.apply(_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         return self.layers(z[:, :, None, None, None])
 
 
@@ -98,19 +82,17 @@ class Discriminator(nn.Module):
         self.config = config
         widths = [1, *reversed(config.widths)]
         self.layers = nn.Sequential(
-            *(Layer(nn.Conv3d(i, o, 4, 2, 1, bias=False), o, act="lrelu") for i, o in pairwise(widths))
+            *(BiasAct(nn.Conv3d(i, o, 4, 2, 1, bias=False), name="conv") for i, o in pairwise(widths))
         )
         self.logit = nn.Conv3d(widths[-1], 1, 4, bias=False)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = self.layers(img)
         logits = self.logit(x).flatten()
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3, 4])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)
 
 
 def picture(img: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import as_filter, check_class
-from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
+from gan_engine.layers import BiasAct, as_filter, check_class
+from gan_engine.models.checks import check_at_least, check_channels
+from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,11 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        for name in ("levels", "base_z_dim", "hidden", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "levels", "base_z_dim", "hidden", "width")
         step = 4 << (self.levels - 1)
         if self.resolution < step or self.resolution % step:
             raise ValueError(f"resolution: want a multiple of {step} for {self.levels} levels, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        check_channels(self)
         if self.level is not None and self.level not in self.sizes:
             raise ValueError(f"level: want one of {', '.join(map(str, self.sizes))} or None, got {self.level}")
 
@@ -69,24 +67,12 @@ class Config:
         return sum(self.z_dims)
 
 
-class Layer(nn.Module):
-    """y [N, O, ...] = act(layer(x) + b), with gain 1"""
-
-    def __init__(self, layer: nn.Module, width: int, *, act: str = "lrelu") -> None:
-        super().__init__()
-        self.layer, self.act = layer, act
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.layer(x), self.bias, act=self.act, gain=1)
+def _dense(i: int, o: int, **act: str) -> BiasAct:
+    return BiasAct(nn.Linear(i, o, bias=False), **act)
 
 
-def _dense(i: int, o: int, **act: str) -> Layer:
-    return Layer(nn.Linear(i, o, bias=False), o, **act)
-
-
-def _conv(i: int, o: int, stride: int = 1, **act: str) -> Layer:
-    return Layer(nn.Conv2d(i, o, 5, stride, 2, bias=False), o, **act)
+def _conv(i: int, o: int, stride: int = 1, **act: str) -> BiasAct:
+    return BiasAct(nn.Conv2d(i, o, 5, stride, 2, bias=False), **act)
 
 
 def _class_map(config: Config, size: int) -> nn.Module | None:

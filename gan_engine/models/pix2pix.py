@@ -9,14 +9,15 @@ ends with training. Doubling is by nearest neighbours and a 3x3 convolution, whi
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleConv2d
+from gan_engine.layers import InstanceNorm2d, UpsampleBlock, UpsampleConv2d
+from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -52,22 +53,15 @@ class Config:
     c_dim: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not MIN_RESOLUTION <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from {MIN_RESOLUTION} to 1024, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        if self.source not in get_args(Source):
-            raise ValueError(f"source: want one of {', '.join(get_args(Source))}, got {self.source!r}")
+        check_power_of_two(self, MIN_RESOLUTION, 1024)
+        check_channels(self)
+        check_choice(self, source=Source)
         if self.source == "grey" and self.channels == 1:
             raise ValueError("channels: want 3 to colour grey images, got 1")
-        for name in ("width", "max_width", "d_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "width", "max_width", "d_width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
-        for name in ("adversarial_weight", "l1_weight", "perceptual_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "adversarial_weight", "l1_weight", "perceptual_weight")
 
     @property
     def source_channels(self) -> int:
@@ -118,19 +112,6 @@ class Down(nn.Module):
         return bias_act(x, self.bias, act="lrelu", gain=1) if self.norm is None else self.norm(x)
 
 
-class Up(nn.Module):
-    """x [N, I, H, W] -> [N, O, 2 H, 2 W], norm, dropout and relu"""
-
-    def __init__(self, i: int, o: int, *, dropout: float) -> None:
-        super().__init__()
-        self.conv = UpsampleConv2d(i, o, 3, bias=False)
-        self.norm = InstanceNorm2d(o, act="relu")
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.conv(x)))
-
-
 class Generator(nn.Module):
     """source [N, C', R, R] -> img [N, C, R, R] in [-1, 1]; R is the resolution, and C' 1 for sources made of targets"""
 
@@ -145,7 +126,7 @@ class Generator(nn.Module):
         )
         joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # what comes up beside what went down
         self.up = nn.ModuleList(
-            Up(i, o, dropout=config.dropout if k < 3 else 0)
+            UpsampleBlock(i, o, dropout=config.dropout if k < 3 else 0)
             for k, (i, o) in enumerate(zip(joined[:-1], reversed(widths[:-1]), strict=True))
         )
         self.to_rgb = UpsampleConv2d(joined[-1], config.channels, 3, bias=False)

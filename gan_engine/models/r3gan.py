@@ -19,7 +19,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import as_filter, check_class
+from gan_engine.layers import ClassEmbedding, ClassProjection, as_filter, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
@@ -50,13 +51,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 8 <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 8 to 1024, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 8, 1024)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")
         for width in self.widths:
             if width * self.expansion % self.group:
                 raise ValueError(
@@ -141,7 +138,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), widths[0], bias=False)
         nn.init.normal_(self.linear.weight, 0, self.linear.in_features**-0.5)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
@@ -152,7 +149,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         x = self.linear(z)[:, :, None, None] * self.basis
         return bias_act(self.to_rgb(self.stages(x)), self.bias)
 
@@ -169,12 +166,10 @@ class Discriminator(nn.Module):
         self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
         self.logit = nn.Linear(widths[-1], 1, bias=False)
         nn.init.normal_(self.logit.weight, 0, widths[-1] ** -0.5)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = (self.stages(self.from_rgb(img)) * self.basis).sum([2, 3])
         logits = self.logit(x).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

@@ -18,7 +18,8 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_engine.layers import DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassProjection, DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act
 
 
@@ -45,13 +46,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 256 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "width", "d_width", "max_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 16, 256)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "width", "d_width", "max_width")
         if self.attention and self.attention not in self.shared_sizes:
             sizes = ", ".join(map(str, self.shared_sizes))
             raise ValueError(
@@ -108,7 +105,7 @@ class Norm(nn.Module):
 
     def __init__(self, width: int, c_dim: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=not c_dim)
+        self.norm = nn.BatchNorm2d(width, affine=False) if c_dim else BatchNorm2d(width, act="relu")
         self.scale = self.shift = None
         if c_dim:
             self.scale, self.shift = (nn.Linear(c_dim, width, bias=False) for _ in range(2))
@@ -117,10 +114,10 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         x = self.norm(x)
-        if self.scale is not None:
-            scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
-            x = torch.addcmul(shift, x, scale)
-        return _relu(x)
+        if self.scale is None:
+            return x
+        scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
+        return _relu(torch.addcmul(shift, x, scale))
 
 
 class UpBlock(nn.Module):
@@ -204,12 +201,10 @@ class Discriminator(nn.Module):
         self.logit = _layer(nn.Linear(width, 1), spectral=True)
         self.embed = None
         if config.c_dim:
-            self.embed = _layer(nn.Linear(config.c_dim, width, bias=False), spectral=True)
+            self.embed = _layer(ClassProjection(config.c_dim, width), spectral=True)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         x = _relu(self.blocks(img)).sum([2, 3])
         logits = self.logit(x).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

@@ -7,14 +7,15 @@ what is nearest to the target, which is blurred, then with a discriminator what 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, UpsampleConv2d
+from gan_engine.layers import BatchNorm2d, BiasAct, UpsampleConv2d
+from gan_engine.models.checks import check_at_least, check_channels, check_choice
 from gan_engine.ops import bias_act
 
 Variant = Literal["srresnet", "rrdb"]
@@ -54,20 +55,14 @@ class Config:
     def __post_init__(self) -> None:
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
+        check_channels(self)
         if self.scale not in (2, 4):
             raise ValueError(f"scale: want 2 or 4, got {self.scale}")
-        if self.variant not in get_args(Variant):
-            raise ValueError(f"variant: want one of {', '.join(get_args(Variant))}, got {self.variant!r}")
-        for name in ("width", "growth", "d_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_choice(self, variant=Variant)
+        check_at_least(self, 1, "width", "growth", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
-        for name in ("adversarial_weight", "l1_weight", "perceptual_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
+        check_at_least(self, 0, "adversarial_weight", "l1_weight", "perceptual_weight")
 
     @property
     def num_blocks(self) -> int:
@@ -122,16 +117,8 @@ class Shuffle(nn.Module):
         return self.layers(x)
 
 
-class Leaky(nn.Module):
-    """y = lrelu(conv(x) + bias), with gain 1"""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-        self.bias = nn.Parameter(torch.zeros(conv.out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.conv(x), self.bias, act="lrelu", gain=1)
+def _leaky(conv: nn.Conv2d) -> BiasAct:
+    return BiasAct(conv, name="conv")
 
 
 class Dense(nn.Module):
@@ -140,7 +127,7 @@ class Dense(nn.Module):
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            Leaky(nn.Conv2d(width + i * growth, growth, 3, padding=1, bias=False)) for i in range(4)
+            _leaky(nn.Conv2d(width + i * growth, growth, 3, padding=1, bias=False)) for i in range(4)
         )
         self.last = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
 
@@ -186,8 +173,8 @@ class Generator(nn.Module):
             self.first = nn.Conv2d(channels, width, 3, padding=1)
             blocks = [RRDB(width, config.growth) for _ in range(config.num_blocks)]
             self.body = nn.Sequential(*blocks, nn.Conv2d(width, width, 3, padding=1))
-            up = [Leaky(UpsampleConv2d(width, width, 3, bias=False)) for _ in range(config.doublings)]
-            last = [Leaky(nn.Conv2d(width, width, 3, padding=1, bias=False)), nn.Conv2d(width, channels, 3, padding=1)]
+            up = [_leaky(UpsampleConv2d(width, width, 3, bias=False)) for _ in range(config.doublings)]
+            last = [_leaky(nn.Conv2d(width, width, 3, padding=1, bias=False)), nn.Conv2d(width, channels, 3, padding=1)]
             self.up = nn.Sequential(*up, *last)
             self.body.apply(_small)
         nn.init.zeros_(self.up[-1].weight)
@@ -213,7 +200,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.d_width << i for i in (0, 0, 1, 1, 2, 2, 3, 3)]
-        self.first = Leaky(nn.Conv2d(config.channels, widths[0], 3, padding=1, bias=False))
+        self.first = _leaky(nn.Conv2d(config.channels, widths[0], 3, padding=1, bias=False))
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
         )

@@ -17,6 +17,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
+from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
 
@@ -62,13 +63,9 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if not 8 <= self.resolution <= 1024 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution: want a power of two from 8 to 1024, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_power_of_two(self, 8, 1024)
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
         if self.channel_base < self.resolution:
             raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
         for name in ("architecture", "d_architecture"):
@@ -78,8 +75,7 @@ class Config:
             raise ValueError(f"style_mixing: want 0 to 1, got {self.style_mixing}")
         if not self.mapping_lr > 0:
             raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
-        if self.half_resolutions < 0:
-            raise ValueError(f"half_resolutions: want at least 0, got {self.half_resolutions}")
+        check_at_least(self, 0, "half_resolutions")
         if self.clamp is not None and not self.clamp > 0:
             raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
 

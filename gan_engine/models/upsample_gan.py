@@ -15,7 +15,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.ops import bias_act
 
 
@@ -42,13 +43,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 256 or self.resolution % 8:
             raise ValueError(f"resolution: want a multiple of 8 from 16 to 256, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        for name in ("z_dim", "d_width", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
-        if self.width < 2:
-            raise ValueError(f"width: want at least 2, got {self.width}")
+        check_channels(self)
+        check_at_least(self, 1, "z_dim", "d_width", "embed_dim")
+        check_at_least(self, 2, "width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
 
@@ -60,7 +57,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         width, side = config.width, config.resolution // 4
-        self.embed = nn.Linear(config.c_dim, config.embed_dim, bias=False) if config.c_dim else None
+        self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), width * side**2)
         # The norms take any bias of the layers before them back.
         self.convs = nn.ModuleList(
@@ -73,7 +70,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
-            z = torch.cat([z, self.embed(c).to(z.dtype)], dim=1)
+            z = self.embed(z, c)
         side = self.config.resolution // 4
         x = self.linear(z).unflatten(1, (-1, side, side))
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -95,7 +92,7 @@ class Discriminator(nn.Module):
             self.norms.append(BatchNorm2d(o, act="lrelu") if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
         self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
-        self.embed = nn.Linear(config.c_dim, widths[-1], bias=False) if config.c_dim else None
+        self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
@@ -103,6 +100,4 @@ class Discriminator(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = self.dropout(norm(conv(x)))
         logits = self.logit(x.flatten(1)).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * x.sum([2, 3])).sum(1)
-        return logits
+        return logits if self.embed is None else logits + self.embed(x, c)

@@ -11,8 +11,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import check_class
-from gan_engine.ops import bias_act
+from gan_engine.layers import BiasAct, check_class
+from gan_engine.models.checks import check_at_least, check_channels
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,8 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution: want at least 1, got {self.resolution}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: want 1 or 3, got {self.channels}")
-        if self.z_dim < 1:
-            raise ValueError(f"z_dim: want at least 1, got {self.z_dim}")
+        check_channels(self)
+        check_at_least(self, 1, "resolution", "z_dim")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden: want at least one width, each at least 1, got {self.hidden}")
 
@@ -44,22 +40,10 @@ class Config:
         return self.channels * self.resolution**2
 
 
-class FullyConnected(nn.Module):
-    """y [N, O] = act(x [N, I] weight^T + b), with gain 1"""
-
-    def __init__(self, in_features: int, out_features: int, *, act: str = "linear") -> None:
-        super().__init__()
-        self.act = act
-        self.linear = nn.Linear(in_features, out_features, bias=False)
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return bias_act(self.linear(x), self.bias, act=self.act, gain=1)
-
-
 def _stack(widths: list[int], *, last: str) -> nn.Sequential:
     acts = ["lrelu"] * (len(widths) - 2) + [last]
-    return nn.Sequential(*(FullyConnected(i, o, act=act) for (i, o), act in zip(pairwise(widths), acts, strict=True)))
+    layers = (nn.Linear(i, o, bias=False) for i, o in pairwise(widths))
+    return nn.Sequential(*(BiasAct(layer, act=act, name="linear") for layer, act in zip(layers, acts, strict=True)))
 
 
 class Generator(nn.Module):

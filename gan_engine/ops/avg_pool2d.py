@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from gan_engine.ops.conv2d import per_side
+
 
 def avg_pool2d(
     x: Tensor,
@@ -26,7 +28,7 @@ def avg_pool2d(
         rest = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         return handle_torch_function(avg_pool2d, (x,), x, *rest)
     stride = kernel_size if stride is None else stride
-    pairs = (_pair(kernel_size), _pair(stride), _pair(padding))
+    pairs = (per_side(value, 2) for value in (kernel_size, stride, padding))
     return _avg_pool2d(x, _Call(*pairs, ceil_mode, count_include_pad, divisor_override))
 
 
@@ -76,10 +78,6 @@ class _Unpool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_dx: Tensor | None) -> tuple:
         return None if d_dx is None else _Pool.apply(d_dx, ctx.call), None, None
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.

@@ -10,6 +10,8 @@ one thread, milliseconds, 2026-11):
 
 More than the change of layout between them costs: `relayout` moves those 34 MB in 6. Elsewhere these are the
 convolutions of PyTorch.
+
+conv2d.py stands apart: its op takes the place of PyTorch's in networks of any make, in the layouts that they chose.
 """
 
 from typing import Any
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import native
-from gan_engine.ops.conv2d import weight_gradients
+from gan_engine.ops.conv2d import Call, Wgrad, weight_gradients
 from gan_engine.ops.kernel_op import define, layout
 
 # With fewer channels than this the layouts do not differ by what changing them costs (same measurement).
@@ -31,16 +33,14 @@ def conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tenso
     """F.conv2d, x [N, I, H, W], weight [O, I, kh, kw]; channels_last where x is. Gradients: every order in both."""
     if not _mixes(x, weight, stride):
         return F.conv2d(x, weight, stride=stride, padding=padding)
-    size = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    return _strided_convolution(x, weight, stride, padding, size, False)
+    return _strided_convolution(x, weight, Call.direct(2, stride, padding))
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int, padding: int = 0) -> Tensor:
     """F.conv_transpose2d, x [N, I, H, W], weight [I, O, kh, kw]; channels_last where x is. Gradients: as `conv2d`."""
     if not _mixes(x, weight, stride):
         return F.conv_transpose2d(x, weight, stride=stride, padding=padding)
-    size = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    return _strided_convolution(x, weight, stride, padding, size, True)
+    return _strided_convolution(x, weight, Call.of_transposed(2, stride, padding))
 
 
 def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
@@ -54,55 +54,50 @@ def _mixes(x: Tensor, weight: Tensor, stride: int) -> bool:
     )
 
 
-def _strided_convolution(
-    x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool
-) -> Tensor:
+def _strided_convolution(x: Tensor, weight: Tensor, call: Call) -> Tensor:
     if has_torch_function_unary(x):
-        return handle_torch_function(_strided_convolution, (x,), x, weight, stride, padding, size, transposed)
-    return _convolution(x, weight, stride, padding, size, transposed)
+        return handle_torch_function(_strided_convolution, (x,), x, weight, call)
+    return _convolution(x, weight, call)
 
 
 # Autograd: the gradient by x is the other convolution with the same weight, so one Function is closed in x; the
-# gradient by the weight is PyTorch's own, which has gradients again.
+# gradient by the weight is that of conv2d.py, which has gradients again.
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(x, weight, stride, padding, size, transposed):
-        y = _run(_in_layout(x, True), weight, stride, padding, size, transposed)
+    def forward(x, weight, call):
+        y = torch.convolution(_in_layout(x, True), weight, None, *call)
         return _in_layout(y, layout(x) == torch.channels_last)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, weight, ctx.stride, ctx.padding, _, ctx.transposed = inputs
+        x, weight, ctx.call = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple:
         if dy is None:
-            return (None,) * 6
+            return None, None, None
         x, weight = ctx.saved_tensors
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            dx = _Convolution.apply(dy, weight, ctx.stride, ctx.padding, list(x.shape[2:]), not ctx.transposed)
+            dx = _Convolution.apply(dy, weight, _back(ctx.call, dy, x, weight))
         if weight_gradients() and ctx.needs_input_grad[1]:
             # PyTorch takes the layout from the weight as well, of which it reads nothing but the shape here.
-            shape = torch.empty_like(weight, memory_format=torch.contiguous_format)
-            _, dweight, _ = torch.ops.aten.convolution_backward(
-                _Relayout.apply(dy, False), _Relayout.apply(x, False), shape, None, [ctx.stride] * 2,
-                [ctx.padding] * 2, [1, 1], ctx.transposed, [0, 0], 1, [False, True, False],
-            )  # fmt: skip
-        return dx, dweight, None, None, None, None
+            like = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            dweight = Wgrad.apply(_Relayout.apply(x, False), _Relayout.apply(dy, False), like, ctx.call)
+        return dx, dweight, None
 
 
-def _run(x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool) -> Tensor:
-    if not transposed:
-        return F.conv2d(x, weight, stride=stride, padding=padding)
-    over = [
-        n - ((m - 1) * stride + k - 2 * padding) for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)
-    ]
-    return F.conv_transpose2d(x, weight, stride=stride, padding=padding, output_padding=over)
+def _back(call: Call, dy: Tensor, x: Tensor, weight: Tensor) -> Call:
+    """The convolution that leads from dy to dx, whose size of several that fit the output padding tells."""
+    rest = (0, 0)
+    if not call.transposed:
+        sides = zip(x.shape[2:], dy.shape[2:], weight.shape[2:], call.stride, call.padding, strict=True)
+        rest = tuple(n - ((m - 1) * stride + k - 2 * padding) for n, m, k, stride, padding in sides)
+    return call._replace(transposed=not call.transposed, output_padding=rest)
 
 
 class _Relayout(torch.autograd.Function):
@@ -124,8 +119,8 @@ class _Relayout(torch.autograd.Function):
 
 # torch.compile must see one node here: traced into, nested Functions lose their second order under torch.func.grad.
 @torch.compiler.allow_in_graph
-def _convolution(x: Tensor, weight: Tensor, stride: int, padding: int, size: list[int], transposed: bool) -> Tensor:
-    return _Convolution.apply(x, weight, stride, padding, size, transposed)
+def _convolution(x: Tensor, weight: Tensor, call: Call) -> Tensor:
+    return _Convolution.apply(x, weight, call)
 
 
 def transposed(weight: Tensor) -> Tensor:

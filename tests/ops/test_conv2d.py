@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.ops import avg_pool2d, conv2d
+from gan_engine.ops import avg_pool2d, conv2d, convolution
 from gan_engine.ops.conv2d import no_weight_gradients
 
 CONVOLUTIONS = {
@@ -51,6 +51,18 @@ def test_conv2d_has_the_value_and_gradients_of_pytorch(case: str, layout: torch.
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
     assert got[0].stride() == want[0].stride()
+
+
+@pytest.mark.parametrize("side", [6, 7])  # of which one leaves a pixel over
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_strided_convolutions_have_the_value_and_gradients_of_pytorch(name: str, side: int):
+    """With enough channels for layouts of their own, which float32 alone has."""
+    x, weight = (t.detach().float() for t in made((2, 32, side, 8), (32, 32, 3, 3)))
+    inputs = [x.requires_grad_(), (weight / 17).requires_grad_()]  # y is about 1
+    functions = (getattr(module, name) for module in (convolution, F))
+    got, want = (orders(functools.partial(f, stride=2, padding=1), inputs) for f in functions)
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).norm() < 1e-3 * b.norm()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
