@@ -86,6 +86,11 @@ class Config:
     sooner. None: no limit."""
     precision: Literal[PRECISIONS] = "auto"
     """Of the passes; weights and losses stay float32. auto: bf16 where the device computes it natively, else fp32."""
+    channels_last: bool = True
+    """Keep the channels of a pixel next to each other in memory, as most convolutions like it best."""
+    tf32: bool = False
+    """On GPUs, let convolutions and matrix products in float32 round their factors to 10 bits, which is faster. It is
+    off because penalties are computed in float32 for the sake of its bits."""
     seed: int = 0
     """Of the first weights, the noise and the order of the data."""
 
@@ -179,7 +184,7 @@ class Config:
 # falls towards the end, its place is part of the run.
 FREE_ON_RESUME = {
     *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
-    *("metrics_kimg", "grid_kimg", "checkpoint_kimg"),
+    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last"),
 }
 
 

@@ -72,7 +72,7 @@ class Trainer:
         self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
-        self.layout = _LAYOUTS[data.images.ndim]
+        self.layout = _LAYOUTS[data.images.ndim] if config.channels_last else torch.contiguous_format
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)

@@ -176,6 +176,22 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
+@pytest.mark.parametrize("config", [DCGAN, GAN3D], ids=["dcgan", "gan3d"])
+def test_the_layout_changes_memory_and_nothing_else(make, config):
+    layout = torch.channels_last_3d if config is GAN3D else torch.channels_last
+    found = []
+    for channels_last in (True, False):
+        trainer = make(config, channels_last=channels_last)
+        seen = []
+        trainer.D.register_forward_pre_hook(lambda _, arguments, seen=seen: seen.append(arguments[0]))
+        trainer.step()
+        kernels = [p for p in trainer.G.parameters() if p.ndim == (5 if config is GAN3D else 4) and p.shape[1] > 1]
+        for tensor in [seen[1], *kernels]:  # generated images come first, real ones second
+            assert tensor.is_contiguous(memory_format=layout if channels_last else torch.contiguous_format)
+        found.append(trainer.means.read())
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN, GAN3D], ids=["r3gan", "cgan", "sngan", "gan3d"])
 def test_piecewise_linear_families_are_penalised_at_level_2(make, config):
     assert make(config, r1_gamma=1.0, r2_gamma=1.0).penalties() == "r1 1, r2 1; level 2"
