@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from gan_engine import checkpoint, models
 from gan_engine.checkpoint import CheckpointError
-from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.data import DataConfig, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
 from gan_engine.generate import images, load_generator
@@ -135,7 +135,7 @@ def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: t
     batches = zip(data.images.split(options.batch), (data.source or data).images.split(options.batch), strict=True)
     total = -(-len(data) // options.batch)
     for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
-        target, source = (x.to(device).float() / 127.5 - 1 for x in (target, source))
+        target, source = (to_float(x.to(device)) for x in (target, source))
         if models.family(G.config) == "cyclegan":
             add(source, target, "A2B")
             add(target, source, "B2A")
