@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gan_engine.ops import eager
 from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
@@ -17,7 +17,7 @@ from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
-from gan_engine.ops.upfirdn2d import Padding, Pair, as_pair, as_sides, upfirdn2d
+from gan_engine.ops.upfirdn2d import upfirdn2d
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 
@@ -62,111 +62,8 @@ class Op:
     floors: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
 
 
-def _eager_bias_act(
-    x: Tensor,
-    b: Tensor | None = None,
-    *,
-    dim: int = 1,
-    act: str = "linear",
-    alpha: float | None = None,
-    gain: float | None = None,
-    clamp: float | None = None,
-) -> Tensor:
-    if b is not None:
-        x = x + b.reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
-    spec = ACTIVATIONS[act]
-    if act == "lrelu":
-        x = F.leaky_relu(x, spec.alpha if alpha is None else alpha)
-    elif act != "linear":
-        functions = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "swish": F.silu}
-        x = functions.get(act, getattr(F, act, None))(x)
-    gain = spec.gain if gain is None else gain
-    if gain != 1:
-        x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
-
-
-def _eager_scale_bias_act(
-    x: Tensor, scale: Tensor | None = None, b: Tensor | None = None, *, noise: Tensor | None = None, **options: Any
-) -> Tensor:
-    if scale is not None:
-        x = x * scale[:, :, None, None]
-    if noise is not None:
-        x = x + noise
-    return _eager_bias_act(x, b, **options)
-
-
 def _affine(n: int, c: int, h: int, w: int, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "scale": (n, c), "b": (c,), "noise": (n if noise_n is None else noise_n, 1, h, w)}
-
-
-def _eager_fir_conv2d(
-    x: Tensor, weight: Tensor, f: Tensor | None, up: int, down: int, padding: int, groups: int = 1
-) -> Tensor:
-    """As it is written without a kernel for filters: the strided convolution, and the filter as a depthwise one."""
-    (o, i, kh, kw), taps = weight.shape, 1 if f is None else f.shape[-1]
-    after, before = (taps + up - down) // 2, (taps - up - down + 1) // 2
-    if up > 1:
-        weight = weight.reshape(groups, o // groups, i, kh, kw).transpose(1, 2).flip([3, 4])
-        x = F.conv_transpose2d(x, weight.reshape(-1, o // groups, kh, kw), stride=up, groups=groups)
-        return _depthwise(x, f, padding + after + 1 - kw, padding + before + up - kw, float(up**2))
-    if down > 1:
-        x = _depthwise(x, f, padding + after, padding + before, 1.0)
-        return F.conv2d(x, weight, stride=down, groups=groups)
-    return F.conv2d(x, weight, padding=padding, groups=groups)
-
-
-def _depthwise(x: Tensor, f: Tensor | None, before: int, behind: int, gain: float) -> Tensor:
-    x = F.pad(x, [before, behind, before, behind])
-    if f is None:
-        return x * gain
-    f = (f.outer(f) if f.ndim == 1 else f).to(x.dtype) * gain
-    return F.conv2d(x, f.flip([0, 1]).expand(x.shape[1], 1, *f.shape), groups=x.shape[1])
-
-
-def _eager_modulated_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    *,
-    demodulate: bool = True,
-    noise: Tensor | None = None,
-    noise_strength: Tensor | None = None,
-    bias: Tensor | None = None,
-    up: int = 1,
-    down: int = 1,
-    f: Tensor | None = None,
-    padding: int | None = None,
-    grouped: bool = False,
-    **options: Any,
-) -> Tensor:
-    (n, i, h, w), (o, _, kh, kw) = x.shape, weight.shape
-    padding = kw // 2 if padding is None else padding
-    weights = weight * styles[:, None, :, None, None]  # [N, O, I, kh, kw]
-    d = (weights.square().sum([2, 3, 4]) + 1e-8).rsqrt() if demodulate else None
-    if grouped:
-        if d is not None:
-            weights = weights * d[:, :, None, None, None]
-        x, weights = x.reshape(1, n * i, h, w), weights.reshape(n * o, i, kh, kw)
-        x = _eager_fir_conv2d(x, weights, f, up, down, padding, groups=n)
-        x = x.reshape(n, o, *x.shape[2:])
-    else:
-        x = _eager_fir_conv2d(x * styles[:, :, None, None], weight, f, up, down, padding)
-        if d is not None:
-            x = x * d[:, :, None, None]
-    if noise is not None:
-        x = x + (noise if noise_strength is None else noise * noise_strength)
-    return _eager_bias_act(x, bias, **options)
-
-
-def _grouped_modulated_conv2d(*args: Tensor, **options: Any) -> Tensor:
-    return _eager_modulated_conv2d(*args, **options, grouped=True)
-
-
-def _bare_convolution(x: Tensor, weight: Tensor, *, up: int = 1, **options: Any) -> Tensor:
-    if up > 1:
-        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=up, padding=1, output_padding=1)
-    return F.conv2d(x, weight, padding=weight.shape[2] // 2)
 
 
 def _modulated(
@@ -181,26 +78,6 @@ def _modulated(
         "noise_strength": (),
         "bias": (o,),
     }
-
-
-def _eager_upsample_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, mode: str = "nearest", f: Tensor | None, **options: Any
-) -> Tensor:
-    if mode == "fir":
-        x = _eager_fir_conv2d(x, weight, f, 2, 1, weight.shape[2] // 2)
-    else:
-        x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=weight.shape[2] // 2)
-    return _eager_bias_act(x, bias, **options)
-
-
-def _eager_downsample_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, mode: str = "mean", f: Tensor | None, **options: Any
-) -> Tensor:
-    if mode == "fir":
-        x = _eager_fir_conv2d(x, weight, f, 1, 2, weight.shape[2] // 2)
-    else:
-        x = F.avg_pool2d(F.conv2d(x, weight, padding=weight.shape[2] // 2), 2)
-    return _eager_bias_act(x, bias, **options)
 
 
 def _conv(n: int, i: int, h: int, w: int, o: int, k: int) -> dict[str, tuple[int, ...]]:
@@ -236,71 +113,12 @@ def _defined_upfirdn2d(x: Tensor, **options: Any) -> Tensor:
     return upfirdn2d(x, **options, backend="reference")
 
 
-def _eager_upfirdn2d(
-    x: Tensor,
-    *,
-    f: Tensor | None,
-    up: Pair = 1,
-    down: Pair = 1,
-    padding: Padding = 0,
-    flip_filter: bool = False,
-    gain: float = 1,
-) -> Tensor:
-    """Strided and transposed convolutions, which meet no inserted zeros."""
-    c, (ux, uy), (dx, dy) = x.shape[1], as_pair(up), as_pair(down)
-    x0, x1, y0, y1 = as_sides(padding)
-    f = x.new_ones(1) if f is None else f.to(x.dtype)
-    f = (f.outer(f) if f.ndim == 1 else f) * gain
-    h, w = f.shape
-    if ux == uy == 1:
-        f = f if flip_filter else f.flip([0, 1])
-        inside = [y0, x0] if x0 == x1 >= 0 and y0 == y1 >= 0 else 0
-        x = x if inside else F.pad(x, [x0, x1, y0, y1])
-        return F.conv2d(x, f.expand(c, 1, h, w), stride=(dy, dx), padding=inside, groups=c)
-    f = f.flip([0, 1]) if flip_filter else f
-    sides = [x0 - w + 1, x1 - w + ux, y0 - h + 1, y1 - h + uy]  # negative where the convolution makes too much
-    if sides[0] == sides[1] <= 0 and sides[2] == sides[3] <= 0:
-        crop, sides = [-sides[2], -sides[0]], [0, 0, 0, 0]
-    else:
-        crop = 0
-    y = F.conv_transpose2d(x, f.expand(c, 1, h, w), stride=(uy, ux), padding=crop, groups=c)
-    return F.pad(y, sides)[:, :, ::dy, ::dx]
-
-
-def _eager_upfirdn2d_act(
-    x: Tensor,
-    scale: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    f: Tensor | None,
-    noise: Tensor | None = None,
-    up: Pair = 1,
-    down: Pair = 1,
-    padding: Padding = 0,
-    flip_filter: bool = False,
-    fir_gain: float = 1,
-    **options: Any,
-) -> Tensor:
-    x = _eager_upfirdn2d(x, f=f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=fir_gain)
-    return _eager_scale_bias_act(x, scale, b, noise=noise, **options)
-
-
 def _filtered(x: tuple[int, ...], *size: int, noise_n: int | None = None) -> dict[str, tuple[int, ...]]:
     return {"x": x, "scale": x[:2], "b": x[1:2], "noise": (x[0] if noise_n is None else noise_n, 1, *size)}
 
 
 def _image(*shape: int) -> dict[str, tuple[int, ...]]:
     return {"x": shape}
-
-
-def _eager_sum_of_squares(x: Tensor) -> Tensor:
-    x = x if x.dtype == torch.float64 else x.float()
-    return x.square().flatten(1).sum(1) if x.ndim > 1 else x.square()
-
-
-def _eager_mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    a, b = (weight.reshape([-1] + [1] * (x.ndim - 1)) for weight in (a, b))
-    return a * x + b * y
 
 
 def _two(*shape: int) -> dict[str, tuple[int, ...]]:
@@ -311,35 +129,8 @@ def _nchw(n: int, c: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "b": (c,)}
 
 
-def _eager_grid_sample(x: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(x, grid, align_corners=False)
-
-
 def _on_grid(n: int, c: int, h: int, w: int, *out: int) -> dict[str, tuple[int, ...]]:
     return {"x": (n, c, h, w), "grid": (n, *out, 2)}
-
-
-def _eager_minibatch_stddev(x: Tensor, *, group_size: int | None = 4, num_channels: int = 1) -> Tensor:
-    n, c, h, w = x.shape
-    g = min(group_size or n, n)
-    y = x.reshape(g, -1, num_channels, c // num_channels, h, w)
-    y = y - y.mean(0)
-    y = (y.square().mean(0) + 1e-8).sqrt().mean([2, 3, 4])
-    return torch.cat([x, y.reshape(-1, num_channels, 1, 1).repeat(g, 1, h, w)], 1)
-
-
-def _eager_pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    return x * (x.square().mean(dim, keepdim=True) + eps).rsqrt()
-
-
-def _eager_norm_act(
-    x: Tensor, weight: Tensor, bias: Tensor, *, norm: str = "batch", act: str = "linear", alpha: float = 0.2
-) -> Tensor:
-    if norm == "batch":
-        y = F.batch_norm(x, None, None, weight, bias, True)
-    else:
-        y = F.instance_norm(x, weight=weight, bias=bias)
-    return {"linear": lambda: y, "relu": lambda: F.relu(y), "lrelu": lambda: F.leaky_relu(y, alpha)}[act]()
 
 
 def _normed(n: int, c: int, *size: int) -> dict[str, tuple[int, ...]]:
@@ -356,7 +147,7 @@ _BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
 OPS = {
     "bias_act": Op(
         bias_act,
-        _eager_bias_act,
+        eager.bias_act,
         tiny=(
             Sample("lrelu-channels_last", _nchw(2, 16, 3, 3), {"act": "lrelu", "clamp": 1.0}, _LAST),
             Sample("tanh-odd", _nchw(2, 3, 5, 7), {"act": "tanh", "clamp": 0.8}),
@@ -387,7 +178,7 @@ OPS = {
     ),
     "scale_bias_act": Op(
         scale_bias_act,
-        _eager_scale_bias_act,
+        eager.scale_bias_act,
         tiny=(
             Sample("lrelu", _affine(2, 3, 5, 7), {"act": "lrelu"}),
             Sample("lrelu-clamp", _affine(2, 5, 4, 8), {"act": "lrelu", "clamp": 0.8, "alpha": 0.1, "gain": 0.7}),
@@ -410,7 +201,7 @@ OPS = {
     ),
     "modulated_conv2d": Op(
         _with_taps(modulated_conv2d),
-        _with_taps(_eager_modulated_conv2d),
+        _with_taps(eager.modulated_conv2d),
         tiny=(
             Sample("lrelu", _modulated(2, 3, 5, 4), {"act": "lrelu"}),
             Sample("clamp-channels_last", _modulated(2, 4, 4, 3, noise_n=1), {"act": "lrelu", "clamp": 1.0}, _LAST),
@@ -439,12 +230,12 @@ OPS = {
                 for n, c, h in ((8, 512, 8), (8, 256, 32), (4, 128, 64))
             ),
         ),
-        variants={"grouped": _with_taps(_grouped_modulated_conv2d)},
-        floors={"convolution": _bare_convolution},
+        variants={"grouped": _with_taps(eager.grouped_modulated_conv2d)},
+        floors={"convolution": eager.convolution},
     ),
     "upsample_conv2d": Op(
         _with_taps(upsample_conv2d),
-        _with_taps(_eager_upsample_conv2d),
+        _with_taps(eager.upsample_conv2d),
         tiny=(
             Sample("3x3", _conv(2, 3, 4, 5, 4, 3), {"act": "lrelu"}),
             Sample("1x1", _conv(2, 3, 4, 5, 4, 1), {"act": "relu"}),
@@ -461,7 +252,7 @@ OPS = {
     ),
     "downsample_conv2d": Op(
         _with_taps(downsample_conv2d),
-        _with_taps(_eager_downsample_conv2d),
+        _with_taps(eager.downsample_conv2d),
         tiny=(
             Sample("3x3", _conv(2, 2, 4, 6, 3, 3), {"act": "lrelu"}),
             Sample("1x1", _conv(2, 3, 4, 6, 4, 1), {"act": "relu"}),
@@ -490,11 +281,11 @@ OPS = {
             Sample("16x3x256x256", _on_grid(16, 3, 256, 256, 256, 256)),
             Sample("64x3x64x64", _on_grid(64, 3, 64, 64, 64, 64)),
         ),
-        variants={"F.grid_sample": _eager_grid_sample},
+        variants={"F.grid_sample": eager.grid_sample},
     ),
     "minibatch_stddev": Op(
         minibatch_stddev,
-        _eager_minibatch_stddev,
+        eager.minibatch_stddev,
         tiny=(
             Sample("groups", {"x": (8, 3, 2, 3)}),
             Sample("channels_last", {"x": (4, 6, 3, 3)}, {"group_size": 2, "num_channels": 2}, _LAST),
@@ -504,7 +295,7 @@ OPS = {
     ),
     "pixel_norm": Op(
         pixel_norm,
-        _eager_pixel_norm,
+        eager.pixel_norm,
         tiny=(
             Sample("odd", {"x": (2, 5, 3, 7)}),
             Sample("channels_last", {"x": (2, 19, 3, 3)}, layout=_LAST),
@@ -522,7 +313,7 @@ OPS = {
     ),
     "norm_act": Op(
         norm_act,
-        _eager_norm_act,
+        eager.norm_act,
         tiny=(
             Sample("lrelu", _normed(3, 4, 3, 5), {"act": "lrelu"}),
             Sample("relu-channels_last", _normed(2, 19, 3, 3), {"act": "relu"}, _LAST),
@@ -541,7 +332,7 @@ OPS = {
     ),
     "upfirdn2d": Op(
         _with_taps(upfirdn2d),
-        _with_taps(_eager_upfirdn2d),
+        _with_taps(eager.upfirdn2d),
         tiny=(
             Sample("up2", _image(1, 2, 3, 5), _UP2),
             Sample("down2", _image(2, 1, 6, 8), _DOWN2),
@@ -577,7 +368,7 @@ OPS = {
     ),
     "upfirdn2d_act": Op(
         _with_taps(upfirdn2d_act),
-        _with_taps(_eager_upfirdn2d_act),
+        _with_taps(eager.upfirdn2d_act),
         tiny=(
             Sample("up-layer", _filtered((3, 2, 5, 9), 4, 8), {**_BEHIND_UP, "clamp": 1.0}),
             Sample("up-layer-channels_last", _filtered((2, 19, 5, 4), 4, 3, noise_n=1), _BEHIND_UP, _LAST),
@@ -624,7 +415,7 @@ OPS = {
     ),
     "sum_of_squares": Op(
         sum_of_squares,
-        _eager_sum_of_squares,
+        eager.sum_of_squares,
         tiny=(
             Sample("images", {"x": (3, 3, 5, 7)}),
             Sample("channels_last", {"x": (2, 16, 4, 4)}, layout=_LAST),
@@ -637,7 +428,7 @@ OPS = {
     ),
     "mix": Op(
         mix,
-        _eager_mix,
+        eager.mix,
         tiny=(
             Sample("images", _two(3, 3, 5, 7)),
             Sample("channels_last", _two(2, 16, 4, 4), layout=_LAST),
