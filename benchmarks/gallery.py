@@ -252,7 +252,8 @@ def page() -> str:
         start, end = row["scores"][0], row["scores"][-1]
         lines = ["| | start | end |", "| --- | --- | --- |"]
         lines += [f"| {key} | {_number(start[key])} | {_number(end[key])} |" for key in start if key != "kimg"]
-        caption = f"`python -m gan_engine.train {row['flags']}`, {end['kimg']:g} kimg, {row['core_minutes']} minutes of a core"
+        time = f"{end['kimg']:g} kimg in {row['core_minutes']} minutes of a core"
+        caption = f"`python -m gan_engine.train {row['flags']}`: {time}"
         pictures = f"![what {name} draws]({name}.png)\n\n![its scores]({name}-curve.png)"
         parts.append(f"## {name}\n\n{caption}\n\n{pictures}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
