@@ -81,7 +81,7 @@ def score_volumes(path: Path, data: Path) -> Scores:
     return evaluate(Options(path, data=str(data / "furniture.npz"), num=256))
 
 
-def score_translation(path: Path, data: Path, pairs: str = "emoji_test") -> Scores:
+def score_translation(path: Path, data: Path, pairs: str) -> Scores:
     return evaluate(Options(path, data=str(data / pairs)))
 
 
@@ -100,7 +100,7 @@ def draw_last_grid(run: Path, data: Path) -> Image.Image:
 
 
 @torch.no_grad()
-def draw_translation(run: Path, data: Path, pairs: str = "emoji_test") -> Image.Image:
+def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
     """Rows of held-out sources, what G makes of them, and targets; of cyclegan also what it makes of those."""
     G = load_generator(run)
     kind = models.data_kind(G.config).replace("unpaired", "pairs")
@@ -140,6 +140,10 @@ class Entry:
     """Beginnings of the names of the scores that are plotted, one panel each."""
 
 
+def _translation(flags: str, held_out: str, *curves: str) -> Entry:
+    return Entry(flags, partial(score_translation, pairs=held_out), partial(draw_translation, pairs=held_out), curves)
+
+
 ENTRIES = {
     "vanilla": Entry("vanilla"),
     "dcgan": Entry("dcgan"),
@@ -152,16 +156,11 @@ ENTRIES = {
     "sagan": Entry("sagan --kimg 40"),
     "r3gan": Entry("r3gan --kimg 50"),
     "stylegan2": Entry("stylegan2 --data fashion-mnist --res 32 --channels 1 --kimg 60"),
-    "pix2pix": Entry("pix2pix --data {data}/emoji_pairs", score_translation, draw_translation, ("L1",)),
-    "cyclegan": Entry(
-        "cyclegan --data {data}/emoji_unpaired", score_translation, draw_translation, ("A2B L1", "B2A L1")
-    ),
-    "cyclegan_dark": Entry(
-        "cyclegan --data {data}/emoji_dark --kimg 8",
-        partial(score_translation, pairs="emoji_dark_test"),
-        partial(draw_translation, pairs="emoji_dark_test"),
-        ("A2B L1", "B2A L1"),
-    ),
+    "pix2pix": _translation("pix2pix --data {data}/emoji_pairs", "emoji_test", "L1"),
+    "colours": _translation("pix2pix --data {data}/emoji_pairs/B --source grey --kimg 6", "emoji_test/B", "L1"),
+    "sketches": _translation("pix2pix --data {data}/emoji_pairs/B --source edges --kimg 6", "emoji_test/B", "L1"),
+    "cyclegan": _translation("cyclegan --data {data}/emoji_unpaired", "emoji_test", "A2B L1", "B2A L1"),
+    "cyclegan_dark": _translation("cyclegan --data {data}/emoji_dark --kimg 8", "emoji_dark_test", "A2B L1", "B2A L1"),
     "srgan_light": Entry("srgan_light --data {data}/photos", score_photos, draw_photos, ("PSNR", "perceptual")),
     "gan3d": Entry("gan3d --data {data}/furniture.npz", score_volumes, draw_last_grid, ("occupied",)),
 }

@@ -11,7 +11,7 @@ Of translations, of all pairs of the data; cyclegan's in both directions:
 
     L1                     mean absolute difference from the target, black and white being 1 apart
     perceptual             distance from it in the features of a classifier of photographs, where that is installed
-    ... of the source      the same of a translation that changes nothing, where source and target have one shape
+    ... of the source      the same of a translation that changes nothing
 
 Of volumes:
 
@@ -126,7 +126,7 @@ def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: t
     sums: dict[str, float] = {}
 
     def add(source: Tensor, target: Tensor, *direction: str) -> None:
-        compared = {"": G(source, *direction)} | ({" of the source": source} if source.shape == target.shape else {})
+        compared = {"": G(source, *direction), " of the source": source.expand_as(target)}
         for name, distance in measures.items():
             for whose, img in compared.items():
                 key = " ".join([*direction, name + whose])

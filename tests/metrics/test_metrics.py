@@ -152,6 +152,15 @@ def test_evaluate_compares_translations_with_their_targets(tmp_path, pairs):
     assert results["perceptual"] > results["perceptual of the source"] > 0
 
 
+def test_evaluate_makes_the_sources_that_training_made(tmp_path, pairs):
+    folder, _, B = pairs
+    path = saved(tmp_path, B, "pix2pix", resolution=32, width=4, max_width=8, d_width=4, source="grey")
+    results = evaluate(Options(path, data=str(folder / "B")))
+    img = B.images / 255
+    grey = torch.einsum("nchw,c->nhw", img, torch.tensor([0.299, 0.587, 0.114]))[:, None]
+    assert results["L1 of the source"] == pytest.approx(float((grey - img).abs().mean()), rel=1e-4)
+
+
 def test_evaluate_compares_translations_without_pairs_both_ways(tmp_path, pairs, monkeypatch):
     folder, A, B = pairs
     data = ImageSet("unpaired", B.images, source=A)

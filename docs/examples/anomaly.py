@@ -1,0 +1,58 @@
+"""What does not belong: a GAN of nine kinds of garments scores garments that it has not seen, bags among them.
+
+python docs/examples/anomaly.py [RUN]
+
+Two scores: how little D takes an image for a real one, and how far it stays from whatever G can draw, which is searched
+by gradient descent on z (AnoGAN, Schlegl et al. 2017, arXiv:1703.05921).
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+from gan_engine.data import DataConfig, ImageSet, load, to_float
+from gan_engine.devices import choose_device
+from gan_engine.presets import PRESETS
+from gan_engine.trainer import Trainer
+
+NUM, STEPS = 200, 150  # images of each sort that are scored, and of the search
+
+data = load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+bags = data.labels == data.class_names.index("Bag")
+known, unknown = data.images[~bags], data.images[bags]
+shown, normal = known[:-NUM], known[-NUM:]
+device = choose_device("auto")
+config = dataclasses.replace(PRESETS["dcgan"](), kimg=60, tensorboard=False)
+run_dir = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/anomaly")
+run_dir.mkdir(parents=True, exist_ok=True)
+trainer = Trainer(config, ImageSet("garments without bags", shown), device=device, run_dir=run_dir)
+trainer.run()
+G, D = trainer.G_ema, trainer.D.eval()
+
+
+def far_from_drawn(img: Tensor) -> Tensor:
+    """min over z of the mean absolute difference between img and G(z) [N]"""
+    z = torch.randn(len(img), config.model.z_dim, generator=torch.Generator().manual_seed(0)).to(img)
+    z.requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    for _ in trange(STEPS):
+        optimizer.zero_grad()
+        off = (G(z) - img).abs().mean((1, 2, 3))
+        off.sum().backward()
+        optimizer.step()
+    return off.detach()
+
+
+def auroc(normal: Tensor, anomalous: Tensor) -> float:
+    """The share of pairs in which the anomalous image has the larger score."""
+    return float((anomalous[:, None] > normal).float().mean())
+
+
+images = [to_float(x[:NUM].to(device)) for x in (normal, unknown)]
+with torch.no_grad():
+    print(f"by the logits of D  AUROC {auroc(*(-D(img) for img in images)):.3f}")
+print(f"by what G can draw  AUROC {auroc(*(far_from_drawn(img) for img in images)):.3f}")
