@@ -1,5 +1,6 @@
 """Rows as a table and as a plot. `python -m benchmarks.summary ROWS.jsonl` makes both anew from kept rows."""
 
+import math
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -22,7 +23,7 @@ MiB: most memory resident during a call, of ours and of the leanest eager form."
 def table(rows: list[Row]) -> str:
     """The comparisons of our backends with everything else, at most 120 columns wide, and what failed."""
     sections = []
-    for op, of_op in _grouped(rows, "op").items():
+    for op, of_op in _grouped(rows + whole_steps(rows), "op").items():
         lines = [COLUMNS]
         for case in _grouped(of_op, "sample", "dtype", "mode", "malloc").values():
             eager = [row["peak_mib"] for row in case if row["role"] == "eager" and row.get("peak_mib") is not None]
@@ -38,6 +39,27 @@ def table(rows: list[Row]) -> str:
         if row["error"]
     ]
     return "\n\n".join([_title(rows), *sections, LEGEND, *(["\n".join(["Remarks", *failed])] if failed else [])]) + "\n"
+
+
+def whole_steps(rows: list[Row]) -> list[Row]:
+    """A row for each family whose phases were all measured: the sum of each peer's fastest forms, weighted by how often
+    a step has the phase. Where a phase cannot be compiled, compile has its eager form.
+    """
+    found = []
+    for case in _grouped([row for row in rows if row.get("per_step")], "sample", "dtype", "malloc").values():
+        sums = {"ours": 0.0, "eager": 0.0, "compile": 0.0}
+        for mode, weight in case[0]["per_step"].items():
+            of_mode = [row for row in case if row["mode"] == mode and "ms" in row]
+            best = {role: min((row["ms"] for row in of_mode if row["role"] == role), default=math.nan) for role in sums}
+            if math.isnan(best["compile"]):
+                best["compile"] = best["eager"]
+            for role in sums:
+                sums[role] += weight * best[role] if weight else 0
+        if not any(map(math.isnan, sums.values())):
+            ratios = {f"vs_{role}": sums[role] / sums["ours"] for role in ("eager", "compile")}
+            whole = {"mode": "whole step", "ms": sums["ours"], "peak_mib": None, "vs_peer": None, "over_floor": None}
+            found.append({**case[0], **whole, **ratios, "role": "ours", "peer": "ours", "error": None})
+    return found
 
 
 def plot(rows: list[Row], path: Path) -> None:
