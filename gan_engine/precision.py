@@ -1,6 +1,7 @@
 """Precision of the passes: autocast and loss scaling. Weights, optimiser states and losses stay float32."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,6 +33,20 @@ def _computes_bf16(device: torch.device) -> bool:
         can = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
     return False
+
+
+@contextlib.contextmanager
+def tf32_products(allowed: bool) -> Iterator[None]:
+    """Inside, float32 convolutions and matrix products on GPUs round their factors to TF32, or do not."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = allowed
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 class Precision:

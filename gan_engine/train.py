@@ -227,7 +227,6 @@ def prepare(
     data = processes.one_first(lambda: load(config.data_config, **size, kind=kind, seed=config.seed))
     config = with_classes(config, data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
     x = torch.empty(1, device=device)
     ops = {op: backends.choose(op, x) for op in backends.ops()}
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)

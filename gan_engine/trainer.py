@@ -26,7 +26,7 @@ from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
 from gan_engine.phases import Means, Phase, optimizers, schedule
-from gan_engine.precision import Precision, resolve
+from gan_engine.precision import Precision, resolve, tf32_products
 
 # By the number of dimensions of a batch: of images, and of volumes.
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -138,6 +138,10 @@ class Trainer:
 
     def step(self) -> None:
         """Every phase that is due, on one batch of real images; then the moving average."""
+        with tf32_products(self.config.tf32):
+            self._step()
+
+    def _step(self) -> None:
         real_img, c = next(self.sampler)
         real_img = real_img.contiguous(memory_format=self.layout)
         c = c if self.config.conditional else None
@@ -475,6 +479,9 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            # Moments come in the layout they were saved in; fused optimisers take them to be in that of their weights.
+            for p, moments in optimizer.state.items():
+                moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}
         self.objective.load_state_dict(own["objective"])
         self.precision.load_state_dict(state["scaler"])
         self.z_generator.set_state(state["z_generator"])

@@ -68,20 +68,6 @@ def test_no_arguments_are_the_default_preset_on_the_embedded_images():
     assert train.parse(["vanilla", "--loss", "hinge", "--hidden", "8", "9"]).model.hidden == (8, 9)
 
 
-@pytest.mark.parametrize("flags", [["--tf32"], []], ids=["tf32", "by default"])
-def test_tf32_is_what_the_run_says(cwd, flags):
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
-    try:
-        for switch in switches:
-            switch.allow_tf32 = not flags
-        assert train.main([*TINY, *flags, "--kimg", "0.016"]) == 0
-        assert all(switch.allow_tf32 == bool(flags) for switch in switches)
-    finally:
-        for switch, allowed in zip(switches, before, strict=True):
-            switch.allow_tf32 = allowed
-
-
 def test_runs_are_numbered_and_recorded(cwd, capsys):
     assert train.main(TINY) == 0
     assert train.main(TINY) == 0

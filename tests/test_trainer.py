@@ -176,7 +176,10 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
-@pytest.mark.parametrize("config", [DCGAN, GAN3D], ids=["dcgan", "gan3d"])
+COLOUR = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, channels=3))
+
+
+@pytest.mark.parametrize("config", [COLOUR, GAN3D], ids=["dcgan", "gan3d"])
 def test_the_layout_changes_memory_and_nothing_else(make, config):
     layout = torch.channels_last_3d if config is GAN3D else torch.channels_last
     found = []
@@ -185,11 +188,35 @@ def test_the_layout_changes_memory_and_nothing_else(make, config):
         seen = []
         trainer.D.register_forward_pre_hook(lambda _, arguments, seen=seen: seen.append(arguments[0]))
         trainer.step()
-        kernels = [p for p in trainer.G.parameters() if p.ndim == (5 if config is GAN3D else 4) and p.shape[1] > 1]
-        for tensor in [seen[1], *kernels]:  # generated images come first, real ones second
+        tensors = [*trainer.G.parameters(), *trainer.D.parameters(), *trainer.G_ema.parameters()]
+        tensors.append(seen[1])  # generated images come first, real ones second
+        for tensor in (x for x in tensors if x.ndim == trainer.sampler.images.ndim and x.shape[1] > 1):
             assert tensor.is_contiguous(memory_format=layout if channels_last else torch.contiguous_format)
         found.append(trainer.means.read())
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["to contiguous", "to channels_last"])
+def test_a_run_may_go_on_in_another_layout(make, before):
+    trainer, other = make(COLOUR, channels_last=before), make(COLOUR, channels_last=not before)
+    for _ in range(3):
+        trainer.step()
+    other.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    trainer.step()
+    other.step()
+    ours, theirs = weights(trainer), weights(other)
+    for name in ours:
+        torch.testing.assert_close(theirs[name], ours[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_what_the_run_says_while_it_steps(make, allowed, monkeypatch):
+    trainer, found = make(tf32=allowed), []
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    monkeypatch.setattr(trainer, "_average", lambda: found.extend(switch.allow_tf32 for switch in switches))
+    before = [switch.allow_tf32 for switch in switches]
+    trainer.step()
+    assert found == [allowed, allowed] and [switch.allow_tf32 for switch in switches] == before
 
 
 @pytest.mark.parametrize("config", [R3GAN, CGAN, SNGAN, GAN3D], ids=["r3gan", "cgan", "sngan", "gan3d"])
