@@ -19,7 +19,9 @@ Of volumes:
     ... of the data        the same of the data
 
 fashion32 knows garments as the embedded images show them: 32x32, grey. Its distances compare generators of those, with
-the same N, and are not FIDs, which are of another network. Enlarged photographs are compared by gan_engine.upscale.
+the same N, and are not FIDs, which are of another network. It has learnt from 8,000 of the images themselves, is right
+about 94 % of those and 90 % of the others, and 1,000 of them are at a distance (fd) of 0.6 from all. A generator that
+knows them by heart is not told from one that draws new ones. Enlarged photographs are compared by gan_engine.upscale.
 """
 
 import sys
@@ -27,6 +29,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -35,7 +38,8 @@ from tqdm import tqdm
 
 from gan_engine import checkpoint, models
 from gan_engine.checkpoint import CheckpointError
-from gan_engine.data import DataConfig, ImageSet, load, to_float
+from gan_engine.config import from_dict
+from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
 from gan_engine.generate import images, load_generator
@@ -56,7 +60,7 @@ class Options:
     """What to compare with, all of it; see the same flag of gan_engine.train. Of translations: pairs, best such as the
     run has not seen. None: what the run was trained on."""
     data_root: str = DataConfig.root
-    """Folder of the torchvision sets."""
+    """Folder of the torchvision sets that --data names."""
     num: int = 5000
     """Images to generate from noise; only measurements of the same number compare."""
     seed: int = 0
@@ -81,22 +85,44 @@ def evaluate(options: Options) -> dict[str, float]:
     """
     path = checkpoint.find(options.checkpoint)
     G = load_generator(path, choose_device(options.device))
-    state = checkpoint.load(path)
     config, family = G.config, models.family(G.config)
     if family == "srgan":
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")
-    kind = models.data_kind(config)
-    if kind == "unpaired":
-        kind = "pairs"  # to tell how near a translation is, its target must be known
-    measure = _volumes if kind == "voxels" else _translations if isinstance(config, models.TRANSLATION) else _garments
-    if measure is _garments and (config.resolution, config.channels) != (32, 1):
+    measure = _garments
+    if isinstance(config, models.TRANSLATION):
+        measure = _translations
+    elif models.data_kind(config) == "voxels":
+        measure = _volumes
+    elif (config.resolution, config.channels) != (32, 1):
         size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")
-    source = state["config"]["data"] if options.data is None else options.data
-    data = load(
-        DataConfig(source, root=options.data_root), resolution=config.resolution, channels=config.channels, kind=kind
-    )
-    return measure(G, data, options, tuple(state["class_names"]))
+    state = checkpoint.load(path)
+    return measure(G, _data(options, config, state), options, tuple(state.get("class_names") or ()))
+
+
+def _data(options: Options, config: models.Config, state: dict[str, Any]) -> ImageSet:
+    """What `options` names, or what the run of `state` was trained on, if that is still where it was."""
+    kind = models.data_kind(config)
+    if kind == "unpaired":
+        if options.data is None:
+            raise ValueError(
+                "data: want --data with pairs for cyclegan, which was trained without, to compare its images with"
+            )
+        kind = "pairs"
+    sizes = {"resolution": config.resolution, "channels": config.channels, "kind": kind}
+    if options.data is not None:
+        return load(DataConfig(options.data, root=options.data_root), **sizes)
+    checkpoint.require(state, ("config", "sampler"), options.checkpoint)
+    run = from_dict(state["config"], options.checkpoint)
+    try:
+        data = load(run.data_config, seed=run.seed, **sizes)
+    except DataError as error:
+        raise DataError(f"{error}; --data names others than those of the run") from None
+    if data.sha256 != state["sampler"]["sha256"]:
+        raise DataError(
+            f"data: {run.data} has other images than the run was trained on; --data names what to compare with"
+        )
+    return data
 
 
 def _garments(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:

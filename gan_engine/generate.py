@@ -281,6 +281,8 @@ def _prepare(options: Options, as_volumes: bool) -> bool:
     endings, others = ((".png", ".npz"), {".obj"}) if as_volumes else ((".png",), set())
     names = f"a name ending in {' or '.join(endings)}"
     in_one = out.suffix.lower() in endings and not out.is_dir()
+    if as_volumes and not in_one:
+        volumes.require_surfaces()
     if out.suffix.lower() in _OTHER_PICTURES | others and not out.is_dir():
         raise ValueError(f"out: want {names} or a directory, got {out}")
     if not in_one and out.is_file():

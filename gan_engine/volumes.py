@@ -3,6 +3,7 @@
 A volume is [X, Y, Z] with y upwards, and a voxel of it is occupied where it is above 0.
 """
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def _rays(side: int) -> tuple[Tensor, Tensor]:
     return (x * side + y) * side + z, outside
 
 
+def require_surfaces() -> None:
+    """Raises ValueError where what makes surfaces is not installed."""
+    if importlib.util.find_spec("mcubes") is None:
+        raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes")
+
+
 def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[X, Y, Z] -> vertices [V, 3] in voxels and triangles int [T, 3], which index them: where `volume` crosses 0
 
@@ -62,12 +69,13 @@ def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     the volume counts as -1, so that the surface is closed. Seen from outside the corners of a triangle run
     anticlockwise.
 
-    Raises ValueError where PyMCubes is not installed.
+    Raises ValueError for values that cannot be below 0, and see `require_surfaces`.
     """
-    try:
-        import mcubes
-    except ImportError:
-        raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes") from None
+    require_surfaces()
+    if volume.dtype.kind in "bu":
+        raise ValueError(f"surface: want a volume with values below 0 where it is empty, got {volume.dtype}")
+    import mcubes
+
     vertices, triangles = mcubes.marching_cubes(np.pad(volume.astype(np.float64), 1, constant_values=-1), 0)
     return vertices - 0.5, triangles  # voxel 0 is at 1 of what is padded, and its centre half a voxel from the edge
 

@@ -1,6 +1,7 @@
 """A picture is a function of the checkpoint, the seed and the class; what cannot be drawn is said before any work."""
 
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -287,12 +288,11 @@ def volumes_dir(tmp_path):
     return tmp_path / "solids"
 
 
-def test_volumes_are_drawn_or_written(volumes_dir, tmp_path):
-    assert draw(volumes_dir, tmp_path / "a.png", num=4).shape == (2 * 66 + 2, 2 * 66 + 2)
-    generate.generate(Options(volumes_dir, num=3, batch=2, out=tmp_path / "a.npz", device="cpu"))
+@pytest.mark.skipif(importlib.util.find_spec("mcubes") is None, reason="PyMCubes has no wheels for this Python")
+def test_surfaces_of_volumes_are_written(volumes_dir, tmp_path):
+    generate.generate(Options(volumes_dir, num=3, out=tmp_path / "a.npz", device="cpu"))
     with np.load(tmp_path / "a.npz") as arrays:
         voxels = arrays["voxels"]
-    assert voxels.dtype == bool and voxels.shape == (3, 16, 16, 16) and 0 < voxels.mean() < 1
     generate.generate(Options(volumes_dir, num=3, out=tmp_path / "shapes", device="cpu"))
     surfaces = sorted((tmp_path / "shapes").iterdir())
     assert [path.name for path in surfaces] == [f"00000{i}.obj" for i in range(3)]
@@ -301,6 +301,22 @@ def test_volumes_are_drawn_or_written(volumes_dir, tmp_path):
     # A surface is between the centres of what is occupied and of what is not.
     assert np.allclose(corners.min(0) * 16, np.argwhere(voxels[1]).min(0), atol=0.5)
     assert np.allclose(corners.max(0) * 16, np.argwhere(voxels[1]).max(0) + 1, atol=0.5)
+
+
+def test_surfaces_need_what_makes_them(volumes_dir, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcubes" else find_spec(name))
+    with pytest.raises(ValueError, match="want PyMCubes, and it is not installed"):
+        generate.generate(Options(volumes_dir, out=tmp_path / "shapes", device="cpu"))
+    assert not (tmp_path / "shapes").exists()
+
+
+def test_volumes_are_drawn_or_written(volumes_dir, tmp_path):
+    assert draw(volumes_dir, tmp_path / "a.png", num=4).shape == (2 * 66 + 2, 2 * 66 + 2)
+    generate.generate(Options(volumes_dir, num=3, batch=2, out=tmp_path / "a.npz", device="cpu"))
+    with np.load(tmp_path / "a.npz") as arrays:
+        voxels = arrays["voxels"]
+    assert voxels.dtype == bool and voxels.shape == (3, 16, 16, 16) and 0 < voxels.mean() < 1
     generate.generate(Options(volumes_dir, num=2, interpolate=3, out=tmp_path / "a.gif", device="cpu"))
     with Image.open(tmp_path / "a.gif") as walk:
         assert walk.n_frames > 1

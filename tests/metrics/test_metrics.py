@@ -95,12 +95,11 @@ def test_distances_grow_with_noise_and_with_missing_classes(garments):
         assert 20 * abs(same) < min(worse)
 
 
-def saved(tmp_path, data, preset="cgan", **model):
+def saved(tmp_path, images, preset="cgan", data="fashion-mnist", **model):
     config = PRESETS[preset]()
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, **model), batch_size=8, precision="fp32"
-    )
-    trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=tmp_path)
+    model = dataclasses.replace(config.model, **model)
+    config = dataclasses.replace(config, model=model, data=data, batch_size=8, precision="fp32")
+    trainer = Trainer(config, images, device=torch.device("cpu"), run_dir=tmp_path)
     return checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
 
 
@@ -179,9 +178,24 @@ def test_evaluate_compares_translations_without_pairs_both_ways(tmp_path, pairs,
 def test_evaluate_needs_the_targets_of_translations(tmp_path, pairs):
     folder, A, B = pairs
     path = saved(tmp_path, ImageSet("unpaired", B.images, source=A), "cyclegan", resolution=32, width=2, d_width=4)
+    with pytest.raises(ValueError, match="data: want --data with pairs for cyclegan, which was trained without"):
+        evaluate(Options(path))
     (folder / "B" / "2.png").rename(folder / "B" / "other.png")
     with pytest.raises(DataError, match="want equal file names in A and B, got 2, other in one of them only"):
         evaluate(Options(path, data=str(folder)))
+
+
+def test_evaluate_compares_with_what_the_run_was_trained_on(tmp_path, pairs):
+    folder, _, B = pairs
+    options = {"resolution": 32, "width": 4, "max_width": 8, "d_width": 4, "source": "grey"}
+    path = saved(tmp_path, B, "pix2pix", data=str(folder / "B"), **options)
+    assert evaluate(Options(path)) == evaluate(Options(path, data=str(folder / "B")))
+    (folder / "B" / "2.png").unlink()
+    with pytest.raises(DataError, match="has other images than the run was trained on; --data names what to compare"):
+        evaluate(Options(path))
+    (folder / "B").rename(folder / "C")
+    with pytest.raises(DataError, match=r"no such file or folder.*; --data names others than those of the run"):
+        evaluate(Options(path))
 
 
 def test_evaluate_counts_voxels(tmp_path):

@@ -1,6 +1,6 @@
 """Volumes: their shapes, the sizes of the paper, what a picture shows of them, and their surfaces."""
 
-import sys
+import importlib.util
 from collections import Counter
 
 import numpy as np
@@ -87,6 +87,10 @@ def test_y_is_upwards_and_nothing_is_white():
 
 # Surfaces
 
+needs_mcubes = pytest.mark.skipif(
+    importlib.util.find_spec("mcubes") is None, reason="PyMCubes is not installed: it has no wheels for this Python"
+)
+
 
 def sphere(r):
     """r - |x| in a volume of 16x16x16 voxels, in voxels"""
@@ -94,6 +98,7 @@ def sphere(r):
     return r - np.sqrt(at[:, None, None] ** 2 + at[:, None] ** 2 + at**2)
 
 
+@needs_mcubes
 @pytest.mark.parametrize("name", ["one voxel", "a sphere", "a full volume"])
 def test_a_surface_is_closed(name):
     """Each edge is that of two triangles, which run along it in opposite directions."""
@@ -104,6 +109,14 @@ def test_a_surface_is_closed(name):
     assert len(vertices) - len(found) / 2 + len(triangles) == 2  # Euler: the surface of one solid without holes
 
 
+@needs_mcubes
+def test_any_surface_has_as_many_triangles_on_each_side_of_an_edge():
+    _, triangles = surface(np.random.default_rng(0).normal(size=(6, 6, 6)))
+    found = Counter((a, b) for triangle in triangles.tolist() for a, b in zip(triangle, triangle[1:] + triangle[:1]))
+    assert len(triangles) > 100 and all(found[b, a] == count for (a, b), count in found.items())
+
+
+@needs_mcubes
 def test_a_surface_is_where_the_volume_crosses_0():
     vertices, triangles = surface(sphere(5))
     assert np.abs(np.linalg.norm(vertices - 8, axis=1) - 5).max() < 0.05
@@ -114,12 +127,16 @@ def test_a_surface_is_where_the_volume_crosses_0():
     assert np.array_equal(vertices.min(0), [0, 0, 0]) and np.array_equal(vertices.max(0), [4, 5, 6])
 
 
+@needs_mcubes
 def test_an_obj_has_the_surface(tmp_path, monkeypatch):
     write_obj(tmp_path / "a.obj", sphere(5))
     lines = [line.split() for line in (tmp_path / "a.obj").read_text().splitlines()]
     vertices, triangles = surface(sphere(5))
     assert np.allclose([[float(n) for n in line[1:]] for line in lines if line[0] == "v"], vertices / 16, atol=1e-5)
     assert [[int(n) - 1 for n in line[1:]] for line in lines if line[0] == "f"] == triangles.tolist()
-    monkeypatch.setitem(sys.modules, "mcubes", None)
+    for mask in (sphere(5) > 0, (sphere(5) > 0).astype(np.uint8)):
+        with pytest.raises(ValueError, match=f"want a volume with values below 0 where it is empty, got {mask.dtype}"):
+            surface(mask)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="want PyMCubes, and it is not installed; pip install PyMCubes"):
         surface(sphere(5))
