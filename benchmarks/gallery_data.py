@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gan_engine.data.voxels import fit, read_mesh
 
-HELD_OUT = 300  # emoji
+HELD_OUT = 300  # names of emoji, of which those are kept that have no likeness in training
 PHOTOS_HELD_OUT = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
 PHOTO_WIDTH = 1280
 KINDS = "chair|stool|sofa|bench|table|desk|bed|cabinet|bookcase|shelf|wardrobe|drawer|lamp"
@@ -28,11 +28,21 @@ KINDS = "chair|stool|sofa|bench|table|desk|bed|cabinet|bookcase|shelf|wardrobe|d
 def emoji(packages: Path, data: Path) -> None:
     """emoji_pairs and emoji_test, A by Google and B by Twitter; emoji_unpaired and emoji_dark, of the first and the
     second half of the pairs' names, the latter with A on black; emoji_dark_test.
+
+    No picture that is held out is there in training in another tone of skin or under another name.
     """
     folders = {kind: found(packages, f"img/{vendor}/64") for kind, vendor in (("A", "google"), ("B", "twitter"))}
     names = sorted(set.intersection(*({path.name for path in folder.glob("*.png")} for folder in folders.values())))
     random.Random(0).shuffle(names)
     shown, train = names[:HELD_OUT], names[HELD_OUT:]
+    known = {without_tone(name) for name in train}
+    pixels = {kind: {(folder / name).read_bytes() for name in train} for kind, folder in folders.items()}
+    shown = [
+        name
+        for name in shown
+        if without_tone(name) not in known
+        and not any((folder / name).read_bytes() in pixels[kind] for kind, folder in folders.items())
+    ]
     halves = {"A": train[: len(train) // 2], "B": train[len(train) // 2 :]}
     for kind, folder in tqdm(folders.items(), "emoji"):
         dark = "black" if kind == "A" else "white"
@@ -44,6 +54,11 @@ def emoji(packages: Path, data: Path) -> None:
         for name in halves[kind]:
             on(folder / name, "white").save(made(data / "emoji_unpaired" / f"train{kind}" / name))
             on(folder / name, dark).save(made(data / "emoji_dark" / f"train{kind}" / name))
+
+
+def without_tone(name: str) -> str:
+    """The file name of an emoji without the code points of skin tones and of presentation."""
+    return re.sub(r"-1f3f[b-f]|-fe0f", "", name)
 
 
 def on(path: Path, colour: str) -> Image.Image:

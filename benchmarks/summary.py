@@ -17,7 +17,8 @@ RATIOS = {"vs_eager": "eager PyTorch", "vs_compile": "torch.compile", "vs_peer":
 LEGEND = """\
 ms: median of a call. vs ...: how many times faster than the fastest form of that peer; < where it is slower.
 floors: how many times as long as the floor, which is merely moving the data (or the bare convolution).
-MiB: most memory resident during a call, of ours and of the leanest eager form."""
+MiB: most memory resident during a call, of ours and of the leanest eager form.
+family step: gradients alone, without data, optimiser and moving average, which are the same for all."""
 
 
 def table(rows: list[Row]) -> str:
@@ -42,21 +43,21 @@ def table(rows: list[Row]) -> str:
 
 
 def whole_steps(rows: list[Row]) -> list[Row]:
-    """A row for each family whose phases were all measured: the sum of each peer's fastest forms, weighted by how often
-    a step has the phase. Where a phase cannot be compiled, compile has its eager form.
+    """A row for each family whose phases were all measured on one commit: the sum of each peer's fastest forms,
+    weighted by how often a step has them. A peer that lacks a phase has no sum.
     """
     found = []
-    for case in _grouped([row for row in rows if row.get("per_step")], "sample", "dtype", "malloc").values():
+    where = ("device", "threads", "commit", "sample", "dtype", "malloc")
+    for case in _grouped([row for row in rows if row.get("per_step")], *where).values():
         sums = {"ours": 0.0, "eager": 0.0, "compile": 0.0}
         for mode, weight in case[0]["per_step"].items():
             of_mode = [row for row in case if row["mode"] == mode and "ms" in row]
-            best = {role: min((row["ms"] for row in of_mode if row["role"] == role), default=math.nan) for role in sums}
-            if math.isnan(best["compile"]):
-                best["compile"] = best["eager"]
             for role in sums:
-                sums[role] += weight * best[role] if weight else 0
-        if not any(map(math.isnan, sums.values())):
+                best = min((row["ms"] for row in of_mode if row["role"] == role), default=math.nan)
+                sums[role] += weight * best if weight else 0
+        if not math.isnan(sums["ours"] + sums["eager"]):
             ratios = {f"vs_{role}": sums[role] / sums["ours"] for role in ("eager", "compile")}
+            ratios = {name: None if math.isnan(ratio) else ratio for name, ratio in ratios.items()}
             whole = {"mode": "whole step", "ms": sums["ours"], "peak_mib": None, "vs_peer": None, "over_floor": None}
             found.append({**case[0], **whole, **ratios, "role": "ours", "peer": "ours", "error": None})
     return found

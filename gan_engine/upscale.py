@@ -21,7 +21,7 @@ from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
 from gan_engine.generate import load_generator
-from gan_engine.metrics.perceptual import PerceptualDistance, installed
+from gan_engine.metrics.perceptual import PACKAGE, PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.picture_files import Job
 
@@ -95,7 +95,11 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     config = G.config
     if not isinstance(config, models.srgan.Config):
         raise ValueError(f"{options.checkpoint}: want a generator of srgan, got {models.family(config)}")
-    perceptual = PerceptualDistance().to(device) if originals and installed() else None
+    perceptual = None
+    if originals and installed():
+        perceptual = PerceptualDistance().to(device)
+    elif originals:
+        warnings.warn(f"no perceptual distances: {PACKAGE} is not installed", stacklevel=2)
     compared: dict[Path, list[list[float]]] = {}
 
     def make(path: Path) -> Image.Image:
@@ -127,9 +131,18 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
 def _measured(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:
     found = [psnr(img, original, border=scale), ssim(img, original, border=scale)]
     if perceptual is not None:
-        device = perceptual.stem.weight.device
-        found.append(perceptual(img.to(device), original.to(device)))
+        found.append(_in_tiles(perceptual, img, original))
     return [float(value) for value in found]
+
+
+@torch.no_grad()
+def _in_tiles(perceptual: PerceptualDistance, img: Tensor, original: Tensor, *, side: int = 512) -> float:
+    """The mean distance over tiles, weighted by their pixels, so that memory does not grow with the picture."""
+    device, total = perceptual.stem.weight.device, 0.0
+    for tiles in zip(img.split(side, 2), original.split(side, 2), strict=True):
+        for a, b in zip(*(tile.split(side, 3) for tile in tiles), strict=True):
+            total += float(perceptual(a.to(device), b.to(device))) * a[0, 0].numel()
+    return total / img[0, 0].numel()
 
 
 def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:

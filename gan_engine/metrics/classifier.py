@@ -60,29 +60,31 @@ def split(data: ImageSet) -> tuple[Tensor, Tensor]:
     return order[len(data) // 5 :], order[: len(data) // 5]
 
 
-def train(data: ImageSet, *, epochs: int = 30, batch: int = 100) -> tuple[Classifier, float]:
-    """A classifier and its accuracy on the images held out; it learns from images mirrored and shifted by up to 2."""
+def train(images: Tensor, labels: Tensor, *, epochs: int = 30, batch: int = 100) -> Classifier:
+    """A classifier of images uint8 [N, 1, 32, 32] with labels int64 [N]. It sees them mirrored and shifted by <= 2."""
     torch.manual_seed(0)
-    classifier, (learnt, held_out) = Classifier(), split(data)
+    classifier = Classifier()
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.05)
-    steps = epochs * (len(learnt) // batch)
+    steps = epochs * -(-len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
     for _ in range(epochs):
-        for part in learnt[torch.randperm(len(learnt))].split(batch):
+        for part in torch.randperm(len(images)).split(batch):
             x, y = torch.randint(5, (2,)).tolist()
-            img = F.pad(to_float(data.images[part]), [2, 2, 2, 2], value=-1)[:, :, y : y + 32, x : x + 32]
+            img = F.pad(to_float(images[part]), [2, 2, 2, 2], value=-1)[:, :, y : y + 32, x : x + 32]
             img = img.flip(3) if torch.rand(()) < 0.5 else img
             optimizer.zero_grad()
-            F.cross_entropy(classifier(img)[1], data.labels[part], label_smoothing=0.05).backward()
+            F.cross_entropy(classifier(img)[1], labels[part], label_smoothing=0.05).backward()
             optimizer.step()
             schedule.step()
-    classifier.eval()
-    _, classes = classify(classifier, data.images[held_out])
-    return classifier, float((classes == data.labels[held_out]).float().mean())
+    return classifier.eval()
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else f"{NAME}.pt")
-    classifier, accuracy = train(load(DataConfig("fashion-mnist"), resolution=32, channels=1))
+    data = load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+    learnt, held_out = split(data)
+    classifier = train(data.images[learnt], data.labels[learnt])
+    _, classes = classify(classifier, data.images[held_out])
+    accuracy = float((classes == data.labels[held_out]).float().mean())
     torch.save(classifier.state_dict(), out)
     print(f"{out}: accuracy {accuracy:.2%} on the images held out")
