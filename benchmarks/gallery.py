@@ -113,8 +113,9 @@ def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
     kind = models.data_kind(G.config).replace("unpaired", "pairs")
     config = DataConfig(str(data / pairs))
     shown = load(config, resolution=G.config.resolution, channels=G.config.channels, kind=kind)
-    target = to_float(shown.images[:SHOWN])
-    source = G.source_of(target) if shown.source is None else to_float(shown.source.images[:SHOWN])
+    every = len(shown) // SHOWN  # in the order of their names, which is that of their kinds
+    target = to_float(shown.images[::every][:SHOWN])
+    source = G.source_of(target) if shown.source is None else to_float(shown.source.images[::every][:SHOWN])
     rows = [source.expand_as(target), G(source), target]
     if models.family(G.config) == "cyclegan":
         rows.append(G(target, "B2A"))
