@@ -6,6 +6,7 @@ All numbers are small integers, so that float32 computes every sum exactly in an
 import pytest
 import torch
 
+from gan_engine import backends
 from gan_engine.ops import bias_act
 
 LAST = torch.channels_last
@@ -31,6 +32,8 @@ def integers(shape: tuple[int, ...], device: str, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("start", [0, 1], ids=["aligned", "unaligned"])
 @pytest.mark.parametrize(("shape", "layout"), SHAPES)
 def test_split_work_is_exact(shape, layout, start, backend, device):
+    if start and backend == "triton" and backends.INTERPRET:
+        pytest.skip("the interpreter loads element by element, wherever they lie")
     dim = min(1, len(shape) - 1)
     b = integers(shape[dim : dim + 1], device, 0).requires_grad_()
     x, dy, d_dx = (integers(shape, device, seed) for seed in (1, 2, 3))

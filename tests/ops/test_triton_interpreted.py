@@ -4,10 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gan_engine import backends
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(
@@ -25,8 +28,11 @@ def test_the_triton_backend_holds_every_property_under_the_interpreter():
         "triton and not inductor",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "tests.triton_interpreter",
     ]
-    run = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-5000:]
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed and int(passed[1]) > 100, run.stdout[-2000:]
