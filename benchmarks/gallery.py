@@ -175,7 +175,7 @@ ENTRIES = {
         draw_photos,
         ("PSNR", "perceptual"),
     ),
-    "gan3d": Entry("gan3d --data {data}/furniture.npz", score_volumes, draw_last_grid, ("occupied",)),
+    "gan3d": Entry("gan3d --data {data}/furniture.npz --kimg 24", score_volumes, draw_last_grid, ("occupied",)),
 }
 
 

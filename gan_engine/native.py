@@ -35,12 +35,15 @@ _cpu, WHY_NO_CPU = _load("_C")
 _cuda, WHY_NO_CUDA = _load("_C_cuda")
 
 
+_NUMBERS = {int, float, bool, list, tuple}
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.data_ptr()
+    if type(value) in _NUMBERS:  # most arguments are
+        return value
     if value is None:
         return 0
-    return DTYPES.get(value, value) if isinstance(value, torch.dtype) else value
+    return DTYPES[value] if isinstance(value, torch.dtype) else value.data_ptr()
 
 
 class _Launcher:

@@ -305,5 +305,11 @@ with train.locked(pathlib.Path({str(run_dir)!r})):
 def test_every_preset_is_listed(capsys):
     assert train.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(presets.PRESETS)
+    *rows, empty, legend = lines[1:]
+    assert [row.split()[0] for row in rows] == list(
+        presets.PRESETS
+    ) and presets.MINUTES.keys() <= presets.PRESETS.keys()
+    assert empty == "" and legend.startswith("minutes: of one core")
+    minutes = lines[0].index("minutes")
+    assert [row[minutes:].split()[0] for row in rows[:2]] == ["4", "2"] and rows[6][minutes:].startswith("         ")
     assert lines[1].split()[1:7] == ["fashion-mnist", "1x32x32", "1.1", "M", "661", "k"]

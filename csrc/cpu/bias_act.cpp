@@ -29,10 +29,11 @@ struct Channels {
     }
     std::int64_t of(std::int64_t i) const { return i / inner % count; }
 
-    // Where the run that starts at i ends: for its length the channels of a vector stay, or move on by 16.
+    // Where the run that starts at i ends: for its length the channels of a vector stay, or move on by 16, round and
+    // round.
     std::int64_t run_end(std::int64_t i, std::int64_t end) const {
         const std::int64_t stop = spread == Spread::kConstant      ? (i / inner + 1) * inner
-                                  : spread == Spread::kConsecutive ? i - i % count + count
+                                  : spread == Spread::kConsecutive ? end
                                                                    : i + kLanes;
         return stop < end ? stop : end;
     }
@@ -133,8 +134,8 @@ struct Forward {
         for (; i + kLanes <= stop; i += kLanes) {
             pass.vector(x + i, y + i, i, bias, stream);
             if constexpr (spread == Spread::kConsecutive) {
-                c += kLanes;
-                if (p.b != nullptr && i + kLanes < stop) bias = load(static_cast<const S*>(p.b) + c);
+                c = c + kLanes < channels.count ? c + kLanes : 0;
+                if (p.b != nullptr) bias = load(static_cast<const S*>(p.b) + c);
             }
         }
         if (i < stop) {
@@ -192,24 +193,31 @@ struct Backward {
         const Backward pass = *this;
         VecD total{};
         V recent{};  // of the few vectors that are not in total yet
+        std::vector<S> rows(spread == Spread::kConsecutive && sums != nullptr ? channels.count : 0);  // likewise
+        int in_rows = 0;
+        const auto settle = [&] {
+            for (std::size_t k = 0; k < rows.size(); ++k) sums[k] += rows[k], rows[k] = 0;
+            in_rows = 0;
+        };
         for (; i + kLanes <= stop; i += kLanes) {
             const V v = pass.vector(dy + i, saved + i, dx + i, i, d_db, bias, stream);
             if constexpr (spread == Spread::kConstant) {
                 recent += v;
                 if (i / kLanes % 8 == 7) total += __builtin_convertvector(recent, VecD), recent = V{};
-            } else if (sums != nullptr) {
-                const VecD wide = __builtin_convertvector(v, VecD);
-                if constexpr (spread == Spread::kConsecutive) store(sums + c, load(sums + c) + wide, false);
-                if constexpr (spread == Spread::kMixed) add_up(channels, i, c, wide, kLanes);
-            }
-            if constexpr (spread == Spread::kConsecutive) {
+            } else if constexpr (spread == Spread::kConsecutive) {
+                if (sums != nullptr) store(rows.data() + c, load(rows.data() + c) + v, false);
                 c += kLanes;
-                if (i + kLanes < stop) {
-                    if (b != nullptr) bias = load(b + c);
-                    if (db != nullptr) d_db = load(db + c);
+                if (c == channels.count) {
+                    c = 0;
+                    if (++in_rows == 8) settle();
                 }
+                if (b != nullptr) bias = load(b + c);
+                if (db != nullptr) d_db = load(db + c);
+            } else if (sums != nullptr) {
+                add_up(channels, i, c, __builtin_convertvector(v, VecD), kLanes);
             }
         }
+        if (spread == Spread::kConsecutive) settle();
         if (i < stop) {
             const int left = int(stop - i);
             T in[kLanes] = {}, in_saved[kLanes] = {}, out[kLanes];

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine.ops.conv2d import per_side
+from gan_engine.ops.kernel_op import Function
 
 
 def avg_pool2d(
@@ -46,7 +47,7 @@ class _Call(NamedTuple):
     divisor_override: int | None
 
 
-class _Pool(torch.autograd.Function):
+class _Pool(Function):
     @staticmethod
     def forward(x, call):
         return avg_pool2d_ref(x, call)
@@ -62,7 +63,7 @@ class _Pool(torch.autograd.Function):
         return None if dy is None else _Unpool.apply(dy, ctx.x, ctx.call), None
 
 
-class _Unpool(torch.autograd.Function):
+class _Unpool(Function):
     """The transpose of the linear map that _Pool is."""
 
     @staticmethod

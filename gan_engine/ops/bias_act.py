@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine import backends
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
-from gan_engine.ops.kernel_op import check_tensors, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, wide
 
 _DEFINITIONS = {
     "linear": lambda z, alpha: z,
@@ -140,7 +140,7 @@ class _Call(NamedTuple):
         return "x" if saved == "y" and self.clamp >= 0 else saved
 
 
-class _BiasAct(torch.autograd.Function):
+class _BiasAct(Function):
     @staticmethod
     def forward(x, b, dim, act, alpha, gain, clamp, backend, record):
         return torch.ops.gan_engine.bias_act(x, b, dim, act, alpha, gain, clamp, backend, record)
@@ -167,7 +167,7 @@ class _BiasAct(torch.autograd.Function):
         return *_Reduce.apply(dy, *ctx.saved_tensors, b_dtype, call), None, None, None, None, None, None, None
 
 
-class _Reduce(torch.autograd.Function):
+class _Reduce(Function):
     """(dx [x.shape], db [C] or None) = (m * dy, its sum over all but dim)"""
 
     @staticmethod
@@ -201,7 +201,7 @@ class _Reduce(torch.autograd.Function):
         return (v * m).to(dy.dtype), d_saved.to(saved.dtype), d_b, None, None
 
 
-class _Spread(torch.autograd.Function):
+class _Spread(Function):
     """d_dy [x.shape] = m * (d_dx [x.shape] + d_db [C]), for the piecewise linear activations"""
 
     @staticmethod

@@ -88,7 +88,9 @@ def _grad(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, red
         dy, d_db, saved, b, slope, keep, dx, partial, slots, dy.numel(), inner, channels, dy.dtype,
         ACTIVATIONS[act].code, alpha, gain, clamp,
     )  # fmt: skip
-    return dx, partial.sum(0, dtype=torch.float64).to(dtype) if reduce else dy.new_empty(0, dtype=dtype)
+    if not reduce:
+        return dx, dy.new_empty(0, dtype=dtype)
+    return dx, partial[0] if slots == 1 else partial.sum(0, dtype=torch.float64).to(dtype)
 
 
 def _grad_fake(dy, d_db, saved, b, stride, dim, act, alpha, gain, clamp, backend, reduce):

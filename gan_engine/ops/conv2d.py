@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from gan_engine.ops.kernel_op import Function
+
 
 def conv2d(
     x: Tensor,
@@ -121,7 +123,7 @@ def per_side(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return values * dims if len(values) == 1 else values
 
 
-class _Fprop(torch.autograd.Function):
+class _Fprop(Function):
     @staticmethod
     def forward(x, w, b, call):
         return conv2d_ref(x, w, b, call)
@@ -146,7 +148,7 @@ class _Fprop(torch.autograd.Function):
         return dx, dw, db, None
 
 
-class _Dgrad(torch.autograd.Function):
+class _Dgrad(Function):
     """`like` tells the shape and layout of the result, and nothing else."""
 
     @staticmethod
@@ -169,7 +171,7 @@ class _Dgrad(torch.autograd.Function):
         return d_dy, d_w, None, None
 
 
-class Wgrad(torch.autograd.Function):
+class Wgrad(Function):
     """`like` tells the shape and layout of the result, and nothing else."""
 
     @staticmethod

@@ -23,7 +23,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import native
 from gan_engine.ops.conv2d import Call, Wgrad, weight_gradients
-from gan_engine.ops.kernel_op import define, layout
+from gan_engine.ops.kernel_op import Function, define, layout
 
 # With fewer channels than this the layouts do not differ by what changing them costs (same measurement).
 FEWEST_CHANNELS = 32
@@ -64,7 +64,7 @@ def _strided_convolution(x: Tensor, weight: Tensor, call: Call) -> Tensor:
 # gradient by the weight is that of conv2d.py, which has gradients again.
 
 
-class _Convolution(torch.autograd.Function):
+class _Convolution(Function):
     @staticmethod
     def forward(x, weight, call):
         y = torch.convolution(_in_layout(x, True), weight, None, *call)
@@ -100,7 +100,7 @@ def _back(call: Call, dy: Tensor, x: Tensor, weight: Tensor) -> Call:
     return call._replace(transposed=not call.transposed, output_padding=rest)
 
 
-class _Relayout(torch.autograd.Function):
+class _Relayout(Function):
     """x itself, in the other layout: to a gradient that is nothing."""
 
     @staticmethod
@@ -130,7 +130,7 @@ def transposed(weight: Tensor) -> Tensor:
     return weight.transpose(0, 1).flip([2, 3])
 
 
-class _Transposed(torch.autograd.Function):
+class _Transposed(Function):
     """Its own inverse, and so its own gradient."""
 
     @staticmethod

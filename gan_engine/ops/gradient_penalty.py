@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import check_tensors, define, in_layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, wide
 
 
 def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
@@ -100,7 +100,7 @@ def _check(name: str, x: Tensor, **others: Tensor) -> None:
 # A sum of squares is the dot product of x with itself.
 
 
-class _Dot(torch.autograd.Function):
+class _Dot(Function):
     @staticmethod
     def forward(x, y, backend):
         return torch.ops.gan_engine.sample_dot(x, y, backend)
@@ -121,7 +121,7 @@ class _Dot(torch.autograd.Function):
         return dx, dy, None
 
 
-class _SumOfSquares(torch.autograd.Function):
+class _SumOfSquares(Function):
     @staticmethod
     def forward(x, backend):
         return torch.ops.gan_engine.sample_dot(x, x, backend)
@@ -139,7 +139,7 @@ class _SumOfSquares(torch.autograd.Function):
         return _Mix.apply(*ctx.saved_tensors, None, 2 * ds, None, ctx.backend), None
 
 
-class _Mix(torch.autograd.Function):
+class _Mix(Function):
     """a x + b y, or a x alone where y and b are None"""
 
     @staticmethod

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import check_tensors, define, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, wide
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
@@ -85,7 +85,7 @@ def grid_sample_ref(x: Tensor, grid: Tensor) -> Tensor:
 # Hence everything is made of _Sample and _Grad again. Without u, which only a grid with gradients has, J is left out.
 
 
-class _Sample(torch.autograd.Function):
+class _Sample(Function):
     @staticmethod
     def forward(x, grid):
         return torch.ops.gan_engine.grid_sample(x, grid)
@@ -102,7 +102,7 @@ class _Sample(torch.autograd.Function):
         return _Grad.apply(dy, *ctx.saved_tensors, *ctx.needs_input_grad)
 
 
-class _Grad(torch.autograd.Function):
+class _Grad(Function):
     """(dx [x.shape] or None, dgrid [grid.shape] or None)"""
 
     @staticmethod

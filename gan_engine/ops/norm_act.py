@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import check_tensors, define, in_layout, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, layout, wide
 
 _ACTS = ("linear", "relu", "lrelu")
 
@@ -94,7 +94,7 @@ def norm_act(
     if own and running_mean is not None and x.numel() > 0:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+            running_var.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
     return y
 
 
@@ -146,7 +146,7 @@ class _Call(NamedTuple):
     backend: str
 
 
-class _NormAct(torch.autograd.Function):
+class _NormAct(Function):
     """(y [x.shape], mean and var [C] or [N, C])"""
 
     @staticmethod
@@ -170,7 +170,7 @@ class _NormAct(torch.autograd.Function):
         return *_Grad.apply(dy, *ctx.saved_tensors, ctx.constant, ctx.call), None, None, None
 
 
-class _Grad(torch.autograd.Function):
+class _Grad(Function):
     """(dx [x.shape], dw [C], db [C])"""
 
     @staticmethod
@@ -262,8 +262,8 @@ def _shape(x: Tensor, batch: bool) -> list[int]:
     return [1, n, c, pixels, c] if batch else [1, 1, n * c, pixels, c]
 
 
-def _wide_stats(t: Tensor, x: Tensor) -> Tensor:
-    return t.detach().to(wide(x.dtype)).contiguous()
+def _wide_stats(t: Tensor, dtype: torch.dtype) -> Tensor:
+    return t if t.dtype == dtype and t.is_contiguous() else t.to(dtype).contiguous()
 
 
 def _forward(x, w, b, mean, var, batch, slope, eps, backend):
@@ -276,7 +276,7 @@ def _forward(x, w, b, mean, var, batch, slope, eps, backend):
         if mean is None:
             kernels.norm_stats(dense, own_mean, own_var, dims, x.dtype)
             mean, var = own_mean, own_var
-        w, b, mean, var = (_wide_stats(t, x) for t in (w, b, mean, var))
+        w, b, mean, var = (_wide_stats(t, wide(x.dtype)) for t in (w, b, mean, var))
         kernels.norm_act(dense, mean, var, w, b, y, dims, x.dtype, slope, eps)
     return y, own_mean, own_var
 
@@ -293,13 +293,14 @@ def _grad(dy, x, w, b, mean, var, constant, batch, slope, eps, backend):
     if x.numel() == 0:
         return dx, torch.zeros_like(w), torch.zeros_like(b)
     dy = in_layout(dy, dx.stride())
-    given = [_wide_stats(t, x) for t in (mean, var, w, b)]
+    given = [_wide_stats(t, wide(x.dtype)) for t in (mean, var, w, b)]
     dims = _shape(dense, batch)
     dw, db = (given[0].new_empty(dims[0], dims[2]) for _ in range(2))
     backends.kernels("norm_act", backend).norm_act_grad(
         dy, dense, *given, dx, dw, db, dims, x.dtype, slope, eps, constant
     )
-    dw, db = (t.view(-1, len(w)).sum(0) for t in (dw, db))
+    dw, db = (t.view(-1, len(w)) for t in (dw, db))
+    dw, db = (t[0] if len(t) == 1 else t.sum(0) for t in (dw, db))
     return dx, dw.to(w.dtype), db.to(b.dtype)
 
 

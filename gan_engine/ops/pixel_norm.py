@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import check_tensors, define, in_layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, wide
 
 
 def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
@@ -59,7 +59,7 @@ def pixel_norm_ref(x: Tensor, *, dim: int, eps: float) -> Tensor:
 #   d_x = -r^3 ((mean(v dy) - 3 r^2 mean(v x) mean(x dy)) x + mean(x dy) v + mean(v x) dy)
 
 
-class _PixelNorm(torch.autograd.Function):
+class _PixelNorm(Function):
     @staticmethod
     def forward(x, dim, eps, backend):
         return torch.ops.gan_engine.pixel_norm(x, None, dim, eps, backend)
@@ -76,7 +76,7 @@ class _PixelNorm(torch.autograd.Function):
         return dx, None, None, None
 
 
-class _Grad(torch.autograd.Function):
+class _Grad(Function):
     @staticmethod
     def forward(dy, x, dim, eps, backend):
         return torch.ops.gan_engine.pixel_norm(x, dy, dim, eps, backend)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import ACTIVATIONS
-from gan_engine.ops.kernel_op import check_tensors, define, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, wide
 from gan_engine.ops.upfirdn2d import Fir
 
 ACTS = ("linear", "relu", "lrelu")
@@ -165,7 +165,7 @@ class _Wanted(NamedTuple):
     noise_n: int = 0
 
 
-class _Affine(torch.autograd.Function):
+class _Affine(Function):
     @staticmethod
     def forward(x, f, scale, b, noise, call):
         *options, fir, _ = call
@@ -193,7 +193,7 @@ class _Affine(torch.autograd.Function):
         return dx, None, *others, None
 
 
-class _Pull(torch.autograd.Function):
+class _Pull(Function):
     """(dx [N, C, H, W], d_scale [N, C], db [C], d_noise [N or 1, 1, H, W]), each None where it is not wanted"""
 
     @staticmethod
