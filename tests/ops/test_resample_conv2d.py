@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from gan_engine import backends
-from gan_engine.ops import downsample_conv2d, modulated_conv2d, setup_filter, upfirdn2d, upsample_conv2d
+from gan_engine.ops import (
+    downsample_conv2d,
+    modulated_conv2d,
+    resample_conv2d,
+    setup_filter,
+    upfirdn2d,
+    upsample_conv2d,
+)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7])
@@ -17,6 +24,19 @@ def test_equals_resampling_beside_the_convolution(k: int, backend: str, device: 
     torch.testing.assert_close(upsample_conv2d(x, weight, backend=backend), up)
     down = F.avg_pool2d(F.conv2d(x, weight, padding=k // 2), 2)
     torch.testing.assert_close(downsample_conv2d(x, weight, backend=backend), down)
+
+
+@pytest.mark.parametrize(("op", "mode"), [(upsample_conv2d, "nearest"), (downsample_conv2d, "mean")])
+def test_few_pixels_are_resampled_beside_the_convolution(op, mode: str, monkeypatch):
+    x, weight = torch.randn(1, 3, 6, 8), torch.randn(4, 3, 3, 3)
+    found, flops = [], []
+    for fewest in (48, 49):
+        monkeypatch.setitem(resample_conv2d.FEWEST_PIXELS, mode, fewest)
+        with FlopCounterMode(display=False) as counter:
+            found.append(op(x, weight))
+        flops.append(counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert flops[1] == 9 * 4 * flops[0] / 16  # in each direction: 3x3 taps at four pixels, or 4x4 at one
 
 
 @pytest.mark.parametrize("taps", [[1, 3, 3, 1], [1, 2, 1], [[1, 2], [3, 4], [5, 6]]], ids=["1331", "121", "3x2"])
