@@ -106,7 +106,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
     if kind == "unpaired":
         if options.data is None:
             raise ValueError(
-                "data: want --data with pairs for cyclegan, which was trained without, to compare its images with"
+                "data: want --data with pairs for cyclegan, which learns from two sets whether they are paired or not"
             )
         kind = "pairs"
     sizes = {"resolution": config.resolution, "channels": config.channels, "kind": kind}
@@ -118,6 +118,8 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
         data = load(run.data_config, seed=run.seed, **sizes)
     except DataError as error:
         raise DataError(f"{error}; --data names others than those of the run") from None
+    if isinstance(config, models.TRANSLATION):
+        warnings.warn("these pairs are those of the run, which it has seen; --data names others", stacklevel=3)
     if data.sha256 != state["sampler"]["sha256"]:
         raise DataError(
             f"data: {run.data} has other images than the run was trained on; --data names what to compare with"
@@ -148,7 +150,7 @@ def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: t
     if perceptual.installed():
         measures["perceptual"] = perceptual.PerceptualDistance().to(device)
     else:
-        warnings.warn(f"no perceptual distances: {perceptual.PACKAGE} is not installed", stacklevel=2)
+        warnings.warn(f"no perceptual distances: pip install {perceptual.PIP} brings them", stacklevel=2)
     sums: dict[str, float] = {}
 
     def add(source: Tensor, target: Tensor, *direction: str) -> None:

@@ -32,7 +32,7 @@ from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.monitors import grid, picture, to_uint8
 from gan_engine.picture_files import to_tensor
 
-_OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_OTHER_FILES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
 
 
 _MODES = ("interpolate", "style_mix", "project")
@@ -278,12 +278,12 @@ def _prepare(options: Options, as_volumes: bool) -> bool:
         animation.check(out)
         _prepare_files([out], out.parent, options.overwrite)
         return False
-    endings, others = ((".png", ".npz"), {".obj"}) if as_volumes else ((".png",), set())
+    endings = (".png", ".npz") if as_volumes else (".png",)
     names = f"a name ending in {' or '.join(endings)}"
     in_one = out.suffix.lower() in endings and not out.is_dir()
     if as_volumes and not in_one:
         volumes.require_surfaces()
-    if out.suffix.lower() in _OTHER_PICTURES | others and not out.is_dir():
+    if out.suffix.lower() in _OTHER_FILES.difference(endings) and not out.is_dir():
         raise ValueError(f"out: want {names} or a directory, got {out}")
     if not in_one and out.is_file():
         raise FileExistsError(f"{out} is a file; want a directory or {names}")

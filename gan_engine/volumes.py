@@ -59,7 +59,7 @@ def _rays(side: int) -> tuple[Tensor, Tensor]:
 def require_surfaces() -> None:
     """Raises ValueError where what makes surfaces is not installed."""
     if importlib.util.find_spec("mcubes") is None:
-        raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes")
+        raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes (the extra meshes)")
 
 
 def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -303,6 +303,11 @@ def test_surfaces_of_volumes_are_written(volumes_dir, tmp_path):
     assert np.allclose(corners.max(0) * 16, np.argwhere(voxels[1]).max(0) + 1, atol=0.5)
 
 
+def test_files_of_volumes_are_not_those_of_pictures(run_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"out: want a name ending in \.png or a directory, got .*a\.npz"):
+        generate.generate(Options(run_dir, out=tmp_path / "a.npz", device="cpu"))
+
+
 def test_surfaces_need_what_makes_them(volumes_dir, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcubes" else find_spec(name))

