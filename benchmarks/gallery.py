@@ -37,7 +37,7 @@ from gan_engine.upscale import enlarge, upscale
 OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
-What every family learns from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trained
+What the families learn from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trained
 and measured all of this, and wrote this page. Times are those of the processor, one thread of it.
 
 - `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance, in the features of the classifier that
