@@ -22,8 +22,9 @@ struct Channels {
     Spread spread;
 
     Channels(std::int64_t n, std::int64_t inner_, std::int64_t count_, bool needed) : inner(inner_), count(count_) {
-        if (!needed) inner = n + kLanes, count = 1;
-        spread = !needed || inner % kLanes == 0      ? Spread::kConstant
+        const bool one = !needed || count == 1;
+        if (one) inner = n + kLanes, count = 1;
+        spread = one || inner % kLanes == 0          ? Spread::kConstant
                  : inner == 1 && count % kLanes == 0 ? Spread::kConsecutive
                                                      : Spread::kMixed;
     }

@@ -47,11 +47,8 @@ def _slope_and_keep(mask: Tensor, act: str, clamp: float) -> tuple[Tensor | None
 
 
 def _inner(x: Tensor, dim: int) -> int:
-    """How many elements of dense x lie between two neighbours along dim, so that c = (offset // inner) % C.
-
-    Where C is 1, no fewer than there are, in whole vectors of 16: the kernels then need not look for a next channel.
-    """
-    return x.stride(dim) if x.shape[dim] > 1 else -(-x.numel() // 16) * 16
+    """How many elements of dense x lie between two neighbours along dim, so that c = (offset // inner) % C."""
+    return x.stride(dim) if x.shape[dim] > 1 else 1
 
 
 def _forward(x, b, dim, act, alpha, gain, clamp, backend, record):
