@@ -37,8 +37,9 @@ from gan_engine.upscale import enlarge, upscale
 OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
-What the families learn from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trained
-and measured all of this, and wrote this page. Times are those of the processor, one thread of it.
+What the families learn from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trains and
+measures, and writes this page. Times are those of the processor, one thread of it; the runs pix2pix and cyclegan shared
+it, and their times are from the rates that they had alone, 32 and 10 images a second.
 
 - `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance, in the features of the classifier that
   ships with the project, of {num:,} generated images from the 10,000 embedded ones; they are no FIDs. Of real images

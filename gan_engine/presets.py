@@ -251,7 +251,8 @@ PRESETS: dict[str, Callable[[], Config]] = {
     )
 }
 
-# Of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), where a preset was trained there.
+# Of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11): at the rates of runs that were mostly shorter, and of
+# stylegan2 without R1.
 MINUTES = {
     **{"dcgan": 4, "vanilla": 2, "upsample_gan": 71, "wgan": 11, "wgan_gp": 18, "stylegan2": 310, "r3gan": 11},
     **{"cgan": 4, "sngan": 8, "sagan": 10, "lapgan": 7, "pix2pix": 6, "cyclegan": 20, "srgan_light": 9, "gan3d": 12},

@@ -31,8 +31,8 @@ class Function(torch.autograd.Function):
     """An autograd function, with setup_context, whose `apply` does no more than is asked for.
 
     That of PyTorch binds its arguments to the signature of `forward` anew in every call, and notes what a backward pass
-    needs even where gradients are off, as in the backward pass of an ordinary step: of the 130 us that bias_act takes
-    more than eager PyTorch, forward and backward on a few elements, these are 65 (CPU, PyTorch 2.13, 2026-11).
+    needs even where gradients are off, as in the backward pass of an ordinary step. Forward and backward, bias_act of
+    [64, 512] takes 126 us with that, 69 with this, and 34 in eager PyTorch (one CPU thread, PyTorch 2.13, 2026-11).
     """
 
     @classmethod
