@@ -91,6 +91,9 @@ class Config:
     tf32: bool = False
     """On GPUs, let convolutions and matrix products in float32 round their factors to 10 bits, which is faster. It is
     off because penalties are computed in float32 for the sake of its bits."""
+    cuda_graphs: bool = False
+    """On GPUs, record what the host launches in the main phases, and launch it as one: small networks wait for the host
+    otherwise. Takes memory of its own for each phase. Phases that cannot be recorded run as ever, and say why."""
     seed: int = 0
     """Of the first weights, the noise and the order of the data."""
 
@@ -184,7 +187,7 @@ class Config:
 # falls towards the end, its place is part of the run.
 FREE_ON_RESUME = {
     *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
-    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last"),
+    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs"),
 }
 
 

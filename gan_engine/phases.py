@@ -32,6 +32,8 @@ class Phase:
     """Images shown before the phase takes part."""
     end: float = math.inf
     """Images shown when it no longer does."""
+    host: str | None = None
+    """What is left to the host in it, and no CUDA graph holds."""
 
     def due(self, nimg: int, step_count: int) -> bool:
         return self.begin <= nimg < self.end and step_count % self.interval == 0
@@ -69,14 +71,19 @@ def schedule(
             penalty_interval=config.penalty_interval,
             weight_clip=config.weight_clip,
             begin=game,
+            host="penalties in every step" if objective.weights and config.penalty_interval == 1 else objective.host,
         ),
         Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
     ]
     if game:
         phases.append(Phase("G_content", G, optimizers["G"], objective.content, end=game))
     if config.pl_weight:
-        interval, terms = config.pl_interval, objective.path_length
-        phases.append(Phase("G_pl", G, optimizers["G"], terms, interval=interval, weight=interval))
+        options = {
+            "interval": config.pl_interval,
+            "weight": config.pl_interval,
+            "host": "the directions of path lengths",
+        }
+        phases.append(Phase("G_pl", G, optimizers["G"], objective.path_length, **options))
     return phases
 
 
@@ -89,6 +96,12 @@ class Means:
     def add(self, name: str, values: Tensor) -> None:
         total, count = self.sums.get(name, (0, 0))
         self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
+
+    def merge(self, others: "Means") -> None:
+        """Add what others have seen."""
+        for name, (total, count) in others.sums.items():
+            kept, kept_count = self.sums.get(name, (0, 0))
+            self.sums[name] = (kept + total, kept_count + count)
 
     def read(self, processes: Processes = ALONE) -> dict[str, float]:
         """The mean of each name since the last call, over all processes."""

@@ -265,6 +265,8 @@ def prepare(
     print(f"device     {device} ({hardware}), {trainer.precision.name}")
     if penalties := trainer.penalties():
         print(f"penalties  {penalties}")
+    if trainer.graphs_line:
+        print(f"graphs     {trainer.graphs_line}")
     if memory:
         print(f"memory     {memory}")
     print(f"ops        {_by_backend(ops)}; python -m gan_engine.info says why\n", flush=True)

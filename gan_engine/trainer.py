@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, models, nonfinite
+from gan_engine import checkpoint, console, graphs, models, nonfinite
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler, describe
@@ -26,7 +26,7 @@ from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
 from gan_engine.phases import Means, Phase, optimizers, schedule
-from gan_engine.precision import Precision, resolve, tf32_products
+from gan_engine.precision import DTYPES, Precision, resolve, tf32_products
 
 # By the number of dimensions of a batch: of images, and of volumes.
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -116,6 +116,16 @@ class Trainer:
             seed = config.seed if data.paired else config.seed + 1
             self.source_sampler = Sampler(data.source, config.batch_size // processes.size, seed=seed, **deal)
         self.examples = self._examples(data)
+        self.graphs: dict[str, graphs.Recorded] = {}
+        self.graphs_line = None  # which phases run as CUDA graphs, and why others do not
+        if config.cuda_graphs:
+            reason = graphs.refusal(config, device, processes)
+            self.graphs_line = graphs.describe(self.phases) if reason is None else f"none: {reason}"
+            tolerance = torch.finfo(DTYPES.get(self.precision.name, torch.float32)).eps ** 0.5
+            for phase in self.phases:
+                if reason is None and phase.host is None:
+                    gradients = partial(self._gradients, phase)
+                    self.graphs[phase.name] = graphs.Recorded(gradients, phase, [self.G, self.D], tolerance)
         self.step_count = self.nimg = 0
         self.seconds = 0.0
 
@@ -174,21 +184,12 @@ class Trainer:
         for other in self.phases:
             other.net.requires_grad_(other.net is phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
         penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
-        for part in self._parts(batch):
-            share = phase.weight * len(part.real_img) / len(batch.real_img)
-            with self.precision.autocast():
-                if penalised:
-                    terms = phase.penalised(part, self.precision.scale(torch.full((), share, device=self.device)))
-                else:
-                    terms = phase.terms(part)
-            loss = sum(values.mean() for values in terms.values()) * share
-            if not penalised:
-                self.precision.scale(loss).backward()
-            total += loss.detach()
-            for name, values in terms.items():
-                self.means.add(f"loss/{name}", values)
+        if penalised or phase.name not in self.graphs:
+            total, measured = self._gradients(phase, batch, penalised=penalised)
+        else:
+            total, measured = self.graphs[phase.name](batch)
+        self.means.merge(measured)
         grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
         self.processes.average_([*grads, total])
         self.precision.unscale(phase.optimizer)
@@ -202,6 +203,31 @@ class Trainer:
                 torch._foreach_clamp_min_(list(phase.net.parameters()), -phase.weight_clip)
                 torch._foreach_clamp_max_(list(phase.net.parameters()), phase.weight_clip)
         self._note_stop(phase, batch)
+
+    def _gradients(self, phase: Phase, batch: Batch, *, penalised: bool = False) -> tuple[Tensor, Means]:
+        """The loss of a phase and what was measured on the way; gradients are added to .grad."""
+        total = torch.zeros((), device=self.device)
+        kept, self.means = self.means, Means()
+        try:
+            for part in self._parts(batch):
+                total += self._part_gradients(phase, part, len(part.real_img) / len(batch.real_img), penalised)
+            return total, self.means
+        finally:
+            self.means = kept
+
+    def _part_gradients(self, phase: Phase, part: Batch, share: float, penalised: bool) -> Tensor:
+        share *= phase.weight
+        with self.precision.autocast():
+            if penalised:
+                terms = phase.penalised(part, self.precision.scale(torch.full((), share, device=self.device)))
+            else:
+                terms = phase.terms(part)
+        loss = sum(values.mean() for values in terms.values()) * share
+        if not penalised:
+            self.precision.scale(loss).backward()
+        for name, values in terms.items():
+            self.means.add(f"loss/{name}", values)
+        return loss.detach()
 
     def penalties(self) -> str | None:
         """What gradient penalties there are and how they are computed, or None."""

@@ -40,6 +40,8 @@ class GanObjective:
         rng: draws where the WGAN-GP penalty is taken, and the directions of the path lengths.
     """
 
+    host: str | None = None  # what is left to the host in `discriminator`, and no CUDA graph holds
+
     def __init__(
         self,
         G: nn.Module,
