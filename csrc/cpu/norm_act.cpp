@@ -10,9 +10,8 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// Neighbouring channels are summed by 16 * kVectors at a time, over as many rows as leave a block in the caches.
-constexpr int kVectors = 2;
-constexpr std::int64_t kRowsInBlock = 32;
+// Rows of neighbouring channels are read so many at a time, in the order in which they lie in memory.
+constexpr std::int64_t kAtOnce = 4;
 
 // A walk over memory in rows: one (outer, channel) of `inner` numbers of one channel, or, where inner is 1, one
 // (sample, outer) of `channels` numbers of neighbouring channels.
@@ -38,11 +37,11 @@ struct Rows {
 };
 
 template <class V, class T>
-V get(const T* p, std::int64_t lanes) {
+GE_INLINE V get(const T* p, std::int64_t lanes) {
     return lanes == kLanes ? load(p) : load_some<V>(p, lanes);
 }
 template <class V, class T>
-void put(T* p, V v, std::int64_t lanes) {
+GE_INLINE void put(T* p, V v, std::int64_t lanes) {
     lanes == kLanes ? store(p, v, false) : store_some(p, v, lanes);
 }
 
@@ -51,8 +50,15 @@ struct Pair {
     V a, b;
 };
 
-using One = std::integral_constant<int, 1>;
-using Several = std::integral_constant<int, kVectors>;
+// body(row, first stat, number of rows), several rows of one sample at a time.
+template <class Body>
+GE_INLINE void side_by_side(const Rows& rows, std::int64_t row, std::int64_t end, const Body& body) {
+    while (row < end) {
+        const std::int64_t first = rows.first_stat(row), stop = row + rows.same(row, end);
+        for (; row + kAtOnce <= stop; row += kAtOnce) body(row, first, std::integral_constant<int, kAtOnce>{});
+        for (; row < stop; ++row) body(row, first, std::integral_constant<int, 1>{});
+    }
+}
 
 // Sixteen doubles as two registers: a vector of all sixteen would live in memory (GCC 12), 4 times as slow to add to.
 using Eight = double __attribute__((vector_size(64)));
@@ -60,7 +66,7 @@ struct Doubles {
     Eight low{}, high{};
 };
 
-inline Doubles widen(VecF v) {
+GE_INLINE Doubles widen(VecF v) {
 #if defined(__AVX512DQ__)
     return {(Eight)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)),
             (Eight)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1))};
@@ -70,7 +76,7 @@ inline Doubles widen(VecF v) {
     return {__builtin_convertvector(half[0], Eight), __builtin_convertvector(half[1], Eight)};
 #endif
 }
-inline Doubles widen(VecD v) {
+GE_INLINE Doubles widen(VecD v) {
     Doubles d;
     std::memcpy(&d, &v, sizeof v);
     return d;
@@ -79,7 +85,7 @@ inline Doubles widen(VecD v) {
 struct Sums {
     Doubles a, ab;
     template <class V>
-    void add(const Pair<V>& terms) {
+    GE_INLINE void add(const Pair<V>& terms) {
         const Doubles wide = widen(terms.a), by = widen(terms.b);
         a.low += wide.low, a.high += wide.high;
         ab.low += wide.low * by.low, ab.high += wide.high * by.high;
@@ -98,15 +104,16 @@ inline double across(const Doubles& d) {
 
 // to[lane] += d's, for the first of them.
 inline void add_to(double* to, const Doubles& d, std::int64_t lanes) {
-    VecD v;
-    std::memcpy(&v, &d, sizeof v);
-    put(to, get<VecD>(to, lanes) + v, lanes);
+    double v[kLanes];
+    std::memcpy(v, &d, sizeof v);
+    for (int k = 0; k < lanes; ++k) to[k] += v[k];
 }
 
 // [2, stats]: the sums of a and of a * b in double, where pass.terms(offset, values, lanes) gives a and b of 16
 // elements.
 template <class T, class Pass>
 std::vector<double> sums(const NormActShape& shape, const Pass& pass, int threads) {
+    using V = typename Wide<T>::Vec;
     const Rows rows{shape};
     const int parts = rows.parts(threads);
     std::vector<double> partial(2 * rows.stats * parts);
@@ -136,29 +143,20 @@ std::vector<double> sums(const NormActShape& shape, const Pass& pass, int thread
             }
             return;
         }
-        for (std::int64_t row = begin, stop; row < end; row = stop) {
-            const std::int64_t same = rows.same(row, end);
-            stop = row + (same < kRowsInBlock ? same : kRowsInBlock);
-            const std::int64_t first = rows.first_stat(row);
-            const auto columns = [&](auto count, std::int64_t c, std::int64_t lanes) {
-                constexpr int vectors = decltype(count)::value;
-                Sums into[vectors];
-                decltype(pass.from(0, lanes)) of[vectors];
-                for (int j = 0; j < vectors; ++j) of[j] = pass.from(first + c + j * kLanes, lanes);
-                for (std::int64_t r = row; r < stop; ++r)
-                    for (int j = 0; j < vectors; ++j)
-                        into[j].add(pass.terms(r * rows.length + c + j * kLanes, of[j], lanes));
-                for (int j = 0; j < vectors; ++j) {
-                    double* to = total + first + c + j * kLanes;
-                    add_to(to, into[j].a, lanes);
-                    add_to(to + rows.stats, into[j].ab, lanes);
+        side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
+            const auto column = [&](std::int64_t c, std::int64_t lanes) {
+                const auto of = pass.from(first + c, lanes);
+                V a{}, ab{};
+                for (int j = 0; j < decltype(several)::value; ++j) {
+                    const Pair<V> terms = pass.terms((row + j) * rows.length + c, of, lanes);
+                    a += terms.a, ab += terms.a * terms.b;
                 }
+                add_to(total + first + c, widen(a), lanes);
+                add_to(total + rows.stats + first + c, widen(ab), lanes);
             };
-            std::int64_t c = 0;
-            for (; c + kVectors * kLanes <= whole; c += kVectors * kLanes) columns(Several{}, c, kLanes);
-            for (; c < whole; c += kLanes) columns(One{}, c, kLanes);
-            if (rest > 0) columns(One{}, c, rest);
-        }
+            for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
+            if (rest > 0) column(whole, rest);
+        });
     });
     for (int k = 1; k < parts; ++k)
         for (std::int64_t i = 0; i < 2 * rows.stats; ++i) partial[i] += partial[2 * rows.stats * k + i];
@@ -173,17 +171,23 @@ void each(const NormActShape& shape, const Map& map, int threads) {
     const std::int64_t whole = rows.length / kLanes * kLanes, rest = rows.length - whole;
     in_parallel(parts, [&](int k) {
         const std::int64_t begin = rows.count * k / parts, end = rows.count * (k + 1) / parts;
-        for (std::int64_t row = begin; row < end; ++row) {
-            const std::int64_t c = rows.first_stat(row), start = row * rows.length;
-            if (!rows.neighbours) {
-                const auto of = map.splat_of(c);
+        if (!rows.neighbours) {
+            for (std::int64_t row = begin; row < end; ++row) {
+                const auto of = map.splat_of(rows.first_stat(row));
+                const std::int64_t start = row * rows.length;
                 for (std::int64_t i = 0; i < whole; i += kLanes) map(start + i, of, kLanes);
                 if (rest > 0) map(start + whole, of, rest);
-            } else {
-                for (std::int64_t i = 0; i < whole; i += kLanes) map(start + i, map.from(c + i, kLanes), kLanes);
-                if (rest > 0) map(start + whole, map.from(c + whole, rest), rest);
             }
+            return;
         }
+        side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
+            const auto column = [&](std::int64_t c, std::int64_t lanes) {
+                const auto of = map.from(first + c, lanes);
+                for (int j = 0; j < decltype(several)::value; ++j) map((row + j) * rows.length + c, of, lanes);
+            };
+            for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
+            if (rest > 0) column(whole, rest);
+        });
     });
 }
 
@@ -197,12 +201,12 @@ struct Table {
     struct Values {
         V v[K];
     };
-    Values splat_of(std::int64_t c) const {
+    GE_INLINE Values splat_of(std::int64_t c) const {
         Values values;
         for (int k = 0; k < K; ++k) values.v[k] = splat<V>(rows[k * stats + c]);
         return values;
     }
-    Values from(std::int64_t c, std::int64_t lanes) const {
+    GE_INLINE Values from(std::int64_t c, std::int64_t lanes) const {
         Values values;
         for (int k = 0; k < K; ++k) values.v[k] = get<V>(rows.data() + k * stats + c, lanes);
         return values;
@@ -218,7 +222,7 @@ struct StatsTerms : Table<S, V, 1> {
             for (std::int64_t c = 0; c < s.channels; ++c)
                 this->at(0, i * s.channels + c) = load_some<V>(x + (i * s.outer * s.channels + c) * s.inner, 1)[0];
     }
-    Pair<V> terms(std::int64_t i, const typename Table<S, V, 1>::Values& of, std::int64_t lanes) const {
+    GE_INLINE Pair<V> terms(std::int64_t i, const typename Table<S, V, 1>::Values& of, std::int64_t lanes) const {
         V u = get<V>(x + i, lanes) - of.v[0];
         for (int k = int(lanes); k < kLanes; ++k) u[k] = 0;
         return {u, u};
@@ -264,7 +268,7 @@ struct Apply : Table<S, V, 3> {
           slope(splat<V>(S(p.slope))) {
         fill(*this, p);
     }
-    void operator()(std::int64_t i, const typename Table<S, V, 3>::Values& of, std::int64_t lanes) const {
+    GE_INLINE void operator()(std::int64_t i, const typename Table<S, V, 3>::Values& of, std::int64_t lanes) const {
         const V z = (get<V>(x + i, lanes) - of.v[kMean]) * of.v[kScale] + of.v[kBias];
         put(y + i, z > 0 ? z : slope * z, lanes);
     }
@@ -285,15 +289,15 @@ struct Grad : Table<S, V, 6> {
           slope(splat<V>(S(p.slope))) {
         fill(*this, p);
     }
-    V dz(std::int64_t i, const Values& of, std::int64_t lanes, V centred) const {
+    GE_INLINE V dz(std::int64_t i, const Values& of, std::int64_t lanes, V centred) const {
         const V g = get<V>(dy + i, lanes);
         return centred * of.v[kScale] + of.v[kBias] > 0 ? g : slope * g;
     }
-    Pair<V> terms(std::int64_t i, const Values& of, std::int64_t lanes) const {
+    GE_INLINE Pair<V> terms(std::int64_t i, const Values& of, std::int64_t lanes) const {
         const V centred = get<V>(x + i, lanes) - of.v[kMean];
         return {dz(i, of, lanes, centred), centred};
     }
-    void operator()(std::int64_t i, const Values& of, std::int64_t lanes) const {
+    GE_INLINE void operator()(std::int64_t i, const Values& of, std::int64_t lanes) const {
         const V centred = get<V>(x + i, lanes) - of.v[kMean];
         put(dx + i, of.v[kOfDz] * dz(i, of, lanes, centred) + of.v[kOfX] * centred + of.v[kOffset], lanes);
     }
