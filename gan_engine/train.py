@@ -255,6 +255,7 @@ def prepare(
         "data": describe(data),
         "memory": memory,
         "ops": ops,
+        "graphs": trainer.graphs_line,
     }
     if not processes.first:
         return trainer, entry
@@ -265,7 +266,7 @@ def prepare(
     print(f"device     {device} ({hardware}), {trainer.precision.name}")
     if penalties := trainer.penalties():
         print(f"penalties  {penalties}")
-    if trainer.graphs_line:
+    if config.cuda_graphs:
         print(f"graphs     {trainer.graphs_line}")
     if memory:
         print(f"memory     {memory}")

@@ -26,7 +26,7 @@ from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
 from gan_engine.phases import Means, Phase, optimizers, schedule
-from gan_engine.precision import DTYPES, Precision, resolve, tf32_products
+from gan_engine.precision import Precision, resolve, tf32_products
 
 # By the number of dimensions of a batch: of images, and of volumes.
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -61,6 +61,8 @@ class Trainer:
         processes: Processes = ALONE,
     ) -> None:
         self.config, self.device, self.run_dir, self.processes = config, device, run_dir, processes
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # whose stream and memory are then the current ones
         if config.batch_size % processes.size:
             raise ValueError(f"batch_size: want a multiple of the {processes.size} processes, got {config.batch_size}")
         kind = models.data_kind(config.model)
@@ -116,16 +118,11 @@ class Trainer:
             seed = config.seed if data.paired else config.seed + 1
             self.source_sampler = Sampler(data.source, config.batch_size // processes.size, seed=seed, **deal)
         self.examples = self._examples(data)
+        no_graphs = graphs.refusal(config, device, processes) if config.cuda_graphs else "not asked for"
+        self.graphs_line = f"none: {no_graphs}" if no_graphs else graphs.describe(self.phases)
         self.graphs: dict[str, graphs.Recorded] = {}
-        self.graphs_line = None  # which phases run as CUDA graphs, and why others do not
-        if config.cuda_graphs:
-            reason = graphs.refusal(config, device, processes)
-            self.graphs_line = graphs.describe(self.phases) if reason is None else f"none: {reason}"
-            tolerance = torch.finfo(DTYPES.get(self.precision.name, torch.float32)).eps ** 0.5
-            for phase in self.phases:
-                if reason is None and phase.host is None:
-                    gradients = partial(self._gradients, phase)
-                    self.graphs[phase.name] = graphs.Recorded(gradients, phase, [self.G, self.D], tolerance)
+        if no_graphs is None:
+            self._record_from_here_on()
         self.step_count = self.nimg = 0
         self.seconds = 0.0
 
@@ -215,6 +212,13 @@ class Trainer:
         finally:
             self.means = kept
 
+    def _record_from_here_on(self) -> None:
+        of_run: list[graphs.Recorded] = []
+        for phase in self.phases:
+            if phase.host is None:
+                gradients = partial(self._gradients, phase)
+                self.graphs[phase.name] = graphs.Recorded(gradients, phase, [self.G, self.D], of_run)
+
     def _part_gradients(self, phase: Phase, part: Batch, share: float, penalised: bool) -> Tensor:
         share *= phase.weight
         with self.precision.autocast():
@@ -268,8 +272,9 @@ class Trainer:
             half_life = min(half_life, config.ema_rampup * self.nimg)
         beta = 0.5 ** (config.batch_size / half_life) if half_life else 0.0
         torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
-        for ours, theirs in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
-            ours.copy_(theirs)
+        buffers = list(self.G.buffers())
+        if buffers:
+            torch._foreach_copy_(list(self.G_ema.buffers()), buffers)
 
     def _note_stop(self, phase: Phase, batch: Batch) -> None:
         """Remember `stop` after this phase, and heed it: on a CPU at once, on a GPU one phase later.
@@ -510,6 +515,8 @@ class Trainer:
                 moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}
         self.objective.load_state_dict(own["objective"])
         self.precision.load_state_dict(state["scaler"])
+        if self.graphs:  # which would scale by the loss scale of before
+            self._record_from_here_on()
         self.z_generator.set_state(state["z_generator"])
         self.nimg, self.step_count, self.seconds = state["nimg"], state["step_count"], state["seconds"]
         if len(saved) != self.processes.size and self.processes.first:

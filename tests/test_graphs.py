@@ -81,8 +81,8 @@ def weights(trainer):
     return [tensor for net in (trainer.G, trainer.D, trainer.G_ema) for tensor in net.state_dict().values()]
 
 
-def played(prepare=lambda: None):
-    """In place of graphs.record. `prepare` is called before every replay."""
+def played(prepare=lambda: None, finish=lambda: None):
+    """In place of graphs.record. `prepare` is called before every replay, `finish` behind it."""
 
     def record(gradients, net, batch):
         static = Batch(*(None if values is None else values.clone() for values in batch))
@@ -96,6 +96,7 @@ def played(prepare=lambda: None):
             net.zero_grad(set_to_none=True)
             prepare()
             loss, means = gradients(static)
+            finish()
             new = [loss, *(total for total, _ in means.sums.values()), *(p.grad for p in net.parameters())]
             if kept is None:
                 kept = new, (loss, means), [p.grad for p in net.parameters()]
@@ -148,9 +149,44 @@ def test_a_graph_that_draws_the_same_again_is_found_out_and_given_up(tmp_path, o
 
     on_the_cpu(played(always_as_first))
     trainer, means, warned = trained(STYLEGAN2, tmp_path)
-    assert not replays(trainer) and len(warned) == 2
-    assert "phase D goes on without a CUDA graph: the loss of the graph are off by" in warned[0]
+    assert not replays(trainer)
+    for name, line in zip("DG", warned, strict=True):
+        assert line.startswith(f"no CUDA graph of {name} from here on, for that of {name}: ") and " off by 0." in line
     assert means == expected
+    for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "num_batches_tracked", "w_mean", "_u"])
+def test_a_graph_that_leaves_a_buffer_as_it_was_is_found_out_and_given_up(name, tmp_path, on_the_cpu, monkeypatch):
+    config = {"w_mean": STYLEGAN2, "_u": SPECTRAL}.get(name, DCGAN)
+    models_of = models.build(config.model)
+    buffers = [buffer for net in models_of for k, buffer in net.named_buffers() if k.endswith(name)]
+    for buffer in buffers:
+        if not buffer.is_floating_point():
+            buffer.fill_(100_000)  # as in a long run
+    monkeypatch.setattr(models, "build", lambda _: models_of)
+    kept = []
+    before = lambda: kept.append([buffer.clone() for buffer in buffers])  # noqa: E731
+    after = lambda: [buffer.copy_(old) for buffer, old in zip(buffers, kept.pop(), strict=True)]  # noqa: E731
+    on_the_cpu(played(before, after))
+    trainer, _, warned = trained(config, tmp_path, steps=4)
+    assert not replays(trainer)
+    assert any(line.endswith("buffers off by 1") for line in warned)
+
+
+def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_the_cpu):
+    plain, expected, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=False), tmp_path)
+
+    def fails_for_G(gradients, net, batch):
+        if isinstance(net, models.dcgan.Generator):
+            raise torch.OutOfMemoryError("no memory is left")
+        return played()(gradients, net, batch)
+
+    on_the_cpu(fails_for_G)
+    trainer, means, warned = trained(DCGAN, tmp_path)
+    assert warned == ["no CUDA graph of D, G from here on, for that of G: no memory is left"]
+    assert not replays(trainer) and means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
@@ -168,7 +204,7 @@ def test_what_cannot_be_recorded_says_why_and_trains_on(tmp_path, on_the_cpu):
     on_the_cpu(fails)
     trainer, means, warned = trained(DCGAN, tmp_path)
     reason = "operation not permitted when stream is capturing"
-    assert warned == [f"phase {name} goes on without a CUDA graph: {reason}" for name in "DG"]
+    assert warned == [f"no CUDA graph of D, G from here on, for that of D: {reason}"]
     assert not replays(trainer) and means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -185,7 +221,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = graphs.Recorded(gradients, Phase("D", net, None, None), [net], 1e-6)
+        run = graphs.Recorded(gradients, Phase("D", net, None, None), [net], [])
         for value in [1.0, 1.0, float("inf"), float("inf"), 2.0, 3.0]:
             assert run.launch is not run.replay
             net.zero_grad(set_to_none=True)
@@ -198,7 +234,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
     [
         ({}, "cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
         ({"augment": "ada"}, "cuda", ALONE, "what --augment ada draws is drawn by the host, anew in every pass"),
-        ({}, "cuda", Processes(size=2), "2 processes exchange statistics inside their passes"),
+        ({}, "cuda", Processes(size=2), "they were never tried with 2 processes"),
         ({}, "cuda", ALONE, None),
     ],
 )

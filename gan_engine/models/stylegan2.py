@@ -94,8 +94,8 @@ class Config:
         return min(self.channel_base // resolution, self.channel_max)
 
     def is_half(self, resolution: int) -> bool:
-        """Whether a resolution computes in half precision under autocast."""
-        return resolution > self.resolution >> self.half_resolutions
+        """Whether a resolution computes in half precision under autocast: the highest, but for 4x4."""
+        return resolution > max(self.resolution >> self.half_resolutions, 4)
 
 
 def _half(x: Tensor, otherwise: torch.dtype) -> torch.dtype:
