@@ -55,9 +55,13 @@ class Monitors:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._metrics = self.run_dir / "metrics.jsonl"
+        self._board = None
         if resume_nimg is not None:
-            self._rewind(resume_nimg)
-        self._board = _tensorboard(self.run_dir / "tensorboard", resume_nimg) if tensorboard else None
+            with _unless_it_fails(self._metrics):
+                self._rewind(resume_nimg)
+        if tensorboard:
+            with _unless_it_fails(self.run_dir / "tensorboard"):
+                self._board = _tensorboard(self.run_dir / "tensorboard", resume_nimg)
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         """Report `values` after `nimg` images. What is not finite is written as null, which JSON has."""

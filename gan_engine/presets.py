@@ -59,17 +59,19 @@ def wgan_gp() -> Config:
     )
 
 
-def stylegan2(resolution: int = 64, device: str = "auto") -> Config:
+def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) -> Config:
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
     # For a GPU by the rules that its ADA follow-up (arXiv:2006.06676) publishes for any data set; on CPUs an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
+    # Several processes share a batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
+    each = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
     config = _stylegan2(
         "stylegan2",
         resolution,
         channel_base=(32768 if resolution >= 512 else 16384) if gpu else 4096,
         mapping_layers=2,
-        batch_size=max(4, min(4096 // resolution, 32 if gpu else 16)),
+        batch_size=processes * max(4, each // 4 * 4),
         kimg=25000 if gpu else 200,
         lr=2e-3 if resolution >= 1024 else 2.5e-3,
         ema_rampup=0.05,

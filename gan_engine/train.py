@@ -69,7 +69,8 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         configs[resumed.preset] = ("The run to go on with.", resumed)
     config = _command_line(configs, argv)
     if resumed is None and inspect.signature(PRESETS[argv[0]]).parameters:
-        fitted = PRESETS[argv[0]](config.model.resolution, config.device)
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        fitted = PRESETS[argv[0]](config.model.resolution, config.device, processes)
         config = _command_line({**configs, argv[0]: (configs[argv[0]][0], fitted)}, argv)
     return config
 

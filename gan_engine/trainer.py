@@ -65,6 +65,7 @@ class Trainer:
             torch.cuda.set_device(device)  # whose stream and memory are then the current ones
         if config.batch_size % processes.size:
             raise ValueError(f"batch_size: want a multiple of the {processes.size} processes, got {config.batch_size}")
+        self._check_groups()
         kind = models.data_kind(config.model)
         if (kind in ("pairs", "unpaired") and data.source is None) or (kind == "pairs" and not data.paired):
             raise ValueError(f"data: want {kind} of images for {models.family(config.model)}, got {describe(data)}")
@@ -128,6 +129,22 @@ class Trainer:
 
         self.stop = torch.zeros((), device=device)  # becomes 1 at the first value that is not finite
         self._unread: list[tuple[Tensor, Any, Phase, Batch]] = []
+
+    def _check_groups(self) -> None:
+        """Warn if the images of a pass make smaller groups for a statistic over a minibatch than the batch would."""
+        config = self.config
+        group = getattr(config.model, "mbstd_group", 1)
+        share = config.batch_size // self.processes.size
+        of_pass, of_batch = (
+            next(size for size in range(min(group, images), 0, -1) if images % size == 0)
+            for images in (min(config.batch_gpu or share, share), config.batch_size)
+        )
+        if of_pass < of_batch and self.processes.first:
+            warnings.warn(
+                f"the minibatch statistic of D is over groups of {of_pass} images, as many as a pass of a process has; "
+                f"a batch of {config.batch_size} in one pass makes groups of {of_batch}",
+                stacklevel=2,
+            )
 
     def _seen_by_D(self) -> nn.Module:
         """D behind the augmentation, for what generated and real images it is given in any phase."""

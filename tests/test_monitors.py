@@ -161,6 +161,22 @@ def test_half_a_line_is_taken_back(tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
+def test_a_disk_that_is_full_at_the_start_does_not_end_the_run(tmp_path, monkeypatch):
+    Monitors(tmp_path, tensorboard=False).scalars(1000, {"loss/G": 1.0})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", full)
+    with pytest.warns(UserWarning) as warned:
+        watch = Monitors(tmp_path, resume_nimg=500)
+    reasons = [str(warning.message).removeprefix(f"{tmp_path}/") for warning in warned]
+    reason = "not written: No space left on device; the run goes on"
+    assert reasons == [f"metrics.jsonl: {reason}", f"tensorboard: {reason}"]
+    watch.close()
+
+
 def test_a_disk_that_is_full_does_not_end_the_run(tmp_path, monkeypatch):
     watch = Monitors(tmp_path, tensorboard=False)
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")

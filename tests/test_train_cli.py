@@ -276,6 +276,9 @@ def test_a_preset_fits_the_resolution_and_the_device(monkeypatch):
     monkeypatch.setattr(presets, "choose_device", lambda name: torch.device("cuda"))
     assert sizes() == (32, 16384, pytest.approx(2e-4 * 64**2 / 32), 2)
     assert sizes("--res", "1024") == (4, 32768, pytest.approx(2e-4 * 1024**2 / 4), 2)
+    for processes, res, batch_size in [(2, "256", 32), (3, "64", 60), (8, "64", 64), (8, "1024", 32)]:
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        assert sizes("--res", res)[0] == batch_size
 
 
 def test_a_mistyped_preset_is_named_with_the_nearest_one(capsys):

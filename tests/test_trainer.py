@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import signal
+import warnings
 
 import pytest
 import torch
@@ -174,6 +175,16 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     after = weights(trainer)
     parameters = [f"{net}.{name}" for net in "GD" for name, _ in getattr(trainer, net).named_parameters()]
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
+
+
+@pytest.mark.parametrize(("batch_gpu", "groups"), [(None, None), (8, None), (2, 2), (1, 1)])
+def test_passes_too_small_for_the_groups_of_the_minibatch_statistic_are_warned_of(make, batch_gpu, groups):
+    with warnings.catch_warnings(record=True) as caught:
+        make(STYLEGAN2, batch_gpu=batch_gpu)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == (groups is not None)
+    if groups:
+        assert f"is over groups of {groups} images" in said[0] and said[0].endswith("in one pass makes groups of 4")
 
 
 COLOUR = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, channels=3))
