@@ -125,6 +125,11 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:
     return wanted
 
 
+def free(backend: str | None) -> bool:
+    """Whether nobody asks for a backend by name: neither the call, whose `backend` this is, nor its process."""
+    return backend is None and _forced is None
+
+
 def kernels(op: str, backend: str) -> Any:
     """The object whose functions launch the kernels of `op` on `backend`."""
     return _kernels[op][backend]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_engine import backends, layers
+from gan_engine import backends, layers, native
 
 
 def test_equalized_layers_keep_the_variance():
@@ -182,3 +182,52 @@ def test_instance_norm_is_that_of_pytorch_with_the_activation_behind_it(backend,
         y = norm(x)
     torch.testing.assert_close(y, want)
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "added"),
+    [
+        (torch.nn.Linear(6, 5, bias=False), (3, 6), "AddmmBackward0"),
+        (torch.nn.Conv2d(4, 5, 3, 2, 1, bias=False), (2, 4, 6, 6), "ConvolutionBackward0"),
+        (layers.UpsampleConv2d(4, 5, 3, bias=False), (2, 4, 6, 6), "AddBackward0"),
+        (torch.nn.ConvTranspose2d(4, 5, 4, 2, 1, bias=False), (2, 4, 6, 6), "AddBackward0"),
+    ],
+    ids=["linear", "convolution", "a convolution that does more", "transposed convolution"],
+)
+def test_a_bias_before_few_elements_is_added_by_the_layer_if_it_can(layer, shape, added):
+    bias, x = torch.randn(5).requires_grad_(), torch.randn(shape, requires_grad=True)
+
+    def gradients(y):
+        first = torch.autograd.grad(y, (x, layer.weight, bias), torch.ones_like(y) * 0.3, create_graph=True)
+        return [y, *first, *torch.autograd.grad(first[0].square().sum(), layer.weight)]
+
+    y = layers.biased(layer, x, bias, act="lrelu")
+    if native.WHY_NO_CPU is None:
+        assert y.grad_fn.next_functions[0][0].name() == added
+    with backends.use("reference"):
+        wanted = layers.biased(layer, x, bias, act="lrelu")
+    for ours, theirs in zip(gradients(y), gradients(wanted), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_of_a_layer_run_where_its_bias_is_added_behind_it():
+    layer, seen = torch.nn.Linear(6, 5, bias=False), []
+    layer.register_forward_pre_hook(lambda module, arguments: seen.append("before"))
+    layer.register_forward_hook(lambda module, arguments, y: seen.append("behind"))
+    layers.biased(layer, torch.randn(3, 6), torch.zeros(5), act="lrelu")
+    assert seen == ["before", "behind"]
+
+
+@pytest.mark.parametrize("act", ["relu", "lrelu"])
+def test_batch_norm_of_few_elements_in_channels_last_is_pytorchs(act):
+    ours, theirs = layers.BatchNorm2d(5, act=act), torch.nn.BatchNorm2d(5)
+    x = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last).requires_grad_()
+    y, want = ours(x), F.leaky_relu(theirs(x), {"relu": 0.0, "lrelu": 0.2}[act])
+    if native.WHY_NO_CPU is None:
+        assert y.grad_fn.name() == "MulBackward0"
+        assert ours(x.detach().contiguous()).grad_fn.name() == "_NormActBackward"
+        theirs(x)
+    for ours_, theirs_ in zip(torch.autograd.grad(y, x, want), torch.autograd.grad(want, x, want), strict=True):
+        torch.testing.assert_close(ours_, theirs_)
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())

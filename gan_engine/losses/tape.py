@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act_ref
-from gan_engine.ops.kernel_op import in_layout
+from gan_engine.ops.kernel_op import in_layout, operators
 
 
 class NotPiecewiseLinear(Exception):
@@ -236,7 +236,7 @@ class Slopes:
                 return y
             self.keep = y.abs() <= self.clamp
             return y.clamp(-self.clamp, self.clamp)
-        y, self.mask = torch.ops.gan_engine.bias_act(x, b, *self._call(self.alpha, self.gain), True)
+        y, self.mask = operators.bias_act(x, b, *self._call(self.alpha, self.gain), True)
         self.shape, self.stride = y.shape, y.stride()
         return y
 
@@ -246,7 +246,7 @@ class Slopes:
             laid_out = in_layout(v, self.stride)
             if not owned and laid_out is v:
                 return self._times(v, self.mask, self.alpha, self.gain)
-            torch.ops.gan_engine.bias_act_slope_(laid_out, self.mask, *self._call(self.alpha, self.gain)[1:])
+            operators.bias_act_slope_(laid_out, self.mask, *self._call(self.alpha, self.gain)[1:])
             return laid_out
         v = torch.where(self.positive, v, v * self.alpha if self.alpha else 0) * self.gain
         return v if self.clamp is None else v * self.keep
@@ -264,7 +264,7 @@ class Slopes:
         return self.dim, self.act, alpha, gain, -1.0 if self.clamp is None else float(self.clamp), self.backend
 
     def _times(self, v: Tensor, mask: Tensor, alpha: float, gain: float) -> Tensor:
-        return torch.ops.gan_engine.bias_act_grad(v, None, mask, None, self.stride, *self._call(alpha, gain), False)[0]
+        return operators.bias_act_grad(v, None, mask, None, self.stride, *self._call(alpha, gain), False)[0]
 
 
 class Sloped(torch.autograd.Function):

@@ -18,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, biased, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.ops import bias_act
 
@@ -125,7 +125,7 @@ class Discriminator(nn.Module):
             maps = c.to(img.dtype)[:, :, None, None].expand(-1, -1, *img.shape[2:])
             x = torch.cat([img, maps], dim=1)
         for conv, bias in zip(self.convs, self.biases, strict=True):
-            x = bias_act(conv(x), bias, act="lrelu", gain=1)
+            x = biased(conv, x, bias, act="lrelu")
         return x
 
     def _logits(self, x: Tensor, c: Tensor | None) -> Tensor:

@@ -12,9 +12,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, biased, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
-from gan_engine.ops import bias_act
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Block(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features)) if self.norm is None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer(x)
-        return bias_act(x, self.bias, act=self.act, gain=1) if self.norm is None else self.norm(x)
+        return biased(self.layer, x, self.bias, act=self.act) if self.norm is None else self.norm(self.layer(x))
 
 
 class Generator(nn.Module):

@@ -9,8 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d
-from gan_engine.ops import bias_act
+from gan_engine.layers import InstanceNorm2d, biased
 
 MIN_RESOLUTION = 32  # of images, which leaves 2x2 patches
 
@@ -36,7 +35,7 @@ class PatchDiscriminator(nn.Module):
         self.apply(init)
 
     def forward(self, img: Tensor) -> Tensor:
-        x = bias_act(self.first(img), self.bias, act="lrelu", gain=1)
+        x = biased(self.first, img, self.bias, act="lrelu")
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x))
         return self.logit(x).flatten(1)

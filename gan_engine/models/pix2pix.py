@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleBlock, UpsampleConv2d
+from gan_engine.layers import InstanceNorm2d, UpsampleBlock, UpsampleConv2d, biased
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -108,8 +108,7 @@ class Down(nn.Module):
         self.bias = None if norm else nn.Parameter(torch.zeros(o))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return bias_act(x, self.bias, act="lrelu", gain=1) if self.norm is None else self.norm(x)
+        return biased(self.conv, x, self.bias, act="lrelu") if self.norm is None else self.norm(self.conv(x))
 
 
 class Generator(nn.Module):

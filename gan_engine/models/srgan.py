@@ -14,9 +14,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, BiasAct, UpsampleConv2d
+from gan_engine.layers import BatchNorm2d, BiasAct, UpsampleConv2d, biased
 from gan_engine.models.checks import check_at_least, check_channels, check_choice
-from gan_engine.ops import bias_act
 
 Variant = Literal["srresnet", "rrdb"]
 
@@ -213,7 +212,7 @@ class Discriminator(nn.Module):
         x = self.first(img)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(conv(x))
-        return self.logit(bias_act(self.dense(x.flatten(1)), self.bias, act="lrelu", gain=1))
+        return self.logit(biased(self.dense, x.flatten(1), self.bias, act="lrelu"))
 
 
 def _small(module: nn.Module) -> None:

@@ -23,7 +23,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import native
 from gan_engine.ops.conv2d import Call, Wgrad, weight_gradients
-from gan_engine.ops.kernel_op import Function, define, layout
+from gan_engine.ops.kernel_op import Function, define, layout, operators
 
 # With fewer channels than this the layouts do not differ by what changing them costs (same measurement).
 FEWEST_CHANNELS = 32
@@ -135,7 +135,7 @@ class _Transposed(Function):
 
     @staticmethod
     def forward(weight):
-        return torch.ops.gan_engine.transposed_weight(weight)
+        return operators.transposed_weight(weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -160,7 +160,7 @@ def _in_layout(x: Tensor, channels_last: bool) -> Tensor:
     if x.is_contiguous(memory_format=wanted):
         return x
     if x.dtype == torch.float32 and x.is_contiguous(memory_format=other) and x.numel() > 0:
-        return torch.ops.gan_engine.relayout(x, channels_last)
+        return operators.relayout(x, channels_last)
     return x.contiguous(memory_format=wanted)
 
 

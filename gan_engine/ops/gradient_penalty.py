@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
 
 
 def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
@@ -103,7 +103,7 @@ def _check(name: str, x: Tensor, **others: Tensor) -> None:
 class _Dot(Function):
     @staticmethod
     def forward(x, y, backend):
-        return torch.ops.gan_engine.sample_dot(x, y, backend)
+        return operators.sample_dot(x, y, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -124,7 +124,7 @@ class _Dot(Function):
 class _SumOfSquares(Function):
     @staticmethod
     def forward(x, backend):
-        return torch.ops.gan_engine.sample_dot(x, x, backend)
+        return operators.sample_dot(x, x, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -144,7 +144,7 @@ class _Mix(Function):
 
     @staticmethod
     def forward(x, y, a, b, backend):
-        return torch.ops.gan_engine.sample_mix(x, y, a, b, backend)
+        return operators.sample_mix(x, y, a, b, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

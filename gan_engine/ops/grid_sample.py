@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
@@ -88,7 +88,7 @@ def grid_sample_ref(x: Tensor, grid: Tensor) -> Tensor:
 class _Sample(Function):
     @staticmethod
     def forward(x, grid):
-        return torch.ops.gan_engine.grid_sample(x, grid)
+        return operators.grid_sample(x, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -107,7 +107,7 @@ class _Grad(Function):
 
     @staticmethod
     def forward(dy, x, grid, by_x, by_grid):
-        dx, dgrid = torch.ops.gan_engine.grid_sample_grad(dy, x, grid, by_x, by_grid)
+        dx, dgrid = operators.grid_sample_grad(dy, x, grid, by_x, by_grid)
         return dx if by_x else None, dgrid if by_grid else None
 
     @staticmethod

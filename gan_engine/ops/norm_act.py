@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, layout, operators, wide
 
 _ACTS = ("linear", "relu", "lrelu")
 
@@ -151,7 +151,7 @@ class _NormAct(Function):
 
     @staticmethod
     def forward(x, w, b, mean, var, call):
-        return torch.ops.gan_engine.norm_act(x, w, b, mean, var, *call)
+        return operators.norm_act(x, w, b, mean, var, *call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -175,7 +175,7 @@ class _Grad(Function):
 
     @staticmethod
     def forward(dy, x, w, b, mean, var, constant, call):
-        return torch.ops.gan_engine.norm_act_grad(dy, x, w, b, mean, var, constant, *call)
+        return operators.norm_act_grad(dy, x, w, b, mean, var, constant, *call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
 
 
 def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
@@ -62,7 +62,7 @@ def pixel_norm_ref(x: Tensor, *, dim: int, eps: float) -> Tensor:
 class _PixelNorm(Function):
     @staticmethod
     def forward(x, dim, eps, backend):
-        return torch.ops.gan_engine.pixel_norm(x, None, dim, eps, backend)
+        return operators.pixel_norm(x, None, dim, eps, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -79,7 +79,7 @@ class _PixelNorm(Function):
 class _Grad(Function):
     @staticmethod
     def forward(dy, x, dim, eps, backend):
-        return torch.ops.gan_engine.pixel_norm(x, dy, dim, eps, backend)
+        return operators.pixel_norm(x, dy, dim, eps, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import ACTIVATIONS
-from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
 from gan_engine.ops.upfirdn2d import Fir
 
 ACTS = ("linear", "relu", "lrelu")
@@ -170,8 +170,8 @@ class _Affine(Function):
     def forward(x, f, scale, b, noise, call):
         *options, fir, _ = call
         if fir is None:
-            return torch.ops.gan_engine.scale_bias_act(x, scale, b, noise, *options)
-        return torch.ops.gan_engine.upfirdn2d_act(x, f, scale, b, noise, *fir, *options)
+            return operators.scale_bias_act(x, scale, b, noise, *options)
+        return operators.upfirdn2d_act(x, f, scale, b, noise, *fir, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -202,9 +202,9 @@ class _Pull(Function):
         sums = [dtype is not None for dtype in wanted[1:4]]
         x, scale = x if sums[0] else None, scale if wanted.x else None
         if back is None:
-            gradients = torch.ops.gan_engine.scale_bias_act_grad(dy, x, scale, mask, *options, wanted.x, *sums)
+            gradients = operators.scale_bias_act_grad(dy, x, scale, mask, *options, wanted.x, *sums)
         else:
-            gradients = torch.ops.gan_engine.upfirdn2d_act_grad(dy, x, f, scale, mask, *back, *options, wanted.x, *sums)
+            gradients = operators.upfirdn2d_act_grad(dy, x, f, scale, mask, *back, *options, wanted.x, *sums)
         dx, d_scale, db, d_noise = gradients
         if sums[2] and wanted.noise_n != d_noise.shape[0]:
             d_noise = d_noise.sum(0, keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
 
 Pair = int | Sequence[int]  # one number for both axes, or [x, y]
 Padding = int | Sequence[int]  # one number for all sides, or [x, y], or [x0, x1, y0, y1]
@@ -283,7 +283,7 @@ def upfirdn2d_ref(
 class _Upfirdn2d(Function):
     @staticmethod
     def forward(x, f, up, down, start, size, flip, gain, channels_last, backend):
-        return torch.ops.gan_engine.upfirdn2d(x, f, up, down, start, size, flip, gain, channels_last, backend)
+        return operators.upfirdn2d(x, f, up, down, start, size, flip, gain, channels_last, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

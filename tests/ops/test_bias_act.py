@@ -12,7 +12,7 @@ import torch
 
 from gan_engine import backends, native
 from gan_engine.ops import bias_act
-from gan_engine.ops.bias_act import ACTIVATIONS
+from gan_engine.ops.bias_act import ACTIVATIONS, FEW
 
 needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
 
@@ -187,6 +187,47 @@ def test_more_than_two_to_the_31_elements():
         assert torch.equal(x[start : start + 16].float(), b[at % channels])
 
 
+@pytest.mark.parametrize(
+    ("options", "node"),
+    [
+        ({"act": "lrelu"}, "MulBackward0"),
+        ({"act": "lrelu", "alpha": 0.01, "gain": 0.7}, "MulBackward0"),
+        ({"act": "linear"}, "AddBackward0"),
+        ({"act": "tanh"}, "TanhBackward0"),
+        ({"act": "lrelu", "clamp": 0.5}, "_BiasActBackward"),
+        ({"act": "relu"}, "_BiasActBackward"),
+    ],
+    ids=str,
+)
+def test_few_elements_of_nobodys_backend_are_pytorchs_with_the_same_gradients(options, node):
+    if native.WHY_NO_CPU is not None:
+        pytest.skip(native.WHY_NO_CPU)
+    tensors = {"x": torch.randn(3, 5, 2), "b": torch.randn(5), "v": torch.randn(3, 5, 2)}
+
+    def gradients(backend, dtype):
+        x, b, v = (t.to(dtype).requires_grad_() for t in tensors.values())
+        y = bias_act(x, b, backend=backend, **options)
+        dx, db = torch.autograd.grad(y, (x, b), v, create_graph=True)
+        second = torch.autograd.grad(dx.square().sum() + db.square().sum(), (x, b, v), allow_unused=True)
+        return y, [y, dx, db, *second]
+
+    y, got = gradients(None, torch.float32)
+    assert y.grad_fn.name() == node
+    _, wanted = gradients("reference", torch.float64)
+    for ours, theirs in zip(got, wanted, strict=True):
+        if options["act"] != "tanh" and ours is None:
+            assert theirs is None or not theirs.any()  # PyTorch's zeros would go on through all layers before
+        else:
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+    if options["act"] != "tanh":
+        assert got[3] is None and got[4] is None
+    with backends.use("cpu"):
+        assert gradients(None, torch.float32)[0].grad_fn.name() == "_BiasActBackward"
+    many = torch.zeros(FEW + 1, requires_grad=True)
+    if options["act"] != "linear":
+        assert bias_act(many, **options).grad_fn.name() == "_BiasActBackward"
+
+
 def test_compiled_code_follows_a_change_of_the_forced_backend():
     if native.WHY_NO_CPU is not None:
         pytest.skip(native.WHY_NO_CPU)
@@ -194,7 +235,7 @@ def test_compiled_code_follows_a_change_of_the_forced_backend():
     seen = []
 
     def call(x):
-        return bias_act(x, act="lrelu")
+        return bias_act(x, act="relu")
 
     def count(graph, inputs):
         seen.append(any("bias_act" in str(node.target) for node in graph.graph.nodes))
