@@ -92,9 +92,9 @@ def norm_act(
     given = (None, None) if own else (running_mean, running_var)
     y, mean, var = _norm_act(x, weight, bias, *given, call)
     if own and running_mean is not None and x.numel() > 0:
-        with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
+        # As in PyTorch's batch norm this is no change that autograd counts: a pass of either may wait for its gradient.
+        running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
     return y
 
 
