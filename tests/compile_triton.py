@@ -1,7 +1,7 @@
-"""Compiles, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 90
+"""Compiles, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 80 90
 
-Prints one line of JSON per kernel: its name, registers, and what is wrong with it. A program of its own, as Triton
-decides at import whether it interprets or compiles.
+Prints one line of JSON per kernel and architecture: its name, registers, and what is wrong with it. A program of its
+own, as Triton decides at import whether it interprets or compiles.
 """
 
 import json
@@ -17,6 +17,7 @@ os.environ.pop("TRITON_INTERPRET", None)
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction
 
 SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory that a block may have
@@ -67,7 +68,7 @@ def calls() -> Iterator[None]:
                 torch.autograd.grad(first, [dy, *inputs], [torch.empty_like(t) for t in first], allow_unused=True)
 
 
-def wrong(kernel: triton.compiler.CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
+def wrong(kernel: CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
     found = [f"{usage[key]} bytes of {what}" for key, what in (("STACK", "stack"), ("LOCAL", "spills")) if usage[key]]
     if kernel.metadata.shared > SHARED[arch]:
         found.append(f"{kernel.metadata.shared} bytes of shared memory, more than {SHARED[arch]}")
@@ -100,7 +101,7 @@ def narrow_offsets(ttir: str) -> list[str]:
     return found
 
 
-def main(arch: int) -> None:
+def main(first: int, *others: int) -> None:
     compiled = {}
     run = JITFunction.run
 
@@ -109,18 +110,33 @@ def main(arch: int) -> None:
         compiled[kernel.hash] = kernel
 
     JITFunction.run = compile_only
-    triton.runtime.driver.set_active(NoGPU(arch))
+    triton.runtime.driver.set_active(NoGPU(first))
     calls()
     for kernel in compiled.values():
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(kernel.asm["cubin"])
-            file.flush()
-            command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
-            text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-        row = {"kernel": kernel.name, "constants": str(kernel.src.constants), "registers": usage["REG"]}
-        print(json.dumps(row | {"wrong": wrong(kernel, usage, arch)}))
+        report(kernel, first, kernel.src.constants)
+        for arch in others:
+            report(recompiled(kernel, arch), arch, kernel.src.constants)
+
+
+def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
+    """The kernel for another architecture, from what Triton made of the source before it looked at the architecture."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ttir") as file:
+        file.write(kernel.asm["ttir"])
+        file.flush()
+        options = {"num_warps": kernel.metadata.num_warps, "num_stages": kernel.metadata.num_stages}
+        return triton.compile(file.name, GPUTarget("cuda", arch, 32), options)
+
+
+def report(kernel: CompiledKernel, arch: int, constants: dict) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    row = {"arch": arch, "kernel": kernel.name, "constants": str(constants), "registers": usage["REG"]}
+    print(json.dumps(row | {"wrong": wrong(kernel, usage, arch)}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
