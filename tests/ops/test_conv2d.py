@@ -97,6 +97,26 @@ def test_compiled_second_gradients_are_those_of_pytorch(backend: str):
         torch.testing.assert_close(a, b_)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_second_gradients_of_strided_convolutions_are_those_of_pytorch(backend: str):
+    """Up and down again, as the layers do that resample, in float32 with enough channels for layouts of their own."""
+    x, w = (t.detach().float() for t in made((1, 32, 3, 3), (32, 32, 3, 3)))
+
+    def got(x: Tensor, w: Tensor) -> Tensor:
+        y = convolution.conv_transpose2d(x, convolution.transposed(w), stride=2)
+        return convolution.conv2d(y, w, stride=2)
+
+    def want(x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(F.conv_transpose2d(x, w.transpose(0, 1).flip(2, 3), stride=2), w, stride=2)
+
+    inputs = x, w / 17
+    torch._dynamo.reset()
+    compiled = torch.compile(squared_gradient(got), fullgraph=True, backend=backend)
+    wanted = squared_gradient(want)(*(t.double() for t in inputs))
+    for a, b in zip(compiled(*inputs), wanted, strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm()
+
+
 def test_conv2d_heeds_autocast():
     x, w, b = (t.detach().float() for t in made((2, 3, 5, 5), (4, 3, 3, 3), (4,)))
     with torch.autocast("cpu", torch.bfloat16):
