@@ -52,8 +52,9 @@ def block_type(cls, element_ty, shape):
     """The one of this element type, which it keeps alive, and shape."""
     key = id(element_ty), *(getattr(n, "value", n) for n in shape)
     if key not in _block_types:
-        _block_types[key] = object.__new__(cls)
-        _make_block_type(_block_types[key], element_ty, shape)
+        made = object.__new__(cls)
+        _make_block_type(made, element_ty, shape)
+        _block_types[key] = made
     return _block_types[key]
 
 

@@ -1,10 +1,13 @@
 """What bias_act promises beyond the properties that every op has."""
 
+import functools
+import itertools
 import math
 import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -249,23 +252,37 @@ def test_compiled_code_follows_a_change_of_the_forced_backend():
     assert seen == [True, False]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("offset", [0, 1])
-def test_tensors_larger_than_the_cache(offset: int, dtype: torch.dtype, backend: str, device: str):
+def value_and_gradient(x: torch.Tensor, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+    b = torch.full((1,), 0.25, device=x.device, dtype=x.dtype)
+    y = bias_act(x, b, act="lrelu", clamp=1.0, backend=backend)
+    return y.detach(), *torch.autograd.grad(y, x, y.detach())
+
+
+@functools.lru_cache(maxsize=1)
+def large(offset: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, ...]:
+    """49 MiB, so many elements behind an aligned address, and what the reference makes of them."""
+    n = (49 << 20) // dtype.itemsize + 5
+    x = torch.randn(n + offset, device=device, dtype=dtype)[offset:].view(1, 1, n).requires_grad_()
+    return x, *value_and_gradient(x, "reference")
+
+
+@pytest.fixture(scope="module", params=itertools.product((0, 1), (torch.float32, torch.bfloat16)), ids=str)
+def offset_and_dtype(request: pytest.FixtureRequest) -> Iterator[tuple[int, torch.dtype]]:
+    """Of the module, so that the backends come one after another, and `large` is made once for all of them."""
+    yield request.param
+    large.cache_clear()
+
+
+def test_tensors_larger_than_the_cache(offset_and_dtype: tuple[int, torch.dtype], backend: str, device: str):
     """Results beyond 48 MiB are written around the CPU's caches, which only aligned addresses can be."""
     if backend == "triton" and device == "cpu":
         pytest.skip("triton: the interpreter takes minutes")
     if backend == "reference":
         pytest.skip("reference: it is what the others are compared with")
-    n = (49 << 20) // dtype.itemsize + 5
-    x = torch.randn(n + offset, device=device, dtype=dtype)[offset:].view(1, 1, n).requires_grad_()
-    b = torch.full((1,), 0.25, device=device, dtype=dtype)
-    found = []
-    for name in (backend, "reference"):
-        y = bias_act(x, b, act="lrelu", clamp=1.0, backend=name)
-        found.append((y.detach(), *torch.autograd.grad(y, x, y.detach())))
-    assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+    x, *wanted = large(*offset_and_dtype, device)
+    y, dx = value_and_gradient(x, backend)
+    assert torch.equal(y, wanted[0])
+    torch.testing.assert_close(dx, wanted[1])
 
 
 @pytest.mark.parametrize("options", [{}, {"gain": 2.0}, {"act": "lrelu"}], ids=str)
