@@ -50,7 +50,8 @@ class Convolution(Step):
                 tensors.append(self.bias)
                 grads.append((a @ per_image).to(self.bias.dtype))
             if self.weight.requires_grad:
-                self._weight_gradient(sources[0], tensors, grads)
+                tensors.append(self.weight)
+                grads.append(convolution_wgrad(self.delta, sources[0], self.weight.detach(), self.call))
             self.delta = None
         if not self.wanted:
             return ()
@@ -59,16 +60,6 @@ class Convolution(Step):
             bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
             out.addcmul_(per_sample(a, out), bias)
         return (out,)
-
-    def _weight_gradient(self, u: Tensor, tensors: list[Tensor], grads: list[Tensor]) -> None:
-        delta, weight, self.delta = self.delta, self.weight.detach(), None
-        compute = lambda: convolution_wgrad(delta, u, weight, self.call)  # noqa: E731
-        if self.weight.is_leaf:
-            with torch.enable_grad():
-                torch.autograd.backward(_Computed.apply(self.weight, compute))
-        else:
-            tensors.append(self.weight)
-            grads.append(compute())
 
 
 class Convolved(torch.autograd.Function):
@@ -83,16 +74,3 @@ class Convolved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, delta: Tensor | None) -> tuple:
         return None if delta is None else ctx.step.backward(delta), None
-
-
-class _Computed(torch.autograd.Function):
-    """A way into .grad, which takes a gradient over without copying it where nothing else holds it."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        ctx.compute = compute
-        return weight.new_empty(())
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple:
-        return ctx.compute(), None
