@@ -270,8 +270,8 @@ def test_a_preset_fits_the_resolution_and_the_device(monkeypatch):
         config = train.parse(["stylegan2", "--device", "cpu", *flags])
         return config.batch_size, config.model.channel_base, config.r1_gamma, config.pl_weight
 
-    assert sizes() == (16, 4096, pytest.approx(2e-4 * 64**2 / 16), 0)
-    assert sizes("--res", "512") == (8, 4096, pytest.approx(2e-4 * 512**2 / 8), 0)
+    assert sizes() == (16, 4096, pytest.approx(5e-3 * 64**2 / 16), 0)
+    assert sizes("--res", "512") == (8, 4096, pytest.approx(5e-3 * 512**2 / 8), 0)
     assert sizes("--res", "512", "--r1-gamma", "3", "--channel-base", "2048") == (8, 2048, 3, 0)
     monkeypatch.setattr(presets, "choose_device", lambda name: torch.device("cuda"))
     assert sizes() == (32, 16384, pytest.approx(2e-4 * 64**2 / 32), 2)
