@@ -192,7 +192,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         # PyTorch is at its best in channels_last: few elements are not worth a call (backward pass of [32, 128, 8, 8]
         # behind a convolution in us: 313, with PyTorch's and leaky_relu 265; by itself 113 and 157; 2026-11).
         if x.numel() <= FEW and _plain(x) and x.is_contiguous(memory_format=torch.channels_last):
-            return lrelu_product(super().forward(x), 0.2 if self.act == "lrelu" else 0.0, 1.0)
+            y = super().forward(x)
+            return F.leaky_relu(y, 0.2) if self.act == "lrelu" else F.relu(y)
         self._check_input_dim(x)
         if self.training:
             self.num_batches_tracked.add_(1)

@@ -63,9 +63,9 @@ def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) ->
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
     # For a GPU by the rules that its ADA follow-up (arXiv:2006.06676) publishes for any data set; on CPUs an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
-    # There gamma is 25 times as large: at the rule's 0.05, of 3,486 emoji in 64x64, loss/D was down to 0.25 after 45 kimg
-    # and G drew faint spots; at 32x32 and 25 times its rule's there were shapes after 10 kimg. Several processes share
-    # a batch of 64, in groups of at least 4 for the minibatch statistic.
+    # There gamma is 25 times as large: at the rule's 0.05, for 3,486 emoji of 64x64, loss/D was 0.25 after 45 kimg and
+    # G drew faint spots; at 32x32, 25 times the rule's, there were shapes after 10 kimg. Several processes share a
+    # batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
     each = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
     config = _stylegan2(

@@ -128,8 +128,7 @@ def bias_act_ref(
 def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
     """gain * leaky_relu(z, alpha) as z m, where m, gain or alpha * gain, is a constant to every order
 
-    The second order of PyTorch's own leaky_relu is a tensor of zeros, which goes on through all layers before it. With
-    alpha 0 an infinite z becomes NaN.
+    The second order of PyTorch's own leaky_relu is a tensor of zeros, which goes on through all layers before it.
     """
     return z * torch.ops.aten.leaky_relu_backward(z.new_full((), gain), z.detach(), alpha, False)
 
