@@ -248,9 +248,9 @@ def _norm_act(
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x itself if it is contiguous or channels_last, or a contiguous copy."""
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return x if last else x.contiguous()
+    """x itself if it is contiguous, channels_last or channels_last_3d, or a contiguous copy."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    return x if last is not None and x.is_contiguous(memory_format=last) else x.contiguous()
 
 
 def _shape(x: Tensor, batch: bool) -> list[int]:

@@ -32,13 +32,13 @@ class Sample:
     step: float = 0.0  # round the numbers to multiples of this: zeros, and values just at a clamp
 
     def tensors(self, dtype: torch.dtype, device: str | torch.device = "cpu", *, seed: int = 0) -> dict[str, Tensor]:
-        """Standard normal tensors that require gradients; those of 4 dimensions are laid out as the sample says."""
+        """Standard normal tensors that require gradients; images or volumes are laid out as the sample says."""
         generator = torch.Generator().manual_seed(seed)
         made = {}
         for name, shape in self.shapes.items():
             x = torch.randn(shape, generator=generator, dtype=torch.float64)
             x = ((x / self.step).round() * self.step if self.step else x).to(device, dtype)
-            if x.ndim == 4:
+            if x.ndim == (5 if self.layout == torch.channels_last_3d else 4):
                 x = x.to(memory_format=self.layout)
             made[name] = x.requires_grad_()
         return made
@@ -322,6 +322,7 @@ OPS = {
             Sample("instance-channels_last", _normed(2, 18, 3, 3), {"act": "lrelu", "norm": "instance"}, _LAST),
             Sample("vectors", _normed(7, 5), {"act": "lrelu", "alpha": 0.01}),
             Sample("volume", _normed(2, 3, 2, 3, 2), {"act": "relu"}),
+            Sample("volume-channels_last", _normed(2, 3, 2, 3, 2), {"act": "relu"}, torch.channels_last_3d),
         ),
         real=(  # DCGAN, CycleGAN, SRGAN
             Sample("64x64x32x32", _normed(64, 64, 32, 32), {"act": "lrelu"}),
