@@ -149,15 +149,16 @@ class Blur(nn.Module):
 def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
     """bias_act(layer(x), bias [O], act=act, gain=1), for a convolution or nn.Linear without a bias of its own
 
-    Where bias_act would not run its kernel for so few elements, the layer adds the bias.
+    Of few elements the layer adds the bias, which spares PyTorch's own functions one more pass: those of SRGAN's
+    discriminator, lrelu of [16, 16, 48, 48], take 350 us forward and backward, and bias_act 620 (2026-11).
     """
     if act == "lrelu" and _plain(x) and not layer._forward_hooks and not layer._forward_pre_hooks:
         forward = type(layer).forward  # that of subclasses may do more
-        if forward is nn.Linear.forward and x.numel() // layer.in_features * layer.out_features <= FEW:
+        if forward is nn.Linear.forward and x.numel() // layer.in_features * layer.out_features <= 2 * FEW:
             return lrelu_product(F.linear(x, layer.weight, bias), 0.2, 1.0)
         if forward is nn.Conv2d.forward:
             pixels = x[:, 0].numel() // (layer.stride[0] * layer.stride[1])
-            if pixels * layer.out_channels <= FEW:
+            if pixels * layer.out_channels <= 2 * FEW:
                 return lrelu_product(layer._conv_forward(x, layer.weight, bias), 0.2, 1.0)
     return bias_act(layer(x), bias, act=act, gain=1)
 
