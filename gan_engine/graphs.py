@@ -82,7 +82,8 @@ class Recorded:
             off = {"loss": _off(got_loss, loss, loss), "gradients": _off(got, want, want)}
             # Of what changes in a pass: most of a running mean is from before.
             buffers = zip(self.buffers, after[0], before[0], strict=True)
-            off["buffers"] = max((_off(ours, new, new.double() - old) for ours, new, old in buffers), default=0.0)
+            differences = (_off(ours, new, new.double() - old) for ours, new, old in buffers)
+            off["buffers"] = next((x for x in differences if not x <= TOLERANCE), 0.0)
             reason = next((f"{name} off by {x:.1g}" for name, x in off.items() if not x <= TOLERANCE), None)
         except Exception as error:
             lines = str(error.__context__ or error).splitlines()

@@ -135,9 +135,11 @@ class Trainer:
         config = self.config
         group = getattr(config.model, "mbstd_group", 1)
         share = config.batch_size // self.processes.size
+        size = min(config.batch_gpu or share, share)
+        passes = {size, share % size or size}  # the last one may be smaller
         of_pass, of_batch = (
-            next(size for size in range(min(group, images), 0, -1) if images % size == 0)
-            for images in (min(config.batch_gpu or share, share), config.batch_size)
+            min(next(of for of in range(min(group, images), 0, -1) if images % of == 0) for images in numbers)
+            for numbers in (passes, {config.batch_size})
         )
         if of_pass < of_batch and self.processes.first:
             warnings.warn(

@@ -157,6 +157,15 @@ def test_a_graph_that_draws_the_same_again_is_found_out_and_given_up(tmp_path, o
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_a_graph_that_makes_one_of_many_buffers_nan_is_found_out_and_given_up(tmp_path, on_the_cpu, monkeypatch):
+    models_of = models.build(DCGAN.model)
+    monkeypatch.setattr(models, "build", lambda _: models_of)
+    last = [buffer for buffer in models_of[0].buffers() if buffer.is_floating_point()][-1]
+    on_the_cpu(played(finish=lambda: last.fill_(torch.nan)))
+    trainer, _, warned = trained(DCGAN, tmp_path, steps=4)
+    assert not replays(trainer) and any(line.endswith("buffers off by nan") for line in warned)
+
+
 @pytest.mark.parametrize("name", ["running_mean", "num_batches_tracked", "w_mean", "_u"])
 def test_a_graph_that_leaves_a_buffer_as_it_was_is_found_out_and_given_up(name, tmp_path, on_the_cpu, monkeypatch):
     config = {"w_mean": STYLEGAN2, "_u": SPECTRAL}.get(name, DCGAN)

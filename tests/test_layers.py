@@ -210,12 +210,35 @@ def test_a_bias_before_few_elements_is_added_by_the_layer_if_it_can(layer, shape
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_hooks_of_a_layer_run_where_its_bias_is_added_behind_it():
+def test_all_that_hangs_on_a_layer_happens_where_its_bias_is_added_behind_it():
     layer, seen = torch.nn.Linear(6, 5, bias=False), []
-    layer.register_forward_pre_hook(lambda module, arguments: seen.append("before"))
-    layer.register_forward_hook(lambda module, arguments, y: seen.append("behind"))
-    layers.biased(layer, torch.randn(3, 6), torch.zeros(5), act="lrelu")
-    assert seen == ["before", "behind"]
+    x, bias = torch.randn(3, 6, requires_grad=True), torch.zeros(5)
+    handles = [
+        layer.register_forward_pre_hook(lambda *_: seen.append("before")),
+        layer.register_forward_hook(lambda *_: seen.append("behind")),
+        layer.register_full_backward_hook(lambda *_: seen.append("back")),
+    ]
+    for handle, event in zip(handles, ["before", "behind", "back"], strict=True):
+        layers.biased(layer, x, bias, act="lrelu").sum().backward()
+        assert event in seen
+        handle.remove()
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: seen.append("any")):
+        layers.biased(layer, x, bias, act="lrelu")
+    assert seen[-1] == "any"
+    layer.forward = lambda x: torch.ones(3, 5)
+    assert torch.equal(layers.biased(layer, x, bias, act="lrelu"), torch.ones(3, 5))
+    layer = torch.nn.Linear(6, 5)
+    torch.testing.assert_close(layers.biased(layer, x, bias, act="lrelu"), F.leaky_relu(layer(x), 0.2))
+    layer, x = torch.nn.Linear(6, 5, bias=False), torch.randn(2, 5, 6)  # the bias goes along dimension 1
+    want = F.leaky_relu(layer(x) + torch.arange(5.0)[:, None], 0.2)
+    torch.testing.assert_close(layers.biased(layer, x, torch.arange(5.0), act="lrelu"), want)
+
+
+def test_a_layer_with_an_activation_is_exported_for_any_batch():
+    layer, x = layers.BiasAct(torch.nn.Conv2d(3, 5, 3, bias=False)), torch.randn(4, 3, 8, 8)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    many = torch.randn(7, 3, 8, 8)
+    torch.testing.assert_close(program.module()(many), layer(many))
 
 
 @pytest.mark.parametrize("act", ["relu", "lrelu"])

@@ -177,7 +177,7 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
-@pytest.mark.parametrize(("batch_gpu", "groups"), [(None, None), (8, None), (2, 2), (1, 1)])
+@pytest.mark.parametrize(("batch_gpu", "groups"), [(None, None), (8, None), (2, 2), (1, 1), (5, 1)])
 def test_passes_too_small_for_the_groups_of_the_minibatch_statistic_are_warned_of(make, batch_gpu, groups):
     with warnings.catch_warnings(record=True) as caught:
         make(STYLEGAN2, batch_gpu=batch_gpu)

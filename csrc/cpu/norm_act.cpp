@@ -146,13 +146,20 @@ std::vector<double> sums(const NormActShape& shape, const Pass& pass, int thread
         side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
             const auto column = [&](std::int64_t c, std::int64_t lanes) {
                 const auto of = pass.from(first + c, lanes);
-                V a{}, ab{};
-                for (int j = 0; j < decltype(several)::value; ++j) {
-                    const Pair<V> terms = pass.terms((row + j) * rows.length + c, of, lanes);
-                    a += terms.a, ab += terms.a * terms.b;
+                Sums sums;
+                if constexpr (Pass::kWide) {
+                    for (int j = 0; j < decltype(several)::value; ++j)
+                        sums.add(pass.terms((row + j) * rows.length + c, of, lanes));
+                } else {
+                    V a{}, ab{};
+                    for (int j = 0; j < decltype(several)::value; ++j) {
+                        const Pair<V> terms = pass.terms((row + j) * rows.length + c, of, lanes);
+                        a += terms.a, ab += terms.a * terms.b;
+                    }
+                    sums = {widen(a), widen(ab)};
                 }
-                add_to(total + first + c, widen(a), lanes);
-                add_to(total + rows.stats + first + c, widen(ab), lanes);
+                add_to(total + first + c, sums.a, lanes);
+                add_to(total + rows.stats + first + c, sums.ab, lanes);
             };
             for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
             if (rest > 0) column(whole, rest);
@@ -216,6 +223,7 @@ struct Table {
 // Sums of x - shift and (x - shift)^2, where shift is the channel's first element, so that little cancels.
 template <class T, class S, class V>
 struct StatsTerms : Table<S, V, 1> {
+    static constexpr bool kWide = true;  // squares are taken in double: that first element may lie far from the rest
     const T* x;
     StatsTerms(const NormActShape& s, const T* x_) : Table<S, V, 1>(s.samples * s.channels), x(x_) {
         for (std::int64_t i = 0; i < s.samples; ++i)
@@ -277,6 +285,7 @@ struct Apply : Table<S, V, 3> {
 // dz = dy * act'(z); its sums alone and with x - mean; then dx = of_dz * dz + of_x * (x - mean) + offset.
 template <class T, class S, class V>
 struct Grad : Table<S, V, 6> {
+    static constexpr bool kWide = false;
     using Values = typename Table<S, V, 6>::Values;
     const T *dy, *x;
     T* dx;

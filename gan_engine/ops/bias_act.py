@@ -57,11 +57,12 @@ def bias_act(
         backend: see gan_engine.backends.
 
     Returns:
-        y: the shape, dtype and memory layout of x. Half precision is computed in float32 and rounded once.
+        y: the shape, dtype and memory layout of x, but for strides of dimensions of size 1. Half precision is computed
+        in float32 and rounded once.
 
     Where the slope is not defined the gradient is that of PyTorch: alpha at x + b = 0, and 1 at |y| = clamp. Saved for
     the gradient: one bit an element each for slope and clamp (linear, relu, lrelu), or y, or x (swish, and the other
-    smooth activations with a clamp).
+    smooth activations with a clamp). Few elements on a CPU are left to PyTorch, which saves one number each.
 
     Raises:
         ValueError: an unknown `act`, a bias that does not fit, a `dim` out of range, a negative clamp.
@@ -94,13 +95,13 @@ def bias_act(
         clamp = None
     alpha = spec.alpha if alpha is None or act != "lrelu" else float(alpha)
     gain = spec.gain if gain is None else float(gain)
-    if backends.free(backend) and clamp is None and (b is None or b.dtype == x.dtype):
+    if clamp is None and (b is None or b.dtype == x.dtype) and backends.free(backend):
         if act == "linear" and gain == 1:
             return x.clone() if b is None else x + _along(b, dim, x)
-        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-        if on_cpu and act == "lrelu" and alpha and x.numel() <= FEW:
+        # m of lrelu_product is rounded once, and must not vanish or overflow.
+        if act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and few(x, x.numel(), FEW):
             return lrelu_product(x if b is None else x + _along(b, dim, x), alpha, gain)
-        if on_cpu and act == "tanh" and x.numel() <= FEW >> 3:
+        if act == "tanh" and few(x, x.numel(), FEW >> 3):
             return bias_act_ref(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=None)
     backend = backends.choose("bias_act", x, backend)
     if backend == "reference":
@@ -123,6 +124,17 @@ def bias_act_ref(
     if clamp is not None:
         y = y.clamp(-clamp, clamp)
     return y.to(x.dtype)
+
+
+def few(x: Tensor, elements: int, most: int) -> bool:
+    """Whether so many elements, made of x, are left to PyTorch. What is traced takes the kernel, good for all sizes."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and elements <= most
+    )
 
 
 def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:

@@ -84,11 +84,23 @@ def define(schema: str, run: Callable, fake: Callable) -> None:
     torch.library.register_fake(f"gan_engine::{name}", fake, lib=_library)
     dispatched = getattr(torch.ops.gan_engine, name).default
 
-    def operator(first: torch.Tensor, *args: Any) -> Any:
-        seen = type(first) not in (torch.Tensor, torch.nn.Parameter) or _watched()
-        return dispatched(first, *args) if seen or first.device.type != "cpu" else run(first, *args)
+    def operator(*args: Any) -> Any:
+        return run(*args) if not _watched() and all(map(_plain, args)) else dispatched(*args)
 
     setattr(operators, name, operator)
+
+
+_NO_TENSORS = {int, float, bool, str, list, tuple, type(None)}
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers in the memory of the CPU, or no tensor."""
+    kind = type(value)
+    if kind in _NO_TENSORS:
+        return True
+    if kind is torch.Tensor or kind is torch.nn.Parameter:
+        return value.device.type == "cpu" and not value.is_neg() and not value._is_zerotensor()
+    return not isinstance(value, torch.Tensor)
 
 
 def _watched() -> bool:

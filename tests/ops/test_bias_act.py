@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from gan_engine import backends, native
 from gan_engine.ops import bias_act
@@ -348,3 +349,19 @@ def test_a_gradient_through_an_inner_transform_reaches_what_only_an_outer_one_kn
 
     (got,) = torch.autograd.grad(inner_gradient(x).sum(), w)
     torch.testing.assert_close(got, torch.where(w > 0, 2**0.5, 0.2 * 2**0.5))
+
+
+def test_tensors_that_are_more_than_their_memory_are_seen_as_what_they_are():
+    x, b = torch.randn(4, 8), torch.randn(8)
+    assert torch.equal(bias_act(torch._neg_view(x), b, act="relu"), bias_act(-x, b, act="relu"))
+    assert torch.equal(bias_act(torch._efficientzerotensor((4, 8)), b, act="relu"), bias_act(x * 0, b, act="relu"))
+    both = TwoTensor(b, 2 * b)
+    y = bias_act(x, both, act="relu")
+    assert torch.equal(y.a, bias_act(x, b, act="relu")) and torch.equal(y.b, bias_act(x, 2 * b, act="relu"))
+
+
+@pytest.mark.parametrize(("alpha", "gain"), [(1e-30, 1e-20), (1e30, 1e10), (-0.5, 0.0), (0.2, -3.0)])
+def test_slopes_of_any_size_at_numbers_of_any_size(alpha, gain):
+    x = torch.tensor([-math.inf, -3e38, -1.0, -0.0, 0.0, 1.0, math.inf, math.nan])
+    got, want = (bias_act(x, act="lrelu", alpha=alpha, gain=gain, backend=name) for name in (None, "reference"))
+    torch.testing.assert_close(got, want, equal_nan=True)

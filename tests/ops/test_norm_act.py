@@ -185,3 +185,17 @@ def refused(shape=(2, 3, 4, 4), **wrong):
 def test_bad_input_is_refused_with_want_and_got(call, error, sentence, backend):
     with pytest.raises(error, match=sentence):
         call(backend)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(("first", "rest"), [(100.0, 0.3), (1000.0, 1.1), (-1e19, 1e19)])
+def test_a_first_pixel_far_from_the_rest_costs_no_accuracy(first, rest, layout, backend, device):
+    x = torch.full((4, 19, 16, 16), rest)
+    x[0, :, 0, 0] = first
+    x = x.to(device, memory_format=layout)
+    mean, var = torch.zeros(19, device=device), torch.ones(19, device=device)
+    if backend == "reference":
+        pytest.skip("PyTorch's batch norm is off by 3e-5 here, and infinite where squares overflow")
+    norm_act(x, torch.ones_like(mean), torch.zeros_like(mean), mean, var, momentum=1.0, backend=backend)
+    want = x.double().var((0, 2, 3)).float()
+    torch.testing.assert_close(var, want, rtol=1e-6, atol=0)
