@@ -99,7 +99,7 @@ def _plain(value: Any) -> bool:
     if kind in _NO_TENSORS:
         return True
     if kind is torch.Tensor or kind is torch.nn.Parameter:
-        return value.device.type == "cpu" and not value.is_neg() and not value._is_zerotensor()
+        return value.is_cpu and not value.is_neg() and not value._is_zerotensor()
     return not isinstance(value, torch.Tensor)
 
 
