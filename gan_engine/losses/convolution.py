@@ -1,4 +1,4 @@
-"""A convolution on the tape: the one step that costs anything, run by its three kernels and without autograd's record.
+"""A convolution on the tape: the one step that costs anything, run by its three kernels.
 
 Of its input nothing is kept but the layout. A step whose result leads to no weight, as that of a last convolution,
 gets its own gradient by the weight kernel alone: its tangent is never computed.
@@ -6,7 +6,6 @@ gets its own gradient by the weight kernel alone: its tangent is never computed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,10 +35,11 @@ class Convolution(Step):
         bias = None if self.bias is None else self.bias.detach()
         return torch.convolution(x, self.weight.detach(), bias, *self.call)
 
-    def backward(self, delta: Tensor) -> Tensor:
+    def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
+        (delta,) = deltas
         if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
             self.delta = delta
-        return convolution_dgrad(delta, self.like(), self.weight.detach(), self.call)
+        return (convolution_dgrad(delta, self.like(), self.weight.detach(), self.call),)
 
     def tangent(
         self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
@@ -60,17 +60,3 @@ class Convolution(Step):
             bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
             out.addcmul_(per_sample(a, out), bias)
         return (out,)
-
-
-class Convolved(torch.autograd.Function):
-    """`step` as autograd sees it, on the way to the gradient by the image alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Convolution) -> Tensor:
-        ctx.step = step
-        ctx.set_materialize_grads(False)
-        return step.forward(x)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor | None) -> tuple:
-        return None if delta is None else ctx.step.backward(delta), None

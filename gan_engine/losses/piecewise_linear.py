@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.rules import Value
-from gan_engine.losses.tape import Constant, NotPiecewiseLinear, Tape, sole_readers
+from gan_engine.losses.tape import NotPiecewiseLinear, Tape, sole_readers
 
 
 class Pass:
@@ -51,9 +51,9 @@ class Pass:
     """
 
     def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Tensor | None = None) -> None:
-        self.tape = Tape(len(img))
-        self.img = img.detach().requires_grad_()
-        x = Value(self.img, self.tape)
+        self.img = img.detach()
+        tape = Tape(len(img))
+        x = Value(self.img, tape)
         x.shared = True
         try:
             with torch.enable_grad():
@@ -64,22 +64,25 @@ class Pass:
             raise NotPiecewiseLinear(f"D must return logits [N] that depend on the image, got {type(logits).__name__}")
         if logits.numel() != len(img):
             raise NotPiecewiseLinear(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
-        self.slot = logits.slot
-        self._logits = logits.value
-        self.logits = self._logits.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
+        self._end = {logits.slot: torch.ones_like(logits.value)}
+        self._steps = tape.needed(logits.slot)
+        self.logits = logits.value.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
 
     def input_gradient(self) -> Tensor:
         """g [N, ...], the gradient of logit n by image n. Once."""
-        self.tape.lend()
-        constants = [step for step in self.tape.steps if isinstance(step, Constant)]
-        ones = torch.ones_like(self._logits)
-        g, *deltas = torch.autograd.grad(
-            self._logits, [self.img, *(step.value for step in constants)], ones, allow_unused=True
-        )
-        for step, step.delta in zip(constants, deltas, strict=True):
-            step.value = step.value.detach()
-        self._logits = None
-        return torch.zeros_like(self.img) if g is None else g
+        deltas, owned = self._end, set()
+        for step in reversed(self._steps):
+            given = [deltas.pop(slot, None) for slot in step.results]
+            if all(delta is None for delta in given):
+                continue
+            found = step.backward(given, owned.issuperset(step.results))
+            for slot, delta in zip(step.sources, found, strict=True):
+                if delta is None:
+                    continue
+                if step.owns_gradient and slot not in deltas:
+                    owned.add(slot)
+                deltas[slot] = deltas[slot] + delta if slot in deltas else delta
+        return deltas[0] if 0 in deltas else torch.zeros_like(self.img)
 
     def accumulate(self, u: dict[int, Tensor], a: Tensor | None) -> None:
         """Add the gradients of the parameters to .grad, for u[0] [N, ...] = t + a x and a [N] as above. Once.
@@ -88,7 +91,7 @@ class Pass:
         there is no loss, a is None, and the biases have no gradient.
         """
         tensors, grads = [], []
-        steps = self.tape.needed(self.slot)
+        steps = self._steps
         reading = [step for step in steps if step.reads_sources]
         last = {slot: step for step in reading for slot in step.sources}
         sole = sole_readers(reading)

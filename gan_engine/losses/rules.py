@@ -6,6 +6,7 @@ x + y). What a model computes without the image never meets a rule: it stays wit
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from gan_engine.losses.convolution import Convolution, Convolved
-from gan_engine.losses.tape import Constant, Linear, Mask, NotPiecewiseLinear, Sloped, Slopes, Step, Tape
+from gan_engine.losses.convolution import Convolution
+from gan_engine.losses.tape import Constant, Entered, Linear, Mask, NotPiecewiseLinear, Slopes, Step, Tape
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.conv2d import Call
 
@@ -61,6 +62,7 @@ class Value(Tensor):
         raise NotPiecewiseLinear(f"{func} is not known to be piecewise linear")
 
 
+@functools.lru_cache(maxsize=256)
 def _name_of(func: Callable) -> tuple[str, bool]:
     """The name of a torch function, and whether it works in place."""
     name = getattr(func, "__name__", str(func))
@@ -107,30 +109,29 @@ def _linear(
         args, kwargs = tree_unflatten(filled, spec)
         return function(*args, **kwargs)
 
-    inputs = [value.value for value in values]
-    with _saving_no(inputs, all=not weights):
+    inputs = [Entered.of(value.value) for value in values]
+    memory = {x.untyped_storage().data_ptr() for x in inputs}
+    with _saving_no(memory, all=not weights):
         out = run(inputs, [w.detach() for w in weights], fused or func)
     many = isinstance(out, tuple | list)
     for x, value in zip(inputs, values, strict=True):
         if out is x:
             return value
+    outs = out if many else (out,)
     step = Linear([value.slot for value in values], run, weights, offset, in_place)
-    results = _record(values[0].tape, step, *(out if many else (out,)))
-    memory = {x.untyped_storage().data_ptr() for x in inputs}
-    if any(result.value.untyped_storage().data_ptr() in memory for result in results):
+    results = _record(values[0].tape, step, *(x.detach() for x in outs))
+    step.follow(inputs, outs)
+    if any(x.untyped_storage().data_ptr() in memory for x in outs):
         for value in (*values, *results):
             value.shared = True
-    if any(w.requires_grad for w in weights) or (offset is not None and offset.requires_grad):
-        step.keep_delta(out)
     return type(out)(results) if many else results[0]
 
 
-def _saving_no(activations: list[Tensor], *, all: bool) -> contextlib.AbstractContextManager:
-    """Where autograd saves one of `activations` (or `all` it saves), it saves a shape instead.
+def _saving_no(memory: set[int], *, all: bool) -> contextlib.AbstractContextManager:
+    """Where autograd saves an activation, which is in `memory` (or `all` it saves), it saves a shape instead.
 
     The gradient of a linear map reads no more than that of its input.
     """
-    memory = {x.untyped_storage().data_ptr() for x in activations}
 
     def pack(x: Tensor) -> Any:
         if x.is_floating_point() and (all or x.untyped_storage().data_ptr() in memory):
@@ -179,7 +180,7 @@ def _conv(func: Callable, input: Any, weight: Any, bias: Any = None, *args: Any,
     input, weight, bias = _autocast(input, weight, bias)
     call = (Call.of_transposed if "transpose" in func.__name__ else Call.direct)(x.ndim - 2, *args, **kwargs)
     step = Convolution([input.slot], weight, bias, call)
-    return _record(input.tape, step, Convolved.apply(input.value, step))[0]
+    return _record(input.tape, step, step.forward(input.value))[0]
 
 
 def _autocast(input: "Value", weight: Tensor, bias: Tensor | None) -> tuple["Value", Tensor, Tensor | None]:
@@ -231,9 +232,9 @@ def _bias_act(
         raise NotPiecewiseLinear(f"bias_act with act={act!r} {_REASONS['tanh']}")
     if b is not None and dim % x.ndim == 0:
         raise NotPiecewiseLinear("bias_act with dim=0 has a bias of its own for each sample")
-    slopes = Slopes(dim, act, alpha, gain, clamp, backend, keeps_delta=b is not None and b.requires_grad)
+    slopes = Slopes(dim, act, alpha, gain, clamp, backend)
     bias = None if b is None else b.reshape([-1] + [1] * (x.ndim - 1 - dim % x.ndim))
-    y = Sloped.apply(x.value, None if b is None else b.detach(), slopes)
+    y = slopes.forward(x.value, None if b is None else b.detach())
     return _record(x.tape, Mask([x.slot], slopes, bias), y)[0]
 
 
@@ -252,7 +253,7 @@ def _rsub(func: Callable, input: Any, other: Any) -> "Value":
 def _sum(x: Any, y: Any, alpha: float) -> "Value":
     """x + alpha y"""
     if isinstance(x, Value) and isinstance(y, Value):
-        if x.ndim != y.ndim:
+        if x.value.ndim != y.value.ndim:
             raise NotPiecewiseLinear(f"the sum of {list(x.shape)} and {list(y.shape)} ties samples together")
         return _linear(torch.add, x, y, alpha=alpha, joint=True)
     if not isinstance(x, Value):
@@ -334,7 +335,7 @@ def _cat(func: Callable, tensors: Any, dim: int = 0) -> "Value":
 
 
 def _constant(tape: Tape, x: Tensor) -> "Value":
-    value = x.detach().requires_grad_()
+    value = x.detach()
     return _record(tape, Constant([], x, value), value)[0]
 
 

@@ -4,12 +4,13 @@ See piecewise_linear.py, whose letters these are. Values have slots; a step lead
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gan_engine import backends
 from gan_engine.ops.bias_act import bias_act_ref
@@ -38,14 +39,6 @@ class Tape:
         step.results = list(range(self.slots, self.slots + len(values)))
         self.slots += len(values)
         self.steps.append(step)
-
-    def lend(self) -> None:
-        """Let masks write over gradients that nothing else will hold."""
-        readers = sole_readers(self.steps)
-        for step in self.steps:
-            if isinstance(step, Mask):
-                reader = readers.get(step.results[0])
-                step.slopes.owns_gradient = reader is not None and reader.owns_gradient
 
     def needed(self, slot: int) -> list["Step"]:
         """The steps that the value in `slot` depends on, in their order; the record is empty then.
@@ -88,6 +81,10 @@ class Step:
         """Whether the tangents of the sources are needed."""
         return self.wanted
 
+    def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
+        """The gradients by the sources for those by the results; `owned`: it may write over those."""
+        raise NotImplementedError
+
     def tangent(
         self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
     ) -> tuple:
@@ -97,12 +94,21 @@ class Step:
         """
         raise NotImplementedError
 
-    def keep_delta(self, value: Tensor) -> None:
-        if value.requires_grad:
-            value.register_hook(self._keep_delta)
 
-    def _keep_delta(self, delta: Tensor) -> None:
-        self.delta = delta
+class Entered(torch.autograd.Function):
+    """x as the beginning of a graph, which does not hold it"""
+
+    @classmethod
+    def of(cls, x: Tensor) -> Tensor:
+        return cls.apply(torch.empty((), requires_grad=True), x)
+
+    @staticmethod
+    def forward(ctx: Any, beginning: Tensor, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple:
+        raise NotImplementedError  # gradients are asked for here, and go no further
 
 
 @dataclass(eq=False)
@@ -113,6 +119,20 @@ class Linear(Step):
     weights: list[Tensor]
     offset: Tensor | None
     in_place: bool  # the result of `run` is memory of its own
+    begins: list[GradientEdge] = field(default_factory=list, init=False)  # where autograd's graph of it reads sources
+    ends: list[GradientEdge] = field(default_factory=list, init=False)
+
+    def follow(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Take the graph that leads from `inputs` to `outputs` as that of the step."""
+        self.begins = [get_gradient_edge(x) for x in inputs]
+        self.ends = [get_gradient_edge(x) for x in outputs]
+
+    def backward(self, deltas, owned):
+        if any(w.requires_grad for w in self.weights) or (self.offset is not None and self.offset.requires_grad):
+            (self.delta,) = deltas
+        ends, given = zip(*((end, d) for end, d in zip(self.ends, deltas, strict=True) if d is not None), strict=True)
+        self.ends, begins = [], self.begins
+        return torch.autograd.grad(ends, begins, given, allow_unused=True)
 
     @property
     def reads_sources(self) -> bool:
@@ -153,10 +173,17 @@ class Mask(Step):
 
     owns_result = True
 
+    def backward(self, deltas, owned):
+        (dy,) = deltas
+        delta = self.slopes(dy, owned)
+        if self.bias is not None and self.bias.requires_grad:
+            self.delta = delta
+        return (delta,)
+
     def tangent(self, sources, a, owned, tensors, grads):
         if self.bias is not None and a is not None:
-            _offset_gradient(self.bias, self.slopes.delta, a, tensors, grads)
-        self.slopes.delta = None
+            _offset_gradient(self.bias, self.delta, a, tensors, grads)
+        self.delta = None
         if not self.wanted:
             return ()
         (v,) = sources
@@ -174,6 +201,10 @@ class Constant(Step):
 
     offset: Tensor
     value: Tensor
+
+    def backward(self, deltas, owned):
+        (self.delta,) = deltas
+        return ()
 
     def tangent(self, sources, a, owned, tensors, grads):
         if a is None:
@@ -214,15 +245,12 @@ class Slopes:
     m is 0 where y is clamped, and k is that limit there, with its sign, and 0 elsewhere.
     """
 
-    def __init__(self, dim, act, alpha, gain, clamp, backend, *, keeps_delta: bool) -> None:
+    def __init__(self, dim, act, alpha, gain, clamp, backend) -> None:
         self.alpha = {"linear": 1.0, "relu": 0.0}.get(act, 0.2 if alpha is None else float(alpha))
         # The sign of a clamped y is read from that of x + b, of which the kernels make no note for linear.
         self.act = "relu" if self.alpha == 0 else "lrelu"
         self.dim, self.clamp, self.backend = dim, clamp, backend
         self.gain = (1.0 if act == "linear" else 2**0.5) if gain is None else float(gain)
-        self.keeps_delta = keeps_delta
-        self.delta: Tensor | None = None
-        self.owns_gradient = False  # of what is handed to the backward pass, nothing else holds the memory
 
     def forward(self, x: Tensor, b: Tensor | None) -> Tensor:
         """y, of which m and k are noted in two bits an element."""
@@ -265,19 +293,3 @@ class Slopes:
 
     def _times(self, v: Tensor, mask: Tensor, alpha: float, gain: float) -> Tensor:
         return operators.bias_act_grad(v, None, mask, None, self.stride, *self._call(alpha, gain), False)[0]
-
-
-class Sloped(torch.autograd.Function):
-    """y = bias_act(x, b), saving m and, on the way back, delta"""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, b: Tensor | None, slopes: Slopes) -> Tensor:
-        ctx.slopes = slopes
-        return slopes.forward(x, b)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple:
-        delta = ctx.slopes(dy, ctx.slopes.owns_gradient)
-        if ctx.slopes.keeps_delta:
-            ctx.slopes.delta = delta
-        return delta, None, None
