@@ -10,7 +10,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +27,7 @@ from gan_engine import animation, checkpoint, models, volumes
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import decode_file
 from gan_engine.devices import choose_device
-from gan_engine.latents import mixed, parse_layers, project, walk
+from gan_engine.latents import mixed, parse_numbers, project, walk
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.monitors import grid, picture, to_uint8
 from gan_engine.picture_files import to_tensor
@@ -48,6 +48,8 @@ class Options:
     """Pictures to draw."""
     seed: int = 0
     """Of the noise. Picture i of a seed is the same whatever --num and --batch are, up to rounding."""
+    seeds: str | None = None
+    """Seeds, such as 0-35,77: the first picture of each, in place of --num pictures of one seed."""
     out: Path = Path("grid.png")
     """A name ending in .png: one grid of all pictures. Any other: a directory of 000000.png, 000001.png, ... Of volumes
     also a name ending in .npz, for all of them, and a directory has their surfaces, 000000.obj, 000001.obj, ..."""
@@ -60,7 +62,8 @@ class Options:
     .mp4."""
     style_mix: str | None = None
     """Layers, such as 0-3,7: a table whose pictures have the w of these layers from the top edge, and the others from
-    the left one. It has as many rows and columns as a grid of --num. stylegan2."""
+    the left one. It has as many rows and columns as a grid of --num; of --seeds the first half is the left edge.
+    stylegan2."""
     project: Path | None = None
     """A picture: the w of which G draws the nearest to it is looked for. `out` shows both side by side, and a file of
     that name with .npz has w. stylegan2."""
@@ -79,6 +82,10 @@ class Options:
                 raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
+        if self.seeds is not None:
+            if self.project is not None:
+                raise ValueError("seeds: a search starts from one, --seed")
+            object.__setattr__(self, "num", len(parse_numbers("seeds", self.seeds, 2**31)))
         if self.interpolate is not None and self.interpolate < 1:
             raise ValueError(f"interpolate: want at least 1 frame or None, got {self.interpolate}")
         modes = [f"--{name.replace('_', '-')}" for name in _MODES if getattr(self, name) is not None]
@@ -86,6 +93,11 @@ class Options:
             raise ValueError(f"want one of {', '.join(modes)}, got all of them")
         if not math.isfinite(self.truncation):
             raise ValueError(f"truncation: want a finite number, got {self.truncation}")
+
+    @property
+    def sources(self) -> int | list[int]:
+        """The seed of all pictures, or that of each."""
+        return self.seed if self.seeds is None else parse_numbers("seeds", self.seeds, 2**31)
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -104,14 +116,20 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.M
 
 
 def images(
-    G: nn.Module, num: int, *, seed: int = 0, classes: list[int] | None = None, batch: int = 64, **options: float
+    G: nn.Module,
+    num: int,
+    *,
+    seed: int | Sequence[int] = 0,
+    classes: list[int] | None = None,
+    batch: int = 64,
+    **options: float,
 ) -> Iterator[Tensor]:
     """`num` images of G in batches [at most `batch`, C, H, W] in [-1, 1], on G's device.
 
     Args:
         G: a generator as `load_generator` returns it.
         num: images to draw.
-        seed: of the noise, which is drawn on the CPU, one image after the other.
+        seed: of the noise, which is drawn on the CPU, one image after the other; or a seed for each image.
         classes: the class of each image, for a generator with classes.
         batch: images per pass.
         options: of G in its family, such as truncation.
@@ -122,11 +140,16 @@ def images(
             yield G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
 
 
-def latents(G: nn.Module, num: int, *, seed: int = 0, classes: list[int] | None = None) -> tuple[Tensor, Tensor | None]:
+def latents(
+    G: nn.Module, num: int, *, seed: int | Sequence[int] = 0, classes: list[int] | None = None
+) -> tuple[Tensor, Tensor | None]:
     """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device."""
     device = next(G.parameters()).device
-    noise = torch.Generator().manual_seed(seed)
-    z = torch.stack([torch.randn(G.config.z_dim, generator=noise) for _ in range(num)])
+    if isinstance(seed, int):
+        sources = [torch.Generator().manual_seed(seed)] * num
+    else:
+        sources = [torch.Generator().manual_seed(each) for each in seed]
+    z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
     return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
 
 
@@ -157,9 +180,9 @@ def generate(options: Options) -> Path:
     if options.project is not None:
         return _find(options, G, classes)
     if options.style_mix is not None:
-        return _table(options, G, classes, columns, **more)
+        return _table(options, G, classes, **more)
 
-    batches = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch, **more)
+    batches = images(G, options.num, seed=options.sources, classes=classes, batch=options.batch, **more)
     drawn = []
     with tqdm(total=options.num, unit=" img", disable=None if options.num > options.batch else True) as bar:
         for first, img in zip(range(0, options.num, options.batch), batches, strict=True):
@@ -180,7 +203,7 @@ def generate(options: Options) -> Path:
 
 
 def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: float) -> Path:
-    z, c = latents(G, options.num, seed=options.seed, classes=classes)
+    z, c = latents(G, options.num, seed=options.sources, classes=classes)
     frames = (
         frame
         for img in walk(G, z, c, options.interpolate, batch=options.batch, **more)
@@ -190,9 +213,12 @@ def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: flo
     return options.out
 
 
-def _table(options: Options, G: nn.Module, classes: list[int] | None, side: int, **more: float) -> Path:
-    layers = parse_layers(options.style_mix, G.config.num_ws)
-    z, c = latents(G, 2 * side, seed=options.seed, classes=classes and (classes * 2)[: 2 * side])
+def _table(options: Options, G: nn.Module, classes: list[int] | None, **more: float) -> Path:
+    side, odd = (math.ceil(math.sqrt(options.num)), 0) if options.seeds is None else divmod(options.num, 2)
+    if odd:
+        raise ValueError(f"seeds: want as many for the left edge as for the top one, got {options.num}")
+    layers = parse_numbers("style_mix", options.style_mix, G.config.num_ws)
+    z, c = latents(G, 2 * side, seed=options.sources, classes=classes and (classes * 2)[: 2 * side])
     ws = G.ws(z, c, **more)
     edges = torch.cat([G.synthesis(part) for part in ws.split(options.batch)]).float().cpu()
     left, top = edges.split(side)

@@ -90,13 +90,13 @@ def project(
         yield w.detach(), float(off.detach())
 
 
-def parse_layers(text: str, num: int) -> list[int]:
-    """The numbers in "0-3,7" and the like, each below `num`. Raises ValueError for anything else."""
-    layers: set[int] = set()
+def parse_numbers(option: str, text: str, num: int) -> list[int]:
+    """The numbers in "0-3,7" and the like, in their order, each below `num`. ValueError, of `option`, for all else."""
+    numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num:
-            raise ValueError(f"style_mix: want layers from 0 to {num - 1}, such as 0-3,7, got {text!r}")
-        layers.update(range(first, last + 1))
-    return sorted(layers)
+            raise ValueError(f"{option}: want numbers from 0 to {num - 1}, such as 0-3,7, got {text!r}")
+        numbers.extend(range(first, last + 1))
+    return numbers

@@ -53,6 +53,26 @@ def test_a_seed_is_a_picture(run_dir, tmp_path):
     assert len({first[34 + 66 * (i // 3), 34 + 66 * (i % 3)].tobytes() for i in range(9)}) > 1
 
 
+def test_seeds_are_the_first_pictures_of_each(run_dir, tmp_path):
+    options = {"device": "cpu", "batch": 2}
+    generate.generate(Options(run_dir, seeds="7,3-4", num=99, out=tmp_path / "seeds", **options))
+    assert sorted(path.name for path in (tmp_path / "seeds").iterdir()) == [f"{i:06d}.png" for i in range(3)]
+    for i, seed in enumerate([7, 3, 4]):
+        generate.generate(Options(run_dir, seed=seed, num=1, out=tmp_path / str(seed), **options))
+        assert np.array_equal(pixels(tmp_path / "seeds" / f"{i:06d}.png"), pixels(tmp_path / str(seed) / "000000.png"))
+
+
+def test_seeds_of_a_table_are_its_edges(tmp_path):
+    write_run(tmp_path / "run", config=STYLEGAN2)
+    table = draw(tmp_path / "run", tmp_path / "table.png", seeds="5,1,2,9", style_mix="0")
+    edges = draw(tmp_path / "run", tmp_path / "edges.png", seeds="5,1,2,9")
+    tile = lambda sheet, row, column: sheet[66 * row + 2 : 66 * row + 66, 66 * column + 2 : 66 * column + 66]  # noqa: E731
+    for place, edge in zip([(1, 0), (2, 0), (0, 1), (0, 2)], [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
+        assert np.array_equal(tile(table, *place), tile(edges, *edge))
+    with pytest.raises(ValueError, match="seeds: want as many for the left edge as for the top one, got 3"):
+        draw(tmp_path / "run", tmp_path / "odd.png", seeds="5,1,2", style_mix="0")
+
+
 def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run_dir, tmp_path):
     generate.generate(Options(run_dir, num=5, batch=2, out=tmp_path / "five", device="cpu"))
     generate.generate(Options(run_dir, num=3, out=tmp_path / "three.v2", device="cpu"))
@@ -129,6 +149,11 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
         generate.generate(Options(run_dir, device="cuda:99"))
     with pytest.raises(ValueError, match="num: want at least 1, got 0"):
         Options(run_dir, num=0)
+    for seeds in ("", "5-3", "a", "4294967296"):
+        with pytest.raises(ValueError, match=f"seeds: want numbers from 0 to 2147483647, such as 0-3,7, got '{seeds}'"):
+            Options(run_dir, seeds=seeds)
+    with pytest.raises(ValueError, match="seeds: a search starts from one, --seed"):
+        Options(run_dir, seeds="1", project=tmp_path / "photo.png")
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(generate, "images", None)  # all of this is found before the first picture
     with pytest.raises(OSError, match="cannot be written"):
@@ -231,8 +256,8 @@ def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
 @pytest.mark.parametrize(
     ("options", "want"),
     [
-        ({"style_mix": "0-9"}, "style_mix: want layers from 0 to 3, such as 0-3,7, got '0-9'"),
-        ({"style_mix": "coarse"}, "style_mix: want layers from 0 to 3"),
+        ({"style_mix": "0-9"}, "style_mix: want numbers from 0 to 3, such as 0-3,7, got '0-9'"),
+        ({"style_mix": "coarse"}, "style_mix: want numbers from 0 to 3"),
         ({"style_mix": "0", "out": Path("table")}, "out: want a name ending in .png, got table"),
         ({"interpolate": 4, "out": Path("walk.png")}, "out: want a name ending in .gif, .webp, .mp4 for an animation"),
         ({"interpolate": 0}, "interpolate: want at least 1 frame or None, got 0"),
