@@ -9,6 +9,8 @@ process, nothing here waits or copies.
 
 import contextlib
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,9 +143,34 @@ class Processes:
             time.sleep(0.1)
         return None
 
+    @contextlib.contextmanager
+    def _not_kept_waiting(self) -> Iterator[None]:
+        """End this process if inside the block it does not by itself, once another one has announced its failure.
+
+        On GPUs a communication with a process that is gone may wait for minutes, in code that no exception reaches.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(1):
+                try:
+                    failed = self.store.check([_FAILURE])
+                except RuntimeError:  # the store is gone, with the machine that had it
+                    failed = True
+                if failed and not over.wait(_GRACE):
+                    print(f"error: {self._last_words() or 'another process is gone'}", file=sys.stderr, flush=True)
+                    os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
 
 ALONE = Processes()
 _FAILURE = "gan_engine/failure"
+_GRACE = 15  # seconds that a process has to end by itself
 
 
 @contextlib.contextmanager
@@ -171,7 +198,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     group = dist.PrefixStore("gan_engine/group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size)
-    try:
-        yield Processes(rank, size, local, store), "cpu" if device == "auto" else device
-    finally:
-        dist.destroy_process_group()
+    processes = Processes(rank, size, local, store)
+    with processes._not_kept_waiting():
+        try:
+            yield processes, "cpu" if device == "auto" else device
+        finally:
+            dist.destroy_process_group()

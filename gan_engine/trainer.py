@@ -207,7 +207,7 @@ class Trainer:
             total, measured = self.graphs[phase.name](batch)
         self.means.merge(measured)
         grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
-        self.processes.average_([*grads, total])
+        self.processes.average_([*grads, total, self.objective.pl_mean])  # each has met its own path lengths
         self.precision.unscale(phase.optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
         self.means.add(f"grad_norm/{phase.name}", norm)

@@ -94,11 +94,20 @@ def joined_later(processes, folder):
     return trainer.means.read(processes)
 
 
+def path_lengths(processes, folder):
+    """The running mean of path lengths in every process."""
+    trainer = make(dataclasses.replace(STYLEGAN2, pl_weight=2, pl_interval=2), processes, folder)
+    for _ in range(3):
+        trainer.step()
+    return processes.all(trainer.objective.pl_mean.item())
+
+
 def in_two_processes(folder):
     """What torchrun runs."""
     with joined("cpu") as (processes, _):
         curves = {config.preset: curve(config, processes, folder) for config in (MLP, STYLEGAN2)}
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
+        results["pl_mean"] = path_lengths(processes, folder)
         torch.save(results, folder / f"{processes.rank}.pt")
 
 
@@ -142,6 +151,11 @@ def test_ada_has_one_probability(two):
     assert p[0] == p[1] > 0
 
 
+def test_path_lengths_have_one_mean(two):
+    first, second = two[0]["pl_mean"]
+    assert first == second > 0
+
+
 def test_a_process_that_joins_a_resumed_run_takes_over_its_means(two):
     assert two[0]["later"] == two[1]["later"] == {"loss/D": 1.5, "loss/r1": 3.0}
 
@@ -171,6 +185,28 @@ def test_what_befalls_one_process_ends_the_others_with_its_error(tmp_path):
     run = torchrun(tmp_path, FAILS + TRAIN, *TINY, "--kimg", "100", "--out", "run")
     assert run.returncode != 0
     assert "error: process 1: ValueError: the second process has had enough" in run.stderr
+    assert time.monotonic() - started < 120
+
+
+WAITS = """
+import time
+from gan_engine import distributed
+with distributed.joined("cpu") as (processes, _):
+    processes.all(None)
+    if processes.rank == 1:
+        processes.announce(ValueError("no memory is left"))
+        time.sleep(600)  # torchrun would end the other process as soon as this one is gone
+    distributed._GRACE = 1
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_waits_for_one_that_has_failed_is_ended(tmp_path):
+    """On a GPU it may wait in a communication, from which nothing gets it out."""
+    started = time.monotonic()
+    run = torchrun(tmp_path, WAITS)
+    assert run.returncode != 0
+    assert "error: process 1: ValueError: no memory is left" in run.stderr
     assert time.monotonic() - started < 120
 
 
