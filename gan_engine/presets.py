@@ -63,9 +63,9 @@ def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) ->
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
     # For a GPU by the rules that its ADA follow-up (arXiv:2006.06676) publishes for any data set; on CPUs an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
-    # There gamma is 25 times as large: at the rule's 0.05, for 3,486 emoji of 64x64, loss/D was 0.25 after 45 kimg and
-    # G drew faint spots; at 32x32, 25 times the rule's, there were shapes after 10 kimg. Several processes share a
-    # batch of 64, in groups of at least 4 for the minibatch statistic.
+    # There gamma is 25 times as large: for 3,486 emoji of 64x64, at the rule's 0.05, loss/D was 0.25 after 45 kimg and
+    # G drew faint spots; at this one it is 0.5, and there are shapes and edges (docs/gallery). Several processes share
+    # a batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
     each = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
     config = _stylegan2(
@@ -255,10 +255,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
     )
 }
 
-# Of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11): at the rates of runs that were mostly shorter, and of
-# stylegan2 without R1.
+# Of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), at the rates of runs that were mostly shorter.
 MINUTES = {
-    **{"dcgan": 4, "vanilla": 2, "upsample_gan": 71, "wgan": 11, "wgan_gp": 18, "stylegan2": 310, "r3gan": 11},
+    **{"dcgan": 4, "vanilla": 2, "upsample_gan": 71, "wgan": 11, "wgan_gp": 18, "stylegan2": 360, "r3gan": 11},
     **{"cgan": 4, "sngan": 8, "sagan": 10, "lapgan": 7, "pix2pix": 6, "cyclegan": 20, "srgan_light": 9, "gan3d": 12},
 }
 
