@@ -133,33 +133,28 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            raise PeerError(self._last_words() or f"another process is gone: {error}") from error
-
-    def _last_words(self) -> str | None:
-        for _ in range(20):  # a connection may break before the message is there
-            with contextlib.suppress(RuntimeError):
-                if self.store.check([_FAILURE]):
-                    return self.store.get(_FAILURE).decode()
-            time.sleep(0.1)
-        return None
+            raise PeerError(_last_words(self.store) or f"another process is gone: {error}") from error
 
     @contextlib.contextmanager
     def _not_kept_waiting(self) -> Iterator[None]:
-        """End this process if inside the block it does not by itself, once another one has announced its failure.
+        """End this process if inside the block it does not by itself, once one has announced its failure.
 
         On GPUs a communication with a process that is gone may wait for minutes, in code that no exception reaches.
         """
         over = threading.Event()
+        store = self.store.clone()  # what one thread waits for in a store, others wait for too
 
         def watch() -> None:
-            while not over.wait(1):
+            while not over.wait(_POLL):
                 try:
-                    failed = self.store.check([_FAILURE])
+                    failed = store.check([_FAILURE])
                 except RuntimeError:  # the store is gone, with the machine that had it
                     failed = True
                 if failed and not over.wait(_GRACE):
-                    print(f"error: {self._last_words() or 'another process is gone'}", file=sys.stderr, flush=True)
-                    os._exit(1)
+                    words = _last_words(store) or "another process is gone"
+                    if not over.is_set():
+                        print(f"error: {words}", file=sys.stderr, flush=True)
+                        os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
         try:
@@ -170,7 +165,17 @@ class Processes:
 
 ALONE = Processes()
 _FAILURE = "gan_engine/failure"
-_GRACE = 15  # seconds that a process has to end by itself
+_POLL = 1  # seconds from one look for it to the next
+_GRACE = 30  # seconds that a process has to end by itself
+
+
+def _last_words(store: Any) -> str | None:
+    for _ in range(20):  # a connection may break before the message is there
+        with contextlib.suppress(RuntimeError):
+            if store.check([_FAILURE]):
+                return store.get(_FAILURE).decode()
+        time.sleep(0.1)
+    return None
 
 
 @contextlib.contextmanager

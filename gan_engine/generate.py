@@ -85,7 +85,9 @@ class Options:
         if self.seeds is not None:
             if self.project is not None:
                 raise ValueError("seeds: a search starts from one, --seed")
-            object.__setattr__(self, "num", len(parse_numbers("seeds", self.seeds, 2**31)))
+            object.__setattr__(self, "num", len(self.sources))
+            if self.style_mix is not None and self.num % 2:
+                raise ValueError(f"seeds: want as many for the left edge as for the top one, got {self.num}")
         if self.interpolate is not None and self.interpolate < 1:
             raise ValueError(f"interpolate: want at least 1 frame or None, got {self.interpolate}")
         modes = [f"--{name.replace('_', '-')}" for name in _MODES if getattr(self, name) is not None]
@@ -97,7 +99,13 @@ class Options:
     @property
     def sources(self) -> int | list[int]:
         """The seed of all pictures, or that of each."""
-        return self.seed if self.seeds is None else parse_numbers("seeds", self.seeds, 2**31)
+        return self.seed if self.seeds is None else parse_numbers("seeds", self.seeds, 2**63)
+
+    @property
+    def columns(self) -> int:
+        """Of the grid, or of the table behind its left edge."""
+        edges = self.style_mix is not None and self.seeds is not None
+        return self.num // 2 if edges else math.ceil(math.sqrt(self.num))
 
 
 def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -145,10 +153,12 @@ def latents(
 ) -> tuple[Tensor, Tensor | None]:
     """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device."""
     device = next(G.parameters()).device
-    if isinstance(seed, int):
-        sources = [torch.Generator().manual_seed(seed)] * num
+    if isinstance(seed, Sequence):
+        if len(seed) != num:
+            raise ValueError(f"seed: want one, or one for each of {num} images, got {len(seed)}")
+        sources = (torch.Generator().manual_seed(each) for each in seed)
     else:
-        sources = [torch.Generator().manual_seed(each) for each in seed]
+        sources = [torch.Generator().manual_seed(seed)] * num
     z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
     return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
 
@@ -170,8 +180,7 @@ def generate(options: Options) -> Path:
         raise ValueError(
             f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
         )
-    columns = math.ceil(math.sqrt(options.num))
-    classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()), columns)
+    classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()))
     more = _for_its_family(options, G)
     as_volumes = models.data_kind(G.config) == "voxels"
     in_one = _prepare(options, as_volumes)
@@ -198,7 +207,7 @@ def generate(options: Options) -> Path:
     if in_one and options.out.suffix.lower() == ".npz":
         np.savez_compressed(options.out, voxels=(torch.cat(drawn)[:, 0] > 0).numpy())
     elif in_one:
-        grid(models.pictures(G.config, torch.cat(drawn)), columns).save(options.out)
+        grid(models.pictures(G.config, torch.cat(drawn)), options.columns).save(options.out)
     return options.out
 
 
@@ -214,9 +223,7 @@ def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: flo
 
 
 def _table(options: Options, G: nn.Module, classes: list[int] | None, **more: float) -> Path:
-    side, odd = (math.ceil(math.sqrt(options.num)), 0) if options.seeds is None else divmod(options.num, 2)
-    if odd:
-        raise ValueError(f"seeds: want as many for the left edge as for the top one, got {options.num}")
+    side = options.columns
     layers = parse_numbers("style_mix", options.style_mix, G.config.num_ws)
     z, c = latents(G, 2 * side, seed=options.sources, classes=classes and (classes * 2)[: 2 * side])
     ws = G.ws(z, c, **more)
@@ -266,7 +273,7 @@ def _generator(path: Path, state: dict) -> nn.Module:
     return G.eval().requires_grad_(False)
 
 
-def _classes(options: Options, c_dim: int, names: list[str], columns: int) -> list[int] | None:
+def _classes(options: Options, c_dim: int, names: list[str]) -> list[int] | None:
     """The class of each picture: the one asked for, else one for each row of the grid, in turn."""
     wanted = options.class_
     if not c_dim:
@@ -274,7 +281,7 @@ def _classes(options: Options, c_dim: int, names: list[str], columns: int) -> li
             raise ValueError(f"class: this generator was trained without classes, got {wanted!r}")
         return None
     if wanted is None:
-        return [i // columns % c_dim for i in range(options.num)]
+        return [i // options.columns % c_dim for i in range(options.num)]
     if wanted in names:
         return [names.index(wanted)] * options.num
     if wanted.isdecimal() and int(wanted) < c_dim:

@@ -90,6 +90,9 @@ def project(
         yield w.detach(), float(off.detach())
 
 
+_MOST = 1_000_000
+
+
 def parse_numbers(option: str, text: str, num: int) -> list[int]:
     """The numbers in "0-3,7" and the like, in their order, each below `num`. ValueError, of `option`, for all else."""
     numbers: list[int] = []
@@ -98,5 +101,7 @@ def parse_numbers(option: str, text: str, num: int) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num:
             raise ValueError(f"{option}: want numbers from 0 to {num - 1}, such as 0-3,7, got {text!r}")
+        if last - first >= _MOST:
+            raise ValueError(f"{option}: want at most {_MOST:,} numbers, got {text!r}")
         numbers.extend(range(first, last + 1))
     return numbers

@@ -12,6 +12,7 @@ import platform
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,8 +322,11 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"error: {error}", file=sys.stderr)
             return 1
         except Exception as error:
+            if processes.size == 1:
+                raise
+            traceback.print_exc()  # before taking leave of the others, which may take long
             processes.announce(error)
-            raise
+            return 1
         except KeyboardInterrupt:
             processes.announce(RuntimeError("aborted"))
             again = (

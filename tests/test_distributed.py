@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed
 
-from gan_engine import checkpoint, models
+from gan_engine import checkpoint, distributed, models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
 from gan_engine.distributed import ALONE, Processes, joined
@@ -197,8 +197,25 @@ with distributed.joined("cpu") as (processes, _):
         processes.announce(ValueError("no memory is left"))
         time.sleep(600)  # torchrun would end the other process as soon as this one is gone
     distributed._GRACE = 1
-    time.sleep(600)
+    processes.store.wait(["what nobody sets"])
 """
+
+
+def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch):
+    ended = []
+    monkeypatch.setattr(distributed, "_POLL", 0.01)
+    monkeypatch.setattr(distributed, "_GRACE", 1.0)
+    monkeypatch.setattr(distributed.os, "_exit", ended.append)
+    store = torch.distributed.HashStore()
+    processes = Processes(rank=1, size=2, store=store)
+    with processes._not_kept_waiting():
+        Processes(rank=0, size=2, store=store).announce(ValueError("gone"))
+        time.sleep(0.5)
+    time.sleep(1.0)
+    assert not ended
+    with processes._not_kept_waiting():
+        time.sleep(1.5)
+    assert ended == [1]
 
 
 def test_a_process_that_waits_for_one_that_has_failed_is_ended(tmp_path):

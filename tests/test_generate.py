@@ -70,7 +70,23 @@ def test_seeds_of_a_table_are_its_edges(tmp_path):
     for place, edge in zip([(1, 0), (2, 0), (0, 1), (0, 2)], [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
         assert np.array_equal(tile(table, *place), tile(edges, *edge))
     with pytest.raises(ValueError, match="seeds: want as many for the left edge as for the top one, got 3"):
-        draw(tmp_path / "run", tmp_path / "odd.png", seeds="5,1,2", style_mix="0")
+        Options(tmp_path / "run", seeds="5,1,2", style_mix="0")
+
+
+def test_each_edge_of_a_table_is_of_one_class(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", config=STYLEGAN2, c_dim=3)
+    asked = []
+    latents_of = generate.latents
+    monkeypatch.setattr(generate, "latents", lambda G, num, **more: asked.append(more) or latents_of(G, num, **more))
+    draw(tmp_path / "run", tmp_path / "by_num.png", num=16, style_mix="0")
+    draw(tmp_path / "run", tmp_path / "by_seeds.png", seeds="0-7", style_mix="0")
+    assert [more["classes"] for more in asked] == [[0, 0, 0, 0, 1, 1, 1, 1]] * 2
+    assert [more["seed"] for more in asked] == [0, list(range(8))]
+
+
+def test_a_seed_for_each_image_is_one_for_each(run_dir):
+    with pytest.raises(ValueError, match="seed: want one, or one for each of 5 images, got 2"):
+        next(generate.images(generate.load_generator(run_dir), 5, seed=[1, 2]))
 
 
 def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run_dir, tmp_path):
@@ -149,9 +165,11 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
         generate.generate(Options(run_dir, device="cuda:99"))
     with pytest.raises(ValueError, match="num: want at least 1, got 0"):
         Options(run_dir, num=0)
-    for seeds in ("", "5-3", "a", "4294967296"):
-        with pytest.raises(ValueError, match=f"seeds: want numbers from 0 to 2147483647, such as 0-3,7, got '{seeds}'"):
+    for seeds in ("", "5-3", "a", f"{2**63}"):
+        with pytest.raises(ValueError, match=f"seeds: want numbers from 0 to {2**63 - 1}, such as .*, got '{seeds}'"):
             Options(run_dir, seeds=seeds)
+    with pytest.raises(ValueError, match="seeds: want at most 1,000,000 numbers, got '0-1000000'"):
+        Options(run_dir, seeds="0-1000000")
     with pytest.raises(ValueError, match="seeds: a search starts from one, --seed"):
         Options(run_dir, seeds="1", project=tmp_path / "photo.png")
     (tmp_path / "file").write_text("")

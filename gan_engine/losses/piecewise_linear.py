@@ -79,7 +79,7 @@ class Pass:
             for slot, delta in zip(step.sources, found, strict=True):
                 if delta is None:
                     continue
-                if step.owns_gradient and slot not in deltas:
+                if step.owns_gradient or slot in deltas:
                     owned.add(slot)
                 deltas[slot] = deltas[slot] + delta if slot in deltas else delta
         return deltas[0] if 0 in deltas else torch.zeros_like(self.img)

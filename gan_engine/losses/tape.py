@@ -283,7 +283,7 @@ class Slopes:
         """a k, for a that broadcasts against y"""
         above, below = (math.copysign(self.clamp, s) for s in (self.gain, -self.alpha * self.gain))
         if self.backend == "reference":
-            return torch.where(self.keep, 0, torch.where(self.positive, above, below) * a)
+            return torch.where(self.keep, 0, torch.where(self.positive, above * a, below * a))
         mask = torch.stack([self.mask[0], ~self.mask[1]])
         a = a.expand(self.shape)
         return self._times(a, mask, math.copysign(1.0, -self.alpha), above)

@@ -142,6 +142,31 @@ def test_memory_that_others_show_is_not_written_over():
     assert_close(gradients(D, img, level=2), written_out(D, img), 1e-10)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
+def test_gradients_that_others_read_are_not_written_over():
+    """Those of a fork's branches, dense ones from a convolution behind it."""
+
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+            self.last = nn.Conv2d(4, 1, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            return self.last(F.leaky_relu(self.b(h), 0.2) + F.leaky_relu(h, 0.2) + self.c(h)).flatten()
+
+    D, img = seeded(Forked).double(), torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    assert_close(gradients(D, img, level=2), written_out(D, img), 1e-10)
+
+
+def test_clamped_units_are_as_exact_on_the_reference():
+    D = nn.Sequential(EqualizedConv2d(3, 8, 3, act="lrelu", clamp=0.3), nn.Conv2d(8, 1, 6), nn.Flatten(0)).double()
+    img = torch.randn(3, 3, 6, 6, dtype=torch.float64)
+    with backends.use("reference"):
+        assert_close(gradients(D, img, level=2), written_out(D, img), 1e-12)
+
+
 # Convolution passes
 
 
