@@ -79,9 +79,15 @@ class Pass:
             for slot, delta in zip(step.sources, found, strict=True):
                 if delta is None:
                     continue
-                if step.owns_gradient or slot in deltas:
+                before = deltas.get(slot)
+                if before is None:
+                    deltas[slot] = delta
+                elif slot in owned:
+                    before += delta
+                else:
+                    deltas[slot] = delta.add_(before) if step.owns_gradient else before + delta
+                if step.owns_gradient or before is not None:
                     owned.add(slot)
-                deltas[slot] = deltas[slot] + delta if slot in deltas else delta
         return deltas[0] if 0 in deltas else torch.zeros_like(self.img)
 
     def accumulate(self, u: dict[int, Tensor], a: Tensor | None) -> None:

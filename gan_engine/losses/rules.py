@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gan_engine.losses.convolution import Convolution
-from gan_engine.losses.tape import Constant, Entered, Linear, Mask, NotPiecewiseLinear, Slopes, Step, Tape
+from gan_engine.losses.tape import Constant, Entered, Linear, Mask, NotPiecewiseLinear, Slopes, Step, Sum, Tape
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.conv2d import Call
 
@@ -255,6 +255,9 @@ def _sum(x: Any, y: Any, alpha: float) -> "Value":
     if isinstance(x, Value) and isinstance(y, Value):
         if x.value.ndim != y.value.ndim:
             raise NotPiecewiseLinear(f"the sum of {list(x.shape)} and {list(y.shape)} ties samples together")
+        if x.value.shape == y.value.shape and x.value.dtype == y.value.dtype:
+            out = torch.add(x.value, y.value, alpha=alpha)
+            return _record(x.tape, Sum([x.slot, y.slot], alpha), out)[0]
         return _linear(torch.add, x, y, alpha=alpha, joint=True)
     if not isinstance(x, Value):
         x, y, alpha = (y if alpha == 1 else _linear(torch.mul, y, alpha)), x, 1

@@ -165,6 +165,25 @@ class Linear(Step):
 
 
 @dataclass(eq=False)
+class Sum(Step):
+    """result = value + alpha * value, of one shape and dtype"""
+
+    alpha: float
+
+    owns_result = True
+
+    def backward(self, deltas, owned):
+        (delta,) = deltas
+        return delta, delta if self.alpha == 1 else delta * self.alpha
+
+    def tangent(self, sources, a, owned, tensors, grads):
+        if not self.wanted:
+            return ()
+        x, y = sources
+        return (x.add_(y, alpha=self.alpha) if owned else torch.add(x, y, alpha=self.alpha),)
+
+
+@dataclass(eq=False)
 class Mask(Step):
     """result = y of bias_act(value, bias), of which m = dy/dx is kept"""
 
