@@ -42,7 +42,7 @@ from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
-from gan_engine.generate import images, load_generator
+from gan_engine.generate import generator_of, images
 from gan_engine.losses.translation import l1
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
@@ -84,7 +84,9 @@ def evaluate(options: Options) -> dict[str, float]:
         CheckpointError, DataError: see `load_generator` and gan_engine.data.load.
     """
     path = checkpoint.find(options.checkpoint)
-    G = load_generator(path, choose_device(options.device))
+    device = choose_device(options.device)
+    state = checkpoint.load(path)
+    G = generator_of(path, state).to(device)
     config, family = G.config, models.family(G.config)
     if family == "srgan":
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")
@@ -96,7 +98,6 @@ def evaluate(options: Options) -> dict[str, float]:
     elif (config.resolution, config.channels) != (32, 1):
         size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")
-    state = checkpoint.load(path)
     return measure(G, _data(options, config, state), options, tuple(state.get("class_names") or ()))
 
 

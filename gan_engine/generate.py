@@ -120,7 +120,7 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.M
         CheckpointError: there is no intact checkpoint, or it does not hold a generator that this version can build.
     """
     path = checkpoint.find(path)
-    return _generator(path, checkpoint.load(path)).to(device)
+    return generator_of(path, checkpoint.load(path)).to(device)
 
 
 def images(
@@ -175,7 +175,7 @@ def generate(options: Options) -> Path:
     device = choose_device(options.device)
     path = checkpoint.find(options.checkpoint)
     state = checkpoint.load(path)
-    G = _generator(path, state).to(device)
+    G = generator_of(path, state).to(device)
     if isinstance(G.config, models.TRANSLATION):
         raise ValueError(
             f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
@@ -263,7 +263,8 @@ def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
     return options.out
 
 
-def _generator(path: Path, state: dict) -> nn.Module:
+def generator_of(path: Path, state: dict) -> nn.Module:
+    """As `load_generator`, on the CPU, from the `state` that was read from `path`."""
     checkpoint.require(state, ("model", "G_ema"), path)
     try:
         G, _ = models.build(models.from_dict(state["model"]))
