@@ -69,6 +69,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if left_out else None
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> str | list[str] | None:
+    if config.getoption("--benchmark"):
+        from gan_engine import backends
+
+        return [f"{name}: {reason}" for name, reason in backends.MISSING.items() if reason is not None]
     asked = any(Path(arg.partition("::")[0]).resolve().is_relative_to(BENCHMARKS) for arg in config.args)
     return "benchmarks: only collected with --benchmark" if asked and not config.getoption("--benchmark") else None

@@ -153,8 +153,8 @@ def find(path: str | Path) -> Path:
             warnings.warn(f"passed over a checkpoint. {error}", stacklevel=2)
         else:
             return file
-    damaged = f", {len(newest_first)} damaged" if newest_first else ""
-    raise CheckpointError(f"{directory}: no intact checkpoint in it (kimg-*.pt: 0 intact{damaged})")
+    found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "none was written yet"
+    raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
 
 
 def stem(nimg: int) -> str:

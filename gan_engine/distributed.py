@@ -133,7 +133,7 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            raise PeerError(_last_words(self.store) or f"another process is gone: {error}") from error
+            raise PeerError(_last_words(self.store) or _NO_WORDS) from error
 
     @contextlib.contextmanager
     def _not_kept_waiting(self) -> Iterator[None]:
@@ -151,7 +151,7 @@ class Processes:
                 except RuntimeError:  # the store is gone, with the machine that had it
                     failed = True
                 if failed and not over.wait(_GRACE):
-                    words = _last_words(store) or "another process is gone"
+                    words = _last_words(store) or _NO_WORDS
                     if not over.is_set():
                         print(f"error: {words}", file=sys.stderr, flush=True)
                         os._exit(1)
@@ -165,6 +165,7 @@ class Processes:
 
 ALONE = Processes()
 _FAILURE = "gan_engine/failure"
+_NO_WORDS = "another process is gone and has left no word, killed perhaps; torchrun tells which"
 _POLL = 1  # seconds from one look for it to the next
 _GRACE = 30  # seconds that a process has to end by itself
 

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -180,4 +181,7 @@ def _wrap(label: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(report())
+    try:
+        print(report(), flush=True)
+    except BrokenPipeError:  # who reads has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

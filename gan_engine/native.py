@@ -5,7 +5,9 @@ A module that was not built is no error here: WHY_NO_CPU and WHY_NO_CUDA say why
 """
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,11 +23,22 @@ except ImportError:
     NOT_BUILT = {}  # setup.py writes the file, and has not run
 
 
+def _why_not_installed() -> str:
+    here = Path(__file__).parent
+    try:
+        installed = importlib.metadata.distribution("gan_engine").locate_file("gan_engine")
+    except importlib.metadata.PackageNotFoundError:
+        installed = here
+    if Path(installed).exists() and Path(installed).resolve() != here.resolve():
+        return f"these are the sources in {here.parent}, which hide what was installed from Python: leave that folder"
+    return "gan_engine was not installed (pip install .)"
+
+
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(f"gan_engine.{name}"), None
     except ModuleNotFoundError:
-        reason = NOT_BUILT.get(name, "gan_engine was not installed (pip install .)")
+        reason = NOT_BUILT.get(name) or _why_not_installed()
         return None, f"gan_engine.{name} is not built: {reason}"
     except ImportError as error:
         return None, f"gan_engine.{name} is built but does not load: {error}"

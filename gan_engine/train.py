@@ -31,7 +31,7 @@ import gan_engine
 from gan_engine import backends, checkpoint, console, distributed, malloc, models, report
 from gan_engine.config import Config, from_dict, to_dict
 from gan_engine.data import ImageSet, describe, load
-from gan_engine.devices import choose_device
+from gan_engine.devices import choose_device, crowded
 from gan_engine.distributed import PeerError, Processes
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
@@ -239,6 +239,9 @@ def prepare(
                 f"kimg: {start} is at {trainer.nimg / 1000:g} of {config.kimg:g} kimg; go on with a larger --kimg"
             )
 
+    reason = crowded(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
+    if reason is not None:
+        warnings.warn(reason, stacklevel=2)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     if processes.size > 1:
         hardware += f", {processes.size} processes"

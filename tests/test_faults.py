@@ -12,7 +12,7 @@ checkpoint.
     a checkpoint of another run         the fields that differ
     a checkpoint with code in it        what it holds; the code does not run
     a number in the data is NaN         that images are bytes
-    a loss is not finite                which term, layer or gradient, and the last good checkpoint (test_trainer.py)
+    a loss is not finite                which term, layer or gradient, and the last good checkpoint (test_run.py)
     a process of several dies           its error, from all of them (test_distributed.py)
 """
 
