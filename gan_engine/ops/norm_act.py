@@ -58,6 +58,8 @@ def norm_act(
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     check_tensors("norm_act", x, weight=weight, bias=bias, **running)
+    if weight is None or bias is None:
+        raise TypeError("norm_act: weight and bias must be [C]; ones and zeros are what None would stand for")
     if norm not in ("batch", "instance"):
         raise ValueError(f"norm_act: norm must be batch or instance, got {norm!r}")
     if act not in _ACTS:
