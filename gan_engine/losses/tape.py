@@ -131,8 +131,7 @@ class Linear(Step):
         if any(w.requires_grad for w in self.weights) or (self.offset is not None and self.offset.requires_grad):
             (self.delta,) = deltas
         ends, given = zip(*((end, d) for end, d in zip(self.ends, deltas, strict=True) if d is not None), strict=True)
-        self.ends, begins = [], self.begins
-        return torch.autograd.grad(ends, begins, given, allow_unused=True)
+        return torch.autograd.grad(ends, self.begins, given, allow_unused=True)
 
     @property
     def reads_sources(self) -> bool:
