@@ -1,4 +1,4 @@
-"""From the word a person typed after --device to a device."""
+"""From the word a person typed after --device to a device, and whether its CPUs are free."""
 
 import os
 import statistics
