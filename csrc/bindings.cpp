@@ -19,6 +19,7 @@
 #include "scale_bias_act.h"
 #include "upfirdn2d.h"
 #include "upfirdn2d_act.h"
+#include "winograd.h"
 
 namespace py = pybind11;
 using namespace gan_engine;
@@ -37,25 +38,27 @@ using Where = int;
 #define GE_ON_CPU(...) __VA_ARGS__
 #endif
 
-#define GE_DECLARE(target)                                                                                         \
-    namespace gan_engine {                                                                                         \
-    namespace target {                                                                                             \
-    void bias_act(const BiasActParams&, Where);                                                                    \
-    void bias_act_grad(const BiasActGradParams&, Where);                                                           \
-    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                      \
-    void upfirdn2d(const Upfirdn2dParams&, Where);                                                                 \
-    void sample_dot(const SampleDotParams&, Where);                                                                \
-    void sample_mix(const SampleMixParams&, Where);                                                                \
-    int sample_dot_slots(std::int64_t, std::int64_t, Where);                                                       \
-    GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);          \
-              void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where); \
-              void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);  \
-              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                      \
-              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                      \
-              void upfirdn2d_act(const Upfirdn2dActParams&, Where);                                                \
-              void upfirdn2d_act_grad(const Upfirdn2dActGradParams&, Where);                                       \
-              int upfirdn2d_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);)                      \
-    }                                                                                                              \
+#define GE_DECLARE(target)                                                                                           \
+    namespace gan_engine {                                                                                           \
+    namespace target {                                                                                               \
+    void bias_act(const BiasActParams&, Where);                                                                      \
+    void bias_act_grad(const BiasActGradParams&, Where);                                                             \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                        \
+    void upfirdn2d(const Upfirdn2dParams&, Where);                                                                   \
+    void sample_dot(const SampleDotParams&, Where);                                                                  \
+    void sample_mix(const SampleMixParams&, Where);                                                                  \
+    int sample_dot_slots(std::int64_t, std::int64_t, Where);                                                         \
+    GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);            \
+              void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where);   \
+              void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);    \
+              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                        \
+              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                        \
+              void upfirdn2d_act(const Upfirdn2dActParams&, Where);                                                  \
+              void upfirdn2d_act_grad(const Upfirdn2dActGradParams&, Where);                                         \
+              int upfirdn2d_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                         \
+              void winograd_weight(const WinogradWeightParams&, Where); void winograd(const WinogradParams&, Where); \
+              void winograd_wgrad(const WinogradWgradParams&, Where);)                                               \
+    }                                                                                                                \
     }
 
 struct Kernels {
@@ -74,7 +77,10 @@ struct Kernels {
               int (*scale_bias_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
               void (*upfirdn2d_act)(const Upfirdn2dActParams&, Where);
               void (*upfirdn2d_act_grad)(const Upfirdn2dActGradParams&, Where);
-              int (*upfirdn2d_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);)
+              int (*upfirdn2d_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
+              void (*winograd_weight)(const WinogradWeightParams&, Where);
+              void (*winograd)(const WinogradParams&, Where);
+              void (*winograd_wgrad)(const WinogradWgradParams&, Where);)
 };
 
 #define GE_KERNELS(target)                                                                                  \
@@ -84,7 +90,8 @@ struct Kernels {
             GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,      \
                       target::relayout, target::scale_bias_act, target::scale_bias_act_grad,                \
                       target::scale_bias_act_grad_slots, target::upfirdn2d_act, target::upfirdn2d_act_grad, \
-                      target::upfirdn2d_act_grad_slots)                                                     \
+                      target::upfirdn2d_act_grad_slots, target::winograd_weight, target::winograd,          \
+                      target::winograd_wgrad)                                                               \
     }
 
 #if defined(GE_CUDA)
@@ -281,6 +288,29 @@ static void pixel_norm(Address x, Address dy, Address y, std::int64_t outer, std
                        int dtype, double eps, Where where) {
     kernels.pixel_norm({at<void>(x), at<void>(dy), at<void>(y), outer, channels, inner, DType(dtype), eps}, where);
 }
+
+// [out, in, stride_out, stride_in, stride_y, stride_x] and [n, in_h, in_w, out_h, out_w, padding]
+using Six = const std::array<std::int64_t, 6>&;
+static WinogradWeight winograd_shape(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
+static WinogradImages winograd_images(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
+
+// The taps begin `begin` elements behind the address: the last of them does where they are in reverse order.
+static void winograd_weight(Address weight, std::int64_t begin, Address u, Six shape, int minimal, Where where) {
+    kernels.winograd_weight({at<float>(weight) + begin, at<float>(u), winograd_shape(shape), Minimal(minimal)}, where);
+}
+
+static void winograd(Address x, Address u, Address bias, Address y, Six images, std::int64_t in, std::int64_t out,
+                     int minimal, Where where) {
+    kernels.winograd(
+        {at<float>(x), at<float>(u), at<float>(bias), at<float>(y), winograd_images(images), in, out, Minimal(minimal)},
+        where);
+}
+
+static void winograd_wgrad(Address x, Address dy, Address dweight, Six images, Six shape, int minimal, Where where) {
+    kernels.winograd_wgrad({at<float>(x), at<float>(dy), at<float>(dweight), winograd_images(images),
+                            winograd_shape(shape), Minimal(minimal)},
+                           where);
+}
 #endif
 
 // How many threads a parallel region of `most` really has: 1 where the module was built without OpenMP.
@@ -321,5 +351,8 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("norm_act", &norm_act, no_gil);
     m.def("norm_act_grad", &norm_act_grad, no_gil);
     m.def("pixel_norm", &pixel_norm, no_gil);
+    m.def("winograd_weight", &winograd_weight, no_gil);
+    m.def("winograd", &winograd, no_gil);
+    m.def("winograd_wgrad", &winograd_wgrad, no_gil);
 #endif
 }

@@ -130,6 +130,11 @@ def free(backend: str | None) -> bool:
     return backend is None and _forced is None
 
 
+def open_to(backend: str) -> bool:
+    """Whether this process asks for `backend`, or for none: for kernels that take the place of PyTorch's own."""
+    return _forced is None or _forced == backend
+
+
 def kernels(op: str, backend: str) -> Any:
     """The object whose functions launch the kernels of `op` on `backend`."""
     return _kernels[op][backend]

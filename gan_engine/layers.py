@@ -15,6 +15,7 @@ from torch.overrides import has_torch_function_unary
 from gan_engine import backends
 from gan_engine.ops import (
     bias_act,
+    convolution,
     downsample_conv2d,
     filter2d,
     modulated_conv2d,
@@ -131,7 +132,7 @@ class EqualizedConv2d(nn.Module):
         if self.resample == "down":
             mode = "mean" if f is None else "fir"
             return downsample_conv2d(x, weight, self.bias, mode=mode, f=f, **self.after)
-        x = nn.functional.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
+        x = convolution.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
         return bias_act(x, self.bias, **self.after)
 
 
@@ -225,6 +226,26 @@ class BiasAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return biased(getattr(self, self.name), x, self.bias, act=self.act)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, by the fastest kernels that there are for it; padding in numbers"""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        options = {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}
+        return convolution.conv2d(input, weight, bias, **options)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """nn.ConvTranspose2d, by the fastest kernels that there are for it; without an output_size"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        options = {"output_padding": self.output_padding, "dilation": self.dilation, "groups": self.groups}
+        options |= {"stride": self.stride, "padding": self.padding}
+        return convolution.conv_transpose2d(input, self.weight, self.bias, **options)
 
 
 class UpsampleConv2d(nn.Conv2d):

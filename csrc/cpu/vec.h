@@ -53,7 +53,7 @@ struct Wide<double> {
 
 template <class V, class S>
 inline V splat(S s) {
-    return V{} + static_cast<std::remove_reference_t<decltype(V{}[0])>>(s);
+    return static_cast<std::remove_reference_t<decltype(V{}[0])>>(s) - V{};  // s + 0 is no copy: of -0 it is 0
 }
 
 template <class V, class P>

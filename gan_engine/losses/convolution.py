@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.losses.tape import Step, per_sample
-from gan_engine.ops.conv2d import Call, convolution_dgrad, convolution_wgrad
+from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 
 
 @dataclass(eq=False)
@@ -33,13 +33,13 @@ class Convolution(Step):
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
         self.like = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
         bias = None if self.bias is None else self.bias.detach()
-        return torch.convolution(x, self.weight.detach(), bias, *self.call)
+        return fprop(x, self.weight.detach(), bias, self.call)
 
     def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
         (delta,) = deltas
         if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
             self.delta = delta
-        return (convolution_dgrad(delta, self.like(), self.weight.detach(), self.call),)
+        return (dgrad(delta, self.like(), self.weight.detach(), self.call),)
 
     def tangent(
         self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
@@ -51,11 +51,11 @@ class Convolution(Step):
                 grads.append((a @ per_image).to(self.bias.dtype))
             if self.weight.requires_grad:
                 tensors.append(self.weight)
-                grads.append(convolution_wgrad(self.delta, sources[0], self.weight.detach(), self.call))
+                grads.append(wgrad(self.delta, sources[0], self.weight.detach(), self.call))
             self.delta = None
         if not self.wanted:
             return ()
-        out = torch.convolution(sources[0], self.weight.detach(), None, *self.call)
+        out = fprop(sources[0], self.weight.detach(), None, self.call)
         if a is not None and self.bias is not None:
             bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
             out.addcmul_(per_sample(a, out), bias)

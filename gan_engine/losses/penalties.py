@@ -28,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.conv2d import conv2d, no_weight_gradients
+from gan_engine.ops.conv2d import conv2d, convolution, no_weight_gradients
+from gan_engine.ops.convolution_kernels import Call
 from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
 
 Network = Callable[..., Tensor]
@@ -90,7 +91,13 @@ def dragan(
 
 
 def path_length(
-    G: Network, ws: Tensor, mean: Tensor, *, decay: float = 0.99, generator: torch.Generator | None = None
+    G: Network,
+    ws: Tensor,
+    mean: Tensor,
+    *,
+    decay: float = 0.99,
+    generator: torch.Generator | None = None,
+    level: Level | None = None,
 ) -> Tensor:
     """P[n] = (|J[n]' y[n]| - a)^2 with J = dG/dws and y ~ N(0, 1 / (H W))   # Karras et al. 2020, equation 4
 
@@ -100,6 +107,7 @@ def path_length(
         mean: [], float32, the running mean a of the lengths. It is updated in place, and is part of a checkpoint.
         decay: how much of a an update keeps.
         generator: of the random numbers.
+        level: None or 1, or "autograd", as in `backward_with_penalty`; there is no level 2 of this.
 
     Returns:
         [N], to be weighted by pl_weight (2 in the paper, every 4th step).
@@ -109,10 +117,13 @@ def path_length(
     _check_not_compiled(G)
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
         ws = ws if ws.requires_grad else ws.detach().requires_grad_()
-        img = G(ws)
+        closed = level != "autograd"
+        with _ClosedOps(ws) if closed else nullcontext():
+            img = G(ws)
         device = generator.device if generator else img.device
         y = torch.randn(img.shape, generator=generator, dtype=img.dtype, device=device)
-        (g,) = torch.autograd.grad(img, ws, y.to(img) / (img.shape[2] * img.shape[3]) ** 0.5, create_graph=True)
+        with no_weight_gradients() if closed else nullcontext():
+            (g,) = torch.autograd.grad(img, ws, y.to(img) / (img.shape[2] * img.shape[3]) ** 0.5, create_graph=True)
         num_ws = ws.shape[1] if ws.ndim == 3 else 1
         lengths = (sum_of_squares(g) / num_ws + _EPS).sqrt()
         mean.lerp_(lengths.detach().mean().to(mean.dtype), 1 - decay)
@@ -295,26 +306,28 @@ def _check_not_compiled(net: Network) -> None:
 
 
 class _ClosedOps(TorchFunctionMode):
-    def __init__(self, img: Tensor) -> None:
+    """What a network computes from the leaf `source`, for a gradient by that alone."""
+
+    def __init__(self, source: Tensor) -> None:
         super().__init__()
-        self.img = img
+        self.source = source
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         closed, kwargs = _CLOSED.get(func), kwargs or {}
-        # `no_weight_gradients` would cut the way from a weight to the image.
-        if closed is _conv2d and any(_depends_on(t, self.img) for t in (*args[1:3], *kwargs.values())):
-            closed = None
+        # `no_weight_gradients` would cut the way from a weight to the source.
+        if closed in _CONVOLUTIONS and any(_depends_on(t, self.source) for t in (*args[1:3], *kwargs.values())):
+            func, closed = _CONVOLUTIONS[closed], None
         result = NotImplemented if closed is None else closed(*args, **kwargs)
         return func(*args, **kwargs) if result is NotImplemented else result
 
 
-def _depends_on(t: object, img: Tensor) -> bool:
-    """Whether the graph behind t has the leaf img in it."""
+def _depends_on(t: object, leaf: Tensor) -> bool:
+    """Whether the graph behind t has the leaf in it."""
     nodes = [t.grad_fn] if isinstance(t, Tensor) and t.grad_fn is not None else []
     seen = set(nodes)
     while nodes:
         node = nodes.pop()
-        if getattr(node, "variable", None) is img:
+        if getattr(node, "variable", None) is leaf:
             return True
         new = {following for following, _ in node.next_functions if following is not None} - seen
         seen |= new
@@ -357,10 +370,21 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
     return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
+def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
+    if input.ndim != 4 or torch.is_autocast_enabled(input.device.type):
+        return NotImplemented
+    return convolution(input, weight, bias, Call.of_transposed(2, stride, padding, output_padding, groups, dilation))
+
+
+# What convolves with a weight that depends on the source, by what convolves with others.
+_CONVOLUTIONS = {_conv2d: F.conv2d, conv2d: F.conv2d, _conv_transpose2d: F.conv_transpose2d}
+
 _CLOSED: dict[Callable, Callable] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
     F.leaky_relu: _leaky_relu,
     F.conv2d: _conv2d,
+    conv2d: conv2d,
+    F.conv_transpose2d: _conv_transpose2d,
     F.avg_pool2d: avg_pool2d,
 }

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from gan_engine.losses.convolution import Convolution
 from gan_engine.losses.tape import Constant, Entered, Linear, Mask, NotPiecewiseLinear, Slopes, Step, Sum, Tape
 from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.conv2d import Call
+from gan_engine.ops.convolution_kernels import Call
 
 
 class Value(Tensor):
@@ -405,7 +405,7 @@ _RULES: dict[str, Callable] = {
     "view": _view,
     **dict.fromkeys(("reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone"), _linear),
     **dict.fromkeys(("to", "float", "double", "half", "bfloat16"), _linear),
-    **dict.fromkeys(("_strided_convolution", "_kernel_upfirdn2d"), _linear),  # of our own ops
+    "_kernel_upfirdn2d": _linear,  # of our own ops
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate"), _linear),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _linear),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _linear),

@@ -18,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, biased, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, biased, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.ops import bias_act
 
@@ -101,7 +101,7 @@ class Discriminator(nn.Module):
         self.config = config
         maps = config.c_dim if config.method == "concat" else 0
         widths = [config.channels + maps, *reversed(config.widths)]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(widths))
+        self.convs = nn.ModuleList(Conv2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(widths))
         self.biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
         self.logit = nn.Linear(widths[-1] * 4 * 4, 1)
         self.embed = self.classifier = None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleBlock
+from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
 from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -64,7 +64,7 @@ class Conv(nn.Module):
 
     def __init__(self, i: int, o: int, kernel_size: int, *, stride: int = 1, act: str = "relu") -> None:
         super().__init__()
-        self.conv = nn.Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
+        self.conv = Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
         self.norm = InstanceNorm2d(o, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Translator(nn.Module):
             UpsampleBlock(4 * width, 2 * width),
             UpsampleBlock(2 * width, width),
         )
-        self.to_rgb = nn.Conv2d(width, config.channels, 7, bias=False)
+        self.to_rgb = Conv2d(width, config.channels, 7, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
         self.apply(init)
 

@@ -12,7 +12,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, biased, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, biased, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 
 
@@ -71,10 +71,10 @@ class Generator(nn.Module):
         widths = config.widths
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
-        blocks = [Block(nn.ConvTranspose2d(z_dim, widths[0], 4, bias=False), widths[0], act="relu")]
+        blocks = [Block(ConvTranspose2d(z_dim, widths[0], 4, bias=False), widths[0], act="relu")]
         for i, o in pairwise(widths):
-            blocks.append(Block(nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), o, act="relu"))
-        last = nn.ConvTranspose2d(widths[-1], config.channels, 4, 2, 1, bias=False)
+            blocks.append(Block(ConvTranspose2d(i, o, 4, 2, 1, bias=False), o, act="relu"))
+        last = ConvTranspose2d(widths[-1], config.channels, 4, 2, 1, bias=False)
         self.blocks = nn.Sequential(*blocks, Block(last, config.channels, act="tanh", norm=False))
         self.apply(_init)
 
@@ -95,11 +95,9 @@ class Discriminator(nn.Module):
         blocks = []
         for i, o in pairwise(widths):
             # The paper leaves the norm out where the discriminator reads the image.
-            blocks.append(
-                Block(nn.Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=config.d_norm and bool(blocks))
-            )
+            blocks.append(Block(Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=config.d_norm and bool(blocks)))
         self.blocks = nn.Sequential(*blocks)
-        self.logit = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        self.logit = Conv2d(widths[-1], 1, 4, bias=False)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
 

@@ -17,7 +17,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BiasAct, as_filter, check_class
+from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
 from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
@@ -72,7 +72,7 @@ def _dense(i: int, o: int, **act: str) -> BiasAct:
 
 
 def _conv(i: int, o: int, stride: int = 1, **act: str) -> BiasAct:
-    return BiasAct(nn.Conv2d(i, o, 5, stride, 2, bias=False), **act)
+    return BiasAct(Conv2d(i, o, 5, stride, 2, bias=False), **act)
 
 
 def _class_map(config: Config, size: int) -> nn.Module | None:

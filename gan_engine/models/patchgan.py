@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, biased
+from gan_engine.layers import Conv2d, InstanceNorm2d, biased
 
 MIN_RESOLUTION = 32  # of images, which leaves 2x2 patches
 
@@ -24,14 +24,13 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.first = nn.Conv2d(channels, width, 4, 2, 1, bias=False)
+        self.first = Conv2d(channels, width, 4, 2, 1, bias=False)
         self.bias = nn.Parameter(torch.zeros(width))
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 4, stride, 1, bias=False)
-            for (i, o), stride in zip(pairwise(widths), (2, 2, 1), strict=True)
+            Conv2d(i, o, 4, stride, 1, bias=False) for (i, o), stride in zip(pairwise(widths), (2, 2, 1), strict=True)
         )
         self.norms = nn.ModuleList(InstanceNorm2d(o, act="lrelu") for o in widths[1:])
-        self.logit = nn.Conv2d(widths[-1], 1, 4, 1, 1)
+        self.logit = Conv2d(widths[-1], 1, 4, 1, 1)
         self.apply(init)
 
     def forward(self, img: Tensor) -> Tensor:

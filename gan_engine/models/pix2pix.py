@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import InstanceNorm2d, UpsampleBlock, UpsampleConv2d, biased
+from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d, biased
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -103,7 +103,7 @@ class Down(nn.Module):
 
     def __init__(self, i: int, o: int, *, norm: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(i, o, 4, 2, 1, bias=False)
+        self.conv = Conv2d(i, o, 4, 2, 1, bias=False)
         self.norm = InstanceNorm2d(o, act="lrelu") if norm else None
         self.bias = None if norm else nn.Parameter(torch.zeros(o))
 

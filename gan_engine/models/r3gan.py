@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import ClassEmbedding, ClassProjection, as_filter, check_class
+from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
@@ -69,7 +69,7 @@ class Config:
 
 def _conv(i: int, o: int, kernel_size: int = 1, *, groups: int = 1, scale: float = 1) -> nn.Conv2d:
     """A convolution without a bias, whose weights begin at N(0, scale^2 / fan in): leaky ReLUs have the gain sqrt(2)"""
-    conv = nn.Conv2d(i, o, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+    conv = Conv2d(i, o, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
     nn.init.normal_(conv.weight, 0, scale / (kernel_size**2 * i // groups) ** 0.5)
     return conv
 

@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_engine.layers import BatchNorm2d, ClassProjection, DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act
 
@@ -90,7 +90,7 @@ class Attention(nn.Module):
         hidden = max(1, width // 8)
         ends = {"query": (width, hidden), "key": (width, hidden), "value": (width, hidden), "out": (hidden, width)}
         for name, (i, o) in ends.items():
-            self.add_module(name, _layer(nn.Conv2d(i, o, 1, bias=False), spectral=spectral))
+            self.add_module(name, _layer(Conv2d(i, o, 1, bias=False), spectral=spectral))
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class UpBlock(nn.Module):
         spectral = config.g_spectral_norm
         self.norm1, self.norm2 = Norm(i, config.c_dim), Norm(o, config.c_dim)
         self.conv1 = _layer(UpsampleConv2d(i, o, 3, bias=False), spectral=spectral)
-        self.conv2 = _layer(nn.Conv2d(o, o, 3, padding=1), spectral=spectral)
+        self.conv2 = _layer(Conv2d(o, o, 3, padding=1), spectral=spectral)
         self.skip = _layer(UpsampleConv2d(i, o, 1, bias=False), spectral=spectral)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
@@ -150,7 +150,7 @@ class Generator(nn.Module):
         if config.attention:
             self.attention = Attention(config.g_maps(config.attention), spectral=spectral)
         self.norm = Norm(config.g_maps(config.resolution), 0)
-        to_rgb = nn.Conv2d(config.g_maps(config.resolution), config.channels, 3, padding=1, bias=False)
+        to_rgb = Conv2d(config.g_maps(config.resolution), config.channels, 3, padding=1, bias=False)
         self.to_rgb = _layer(to_rgb, spectral=spectral)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
@@ -173,9 +173,9 @@ class DownBlock(nn.Module):
     def __init__(self, i: int, o: int, *, down: bool = True, first: bool = False) -> None:
         super().__init__()
         self.first = first
-        self.conv1 = _layer(nn.Conv2d(i, o, 3, padding=1, bias=False), spectral=True)
+        self.conv1 = _layer(Conv2d(i, o, 3, padding=1, bias=False), spectral=True)
         self.bias = nn.Parameter(torch.zeros(o))
-        conv2 = DownsampleConv2d(o, o, 3) if down else nn.Conv2d(o, o, 3, padding=1)
+        conv2 = DownsampleConv2d(o, o, 3) if down else Conv2d(o, o, 3, padding=1)
         self.conv2 = _layer(conv2, spectral=True)
         self.skip = _layer(DownsampleConv2d(i, o, 1, bias=False), spectral=True) if down else nn.Identity()
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, BiasAct, UpsampleConv2d, biased
+from gan_engine.layers import BatchNorm2d, BiasAct, Conv2d, UpsampleConv2d, biased
 from gan_engine.models.checks import check_at_least, check_channels, check_choice
 
 Variant = Literal["srresnet", "rrdb"]
@@ -94,10 +94,10 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.PReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
 
@@ -110,7 +110,7 @@ class Shuffle(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+        self.layers = nn.Sequential(Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -126,9 +126,9 @@ class Dense(nn.Module):
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            _leaky(nn.Conv2d(width + i * growth, growth, 3, padding=1, bias=False)) for i in range(4)
+            _leaky(Conv2d(width + i * growth, growth, 3, padding=1, bias=False)) for i in range(4)
         )
-        self.last = nn.Conv2d(width + 4 * growth, width, 3, padding=1)
+        self.last = Conv2d(width + 4 * growth, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         known = x
@@ -163,17 +163,17 @@ class Generator(nn.Module):
         self.config = config
         width, channels = config.width, config.channels
         if config.variant == "srresnet":
-            self.first = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
-            last = [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            self.first = nn.Sequential(Conv2d(channels, width, 9, padding=4), nn.PReLU())
+            last = [Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
             self.body = nn.Sequential(*(Residual(width) for _ in range(config.num_blocks)), *last)
             up = [Shuffle(width) for _ in range(config.doublings)]
-            self.up = nn.Sequential(*up, nn.Conv2d(width, channels, 9, padding=4))
+            self.up = nn.Sequential(*up, Conv2d(width, channels, 9, padding=4))
         else:
-            self.first = nn.Conv2d(channels, width, 3, padding=1)
+            self.first = Conv2d(channels, width, 3, padding=1)
             blocks = [RRDB(width, config.growth) for _ in range(config.num_blocks)]
-            self.body = nn.Sequential(*blocks, nn.Conv2d(width, width, 3, padding=1))
+            self.body = nn.Sequential(*blocks, Conv2d(width, width, 3, padding=1))
             up = [_leaky(UpsampleConv2d(width, width, 3, bias=False)) for _ in range(config.doublings)]
-            last = [_leaky(nn.Conv2d(width, width, 3, padding=1, bias=False)), nn.Conv2d(width, channels, 3, padding=1)]
+            last = [_leaky(Conv2d(width, width, 3, padding=1, bias=False)), Conv2d(width, channels, 3, padding=1)]
             self.up = nn.Sequential(*up, *last)
             self.body.apply(_small)
         nn.init.zeros_(self.up[-1].weight)
@@ -199,9 +199,9 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.d_width << i for i in (0, 0, 1, 1, 2, 2, 3, 3)]
-        self.first = _leaky(nn.Conv2d(config.channels, widths[0], 3, padding=1, bias=False))
+        self.first = _leaky(Conv2d(config.channels, widths[0], 3, padding=1, bias=False))
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
+            Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(BatchNorm2d(o, act="lrelu") for o in widths[1:])
         self.dense = nn.Linear(widths[-1] * (config.resolution // 16) ** 2, 16 * config.d_width, bias=False)

@@ -15,7 +15,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, UpsampleConv2d, check_class
+from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.ops import bias_act
 
@@ -64,7 +64,7 @@ class Generator(nn.Module):
             [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
         )
         self.norms = nn.ModuleList([BatchNorm2d(width, act="relu"), BatchNorm2d(width // 2, act="relu")])
-        self.to_rgb = nn.Conv2d(width // 2, config.channels, 3, padding=1, bias=False)
+        self.to_rgb = Conv2d(width // 2, config.channels, 3, padding=1, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -88,7 +88,7 @@ class Discriminator(nn.Module):
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
         for k, (i, o) in enumerate(pairwise(widths)):
-            self.convs.append(nn.Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
+            self.convs.append(Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
             self.norms.append(BatchNorm2d(o, act="lrelu") if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
         self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)

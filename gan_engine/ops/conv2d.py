@@ -5,13 +5,14 @@ gan_engine.losses.convolution runs the three without autograd's record. Both hav
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 from gan_engine.ops.kernel_op import Function
 
 
@@ -54,12 +55,7 @@ def conv2d(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, w, b = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, w, b))
-    return _conv2d(x, w, b, Call.direct(2, stride, padding, dilation, groups))
-
-
-def conv2d_ref(x: Tensor, w: Tensor, b: Tensor | None, call: "Call") -> Tensor:
-    """The definition of `conv2d` in plain PyTorch."""
-    return torch.convolution(x, w, b, *call)
+    return convolution(x, w, b, Call.direct(2, stride, padding, dilation, groups))
 
 
 # Autograd. Three bilinear maps, <y, F(x, w)> = <x, D(y, w)> = <w, W(x, y)>, are each other's gradients:
@@ -92,41 +88,10 @@ def weight_gradients() -> bool:
     return _weight_gradients
 
 
-class Call(NamedTuple):
-    """The arguments that torch.convolution and torch.ops.aten.convolution_backward have in common, in their order."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    output_padding: tuple[int, ...]
-    groups: int
-
-    @classmethod
-    def direct(cls, dims: int, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> "Call":
-        """From the arguments of torch.nn.functional.conv1d, 2d and 3d."""
-        given = (per_side(value, dims) for value in (stride, padding, dilation))
-        return cls(*given, False, (0,) * dims, groups)
-
-    @classmethod
-    def of_transposed(
-        cls, dims: int, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
-    ) -> "Call":
-        """From the arguments of torch.nn.functional.conv_transpose1d, 2d and 3d."""
-        given = (per_side(value, dims) for value in (stride, padding, dilation))
-        return cls(*given, True, per_side(output_padding, dims), groups)
-
-
-def per_side(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    """A number for each of `dims` sides of an image, of which PyTorch takes one for all."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dims if len(values) == 1 else values
-
-
 class _Fprop(Function):
     @staticmethod
     def forward(x, w, b, call):
-        return conv2d_ref(x, w, b, call)
+        return fprop(x, w, b, call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -142,7 +107,7 @@ class _Fprop(Function):
         dx = _Dgrad.apply(dy, w, x.detach(), ctx.call) if ctx.needs_input_grad[0] else None
         dw = db = None
         if weight_gradients() and ctx.needs_input_grad[1]:
-            dw = Wgrad.apply(x, dy, w.detach(), ctx.call)
+            dw = _Wgrad.apply(x, dy, w.detach(), ctx.call)
         if weight_gradients() and ctx.needs_input_grad[2]:
             db = dy.sum((0, 2, 3))
         return dx, dw, db, None
@@ -153,7 +118,7 @@ class _Dgrad(Function):
 
     @staticmethod
     def forward(dy, w, like, call):
-        return convolution_dgrad(dy, like, w, call)
+        return dgrad(dy, like, w, call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -167,16 +132,16 @@ class _Dgrad(Function):
             return None, None, None, None
         dy, w = ctx.saved_tensors
         d_dy = _Fprop.apply(d_dx, w, None, ctx.call) if ctx.needs_input_grad[0] else None
-        d_w = Wgrad.apply(d_dx, dy, w.detach(), ctx.call) if ctx.needs_input_grad[1] else None
+        d_w = _Wgrad.apply(d_dx, dy, w.detach(), ctx.call) if ctx.needs_input_grad[1] else None
         return d_dy, d_w, None, None
 
 
-class Wgrad(Function):
+class _Wgrad(Function):
     """`like` tells the shape and layout of the result, and nothing else."""
 
     @staticmethod
     def forward(x, dy, like, call):
-        return convolution_wgrad(dy, x, like, call)
+        return wgrad(dy, x, like, call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -194,17 +159,8 @@ class Wgrad(Function):
         return d_x, d_dy, None, None
 
 
-def convolution_dgrad(dy: Tensor, like: Tensor, w: Tensor, call: Call) -> Tensor:
-    """D(dy, w), in the shape and layout of `like`, of which nothing else is read."""
-    return torch.ops.aten.convolution_backward(dy, like, w, None, *call, (True, False, False))[0]
-
-
-def convolution_wgrad(dy: Tensor, x: Tensor, like: Tensor, call: Call) -> Tensor:
-    """W(x, dy), in the shape and layout of `like`, of which nothing else is read."""
-    return torch.ops.aten.convolution_backward(dy, x, like, None, *call, (False, True, False))[1]
-
-
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
 @torch.compiler.allow_in_graph
-def _conv2d(x: Tensor, w: Tensor, b: Tensor | None, call: Call) -> Tensor:
+def convolution(x: Tensor, w: Tensor, b: Tensor | None, call: Call) -> Tensor:
+    """F(x, w) + b of plain tensors outside autocast; w of a transposed convolution is [I, O, kh, kw]."""
     return _Fprop.apply(x, w, b, call)

@@ -1,10 +1,10 @@
 """Convolution whose weights a style scales image by image, without a weight per image ever being made."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.ops.convolution import conv2d
 from gan_engine.ops.kernel_op import check_tensors, wide
 from gan_engine.ops.resample_conv2d import before_fir, fir_downsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
@@ -99,7 +99,7 @@ def modulated_conv2d(
     if down > 1:
         x = fir_downsample_conv2d(x, weight, f, down=down, padding=padding, backend=backend)
     else:
-        x = F.conv2d(x, weight.to(x.dtype), padding=padding)
+        x = conv2d(x, weight.to(x.dtype), padding=padding)
     return scale_bias_act(x, d, bias, **options)
 
 

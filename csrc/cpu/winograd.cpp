@@ -1,0 +1,591 @@
+// A tile of y is a bilinear map of a tile of x and the weight. Along one axis, with fewer products than taps:
+//
+//     y = A (G w * B x)        # x [kIn], w [kTaps], y [kOut], the product elementwise over kPoints numbers
+//
+// and along two axes the same with the tensor products of A, G and B. Over all tiles and channels the products are
+// matrix products, one for each pair of points, of tiles x in and in x out, which take nearly all of the time.
+#include "../winograd.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "threads.h"
+#include "vec.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+namespace {
+
+// Tiles overlap where kIn > kInStep.
+
+// y[i] = w0 x[i] + w1 x[i+1] + w2 x[i+2] for two i: F(2, 3), at the points 0, 1, -1 and infinity.
+struct K3 {
+    static constexpr int kTaps = 3, kIn = 4, kInStep = 2, kOut = 2, kPoints = 4, kWeights = 4;
+    static constexpr bool kUp = false;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        v[0] = x[0] - x[2], v[1] = x[1] + x[2], v[2] = x[2] - x[1], v[3] = x[1] - x[3];
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        m[0] = y[0], m[1] = y[0] + y[1], m[2] = y[0] - y[1], m[3] = -y[1];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        const V ends = w[0] + w[2];
+        u[0] = w[0], u[1] = 0.5f * (ends + w[1]), u[2] = 0.5f * (ends - w[1]), u[3] = w[2];
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+        const V both = 0.5f * (u[1] + u[2]);
+        w[0] = u[0] + both, w[1] = 0.5f * (u[1] - u[2]), w[2] = both + u[3];
+    }
+};
+
+// The same for four i: F(4, 3). At the usual points 0, 1, -1, 2, -2 its errors are twice as large as at these: 0, a,
+// -a, b, -b and infinity, a = 3/4, b = 3/2 (numbers from a normal distribution, 64 to 512 channels).
+struct K3Four {
+    static constexpr int kTaps = 3, kIn = 6, kInStep = 4, kOut = 4, kPoints = 6, kWeights = 6;
+    static constexpr bool kUp = false;
+    static constexpr float a = 3 / 4.f, b = 3 / 2.f, aa = a * a, bb = b * b;
+    static constexpr float at_0 = 1 / (aa * bb), at_a = 1 / (2 * aa * (aa - bb)), at_b = 1 / (2 * bb * (bb - aa));
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        const V even_a = x[4] - bb * x[2], odd_a = a * (x[3] - bb * x[1]);
+        const V even_b = x[4] - aa * x[2], odd_b = b * (x[3] - aa * x[1]);
+        v[0] = aa * bb * x[0] - (aa + bb) * x[2] + x[4];
+        v[1] = even_a + odd_a, v[2] = even_a - odd_a, v[3] = even_b + odd_b, v[4] = even_b - odd_b;
+        v[5] = aa * bb * x[1] - (aa + bb) * x[3] + x[5];
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        const V even_a = m[1] + m[2], odd_a = a * (m[1] - m[2]), even_b = m[3] + m[4], odd_b = b * (m[3] - m[4]);
+        y[0] = m[0] + even_a + even_b, y[1] = odd_a + odd_b;
+        y[2] = aa * even_a + bb * even_b, y[3] = aa * odd_a + bb * odd_b + m[5];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
+        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
+        m[0] = y[0], m[5] = y[3];
+        m[1] = even_a + odd_a, m[2] = even_a - odd_a, m[3] = even_b + odd_b, m[4] = even_b - odd_b;
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        const V even_a = w[0] + aa * w[2], odd_a = a * w[1], even_b = w[0] + bb * w[2], odd_b = b * w[1];
+        u[0] = at_0 * w[0], u[5] = w[2];
+        u[1] = at_a * (even_a + odd_a), u[2] = at_a * (even_a - odd_a);
+        u[3] = at_b * (even_b + odd_b), u[4] = at_b * (even_b - odd_b);
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+        const V even_a = at_a * (u[1] + u[2]), odd_a = at_a * (u[1] - u[2]);
+        const V even_b = at_b * (u[3] + u[4]), odd_b = at_b * (u[3] - u[4]);
+        w[0] = at_0 * u[0] + even_a + even_b, w[1] = a * odd_a + b * odd_b, w[2] = aa * even_a + bb * even_b + u[5];
+    }
+};
+
+// F(2, 2): y[i] = a x[i] + b x[i+1] in three products, of which the strides below are made, a phase of x or y each.
+template <class V>
+GE_INLINE void pair_input(V x0, V x1, V x2, V* v) {
+    v[0] = x0 - x1, v[1] = x1, v[2] = x1 - x2;
+}
+template <class V>
+GE_INLINE void pair_weight(V a, V b, V* u) {
+    u[0] = a, u[1] = a + b, u[2] = b;
+}
+template <class V>
+GE_INLINE void pair_weight_adjoint(const V* u, V& a, V& b) {
+    a = u[0] + u[1], b = u[1] + u[2];
+}
+template <class V>
+GE_INLINE void pair_output_adjoint(V y0, V y1, V* m) {
+    m[0] = y0, m[1] = y0 + y1, m[2] = -y1;
+}
+
+// y[i] = w0 x[2i] + w1 x[2i+1] + w2 x[2i+2]
+struct K3Down {
+    static constexpr int kTaps = 3, kIn = 5, kInStep = 4, kOut = 2, kPoints = 5, kWeights = 4;
+    static constexpr bool kUp = false;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        pair_input(x[0], x[2], x[4], v), v[3] = x[1], v[4] = x[3];
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        y[0] = m[0] + m[1] + m[3], y[1] = m[1] - m[2] + m[4];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        pair_output_adjoint(y[0], y[1], m), m[3] = y[0], m[4] = y[1];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        pair_weight(w[0], w[2], u), u[3] = w[1];
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+        pair_weight_adjoint(u, w[0], w[2]), w[1] = u[3] + u[4];
+    }
+};
+
+// y[2i] = w0 x[i] + w2 x[i-1], by F(3, 2), and y[2i+1] = w1 x[i]
+struct K3Up {
+    static constexpr int kTaps = 3, kIn = 4, kInStep = 3, kOut = 6, kPoints = 7, kWeights = 5;
+    static constexpr bool kUp = true;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        v[0] = x[0] - x[2], v[1] = x[1] + x[2], v[2] = x[2] - x[1], v[3] = x[1] - x[3];
+        v[4] = x[1], v[5] = x[2], v[6] = x[3];
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        const V both = m[1] + m[2];
+        y[0] = m[0] + both, y[2] = m[1] - m[2], y[4] = both - m[3];
+        y[1] = m[4], y[3] = m[5], y[5] = m[6];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        u[0] = w[2], u[1] = 0.5f * (w[2] + w[0]), u[2] = 0.5f * (w[2] - w[0]), u[3] = w[0], u[4] = w[1];
+    }
+};
+
+// y[i] = w0 x[2i] + w1 x[2i+1] + w2 x[2i+2] + w3 x[2i+3]
+struct K4Down {
+    static constexpr int kTaps = 4, kIn = 6, kInStep = 4, kOut = 2, kPoints = 6, kWeights = 6;
+    static constexpr bool kUp = false;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        pair_input(x[0], x[2], x[4], v), pair_input(x[1], x[3], x[5], v + 3);
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        y[0] = m[0] + m[1] + m[3] + m[4], y[1] = m[1] - m[2] + m[4] - m[5];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        pair_output_adjoint(y[0], y[1], m), pair_output_adjoint(y[0], y[1], m + 3);
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        pair_weight(w[0], w[2], u), pair_weight(w[1], w[3], u + 3);
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+        pair_weight_adjoint(u, w[0], w[2]), pair_weight_adjoint(u + 3, w[1], w[3]);
+    }
+};
+
+// y[2i] = w0 x[i] + w2 x[i-1], y[2i+1] = w1 x[i] + w3 x[i-1]
+struct K4Up {
+    static constexpr int kTaps = 4, kIn = 3, kInStep = 2, kOut = 4, kPoints = 6, kWeights = 6;
+    static constexpr bool kUp = true;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        pair_input(x[0], x[1], x[2], v), pair_input(x[0], x[1], x[2], v + 3);
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        y[0] = m[0] + m[1], y[2] = m[1] - m[2], y[1] = m[3] + m[4], y[3] = m[4] - m[5];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        pair_weight(w[2], w[0], u), pair_weight(w[3], w[1], u + 3);
+    }
+};
+
+// The algorithm with one of them along each axis; its numbers at kPoints pairs of points are in one row.
+template <class Y, class X>
+struct Both {
+    using Down = Y;
+    using Across = X;
+    static constexpr int kPoints = Y::kPoints * X::kPoints, kWeights = Y::kWeights * X::kWeights;
+    static constexpr bool kUp = Y::kUp;
+    template <class T>
+    using In = T[Y::kIn][X::kIn];
+    template <class T>
+    using Out = T[Y::kOut][X::kOut];
+    template <class T>
+    using Taps = T[Y::kTaps][X::kTaps];
+    template <class T>
+    using Points = T[Y::kPoints][X::kPoints];
+    template <class T>
+    using Weights = T[Y::kWeights][X::kWeights];
+};
+
+#define GE_ALONG_BOTH(map, From, To)                                                                \
+    template <class A, class V>                                                                     \
+    GE_INLINE void map##_of(const typename A::template From<V>& x, typename A::template To<V>& y) { \
+        constexpr int kRows = sizeof(x) / sizeof(x[0]), kColumns = sizeof(y[0]) / sizeof(V);        \
+        constexpr int kMapped = sizeof(y) / sizeof(y[0]);                                           \
+        V half[kRows][kColumns];                                                                    \
+        for (int i = 0; i < kRows; ++i) A::Across::map(x[i], half[i]);                              \
+        for (int k = 0; k < kColumns; ++k) {                                                        \
+            V column[kRows], mapped[kMapped];                                                       \
+            for (int i = 0; i < kRows; ++i) column[i] = half[i][k];                                 \
+            A::Down::map(column, mapped);                                                           \
+            for (int i = 0; i < kMapped; ++i) y[i][k] = mapped[i];                                  \
+        }                                                                                           \
+    }
+GE_ALONG_BOTH(input, In, Points)
+GE_ALONG_BOTH(output, Points, Out)
+GE_ALONG_BOTH(output_adjoint, Out, Points)
+GE_ALONG_BOTH(weight, Taps, Weights)
+GE_ALONG_BOTH(weight_adjoint, Points, Taps)
+#undef GE_ALONG_BOTH
+
+constexpr std::int64_t kPanel = 32;  // columns of a matrix product at a time
+constexpr std::int64_t kLine = 16;   // floats of a line of the cache
+
+std::int64_t panels(std::int64_t channels) { return (channels + kPanel - 1) / kPanel; }
+std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
+
+struct Free {
+    void operator()(float* p) const { std::free(p); }
+};
+using Buffer = std::unique_ptr<float[], Free>;
+Buffer buffer(std::int64_t n) {
+    void* p = std::aligned_alloc(64, std::size_t(round_up(4 * n, 64)));
+    if (p == nullptr) throw std::bad_alloc();
+    return Buffer(static_cast<float*>(p));
+}
+
+// kRows rows of the product, of kRegs registers each at a time, so that as many sums as the registers hold are under
+// way.
+#if defined(__AVX512F__)
+constexpr int kRows = 8;
+using Register = VecF;
+#elif defined(__AVX2__)
+constexpr int kRows = 4;
+using Register = float __attribute__((vector_size(32)));
+#else
+constexpr int kRows = 4;
+using Register = float __attribute__((vector_size(16)));
+#endif
+constexpr int kRegs = 2, kRegLanes = sizeof(Register) / 4;
+
+// c [kRows, 32] = a [kRows, depth] b [depth, 32], or += that; element (r, k) of a is a[r * row + k * step]. Meanwhile
+// `ahead` lines from `soon` on are fetched into the cache.
+GE_INLINE void multiply(const float* a, std::int64_t row, std::int64_t step, const float* b, float* c,
+                        std::int64_t depth, bool add, const float* soon, std::int64_t ahead) {
+    for (int col = 0; col < kPanel; col += kRegs * kRegLanes) {
+        Register sums[kRows][kRegs] = {};
+        for (std::int64_t k = 0; k < depth; ++k) {
+            if (k < ahead) __builtin_prefetch(soon + k * kLine);
+            Register right[kRegs];
+            for (int j = 0; j < kRegs; ++j) right[j] = load_bytes<Register>(b + k * kPanel + col + j * kRegLanes);
+            for (int r = 0; r < kRows; ++r) {
+                const Register left = splat<Register>(a[r * row + k * step]);
+                for (int j = 0; j < kRegs; ++j) sums[r][j] += left * right[j];
+            }
+        }
+        for (int r = 0; r < kRows; ++r)
+            for (int j = 0; j < kRegs; ++j) {
+                float* at = c + r * kPanel + col + j * kRegLanes;
+                if (add) sums[r][j] += load_bytes<Register>(at);
+                std::memcpy(at, &sums[r][j], sizeof(Register));
+            }
+    }
+}
+
+// Sums of more products than these are added up part by part: rounding grows with the length of a sum, and the part of
+// b that is in use stays in the first cache.
+constexpr std::int64_t kDepth = 128;
+
+// Between the products of two points, so that the same pixel of all points is not in the same set of the cache.
+constexpr std::int64_t kApart = 3 * kLine;
+
+// Where the tiles of images lie in x and y.
+template <class A>
+struct Tiles {
+    WinogradImages images;
+    std::int64_t down, across;
+
+    explicit Tiles(const WinogradImages& i) : images(i) {
+        const std::int64_t shift = A::kUp ? i.padding : 0;
+        down = (i.out_h + shift + A::Down::kOut - 1) / A::Down::kOut;
+        across = (i.out_w + shift + A::Across::kOut - 1) / A::Across::kOut;
+    }
+    std::int64_t count() const { return images.n * down * across; }
+
+    // Addresses of the pixels of tile t of x, of `outside` for those that are not in the image; and of y.
+    template <class P>
+    void in(std::int64_t t, P* x, std::int64_t channels, P* outside, typename A::template In<P*>& at) const {
+        const std::int64_t first = A::kUp ? 1 : images.padding;
+        pixels(t, A::Down::kInStep, A::Across::kInStep, first, images.in_h, images.in_w, x, channels, outside, at);
+    }
+    template <class P>
+    void out(std::int64_t t, P* y, std::int64_t channels, P* outside, typename A::template Out<P*>& at) const {
+        const std::int64_t first = A::kUp ? images.padding : 0;
+        pixels(t, A::Down::kOut, A::Across::kOut, first, images.out_h, images.out_w, y, channels, outside, at);
+    }
+
+  private:
+    template <int Rows, int Columns, class P>
+    void pixels(std::int64_t t, std::int64_t step_y, std::int64_t step_x, std::int64_t first, std::int64_t h,
+                std::int64_t w, P* p, std::int64_t channels, P* outside, P* (&at)[Rows][Columns]) const {
+        const std::int64_t x0 = t % across * step_x - first, y0 = t / across % down * step_y - first;
+        const std::int64_t image = t / (across * down);
+        for (int i = 0; i < Rows; ++i)
+            for (int j = 0; j < Columns; ++j) {
+                const std::int64_t y = y0 + i, x = x0 + j;
+                const bool inside = y >= 0 && y < h && x >= 0 && x < w;
+                at[i][j] = inside ? p + ((image * h + y) * w + x) * channels : outside;
+            }
+    }
+};
+
+template <class Run>
+void for_shares(std::int64_t items, int threads, const Run& run) {
+    const int parts = int(std::min<std::int64_t>(items, threads));
+    in_parallel(parts, [&](int part) { run(items * part / parts, items * (part + 1) / parts); });
+}
+
+// The numbers of a tile of x, channels c to c + 15, at each point.
+template <class A>
+GE_INLINE void take_in(const typename A::template In<const float*>& at, std::int64_t c, std::int64_t channels,
+                       float* to, std::int64_t point) {
+    typename A::template In<VecF> x;
+    typename A::template Points<VecF> v;
+    for (int i = 0; i < A::Down::kIn; ++i)
+        for (int j = 0; j < A::Across::kIn; ++j) x[i][j] = load_up_to<VecF>(at[i][j] + c, channels - c);
+    input_of<A>(x, v);
+    for (int k = 0; k < A::kPoints; ++k) store(to + k * point, (&v[0][0])[k], false);
+}
+
+// The taps of the weights of `rows` channels in and `lanes` out, side by side; and the way back.
+constexpr std::int64_t kStrip = 16;
+using Block = float[kStrip][kPanel];
+
+template <class A, class W, class Move>
+void for_taps(const WinogradWeight& s, W* weight, std::int64_t out, std::int64_t in,
+              typename A::template Taps<Block>& taps, const Move& move) {
+    const std::int64_t lanes = std::min(kPanel, s.out - out), rows = std::min(kStrip, s.in - in);
+    const auto one = [&](std::int64_t lane, int y, int x, std::int64_t i) {
+        W* w = weight + (out + lane) * s.stride_out + (in + i) * s.stride_in + y * s.stride_y + x * s.stride_x;
+        move(*w, taps[y][x][i][lane]);
+    };
+    // Along the smaller of the strides, so that what a line of the cache holds is used while it is there.
+    if (s.stride_out < s.stride_in) {
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (int y = 0; y < A::Down::kTaps; ++y)
+                for (int x = 0; x < A::Across::kTaps; ++x)
+                    for (std::int64_t lane = 0; lane < lanes; ++lane) one(lane, y, x, i);
+    } else {
+        for (std::int64_t lane = 0; lane < lanes; ++lane)
+            for (int y = 0; y < A::Down::kTaps; ++y)
+                for (int x = 0; x < A::Across::kTaps; ++x)
+                    for (std::int64_t i = 0; i < rows; ++i) one(lane, y, x, i);
+    }
+}
+
+// More numbers than these do not stay in the last cache until they are read, so they are written around it.
+constexpr std::int64_t kStreamed = 4 << 20;
+
+template <class A>
+void weight(const WinogradWeightParams& p, int threads) {
+    const WinogradWeight& s = p.shape;
+    const std::int64_t columns = panels(s.out), strips = (s.in + kStrip - 1) / kStrip;
+    const bool stream = A::kWeights * columns * s.in * kPanel > kStreamed && std::uintptr_t(p.u) % 64 == 0;
+    for_shares(columns * strips, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t item = begin; item < end; ++item) {
+            const std::int64_t panel = item / strips, in = item % strips * kStrip;
+            typename A::template Taps<Block> taps = {};
+            for_taps<A>(s, p.weight, panel * kPanel, in, taps, [](float w, float& tap) { tap = w; });
+            for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
+                for (std::int64_t lane = 0; lane < kPanel; lane += kLanes) {
+                    typename A::template Taps<VecF> w;
+                    typename A::template Weights<VecF> u;
+                    for (int y = 0; y < A::Down::kTaps; ++y)
+                        for (int x = 0; x < A::Across::kTaps; ++x) w[y][x] = load(&taps[y][x][i][lane]);
+                    weight_of<A>(w, u);
+                    float* to = p.u + (panel * s.in + in + i) * kPanel + lane;
+                    for (int k = 0; k < A::kWeights; ++k)
+                        store(to + k * columns * s.in * kPanel, (&u[0][0])[k], stream);
+                }
+        }
+#if defined(__AVX2__)
+        _mm_sfence();
+#endif
+    });
+}
+
+// The weight at point k of all, where several in a row have the same.
+template <class A>
+constexpr std::int64_t weight_at(int k) {
+    const int y = k / A::Across::kPoints, last_y = A::Down::kWeights - 1;
+    const int x = k % A::Across::kPoints, last_x = A::Across::kWeights - 1;
+    return (y < last_y ? y : last_y) * A::Across::kWeights + (x < last_x ? x : last_x);
+}
+
+// Tiles whose products are computed together: their factors, kPoints^2 x 32 x channels, stay in the second and third
+// cache, and the weight is read once for all of them.
+constexpr std::int64_t kTogether = 32;
+
+template <class A>
+void convolve(const WinogradParams& p, int threads) {
+    // Of the part of b that comes next, what a block of rows fetches.
+    constexpr std::int64_t kBlocks = kTogether / kRows, kPart = kDepth * kPanel / kLine,
+                           kAhead = (kPart + kBlocks - 1) / kBlocks;
+    const Tiles<A> tiles(p.images);
+    const std::int64_t blocks = (tiles.count() + kTogether - 1) / kTogether, columns = panels(p.out);
+    // Few tiles are shared out by the columns of their products as well.
+    const std::int64_t groups = std::min(columns, (2 * threads + blocks - 1) / blocks);
+    const std::int64_t channels = round_up(p.in, kLanes);
+    const std::int64_t v_point = kTogether * channels + kApart, m_point = columns * kTogether * kPanel + kApart;
+    for_shares(blocks * groups, threads, [&](std::int64_t begin, std::int64_t end) {
+        const Buffer v = buffer(A::kPoints * v_point);  // [points, tiles, in]
+        const Buffer m = buffer(A::kPoints * m_point);  // [points, out / 32, tiles, 32]
+        const Buffer zeros = buffer(channels), nowhere = buffer(columns * kPanel);
+        std::fill_n(zeros.get(), channels, 0.f);
+        std::int64_t transformed = -1, rows = 0, first = 0, count = 0;
+        for (std::int64_t item = begin; item < end; ++item) {
+            const std::int64_t block = item / groups, group = item % groups;
+            if (block != transformed) {
+                transformed = block, first = block * kTogether;
+                count = std::min(kTogether, tiles.count() - first), rows = round_up(count, kRows);
+                for (std::int64_t t = 0; t < rows; ++t) {
+                    typename A::template In<const float*> at;
+                    // Rows that only fill up the last ones repeat the last tile.
+                    tiles.in(first + std::min(t, count - 1), p.x, p.in, static_cast<const float*>(zeros.get()), at);
+                    for (std::int64_t c = 0; c < p.in; c += kLanes)
+                        take_in<A>(at, c, p.in, v.get() + t * channels + c, v_point);
+                }
+            }
+            const std::int64_t from = columns * group / groups, to = columns * (group + 1) / groups;
+            for (int k = 0; k < A::kPoints; ++k)
+                for (std::int64_t panel = from; panel < to; ++panel)
+                    for (std::int64_t depth = 0; depth < p.in; depth += kDepth) {
+                        const float* u = p.u + ((weight_at<A>(k) * columns + panel) * p.in + depth) * kPanel;
+                        for (std::int64_t t = 0; t < rows; t += kRows)
+                            multiply(v.get() + k * v_point + t * channels + depth, channels, 1, u,
+                                     m.get() + k * m_point + (panel * kTogether + t) * kPanel,
+                                     std::min(kDepth, p.in - depth), depth > 0,
+                                     u + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
+                    }
+            for (std::int64_t t = 0; t < count; ++t) {
+                typename A::template Out<float*> at;
+                tiles.out(first + t, p.y, p.out, nowhere.get(), at);
+                for (std::int64_t c = from * kPanel; c < std::min(to * kPanel, p.out); c += kLanes) {
+                    typename A::template Points<VecF> in;
+                    typename A::template Out<VecF> y;
+                    const float* products = m.get() + (c / kPanel * kTogether + t) * kPanel + c % kPanel;
+                    for (int k = 0; k < A::kPoints; ++k) (&in[0][0])[k] = load(products + k * m_point);
+                    output_of<A>(in, y);
+                    const VecF bias = p.bias != nullptr ? load_up_to<VecF>(p.bias + c, p.out - c) : VecF{};
+                    for (int i = 0; i < A::Down::kOut; ++i)
+                        for (int j = 0; j < A::Across::kOut; ++j) store_up_to(at[i][j] + c, p.out - c, y[i][j] + bias);
+                }
+            }
+        }
+    });
+}
+
+// Tiles whose products are summed before they are added to the gradient, and the sum of how many such is in the cache.
+constexpr std::int64_t kSummed = 64, kFactors = 1 << 20;
+
+template <class A>
+void weight_gradient(const WinogradWgradParams& p, int threads) {
+    const WinogradWeight& s = p.shape;
+    const Tiles<A> tiles(p.images);
+    const std::int64_t columns = panels(s.out), strips = (s.in + kStrip - 1) / kStrip, rows = strips * kStrip;
+    const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + columns * kPanel) * kSummed));
+    const std::int64_t together = std::min(fit * kSummed, round_up(tiles.count(), kSummed));
+    const std::int64_t v_point = rows * together + kApart, d_point = columns * kPanel * together + kApart;
+    const Buffer v = buffer(A::kPoints * v_point);                   // [points, in / 16, tiles, 16]
+    const Buffer d = buffer(A::kPoints * d_point);                   // [points, out / 32, tiles, 32]
+    const Buffer du = buffer(A::kPoints * columns * rows * kPanel);  // [points, out / 32, in, 32]
+    const Buffer zeros = buffer(std::max(rows, columns * kPanel));
+    std::fill_n(zeros.get(), std::max(rows, columns * kPanel), 0.f);
+    const float* outside = zeros.get();
+    for (std::int64_t first = 0; first < tiles.count(); first += together) {
+        const std::int64_t count = std::min(together, tiles.count() - first);
+        for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t t = begin; t < end; ++t) {
+                typename A::template In<const float*> in;
+                typename A::template Out<const float*> out;
+                tiles.in(first + t, p.x, s.in, outside, in), tiles.out(first + t, p.dy, s.out, outside, out);
+                for (std::int64_t c = 0; c < s.in; c += kLanes)
+                    take_in<A>(in, c, s.in, v.get() + c * together + t * kLanes, v_point);
+                for (std::int64_t c = 0; c < columns * kPanel; c += kLanes) {
+                    typename A::template Out<VecF> y;
+                    typename A::template Points<VecF> to;
+                    for (int i = 0; i < A::Down::kOut; ++i)
+                        for (int j = 0; j < A::Across::kOut; ++j)
+                            y[i][j] = c < s.out ? load_up_to<VecF>(out[i][j] + c, s.out - c) : VecF{};
+                    output_adjoint_of<A>(y, to);
+                    float* at = d.get() + (c / kPanel * together + t) * kPanel + c % kPanel;
+                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_point, (&to[0][0])[k], false);
+                }
+            }
+        });
+        for_shares(A::kPoints * columns, threads, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t item = begin; item < end; ++item) {
+                const std::int64_t k = item / columns, panel = item % columns;
+                for (std::int64_t t = 0; t < count; t += kSummed)
+                    for (std::int64_t i = 0; i < rows; i += kRows) {
+                        float* sums = du.get() + (item * rows + i) * kPanel;
+                        multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1, kLanes,
+                                 d.get() + k * d_point + (panel * together + t) * kPanel, sums,
+                                 std::min(kSummed, count - t), first + t > 0, sums, kRows * kPanel / kLine);
+                    }
+            }
+        });
+    }
+    for_shares(columns * strips, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t item = begin; item < end; ++item) {
+            const std::int64_t panel = item / strips, in = item % strips * kStrip;
+            typename A::template Taps<Block> taps;
+            for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
+                for (std::int64_t lane = 0; lane < kPanel; lane += kLanes) {
+                    typename A::template Taps<VecF> w;
+                    typename A::template Points<VecF> u;
+                    const float* sums = du.get() + (panel * rows + in + i) * kPanel + lane;
+                    for (int k = 0; k < A::kPoints; ++k) (&u[0][0])[k] = load(sums + k * columns * rows * kPanel);
+                    weight_adjoint_of<A>(u, w);
+                    for (int y = 0; y < A::Down::kTaps; ++y)
+                        for (int x = 0; x < A::Across::kTaps; ++x) store(&taps[y][x][i][lane], w[y][x], false);
+                }
+            for_taps<A>(s, p.dweight, panel * kPanel, in, taps, [](float& w, float tap) { w = tap; });
+        }
+    });
+}
+
+// run(Both<...>()), the one with this number.
+template <class Run>
+void with_minimal(Minimal minimal, const Run& run) {
+    switch (minimal) {
+        case Minimal::k3: return run(Both<K3, K3>());
+        case Minimal::k3Tall: return run(Both<K3Four, K3>());
+        case Minimal::k3Large: return run(Both<K3Four, K3Four>());
+        case Minimal::k3Down: return run(Both<K3Down, K3Down>());
+        case Minimal::k3Up: return run(Both<K3Up, K3Up>());
+        case Minimal::k4Down: return run(Both<K4Down, K4Down>());
+        case Minimal::k4Up: return run(Both<K4Up, K4Up>());
+    }
+}
+
+}  // namespace
+
+void winograd_weight(const WinogradWeightParams& p, int threads) {
+    with_minimal(p.minimal, [&](auto a) { weight<decltype(a)>(p, threads); });
+}
+
+void winograd(const WinogradParams& p, int threads) {
+    with_minimal(p.minimal, [&](auto a) { convolve<decltype(a)>(p, threads); });
+}
+
+void winograd_wgrad(const WinogradWgradParams& p, int threads) {
+    with_minimal(p.minimal, [&](auto a) {
+        if constexpr (!decltype(a)::kUp) weight_gradient<decltype(a)>(p, threads);
+    });
+}
+
+}  // namespace GE_ISA
+}  // namespace gan_engine

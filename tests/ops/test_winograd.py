@@ -1,0 +1,245 @@
+"""Minimal filtering: every form of it is a convolution, and those in use are as accurate as PyTorch's kernels."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine import backends, native
+from gan_engine.layers import Conv2d, ConvTranspose2d
+from gan_engine.losses import penalties
+from gan_engine.ops import conv2d, convolution, winograd
+from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
+from gan_engine.ops.winograd import FORMS
+
+pytestmark = pytest.mark.skipif(winograd.WHY_NOT is not None, reason=str(winograd.WHY_NOT))
+
+ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+EACH = [
+    pytest.param(kind, form, id=f"{kind[0]}x{kind[0]}-stride-{kind[1]}{'-transposed' * kind[2]}-{form.number}")
+    for kind, forms in FORMS.items()
+    for form in forms
+]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = native.cpu.module.isa()
+    native.cpu.module.use_isa(request.param)
+    yield request.param
+    native.cpu.module.use_isa(before)
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: winograd.Form) -> None:
+    """Every convolution of the kind is computed by this form, however small."""
+    # A weight's gradient is that of the convolution without transposition, of which any form will do.
+    forms = {other: tuple(f._replace(channels=1, pixels=1) for f in FORMS[other]) for other in FORMS}
+    monkeypatch.setattr(winograd, "FORMS", forms | {kind: (form._replace(channels=1, pixels=1),)})
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "GAIN", float("inf"))
+
+
+def drawn(*shape: int, seed: int = 0, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x.float().to(memory_format=layout)
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    return float((got.detach().double() - want.detach()).norm() / want.detach().norm())
+
+
+def call_of(kind: tuple, padding: int, rest: int = 0) -> Call:
+    _, stride, transposed = kind
+    return Call.of_transposed(2, stride, padding, rest) if transposed else Call.direct(2, stride, padding)
+
+
+def kernels(x: Tensor, w: Tensor, dy: Tensor, call: Call) -> list[Tensor]:
+    """y, dx and dw of <y, dy>."""
+    return [fprop(x, w, None, call), dgrad(dy, x, w, call), wgrad(dy, x, w, call)]
+
+
+def oracle(x: Tensor, w: Tensor, dy: Tensor, call: Call) -> list[Tensor]:
+    x, w, dy = (t.double() for t in (x, w, dy))
+    return [
+        torch.convolution(x, w, None, *call),
+        *torch.ops.aten.convolution_backward(dy, x, w, None, *call, (True, True, False))[:2],
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(("kind", "form"), EACH)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkeypatch):
+    """Sides that no tile divides, channels that no vector does, every padding, more tiles than one block of them."""
+    alone(monkeypatch, kind, form)
+    k, stride, transposed = kind
+    for n, i, o, h, w, padding, rest in (
+        (2, 5, 37, 9, 6, 0, 0),
+        (1, 33, 3, 6, 13, 1, stride - 1),
+        (3, 16, 64, 14, 8, k - 1, 0),
+        (1, 130, 7, 5, 4, 1, 0),
+    ):
+        call = call_of(kind, padding, rest if transposed else 0)
+        weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=layout)
+        x = drawn(n, i, h, w, layout=layout)
+        assert winograd.takes(x, weight, call)
+        dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=layout)
+        for name, got, want in zip(
+            ["y", "dx", "dw"], kernels(x, weight, dy, call), oracle(x, weight, dy, call), strict=True
+        ):
+            assert got.shape == want.shape
+            assert relative(got, want) < 3e-6, (name, got.shape)
+        assert fprop(x, weight, None, call).stride() == torch.convolution(x, weight, None, *call).stride()
+        assert dgrad(dy, x, weight, call).stride() == x.stride()
+        assert wgrad(dy, x, weight, call).stride() == weight.stride()
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "i", "o", "h"),
+    [
+        ((3, 1, False), 8, 64, 64, 32),
+        ((3, 1, False), 4, 256, 128, 16),
+        ((3, 1, False), 8, 512, 512, 8),
+        ((3, 1, False), 2, 32, 48, 64),
+        ((3, 2, False), 4, 128, 256, 65),
+        ((3, 2, True), 8, 256, 128, 32),
+        ((4, 2, False), 16, 64, 128, 32),
+        ((4, 2, True), 16, 128, 64, 32),
+    ],
+)
+def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, o: int, h: int):
+    """Of the one of PyTorch's layouts that rounds more, as any of its users might have it."""
+    k, _, transposed = kind
+    call = call_of(kind, 0 if kind[:2] == (3, 2) else 1)
+    x = F.leaky_relu(drawn(n, i, h, h), 0.2).to(memory_format=torch.channels_last)
+    weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=torch.channels_last)
+    assert winograd.takes(x, weight, call)
+    dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=torch.channels_last)
+    want = oracle(x, weight, dy, call)
+    ours = [relative(a, b) for a, b in zip(kernels(x, weight, dy, call), want, strict=True)]
+    theirs = [0.0] * 3
+    for layout in LAYOUTS:
+        inputs = [t.contiguous(memory_format=layout) for t in (x, weight, dy)]
+        with backends.use("reference"):
+            found = kernels(*inputs, call)
+        theirs = [max(worst, relative(a, b)) for worst, a, b in zip(theirs, found, want, strict=True)]
+    for name, got, limit in zip(["y", "dx", "dw"], ours, theirs, strict=True):
+        assert got <= 2 * limit + torch.finfo(torch.float32).eps, (name, got, limit)
+
+
+def test_a_bias_is_added():
+    x, w, b = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), drawn(64, seed=2)
+    call = Call.direct(2, 1, 1)
+    assert winograd.takes(x, w, call)
+    assert relative(fprop(x, w, b, call), F.conv2d(x.double(), w.double(), b.double(), padding=1)) < 1e-6
+
+
+def test_one_thread_or_several_make_no_difference():
+    x, w, dy = drawn(4, 64, 32, 32), drawn(96, 64, 3, 3, seed=1), drawn(4, 96, 32, 32, seed=2)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(kernels(x, w, dy, Call.direct(2, 1, 1)))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_what_it_does_not_take_is_left_to_pytorch():
+    x, w, call = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), Call.direct(2, 1, 1)
+    assert winograd.takes(x, w, call)
+    others = {
+        "float64": (x.double(), w.double(), call),
+        "bfloat16": (x.bfloat16(), w.bfloat16(), call),
+        "5x5": (x, drawn(64, 64, 5, 5), call),
+        "3x1": (x, drawn(64, 64, 3, 1), call),
+        "groups": (x, drawn(64, 32, 3, 3), call._replace(groups=2)),
+        "dilation": (x, w, call._replace(dilation=(2, 2))),
+        "one stride of two": (x, w, call._replace(stride=(1, 2))),
+        "uneven padding": (x, w, call._replace(padding=(1, 0))),
+        "wide padding": (x, w, call._replace(padding=(3, 3))),
+        "few channels": (x[:, :16], w[:, :16], call),
+        "few pixels": (x[:1, :, :2, :2], w, call),
+        "an empty batch": (x[:0], w, call),
+        "volume": (x[..., None], w[..., None], Call.direct(3, 1, 1)),
+    }
+    for name, arguments in others.items():
+        assert not winograd.takes(*arguments), name
+    with backends.use("reference"):
+        assert not winograd.takes(x, w, call)
+        assert torch.equal(conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(convolution.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
+
+
+@pytest.mark.parametrize("make", [Conv2d, ConvTranspose2d])
+def test_the_layers_are_those_of_pytorch(make: type):
+    theirs = {Conv2d: torch.nn.Conv2d, ConvTranspose2d: torch.nn.ConvTranspose2d}[make]
+    plain = theirs(64, 96, 4, 2, 1)
+    ours = make(64, 96, 4, 2, 1)
+    ours.load_state_dict(plain.state_dict())
+    x = drawn(16, 64, 16, 16)
+    assert winograd.takes(x, ours.weight, call_of((4, 2, make is ConvTranspose2d), 1))
+    assert relative(ours(x), plain.double()(x.double())) < 1e-6
+
+
+def test_a_layer_with_other_edges_pads_them_first():
+    plain = torch.nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect")
+    ours = Conv2d(64, 64, 3, padding=1, padding_mode="reflect")
+    ours.load_state_dict(plain.state_dict())
+    x = drawn(4, 64, 16, 16)
+    assert relative(ours(x), plain.double()(x.double())) < 1e-6
+
+
+def squared_gradient(function) -> object:
+    """The gradients by all inputs of the sum of squared gradients by the first."""
+
+    def total(*inputs: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: function(x, *inputs[1:]).cos().sum())(inputs[0]).square().sum()
+
+    return lambda *inputs: torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_second_gradients_are_those_of_pytorch_compiled_or_not(backend: str):
+    x, w, v = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1) / 24, drawn(64, 64, 4, 4, seed=2) / 32
+
+    def ours(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return convolution.conv2d(convolution.conv2d(x, w, padding=1).sin(), v, stride=2, padding=1)
+
+    def plain(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, w, padding=1).sin(), v, stride=2, padding=1)
+
+    assert winograd.takes(x, w, Call.direct(2, 1, 1))
+    function = squared_gradient(ours)
+    if backend != "eager":
+        torch._dynamo.reset()
+        function = torch.compile(function, fullgraph=True, backend=backend)
+    wanted = squared_gradient(plain)(x.double(), w.double(), v.double())
+    for got, want in zip(function(x, w, v), wanted, strict=True):
+        assert relative(got, want) < 3e-6
+
+
+@pytest.mark.parametrize("level", [2, 1])
+def test_a_penalty_is_as_exact_as_autograd(level: int):
+    """At most twice the error of autograd on PyTorch's kernels, in all parameter gradients together."""
+
+    def network() -> torch.nn.Module:
+        torch.manual_seed(0)
+        lrelu = torch.nn.LeakyReLU(0.2)
+        layers = [torch.nn.Conv2d(3, 64, 3, padding=1), lrelu, torch.nn.Conv2d(64, 64, 3, padding=1), lrelu]
+        layers += [torch.nn.Conv2d(64, 128, 4, 2, 1), lrelu, torch.nn.Flatten(), torch.nn.Linear(128 * 64, 1)]
+        return torch.nn.Sequential(*layers)
+
+    def gradients(level: int | str, dtype: torch.dtype, *, plain: bool) -> Tensor:
+        D = network().to(dtype)
+        with backends.use("reference" if plain else "cpu"):
+            penalties.backward_with_penalty(D, drawn(8, 3, 16, 16).to(dtype), F.softplus, gamma=1.0, level=level)
+        return torch.cat([p.grad.double().flatten() for p in D.parameters()])
+
+    assert winograd.takes(drawn(8, 64, 16, 16), network()[2].weight, Call.direct(2, 1, 1))
+    want = gradients("autograd", torch.float64, plain=True)
+    ours = relative(gradients(level, torch.float32, plain=False), want)
+    assert ours <= 2 * relative(gradients("autograd", torch.float32, plain=True), want)
