@@ -113,7 +113,7 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.suptitle("How many times faster than …", x=0.01, ha="left", fontsize=13, weight="bold")
     figure.legend(loc="upper right", ncols=len(drawn), frameon=False, fontsize=9, handletextpad=0.1)
     figure.supxlabel(
-        f"{first['device']}, {first['threads']} threads, PyTorch {first['torch']}, {first['date'][:10]}",
+        f"{first['device']}, {first['threads']} threads, PyTorch {first['torch']}, {_dates(rows)}",
         fontsize=8,
         color="#6a7078",
     )
@@ -151,7 +151,14 @@ def _times(ratio: float) -> str:
 def _title(rows: list[Row]) -> str:
     first = rows[0]
     versions = ", ".join(f"{name} {first[name]}" for name in ("gan-engine", "torch", "triton", "python") if first[name])
-    return f"{first['device']}, {first['threads']} threads, {first['date']}\n{versions}, commit {first['commit']}"
+    commits = list(dict.fromkeys(str(row["commit"]) for row in rows))
+    of = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
+    return f"{first['device']}, {first['threads']} threads, {_dates(rows)}\n{versions}, {of}"
+
+
+def _dates(rows: list[Row]) -> str:
+    days = sorted({row["date"][:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 if __name__ == "__main__":

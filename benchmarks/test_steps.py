@@ -5,6 +5,7 @@ the optimiser:
 
     G, D           the adversarial loss alone
     D + penalties  the step of D that R1 and the like are due in, in float32 whatever the precision of the run
+    R1             stylegan2: the penalty alone, for comparison with trainers to whom it is a step of its own
     G path length  stylegan2
 
     ours           our ops, the penalty at the best level that D admits
@@ -29,6 +30,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import load
 from gan_engine.losses.objective import Batch
+from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.presets import PRESETS
 from gan_engine.trainer import Trainer
 
@@ -51,7 +53,7 @@ SAMPLES: dict[str, Callable[[], Config]] = {
         )
     },
 }
-MODES = ("G", "D", "D + penalties", "G path length")
+MODES = ("G", "D", "D + penalties", "R1", "G path length")
 
 
 def made(sample: str, dtype: str, device: str) -> Trainer:
@@ -87,6 +89,10 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
             if mode == "D + penalties":
                 objective.penalised_discriminator(batch, torch.ones((), device=real_img.device))
                 return
+            if mode == "R1":
+                gamma, level = trainer.config.r1_gamma, objective.level
+                backward_with_penalty(trainer.D, batch.real_img, None, gamma=gamma, c=batch.c, level=level)
+                return
             losses = terms[mode](batch)
         sum(values.mean() for values in losses.values()).backward()
 
@@ -101,6 +107,7 @@ def per_step(trainer: Trainer) -> dict[str, float]:
         "G": 1 / config.n_critic,
         "D": 1 - penalised,
         "D + penalties": penalised,
+        "R1": 0,
         "G path length": 1 / config.pl_interval if config.pl_weight else 0,
     }
 
@@ -135,6 +142,8 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
     ours = made(sample, dtype, session.device)
     if mode == "D + penalties" and not ours.objective.weights:
         pytest.skip("trained without penalties")
+    if mode == "R1" and ours.config.penalty_interval == 1:
+        pytest.skip("no step of its own in any trainer")
     if mode == "G path length" and not ours.config.pl_weight:
         pytest.skip("trained without path lengths")
     eager, contiguous = (made(sample, dtype, session.device) for _ in range(2))
