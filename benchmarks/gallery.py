@@ -182,7 +182,6 @@ ENTRIES = {
     "sngan": Entry("sngan --kimg 40"),
     "sagan": Entry("sagan --kimg 25"),
     "r3gan": Entry("r3gan --kimg 50"),
-    "stylegan2": Entry("stylegan2 --data fashion-mnist --res 32 --channels 1 --kimg 20"),
     "stylegan2_emoji": Entry(
         "stylegan2 --data {data}/emoji_pairs/A --res 64 --mirror --kimg 44", no_score, draw_progress, ()
     ),

@@ -142,7 +142,7 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
     ours = made(sample, dtype, session.device)
     if mode == "D + penalties" and not ours.objective.weights:
         pytest.skip("trained without penalties")
-    if mode == "R1" and ours.config.penalty_interval == 1:
+    if mode == "R1" and not (ours.config.r1_gamma and ours.config.penalty_interval > 1):
         pytest.skip("no step of its own in any trainer")
     if mode == "G path length" and not ours.config.pl_weight:
         pytest.skip("trained without path lengths")

@@ -130,6 +130,7 @@ def _native_core() -> str:
         built, not_built = {}, {}
     try:
         from gan_engine import native
+        from gan_engine.ops import winograd
     except Exception as error:
         return _wrap("native core: ", f"{type(error).__name__}: {error}")
 
@@ -146,6 +147,7 @@ def _native_core() -> str:
             if name == "_C":
                 others = [isa for isa in launcher.module.isas() if isa != launcher.module.isa()]
                 text += f"; runs {launcher.module.isa()}" + (f" (can run {', '.join(others)})" if others else "")
+                text += "; convolutions of PyTorch" + (" or minimal filtering" if winograd.WHY_NOT is None else "")
         lines.append(_wrap(f"{name:<8} ", text))
     return "\n".join(lines)
 

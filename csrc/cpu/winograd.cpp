@@ -138,7 +138,7 @@ struct K3Down {
 // y[2i] = w0 x[i] + w2 x[i-1], by F(3, 2), and y[2i+1] = w1 x[i]
 struct K3Up {
     static constexpr int kTaps = 3, kIn = 4, kInStep = 3, kOut = 6, kPoints = 7, kWeights = 5;
-    static constexpr bool kUp = true;
+    static constexpr bool kUp = true, kFromOdd = false;
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
         v[0] = x[0] - x[2], v[1] = x[1] + x[2], v[2] = x[2] - x[1], v[3] = x[1] - x[3];
@@ -182,13 +182,13 @@ struct K4Down {
     }
 };
 
-// y[2i] = w0 x[i] + w2 x[i-1], y[2i+1] = w1 x[i] + w3 x[i-1]
+// y[2i+1] = w1 x[i] + w3 x[i-1], y[2i+2] = w0 x[i+1] + w2 x[i]
 struct K4Up {
-    static constexpr int kTaps = 4, kIn = 3, kInStep = 2, kOut = 4, kPoints = 6, kWeights = 6;
-    static constexpr bool kUp = true;
+    static constexpr int kTaps = 4, kIn = 4, kInStep = 2, kOut = 4, kPoints = 6, kWeights = 6;
+    static constexpr bool kUp = true, kFromOdd = true;
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
-        pair_input(x[0], x[1], x[2], v), pair_input(x[0], x[1], x[2], v + 3);
+        pair_input(x[0], x[1], x[2], v), pair_input(x[1], x[2], x[3], v + 3);
     }
     template <class V>
     static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
@@ -196,7 +196,7 @@ struct K4Up {
     }
     template <class V>
     static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        pair_weight(w[2], w[0], u), pair_weight(w[3], w[1], u + 3);
+        pair_weight(w[3], w[1], u), pair_weight(w[2], w[0], u + 3);
     }
 };
 
@@ -301,36 +301,38 @@ constexpr std::int64_t kDepth = 128;
 // Between the products of two points, so that the same pixel of all points is not in the same set of the cache.
 constexpr std::int64_t kApart = 3 * kLine;
 
-// Where the tiles of images lie in x and y.
+// Where the tiles of images lie in x and y. Those of a transposed convolution begin at odd or at even pixels of y with
+// its padding still on: at the first inside or the one before it.
 template <class A>
 struct Tiles {
     WinogradImages images;
-    std::int64_t down, across;
+    std::int64_t first_in, first_out, down, across;
 
-    explicit Tiles(const WinogradImages& i) : images(i) {
-        const std::int64_t shift = A::kUp ? i.padding : 0;
-        down = (i.out_h + shift + A::Down::kOut - 1) / A::Down::kOut;
-        across = (i.out_w + shift + A::Across::kOut - 1) / A::Across::kOut;
+    explicit Tiles(const WinogradImages& i) : images(i), first_in(-i.padding), first_out(0) {
+        if constexpr (A::kUp) {
+            first_out = i.padding % 2 == A::Down::kFromOdd ? 0 : -1;
+            first_in = (i.padding + first_out - A::Down::kFromOdd) / 2 - 1;
+        }
+        down = (i.out_h - first_out + A::Down::kOut - 1) / A::Down::kOut;
+        across = (i.out_w - first_out + A::Across::kOut - 1) / A::Across::kOut;
     }
     std::int64_t count() const { return images.n * down * across; }
 
     // Addresses of the pixels of tile t of x, of `outside` for those that are not in the image; and of y.
     template <class P>
     void in(std::int64_t t, P* x, std::int64_t channels, P* outside, typename A::template In<P*>& at) const {
-        const std::int64_t first = A::kUp ? 1 : images.padding;
-        pixels(t, A::Down::kInStep, A::Across::kInStep, first, images.in_h, images.in_w, x, channels, outside, at);
+        pixels(t, A::Down::kInStep, A::Across::kInStep, first_in, images.in_h, images.in_w, x, channels, outside, at);
     }
     template <class P>
     void out(std::int64_t t, P* y, std::int64_t channels, P* outside, typename A::template Out<P*>& at) const {
-        const std::int64_t first = A::kUp ? images.padding : 0;
-        pixels(t, A::Down::kOut, A::Across::kOut, first, images.out_h, images.out_w, y, channels, outside, at);
+        pixels(t, A::Down::kOut, A::Across::kOut, first_out, images.out_h, images.out_w, y, channels, outside, at);
     }
 
   private:
     template <int Rows, int Columns, class P>
     void pixels(std::int64_t t, std::int64_t step_y, std::int64_t step_x, std::int64_t first, std::int64_t h,
                 std::int64_t w, P* p, std::int64_t channels, P* outside, P* (&at)[Rows][Columns]) const {
-        const std::int64_t x0 = t % across * step_x - first, y0 = t / across % down * step_y - first;
+        const std::int64_t x0 = t % across * step_x + first, y0 = t / across % down * step_y + first;
         const std::int64_t image = t / (across * down);
         for (int i = 0; i < Rows; ++i)
             for (int j = 0; j < Columns; ++j) {

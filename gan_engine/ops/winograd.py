@@ -93,7 +93,8 @@ def dgrad(dy: Tensor, like: Tensor, weight: Tensor, call: "Call") -> Tensor | No
         return None
     flipped = call.stride[0] == 1
     out, size = weight.shape[0 if call.transposed else 1], like.shape[2:]
-    form = _best(_forms(weight, call, not (flipped or call.transposed)), dy, out, size, 0)
+    transposed = not (flipped or call.transposed)
+    form = _best(_forms(weight, call, transposed), dy, out, _covered(size, weight, call, transposed), 0)
     if form is None:
         return None
     padding = weight.shape[2] - 1 - call.padding[0] if flipped else call.padding[0]
@@ -127,7 +128,8 @@ def _form(x: Tensor, weight: Tensor, call: "Call") -> Form | None:
     if not _suits(x, weight, call):
         return None
     out = weight.shape[1 if call.transposed else 0]
-    return _best(_forms(weight, call, call.transposed), x, out, output_size(x, weight, call), 0)
+    size = _covered(output_size(x, weight, call), weight, call, call.transposed)
+    return _best(_forms(weight, call, call.transposed), x, out, size, 0)
 
 
 def _suits(x: Tensor, weight: Tensor, call: "Call") -> bool:
@@ -138,6 +140,12 @@ def _suits(x: Tensor, weight: Tensor, call: "Call") -> bool:
     square = kh == kw and call.stride[0] == call.stride[1] and call.padding[0] == call.padding[1] < kh
     known = square and bool(_forms(weight, call, call.transposed))
     return known and call.groups == 1 and call.dilation == (1, 1) and WHY_NOT is None and backends.open_to("cpu")
+
+
+def _covered(size: Sequence[int], weight: Tensor, call: "Call", transposed: bool) -> Sequence[int]:
+    """What tiles must cover of y: those of a transposed convolution with some paddings begin a pixel before it."""
+    early = transposed and call.padding[0] % 2 != (weight.shape[2] == 4)
+    return [n + 1 for n in size] if early else size
 
 
 def _forms(weight: Tensor, call: "Call", transposed: bool) -> tuple[Form, ...]:

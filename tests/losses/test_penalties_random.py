@@ -211,12 +211,12 @@ def run(D: nn.Module, img: Tensor, c: Tensor | None, level, loss, centre: float)
     centre=st.sampled_from([0.0, 1.0]),
 )
 def test_both_levels_are_as_exact_as_autograd(D, batch, size, layout, loss, centre):
-    """|ours - truth| <= 2 |autograd - truth| + 8 ulp over all gradients, and to 1e-5 in each parameter by itself.
+    """|ours - truth| <= 2 |autograd - truth| + 1 ulp over all gradients, and to 1e-5 in each parameter by itself.
 
     The truth is autograd in float64. What autograd is off by in float32 is a matter of chance: in a single parameter
-    down to nothing, so it is judged over all, as the most of two orders of the batch, and some ulp are allowed for the
-    roundings that no gradient can be had without: the weight of the penalty, the direction, its sum with the image, the
-    product. (Over 3,000 networks the median error of a parameter was 1.0 ulp by autograd and 0.9 at level 2.)
+    down to nothing, so it is judged over all, as the most of two orders of the batch, and an ulp is allowed where it is
+    off by nothing. (Over 1,200 networks neither level needed more; over 3,000 the median error of a parameter was 1.0
+    ulp by autograd and 0.9 at level 2.)
     """
     note(str(D))
     img = torch.randn(batch, 3, size, size).to(memory_format=layout)
@@ -234,7 +234,7 @@ def test_both_levels_are_as_exact_as_autograd(D, batch, size, layout, loss, cent
     for level, got in ours.items():
         assert got.keys() <= main.keys()
         error = difference(got, truth)
-        assert norm(error) <= 2 * off + 8 * ulp, f"level {level}: {norm(error):.3g}, autograd {off:.3g}"
+        assert norm(error) <= 2 * off + ulp, f"level {level}: {norm(error):.3g}, autograd {off:.3g}"
         for name, wrong in error.items():
             allowed = 2 * max(difference(grads, truth)[name].norm() for grads in eager) + 1e-5 * truth[name].norm()
             assert wrong.norm() <= allowed, f"level {level}, {name}: {wrong.norm():.3g}, {allowed:.3g} allowed"
