@@ -38,27 +38,26 @@ using Where = int;
 #define GE_ON_CPU(...) __VA_ARGS__
 #endif
 
-#define GE_DECLARE(target)                                                                                           \
-    namespace gan_engine {                                                                                           \
-    namespace target {                                                                                               \
-    void bias_act(const BiasActParams&, Where);                                                                      \
-    void bias_act_grad(const BiasActGradParams&, Where);                                                             \
-    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                        \
-    void upfirdn2d(const Upfirdn2dParams&, Where);                                                                   \
-    void sample_dot(const SampleDotParams&, Where);                                                                  \
-    void sample_mix(const SampleMixParams&, Where);                                                                  \
-    int sample_dot_slots(std::int64_t, std::int64_t, Where);                                                         \
-    GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);            \
-              void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where);   \
-              void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);    \
-              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                        \
-              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                        \
-              void upfirdn2d_act(const Upfirdn2dActParams&, Where);                                                  \
-              void upfirdn2d_act_grad(const Upfirdn2dActGradParams&, Where);                                         \
-              int upfirdn2d_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                         \
-              void winograd_weight(const WinogradWeightParams&, Where); void winograd(const WinogradParams&, Where); \
-              void winograd_wgrad(const WinogradWgradParams&, Where);)                                               \
-    }                                                                                                                \
+#define GE_DECLARE(target)                                                                                          \
+    namespace gan_engine {                                                                                          \
+    namespace target {                                                                                              \
+    void bias_act(const BiasActParams&, Where);                                                                     \
+    void bias_act_grad(const BiasActGradParams&, Where);                                                            \
+    int bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                                       \
+    void upfirdn2d(const Upfirdn2dParams&, Where);                                                                  \
+    void sample_dot(const SampleDotParams&, Where);                                                                 \
+    void sample_mix(const SampleMixParams&, Where);                                                                 \
+    int sample_dot_slots(std::int64_t, std::int64_t, Where);                                                        \
+    GE_ON_CPU(void norm_stats(const NormStatsParams&, Where); void norm_act(const NormActParams&, Where);           \
+              void norm_act_grad(const NormActGradParams&, Where); void pixel_norm(const PixelNormParams&, Where);  \
+              void relayout(const RelayoutParams&, Where); void scale_bias_act(const ScaleBiasActParams&, Where);   \
+              void scale_bias_act_grad(const ScaleBiasActGradParams&, Where);                                       \
+              int scale_bias_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                       \
+              void upfirdn2d_act(const Upfirdn2dActParams&, Where);                                                 \
+              void upfirdn2d_act_grad(const Upfirdn2dActGradParams&, Where);                                        \
+              int upfirdn2d_act_grad_slots(std::int64_t, std::int64_t, std::int64_t, Where);                        \
+              void winograd(const WinogradParams&, Where); void winograd_wgrad(const WinogradWgradParams&, Where);) \
+    }                                                                                                               \
     }
 
 struct Kernels {
@@ -78,7 +77,6 @@ struct Kernels {
               void (*upfirdn2d_act)(const Upfirdn2dActParams&, Where);
               void (*upfirdn2d_act_grad)(const Upfirdn2dActGradParams&, Where);
               int (*upfirdn2d_act_grad_slots)(std::int64_t, std::int64_t, std::int64_t, Where);
-              void (*winograd_weight)(const WinogradWeightParams&, Where);
               void (*winograd)(const WinogradParams&, Where);
               void (*winograd_wgrad)(const WinogradWgradParams&, Where);)
 };
@@ -90,8 +88,7 @@ struct Kernels {
             GE_ON_CPU(target::norm_stats, target::norm_act, target::norm_act_grad, target::pixel_norm,      \
                       target::relayout, target::scale_bias_act, target::scale_bias_act_grad,                \
                       target::scale_bias_act_grad_slots, target::upfirdn2d_act, target::upfirdn2d_act_grad, \
-                      target::upfirdn2d_act_grad_slots, target::winograd_weight, target::winograd,          \
-                      target::winograd_wgrad)                                                               \
+                      target::upfirdn2d_act_grad_slots, target::winograd, target::winograd_wgrad)           \
     }
 
 #if defined(GE_CUDA)
@@ -294,16 +291,12 @@ using Six = const std::array<std::int64_t, 6>&;
 static WinogradWeight winograd_shape(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
 static WinogradImages winograd_images(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
 
-// The taps begin `begin` elements behind the address: the last of them does where they are in reverse order.
-static void winograd_weight(Address weight, std::int64_t begin, Address u, Six shape, int minimal, Where where) {
-    kernels.winograd_weight({at<float>(weight) + begin, at<float>(u), winograd_shape(shape), Minimal(minimal)}, where);
-}
-
-static void winograd(Address x, Address u, Address bias, Address y, Six images, std::int64_t in, std::int64_t out,
+// The taps begin `begin` elements behind the address of the weight.
+static void winograd(Address x, Address weight, std::int64_t begin, Address bias, Address y, Six images, Six shape,
                      int minimal, Where where) {
-    kernels.winograd(
-        {at<float>(x), at<float>(u), at<float>(bias), at<float>(y), winograd_images(images), in, out, Minimal(minimal)},
-        where);
+    kernels.winograd({at<float>(x), at<float>(weight) + begin, at<float>(bias), at<float>(y), winograd_images(images),
+                      winograd_shape(shape), Minimal(minimal)},
+                     where);
 }
 
 static void winograd_wgrad(Address x, Address dy, Address dweight, Six images, Six shape, int minimal, Where where) {
@@ -351,7 +344,6 @@ PYBIND11_MODULE(GE_MODULE, m) {
     m.def("norm_act", &norm_act, no_gil);
     m.def("norm_act_grad", &norm_act_grad, no_gil);
     m.def("pixel_norm", &pixel_norm, no_gil);
-    m.def("winograd_weight", &winograd_weight, no_gil);
     m.def("winograd", &winograd, no_gil);
     m.def("winograd_wgrad", &winograd_wgrad, no_gil);
 #endif

@@ -14,23 +14,17 @@ struct WinogradWeight {
     std::int64_t out, in, stride_out, stride_in, stride_y, stride_x;
 };
 
-struct WinogradWeightParams {
-    const float* weight;
-    float* u;  // [kWeights, ceil(out / 32), in, 32], kWeights as csrc/cpu/winograd.cpp has it
-    WinogradWeight shape;
-    Minimal minimal;
-};
-
 struct WinogradImages {
     std::int64_t n, in_h, in_w, out_h, out_w, padding;  // padding: as the convolution has it, or its transpose
 };
 
-// y [n, out_h, out_w, out] of x [n, in_h, in_w, in], + bias [out] or null
+// y [n, out_h, out_w, out] of x [n, in_h, in_w, in], + bias [out] or null; weight: its first tap, which where they come
+// in reverse order is the last in memory.
 struct WinogradParams {
-    const float *x, *u, *bias;
+    const float *x, *weight, *bias;
     float* y;
     WinogradImages images;
-    std::int64_t in, out;
+    WinogradWeight shape;
     Minimal minimal;
 };
 

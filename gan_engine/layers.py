@@ -229,10 +229,12 @@ class BiasAct(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d, by the fastest kernels that there are for it; padding in numbers"""
+    """nn.Conv2d, by the fastest kernels that there are for it"""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding
+        if isinstance(padding, str):
+            return super()._conv_forward(input, weight, bias)
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
         options = {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}

@@ -141,7 +141,8 @@ class GanObjective:
         """The path length penalty of part of the batch (Karras et al. 2020, arXiv:1912.04958, appendix B)."""
         num = -(-len(batch.z) // self.pl_batch_shrink)
         ws = self.G.ws(batch.z[:num], None if batch.c is None else batch.c[:num])
-        penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng, level=self.level)
+        level = "autograd" if self.level == "autograd" else None
+        penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng, level=level)
         self.observe("pl/mean", self.pl_mean)
         return {"pl": self.pl_weight * penalty}
 

@@ -115,6 +115,8 @@ def path_length(
     Gradients: every order that G has, in the parameters of G and in ws.
     """
     _check_not_compiled(G)
+    if level not in (None, 1, "autograd"):
+        raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
         ws = ws if ws.requires_grad else ws.detach().requires_grad_()
         closed = level != "autograd"
@@ -306,7 +308,7 @@ def _check_not_compiled(net: Network) -> None:
 
 
 class _ClosedOps(TorchFunctionMode):
-    """What a network computes from the leaf `source`, for a gradient by that alone."""
+    """What a network computes from `source`, for a gradient by that alone."""
 
     def __init__(self, source: Tensor) -> None:
         super().__init__()
@@ -321,13 +323,13 @@ class _ClosedOps(TorchFunctionMode):
         return func(*args, **kwargs) if result is NotImplemented else result
 
 
-def _depends_on(t: object, leaf: Tensor) -> bool:
-    """Whether the graph behind t has the leaf in it."""
+def _depends_on(t: object, source: Tensor) -> bool:
+    """Whether t was computed from the source, a leaf or what has a graph of its own."""
     nodes = [t.grad_fn] if isinstance(t, Tensor) and t.grad_fn is not None else []
     seen = set(nodes)
     while nodes:
         node = nodes.pop()
-        if getattr(node, "variable", None) is leaf:
+        if node is source.grad_fn or getattr(node, "variable", None) is source:
             return True
         new = {following for following, _ in node.next_functions if following is not None} - seen
         seen |= new

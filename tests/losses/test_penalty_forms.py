@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.discriminators import plain
 from gan_engine.losses import penalties
+from gan_engine.ops import conv2d
 
 
 @pytest.fixture
@@ -67,3 +69,34 @@ def test_zero_gradient_in_the_plain_forms():
     found.append(penalties.path_length(G, img[:, :, 0, 0], torch.zeros(())))
     sum(penalty.mean() for penalty in found).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in D.parameters())
+
+
+@pytest.mark.parametrize("convolve", [F.conv2d, conv2d, F.conv_transpose2d])
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_path_lengths_through_weights_that_the_latents_make(convolve, part):
+    """A hypernetwork, from latents that a mapping network made: the gradient by the latents is wanted in full."""
+    torch.manual_seed(0)
+    channels, features = (3, 4) if convolve is F.conv_transpose2d else (4, 3)
+    mapping, to_weight, to_bias = (nn.Linear(8, n).double() for n in (8, 3 * 4 * 9, features))
+    fixed, x = torch.randn(3, 4, 3, 3).double(), torch.randn(2, channels, 6, 6).double()
+
+    def G(ws):
+        weight = to_weight(ws.mean(0)).reshape(3, 4, 3, 3).tanh() if part == "weight" else fixed
+        bias = to_bias(ws.mean(0)).tanh() if part == "bias" else None
+        return convolve(x * ws[:, :1, None, None], weight, bias, padding=1)
+
+    def gradients(level):
+        mapping.zero_grad(set_to_none=True)
+        ws = mapping(torch.ones(2, 8).double())
+        generator = torch.Generator().manual_seed(1)
+        penalty = penalties.path_length(G, ws, torch.ones((), dtype=torch.float64), generator=generator, level=level)
+        penalty.sum().backward()
+        return [penalty.detach(), mapping.weight.grad]
+
+    for got, want in zip(gradients(None), gradients("autograd"), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_path_lengths_have_no_level_2():
+    with pytest.raises(ValueError, match=r'path_length: level must be 1, "autograd" or None, got 2'):
+        penalties.path_length(lambda ws: ws[:, :, None, None], torch.randn(2, 3), torch.zeros(()), level=2)

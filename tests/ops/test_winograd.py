@@ -36,8 +36,9 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: winograd.Form) -> None:
     """Every convolution of the kind is computed by this form, however small."""
     # A weight's gradient is that of the convolution without transposition, of which any form will do.
-    forms = {other: tuple(f._replace(channels=1, pixels=1) for f in FORMS[other]) for other in FORMS}
-    monkeypatch.setattr(winograd, "FORMS", forms | {kind: (form._replace(channels=1, pixels=1),)})
+    anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3)}
+    forms = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
+    monkeypatch.setattr(winograd, "FORMS", forms | {kind: (form._replace(**anywhere),)})
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
     monkeypatch.setattr(winograd, "GAIN", float("inf"))
 
@@ -97,10 +98,13 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         assert wgrad(dy, x, weight, call).stride() == weight.stride()
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
 @pytest.mark.parametrize(
     ("kind", "n", "i", "o", "h"),
     [
         ((3, 1, False), 8, 64, 64, 32),
+        ((3, 1, False), 8, 64, 64, 12),
+        ((3, 1, False), 1, 64, 96, 48),
         ((3, 1, False), 4, 256, 128, 16),
         ((3, 1, False), 8, 512, 512, 8),
         ((3, 1, False), 2, 32, 48, 64),
@@ -110,11 +114,11 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         ((4, 2, True), 16, 128, 64, 32),
     ],
 )
-def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, o: int, h: int):
+def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, o: int, h: int, slope: float):
     """Of the one of PyTorch's layouts that rounds more, as any of its users might have it."""
     k, _, transposed = kind
     call = call_of(kind, 0 if kind[:2] == (3, 2) else 1)
-    x = F.leaky_relu(drawn(n, i, h, h), 0.2).to(memory_format=torch.channels_last)
+    x = F.leaky_relu(drawn(n, i, h, h), slope).to(memory_format=torch.channels_last)
     weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=torch.channels_last)
     assert winograd.takes(x, weight, call)
     dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=torch.channels_last)
@@ -135,6 +139,29 @@ def test_a_bias_is_added():
     call = Call.direct(2, 1, 1)
     assert winograd.takes(x, w, call)
     assert relative(fprop(x, w, b, call), F.conv2d(x.double(), w.double(), b.double(), padding=1)) < 1e-6
+
+
+@pytest.mark.parametrize("wrong", [drawn(32), drawn(64).double(), drawn(64, 1)])
+def test_a_bias_that_does_not_fit_is_refused_by_pytorch(wrong: Tensor):
+    x, w = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1)
+    with pytest.raises(RuntimeError):
+        conv2d(x, w, wrong, padding=1)
+
+
+def test_a_bias_may_have_any_strides():
+    x, w, b = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), drawn(128, seed=2)[::2]
+    want = F.conv2d(x.double(), w.double(), b.double(), padding=1)
+    assert relative(conv2d(x, w, b, padding=1), want) < 1e-6
+
+
+def test_another_default_dtype_changes_nothing():
+    x, w = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1)
+    want = conv2d(x, w, padding=1)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        assert torch.equal(conv2d(x, w, padding=1), want)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_one_thread_or_several_make_no_difference():
@@ -163,6 +190,9 @@ def test_what_it_does_not_take_is_left_to_pytorch():
         "few channels": (x[:, :16], w[:, :16], call),
         "few pixels": (x[:1, :, :2, :2], w, call),
         "an empty batch": (x[:0], w, call),
+        "other channels": (x, drawn(64, 48, 3, 3), call),
+        "negative padding": (x, w, call._replace(padding=(-1, -1))),
+        "a weight without numbers": (x, w.to("meta"), call),
         "volume": (x[..., None], w[..., None], Call.direct(3, 1, 1)),
     }
     for name, arguments in others.items():
@@ -180,7 +210,7 @@ def test_the_layers_are_those_of_pytorch(make: type):
     plain = theirs(64, 96, 4, 2, 1)
     ours = make(64, 96, 4, 2, 1)
     ours.load_state_dict(plain.state_dict())
-    x = drawn(16, 64, 16, 16)
+    x = drawn(16, 64, 32, 32, layout=torch.channels_last)
     assert winograd.takes(x, ours.weight, call_of((4, 2, make is ConvTranspose2d), 1))
     assert relative(ours(x), plain.double()(x.double())) < 1e-6
 
@@ -200,6 +230,20 @@ def squared_gradient(function) -> object:
         return torch.func.grad(lambda x: function(x, *inputs[1:]).cos().sum())(inputs[0]).square().sum()
 
     return lambda *inputs: torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", 1])
+def test_padding_may_be_a_word(padding: str | int):
+    ours, x = Conv2d(64, 64, 3, padding=padding, stride=1 if padding == "same" else 2), drawn(4, 64, 33, 33)
+    assert relative(ours(x), torch.nn.Conv2d._conv_forward(ours, x, ours.weight, ours.bias).double()) < 1e-6
+
+
+def test_compiled_for_any_size():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, w: convolution.conv2d(x, w, padding=1), dynamic=True, backend="aot_eager")
+    for n, side in ((4, 16), (6, 20)):
+        x, w = drawn(n, 64, side, side), drawn(64, 64, 3, 3, seed=1)
+        assert relative(compiled(x, w), F.conv2d(x.double(), w.double(), padding=1)) < 1e-6
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
