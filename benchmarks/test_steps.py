@@ -65,10 +65,15 @@ def made(sample: str, dtype: str, device: str) -> Trainer:
     return Trainer(config, data, device=torch.device(device), run_dir=Path("unused"))
 
 
+def trained(trainer: Trainer, mode: str) -> torch.nn.Module:
+    """The network whose gradients the phase takes."""
+    return trainer.G if mode.startswith("G") else trainer.D
+
+
 def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callable[[], None]:
     """A call that leaves the gradients of `mode` in .grad."""
     objective = trainer.objective
-    net = trainer.G if mode.startswith("G") else trainer.D
+    net = trained(trainer, mode)
     real_img, c = next(trainer.sampler)
     source = trainer._source(real_img, trainer.source_sampler)
     layout = torch.contiguous_format if contiguous else trainer.layout
@@ -176,7 +181,7 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
                     raise
                 errors[name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
-            found[name] = gradients(getattr(trainers[name], mode[0]))
+            found[name] = gradients(trained(trainers[name], mode))
         # Two layouts of PyTorch differ by their rounding, which batch norms can magnify to a thousandth.
         rounding = relative(found["eager"], found["eager channels_last"])
         for name in found.keys() - {"eager", "eager channels_last"}:
