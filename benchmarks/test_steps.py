@@ -133,7 +133,8 @@ def on_pytorch(call: Callable[[], None]) -> Callable[[], None]:
 
 
 def gradients(net: torch.nn.Module) -> Tensor:
-    return torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None])
+    """All in one row; what is undefined, as that of a bias by R1 is at level 1, is 0."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).double().flatten() for p in net.parameters()])
 
 
 def relative(x: Tensor, wanted: Tensor) -> float:
