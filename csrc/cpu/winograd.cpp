@@ -258,10 +258,10 @@ using Buffer = std::unique_ptr<float[], Free>;
 // Of large ones huge pages are asked for: fresh from the kernel, each page costs a fault (38 MB: 5 ms instead of 21).
 Buffer buffer(std::int64_t n) {
     const std::int64_t bytes = round_up(4 * n, 64), huge = 2 << 20;
-    void* p = bytes < 2 * huge ? std::aligned_alloc(64, bytes) : std::aligned_alloc(huge, round_up(bytes, huge));
+    void* p = bytes < 8 * huge ? std::aligned_alloc(64, bytes) : std::aligned_alloc(huge, round_up(bytes, huge));
     if (p == nullptr) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
-    if (bytes >= 2 * huge) madvise(p, round_up(bytes, huge), MADV_HUGEPAGE);
+    if (bytes >= 8 * huge) madvise(p, round_up(bytes, huge), MADV_HUGEPAGE);
 #endif
     return Buffer(static_cast<float*>(p));
 }
@@ -506,8 +506,9 @@ void convolve(const WinogradParams& p, int threads) {
     });
 }
 
-// Tiles whose products are summed before they are added to the gradient, and the sum of how many such is in the cache.
-constexpr std::int64_t kSummed = 64, kFactors = 1 << 20;
+// Tiles whose products are summed before they are added to the gradient; and of what is made of the pixels, the numbers
+// that stay in the cache until they are used. More would be no faster, and shows in the memory of a small network.
+constexpr std::int64_t kSummed = 64, kFactors = 1 << 18;
 
 template <class A>
 void weight_gradient(const WinogradWgradParams& p, int threads) {
