@@ -88,11 +88,6 @@ def no_weight_gradients() -> Iterator[None]:
 _weight_gradients = True
 
 
-def weight_gradients() -> bool:
-    """Whether a backward pass is to compute dw and db."""
-    return _weight_gradients
-
-
 class _Fprop(Function):
     @staticmethod
     def forward(x, w, b, call):
@@ -111,9 +106,9 @@ class _Fprop(Function):
         x, w = ctx.saved_tensors
         dx = _Dgrad.apply(dy, w, x.detach(), ctx.call) if ctx.needs_input_grad[0] else None
         dw = db = None
-        if weight_gradients() and ctx.needs_input_grad[1]:
+        if _weight_gradients and ctx.needs_input_grad[1]:
             dw = _Wgrad.apply(x, dy, w.detach(), ctx.call)
-        if weight_gradients() and ctx.needs_input_grad[2]:
+        if _weight_gradients and ctx.needs_input_grad[2]:
             db = dy.sum((0, 2, 3))
         return dx, dw, db, None
 
