@@ -436,7 +436,7 @@ constexpr std::int64_t weight_at(int k) {
     return (y < last_y ? y : last_y) * A::Across::kWeights + (x < last_x ? x : last_x);
 }
 
-// Tiles whose products are computed together: their factors, kPoints^2 x 32 x channels, stay in the second and third
+// Tiles whose products are computed together: their factors, kPoints x 32 x channels, stay in the second and third
 // cache, and the weight is read once for all of them.
 constexpr std::int64_t kTogether = 32;
 
