@@ -38,7 +38,8 @@ class Session:
     ) -> dict[str, Timing]:
         """Time `calls`, write their rows, and keep those in `errors` out: a wrong result has no speed."""
         timed = {name: call for name, call in calls.items() if name not in errors}
-        timings = compare(timed, seconds=self.seconds, device=self.device)
+        tuned = case["malloc"] == "tuned"
+        timings = compare(timed, seconds=self.seconds, device=self.device, tuned=tuned)
         timings |= {name: Timing(error=error) for name, error in errors.items()}
         rows.append(self.path, rows.rows_of({**self.environment, **case}, roles, timings))
         self.measured = True

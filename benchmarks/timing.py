@@ -4,14 +4,17 @@ import contextlib
 import ctypes
 import gc
 import itertools
+import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from gan_engine import malloc
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
 
@@ -38,9 +41,12 @@ def compare(
     *,
     seconds: float,
     device: str = "cpu",
+    tuned: bool = False,
     rounds: tuple[int, int] = (MIN_ROUNDS, MAX_ROUNDS),
 ) -> dict[str, Timing]:
     """Call all peers in turn, in a new random order each round, until `seconds` are over.
+
+    `tuned`: malloc.tune() was called.
 
     At least rounds[0] and at most rounds[1] rounds are run. A call ends with its result freed, as in real use, and
     what is freed is part of the time. On a GPU the L2 cache is overwritten before each call, and the time is that
@@ -51,7 +57,7 @@ def compare(
     for name, call in peers.items():
         try:
             call()
-            peaks[name] = peak_mib(call, device)
+            peaks[name] = peak_mib(call, device, tuned)
         except Exception as error:
             # The first line says what; the rest of a compiler's message is its stack.
             text = (str(error).strip() or "no message").splitlines()[0]
@@ -88,11 +94,13 @@ def _on_gpu(call: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def peak_mib(call: Callable[[], object], device: str = "cpu") -> float | None:
+def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = False) -> float | None:
     """The most MiB that `call` held at once, over what was held before; None where it cannot be measured.
 
-    On a GPU: tensors. On a CPU: resident pages of the process, with the allocator's free pages given back before, so
-    that memory is counted whoever asks for it, a compiled kernel included.
+    On a GPU: tensors. On a CPU: resident pages of the process, so that memory is counted whoever asks for it, a
+    compiled kernel included, the median of three calls. The allocator's free pages are given back before each, and
+    where malloc is `tuned`, large blocks are mapped one by one meanwhile: what lies free between blocks of its heap
+    depends on all that the process did before, and varies from call to call by a third of the whole.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -100,20 +108,35 @@ def peak_mib(call: Callable[[], object], device: str = "cpu") -> float | None:
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with contextlib.suppress(OSError, AttributeError):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        return None
+    with _mapped_singly() if tuned else contextlib.nullcontext():
+        return statistics.median(_resident_peak_mib(call) for _ in range(3))
+
+
+@contextlib.contextmanager
+def _mapped_singly() -> Iterator[None]:
+    m_mmap_threshold = -3
+    ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**17)
+    try:
+        yield
+    finally:
+        malloc.tune()
+
+
+def _resident_peak_mib(call: Callable[[], object]) -> float:
+    with contextlib.suppress(AttributeError):  # a C library without malloc_trim keeps its free pages
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
-        before = _resident_mib("VmRSS")
-        call()
-        return max(0.0, _resident_mib("VmHWM") - before)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
+    before = _resident_mib("VmRSS")
     call()
-    return None
+    return max(0.0, _resident_mib("VmHWM") - before)
 
 
 def peak_tensor_mib(call: Callable[[], object]) -> float:
     """The most MiB of CPU tensors that were alive at once during `call`, over those before it.
 
-    What peak_mib counts on a GPU; on a CPU it adds what glibc cannot reuse, of blocks freed and asked for in turns.
+    What peak_mib counts on a GPU; on a CPU it adds what kernels ask for beside tensors.
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 CASE = {"op": "bias_act", "sample": "4x128x128x128", "dtype": "fp32", "mode": "forward+backward", "malloc": "default"}
 ENVIRONMENT = rows.environment("cpu")
 on_linux = pytest.mark.skipif(platform.system() != "Linux", reason="only measured on Linux")
+on_glibc = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="not glibc")
 
 
 def test_quantiles():
@@ -55,6 +56,28 @@ def test_peak_memory_counts_what_is_freed_again():
     if peak is None:
         pytest.skip("/proc/self/clear_refs cannot be written here")
     assert 60 < peak < 80
+
+
+@on_glibc
+def test_peak_memory_of_tuned_malloc_is_without_the_holes_of_its_heap():
+    code = """
+import torch
+from benchmarks.timing import peak_mib
+from gan_engine import malloc
+
+def call():  # holds 16 MiB, then 17, and has a hole of 8 by then
+    a, b = torch.ones(2**21), torch.ones(2**21)
+    del a
+    return b, torch.ones(9 * 2**18)
+
+torch.set_num_threads(1)
+malloc.tune()
+call()
+print(peak_mib(call, tuned=True))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    if done.stdout == "None\n":
+        pytest.skip("/proc/self/clear_refs cannot be written here")
+    assert 16 < float(done.stdout) < 20
 
 
 @pytest.fixture
@@ -196,8 +219,7 @@ def test_benchmarks_are_only_collected_with_the_flag(flags, said):
     assert all("tuned" in line and "bf16" in line for line in functions) and bool(functions) == ("--benchmark" in flags)
 
 
-@on_linux
-@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="not glibc")
+@on_glibc
 def test_malloc_is_tuned():
     code = "from gan_engine import malloc; print(malloc.tune()); print(malloc.tune())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -437,8 +437,9 @@ constexpr std::int64_t weight_at(int k) {
 }
 
 // Tiles whose products are computed together: their factors, kPoints x 32 x channels, stay in the second and third
-// cache, and the weight is read once for all of them.
-constexpr std::int64_t kTogether = 32;
+// cache, and the weight is read once for all of them. And the numbers of products that stay in the second one until
+// they are output, by which the channels out are divided into groups.
+constexpr std::int64_t kTogether = 32, kProducts = 1 << 17;
 
 template <class A>
 void convolve(const WinogradParams& p, int threads) {
@@ -450,12 +451,15 @@ void convolve(const WinogradParams& p, int threads) {
     const std::int64_t blocks = (tiles.count() + kTogether - 1) / kTogether, columns = panels(out);
     if (blocks == 0) return;
     // Few tiles are shared out by the columns of their products as well.
-    const std::int64_t groups = std::min(columns, (2 * threads + blocks - 1) / blocks);
+    const std::int64_t fit = std::max<std::int64_t>(1, kProducts / (A::kPoints * kTogether * kPanel));
+    const std::int64_t groups =
+        std::min(columns, std::max((2 * threads + blocks - 1) / blocks, (columns + fit - 1) / fit));
+    const std::int64_t most = (columns + groups - 1) / groups;  // panels of a group
     const std::int64_t channels = round_up(in, kLanes), parts = std::min<std::int64_t>(blocks * groups, threads);
-    const std::int64_t v_point = kTogether * channels + kApart, m_point = columns * kTogether * kPanel + kApart;
+    const std::int64_t v_point = kTogether * channels + kApart, m_point = most * kTogether * kPanel + kApart;
     const std::int64_t v_size = A::kPoints * v_point, m_size = A::kPoints * m_point;
     const Buffer u = buffer(A::kWeights * columns * in * kPanel);
-    // Of each thread: v [points, tiles, in], m [points, out / 32, tiles, 32] and what lies outside y.
+    // Of each thread: v [points, tiles, in], m [points, panels, tiles, 32] and what lies outside y.
     const Buffer all_v = buffer(parts * v_size), all_m = buffer(parts * m_size),
                  all_nowhere = buffer(parts * columns * kPanel);
     const Buffer zeros = buffer(channels);
@@ -485,8 +489,9 @@ void convolve(const WinogradParams& p, int threads) {
                         const float* b = u.get() + ((weight_at<A>(k) * columns + panel) * in + depth) * kPanel;
                         for (std::int64_t t = 0; t < rows; t += kRows)
                             multiply(v + k * v_point + t * channels + depth, channels, 1, b,
-                                     m + k * m_point + (panel * kTogether + t) * kPanel, std::min(kDepth, in - depth),
-                                     depth > 0, b + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
+                                     m + k * m_point + ((panel - from) * kTogether + t) * kPanel,
+                                     std::min(kDepth, in - depth), depth > 0,
+                                     b + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
                     }
             for (std::int64_t t = 0; t < count; ++t) {
                 typename A::template Out<float*> at;
@@ -494,7 +499,7 @@ void convolve(const WinogradParams& p, int threads) {
                 for (std::int64_t c = from * kPanel; c < std::min(to * kPanel, out); c += kLanes) {
                     typename A::template Points<VecF> products;
                     typename A::template Out<VecF> y;
-                    const float* from_m = m + (c / kPanel * kTogether + t) * kPanel + c % kPanel;
+                    const float* from_m = m + ((c / kPanel - from) * kTogether + t) * kPanel + c % kPanel;
                     for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load(from_m + k * m_point);
                     output_of<A>(products, y);
                     const VecF bias = p.bias != nullptr ? load_up_to<VecF>(p.bias + c, out - c) : VecF{};
