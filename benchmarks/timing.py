@@ -99,7 +99,7 @@ def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = Fals
 
     On a GPU: tensors. On a CPU: resident pages of the process, so that memory is counted whoever asks for it, a
     compiled kernel included, the median of three calls. The allocator's free pages are given back before each, and
-    where malloc is `tuned`, large blocks are mapped one by one meanwhile: what lies free between blocks of its heap
+    where malloc is `tuned`, no large block comes from its heap meanwhile: what lies free between the blocks there
     depends on all that the process did before, and varies from call to call by a third of the whole.
     """
     if device == "cuda":
@@ -116,11 +116,19 @@ def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = Fals
 
 @contextlib.contextmanager
 def _mapped_singly() -> Iterator[None]:
-    m_mmap_threshold = -3
-    ctypes.CDLL(None).mallopt(m_mmap_threshold, 2**17)
+    """Large blocks are mapped, each by itself, by glibc's malloc, which takes them from holes of its heap otherwise."""
+    libc, large, m_mmap_threshold, is_mapped = ctypes.CDLL(None), 2**17, -3, 2
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.mallopt(m_mmap_threshold, large)
+    libc.malloc_trim(0)
+    fillers = [libc.malloc(large)]  # not touched, so that they take no pages
+    while not ctypes.c_size_t.from_address(fillers[-1] - ctypes.sizeof(ctypes.c_size_t)).value & is_mapped:
+        fillers.append(libc.malloc(large))
     try:
         yield
     finally:
+        for filler in fillers:
+            libc.free(filler)
         malloc.tune()
 
 
