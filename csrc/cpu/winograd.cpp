@@ -46,7 +46,7 @@ struct K3 {
         u[0] = w[0], u[1] = 0.5f * (ends + w[1]), u[2] = 0.5f * (ends - w[1]), u[3] = w[2];
     }
     template <class V>
-    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
         const V both = 0.5f * (u[1] + u[2]);
         w[0] = u[0] + both, w[1] = 0.5f * (u[1] - u[2]), w[2] = both + u[3];
     }
@@ -88,7 +88,7 @@ struct K3Four {
         u[3] = at_b * (even_b + odd_b), u[4] = at_b * (even_b - odd_b);
     }
     template <class V>
-    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
         const V even_a = at_a * (u[1] + u[2]), odd_a = at_a * (u[1] - u[2]);
         const V even_b = at_b * (u[3] + u[4]), odd_b = at_b * (u[3] - u[4]);
         w[0] = at_0 * u[0] + even_a + even_b, w[1] = a * odd_a + b * odd_b, w[2] = aa * even_a + bb * even_b + u[5];
@@ -134,8 +134,8 @@ struct K3Down {
         pair_weight(w[0], w[2], u), u[3] = w[1];
     }
     template <class V>
-    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
-        pair_weight_adjoint(u, w[0], w[2]), w[1] = u[3] + u[4];
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
+        pair_weight_adjoint(u, w[0], w[2]), w[1] = u[3];
     }
 };
 
@@ -181,7 +181,7 @@ struct K4Down {
         pair_weight(w[0], w[2], u), pair_weight(w[1], w[3], u + 3);
     }
     template <class V>
-    static GE_INLINE void weight_adjoint(const V (&u)[kPoints], V (&w)[kTaps]) {
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
         pair_weight_adjoint(u, w[0], w[2]), pair_weight_adjoint(u + 3, w[1], w[3]);
     }
 };
@@ -241,7 +241,7 @@ GE_ALONG_BOTH(input, In, Points)
 GE_ALONG_BOTH(output, Points, Out)
 GE_ALONG_BOTH(output_adjoint, Out, Points)
 GE_ALONG_BOTH(weight, Taps, Weights)
-GE_ALONG_BOTH(weight_adjoint, Points, Taps)
+GE_ALONG_BOTH(weight_adjoint, Weights, Taps)
 #undef GE_ALONG_BOTH
 
 constexpr std::int64_t kPanel = 32;  // columns of a matrix product at a time
@@ -523,9 +523,9 @@ void weight_gradient(const WinogradWgradParams& p, int threads) {
     const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + columns * kPanel) * kSummed));
     const std::int64_t together = std::min(fit * kSummed, round_up(tiles.count(), kSummed));
     const std::int64_t v_point = rows * together + kApart, d_point = columns * kPanel * together + kApart;
-    const Buffer v = buffer(A::kPoints * v_point);                   // [points, in / 16, tiles, 16]
-    const Buffer d = buffer(A::kPoints * d_point);                   // [points, out / 32, tiles, 32]
-    const Buffer du = buffer(A::kPoints * columns * rows * kPanel);  // [points, out / 32, in, 32]
+    const Buffer v = buffer(A::kPoints * v_point);                    // [points, in / 16, tiles, 16]
+    const Buffer d = buffer(A::kPoints * d_point);                    // [points, out / 32, tiles, 32]
+    const Buffer du = buffer(A::kWeights * columns * rows * kPanel);  // [out / 32, weights, in, 32]
     const Buffer zeros = buffer(std::max(rows, columns * kPanel));
     std::fill_n(zeros.get(), std::max(rows, columns * kPanel), 0.f);
     const float* outside = zeros.get();
@@ -550,16 +550,20 @@ void weight_gradient(const WinogradWgradParams& p, int threads) {
                 }
             }
         });
-        for_shares(A::kPoints * columns, threads, [&](std::int64_t begin, std::int64_t end) {
+        for_shares(columns * A::kWeights, threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t k = item / columns, panel = item % columns;
-                for (std::int64_t t = 0; t < count; t += kSummed)
-                    for (std::int64_t i = 0; i < rows; i += kRows) {
-                        float* sums = du.get() + (item * rows + i) * kPanel;
-                        multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1, kLanes,
-                                 d.get() + k * d_point + (panel * together + t) * kPanel, sums,
-                                 std::min(kSummed, count - t), first + t > 0, sums, kRows * kPanel / kLine);
-                    }
+                const std::int64_t panel = item / A::kWeights;
+                bool add = first > 0;
+                for (int k = 0; k < A::kPoints; ++k) {
+                    if (weight_at<A>(k) != item % A::kWeights) continue;
+                    for (std::int64_t t = 0; t < count; t += kSummed, add = true)
+                        for (std::int64_t i = 0; i < rows; i += kRows) {
+                            float* sums = du.get() + (item * rows + i) * kPanel;
+                            multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1,
+                                     kLanes, d.get() + k * d_point + (panel * together + t) * kPanel, sums,
+                                     std::min(kSummed, count - t), add, sums, kRows * kPanel / kLine);
+                        }
+                }
             }
         });
     }
@@ -570,9 +574,9 @@ void weight_gradient(const WinogradWgradParams& p, int threads) {
             for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
                 for (std::int64_t lane = 0; lane < kPanel; lane += kLanes) {
                     typename A::template Taps<VecF> w;
-                    typename A::template Points<VecF> u;
-                    const float* sums = du.get() + (panel * rows + in + i) * kPanel + lane;
-                    for (int k = 0; k < A::kPoints; ++k) (&u[0][0])[k] = load(sums + k * columns * rows * kPanel);
+                    typename A::template Weights<VecF> u;
+                    const float* sums = du.get() + (panel * A::kWeights * rows + in + i) * kPanel + lane;
+                    for (int k = 0; k < A::kWeights; ++k) (&u[0][0])[k] = load(sums + k * rows * kPanel);
                     weight_adjoint_of<A>(u, w);
                     for (int y = 0; y < A::Down::kTaps; ++y)
                         for (int x = 0; x < A::Across::kTaps; ++x) store(&taps[y][x][i][lane], w[y][x], false);
