@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks import peers, rows, summary
 from benchmarks.check import wrong_results
@@ -132,6 +134,20 @@ def test_wrong_results_are_told(call):
         {"nan": lambda x, b: f(x, b) * float("nan")}, "forward+backward", inputs, dy, eager=f, reference=f
     )
     assert "nan" in nan
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_a_slope_that_rounding_chooses_is_not_judged(mode: str):
+    def relu(x: Tensor, shift: float = 0.0) -> Tensor:
+        return F.relu(x + shift)
+
+    def told(near: float) -> dict[str, str]:
+        x = torch.tensor([1.0, -1.0, near], requires_grad=True)
+        other = {"other side": lambda x: relu(x, -2 * near)}
+        return wrong_results(other, mode, [x], torch.ones(3), eager=relu, reference=relu)
+
+    assert told(near=1e-8) == {}
+    assert "result" in told(near=1e-3)["other side"]
 
 
 def measured(malloc: str = "default", **ms: float) -> list[dict]:

@@ -4,7 +4,7 @@ A tile of 4x4 pixels of y takes 144 products of a 3x3 convolution, for each chan
 (1980; Lavin and Gray 2015, arXiv:1509.09308) makes do with 36, of sums of pixels and sums of taps; tiles of 4x2 pixels
 take 24 instead of 72, and of 2x2 16 instead of 36. With a stride of 2 the even and the odd pixels are convolved with
 every other tap each, and F(2, 2) takes 25 products instead of 36 for a 3x3 kernel, and 36 instead of 64 for 4x4; a
-transposed convolution is the same backwards. csrc/cpu/winograd.cpp has the formulas.
+transposed convolution is the same backwards. csrc/cpu/minimal.h has the formulas.
 
     milliseconds of PyTorch's kernel / of this     y            dx           dweight
     256 -> 256, 3x3, 64x64                         82 / 26      82 / 26     103 / 28

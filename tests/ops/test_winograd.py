@@ -12,6 +12,7 @@ from gan_engine.layers import Conv2d, ConvTranspose2d
 from gan_engine.losses import penalties
 from gan_engine.ops import conv2d, convolution, winograd
 from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
+from gan_engine.ops.kernel_op import operators
 from gan_engine.ops.winograd import FORMS
 
 pytestmark = pytest.mark.skipif(winograd.WHY_NOT is not None, reason=str(winograd.WHY_NOT))
@@ -202,6 +203,12 @@ def test_what_it_does_not_take_is_left_to_pytorch():
         assert torch.equal(conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(convolution.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
+
+
+@pytest.mark.parametrize("number", [4, 7])
+def test_a_form_that_has_no_gradient_by_the_weight_is_refused(number: int):
+    with pytest.raises(ValueError, match="winograd"):
+        operators.winograd_wgrad(drawn(1, 32, 8, 8), drawn(1, 32, 8, 8, seed=1), 3, number, 1, False)
 
 
 @pytest.mark.parametrize("make", [Conv2d, ConvTranspose2d])
