@@ -9,9 +9,10 @@ from torch.overrides import has_torch_function
 
 from gan_engine import native
 from gan_engine.ops.conv2d import convolution
-from gan_engine.ops.convolution_kernels import FEWEST_CHANNELS, Call, gains
+from gan_engine.ops.convolution_kernels import Call, gains
 from gan_engine.ops.kernel_op import Function, layout, operators
 from gan_engine.ops.relayout import in_layout
+from gan_engine.ops.winograd import FEWEST_CHANNELS
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:

@@ -23,10 +23,10 @@ from gan_engine.ops import winograd
 from gan_engine.ops.kernel_op import layout
 from gan_engine.ops.relayout import in_layout
 
-# With fewer channels than these the layouts do not differ by what changing them costs, and neither is there anything to
-# gain from minimal filtering. (Steps of lapgan and pix2pix, of 32 to 128 channels, are 2 to 4 % slower in layouts of
-# their own; that of StyleGAN2, of 512 where minimal filtering does not pay, 2 % faster.)
-FEWEST_MIXED, FEWEST_CHANNELS = 256, winograd.LEAST_CHANNELS
+# With fewer channels than these the layouts do not differ by what changing them costs. (Steps of lapgan and pix2pix, of
+# 32 to 128 channels, are 2 to 4 % slower in layouts of their own; that of StyleGAN2, of 512 where minimal filtering
+# does not pay, 2 % faster.)
+FEWEST_MIXED = 256
 
 
 class Call(NamedTuple):

@@ -47,7 +47,7 @@ class Form(NamedTuple):
 
 
 # With fewer channels than these, or a smaller share of the time, there is nothing to gain.
-LEAST_CHANNELS, GAIN = 32, 0.9
+FEWEST_CHANNELS, GAIN = 32, 0.9
 
 # By kernel size, stride and whether transposed. Larger tiles take fewer products and round more. From these channels
 # and pixels on, and with these paddings, errors are at most twice those of PyTorch's kernels in the one of its layouts
@@ -175,7 +175,7 @@ def _best(
     making a weight, and some for its numbers of pixels, which come from and go to tensors in channels_last.
     """
     n, channels, h, w = x.shape
-    if min(channels, out) < LEAST_CHANNELS or min(n, h, w, *size) < 1:
+    if min(channels, out) < FEWEST_CHANNELS or min(n, h, w, *size) < 1:
         return None
     k, _, transposed = kind
     # Tiles of a transposed convolution begin a pixel before y with every other padding.

@@ -40,7 +40,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: winograd.Form) -> 
     anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3)}
     forms = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
     monkeypatch.setattr(winograd, "FORMS", forms | {kind: (form._replace(**anywhere),)})
-    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
     monkeypatch.setattr(winograd, "GAIN", float("inf"))
 
 
