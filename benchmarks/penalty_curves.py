@@ -21,23 +21,26 @@ from gan_engine.presets import dcgan
 from gan_engine.trainer import Trainer
 
 EVERY = 20  # steps that a point of a curve is the mean of
-LEVELS: dict[str, Level] = {"autograd": "autograd", "autograd, contiguous": "autograd", "level 1": 1, "level 2": 2}
+CURVES: dict[str, tuple[Level, torch.memory_format]] = {
+    "autograd": ("autograd", torch.channels_last),
+    "autograd, contiguous": ("autograd", torch.contiguous_format),
+    "level 1": (1, torch.channels_last),
+    "level 2": (2, torch.channels_last),
+}
 
 
-def curve(name: str, steps: int) -> dict[str, list[float]]:
+def curve(level: Level, layout: torch.memory_format, steps: int) -> dict[str, list[float]]:
     """The means of the losses over EVERY steps each, by name."""
     model = models.dcgan.Config(resolution=32, width=64, z_dim=32, d_norm=False)
     config = dataclasses.replace(dcgan(), model=model, batch_size=16, lr=4e-5, r1_gamma=1.0, precision="fp32")
     data = load(config.data_config, resolution=32, channels=1)
     found: dict[str, list[float]] = {}
-    kernels = plain_torch() if LEVELS[name] == "autograd" else contextlib.nullcontext()
+    kernels = plain_torch() if level == "autograd" else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, kernels:
         trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=Path(folder))
-        trainer.objective.level = LEVELS[name]
-        if name.endswith("contiguous"):
-            trainer.layout = torch.contiguous_format
-            for net in (trainer.G, trainer.D):
-                net.to(memory_format=trainer.layout)
+        trainer.objective.level, trainer.layout = level, layout
+        for net in (trainer.G, trainer.D):
+            net.to(memory_format=layout)
         for step in range(1, steps + 1):
             trainer.step()
             if step % EVERY == 0:
@@ -54,7 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "penalty-levels.png")
     options = parser.parse_args()
-    curves = {name: curve(name, options.steps) for name in LEVELS}
+    curves = {name: curve(*how, options.steps) for name, how in CURVES.items()}
     losses = list(curves["autograd"])
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     for axes, loss in zip(figure.subplots(1, len(losses)), losses, strict=True):
@@ -65,7 +68,7 @@ def main() -> None:
     figure.savefig(options.out, dpi=110)
     for loss in losses:
         plain = torch.tensor(curves["autograd"][loss])
-        for name in list(LEVELS)[1:]:
+        for name in list(CURVES)[1:]:
             off = (torch.tensor(curves[name][loss]) - plain).abs() / plain.abs().mean()
             print(f"{loss}, {name}: off by {off.mean():.1e} of the mean on average, {off[0]:.1e} at first")
     print(f"written: {options.out}")

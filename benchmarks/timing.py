@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import itertools
-import os
 import random
 import statistics
 import time
@@ -46,7 +45,7 @@ def compare(
 ) -> dict[str, Timing]:
     """Call all peers in turn, in a new random order each round, until `seconds` are over.
 
-    `tuned`: malloc.tune() was called.
+    `tuned`: as `peak_mib` takes it.
 
     At least rounds[0] and at most rounds[1] rounds are run. A call ends with its result freed, as in real use, and
     what is freed is part of the time. On a GPU the L2 cache is overwritten before each call, and the time is that
@@ -98,9 +97,10 @@ def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = Fals
     """The most MiB that `call` held at once, over what was held before; None where it cannot be measured.
 
     On a GPU: tensors. On a CPU: resident pages of the process, so that memory is counted whoever asks for it, a
-    compiled kernel included, the median of three calls. The allocator's free pages are given back before each, and
-    where malloc is `tuned`, no large block comes from its heap meanwhile: what lies free between the blocks there
-    depends on all that the process did before, and varies from call to call by a third of the whole.
+    compiled kernel included, the median of three calls. The allocator's free pages are given back before each. With
+    `tuned`, which says that malloc.tune() was called, large blocks do not come from its heap meanwhile: what lies free
+    between blocks there is resident as well, but depends on all that the process did before, and varies from call to
+    call by a third of the whole.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -108,23 +108,33 @@ def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = Fals
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if not os.access("/proc/self/clear_refs", os.W_OK):
-        return None
     with _mapped_singly() if tuned else contextlib.nullcontext():
-        return statistics.median(_resident_peak_mib(call) for _ in range(3))
+        peaks = [_resident_peak_mib(call) for _ in range(3)]
+    return None if None in peaks else statistics.median(peaks)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """From <malloc.h> of glibc."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 @contextlib.contextmanager
 def _mapped_singly() -> Iterator[None]:
-    """Large blocks are mapped, each by itself, by glibc's malloc, which takes them from holes of its heap otherwise."""
-    libc, large, m_mmap_threshold, is_mapped = ctypes.CDLL(None), 2**17, -3, 2
-    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    libc.mallopt(m_mmap_threshold, large)
-    libc.malloc_trim(0)
-    fillers = [libc.malloc(large)]  # not touched, so that they take no pages
-    while not ctypes.c_size_t.from_address(fillers[-1] - ctypes.sizeof(ctypes.c_size_t)).value & is_mapped:
-        fillers.append(libc.malloc(large))
+    """Large blocks of this thread are mapped, each by itself, by a glibc of 2.33 or newer."""
+    libc, large, m_top_pad, m_mmap_threshold = ctypes.CDLL(None), 2**17, -2, -3
+    if not hasattr(libc, "mallinfo2"):
+        yield
+        return
+    libc.malloc.restype, libc.free.argtypes, libc.mallinfo2.restype = ctypes.c_void_p, [ctypes.c_void_p], _Mallinfo2
+    fillers = []
     try:
+        libc.mallopt(m_mmap_threshold, large)
+        libc.mallopt(m_top_pad, 0)
+        libc.malloc_trim(0)
+        # As many as the free parts of the heap may hold; not touched, so that they take no pages.
+        fillers += [libc.malloc(large) for _ in range(libc.mallinfo2().fordblks // large)]
         yield
     finally:
         for filler in fillers:
@@ -132,10 +142,13 @@ def _mapped_singly() -> Iterator[None]:
         malloc.tune()
 
 
-def _resident_peak_mib(call: Callable[[], object]) -> float:
+def _resident_peak_mib(call: Callable[[], object]) -> float | None:
     with contextlib.suppress(AttributeError):  # a C library without malloc_trim keeps its free pages
         ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
+    except OSError:
+        return None
     before = _resident_mib("VmRSS")
     call()
     return max(0.0, _resident_mib("VmHWM") - before)

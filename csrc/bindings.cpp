@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <stdexcept>
@@ -288,8 +289,15 @@ static void pixel_norm(Address x, Address dy, Address y, std::int64_t outer, std
 
 // [out, in, stride_out, stride_in, stride_y, stride_x] and [n, in_h, in_w, out_h, out_w, padding]
 using Six = const std::array<std::int64_t, 6>&;
-static WinogradWeight winograd_shape(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
-static WinogradImages winograd_images(Six s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
+static WinogradWeight winograd_shape(Six s) {
+    if (std::min(s[0], s[1]) < 1) throw std::invalid_argument("minimal filtering: want channels, got none");
+    return {s[0], s[1], s[2], s[3], s[4], s[5]};
+}
+static WinogradImages winograd_images(Six s) {
+    if (*std::min_element(s.begin(), s.begin() + 5) < 1)
+        throw std::invalid_argument("minimal filtering: want images, got none");
+    return {s[0], s[1], s[2], s[3], s[4], s[5]};
+}
 
 // The taps begin `begin` elements behind the address of the weight.
 static void winograd(Address x, Address weight, std::int64_t begin, Address bias, Address y, Six images, Six shape,

@@ -1,19 +1,21 @@
 // Winograd's algorithms, each of which makes a tile of y of a tile of x and the weight. Along one axis, with fewer
-// products than taps:
+// products than the kOut kTaps of the definition:
 //
-//     y = A (G w * B x)        # x [kIn], w [kTaps], y [kOut], the product elementwise over kPoints numbers
+//     y = A^T (G w * B^T x)        # x [kIn], w [kTaps], y [kOut], the product elementwise over kPoints numbers
 //
-// and along two axes the same with the tensor products of A, G and B. Adjoints are for the gradient by the weight. G w
-// has kWeights numbers: the last one is that of all points from there on.
+// and along two axes the same with the tensor products of A, G and B. A tile of x begins kInStep pixels after the one
+// before it. `input` is B^T, `output` A^T, `weight` G; adjoints are for the gradient by the weight. G w has kWeights
+// numbers: the last one is that of all points from there on. Those of transposed convolutions are kUp, and kFromOdd
+// where their tiles of y begin at an odd pixel of the padded y.
 #pragma once
+
+#include <array>
 
 #include "vec.h"
 
 namespace gan_engine {
 namespace GE_ISA {
 namespace minimal {
-
-// Tiles overlap where kIn > kInStep.
 
 // y[i] = w0 x[i] + w1 x[i+1] + w2 x[i+2] for two i: F(2, 3), at the points 0, 1, -1 and infinity.
 struct K3 {
@@ -217,13 +219,13 @@ struct Both {
 #define GE_ALONG_BOTH(map, From, To)                                                                \
     template <class A, class V>                                                                     \
     GE_INLINE void map##_of(const typename A::template From<V>& x, typename A::template To<V>& y) { \
-        constexpr int kRows = sizeof(x) / sizeof(x[0]), kColumns = sizeof(y[0]) / sizeof(V);        \
+        constexpr int kFrom = sizeof(x) / sizeof(x[0]), kColumns = sizeof(y[0]) / sizeof(V);        \
         constexpr int kMapped = sizeof(y) / sizeof(y[0]);                                           \
-        V half[kRows][kColumns];                                                                    \
-        for (int i = 0; i < kRows; ++i) A::Across::map(x[i], half[i]);                              \
+        V half[kFrom][kColumns];                                                                    \
+        for (int i = 0; i < kFrom; ++i) A::Across::map(x[i], half[i]);                              \
         for (int k = 0; k < kColumns; ++k) {                                                        \
-            V column[kRows], mapped[kMapped];                                                       \
-            for (int i = 0; i < kRows; ++i) column[i] = half[i][k];                                 \
+            V column[kFrom], mapped[kMapped];                                                       \
+            for (int i = 0; i < kFrom; ++i) column[i] = half[i][k];                                 \
             A::Down::map(column, mapped);                                                           \
             for (int i = 0; i < kMapped; ++i) y[i][k] = mapped[i];                                  \
         }                                                                                           \
@@ -235,12 +237,23 @@ GE_ALONG_BOTH(weight, Taps, Weights)
 GE_ALONG_BOTH(weight_adjoint, Weights, Taps)
 #undef GE_ALONG_BOTH
 
-// The weight at point k of all, where several in a row have the same.
+// Which number of G w is the factor at point k.
 template <class A>
-constexpr std::int64_t weight_at(int k) {
+constexpr int weight_at(int k) {
     const int y = k / A::Across::kPoints, last_y = A::Down::kWeights - 1;
     const int x = k % A::Across::kPoints, last_x = A::Across::kWeights - 1;
     return (y < last_y ? y : last_y) * A::Across::kWeights + (x < last_x ? x : last_x);
+}
+
+// The points, those with the same weight in a row.
+template <class A>
+constexpr std::array<int, A::kPoints> points_by_weight() {
+    std::array<int, A::kPoints> points = {};
+    int n = 0;
+    for (int weight = 0; weight < A::kWeights; ++weight)
+        for (int k = 0; k < A::kPoints; ++k)
+            if (weight_at<A>(k) == weight) points[n++] = k;
+    return points;
 }
 
 }  // namespace minimal

@@ -1,5 +1,5 @@
-// Over all tiles and channels the products of an algorithm of minimal.h are matrix products, one for each pair of
-// points, of tiles x in and in x out, which take nearly all of the time.
+// The convolution and its gradient by the weight. Over all tiles and channels the products of an algorithm of minimal.h
+// are matrix products, one for each pair of points, of tiles x in and in x out, which take nearly all of the time.
 #include "../winograd.h"
 
 #include <algorithm>
@@ -208,9 +208,11 @@ void make_weights(const WinogradWeight& s, const float* weight, float* made, int
 }
 
 // Tiles whose products are computed together: their factors, kPoints x 32 x channels, stay in the second and third
-// cache, and the weight is read once for all of them. And the numbers of products that stay in the second one until
-// they are output, by which the channels out are divided into groups.
-constexpr std::int64_t kTogether = 32, kProducts = 1 << 17;
+// cache, and the weight is read once for all of them.
+constexpr std::int64_t kTogether = 32;
+
+// Products, 512 KiB, that stay in the second cache until they are output. With more, the channels out are divided.
+constexpr std::int64_t kProducts = 1 << 17;
 
 template <class A>
 void convolve(const WinogradParams& p, int threads) {
@@ -220,7 +222,6 @@ void convolve(const WinogradParams& p, int threads) {
     const std::int64_t in = p.shape.in, out = p.shape.out;
     const Tiles<A> tiles(p.images);
     const std::int64_t blocks = (tiles.count() + kTogether - 1) / kTogether, columns = panels(out);
-    if (blocks == 0) return;
     // Few tiles are shared out by the columns of their products as well.
     const std::int64_t fit = std::max<std::int64_t>(1, kProducts / (A::kPoints * kTogether * kPanel));
     const std::int64_t groups =
@@ -321,20 +322,24 @@ void weight_gradient(const WinogradWgradParams& p, int threads) {
                 }
             }
         });
-        for_shares(columns * A::kWeights, threads, [&](std::int64_t begin, std::int64_t end) {
+        // The points that share a weight are one thread's, which adds them up.
+        constexpr auto points = points_by_weight<A>();
+        const auto adds = [&](std::int64_t item) {
+            const std::int64_t i = item % A::kPoints;
+            return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]);
+        };
+        for_shares(columns * A::kPoints, threads, [&](std::int64_t begin, std::int64_t end) {
+            while (adds(begin)) ++begin;
+            while (adds(end)) ++end;
             for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / A::kWeights;
-                bool add = first > 0;
-                for (int k = 0; k < A::kPoints; ++k) {
-                    if (weight_at<A>(k) != item % A::kWeights) continue;
-                    for (std::int64_t t = 0; t < count; t += kSummed, add = true)
-                        for (std::int64_t i = 0; i < rows; i += kRows) {
-                            float* sums = du.get() + (item * rows + i) * kPanel;
-                            multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1,
-                                     kLanes, d.get() + k * d_point + (panel * together + t) * kPanel, sums,
-                                     std::min(kSummed, count - t), add, sums, kRows * kPanel / kLine);
-                        }
-                }
+                const std::int64_t panel = item / A::kPoints, k = points[item % A::kPoints];
+                float* const sums = du.get() + (panel * A::kWeights + weight_at<A>(k)) * rows * kPanel;
+                for (std::int64_t t = 0; t < count; t += kSummed)
+                    for (std::int64_t i = 0; i < rows; i += kRows)
+                        multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1, kLanes,
+                                 d.get() + k * d_point + (panel * together + t) * kPanel, sums + i * kPanel,
+                                 std::min(kSummed, count - t), first + t > 0 || adds(item), sums + i * kPanel,
+                                 kRows * kPanel / kLine);
             }
         });
     }
@@ -369,7 +374,7 @@ void with_minimal(Minimal minimal, const Run& run) {
         case Minimal::k4Down: return run(Both<K4Down, K4Down>());
         case Minimal::k4Up: return run(Both<K4Up, K4Up>());
     }
-    throw std::invalid_argument("winograd: no form has the number " + std::to_string(int(minimal)));
+    throw std::invalid_argument("no form of minimal filtering has the number " + std::to_string(int(minimal)));
 }
 
 }  // namespace
@@ -381,7 +386,8 @@ void winograd(const WinogradParams& p, int threads) {
 void winograd_wgrad(const WinogradWgradParams& p, int threads) {
     with_minimal(p.minimal, [&](auto a) {
         if constexpr (decltype(a)::kUp)
-            throw std::invalid_argument("winograd_wgrad: take the form of the convolution that is transposed");
+            throw std::invalid_argument(
+                "winograd_wgrad: of a transposed convolution it is that of the convolution itself");
         else
             weight_gradient<decltype(a)>(p, threads);
     });

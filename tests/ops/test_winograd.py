@@ -75,7 +75,8 @@ def oracle(x: Tensor, w: Tensor, dy: Tensor, call: Call) -> list[Tensor]:
 @pytest.mark.parametrize(("kind", "form"), EACH)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkeypatch):
-    """Sides that no tile divides, channels that no vector does, every padding, more tiles than one block of them."""
+    """Sides that no tile divides, channels that no vector does, every padding, more tiles than one block of them, and
+    more channels out than one group."""
     alone(monkeypatch, kind, form)
     k, stride, transposed = kind
     for n, i, o, h, w, padding, rest in (
@@ -83,6 +84,7 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         (1, 33, 3, 6, 13, 1, stride - 1),
         (3, 16, 64, 14, 8, k - 1, 0),
         (1, 130, 7, 5, 4, 1, 0),
+        (4, 20, 290, 13, 11, 1, 0),
     ):
         call = call_of(kind, padding, rest if transposed else 0)
         weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=layout)
@@ -165,14 +167,18 @@ def test_another_default_dtype_changes_nothing():
         torch.set_default_dtype(torch.float32)
 
 
-def test_one_thread_or_several_make_no_difference():
-    x, w, dy = drawn(4, 64, 32, 32), drawn(96, 64, 3, 3, seed=1), drawn(4, 96, 32, 32, seed=2)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_thread_or_several_make_no_difference(stride: int):
+    x, w = drawn(2, 128, 64, 64, layout=torch.channels_last), drawn(160, 128, 3, 3, seed=1)
+    call = Call.direct(2, stride, 1)
+    dy = drawn(*torch.convolution(x, w, None, *call).shape, seed=2)
     before, found = torch.get_num_threads(), []
-    for threads in (1, 3):
+    for threads in (1, 3, 5):
         torch.set_num_threads(threads)
-        found.append(kernels(x, w, dy, Call.direct(2, 1, 1)))
+        found.append(kernels(x, w, dy, call))
     torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert winograd.takes(x, w, call)
+    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(found[0], others, strict=True))
 
 
 def test_what_it_does_not_take_is_left_to_pytorch():
@@ -205,9 +211,9 @@ def test_what_it_does_not_take_is_left_to_pytorch():
         assert torch.equal(convolution.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
 
 
-@pytest.mark.parametrize("number", [4, 7])
+@pytest.mark.parametrize("number", [4, 6, 7])
 def test_a_form_that_has_no_gradient_by_the_weight_is_refused(number: int):
-    with pytest.raises(ValueError, match="winograd"):
+    with pytest.raises(ValueError, match="no form" if number == 7 else "transposed"):
         operators.winograd_wgrad(drawn(1, 32, 8, 8), drawn(1, 32, 8, 8, seed=1), 3, number, 1, False)
 
 
