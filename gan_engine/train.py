@@ -77,13 +77,11 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
 
 
 def _command_line(configs: dict[str, tuple[str, Config]], argv: list[str]) -> Config:
-    return tyro.extras.overridable_config_cli(
-        configs,
-        args=argv,
-        prog="python -m gan_engine.train",
-        description=USAGE,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
-    )
+    prog, options = "python -m gan_engine.train", (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
+    if argv[0] not in configs:  # help: on all of them
+        return tyro.extras.overridable_config_cli(configs, args=argv, prog=prog, description=USAGE, config=options)
+    about, config = configs[argv[0]]
+    return tyro.cli(Config, default=config, args=argv[1:], prog=f"{prog} {argv[0]}", description=about, config=options)
 
 
 def with_classes(config: Config, data: ImageSet) -> Config:

@@ -53,7 +53,8 @@ def main(options: Options) -> None:
     torch.manual_seed(options.seed)
     index = torch.randint(len(data.images), (options.num,))
     picture(to_float(data.images[index]), options.p).save(options.out)
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, prog="python -m gan_engine.augment"))

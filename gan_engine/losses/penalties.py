@@ -167,7 +167,7 @@ def backward_with_penalty(
         backward_with_penalty(D, both, pairs, gamma=2 * gamma)     # the mean over both is half of the sum of means
 
     Args:
-        D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None.
+        D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None; logits [N, 1] become [N].
         img: [N, ...]; no gradient goes back into it.
         loss: logits [N] in float32 -> [M], of which the mean is taken; None: the penalty alone.
         gamma: the weight, or one for each image [N].
@@ -184,7 +184,7 @@ def backward_with_penalty(
     Raises:
         NotPiecewiseLinear: level 2 was asked for and does not hold; the sentence names the layer.
         RuntimeError: D is compiled by torch.compile.
-        ValueError: D does not return [N] logits.
+        ValueError: D does not return one logit for each image, [N] or [N, 1], or loss returns more dimensions than one.
     """
     if level not in (None, 1, 2, "autograd"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
@@ -231,7 +231,7 @@ def _by_tangents(done: Pass, img, loss, gamma, centre, scale) -> tuple[Tensor, T
     if loss is not None:
         logits = done.logits.requires_grad_()
         with torch.enable_grad(), _no_autocast(img):
-            (a,) = torch.autograd.grad(loss(logits).mean() * scale, logits)
+            (a,) = torch.autograd.grad(_mean(loss, logits) * scale, logits)
     g = done.input_gradient()
     penalty, coefficient = _value_and_direction(sum_of_squares(g), gamma / len(img), centre)
     coefficient = coefficient * scale
@@ -239,6 +239,13 @@ def _by_tangents(done: Pass, img, loss, gamma, centre, scale) -> tuple[Tensor, T
     del g  # its memory is needed
     done.accumulate(u, a)
     return done.logits.detach(), penalty
+
+
+def _mean(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    values = loss(logits)
+    if values.ndim > 1:  # as of logits [N] and targets [N, 1], each with each
+        raise ValueError(f"loss must return [M] for logits [N] = {list(logits.shape)}, got {list(values.shape)}")
+    return values.mean()
 
 
 def _value_and_direction(s: Tensor, weight: Tensor, centre: float) -> tuple[Tensor, Tensor]:
@@ -264,7 +271,7 @@ def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tupl
             penalty = s if centre == 0 else ((s + _EPS).sqrt() - centre).square()
             total = (gamma / 2 * penalty).mean()
             if loss is not None:
-                total = total + loss(logits).mean()
+                total = total + _mean(loss, logits)
     (total * scale).backward()
     return logits.detach(), penalty.detach()
 

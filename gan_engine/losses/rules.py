@@ -215,6 +215,12 @@ def _leaky_relu(func: Callable, input: Any, negative_slope: float = 0.01) -> "Va
     return _bias_act(bias_act, input, act="lrelu", alpha=negative_slope, gain=1)
 
 
+def _clamp(func: Callable, input: Any, min: Any = None, max: Any = None) -> "Value":
+    if not (isinstance(max, int | float) and max > 0 and min == -max):
+        raise NotPiecewiseLinear(f"clamp: want limits -c and c with a number c > 0, got {min} and {max}")
+    return _bias_act(bias_act, input, clamp=float(max))
+
+
 def _bias_act(
     func: Callable,
     x: Any,
@@ -385,6 +391,7 @@ _RULES: dict[str, Callable] = {
     "bias_act": _bias_act,
     "relu": _relu,
     "leaky_relu": _leaky_relu,
+    **dict.fromkeys(("clamp", "clip"), _clamp),
     "add": _add,
     "sub": _sub,
     "subtract": _sub,
@@ -413,7 +420,7 @@ _RULES: dict[str, Callable] = {
     **dict.fromkeys(("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"), _shape_alone),
 }
 
-_IN_PLACE = {"relu", "leaky_relu", "add", "sub", "mul", "div"}
+_IN_PLACE = {"relu", "leaky_relu", "clamp", "clip", "add", "sub", "mul", "div"}
 
 # What may be asked of a tensor without reading its numbers.
 _FACTS = {

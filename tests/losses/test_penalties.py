@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -165,6 +166,17 @@ def test_clamped_units_are_as_exact_on_the_reference():
     img = torch.randn(3, 3, 6, 6, dtype=torch.float64)
     with backends.use("reference"):
         assert_close(gradients(D, img, level=2), written_out(D, img), 1e-12)
+
+
+@pytest.mark.parametrize("clamp", [Tensor.clamp, torch.clip, Tensor.clamp_], ids=lambda f: f.__name__)
+def test_a_clamp_of_its_own_is_exact(clamp: Callable[..., Tensor]):
+    class Clamped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return clamp(F.leaky_relu(x, 0.2) * 2, -0.3, 0.3)
+
+    D = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), Clamped(), nn.Conv2d(8, 1, 6), nn.Flatten(0))).double()
+    img = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    assert_close(gradients(D, img, level=2), written_out(D, img), 1e-10)
 
 
 # Convolution passes

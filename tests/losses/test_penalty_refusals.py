@@ -50,6 +50,15 @@ class CrossBatch(nn.Module):
         return x - x.flip(0)
 
 
+class Clamped(nn.Module):
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.low, self.high)
+
+
 class Square(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * x
@@ -67,6 +76,7 @@ class Square(nn.Module):
         (nn.SiLU(), r"^1 \(SiLU\): silu is curved"),
         (nn.Softmax(1), r"^1 \(Softmax\): softmax is curved"),
         (nn.Dropout(0.5), r"^1 \(Dropout\): dropout draws new slopes at every pass"),
+        (Clamped(-0.5, 1.0), r"^1 \(Clamped\): clamp: want limits -c and c with a number c > 0, got -0.5 and 1.0"),
         (nn.MaxPool2d(2), r"^1 \(MaxPool2d\): max_pool2d is not known to be piecewise linear"),
         (MinibatchStd(), r"^1 \(MinibatchStd\): mean over dimension 0 ties samples together"),
         (Branch(), r"^1 \(Branch\): gt is not known|^1 \(Branch\): mean"),
@@ -103,6 +113,10 @@ def test_what_is_wrong_is_refused_with_want_and_got():
         backward_with_penalty(patches, img, None, gamma=1.0, level=2)
     with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[2\], got \[2, 1, 6, 6\]"):
         backward_with_penalty(patches, img, None, gamma=1.0)
+    column = torch.zeros(2, 1)
+    for level in (2, 1, "autograd"):
+        with pytest.raises(ValueError, match=r"loss must return \[M\] for logits \[N\] = \[2\], got \[2, 2\]"):
+            backward_with_penalty(D, img, lambda logits: logits - column, gamma=1.0, level=level)
 
 
 def compiled_forward():
