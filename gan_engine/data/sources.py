@@ -80,6 +80,8 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
 
 def _load_path(source: str, kind: str, *, resolution: int, channels: int) -> ImageSet:
     path = Path(source).expanduser()
+    if (path / "run.json").is_file():
+        raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run, of sampled pictures")
     reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
     if path.exists() and reader is not None:
         return reader(path, resolution=resolution, channels=channels)

@@ -259,6 +259,12 @@ def test_unknown_source_suggests_the_near_name(tmp_path):
         load_from(tmp_path / "set.tar")
 
 
+def test_the_directory_of_a_run_is_no_data(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="got the directory of a run, of sampled pictures"):
+        load_from(tmp_path)
+
+
 @pytest.mark.parametrize("wrong", [{"resolution": 0}, {"channels": 2}])
 def test_wrong_size_says_what_it_wants(wrong):
     with pytest.raises(DataError, match=f"{next(iter(wrong))} must be .*, got {next(iter(wrong.values()))}"):
