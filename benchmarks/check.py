@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.steps import step
+from benchmarks.steps import laid_out, step
 
 
 def wrong_results(
@@ -27,8 +27,11 @@ def wrong_results(
     Where a y next to 0 has another sign than that of `reference`, leaky ReLU has another slope, by rounding: gradients
     are taken for a dy of 0 there, and that by dy is not looked at.
     """
-    layouts = (torch.contiguous_format, torch.channels_last) if any(t.ndim == 4 for t in inputs) else ()
-    eagers = [inputs, *([_laid_out(t, layout) for t in inputs] for layout in layouts)]
+    eagers = [inputs]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        others = [laid_out(t, layout) for t in inputs]
+        if any(a is not b for a, b in zip(others, inputs)):
+            eagers.append(others)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     judged = torch.ones_like(dy, dtype=torch.bool)
     with torch.no_grad():
@@ -63,10 +66,6 @@ def wrong_results(
             if not far <= limit:  # NaN is wrong too
                 wrong[name] = f"wrong: result {i} of {mode} is off by {far:.3g}, want at most {limit:.3g}"
     return wrong
-
-
-def _laid_out(t: Tensor, layout: torch.memory_format) -> Tensor:
-    return t.detach().contiguous(memory_format=layout).requires_grad_(t.requires_grad) if t.ndim == 4 else t
 
 
 def _largest(t: Tensor | None) -> float:

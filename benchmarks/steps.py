@@ -20,6 +20,13 @@ MODES = ("forward", "forward+backward", "second order")
 Step = Callable[[], Sequence[Tensor | None]]
 
 
+def laid_out(t: Tensor, layout: torch.memory_format) -> Tensor:
+    """`t` itself if it is not an image or already laid out so."""
+    if t.ndim != 4 or t.is_contiguous(memory_format=layout):
+        return t
+    return t.detach().contiguous(memory_format=layout).requires_grad_(t.requires_grad)
+
+
 @torch.no_grad()
 def _forward(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple:
     return (f(*inputs),)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.check import wrong_results
-from benchmarks.steps import MODES, compiled_steps, copy_floor, step
+from benchmarks.steps import MODES, compiled_steps, copy_floor, laid_out, step
 from gan_engine import backends
 from gan_engine.ops.samples import OPS, Sample
 
@@ -65,7 +65,7 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
         "peer": {key: step(f, mode, inputs, dy) for key, f in others.items()},
         "floor": {"copy": copy_floor(mode, inputs, dy)},
     }
-    last, dy_last = [_channels_last(t) for t in inputs], _channels_last(dy)
+    last, dy_last = [laid_out(t, torch.channels_last) for t in inputs], laid_out(dy, torch.channels_last)
     for key, f in eager.items():
         if any(a is not b for a, b in zip([*last, dy_last], [*inputs, dy])):
             by_role["eager"][f"{key} channels_last"] = step(f, mode, last, dy_last)
@@ -108,10 +108,3 @@ def _inputs(op: str, sample: int, dtype: torch.dtype, device: str) -> tuple[dict
     torch.manual_seed(1)
     with torch.no_grad():
         return tensors, torch.randn_like(OPS[op].eager(**tensors, **chosen.options))
-
-
-def _channels_last(t: Tensor) -> Tensor:
-    """`t` itself if it is not an image or already laid out so."""
-    if t.ndim != 4 or t.is_contiguous(memory_format=torch.channels_last):
-        return t
-    return t.detach().to(memory_format=torch.channels_last).requires_grad_(t.requires_grad)
