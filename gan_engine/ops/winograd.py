@@ -7,10 +7,10 @@ every other tap each, and F(2, 2) takes 25 products instead of 36 for a 3x3 kern
 transposed convolution is the same backwards. csrc/cpu/minimal.h has the formulas.
 
     milliseconds of PyTorch's kernel / of this     y            dx           dweight
-    256 -> 256, 3x3, 64x64                         82 / 26      82 / 26     103 / 28
-    512 -> 512, 3x3, 16x16                         22 / 9       22 / 10      26 / 10
-    512 -> 512, 3x3, stride 2, 33x33               24 / 20      25 / 21      37 / 19
-    64 -> 128, 4x4, stride 2, 32x32, batch 16      2.3 / 1.8    2.4 / 2.1   2.8 / 1.9
+    256 -> 256, 3x3, 64x64                         82 / 27      81 / 28     105 / 28
+    512 -> 512, 3x3, 16x16                         20 / 8       21 / 10      25 / 9
+    512 -> 512, 3x3, stride 2, 33x33               23 / 17      24 / 22      36 / 18
+    64 -> 128, 4x4, stride 2, 32x32, batch 16      2.3 / 1.9    2.5 / 1.8   2.8 / 2.0
 
 (batch 8, channels_last, AVX-512, two threads, tuned malloc, PyTorch 2.13, 2026-11).
 
