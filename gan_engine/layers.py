@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
+from gan_engine.activated import biased
 from gan_engine.ops import (
     bias_act,
     convolution,
@@ -23,7 +24,6 @@ from gan_engine.ops import (
     setup_filter,
     upsample_conv2d,
 )
-from gan_engine.ops.bias_act import FEW, few
 
 
 def check_class(c: Tensor | None, c_dim: int) -> None:
@@ -34,28 +34,45 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
         raise ValueError(f"want {want}, got {'none' if c is None else f'c {list(c.shape)}'}")
 
 
-class ClassEmbedding(nn.Linear):
+class Weights(nn.Module):
+    """The weight and bias of `layer` under the same names, in a module that has a call of its own.
+
+    A subclass of nn.Linear takes one argument, and one of nn.Conv2d makes images of the size that its stride and
+    padding say: code that looks for them, say to put another in their place, relies on it.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.weight = layer.weight
+        self.register_parameter("bias", layer.bias)
+        self.out_channels, self.in_channels = layer.weight.shape[:2]
+
+    def extra_repr(self) -> str:
+        return f"weight={list(self.weight.shape)}, bias={self.bias is not None}"
+
+
+class ClassEmbedding(Weights):
     """y [N, z_dim + embed_dim] = (z [N, z_dim], weight c [N, c_dim]): a generator reads an embedding of c beside z"""
 
     def __init__(self, c_dim: int, embed_dim: int) -> None:
-        super().__init__(c_dim, embed_dim, bias=False)
+        super().__init__(nn.Linear(c_dim, embed_dim, bias=False))
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        return torch.cat([z, super().forward(c).to(z.dtype)], dim=1)
+        return torch.cat([z, F.linear(c, self.weight).to(z.dtype)], dim=1)
 
 
-class ClassProjection(nn.Linear):
+class ClassProjection(Weights):
     """y [N] = <weight c [N, c_dim], x [N, C, ...] summed over its pixels>, which a discriminator adds to its logits
 
     Equation 4 of Miyato and Koyama 2018, arXiv:1802.05637.
     """
 
     def __init__(self, c_dim: int, features: int) -> None:
-        super().__init__(c_dim, features, bias=False)
+        super().__init__(nn.Linear(c_dim, features, bias=False))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         pixels = list(range(2, x.ndim))
-        return (super().forward(c) * (x.sum(pixels) if pixels else x)).sum(1)
+        return (F.linear(c, self.weight) * (x.sum(pixels) if pixels else x)).sum(1)
 
 
 def as_filter(f: Tensor | None) -> Tensor | None:
@@ -147,70 +164,6 @@ class Blur(nn.Module):
         return filter2d(x, as_filter(self.f))
 
 
-def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
-    """bias_act(layer(x), bias [O], act=act, gain=1), for a convolution or nn.Linear without a bias of its own
-
-    Of few elements the layer adds the bias, which spares PyTorch's own functions one more pass: those of SRGAN's
-    discriminator, lrelu of [16, 16, 48, 48], take 350 us forward and backward, and bias_act 620 (2026-11).
-    Penalties at levels 1 and 2 put bias_act there; a second gradient taken by hand meets the zeros of leaky_relu.
-    """
-    if act == "lrelu" and not has_torch_function_unary(x) and backends.free(None) and _does_no_more(layer):
-        if isinstance(layer, nn.Linear):
-            if x.ndim == 2 and few(x, len(x) * layer.out_features, 2 * FEW):
-                return F.leaky_relu(F.linear(x, layer.weight, bias), 0.2, inplace=True)
-        elif x.ndim == 4:
-            pixels = x[:, 0].numel() // (layer.stride[0] * layer.stride[1])
-            if few(x, pixels * layer.out_channels, 2 * FEW):
-                return F.leaky_relu(layer._conv_forward(x, layer.weight, bias), 0.2, inplace=True)
-    return bias_act(layer(x), bias, act=act, gain=1)
-
-
-def _does_no_more(layer: nn.Module) -> bool:
-    """Whether a call of the layer does no more than the forward pass of nn.Linear or nn.Conv2d with its weight."""
-    kind = type(layer)
-    return (
-        kind.forward in (nn.Linear.forward, nn.Conv2d.forward)
-        and kind.__call__ is nn.Module.__call__
-        and "forward" not in vars(layer)
-        and layer.bias is None
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
-        and not (layer._backward_hooks or layer._backward_pre_hooks)
-        and not nn.modules.module._has_any_global_hook()
-    )
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """y [N, C, H, W] = act(nn.BatchNorm2d(x [N, C, H, W])) with gain 1, in `norm_act` where that has a kernel
-
-    `act`: relu or lrelu. Parameters and running statistics are those of nn.BatchNorm2d.
-    """
-
-    def __init__(self, features: int, *, act: str) -> None:
-        if act not in ("relu", "lrelu"):
-            raise ValueError(f"BatchNorm2d: act must be relu or lrelu, got {act!r}")
-        super().__init__(features)
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        # norm_act is built together with the C++ kernels of bias_act. What is no plain tensor is PyTorch's to refuse.
-        if has_torch_function_unary(x) or backends.choose("bias_act", x) != "cpu":
-            return bias_act(super().forward(x), act=self.act, gain=1)
-        # PyTorch is at its best in channels_last: few elements are not worth a call (backward pass of [32, 128, 8, 8]
-        # behind a convolution in us: 313, with PyTorch's and leaky_relu 265; by itself 113 and 157; 2026-11).
-        if few(x, x.numel(), FEW) and backends.free(None) and x.is_contiguous(memory_format=torch.channels_last):
-            y = super().forward(x)
-            return F.leaky_relu(y, 0.2) if self.act == "lrelu" else F.relu(y)
-        self._check_input_dim(x)
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        running = (self.running_mean, self.running_var)
-        options = {"training": self.training, "momentum": self.momentum, "eps": self.eps, "backend": "cpu"}
-        return norm_act(x, self.weight, self.bias, *running, act=self.act, **options)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, act={self.act}"
-
-
 class BiasAct(nn.Module):
     """y [N, O, ...] = act(layer(x) + bias [O]) with gain 1, for a convolution or nn.Linear without a bias of its own
 
@@ -242,29 +195,30 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d, by the fastest kernels that there are for it; without an output_size"""
+    """nn.ConvTranspose2d, by the fastest kernels that there are for it"""
 
-    def forward(self, input: Tensor) -> Tensor:
-        options = {"output_padding": self.output_padding, "dilation": self.dilation, "groups": self.groups}
-        options |= {"stride": self.stride, "padding": self.padding}
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        sizes = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        options = {"output_padding": tuple(self._output_padding(input, *sizes)), "dilation": self.dilation}
+        options |= {"stride": self.stride, "padding": self.padding, "groups": self.groups}
         return convolution.conv_transpose2d(input, self.weight, self.bias, **options)
 
 
-class UpsampleConv2d(nn.Conv2d):
+class UpsampleConv2d(Weights):
     """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W])), nn.Conv2d behind nearest neighbours, in one convolution"""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        super().__init__(nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return upsample_conv2d(x, self.weight, self.bias)
 
 
-class DownsampleConv2d(nn.Conv2d):
+class DownsampleConv2d(Weights):
     """y [N, O, H / 2, W / 2] = means of 2x2 of conv(x [N, I, H, W]), nn.Conv2d before means, in one convolution"""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        super().__init__(nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return downsample_conv2d(x, self.weight, self.bias)

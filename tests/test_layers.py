@@ -1,10 +1,13 @@
 """The modules: what equalised learning rate promises, and that each is its formula."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from gan_engine import backends, layers, native
+from gan_engine.activated import biased, normed
 
 
 def test_equalized_layers_keep_the_variance():
@@ -58,11 +61,11 @@ def test_classes_stand_beside_z_and_project_features():
 @pytest.mark.parametrize("layer", [torch.nn.Linear(6, 3, bias=False), torch.nn.ConvTranspose2d(6, 3, 2, bias=False)])
 def test_a_bias_and_activation_behind_any_layer(layer):
     x = torch.randn(2, 6) if isinstance(layer, torch.nn.Linear) else torch.randn(2, 6, 4, 4)
-    biased = layers.BiasAct(layer, name="inner")
-    assert set(biased.state_dict()) == {"bias", "inner.weight"}
-    torch.nn.init.normal_(biased.bias)
-    want = layer(x) + biased.bias.view(3, *[1] * (x.ndim - 2))
-    torch.testing.assert_close(biased(x), F.leaky_relu(want, 0.2))
+    both = layers.BiasAct(layer, name="inner")
+    assert set(both.state_dict()) == {"bias", "inner.weight"}
+    torch.nn.init.normal_(both.bias)
+    want = layer(x) + both.bias.view(3, *[1] * (x.ndim - 2))
+    torch.testing.assert_close(both(x), F.leaky_relu(want, 0.2))
 
 
 @pytest.mark.parametrize("act", ["relu", "lrelu"])
@@ -70,35 +73,89 @@ def test_batch_norm_is_that_of_pytorch_with_the_activation_behind_it(act: str, b
     if reason := backends.refusal("bias_act", backend, torch.empty(1, device=device)):
         pytest.skip(reason)
     torch.manual_seed(0)
-    ours, theirs = layers.BatchNorm2d(5, act=act).to(device), torch.nn.BatchNorm2d(5).to(device)
+    theirs = torch.nn.BatchNorm2d(5).to(device)
     torch.nn.init.normal_(theirs.weight)
     torch.nn.init.normal_(theirs.bias)
-    ours.load_state_dict(theirs.state_dict())
+    ours = copy.deepcopy(theirs)
+    slope = {"relu": 0.0, "lrelu": 0.2}[act]
 
-    def orders(norm, x, *after):
-        y = after[0](norm(x)) if after else norm(x)
+    def orders(norm, x):
+        y = normed(norm, x, act=act) if norm is ours else F.leaky_relu(norm(x), slope)
         first = torch.autograd.grad(y.sin().sum(), [x, norm.weight, norm.bias], create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, norm.weight, norm.bias])
         return (y, *first, *second)
 
-    slope = {"relu": 0.0, "lrelu": 0.2}[act]
     with backends.use(backend):
         for training in (True, True, False):
             ours.train(training), theirs.train(training)
             x = torch.randn(3, 5, 4, 6, device=device).requires_grad_()
-            got, want = orders(ours, x), orders(theirs, x, lambda y: F.leaky_relu(y, slope))
+            got, want = orders(ours, x), orders(theirs, x)
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
         with torch.autocast(device, dtype=torch.bfloat16), torch.no_grad():
-            y = ours(x.bfloat16())
+            y = normed(ours, x.bfloat16(), act=act)
         assert y.dtype == torch.bfloat16
         torch.testing.assert_close(y.float(), F.leaky_relu(theirs(x), slope), rtol=0.02, atol=0.02)
     assert ours.num_batches_tracked.item() == 2
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"momentum": None},
+        {"momentum": 0.5, "eps": 0.1},
+        {"affine": False},
+        {"track_running_stats": False},
+        {"momentum": None, "affine": False, "track_running_stats": False},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_a_batch_norm_of_any_settings_is_that_of_pytorch(options, dims):
+    torch.manual_seed(0)
+    ours = {2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}[dims](5, **options)
+    theirs = copy.deepcopy(ours)
+    for training in (True, True, True, False):
+        ours.train(training), theirs.train(training)
+        x = torch.randn(3, 5, *[4] * dims).requires_grad_()
+        got, want = normed(ours, x, act="lrelu"), F.leaky_relu(theirs(x), 0.2)
+        torch.testing.assert_close(got, want)
+        for a, b in zip(torch.autograd.grad(got, x, x), torch.autograd.grad(want, x, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_batch_norm_may_lose_its_statistics_and_its_momentum_later():
+    torch.manual_seed(0)
+    ours, x = torch.nn.BatchNorm2d(5).eval(), torch.randn(3, 5, 4, 4)
+    ours.running_mean = ours.running_var = None  # what eval mode has then are the statistics of the batch
+    torch.testing.assert_close(normed(ours, x, act="relu"), F.batch_norm(x, None, None, training=True).relu())
+    ours = torch.nn.BatchNorm2d(5)
+    ours.track_running_stats = False
+    normed(ours, x, act="relu")
+    assert ours.num_batches_tracked.item() == 0 and not ours.running_mean.any()
+    ours.track_running_stats, ours.momentum = True, None
+    for i in range(4):
+        normed(ours, x + i, act="relu")
+    torch.testing.assert_close(ours.running_mean, x.mean([0, 2, 3]) + 1.5)
+
+
+def test_a_transposed_convolution_has_the_size_that_is_asked_for():
+    torch.manual_seed(0)
+    ours = layers.ConvTranspose2d(6, 4, 3, stride=2, padding=1)
+    theirs = torch.nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 6, 5, 7)
+    for size in (None, [9, 13], [10, 13], [2, 4, 10, 14]):
+        torch.testing.assert_close(ours(x, output_size=size), theirs(x, output_size=size))
+    torch.testing.assert_close(ours(x[0], [10, 14]), theirs(x[0], [10, 14]))
+    with pytest.raises(ValueError, match="requested an output size"):
+        ours(x, output_size=[11, 14])
+
+
 def test_batch_norm_refuses_other_activations():
-    with pytest.raises(ValueError, match="BatchNorm2d: act must be relu or lrelu, got 'tanh'"):
-        layers.BatchNorm2d(4, act="tanh")
+    with pytest.raises(ValueError, match="normed: act must be relu or lrelu, got 'tanh'"):
+        normed(torch.nn.BatchNorm2d(4), torch.randn(2, 4, 3, 3), act="tanh")
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -201,11 +258,11 @@ def test_a_bias_before_few_elements_is_added_by_the_layer_if_it_can(layer, shape
         first = torch.autograd.grad(y, (x, layer.weight, bias), torch.ones_like(y) * 0.3, create_graph=True)
         return [y, *first, *torch.autograd.grad(first[0].square().sum(), layer.weight)]
 
-    y = layers.biased(layer, x, bias, act="lrelu")
+    y = biased(layer, x, bias, act="lrelu")
     if native.WHY_NO_CPU is None:
         assert y.grad_fn.next_functions[0][0].name() == added
     with backends.use("reference"):
-        wanted = layers.biased(layer, x, bias, act="lrelu")
+        wanted = biased(layer, x, bias, act="lrelu")
     for ours, theirs in zip(gradients(y), gradients(wanted), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -219,19 +276,19 @@ def test_all_that_hangs_on_a_layer_happens_where_its_bias_is_added_behind_it():
         layer.register_full_backward_hook(lambda *_: seen.append("back")),
     ]
     for handle, event in zip(handles, ["before", "behind", "back"], strict=True):
-        layers.biased(layer, x, bias, act="lrelu").sum().backward()
+        biased(layer, x, bias, act="lrelu").sum().backward()
         assert event in seen
         handle.remove()
     with torch.nn.modules.module.register_module_forward_hook(lambda *_: seen.append("any")):
-        layers.biased(layer, x, bias, act="lrelu")
+        biased(layer, x, bias, act="lrelu")
     assert seen[-1] == "any"
     layer.forward = lambda x: torch.ones(3, 5)
-    assert torch.equal(layers.biased(layer, x, bias, act="lrelu"), torch.ones(3, 5))
+    assert torch.equal(biased(layer, x, bias, act="lrelu"), torch.ones(3, 5))
     layer = torch.nn.Linear(6, 5)
-    torch.testing.assert_close(layers.biased(layer, x, bias, act="lrelu"), F.leaky_relu(layer(x), 0.2))
+    torch.testing.assert_close(biased(layer, x, bias, act="lrelu"), F.leaky_relu(layer(x), 0.2))
     layer, x = torch.nn.Linear(6, 5, bias=False), torch.randn(2, 5, 6)  # the bias goes along dimension 1
     want = F.leaky_relu(layer(x) + torch.arange(5.0)[:, None], 0.2)
-    torch.testing.assert_close(layers.biased(layer, x, torch.arange(5.0), act="lrelu"), want)
+    torch.testing.assert_close(biased(layer, x, torch.arange(5.0), act="lrelu"), want)
 
 
 def test_a_layer_with_an_activation_is_exported_for_any_batch():
@@ -243,12 +300,12 @@ def test_a_layer_with_an_activation_is_exported_for_any_batch():
 
 @pytest.mark.parametrize("act", ["relu", "lrelu"])
 def test_batch_norm_of_few_elements_in_channels_last_is_pytorchs(act):
-    ours, theirs = layers.BatchNorm2d(5, act=act), torch.nn.BatchNorm2d(5)
+    ours, theirs = torch.nn.BatchNorm2d(5), torch.nn.BatchNorm2d(5)
     x = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last).requires_grad_()
-    y, want = ours(x), F.leaky_relu(theirs(x), {"relu": 0.0, "lrelu": 0.2}[act])
+    y, want = normed(ours, x, act=act), F.leaky_relu(theirs(x), {"relu": 0.0, "lrelu": 0.2}[act])
     if native.WHY_NO_CPU is None:
         assert y.grad_fn.name() == {"relu": "ReluBackward0", "lrelu": "LeakyReluBackward0"}[act]
-        assert ours(x.detach().contiguous()).grad_fn.name() == "_NormActBackward"
+        assert normed(ours, x.detach().contiguous(), act=act).grad_fn.name() == "_NormActBackward"
         theirs(x)
     for ours_, theirs_ in zip(torch.autograd.grad(y, x, want), torch.autograd.grad(want, x, want), strict=True):
         torch.testing.assert_close(ours_, theirs_)

@@ -18,7 +18,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, biased, check_class
+from gan_engine.activated import biased, normed
+from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.ops import bias_act
 
@@ -75,7 +76,7 @@ class Generator(nn.Module):
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
         self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
-        self.norms = nn.ModuleList(BatchNorm2d(width, act="relu") for width in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
         self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
@@ -86,7 +87,7 @@ class Generator(nn.Module):
             z = self.embed(z, c)
         x = self.linear(z).unflatten(1, (-1, 4, 4))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
-            x = conv(norm(x))
+            x = conv(normed(norm, x, act="relu"))
         return bias_act(x, self.bias, act="tanh")
 
 

@@ -12,7 +12,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, biased, check_class
+from gan_engine.activated import biased, normed
+from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 
 
@@ -55,11 +56,13 @@ class Block(nn.Module):
         super().__init__()
         self.act = act
         self.layer = layer
-        self.norm = BatchNorm2d(features, act=act) if norm else None
+        self.norm = nn.BatchNorm2d(features) if norm else None
         self.bias = nn.Parameter(torch.zeros(features)) if self.norm is None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return biased(self.layer, x, self.bias, act=self.act) if self.norm is None else self.norm(self.layer(x))
+        if self.norm is None:
+            return biased(self.layer, x, self.bias, act=self.act)
+        return normed(self.norm, self.layer(x), act=self.act)
 
 
 class Generator(nn.Module):
@@ -110,7 +113,7 @@ class Discriminator(nn.Module):
 
 def _init(module: nn.Module) -> None:
     """Weights N(0, 0.02^2), scales of the norms N(1, 0.02^2), biases 0 (section 4 of the paper and its code)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | Weights):
         nn.init.normal_(module.weight, 0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1, 0.02)

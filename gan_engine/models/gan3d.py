@@ -15,7 +15,8 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine import volumes
-from gan_engine.layers import BatchNorm2d, BiasAct, ClassEmbedding, ClassProjection, check_class
+from gan_engine.activated import normed
+from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights, check_class
 from gan_engine.models.checks import check_at_least, check_power_of_two
 
 
@@ -45,12 +46,6 @@ class Config:
         return [self.width << i for i in range(self.resolution.bit_length() - 4, -1, -1)]
 
 
-class BatchNorm3d(BatchNorm2d):
-    """y [N, C, X, Y, Z] = act(nn.BatchNorm3d(x [N, C, X, Y, Z]))"""
-
-    _check_input_dim = nn.BatchNorm3d._check_input_dim
-
-
 class Generator(nn.Module):
     """(z [N, z_dim], c [N, c_dim] or None) -> volumes [N, 1, R, R, R] in [-1, 1]"""
 
@@ -60,18 +55,22 @@ class Generator(nn.Module):
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         widths = config.widths
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
-        layers = [nn.ConvTranspose3d(z_dim, widths[0], 4, bias=False), BatchNorm3d(widths[0], act="relu")]
+        layers = [nn.ConvTranspose3d(z_dim, widths[0], 4, bias=False), nn.BatchNorm3d(widths[0])]
         for i, o in pairwise(widths):
-            layers += [nn.ConvTranspose3d(i, o, 4, 2, 1, bias=False), BatchNorm3d(o, act="relu")]
+            layers += [nn.ConvTranspose3d(i, o, 4, 2, 1, bias=False), nn.BatchNorm3d(o)]
         last = nn.ConvTranspose3d(widths[-1], 1, 4, 2, 1, bias=False)
-        self.layers = nn.Sequential(*layers, BiasAct(last, act="tanh", name="conv"))
+        self.layers = nn.ModuleList([*layers, BiasAct(last, act="tanh", name="conv")])
         self.apply(_init)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
         if self.embed is not None:
             z = self.embed(z, c)
-        return self.layers(z[:, :, None, None, None])
+        x = z[:, :, None, None, None]
+        *pairs, last = self.layers
+        for conv, norm in zip(pairs[::2], pairs[1::2], strict=True):
+            x = normed(norm, conv(x), act="relu")
+        return last(x)
 
 
 class Discriminator(nn.Module):
@@ -102,5 +101,5 @@ def picture(img: Tensor) -> Tensor:
 
 def _init(module: nn.Module) -> None:
     """Weights N(0, 0.02^2), as in dcgan, whose shape the networks have."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | Weights):
         nn.init.normal_(module.weight, 0, 0.02)

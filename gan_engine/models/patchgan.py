@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gan_engine.layers import Conv2d, InstanceNorm2d, biased
+from gan_engine.activated import biased
+from gan_engine.layers import Conv2d, InstanceNorm2d, Weights
 
 MIN_RESOLUTION = 32  # of images, which leaves 2x2 patches
 
@@ -42,7 +43,7 @@ class PatchDiscriminator(nn.Module):
 
 def init(module: nn.Module) -> None:
     """Weights N(0, 0.02^2), scales of the norms 1, biases 0 (section 6.2 of pix2pix, 7.1 of CycleGAN)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | Weights):
         nn.init.normal_(module.weight, 0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d, biased
+from gan_engine.activated import biased
+from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d
 from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act

@@ -18,7 +18,8 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_engine.layers import BatchNorm2d, ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
+from gan_engine.activated import normed
+from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act
 
@@ -105,7 +106,7 @@ class Norm(nn.Module):
 
     def __init__(self, width: int, c_dim: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=False) if c_dim else BatchNorm2d(width, act="relu")
+        self.norm = nn.BatchNorm2d(width, affine=not c_dim)
         self.scale = self.shift = None
         if c_dim:
             self.scale, self.shift = (nn.Linear(c_dim, width, bias=False) for _ in range(2))
@@ -113,9 +114,9 @@ class Norm(nn.Module):
             nn.init.zeros_(self.shift.weight)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
-        x = self.norm(x)
         if self.scale is None:
-            return x
+            return normed(self.norm, x, act="relu")
+        x = self.norm(x)
         scale, shift = (embed(c).to(x.dtype)[:, :, None, None] for embed in (self.scale, self.shift))
         return _relu(torch.addcmul(shift, x, scale))
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, BiasAct, Conv2d, UpsampleConv2d, biased
+from gan_engine.activated import biased, normed
+from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
 from gan_engine.models.checks import check_at_least, check_channels, check_choice
 
 Variant = Literal["srresnet", "rrdb"]
@@ -203,7 +204,7 @@ class Discriminator(nn.Module):
         self.convs = nn.ModuleList(
             Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
         )
-        self.norms = nn.ModuleList(BatchNorm2d(o, act="lrelu") for o in widths[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths[1:])
         self.dense = nn.Linear(widths[-1] * (config.resolution // 16) ** 2, 16 * config.d_width, bias=False)
         self.bias = nn.Parameter(torch.zeros(16 * config.d_width))
         self.logit = nn.Linear(16 * config.d_width, 1)
@@ -211,7 +212,7 @@ class Discriminator(nn.Module):
     def forward(self, img: Tensor, source: Tensor | None = None) -> Tensor:
         x = self.first(img)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x))
+            x = normed(norm, conv(x), act="lrelu")
         return self.logit(biased(self.dense, x.flatten(1), self.bias, act="lrelu"))
 
 

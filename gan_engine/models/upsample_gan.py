@@ -15,7 +15,8 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from gan_engine.layers import BatchNorm2d, ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
+from gan_engine.activated import normed
+from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import check_at_least, check_channels
 from gan_engine.ops import bias_act
 
@@ -63,7 +64,7 @@ class Generator(nn.Module):
         self.convs = nn.ModuleList(
             [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
         )
-        self.norms = nn.ModuleList([BatchNorm2d(width, act="relu"), BatchNorm2d(width // 2, act="relu")])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(width // 2)])
         self.to_rgb = Conv2d(width // 2, config.channels, 3, padding=1, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
@@ -74,7 +75,7 @@ class Generator(nn.Module):
         side = self.config.resolution // 4
         x = self.linear(z).unflatten(1, (-1, side, side))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x))
+            x = normed(norm, conv(x), act="relu")
         return bias_act(self.to_rgb(x), self.bias, act="tanh")
 
 
@@ -89,7 +90,7 @@ class Discriminator(nn.Module):
         self.norms = nn.ModuleList()
         for k, (i, o) in enumerate(pairwise(widths)):
             self.convs.append(Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
-            self.norms.append(BatchNorm2d(o, act="lrelu") if k > 0 else nn.LeakyReLU(0.2))
+            self.norms.append(nn.BatchNorm2d(o) if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
         self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
@@ -98,6 +99,7 @@ class Discriminator(nn.Module):
         check_class(c, self.config.c_dim)
         x = img
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self.dropout(norm(conv(x)))
+            x = conv(x)
+            x = self.dropout(norm(x) if isinstance(norm, nn.LeakyReLU) else normed(norm, x, act="lrelu"))
         logits = self.logit(x.flatten(1)).squeeze(1)
         return logits if self.embed is None else logits + self.embed(x, c)

@@ -51,7 +51,7 @@ def norm_act(
     Raises:
         ValueError: an unknown `norm` or `act`, shapes that do not fit, statistics over a single element, no running
             statistics where they are needed.
-        TypeError: other dtypes.
+        TypeError: other dtypes, a momentum of None.
 
     Gradients: every order in x, weight and bias, from the second on in plain PyTorch; with backend "reference" two
     orders, for PyTorch's batch_norm takes mean and var for constants in the third.
@@ -81,6 +81,8 @@ def norm_act(
         raise ValueError("norm_act: running statistics must be None with instance normalisation, got tensors")
     if norm == "batch" and not training and running_mean is None:
         raise ValueError("norm_act: running_mean and running_var must be given where training is False, got None")
+    if momentum is None:
+        raise TypeError("norm_act: momentum must be a number, got None; a plain mean takes 1 / (number of batches)")
     own = training or norm == "instance"
     count = x[:, :1].numel() if norm == "batch" else x[:1, :1].numel()
     if own and x.numel() > 0 and count < 2:

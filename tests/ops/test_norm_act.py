@@ -170,6 +170,7 @@ def refused(shape=(2, 3, 4, 4), **wrong):
         (refused((3,)), ValueError, r"x must be \[N, C, ...\], got \[3\]"),
         (refused(weight=torch.ones(4)), ValueError, r"weight must be \[C\] = \[3\], got \[4\]"),
         (refused(bias=None), TypeError, r"weight and bias must be \[C\]; ones and zeros are what None would stand for"),
+        (refused(momentum=None), TypeError, "momentum must be a number, got None"),
         (refused(bias=torch.ones(3).double()), TypeError, "bias must be torch.float32 like x.* got torch.float64"),
         (refused(x=torch.ones(2, 3, 4, 4).int()), TypeError, "x must be float32, .* got torch.int32"),
         (refused(running_var=torch.ones(3)), ValueError, "must both be given or both be None, got one"),
