@@ -25,6 +25,7 @@ from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.monitors import Monitors
+from gan_engine.ops.minibatch_stddev import group_of
 from gan_engine.phases import Means, Phase, optimizers, schedule
 from gan_engine.precision import Precision, resolve, tf32_products
 
@@ -48,7 +49,7 @@ class Trainer:
         processes: that train together, each with its part of every batch. All of them must call `step`, `run` and
             `state_dict` alike; the first one writes.
 
-    Raises ValueError where a batch cannot be dealt out to the processes.
+    Raises ValueError where a batch cannot be dealt out to the processes, or a pass of it to the minibatch statistic.
     """
 
     def __init__(
@@ -131,16 +132,25 @@ class Trainer:
         self._unread: list[tuple[Tensor, Any, Phase, Batch]] = []
 
     def _check_groups(self) -> None:
-        """Warn if the images of a pass make smaller groups for a statistic over a minibatch than the batch would."""
+        """Refuse a pass without groups for the minibatch statistic, and warn of groups smaller than those of the batch.
+
+        Raises ValueError, which says what sizes make that pass.
+        """
         config = self.config
         group = getattr(config.model, "mbstd_group", 1)
         share = config.batch_size // self.processes.size
         size = min(config.batch_gpu or share, share)
         passes = {size, share % size or size}  # the last one may be smaller
-        of_pass, of_batch = (
-            min(next(of for of in range(min(group, images), 0, -1) if images % of == 0) for images in numbers)
-            for numbers in (passes, {config.batch_size})
-        )
+        for images in sorted(passes):
+            if group_of(images, group) == 1 < min(images, group):
+                of = f"batch_size {config.batch_size}" + (f" and batch_gpu {size}" if size < share else "")
+                of += f" in {self.processes.size} processes" if self.processes.size > 1 else ""
+                raise ValueError(
+                    f"batch_size: want passes that split into equal groups of 2 to {min(images, group)} images "
+                    f"(mbstd_group {group}) for the minibatch statistic of D, got a pass of {images} images by {of}"
+                )
+        of_pass = min(group_of(images, group) for images in passes)
+        of_batch = group_of(config.batch_size, group)
         if of_pass < of_batch and self.processes.first:
             warnings.warn(
                 f"the minibatch statistic of D is over groups of {of_pass} images, as many as a pass of a process has; "

@@ -127,6 +127,10 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
         (["--seed", "99999999999999999999999"], "seed: want 0 to 2^63 - 1"),
         (["vanilla", "--resume", "latest"], "resume: no run of the preset vanilla with a checkpoint in runs/"),
         (["--resume", "no/such/run"], "no such checkpoint or run directory"),
+        (
+            ["stylegan2", "--data", "toy", "--resolution", "8", "--channel-base", "64", "--batch-size", "5"],
+            "batch_size: want passes that split into equal groups of 2 to 4 images (mbstd_group 4)",
+        ),
     ],
 )
 def test_a_wrong_call_says_so_and_makes_nothing(cwd, capsys, arguments, want):

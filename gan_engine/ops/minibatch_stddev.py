@@ -42,7 +42,7 @@ def minibatch_stddev(
     if group_size is not None and group_size < 1:
         raise ValueError(f"minibatch_stddev: group_size must be at least 1 or None, got {group_size}")
     most = n if group_size is None else min(group_size, n)
-    g = next((size for size in range(most, 0, -1) if n % size == 0), 1)
+    g = group_of(n, most)
     if g == 1 < most:
         raise ValueError(
             f"minibatch_stddev: the batch must split into equal groups of 2 to {most} samples, got N = {n}"
@@ -52,6 +52,11 @@ def minibatch_stddev(
     var = (groups - groups.mean(0)).square().mean(0)
     s = (var + 1e-8).sqrt().mean([2, 3, 4]).to(x.dtype).repeat(g, 1)[:, :, None, None]
     return torch.cat([x, s.expand(-1, -1, h, w).contiguous(memory_format=layout(x))], 1)
+
+
+def group_of(n: int, group_size: int) -> int:
+    """G of `minibatch_stddev`, the samples in each of equal groups: the largest divisor of n up to group_size, or 1."""
+    return next((size for size in range(min(group_size, n), 0, -1) if n % size == 0), 1)
 
 
 backends.register("minibatch_stddev", has=())

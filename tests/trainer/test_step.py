@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from gan_engine import backends
+from gan_engine.distributed import Processes
 from gan_engine.losses import translation
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.penalties import r1, r2
@@ -60,7 +61,7 @@ def test_two_steps_change_every_weight_of_every_family(make, config):
     assert [name for name in parameters if torch.equal(before[name], after[name])] == []
 
 
-@pytest.mark.parametrize(("batch_gpu", "groups"), [(None, None), (8, None), (2, 2), (1, 1), (5, 1)])
+@pytest.mark.parametrize(("batch_gpu", "groups"), [(None, None), (8, None), (2, 2), (1, 1), (3, 1)])
 def test_passes_too_small_for_the_groups_of_the_minibatch_statistic_are_warned_of(make, batch_gpu, groups):
     with warnings.catch_warnings(record=True) as caught:
         make(STYLEGAN2, batch_gpu=batch_gpu)
@@ -68,6 +69,55 @@ def test_passes_too_small_for_the_groups_of_the_minibatch_statistic_are_warned_o
     assert len(said) == (groups is not None)
     if groups:
         assert f"is over groups of {groups} images" in said[0] and said[0].endswith("in one pass makes groups of 4")
+
+
+def with_groups(group):
+    return dataclasses.replace(STYLEGAN2, model=dataclasses.replace(STYLEGAN2.model, mbstd_group=group))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "group", "processes", "want"),
+    [
+        ({"batch_size": 5}, 4, 1, r"groups of 2 to 4 images \(mbstd_group 4\).* a pass of 5 images by batch_size 5$"),
+        ({"batch_size": 7}, 6, 1, "groups of 2 to 6 images .* a pass of 7 images by batch_size 7$"),
+        ({"batch_gpu": 5}, 4, 1, "a pass of 5 images by batch_size 16 and batch_gpu 5$"),
+        ({"batch_size": 13, "batch_gpu": 8}, 4, 1, "a pass of 5 images by batch_size 13 and batch_gpu 8$"),
+        ({"batch_size": 14}, 4, 2, "a pass of 7 images by batch_size 14 in 2 processes$"),
+        ({"batch_size": 3}, 2, 1, "groups of 2 to 2 images .* a pass of 3 images by batch_size 3$"),
+    ],
+)
+def test_a_pass_without_groups_for_the_minibatch_statistic_is_refused(tmp_path, sizes, group, processes, want):
+    config = dataclasses.replace(with_groups(group), **sizes)
+    with pytest.raises(ValueError, match="batch_size: want passes that split into equal .*" + want):
+        Trainer(config, toy(16, 1, "image"), device=CPU, run_dir=tmp_path, processes=Processes(size=processes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "group"),
+    [
+        ({"batch_size": 5}, 5),
+        ({"batch_size": 7}, 1),
+        ({"batch_size": 3}, 4),
+        ({"batch_size": 1}, 4),
+        ({"batch_size": 9}, 8),
+        ({"batch_size": 5, "batch_gpu": 4}, 4),
+    ],
+    ids=str,
+)
+def test_every_other_batch_trains_with_a_minibatch_statistic(make, sizes, group):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = make(with_groups(group), r1_gamma=1.0, r2_gamma=1.0, penalty_interval=2, pl_weight=2.0, **sizes)
+    trainer.step()
+    trainer.step()
+    assert all(p.isfinite().all() for net in (trainer.G, trainer.D) for p in net.parameters())
+
+
+@pytest.mark.parametrize("config", [DCGAN, CGAN, SNGAN, GAN3D, SRGAN], ids=lambda config: config.preset)
+def test_a_last_pass_of_one_image_is_enough_for_batch_norms(make, config):
+    trainer = make(config, batch_size=3, batch_gpu=2)
+    trainer.step()
+    assert all(p.isfinite().all() for net in (trainer.G, trainer.D) for p in net.parameters())
 
 
 COLOUR = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, channels=3))
