@@ -24,6 +24,8 @@ class Config:
 
     preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
     model: models.Config
+    channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
+    """Whether `gan_engine.train` replaces model.channels by those of the data, once it has read them."""
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
     fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of

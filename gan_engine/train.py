@@ -73,6 +73,9 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         processes = int(os.environ.get("WORLD_SIZE", 1))
         fitted = PRESETS[argv[0]](config.model.resolution, config.device, processes)
         config = _command_line({**configs, argv[0]: (configs[argv[0]][0], fitted)}, argv)
+    asked = any(argument.partition("=")[0] == "--channels" for argument in argv)
+    if resumed is None and not asked and models.data_kind(config.model) != "voxels":
+        config = dataclasses.replace(config, channels_of_data=True)
     return config
 
 
@@ -91,6 +94,36 @@ def with_classes(config: Config, data: ImageSet) -> Config:
     if not data.num_classes:
         raise ValueError(f"conditional: want data with classes (a folder for each), got {data.name} without labels")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
+
+
+def with_channels(config: Config, data: ImageSet) -> Config:
+    """`config` with the channels of `data`, where it leaves them to the data."""
+    if not config.channels_of_data:
+        return config
+    channels = data.images.shape[1]
+    try:
+        model = dataclasses.replace(config.model, channels=channels)
+    except ValueError as error:
+        raise ValueError(f"{error}, as {data.name} has {colour(channels)} images") from None
+    return dataclasses.replace(config, model=model, channels_of_data=False)
+
+
+def colour(channels: int) -> str:
+    """In words."""
+    return "colour" if channels == 3 else "grey"
+
+
+def read(config: Config) -> ImageSet:
+    """The data of a run, in the channels that it has or leaves to them. Toy data are painted in any, so in its own."""
+    model, source = config.model, config.data_config
+    channels = None if config.channels_of_data and source.source != "toy" else model.channels
+    kind = models.data_kind(model)
+    data = load(source, resolution=model.resolution, channels=channels, kind=kind, seed=config.seed)
+    if kind == "voxels":
+        return data
+    of = data.images.shape[1]
+    found = [f"{colour(of)} images"] if channels is None else []
+    return dataclasses.replace(data, notes=(*data.notes, *found, f"trained in {colour(of)} (channels {of})"))
 
 
 def find_start(argv: list[str]) -> Path | None:
@@ -221,11 +254,8 @@ def prepare(
     device = choose_device(device)
     resolve(config.precision, device)  # before the data are read
     memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
-    model = config.model
-    size = {"resolution": model.resolution, "channels": model.channels}
-    kind = models.data_kind(model)
-    data = processes.one_first(lambda: load(config.data_config, **size, kind=kind, seed=config.seed))
-    config = with_classes(config, data)
+    data = processes.one_first(lambda: read(config))
+    config = with_classes(with_channels(config, data), data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)
     ops = {op: backends.choose(op, x) for op in backends.ops()}

@@ -25,8 +25,8 @@ class Options:
     """The images, as in training."""
     resolution: int = 32
     """Side of the images in pixels."""
-    channels: int = 1
-    """1 for grey images, 3 for colour."""
+    channels: int | None = None
+    """1 for grey images, 3 for colour. None: as the data are."""
     p: float = 1.0
     """Probability of each transform of ada."""
     num: int = 8

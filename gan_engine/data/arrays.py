@@ -19,7 +19,7 @@ FASHION_CLASSES = (
 )
 
 
-def load_npz(path: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_npz(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """`images` uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], and optionally `labels`: integers [N] of any value.
 
     C is 1 (grey), 3 (RGB) or, in the last place only, 4 (RGBA). Other arrays in the file are ignored.
@@ -61,7 +61,7 @@ def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tup
     return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, values))
 
 
-def load_fashion_mnist(root: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_fashion_mnist(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """The 10,000 test images; they are part of this package, so root is not looked at."""
     folder = resources.files("gan_engine.data") / "fashion_mnist"
     images = read_idx((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
@@ -86,7 +86,13 @@ def pad_digits(images: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def labelled(
-    name: str, images: np.ndarray, labels: Sequence[int], class_names: Sequence[str], *, resolution: int, channels: int
+    name: str,
+    images: np.ndarray,
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    resolution: int,
+    channels: int | None,
 ) -> ImageSet:
     """images as in `decode_arrays`; labels [N] index class_names."""
     pixels = decode_arrays(name, images, resolution=resolution, channels=channels)

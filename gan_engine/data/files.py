@@ -13,11 +13,21 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from gan_engine.data.decode import CHUNK, ENDINGS, decode_files, num_patches, patches, read_picture, square
+from gan_engine.data.decode import (
+    CHUNK,
+    ENDINGS,
+    channels_of,
+    decode_files,
+    grey_by_mode,
+    num_patches,
+    patches,
+    read_picture,
+    square,
+)
 from gan_engine.data.image_set import DataError, ImageSet
 
 
-def load_folder(path: Path, *, resolution: int, channels: int, cut: bool = False) -> ImageSet:
+def load_folder(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
     """Every image file below a folder. Labels, and `cut`: see `_load_files`."""
     found, skipped = walk(path)
     return _load_files(
@@ -61,7 +71,7 @@ def chosen(name: str, found: Sequence[str], endings: tuple[str, ...], *, what: s
     return paths
 
 
-def load_zip(path: Path, *, resolution: int, channels: int, cut: bool = False) -> ImageSet:
+def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
     """Every image file inside a zip archive, as if it were the folder. Nothing is unpacked to disk."""
     try:
         archive = zipfile.ZipFile(path)
@@ -93,24 +103,37 @@ def _load_files(
     skipped: list[tuple[str, str]],
     *,
     resolution: int,
-    channels: int,
+    channels: int | None,
     cut: bool,
 ) -> ImageSet:
     """found: paths relative to the source. Hidden files and those without an image's ending are passed over.
 
     Labels: see `classes`. The set has none where images are `cut` into patches of the resolution instead of being
-    resized.
+    resized. Channels None are those of the pictures: see `channels_of`.
     """
     paths = [] if skipped and not found else pictures(name, found)
 
-    def decode(path: str) -> np.ndarray:
+    def decode(path: str, channels: int) -> np.ndarray:
         with open_file(path) as file:
-            picture = read_picture(file, channels=channels)
+            picture = read_picture(file, channels=channels, side=None if cut else resolution)
         return patches(picture, resolution) if cut else square(picture, resolution)[None]
+
+    def in_colour(path: str) -> np.ndarray | None:
+        with open_file(path) as file:
+            grey = grey_by_mode(file)
+        return None if grey else decode(path, 3)
+
+    channels = channels or channels_of(name, paths, in_colour)
 
     total = sum(num_patches(partial(open_file, path), resolution) for path in paths) if cut else len(paths)
     images, kept, broken = decode_files(
-        name, paths, decode, total=total, resolution=resolution, channels=channels, chunk=8 if cut else CHUNK
+        name,
+        paths,
+        partial(decode, channels=channels),
+        total=total,
+        resolution=resolution,
+        channels=channels,
+        chunk=8 if cut else CHUNK,
     )
     skipped = skipped + broken
     if not kept:

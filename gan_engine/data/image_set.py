@@ -36,6 +36,8 @@ class ImageSet:
     """Images that a translation starts from."""
     paired: bool = False
     """Whether image i of `source` belongs to image i; else the two are sets of any sizes."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the set was read: what was taken for what, and what was left out."""
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -88,7 +90,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def describe(data: ImageSet) -> str:
-    """One line for a training log: name, images, size, classes, memory, images that were skipped."""
+    """One line for a training log: name, images, size, classes, memory, images that were skipped, and the notes."""
     sets = [data] if data.source is None else [data.source, data]
     count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(each):,}" for each in sets)
     size = "x".join(map(str, data.images.shape[1:]))
@@ -97,7 +99,8 @@ def describe(data: ImageSet) -> str:
     skipped = f", {unused:,} skipped" if unused else ""
     megabytes = sum(each.images.nbytes for each in sets) / 1e6
     where = " on disk" if any(each.on_disk for each in sets) else ""
-    return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}"
+    notes = "".join(f"; {note}" for note in data.notes)
+    return f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}"
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:

@@ -26,7 +26,7 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images to train on. Their resolution and channels are the model's."""
+    """Which images to train on. Their resolution is the model's."""
 
     source: str = "fashion-mnist"
     """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip or .npz, or a torchvision set:
@@ -39,7 +39,7 @@ class DataConfig:
     """Folder of the torchvision sets; they are downloaded into it where there is a network."""
 
 
-def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "image", seed: int = 0) -> ImageSet:
+def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str = "image", seed: int = 0) -> ImageSet:
     """Decode a whole source into memory as uint8 [N, channels, resolution, resolution].
 
     Images that are not square are cut to their centre square; see `decode.plain` for colour and `arrays.pad_digits` for
@@ -47,15 +47,16 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
     DataError where nothing is left to train on, or where the source has not what the kind asks for.
 
     Args:
+        channels: 1 for grey, 3 for RGB. None: 3 if any picture has colour, else 1.
         kind: image; patches, images cut into squares of the resolution as they are; pairs or unpaired, images and the
             `source` that a translation starts from; voxels, volumes uint8 [N, 1, resolution, resolution, resolution].
         seed: of toy data.
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
-    if channels not in (1, 3):
+    if channels not in (1, 3, None):
         raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if kind == "voxels" and channels != 1:
+    if kind == "voxels" and channels == 3:
         raise DataError(f"channels must be 1 for voxels, got {channels}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
@@ -78,7 +79,7 @@ def load(config: DataConfig, *, resolution: int, channels: int, kind: str = "ima
     return data
 
 
-def _load_path(source: str, kind: str, *, resolution: int, channels: int) -> ImageSet:
+def _load_path(source: str, kind: str, *, resolution: int, channels: int | None) -> ImageSet:
     path = Path(source).expanduser()
     if (path / "run.json").is_file():
         raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run, of sampled pictures")

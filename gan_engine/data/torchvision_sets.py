@@ -12,7 +12,7 @@ from gan_engine.data.image_set import DataError, ImageSet
 DOWNLOAD_TIMEOUT = 30.0
 
 
-def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """The 60,000 training images, 28x28 grey, of a set in the layout of MNIST."""
     files = [f"{split}-{part}-ubyte" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")]
     by_hand = f"put the unpacked files {', '.join(files)} into {root / torchvision_name / 'raw'}"
@@ -21,13 +21,13 @@ def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int
     return labelled(name, images, digits.targets.numpy(), digits.classes, resolution=resolution, channels=channels)
 
 
-def load_cifar10(root: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_cifar10(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """The 50,000 training images, 32x32 RGB."""
     cifar = _open("cifar10", "CIFAR10", root, f"put the unpacked folder cifar-10-batches-py into {root}")
     return labelled("cifar10", cifar.data, cifar.targets, cifar.classes, resolution=resolution, channels=channels)
 
 
-def load_celeba(root: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """The 202,599 aligned faces, 178x218 RGB, of which the centre 178x178 is kept; no labels, as it has no classes."""
     folder = root / "celeba" / "img_align_celeba"
     if not folder.is_dir():

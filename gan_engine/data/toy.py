@@ -1,4 +1,7 @@
-"""Procedural data: everything can be tried without a file. `KINDS` has one maker per kind of data."""
+"""Procedural data: everything can be tried without a file. `KINDS` has one maker per kind of data.
+
+Where `channels` is None, images are in colour.
+"""
 
 import math
 
@@ -17,11 +20,12 @@ SHAPES = {
 }
 
 
-def shapes(*, resolution: int, channels: int, seed: int) -> ImageSet:
+def shapes(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     """One anti-aliased shape per image: label = shape; place, size, angle and the two colours are random.
 
     Between 256 and 4,096 images, so that making them takes about a second at any resolution.
     """
+    channels = channels or 3
     num = min(4096, max(256, 2**24 // resolution**2))
     generator = torch.Generator().manual_seed(seed)
 
@@ -55,8 +59,9 @@ _PALETTE = torch.tensor([[230, 60, 50], [60, 180, 80], [70, 110, 230], [240, 200
 _GREYS = torch.tensor([[250], [210], [170], [130], [90]])
 
 
-def pairs(*, resolution: int, channels: int, seed: int) -> ImageSet:
+def pairs(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     """A is the white silhouette of a shape on black, B the same shape painted in the colour of its kind."""
+    channels = channels or 3
     drawn = shapes(resolution=resolution, channels=1, seed=seed)
     low, high = drawn.images.flatten(1).aminmax(dim=1)
     low, high = (edge[:, None, None, None].float() for edge in (low, high))
@@ -67,7 +72,7 @@ def pairs(*, resolution: int, channels: int, seed: int) -> ImageSet:
     return ImageSet("toy", painted, source=ImageSet("toy", silhouette), paired=True)
 
 
-def unpaired(*, resolution: int, channels: int, seed: int) -> ImageSet:
+def unpaired(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     """Silhouettes A and painted shapes B as in `pairs`, each of other shapes."""
     a, b = (pairs(resolution=resolution, channels=channels, seed=each) for each in (seed, seed + 1))
     return ImageSet("toy", b.images, source=a.source)
@@ -96,7 +101,7 @@ def _legs(x: Tensor, z: Tensor, a: Tensor, c: Tensor, t: Tensor) -> Tensor:
     return (x.abs() > a - t) & (z.abs() > c - t)
 
 
-def voxels(*, resolution: int, channels: int, seed: int) -> ImageSet:
+def voxels(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     """One of SOLIDS in each volume: label = solid; its sizes are random.
 
     2,048 volumes, or fewer of a high resolution.
@@ -108,7 +113,7 @@ def voxels(*, resolution: int, channels: int, seed: int) -> ImageSet:
     thickness = thickness.clamp(min=2.1 / resolution)  # a voxel
     labels = torch.randint(len(SOLIDS), (num,), generator=generator)
 
-    images = empty_images("toy", num, channels, resolution, dims=3)
+    images = empty_images("toy", num, 1, resolution, dims=3)
     axis = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
     x, y, z = axis[:, None, None], axis[:, None], axis
     for label, occupied in enumerate(SOLIDS.values()):

@@ -17,7 +17,7 @@ from gan_engine.data.image_set import DataError, ImageSet, empty_images
 MESHES = (".obj", ".off", ".ply", ".stl")
 
 
-def load_arrays(path: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """bool or uint8 [N, X, Y, Z], occupied where not 0: a .npy, or an .npz with `voxels` and, optionally, `labels`."""
     if path.suffix.lower() == ".npz":
         volumes, labels = arrays.read_npz(path, "voxels")
@@ -31,7 +31,7 @@ def load_arrays(path: Path, *, resolution: int, channels: int) -> ImageSet:
             f"{path}: voxels must be bool or uint8 [N, X, Y, Z] with N >= 1, got {volumes.dtype} {list(volumes.shape)}"
         )
     classes = (None, ()) if labels is None else arrays.indexed(path, labels, len(volumes))
-    images = empty_images(path.stem, len(volumes), channels, resolution, dims=3)
+    images = empty_images(path.stem, len(volumes), 1, resolution, dims=3)
     for i, (out, volume) in enumerate(zip(images.numpy(), volumes, strict=True)):
         try:
             out[:] = fit(volume != 0, resolution)
@@ -40,7 +40,7 @@ def load_arrays(path: Path, *, resolution: int, channels: int) -> ImageSet:
     return ImageSet(path.stem, images, *classes)
 
 
-def load_files(path: Path, *, resolution: int, channels: int) -> ImageSet:
+def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
     root, name = (path, path.resolve().name) if path.is_dir() else (path.parent, path.stem)
@@ -57,9 +57,7 @@ def load_files(path: Path, *, resolution: int, channels: int) -> ImageSet:
                 volume = read_binvox(opened)
         return fit(volume, resolution)[None]
 
-    images, kept, broken = decode_files(
-        name, kept, decode, total=len(kept), resolution=resolution, channels=channels, dims=3
-    )
+    images, kept, broken = decode_files(name, kept, decode, total=len(kept), resolution=resolution, channels=1, dims=3)
     skipped = skipped + broken
     if not kept:
         raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")

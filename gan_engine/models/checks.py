@@ -1,6 +1,11 @@
 """What the configurations of several families refuse, each with the field, what it wants and what it got."""
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+import tyro
+
+# The channels of images. In training the data decide, unless the command line has them.
+Channels = Annotated[int, tyro.conf.arg(help_behavior_hint="(default: as the data are)")]
 
 
 def check_power_of_two(config: Any, low: int, high: int) -> None:

@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
-from gan_engine.models.checks import check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -28,7 +28,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
     """Side of the images in pixels: a multiple of 4, at least 32."""
-    channels: int = 3
+    channels: Channels = 3
     """1 for grey images, 3 for colour."""
     width: int = 64
     """Feature maps of the generators at the resolution; twice and four times as many at half and a quarter of it."""

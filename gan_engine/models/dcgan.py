@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
-from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
     """Side of the images in pixels: a power of two from 16 to 256."""
-    channels: int = 1
+    channels: Channels = 1
     """1 for grey images, 3 for colour."""
     z_dim: int = 100
     """Dimensions of the noise z."""

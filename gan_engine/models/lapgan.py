@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
-from gan_engine.models.checks import check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
 
@@ -28,7 +28,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
     """Side of the images in pixels: a multiple of 4 times 2^(levels - 1)."""
-    channels: int = 1
+    channels: Channels = 1
     """1 for grey images, 3 for colour."""
     levels: int = 3
     """Levels of the pyramid, each of half the resolution of the next."""

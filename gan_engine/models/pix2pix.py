@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d
-from gan_engine.models.checks import check_at_least, check_channels, check_choice, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_power_of_two
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -31,7 +31,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
     """Side of the images in pixels: a power of two from 32 to 1024."""
-    channels: int = 3
+    channels: Channels = 3
     """1 for grey images, 3 for colour."""
     source: Source = "pairs"
     """What G starts from: pairs of the data, or a source made of the target: grey, to colour it, or its edges."""

@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
-from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
@@ -32,7 +32,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
     """Side of the images in pixels: a power of two from 8 to 1024."""
-    channels: int = 1
+    channels: Channels = 1
     """1 for grey images, 3 for colour."""
     z_dim: int = 64
     """Dimensions of the noise z."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
-from gan_engine.models.checks import check_at_least, check_channels, check_choice
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice
 
 Variant = Literal["srresnet", "rrdb"]
 
@@ -27,7 +27,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 96
     """Side of the patches in pixels that photographs are cut into for training: a multiple of 16, at least 32."""
-    channels: int = 3
+    channels: Channels = 3
     """1 for grey images, 3 for colour."""
     scale: Literal[2, 4] = 4
     """How many times as wide and high as its source an image is."""

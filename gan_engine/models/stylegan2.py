@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
-from gan_engine.models.checks import check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
 
@@ -34,7 +34,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 64
     """Side of the images in pixels: a power of two from 8 to 1024."""
-    channels: int = 3
+    channels: Channels = 3
     """1 for grey images, 3 for colour."""
     z_dim: int = 512
     """Dimensions of the noise z."""

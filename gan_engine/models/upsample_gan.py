@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels
 from gan_engine.ops import bias_act
 
 
@@ -27,7 +27,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
     """Side of the images in pixels: a multiple of 8 from 16 to 256."""
-    channels: int = 3
+    channels: Channels = 3
     """1 for grey images, 3 for colour."""
     z_dim: int = 100
     """Dimensions of the noise z."""

@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
-from gan_engine.models.checks import check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Config:
 
     resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
     """Side of the images in pixels."""
-    channels: int = 1
+    channels: Channels = 1
     """1 for grey images, 3 for colour."""
     z_dim: int = 100
     """Dimensions of the noise z."""

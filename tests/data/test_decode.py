@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_engine.data.decode import decode_file
+from gan_engine.data.decode import decode_file, read_picture, square
 
 
 def decode(image, format="PNG", *, channels=3, resolution=8, **options):
@@ -92,6 +92,49 @@ def test_the_centre_square_is_kept(size):
 def test_shrinking_averages():
     checkers = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
     assert abs(decode(checkers, channels=1).astype(int) - 127).max() <= 3
+
+
+def photograph(width, height):
+    """Smooth colours with details of all sizes, as in nature."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((height, width, 3), 128.0)
+    for size in (3, 9, 27, 81):
+        noise = Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
+        pixels += (np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), np.float64) - 128) / 4
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(orientation, channels):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    photograph(1216, 1024).save(file, "JPEG", quality=92, exif=exif)
+    whole = square(read_picture(file, channels=channels), 16)
+    small = read_picture(file, channels=channels, side=16)
+    assert sorted(small.size) == [128, 152]
+    assert abs(square(small, 16).astype(int) - whole).max() <= 1
+    assert np.array_equal(decode_file(file, resolution=16, channels=channels), square(small, 16))
+
+
+@pytest.mark.parametrize(
+    ("size", "format", "want"),
+    [
+        ((1024, 1024), "JPEG", 128),
+        ((1024, 1016), "JPEG", 256),
+        ((1028, 1024), "JPEG", 257),
+        ((1030, 1024), "JPEG", 515),
+        ((1027, 1024), "JPEG", 1027),
+        ((1024, 250), "JPEG", 1024),
+        ((1024, 1024), "PNG", 1024),
+    ],
+)
+def test_a_picture_stays_large_enough_and_whole(size, format, want):
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, format)
+    assert read_picture(file, channels=3, side=16).width == want
+    assert read_picture(file, channels=3).size == size
 
 
 def test_a_single_pixel_is_a_picture():

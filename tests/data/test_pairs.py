@@ -70,8 +70,74 @@ def test_what_is_no_pair_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"want pairs of one shape, got 16x16 and 16x20 pixels"):
         load_from(tmp_path, "pairs")
     save(tmp_path / "photos" / "x.png", "red", (33, 16))
-    with pytest.raises(DataError, match=r"want A and B side by side, twice as wide as high, got 33x16 pixels"):
+    with pytest.raises(DataError, match=r"want A and B side by side, of equal width, got 33x16 pixels"):
         load_from(tmp_path / "photos", "pairs")
+
+
+@pytest.mark.parametrize("size", [(64, 48), (100, 40), (30, 48), (48, 48)])
+def test_pairs_side_by_side_need_not_be_square(tmp_path, size):
+    width, height = size
+    a, b = Image.effect_noise(size, 40).convert("RGB"), Image.new("RGB", size, "blue")
+    both = Image.new("RGB", (2 * width, height))
+    both.paste(a, (0, 0))
+    both.paste(b, (width, 0))
+    (tmp_path / "together").mkdir()
+    both.save(tmp_path / "together" / "1.png")
+    for folder, image in (("A", a), ("B", b)):
+        (tmp_path / "apart" / folder).mkdir(parents=True)
+        image.save(tmp_path / "apart" / folder / "1.png")
+    together, apart = (load_from(tmp_path / name, "pairs") for name in ("together", "apart"))
+    assert torch.equal(together.images, apart.images) and torch.equal(together.source.images, apart.source.images)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (40, 40)])
+def test_a_single_photograph_is_no_pair(tmp_path, size):
+    ramp = np.linspace(0, 255, size[0] * size[1] * 3).reshape(size[1], size[0], 3)
+    noisy = ramp + np.random.default_rng(0).normal(0, 10, ramp.shape)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "photo.jpg")
+    want = "twice as wide as high or with an edge in the middle, got {}x{} pixels of one picture".format(*size)
+    with pytest.raises(DataError, match=want):
+        load_from(tmp_path, "pairs")
+
+
+def save_sides(folder, place, colours=("red", "blue")):
+    """A picture on each side; `place` is the path of a side's folder, with {} for A or B."""
+    for side, colour in zip("AB", colours, strict=True):
+        save(folder / place.format(side) / "1.png", colour)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "unpaired"])
+@pytest.mark.parametrize(
+    ("train", "test", "left_out"),
+    [
+        ("train{}", "test{}", "testA, testB left out"),
+        ("train/{}", "test/{}", "test left out"),
+        ("{}/train", "{}/val", "val left out"),
+        ("Train{}", "TestA/{}", "TestA left out"),
+        ("TRAIN/train{}", "val{}", "valA, valB left out"),
+    ],
+)
+def test_the_training_part_of_a_data_set_is_read(tmp_path, kind, train, test, left_out):
+    save_sides(tmp_path, train)
+    save_sides(tmp_path, test, ("white", "white"))
+    data = load_from(tmp_path, kind)
+    assert means(data.source) == [RED] and means(data) == [BLUE]
+    assert describe(data).endswith(f"; {left_out}")
+
+
+def test_the_training_part_of_pairs_side_by_side_is_read(tmp_path):
+    for split, colour in (("train", "red"), ("val", "white"), ("test", "white")):
+        save(tmp_path / split / "1.jpg", colour, (32, 16))
+    save(tmp_path / "cover.png", "white", (32, 16))
+    data, alone = load_from(tmp_path, "pairs"), load_from(tmp_path / "train", "pairs")
+    assert len(data) == 1 and torch.equal(data.images, alone.images)
+    assert data.notes == ("test, val left out",) and alone.notes == ()
+
+
+def test_the_folders_of_pairs_may_be_called_by_small_letters(tmp_path):
+    save(tmp_path / "a" / "1.png", "red")
+    save(tmp_path / "b" / "1.png", "blue")
+    assert means(load_from(tmp_path, "pairs")) == [BLUE]
 
 
 def test_an_odd_pair_among_others_is_skipped_by_name(tmp_path):
