@@ -21,15 +21,11 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
-from gan_engine.ops.avg_pool2d import avg_pool2d
-from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.conv2d import conv2d, convolution, no_weight_gradients
-from gan_engine.ops.convolution_kernels import Call
+from gan_engine.ops.conv2d import no_weight_gradients
 from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
 
 Network = Callable[..., Tensor]
@@ -120,7 +116,7 @@ def path_length(
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
         ws = ws if ws.requires_grad else ws.detach().requires_grad_()
         closed = level != "autograd"
-        with _ClosedOps(ws) if closed else nullcontext():
+        with ClosedOps(ws) if closed else nullcontext():
             img = G(ws)
         device = generator.device if generator else img.device
         y = torch.randn(img.shape, generator=generator, dtype=img.dtype, device=device)
@@ -259,7 +255,7 @@ def _value_and_direction(s: Tensor, weight: Tensor, centre: float) -> tuple[Tens
 def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tuple[Tensor, Tensor]:
     img.requires_grad_()
     with torch.enable_grad():
-        with _ClosedOps(img) if closed else nullcontext():
+        with ClosedOps(img) if closed else nullcontext():
             logits = D(img) if c is None else D(img, c)
         if logits.numel() != len(img):
             raise ValueError(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
@@ -280,7 +276,7 @@ def _input_gradient(D: Network, img: Tensor, c: Tensor | None) -> Tensor:
     _check_not_compiled(D)
     img = img.detach().requires_grad_()
     with torch.enable_grad(), _no_autocast(img):
-        with _ClosedOps(img):
+        with ClosedOps(img):
             logits = D(img) if c is None else D(img, c)
         with no_weight_gradients():
             (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
@@ -309,91 +305,3 @@ def _check_not_compiled(net: Network) -> None:
                 "network as it was before torch.compile (of a compiled module, its _orig_mod), or compile the whole "
                 "step, written with torch.func.grad for the gradients by the image and by the parameters"
             )
-
-
-# Level 1: functions of PyTorch whose second gradient computes with zeros, and what runs in their place.
-
-
-class _ClosedOps(TorchFunctionMode):
-    """What a network computes from `source`, for a gradient by that alone."""
-
-    def __init__(self, source: Tensor) -> None:
-        super().__init__()
-        self.source = source
-
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        closed, kwargs = _CLOSED.get(func), kwargs or {}
-        # `no_weight_gradients` would cut the way from a weight to the source.
-        if closed in _CONVOLUTIONS and any(_depends_on(t, self.source) for t in (*args[1:3], *kwargs.values())):
-            func, closed = _CONVOLUTIONS[closed], None
-        result = NotImplemented if closed is None else closed(*args, **kwargs)
-        return func(*args, **kwargs) if result is NotImplemented else result
-
-
-def _depends_on(t: object, source: Tensor) -> bool:
-    """Whether t was computed from the source, a leaf or what has a graph of its own."""
-    nodes = [t.grad_fn] if isinstance(t, Tensor) and t.grad_fn is not None else []
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node is source.grad_fn or getattr(node, "variable", None) is source:
-            return True
-        new = {following for following, _ in node.next_functions if following is not None} - seen
-        seen |= new
-        nodes += new
-    return False
-
-
-class _Overwrite(torch.autograd.Function):
-    """x <- y: what an activation in place does. The gradient is that of y, and none is made up for the old x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.set_materialize_grads(False)
-        return x.copy_(y)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor | None) -> tuple:
-        return None, dy
-
-
-def _relu(input: Tensor, inplace: bool = False) -> Tensor:
-    return _activation(input, inplace, act="relu")
-
-
-def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return _activation(input, inplace, act="lrelu", alpha=negative_slope)
-
-
-def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
-    if input.ndim == 0 or (inplace and input._is_view()):  # an undefined gradient of a view would be one of its base
-        return NotImplemented
-    y = bias_act(input, **act, gain=1)
-    return _Overwrite.apply(input, y) if inplace else y
-
-
-def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if isinstance(padding, str) or input.ndim != 4:
-        return NotImplemented
-    return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
-    if input.ndim != 4 or torch.is_autocast_enabled(input.device.type):
-        return NotImplemented
-    return convolution(input, weight, bias, Call.of_transposed(2, stride, padding, output_padding, groups, dilation))
-
-
-# What convolves with a weight that depends on the source, by what convolves with others.
-_CONVOLUTIONS = {_conv2d: F.conv2d, conv2d: F.conv2d, _conv_transpose2d: F.conv_transpose2d}
-
-_CLOSED: dict[Callable, Callable] = {
-    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
-    **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
-    F.leaky_relu: _leaky_relu,
-    F.conv2d: _conv2d,
-    conv2d: conv2d,
-    F.conv_transpose2d: _conv_transpose2d,
-    F.avg_pool2d: avg_pool2d,
-}
