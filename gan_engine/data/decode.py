@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_engine.data.image_set import empty_images
+from gan_engine.data.modes import eight_bits, plain
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ def read_picture(file: BinaryIO, *, channels: int, side: int | None = None) -> I
     with Image.open(file, formats=FORMATS) as image:
         if side is not None:
             reduce_jpeg(image, side)
-        return plain(ImageOps.exif_transpose(image), channels=channels)
+        return plain(eight_bits(image), channels=channels, profile=image.info.get("icc_profile"))
 
 
 def reduce_jpeg(image: Image.Image, side: int) -> None:
@@ -97,25 +98,6 @@ def grey_by_mode(file: BinaryIO) -> bool:
     """Whether the head of an image file already says that it holds no colour."""
     with Image.open(file, formats=FORMATS) as image:
         return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-
-
-def plain(image: Image.Image, *, channels: int) -> Image.Image:
-    """Any picture in the mode L or RGB.
-
-    Transparency is composited on white; 16-bit grey is scaled to 8 bits; grey becomes RGB by repetition, colour becomes
-    grey by ITU-R 601 luma.
-    """
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"integer pixels must lie in [0, 65535], got [{values.min()}, {values.max()}]")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating point pixels have no agreed white")
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
 
 
 def square(image: Image.Image, resolution: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class DataConfig:
 def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str = "image", seed: int = 0) -> ImageSet:
     """Decode a whole source into memory as uint8 [N, channels, resolution, resolution].
 
-    Images that are not square are cut to their centre square; see `decode.plain` for colour and `arrays.pad_digits` for
+    Images that are not square are cut to their centre square; see `modes.plain` for colour and `arrays.pad_digits` for
     28x28 sets. Images that cannot be read are skipped: named in `ImageSet.skipped` and summed up in one warning. Raises
     DataError where nothing is left to train on, or where the source has not what the kind asks for.
 
