@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gan_engine.whole_file import replacing
+
 ENDINGS = (".gif", ".webp", ".mp4")
 RATE = 25  # frames per second
 _SIDE = 256  # pixels: smaller frames are shown in whole multiples of theirs
@@ -24,8 +26,7 @@ def check(path: Path) -> None:
 def write(path: Path, frames: Iterator[np.ndarray]) -> None:
     """Write frames, bytes [H, W, 1 or 3] of one size, at RATE; a partial file is removed. Raises OSError."""
     large = (_enlarged(frame) for frame in frames)
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         if path.suffix.lower() == ".mp4":
             _by_ffmpeg(temporary, large)
         else:
@@ -34,9 +35,6 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
             next(pictures).save(
                 temporary, save_all=True, append_images=pictures, duration=1000 // RATE, loop=0, **options
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:
@@ -45,6 +43,7 @@ def _enlarged(frame: np.ndarray) -> np.ndarray:
 
 
 def _by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """`path` is absolute: ffmpeg takes what begins with a dash for an option, and x: for a protocol."""
     first = next(frames)
     height, width = first.shape[:2]
     command = [

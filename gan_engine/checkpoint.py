@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from gan_engine.whole_file import replacing, sweep
+
 _MARK = b"gan_engine sha256 "
 _TAIL = 2 + len(_MARK) + 64  # bytes behind what the checksum covers
 _BLOCK = 1 << 20
@@ -54,7 +56,7 @@ class _Hashed:
 def save(path: str | Path, state: dict) -> None:
     """Write `state` to `path` so that at every moment, in a power cut too, it is the old file or the new one.
 
-    The bytes go to `<path>.tmp` beside it, are forced to the disk, and take the name by one rename.
+    The bytes go to a new file beside it, are forced to the disk, and take the name by one rename.
 
     Args:
         path: the file; its directory is made if need be.
@@ -66,10 +68,9 @@ def save(path: str | Path, state: dict) -> None:
     """
     path = Path(path)
     state = _plain(state, "state")
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             hashed = _Hashed(file)
             try:
                 torch.save(state, hashed)
@@ -83,14 +84,9 @@ def save(path: str | Path, state: dict) -> None:
             file.write(struct.pack("<H", len(comment)) + comment)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
-        _discard(temporary)
         raise CheckpointError(_why_not_written(path, state, error)) from error
-    except BaseException:
-        _discard(temporary)
-        raise
 
 
 def load(path: str | Path) -> dict:
@@ -180,8 +176,7 @@ class Keeper:
             raise ValueError(f"Keeper: keep must be at least 1, got {keep}")
         self.directory = Path(run_dir) / "checkpoints"
         self.keep = keep
-        for left_by_a_kill in self.directory.glob("kimg-*.pt.tmp"):
-            _discard(left_by_a_kill)
+        sweep(self.directory)
         for number, file in _numbered(self.directory) if nimg is not None else ():
             if number > nimg:
                 os.replace(file, file.with_name(file.name + ".rewound"))

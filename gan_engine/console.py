@@ -13,6 +13,8 @@ from typing import Any, TextIO
 class Unbroken:
     """A text stream that can be written to when its reader is gone: what nobody reads is dropped.
 
+    What the stream cannot encode is written as escapes.
+
     `train 2>&1 | tee log` is such a case: Ctrl-C reaches both, tee ends first, and the run has yet to save.
     """
 
@@ -24,7 +26,11 @@ class Unbroken:
 
     def write(self, text: str) -> int:
         with self._dropped():
-            self._stream.write(text)
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:  # a name in letters that the terminal does not have, or in bytes that are none
+                encoding = self._stream.encoding or "ascii"
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:

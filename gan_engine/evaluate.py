@@ -36,7 +36,7 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, models
+from gan_engine import checkpoint, console, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
@@ -200,6 +200,7 @@ def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterato
     return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
 
 
+@console.unbroken()
 def main() -> None:
     """The command line; an error is one line on standard error."""
     try:

@@ -23,14 +23,15 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, checkpoint, models, volumes
+from gan_engine import animation, checkpoint, console, models, volumes
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import decode_file
 from gan_engine.devices import choose_device
 from gan_engine.latents import mixed, parse_numbers, project, walk
 from gan_engine.metrics.perceptual import PerceptualDistance
-from gan_engine.monitors import grid, picture, to_uint8
+from gan_engine.monitors import grid, picture, to_uint8, write_picture
 from gan_engine.picture_files import to_tensor
+from gan_engine.whole_file import replacing
 
 _OTHER_FILES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
 
@@ -202,12 +203,13 @@ def generate(options: Options) -> Path:
                     volumes.write_obj(options.out / _name(i, ".obj"), volume)
             else:
                 for i, pixels in enumerate(to_uint8(img), first):
-                    picture(pixels).save(options.out / _name(i))
+                    write_picture(picture(pixels), options.out / _name(i))
             bar.update(len(img))
     if in_one and options.out.suffix.lower() == ".npz":
-        np.savez_compressed(options.out, voxels=(torch.cat(drawn)[:, 0] > 0).numpy())
+        with replacing(options.out) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, voxels=(torch.cat(drawn)[:, 0] > 0).numpy())
     elif in_one:
-        grid(models.pictures(G.config, torch.cat(drawn)), options.columns).save(options.out)
+        write_picture(grid(models.pictures(G.config, torch.cat(drawn)), options.columns), options.out)
     return options.out
 
 
@@ -218,7 +220,9 @@ def _walk(options: Options, G: nn.Module, classes: list[int] | None, **more: flo
         for img in walk(G, z, c, options.interpolate, batch=options.batch, **more)
         for frame in to_uint8(models.pictures(G.config, img))
     )
-    animation.write(options.out, iter(tqdm(frames, total=options.num * options.interpolate, unit=" frame")))
+    animation.write(
+        options.out, iter(tqdm(frames, total=options.num * options.interpolate, unit=" frame", disable=None))
+    )
     return options.out
 
 
@@ -230,9 +234,10 @@ def _table(options: Options, G: nn.Module, classes: list[int] | None, **more: fl
     edges = torch.cat([G.synthesis(part) for part in ws.split(options.batch)]).float().cpu()
     left, top = edges.split(side)
     rows = [torch.cat([torch.ones_like(top[:1]), top])]
-    for edge, row in zip(left, tqdm(mixed(G, *ws.split(side), layers, batch=options.batch), total=side, unit=" row")):
+    mixtures = mixed(G, *ws.split(side), layers, batch=options.batch)
+    for edge, row in zip(left, tqdm(mixtures, total=side, unit=" row", disable=None)):
         rows.append(torch.cat([edge[None], row.float().cpu()]))
-    grid(torch.cat(rows), side + 1).save(options.out)
+    write_picture(grid(torch.cat(rows), side + 1), options.out)
     return options.out
 
 
@@ -252,14 +257,16 @@ def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
         return perceptual(x, y) + (x - y).square().mean((1, 2, 3))
 
     c = None if classes is None else torch.eye(config.c_dim, device=device)[classes[:1]]
-    search = tqdm(project(G, img, c, distance, steps=options.steps, seed=options.seed), total=options.steps)
+    steps = project(G, img, c, distance, steps=options.steps, seed=options.seed)
+    search = tqdm(steps, total=options.steps, disable=None)
     for found in search:
         w, off = found
         search.set_postfix(distance=f"{off:.4f}", refresh=False)
     with torch.no_grad():
         drawn = G.synthesis(w[:, None].expand(-1, config.num_ws, -1))
-    grid(torch.cat([img, drawn]).cpu(), 2).save(options.out)
-    np.savez(options.out.with_suffix(".npz"), w=w.cpu().numpy())
+    write_picture(grid(torch.cat([img, drawn]).cpu(), 2), options.out)
+    with replacing(options.out.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+        np.savez(file, w=w.cpu().numpy())
     return options.out
 
 
@@ -348,6 +355,7 @@ def _name(i: int, ending: str = ".png") -> str:
     return f"{i:06d}{ending}"
 
 
+@console.unbroken()
 def main() -> None:
     """The command line; an error is one line on standard error."""
     try:

@@ -7,7 +7,7 @@ In the run directory:
     samples/kimg-000123.456.png the grid after 123,456 images
     training.gif  losses.png    written when the run ends, as is report.html (see gan_engine.report)
 
-Watching never ends a run: what cannot be written (a full disk) is said and left out.
+Watching never ends a run: what cannot be written, for whatever reason, is said once and left out.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gan_engine.checkpoint import stem
+from gan_engine.names import legible
+from gan_engine.whole_file import replacing, sweep
 
 _SAMPLE = re.compile(r"kimg-(\d+)\.(\d{3})\.png")
 
@@ -56,71 +59,94 @@ class Monitors:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._metrics = self.run_dir / "metrics.jsonl"
         self._board = None
+        self._said: set[tuple[str, str]] = set()
+        for directory in (self.run_dir, self.run_dir / "samples"):
+            sweep(directory)
         if resume_nimg is not None:
-            with _unless_it_fails(self._metrics):
+            with self.watching("metrics.jsonl"):
                 self._rewind(resume_nimg)
         if tensorboard:
-            with _unless_it_fails(self.run_dir / "tensorboard"):
+            with self.watching("tensorboard"):
                 self._board = _tensorboard(self.run_dir / "tensorboard", resume_nimg)
+
+    @contextlib.contextmanager
+    def watching(self, what: str) -> Iterator[None]:
+        """Inside, no exception ends the run: the first of its kind is told, with the place `what` in the directory."""
+        try:
+            yield
+        except Exception as error:  # plots, pictures and protocol buffers raise nearly anything
+            kind = what.partition("/")[0], type(error).__name__
+            if kind not in self._said:
+                self._said.add(kind)
+                warnings.warn(f"{self.run_dir / what}: not written: {_reason(error)}; the run goes on", stacklevel=3)
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
         """Report `values` after `nimg` images. What is not finite is written as null, which JSON has."""
-        numbers = {name: float(value) for name, value in values.items()}
-        row = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
-        row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        with _unless_it_fails(self._metrics):
+        with self.watching("metrics.jsonl"):
+            numbers = {name: float(value) for name, value in values.items()}
+            row = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
+            row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
             _append_line(self._metrics, json.dumps(row))
         if self._board is not None:
-            with _unless_it_fails(self.run_dir / "tensorboard"):
-                for name, value in numbers.items():
-                    self._board.add_scalar(name, value, nimg)
+            with self.watching("tensorboard"):
+                for name, value in values.items():
+                    self._board.add_scalar(legible(name), float(value), nimg)
                 self._board.flush()
 
     def grid(self, nimg: int, images: Tensor, columns: int | None = None) -> Path:
         """Write `images` [N, C, H, W] in [-1, 1] as one picture, samples/kimg-000123.456.png, and return its path."""
-        path = self.run_dir / "samples" / f"{stem(nimg)}.png"
-        picture = grid(images, columns)
-        with _unless_it_fails(path):
+        path = sample_path(self.run_dir, nimg)
+        with self.watching(f"samples/{path.name}"):
+            picture = grid(images, columns)
+            if self._board is not None:
+                with self.watching("tensorboard"):
+                    self._board.add_image("samples", np.asarray(picture.convert("RGB")), nimg, dataformats="HWC")
             path.parent.mkdir(exist_ok=True)
-            _save_picture(picture, path)
-        if self._board is not None:
-            with _unless_it_fails(self.run_dir / "tensorboard"):
-                self._board.add_image("samples", np.asarray(picture.convert("RGB")), nimg, dataformats="HWC")
+            write_picture(picture, path)
         return path
 
     def close(self) -> None:
         """Write training.gif (from two grids on) and losses.png."""
         if self._board is not None:
-            with _unless_it_fails(self.run_dir / "tensorboard"):
+            with self.watching("tensorboard"):
                 self._board.close()
             self._board = None
-        with _unless_it_fails(self.run_dir / "training.gif"):
+        with self.watching("training.gif"):
             animate(self.run_dir)
-        with _unless_it_fails(self.run_dir / "losses.png"):
+        with self.watching("losses.png"):
             plot_losses(self.run_dir)
 
     def _rewind(self, nimg: int) -> None:
         """Drop what was reported beyond `nimg`, and a line that a kill cut in two."""
-        if self._metrics.exists():
-            kept = [row for row in read_metrics(self.run_dir) if row["nimg"] <= nimg]
-            temporary = self._metrics.with_name("metrics.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(temporary, self._metrics)
         for at, path in sample_grids(self.run_dir):
             if at > nimg:
                 path.unlink()
+        if self._metrics.exists():
+            kept = [row for row in read_metrics(self.run_dir) if row["nimg"] <= nimg]
+            with replacing(self._metrics) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; lines that are no whole row are left out."""
+    """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for what was not finite.
+
+    Lines that are no whole row are left out, and values that are no numbers.
+    """
     path = Path(run_dir) / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("nimg"), int):
-                rows.append(row)
-    return rows
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("nimg")) is not int or not 0 <= row["nimg"] < 2**63:
+        return None
+    values = {name: value for name, value in row.items() if value is None or type(value) in (int, float)}
+    finite = {name: value for name, value in values.items() if value is None or abs(value) <= sys.float_info.max}
+    return finite | {"kimg": row["nimg"] / 1000}
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -156,12 +182,11 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def animate(run_dir: str | Path) -> Path | None:
-    """Write training.gif, the grids of a run one after the other; None if there are fewer than two."""
-    samples = sample_grids(Path(run_dir))
-    if len(samples) < 2:
+    """Write training.gif, the grids of a run one after the other; None if fewer than two of them are intact."""
+    samples = spread(sample_grids(Path(run_dir)), _FRAMES)
+    count = len(samples)
+    if count < 2:
         return None
-    count = min(len(samples), _FRAMES)
-    samples = [samples[round(i * (len(samples) - 1) / (count - 1))] for i in range(count)]
     with Image.open(samples[-1][1]) as last:
         size, mode = last.size, last.mode
     shrink = min(1.0, _SIDE / max(size))
@@ -170,15 +195,14 @@ def animate(run_dir: str | Path) -> Path | None:
 
     path = Path(run_dir) / "training.gif"
     frames = (_frame(at, samples[-1][0], file, size, mode) for at, file in samples)
-    temporary = path.with_name("training.tmp.gif")
-    next(frames).save(
-        temporary,
-        save_all=True,
-        append_images=frames,
-        duration=[frame_ms] * (count - 1) + [int(_LAST_FRAME_SECONDS * 1000)],
-        loop=0,
-    )
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        next(frames).save(
+            temporary,
+            save_all=True,
+            append_images=frames,
+            duration=[frame_ms] * (count - 1) + [int(_LAST_FRAME_SECONDS * 1000)],
+            loop=0,
+        )
     return path
 
 
@@ -204,11 +228,12 @@ def plot_losses(run_dir: str | Path) -> Path | None:
     for ax, (_, label, curves) in zip(axes, panels, strict=True):
         # One early spike must not flatten the rest.
         low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
-        for i, (name, (kimg, values)) in enumerate(curves.items()):
+        lines = []
+        for i, (kimg, values) in enumerate(curves.values()):
             colour = _COLOURS[i % len(_COLOURS)]
             ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
             dot = "o" if len(kimg) == 1 else None
-            ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot, label=name)
+            lines += ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot)
         margin = 0.08 * (high - low) or 0.5
         ax.set_ylim(low - margin, high + margin)
         ax.set_ylabel(label)
@@ -216,23 +241,26 @@ def plot_losses(run_dir: str | Path) -> Path | None:
         ax.set_axisbelow(True)
         ax.margins(x=0.01)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        labels = [legible(name, most=40) for name in curves]
+        legend = ax.legend(lines, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a $ in a name is a $
     axes[-1].set_xlabel("images shown [kimg = 1000 images]")
     figure.align_ylabels()
-    figure.suptitle(Path(run_dir).resolve().name, fontsize=11)
+    figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
     path = Path(run_dir) / "losses.png"
-    temporary = path.with_name("losses.tmp.png")
-    figure.savefig(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font does not have is a box
+        figure.savefig(temporary)
     return path
 
 
-@contextlib.contextmanager
-def _unless_it_fails(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        warnings.warn(f"{path}: not written: {error.strerror or error}; the run goes on", stacklevel=4)
+def _reason(error: Exception) -> str:
+    """One line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _append_line(path: Path, text: str) -> None:
@@ -254,16 +282,37 @@ def _tensorboard(directory: Path, resume_nimg: int | None) -> Any:
     return SummaryWriter(str(directory), purge_step=None if resume_nimg is None else resume_nimg + 1)
 
 
+def sample_path(run_dir: Path, nimg: int) -> Path:
+    """Of the grid after `nimg` images."""
+    return run_dir / "samples" / f"{stem(nimg)}.png"
+
+
 def sample_grids(run_dir: Path) -> list[tuple[int, Path]]:
     """(nimg, path) of every sample grid, oldest first."""
     matches = [(_SAMPLE.fullmatch(path.name), path) for path in (run_dir / "samples").glob("kimg-*.png")]
     return sorted((int(match.group(1) + match.group(2)), path) for match, path in matches if match)
 
 
-def _save_picture(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name(path.stem + ".tmp.png")
-    image.save(temporary)
-    os.replace(temporary, path)
+def spread(samples: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
+    """The intact ones among at most `most` of `samples`, evenly spaced from the first to the last."""
+    count = min(len(samples), most)
+    chosen = [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]
+    return [sample for sample in chosen if _intact(sample[1])]
+
+
+def _intact(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except Exception:  # Pillow meets arbitrary bytes and raises nearly anything
+        return False
+    return True
+
+
+def write_picture(image: Image.Image, path: Path) -> None:
+    """Write `image` to `path`, whose ending says how, whole or not at all. Raises OSError."""
+    with replacing(path) as temporary:
+        image.save(temporary)
 
 
 def _frame(nimg: int, last_nimg: int, path: Path, size: tuple[int, int], mode: str) -> Image.Image:

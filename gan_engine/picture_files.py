@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
-from gan_engine.monitors import picture, to_uint8
+from gan_engine.monitors import picture, to_uint8, write_picture
 
 Job = tuple[Path, Path]  # a picture and the .png that is to be made of it
 
@@ -60,10 +60,15 @@ def read(path: Path, channels: int) -> Image.Image:
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
-def convert(todo: Sequence[Job], make: Callable[[Path], Image.Image]) -> list[str]:
-    """Write make(picture) for every job and return what kept it from some, one sentence each.
+def convert(
+    todo: Sequence[Job],
+    make: Callable[[Path], Image.Image],
+    then: Callable[[Path, Image.Image], None] = lambda source, made: None,
+) -> list[str]:
+    """Write make(picture) for every job, call then(picture, made), and return what failed, one sentence each.
 
-    `make` raises ValueError for a picture that cannot be read.
+    `make` raises ValueError for a picture that cannot be read, and `then` for what it cannot do with one that is
+    written already.
     """
     failures = []
     with warnings.catch_warnings(), tqdm(todo, unit=" img", disable=None if len(todo) > 1 else True) as bar:
@@ -71,13 +76,11 @@ def convert(todo: Sequence[Job], make: Callable[[Path], Image.Image]) -> list[st
         for source, target in bar:
             try:
                 made = make(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_picture(made, target)
+                then(source, made)
             except ValueError as error:
                 failures.append(str(error))
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{target.stem}.tmp.png")
-            made.save(temporary)
-            temporary.replace(target)
     return failures
 
 

@@ -6,14 +6,17 @@ Training writes it too, when it ends.
 import argparse
 import base64
 import html
-import json
-import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-from gan_engine.monitors import plot_losses, read_metrics, sample_grids
+from gan_engine import console, record
+from gan_engine.monitors import plot_losses, read_metrics, sample_grids, spread
+from gan_engine.names import legible
+from gan_engine.whole_file import replacing
 
+NAME = "report.html"
 _GRIDS = 6  # of samples, evenly spaced from the first to the last
 
 _PAGE = """<!DOCTYPE html>
@@ -42,41 +45,49 @@ def write(run_dir: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is no run in `run_dir`.
+        ValueError: its run.json is damaged.
         OSError: the file cannot be written.
     """
     run_dir = Path(run_dir)
-    record = run_dir / "run.json"
-    if not record.is_file():
-        raise FileNotFoundError(f"{run_dir}: want the directory of a run, and there is no run.json in it")
-    run = json.loads(record.read_text())
-    title = run_dir.resolve().name
-    path = run_dir / "report.html"
-    temporary = path.with_name("report.html.tmp")
-    temporary.write_text(_PAGE.format(title=html.escape(title), body=_body(run_dir, run)), encoding="utf-8")
-    os.replace(temporary, path)
+    run = record.read(run_dir)
+    title = legible(run_dir.resolve().name)
+    try:
+        page = _PAGE.format(title=html.escape(title), body=_body(run_dir, run))
+    except RecursionError:
+        raise ValueError(f"{run_dir / record.NAME}: damaged: nested too deeply") from None
+    path = run_dir / NAME
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
 def _body(run_dir: Path, run: dict[str, Any]) -> str:
     parts = []
-    grids = sample_grids(run_dir)
+    grids = spread(sample_grids(run_dir), _GRIDS)
     if grids:
         parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
     rows = read_metrics(run_dir)
     if rows:
         parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(_numbers(rows[-1]))}")
-    plot = plot_losses(run_dir)
-    if plot:
-        parts.append(f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{_embedded(plot)}">')
+    parts += _plot(run_dir)
     if len(grids) > 1:
-        count = min(_GRIDS, len(grids))
-        chosen = [grids[round(i * (len(grids) - 1) / (count - 1))] for i in range(count)]
-        figures = "".join(_figure(path, _at(nimg)) for nimg, path in chosen)
+        figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)
         parts.append(f'<h2>On the way</h2><div class="grids">{figures}</div>')
     if run["starts"]:
         parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
     parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
     return "\n".join(parts)
+
+
+def _plot(run_dir: Path) -> list[str]:
+    try:
+        plot = plot_losses(run_dir)
+    except Exception as error:  # the rest of the page does not depend on it
+        warnings.warn(f"no plot of the losses: {type(error).__name__}: {error}", stacklevel=2)
+        return []
+    if plot is None:
+        return []
+    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{_embedded(plot)}">']
 
 
 def _at(nimg: int) -> str:
@@ -113,7 +124,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _table(values: dict[str, str]) -> str:
     rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td{_number(value)}>{html.escape(value)}</td></tr>"
+        f"<tr><th>{html.escape(legible(name))}</th><td{_number(value)}>{html.escape(legible(value))}</td></tr>"
         for name, value in values.items()
     )
     return f"<table>{rows}</table>"
@@ -123,12 +134,13 @@ def _number(value: str) -> str:
     return ' class="number"' if value[:1].isdigit() or value[:2].lstrip("-")[:1].isdigit() else ""
 
 
+@console.unbroken()
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gan_engine.report", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="directory of a run")
     try:
         print(write(parser.parse_args().run))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -5,8 +5,8 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import glob
 import inspect
-import json
 import os
 import platform
 import signal
@@ -28,8 +28,8 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, malloc, models, report
-from gan_engine.config import Config, from_dict, to_dict
+from gan_engine import backends, checkpoint, console, distributed, malloc, models, record, report
+from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device, crowded
 from gan_engine.distributed import PeerError, Processes
@@ -208,7 +208,7 @@ def _holds_run(run_dir: Path) -> bool:
 
 
 def _next_run(preset: str) -> Path:
-    numbers = (path.name.removeprefix(f"{preset}-") for path in RUNS.glob(f"{preset}-*"))
+    numbers = (path.name.removeprefix(f"{preset}-") for path in RUNS.glob(f"{glob.escape(preset)}-*"))
     return RUNS / f"{preset}-{max((int(number) for number in numbers if number.isdecimal()), default=0) + 1}"
 
 
@@ -221,20 +221,6 @@ def _last_run(preset: str | None) -> Path:
         of_preset = f" of the preset {preset}" if preset else ""
         raise ValueError(f"resume: no run{of_preset} with a checkpoint in {RUNS}/; name its directory")
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent.parent
-
-
-def record(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
-    """Write run.json: the resolved configuration, and an entry for this start beside those of earlier ones."""
-    path = run_dir / "run.json"
-    starts = []
-    if path.exists():
-        try:
-            starts = list(json.loads(path.read_text())["starts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path}: damaged, and written anew without its earlier starts ({error})", stacklevel=2)
-    temporary = path.with_name("run.json.tmp")
-    temporary.write_text(json.dumps({"config": to_dict(config), "starts": [*starts, entry]}, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def prepare(
@@ -337,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
                 try:
                     trainer, entry = prepare(config, run_dir, start, state, device=device, processes=processes)
                     if processes.first:
-                        record(run_dir, trainer.config, {"arguments": argv, **entry})
+                        record.write(run_dir, trainer.config, {"arguments": argv, **entry})
                 except Exception as error:
                     failure = error
                 processes.agree(failure)
@@ -368,8 +354,8 @@ def main(argv: list[str] | None = None) -> int:
         if processes.first:
             try:
                 report.write(run_dir)
-            except OSError as error:
-                print(f"warning: no report: {error}", file=sys.stderr)
+            except Exception as error:  # a report never ends a run
+                print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
             print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
             if stopped_by is not None:
                 print(f"go on with --resume {run_dir}")

@@ -1,6 +1,8 @@
 """Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, with the families that translate.
 
 IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the resolution of it.
+
+One that cannot be read is named on standard error; the others are made all the same, and the exit status is 1.
 """
 
 import sys
@@ -12,7 +14,7 @@ import torch
 import tyro
 from PIL import Image
 
-from gan_engine import models, picture_files
+from gan_engine import console, models, picture_files
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import square
 from gan_engine.devices import choose_device
@@ -73,6 +75,7 @@ def translate(options: Options) -> list[str]:
     return picture_files.convert(todo, make)
 
 
+@console.unbroken()
 def main() -> None:
     """The command line; an error is one line on standard error."""
     try:

@@ -2,6 +2,9 @@
 
 IN is a file or a folder, OUT a .png or a folder. Large pictures are made in tiles that overlap by as much as a pixel
 depends on, so that there are no seams.
+
+Every picture is written before it is compared with its original. One that cannot be read, or cannot be compared, is
+named on standard error; the others are made all the same, and the exit status is 1.
 """
 
 import sys
@@ -15,7 +18,7 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_engine import models, picture_files
+from gan_engine import console, models, picture_files
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
@@ -42,7 +45,8 @@ class Options:
     """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
     original: Path | None = None
     """The picture, or a folder of those of the same names, to compare with: prints PSNR, SSIM and, where the extra
-    "perceptual" is installed, the distance in the features of a classifier."""
+    "perceptual" is installed, the distance in the features of a classifier. A picture whose original is missing or of
+    another size is enlarged all the same."""
     tile: int = 256
     """Side of the tiles in pixels of the source. Less needs less memory."""
     device: str = "auto"
@@ -81,10 +85,10 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
 
     Returns:
         One line for each picture that was compared, the last one with the means, and a sentence for each picture that
-        could not be read or compared.
+        could not be read or, once it was written, compared.
 
     Raises:
-        ValueError: a generator that does not enlarge, or pictures without an original; see also `picture_files.jobs`.
+        ValueError: a generator that does not enlarge, or not one original; see also `picture_files.jobs`.
         CheckpointError: see `load_generator`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
@@ -102,30 +106,41 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
         warnings.warn(f"no perceptual distances: pip install {PIP} brings them", stacklevel=2)
     compared: dict[Path, list[list[float]]] = {}
 
-    def make(path: Path) -> Image.Image:
-        source = picture_files.to_tensor(pixels(picture_files.read(path, config.channels)))
-        made = picture_files.to_picture(enlarge(G, source, tile=options.tile))
-        if originals:
-            original = picture_files.read(originals[path], config.channels)
-            if original.size != made.size:
-                raise ValueError(
-                    f"{originals[path]}: want {made.width}x{made.height} pixels, {config.scale} times those of "
-                    f"{path.name}, got {original.width}x{original.height}"
-                )
-            img, original = (picture_files.to_tensor(pixels(each)) for each in (made, original))
-            bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
-            try:
-                compared[path] = [_measured(each, original, config.scale, perceptual) for each in (img, bicubic)]
-            except ValueError as error:
-                raise ValueError(f"{originals[path]}: {error}") from None
-        return made
+    def read(path: Path) -> Tensor:
+        return picture_files.to_tensor(pixels(picture_files.read(path, config.channels)))
 
-    failures = picture_files.convert(todo, make)
-    lines = [_line(path.name, values) for path, values in compared.items()]
-    if len(compared) > 1:
-        columns = (zip(*each) for each in zip(*compared.values()))  # of our pictures, and of bicubic ones
-        lines.append(_line("mean", [[sum(column) / len(compared) for column in each] for each in columns]))
-    return lines, failures
+    def make(path: Path) -> Image.Image:
+        return picture_files.to_picture(enlarge(G, read(path), tile=options.tile))
+
+    def compare(path: Path, made: Image.Image) -> None:
+        if not originals:
+            return
+        original = _original(originals[path], path, made, config)
+        img, source = picture_files.to_tensor(pixels(made)), read(path)
+        bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
+        try:
+            compared[path] = [_measured(each, original, config.scale, perceptual) for each in (img, bicubic)]
+        except ValueError as error:
+            raise ValueError(f"{path}: not compared: {originals[path]}: {error}") from None
+
+    failures = picture_files.convert(todo, make, compare)
+    return _lines(compared, len(todo)), failures
+
+
+def _original(path: Path | None, source: Path, made: Image.Image, config: models.srgan.Config) -> Tensor:
+    """What `made` is compared with. Raises ValueError, which says why there is no comparison."""
+    if path is None:
+        raise ValueError(f"{source}: not compared: there is no original of that name")
+    try:
+        original = picture_files.read(path, config.channels)
+    except ValueError as error:
+        raise ValueError(f"{source}: not compared: {error}") from None
+    if original.size != made.size:
+        raise ValueError(
+            f"{source}: not compared: {path}: want {made.width}x{made.height} pixels, {config.scale} times those of "
+            f"{source.name}, got {original.width}x{original.height}"
+        )
+    return picture_files.to_tensor(pixels(original))
 
 
 def _measured(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:
@@ -145,8 +160,8 @@ def _in_tiles(perceptual: PerceptualDistance, img: Tensor, original: Tensor, *, 
     return total / img[0, 0].numel()
 
 
-def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
-    """The original of each picture, found by its place and name up to the ending."""
+def _originals(options: Options, todo: list[Job]) -> dict[Path, Path | None]:
+    """The original of each picture, found by its place and name up to the ending; {} where none is asked for."""
     if options.original is None:
         return {}
     if not options.original.exists():
@@ -163,10 +178,19 @@ def _originals(options: Options, todo: list[Job]) -> dict[Path, Path]:
             raise ValueError(f"original: want one picture of each name, got {other.name} and {Path(file).name}")
     root = options.input if options.input.is_dir() else options.input.parent
     found = {path: by_stem.get(path.relative_to(root).with_suffix("")) for path, _ in todo}
-    alone = [path.name for path, original in found.items() if original is None]
-    if alone:
-        raise ValueError(f"original: want a picture of each name in {options.original}, got none of {alone[0]}")
+    if not any(found.values()):
+        name = next(iter(found)).name
+        raise ValueError(f"original: want a picture of each name in {options.original}, got none of {name}")
     return found
+
+
+def _lines(compared: dict[Path, list[list[float]]], wanted: int) -> list[str]:
+    lines = [_line(path.name, values) for path, values in compared.items()]
+    if len(compared) > 1:
+        columns = (zip(*each) for each in zip(*compared.values()))  # of our pictures, and of bicubic ones
+        means = [[sum(column) / len(compared) for column in each] for each in columns]
+        lines.append(_line("mean" if len(compared) == wanted else f"mean of {len(compared)} of {wanted}", means))
+    return lines
 
 
 def _line(name: str, compared: list[list[float]]) -> str:
@@ -177,6 +201,7 @@ def _line(name: str, compared: list[list[float]]) -> str:
     return f"{name}: {shown} (bicubic {beside})"
 
 
+@console.unbroken()
 def main() -> None:
     """The command line; an error is one line on standard error."""
     try:

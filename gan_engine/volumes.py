@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_engine.whole_file import replacing
+
 # The camera stands far off, to the left of the z axis and above it; the light higher up, so that the three sides of a
 # box that are seen differ.
 _AZIMUTH, _ELEVATION = math.radians(30), math.radians(25)
@@ -85,4 +87,5 @@ def write_obj(path: Path, volume: np.ndarray) -> None:
     vertices, triangles = surface(volume)
     lines = ["v {:g} {:g} {:g}".format(*vertex) for vertex in vertices / max(volume.shape)]
     lines += ["f {} {} {}".format(*triangle) for triangle in triangles + 1]
-    path.write_text("\n".join([*lines, ""]))
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join([*lines, ""]))

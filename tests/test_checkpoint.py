@@ -180,7 +180,7 @@ def test_kills_at_random_moments_leave_an_intact_newest(tmp_path):
     assert saved > 12
     assert files <= 4  # the two kept, one not yet deleted, one unfinished
     Keeper(tmp_path, keep=2)
-    assert not list((tmp_path / "checkpoints").glob("*.tmp"))
+    assert not list((tmp_path / "checkpoints").glob(".gan_engine-*"))
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):

@@ -1,17 +1,20 @@
 """What a run shows of itself is there, is right, and never ends the run."""
 
+import html
 import json
 import math
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gan_engine import monitors
+from gan_engine import monitors, report
 from gan_engine.monitors import Monitors
+from gan_engine.names import legible
 
 
 def rows_of(run_dir):
@@ -189,3 +192,113 @@ def test_a_disk_that_is_full_does_not_end_the_run(tmp_path, monkeypatch):
         watch.scalars(1000, {"loss/G": 1.0})
     with pytest.warns(UserWarning, match=r"kimg-000001.000.png: not written"):
         watch.grid(1000, torch.zeros(4, 1, 8, 8))
+
+
+NAMES = [
+    "cost$_$1",
+    "$$",
+    r"\frac{",
+    "a%b{}<b>",
+    "line\nbreak",
+    "emoji 😀",
+    "bytes \udcff",
+    "[x]*?#",
+    "-dash",
+    "_x",
+    "x" * 250,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:20])
+@pytest.mark.filterwarnings("error")
+def test_a_name_is_text_whatever_it_looks_like(tmp_path, name):
+    run_dir = tmp_path / name
+    watch = Monitors(run_dir, tensorboard=False)
+    for nimg in (0, 1000):
+        watch.scalars(nimg, {f"loss/{name}": 1.0, "loss/G": nimg / 1000})
+        watch.grid(nimg, torch.zeros(4, 1, 8, 8))
+    watch.close()
+    assert (run_dir / "losses.png").exists() and (run_dir / "training.gif").exists()
+    (run_dir / "run.json").write_text(json.dumps({"config": {"data": name}, "starts": []}))
+    page = report.write(run_dir).read_text(encoding="utf-8")
+    assert html.escape(legible(name)) in page and "<b>" not in page
+
+
+def test_the_legend_names_every_loss(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    seen = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path: seen.append(self))
+    watch = Monitors(tmp_path, tensorboard=False)
+    watch.scalars(0, {"loss/_hidden": 1.0, "loss/$x": 2.0})
+    watch.close()
+    assert [text.get_text() for text in seen[0].axes[0].get_legend().get_texts()] == ["_hidden", "$x"]
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd\ntext"), KeyError("kimg"), MemoryError(), TypeError("proto"), OSError(5, "I/O")]
+)
+def test_no_exception_of_a_monitor_ends_a_run_and_each_is_said_once(tmp_path, monkeypatch, error):
+    class Board:
+        add_scalar = add_image = flush = close = raising(error)
+
+    monkeypatch.setattr(monitors, "_tensorboard", lambda *_: Board())
+    watch = Monitors(tmp_path)
+    for name in ("_append_line", "grid", "animate", "plot_losses"):
+        monkeypatch.setattr(monitors, name, raising(error))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for nimg in (0, 1000, 2000):
+            watch.scalars(nimg, {"loss/G": 1.0})
+            watch.grid(nimg, torch.zeros(4, 1, 8, 8))
+        watch.close()
+    places = ["metrics.jsonl", "tensorboard", "samples/kimg-000000.000.png", "training.gif", "losses.png"]
+    assert [str(each.message).split(": not written: ")[0] for each in warned] == [
+        str(tmp_path / place) for place in places
+    ]
+    assert all(len(str(each.message).splitlines()) == 1 for each in warned)
+
+
+def test_a_broken_tensorboard_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", raising(TypeError("Descriptors cannot be created")))
+    with pytest.warns(UserWarning, match="tensorboard: not written: TypeError: Descriptors cannot be created; the run"):
+        Monitors(tmp_path).scalars(1, {"loss/G": 1.0})
+    assert len(rows_of(tmp_path)) == 1
+
+
+DAMAGE = [
+    *("[1]", "{", "null", '{"nimg": "x"}', '{"nimg": -1}', '{"nimg": true}', '{"nimg": 1e3}', '{"kimg": 1}', "\0\0"),
+    *('{"nimg": 1' + "0" * 400 + "}", "[" * 100_000, '{"nimg": 1' + "0" * 5000 + "}"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_metrics_cost_what_is_damaged(tmp_path):
+    good = [
+        {"nimg": 1000, "loss/G": 1.0},
+        {"nimg": 2000, "loss/G": 2.0, "loss/D": "x", "loss/r1": [1], "loss/D2": 10**400},
+    ]
+    lines = [json.dumps(good[0]), *DAMAGE, json.dumps(good[1])]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
+    (tmp_path / "samples").mkdir()
+    for nimg, content in ((0, b"\x89PNG\r\n"), (1, b""), (2, None)):
+        path = monitors.sample_path(tmp_path, nimg)
+        path.mkdir() if content is None else path.write_bytes(content)
+    watch = Monitors(tmp_path, tensorboard=False, resume_nimg=2000)
+    for nimg in (3000, 4000):
+        watch.grid(nimg, torch.zeros(4, 1, 8, 8))
+    watch.scalars(3000, {"loss/G": 3.0})
+    watch.close()
+    rows = monitors.read_metrics(tmp_path)
+    assert [(row["nimg"], row["kimg"], row["loss/G"]) for row in rows] == [(1000, 1, 1), (2000, 2, 2), (3000, 3, 3)]
+    assert rows[1].keys() == {"nimg", "kimg", "loss/G"} and (tmp_path / "losses.png").exists()
+    with Image.open(tmp_path / "training.gif") as movie:
+        assert movie.size[1] > 0
+    (tmp_path / "run.json").write_text(json.dumps({"config": {}, "starts": []}))
+    assert "3.0 kimg" in report.write(tmp_path).read_text()

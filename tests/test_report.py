@@ -43,3 +43,37 @@ def test_what_is_no_run_is_said(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.startswith("error: ") and "there is no run.json" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("", "not JSON"),
+        ("\ud800", "not JSON"),
+        ("[]", "want an object, got list"),
+        ('{"starts": []}', "config: want an object, got NoneType"),
+        ('{"config": 3, "starts": []}', "config: want an object, got int"),
+        ('{"config": {}}', "starts: want a list of objects"),
+        ('{"config": {}, "starts": "abc"}', "starts: want a list of objects"),
+        ('{"config": {}, "starts": [{}, null]}', "starts: want a list of objects"),
+        ("[" * 100_000, "not JSON"),
+        ('{"config": ' + '{"a": ' * 2000 + "1" + "}" * 2000 + ', "starts": []}', "damaged"),
+    ],
+    ids=lambda text: ascii(text)[:30],
+)
+def test_a_damaged_record_is_one_line(tmp_path, monkeypatch, capsys, text, want):
+    (tmp_path / "run.json").write_bytes(text.encode(errors="surrogatepass"))
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path)])
+    assert report.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'run.json'}: damaged: ") and want in line
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_plot_that_fails_costs_the_plot(run_dir, monkeypatch):
+    def fail(run_dir):
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr(report, "plot_losses", fail)
+    with pytest.warns(UserWarning, match="no plot of the losses: ValueError: no fonts"):
+        assert "loss/G" in report.write(run_dir).read_text()

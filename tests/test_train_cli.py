@@ -213,7 +213,7 @@ def test_a_damaged_record_costs_earlier_starts_only(cwd):
     with pytest.warns(UserWarning, match=r"run.json: damaged, and written anew"):
         assert train.main(["--resume", "run", "--kimg", "0.192"]) == 0
     assert len(json.loads(Path("run/run.json").read_text())["starts"]) == 1
-    assert not list(Path("run").glob("*.tmp"))
+    assert not list(Path("run").glob(".gan_engine-*"))
 
 
 def test_a_run_that_never_saved_begins_anew(cwd):

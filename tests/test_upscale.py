@@ -144,3 +144,44 @@ def test_the_command(run_dir, photos, monkeypatch, capsys):
     assert exit.value.code == 0 and shown[-1] == str(photos / "out") and shown[-2].startswith("mean: PSNR ")
     with pytest.raises(SystemExit, match=r"^error: .*a\.png exists; --overwrite replaces it$"):
         upscale.main()
+
+
+def test_a_picture_that_cannot_be_compared_is_made_all_the_same(run_dir, photos, monkeypatch, capsys):
+    """One of five can: the others' originals are cut oddly, broken, missing, and too small to measure."""
+    small, large = photos / "small", photos / "large"
+    noise = np.random.default_rng(0)
+    for name, size in (("odd.png", (41, 61)), ("broken.png", None), ("missing.png", None), ("tiny.png", (8, 8))):
+        shape = (4, 4, 3) if name == "tiny.png" else (20, 30, 3)
+        Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)).save(small / name)
+        if size is not None:
+            Image.new("RGB", size[::-1]).save(large / name)
+    (large / "broken.png").write_bytes((large / "a.png").read_bytes()[:200])
+    lines, failures = run(small, photos / "out", run_dir, original=large)
+    assert sorted(path.name for path in (photos / "out").rglob("*.png")) == sorted(
+        ["a.png", "b.png", "odd.png", "broken.png", "missing.png", "tiny.png"]
+    )
+    assert [line.split(":")[0] for line in lines] == ["a.png", "b.png", "mean of 2 of 6"]
+    told = {failure.split(": not compared: ")[0]: failure.split(": not compared: ")[1] for failure in failures}
+    assert told.pop(str(small / "missing.png")) == "there is no original of that name"
+    assert told.pop(str(small / "odd.png")).endswith("odd.png: want 60x40 pixels, 2 times those of odd.png, got 61x41")
+    assert "broken.png: cannot be read" in told.pop(str(small / "broken.png"))
+    assert list(told) == [str(small / "tiny.png")]
+    command = ["upscale", str(small), str(photos / "out"), "--checkpoint", str(run_dir), "--original", str(large)]
+    monkeypatch.setattr(sys, "argv", [*command, "--device", "cpu", "--overwrite"])
+    with pytest.raises(SystemExit) as exit:
+        upscale.main()
+    shown = capsys.readouterr()
+    assert (
+        exit.value.code == 1 and len(shown.err.splitlines()) == 4 and shown.out.splitlines()[-1] == str(photos / "out")
+    )
+
+
+def test_names_like_those_of_temporary_files_are_names(run_dir, photos):
+    for name in ("c.bmp", "c.tmp.bmp", "c.tmp.tmp.bmp"):
+        Image.new("RGB", (20, 20)).save(photos / "small/more" / name)
+    (photos / "out/more").mkdir(parents=True)
+    (photos / "out/more/b.tmp.png").write_text("mine")
+    run(photos / "small", photos / "out", run_dir)
+    made = sorted(path.name for path in (photos / "out/more").iterdir())
+    assert made == ["b.png", "b.tmp.png", "c.png", "c.tmp.png", "c.tmp.tmp.png"]
+    assert (photos / "out/more/b.tmp.png").read_text() == "mine"

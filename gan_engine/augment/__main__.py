@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
 from gan_engine.data import DataConfig, load, to_float
-from gan_engine.monitors import grid
+from gan_engine.monitors import grid, write_picture
 
 _LABEL = 96  # pixels
 
@@ -52,7 +52,7 @@ def main(options: Options) -> None:
     data = load(DataConfig(source=options.data), resolution=options.resolution, channels=options.channels)
     torch.manual_seed(options.seed)
     index = torch.randint(len(data.images), (options.num,))
-    picture(to_float(data.images[index]), options.p).save(options.out)
+    write_picture(picture(to_float(data.images[index]), options.p), options.out)
     print(f"wrote {options.out}")
 
 
