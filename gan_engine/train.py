@@ -92,7 +92,7 @@ def with_classes(config: Config, data: ImageSet) -> Config:
     if not config.conditional:
         return config
     if not data.num_classes:
-        raise ValueError(f"conditional: want data with classes (a folder for each), got {data.name} without labels")
+        raise ValueError(f"conditional: want data with classes (a folder for each), got {describe(data)}")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
 
 

@@ -12,15 +12,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
 from gan_engine.data.modes import eight_bits, plain
 
 T = TypeVar("T")
-
-# Pillow's readers for everyday pictures, and the endings their files have. Naming them keeps the exotic ones out: some
-# start other programs (EPS), some never were photographs (HDF5, GRIB).
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-ENDINGS = (".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp")
 
 # Files handed to the threads at once, small ones: bounds the decoded images in flight and the wait after an interrupt.
 CHUNK = 256
@@ -40,17 +36,24 @@ def decode_file(file: BinaryIO, *, resolution: int, channels: int) -> np.ndarray
     return square(read_picture(file, channels=channels, side=resolution), resolution)
 
 
-def read_picture(file: BinaryIO, *, channels: int, side: int | None = None) -> Image.Image:
+def read_picture(
+    file: BinaryIO, *, channels: int, side: int | None = None, remarks: list[str] | None = None
+) -> Image.Image:
     """One image file, whole, in the mode L or RGB. Animated: the first frame. EXIF orientation is applied.
 
     Args:
         side: pixels that the centre square will be resized to. A large JPEG then comes smaller, which its decoder does
             in a fraction of the time.
+        remarks: takes what a person should know of how the picture was read; see `modes.plain`.
     """
-    with Image.open(file, formats=FORMATS) as image:
+    remarks = [] if remarks is None else remarks
+    with Image.open(file, formats=formats()) as image:
         if side is not None:
             reduce_jpeg(image, side)
-        return plain(eight_bits(image), channels=channels, profile=image.info.get("icc_profile"))
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # cameras add previews to an MPO
+            remarks.append("of several frames or pages (the first is read)")
+        profile = image.info.get("icc_profile")
+        return plain(eight_bits(image), channels=channels, profile=profile, remarks=remarks)
 
 
 def reduce_jpeg(image: Image.Image, side: int) -> None:
@@ -96,7 +99,7 @@ def channels_of(name: str, items: Iterable[T], decode: Callable[[T], np.ndarray 
 
 def grey_by_mode(file: BinaryIO) -> bool:
     """Whether the head of an image file already says that it holds no colour."""
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(file, formats=formats()) as image:
         return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
@@ -126,7 +129,7 @@ def patches(image: Image.Image, resolution: int) -> np.ndarray:
 def num_patches(open_file: Callable[[], BinaryIO], resolution: int) -> int:
     """How many `patches` a file has, from its head alone; 0 for one that cannot be read."""
     try:
-        with open_file() as file, Image.open(file, formats=FORMATS) as image:
+        with open_file() as file, Image.open(file, formats=formats()) as image:
             return math.prod(-(-side // resolution) for side in image.size) if min(image.size) >= resolution else 0
     except Exception:  # as in `decode_files`, which will say why
         return 0

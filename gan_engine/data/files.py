@@ -1,21 +1,20 @@
-"""Image files in a folder or a zip archive; the folder an image lies in is its class."""
+"""Image files in a folder; the folder an image lies in is its class."""
 
-import io
-import itertools
+import functools
 import os
+import stat
 import warnings
-import zipfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 
+from gan_engine.data import endings
 from gan_engine.data.decode import (
     CHUNK,
-    ENDINGS,
     channels_of,
     decode_files,
     grey_by_mode,
@@ -24,13 +23,14 @@ from gan_engine.data.decode import (
     read_picture,
     square,
 )
-from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.image_set import DataError, ImageSet, shown
+from gan_engine.data.labels import labels_of, training_part
 
 
 def load_folder(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
-    """Every image file below a folder. Labels, and `cut`: see `_load_files`."""
+    """Every image file below a folder. Labels, and `cut`: see `load_files`."""
     found, skipped = walk(path)
-    return _load_files(
+    return load_files(
         path.resolve().name,
         found,
         lambda file: open(path / file, "rb"),
@@ -42,61 +42,122 @@ def load_folder(path: Path, *, resolution: int, channels: int | None, cut: bool 
 
 
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """Every file below a folder, relative to it, and (path, reason) of the folders that cannot be read."""
+    """Every regular file below a folder, relative to it, and (path, reason) of what cannot be read.
+
+    Links are followed, to every folder once and not into those `of_system`.
+    """
     found, skipped, seen = [], [], set()
-    steps = os.walk(path, followlinks=True, onerror=lambda error: skipped.append((str(error.filename), error.strerror)))
-    for folder, subfolders, names in steps:
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder already read would repeat its images, or never end
-            subfolders.clear()
+    folders, links = [("", str(path))], []
+    while folders or links:  # what lies in a folder itself comes before what it is linked to
+        prefix, folder = (folders or links).pop()
+        try:
+            state = os.stat(folder)
+            if (state.st_dev, state.st_ino) in seen:  # its images would come twice, or a loop never end
+                continue
+            if of_system(state):
+                skipped.append((prefix or folder, "a folder of the system"))
+                continue
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            skipped.append((prefix or folder, str(error.strerror)))
             continue
-        seen.add(real)
-        found += [Path(folder, name).relative_to(path).as_posix() for name in names]
+        seen.add((state.st_dev, state.st_ino))
+        for entry in listed:
+            kind = _kind(entry)
+            if kind == "file":
+                found.append(prefix + entry.name)
+            elif kind == "folder":
+                (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
+            elif not endings.hidden(entry.name):
+                skipped.append((prefix + entry.name, kind))
     return found, skipped
 
 
-def pictures(name: str, found: Sequence[str]) -> list[str]:
-    """Those of `found` that have an image's ending and are not hidden, sorted. Raises DataError if there are none."""
-    return chosen(name, found, ENDINGS, what="image files")
+def of_system(state: os.stat_result) -> bool:
+    """Whether that is the state of the root of all files, or of a folder whose files the kernel makes up.
+
+    Some of these have no end, and some wait for ever.
+    """
+    root = os.stat("/")
+    return state.st_dev in _made_up() or (state.st_dev, state.st_ino) == (root.st_dev, root.st_ino)
 
 
-def chosen(name: str, found: Sequence[str], endings: tuple[str, ...], *, what: str) -> list[str]:
-    """Those of `found` that have one of the endings and are not hidden, sorted. Raises DataError if there are none."""
-    visible = [file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.split("/"))]
-    paths = sorted(file for file in visible if file.lower().endswith(endings))
-    if not paths:
-        others = sorted({PurePosixPath(file).suffix or "no ending" for file in visible})
-        got = f"{len(visible):,} others ({', '.join(others[:5])})" if visible else "none"
-        raise DataError(f"{name}: want {what} ({' '.join(endings)}), got {got}")
+@functools.cache
+def _made_up() -> set[int]:
+    """The devices of /proc and the like, where they are devices of their own."""
+    folders = (folder for folder in ("/proc", "/sys", "/dev") if os.path.isdir(folder))
+    return {os.stat(folder).st_dev for folder in folders} - {os.stat("/").st_dev}
+
+
+def special(mode: int) -> str:
+    """What a file that is neither regular nor a folder is called."""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "no regular file")
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """file, folder, or why it is neither; the folder's list says so but for links, which costs no look at the file."""
+    try:
+        if entry.is_file():
+            return "file"
+        return "folder" if entry.is_dir() else special(entry.stat().st_mode)
+    except FileNotFoundError:
+        return "a link to nothing"
+    except OSError as error:
+        return str(error.strerror)
+
+
+def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryIO] | None = None) -> list[str]:
+    """Those of `found` that have an image's ending and are not hidden, sorted.
+
+    A warning says how many others may be pictures. Raises DataError if there are none.
+
+    Args:
+        open_file: opens one of `found`. With it, the first bytes decide for files without an ending.
+    """
+
+    def nameless(file: str) -> bool:
+        if open_file is None or endings.ending(file) or endings.hidden(file):
+            return False
+        try:
+            with open_file(file) as opened:
+                return endings.begins_like_picture(opened)
+        except Exception:  # as in `decode_files`
+            return False
+
+    wanted = endings.endings()
+    also = {file for file in found if not file.lower().endswith(wanted) and nameless(file)}
+    paths = chosen(name, found, wanted, what="image files", also=also)
+    if others := endings.unread(set(found).difference(paths)):
+        warnings.warn(shown(f"{name}: not read: {others}"), stacklevel=3)
     return paths
 
 
-def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
-    """Every image file inside a zip archive, as if it were the folder. Nothing is unpacked to disk."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path}: not a zip archive that can be read ({error})") from error
-    with archive:
-        found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        return _load_files(
-            path.stem,
-            found,
-            lambda file: io.BytesIO(archive.read(file)),
-            [],
-            resolution=resolution,
-            channels=channels,
-            cut=cut,
-        )
+def chosen(
+    name: str, found: Sequence[str], wanted: tuple[str, ...], *, what: str, also: Collection[str] = ()
+) -> list[str]:
+    """Those of `found` that have one of the endings `wanted` and are not hidden, and those of `also`, sorted.
+
+    Raises DataError if there are none.
+    """
+    paths = sorted(file for file in found if file.lower().endswith(wanted) and not endings.hidden(file))
+    if not paths and not also:
+        visible = [file for file in found if not endings.hidden(file)]
+        kinds = sorted({endings.hinted(endings.ending(file)) or "no ending" for file in visible})
+        got = f"{len(visible):,} others ({', '.join(kinds[:5])})" if visible else "none"
+        got += f", {len(found) - len(visible):,} hidden" if len(found) > len(visible) else ""
+        raise DataError(f"{name}: want {what} ({' '.join(wanted)}), got {got}")
+    return sorted([*paths, *also]) if also else paths
 
 
 def summary(skipped: Sequence[tuple[str, str]]) -> str:
     """How many were skipped, and the first three by name."""
-    first = ", ".join(f"{path} ({reason})" for path, reason in skipped[:3])
+    first = shown(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
     return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {first}{', ...' * (len(skipped) > 3)}"
 
 
-def _load_files(
+def load_files(
     name: str,
     found: Sequence[str],
     open_file: Callable[[str], BinaryIO],
@@ -105,23 +166,27 @@ def _load_files(
     resolution: int,
     channels: int | None,
     cut: bool,
+    notes: tuple[str, ...] = (),
 ) -> ImageSet:
-    """found: paths relative to the source. Hidden files and those without an image's ending are passed over.
+    """found: paths relative to the source, of which `pictures` and then `training_part` are read.
 
-    Labels: see `classes`. The set has none where images are `cut` into patches of the resolution instead of being
+    Labels: see `labels_of`. The set has none where images are `cut` into patches of the resolution instead of being
     resized. Channels None are those of the pictures: see `channels_of`.
     """
-    paths = [] if skipped and not found else pictures(name, found)
+    name = shown(name)
+    paths, left_out = training_part([] if skipped and not found else pictures(name, found, open_file))
 
-    def decode(path: str, channels: int) -> np.ndarray:
+    remarks: list[str] = []
+
+    def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
         with open_file(path) as file:
-            picture = read_picture(file, channels=channels, side=None if cut else resolution)
+            picture = read_picture(file, channels=channels, side=None if cut else resolution, remarks=remarks)
         return patches(picture, resolution) if cut else square(picture, resolution)[None]
 
     def in_colour(path: str) -> np.ndarray | None:
         with open_file(path) as file:
             grey = grey_by_mode(file)
-        return None if grey else decode(path, 3)
+        return None if grey else decode(path, 3, [])
 
     channels = channels or channels_of(name, paths, in_colour)
 
@@ -129,35 +194,15 @@ def _load_files(
     images, kept, broken = decode_files(
         name,
         paths,
-        partial(decode, channels=channels),
+        partial(decode, channels=channels, remarks=remarks),
         total=total,
         resolution=resolution,
         channels=channels,
         chunk=8 if cut else CHUNK,
     )
-    skipped = skipped + broken
+    skipped = sorted(skipped + broken)
     if not kept:
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
-    if cut:
-        return ImageSet(name, images, skipped=skipped)
-    return ImageSet(name, images, *classes(name, kept), skipped)
-
-
-def classes(name: str, kept: Sequence[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """labels int64 [N] of the files and the names of the classes, or None and no names.
-
-    Classes are the folders just below the deepest folder that holds all files, in sorted order. There are none where
-    all files lie in one folder, or some outside such folders.
-    """
-    folders = [PurePosixPath(file).parent.parts for file in kept]
-    same = (len(set(level)) == 1 for level in zip(*folders))
-    depth = sum(itertools.takewhile(bool, same))
-    outside = [file for file, folder in zip(kept, folders) if len(folder) == depth]
-    if outside:
-        if len(outside) < len(kept):
-            warnings.warn(f"{name}: no labels, because {outside[0]} lies outside the class folders", stacklevel=3)
-        return None, ()
-    class_of = [folder[depth] for folder in folders]
-    class_names = tuple(sorted(set(class_of)))
-    index = {class_name: i for i, class_name in enumerate(class_names)}
-    return torch.tensor([index[each] for each in class_of]), class_names
+    labels, class_names, of_labels = (None, (), ()) if cut else labels_of(name, kept, found, open_file)
+    of_pictures = [f"{count:,} {remark}" for remark, count in Counter(remarks).most_common()]
+    return ImageSet(name, images, labels, class_names, skipped, notes=(*notes, *left_out, *of_labels, *of_pictures))

@@ -51,23 +51,31 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def plain(image: Image.Image, *, channels: int, profile: bytes | None = None) -> Image.Image:
+def plain(
+    image: Image.Image, *, channels: int, profile: bytes | None = None, remarks: list[str] | None = None
+) -> Image.Image:
     """A picture of 8 bits per channel in the mode L or RGB.
 
     Transparency is composited on white; grey becomes RGB by repetition, colour becomes grey by ITU-R 601 luma.
 
     Args:
         profile: an ICC profile; see `in_srgb`.
+        remarks: takes what was done to the picture, in words, and is not seen in its numbers.
     """
+    remarks = [] if remarks is None else remarks
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        opaque, image = "L" if image.mode in ("1", "L", "LA") else "RGB", image.convert("RGBA")
+        if image.getchannel("A").getextrema()[1] == 0:
+            remarks.append("wholly transparent (white)")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(opaque)
     if image.mode == "LAB":
         image = image.convert("RGB")
-    image = in_srgb(image, profile)
-    return image.convert("L" if channels == 1 else "RGB")
+    coloured = in_srgb(image, profile)
+    if coloured is not image:
+        remarks.append("in another colour space (brought to sRGB)")
+    return coloured.convert("L" if channels == 1 else "RGB")
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -1,20 +1,22 @@
 """From the word a person typed after --data to an ImageSet."""
 
 import difflib
+import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gan_engine.data import arrays, files, pairs, torchvision_sets, toy, voxels
+from gan_engine.data import archives, arrays, endings, files, pairs, torchvision_sets, toy, voxels
 from gan_engine.data.image_set import DataError, ImageSet
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
 # What files are read by, for each kind of data; the empty suffix is that of a folder.
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
-    "image": {"": files.load_folder, ".zip": files.load_zip, ".npz": arrays.load_npz},
-    "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(files.load_zip, cut=True)},
+    "image": {"": files.load_folder, ".zip": archives.load_zip, ".npz": arrays.load_npz},
+    "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(archives.load_zip, cut=True)},
     "pairs": {"": pairs.load_pairs},
     "unpaired": {"": pairs.load_unpaired},
     "voxels": {
@@ -22,6 +24,7 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
         **{".npz": voxels.load_arrays, ".npy": voxels.load_arrays},
     },
 }
+_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -80,20 +83,41 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
 
 
 def _load_path(source: str, kind: str, *, resolution: int, channels: int | None) -> ImageSet:
-    path = Path(source).expanduser()
-    if (path / "run.json").is_file():
+    try:
+        path = Path(source).expanduser()
+        state = path.stat() if path.exists() else None
+        is_run = (path / "run.json").is_file()
+    except (OSError, RuntimeError) as error:  # of a home or a folder that the user has no way to
+        raise DataError(f"data source {source}: want {_wanted(kind)}, got {error}") from None
+    if is_run:
         raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run, of sampled pictures")
-    reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
-    if path.exists() and reader is not None:
+    if state is not None:
+        reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
+        if files.of_system(state) or reader is None or not (path.is_dir() or path.is_file()):
+            raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
         return reader(path, resolution=resolution, channels=channels)
-    if path.exists():
-        raise DataError(f"data source {source}: want {_wanted(kind)}, got the file {path.name}")
     names = [*NAMED, "toy"]
     near = difflib.get_close_matches(source, names, n=1)
     raise DataError(
         f"data source {source!r}: no such file or folder, and not one of the names {', '.join(names)}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def _got(path: Path, state: os.stat_result) -> str:
+    """What a path is that cannot be read, and what to do about it."""
+    if path.is_dir():
+        return "the root of all files" if path.samefile("/") else "a folder of the system"
+    if not path.is_file():
+        return files.special(state.st_mode)
+    name = path.name.lower()
+    if name.endswith(_ARCHIVES):
+        return f"the file {path.name}; unpack it and name the folder"
+    if name.endswith(endings.endings()):
+        return f"the picture {path.name}; put the pictures into a folder and name that"
+    if zipfile.is_zipfile(path):
+        return f"the file {path.name}, a zip archive; call it {path.stem}.zip"
+    return f"the file {path.name}"
 
 
 def _wanted(kind: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from gan_engine.data import arrays, files
 from gan_engine.data.decode import decode_files
-from gan_engine.data.image_set import DataError, ImageSet, empty_images
+from gan_engine.data.image_set import DataError, ImageSet, empty_images, shown
+from gan_engine.data.labels import by_folder, training_part
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 
@@ -43,8 +44,8 @@ def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSe
 def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
-    root, name = (path, path.resolve().name) if path.is_dir() else (path.parent, path.stem)
-    kept = files.chosen(name, found, (".binvox", *MESHES), what="volumes")
+    root, name = (path, shown(path.resolve().name)) if path.is_dir() else (path.parent, shown(path.stem))
+    kept, left_out = training_part(files.chosen(name, found, (".binvox", *MESHES), what="volumes"))
     mesh = next((file for file in kept if file.lower().endswith(MESHES)), None)
     if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
         raise DataError(f"{name}: meshes such as {mesh} are read by trimesh and scipy: pip install trimesh scipy")
@@ -61,7 +62,8 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     skipped = skipped + broken
     if not kept:
         raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")
-    return ImageSet(name, images, *files.classes(name, kept), skipped)
+    labels, class_names, notes = by_folder(name, kept)
+    return ImageSet(name, images, labels, class_names, skipped, notes=(*left_out, *notes))
 
 
 def read_binvox(file: BinaryIO) -> np.ndarray:

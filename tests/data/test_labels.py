@@ -1,0 +1,216 @@
+"""Which files are trained on, and their classes: by dataset.json, by folders, and where folders are no classes."""
+
+import io
+import json
+import warnings
+import zipfile
+
+import pytest
+from PIL import Image
+
+from gan_engine.data import DataConfig, describe, load
+from gan_engine.data.labels import by_folder, training_part
+
+NAMES = [f"{i // 2:05d}/img{i:08d}.png" for i in range(6)]  # in three shards
+
+
+def picture(grey=0):
+    file = io.BytesIO()
+    Image.new("L", (4, 4), grey).save(file, "PNG")
+    return file.getvalue()
+
+
+def write(target, table, names=NAMES, root=""):
+    """A zip or a folder of pictures, the i-th of grey i, and a dataset.json beside them unless `table` is None."""
+    content = {root + name: picture(i) for i, name in enumerate(names)}
+    if table is not None:
+        content[root + "dataset.json"] = table if isinstance(table, bytes) else json.dumps(table).encode()
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+        return target
+    for name, data in content.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(data)
+    return target
+
+
+def read(source):
+    """The set, {grey: class name}, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = load(DataConfig(str(source)), resolution=4, channels=1)
+    greys = data.images[:, 0, 0, 0].tolist()
+    classes = None if data.labels is None else [data.class_names[label] for label in data.labels]
+    return data, classes and dict(zip(greys, classes)), [str(each.message) for each in caught]
+
+
+# dataset.json
+
+CLASSES = [2, 0, 1, 2, 0, 1]
+AS_READ = dict(enumerate("201201"))
+
+
+@pytest.mark.parametrize("target", ["set.zip", "set"])
+@pytest.mark.parametrize("root", ["", "ffhq/"])
+def test_classes_are_those_of_the_table_and_not_the_shards(tmp_path, target, root):
+    source = write(tmp_path / target, {"labels": list(zip(NAMES, CLASSES))}, root=root)
+    data, classes, warned = read(source)
+    assert classes == AS_READ and data.class_names == ("0", "1", "2") and not warned
+    assert "3 classes" in describe(data) and "; classes of dataset.json" in describe(data)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [[name.replace("/", "\\"), c] for name, c in zip(NAMES, CLASSES)],
+        [[f"./{name}", c] for name, c in zip(NAMES, CLASSES)],
+        dict(zip(NAMES, CLASSES)),
+        list(zip(NAMES, map(float, CLASSES))),
+        [[name, [float(c == i) for i in range(3)]] for name, c in zip(NAMES, CLASSES)],
+        [[name, str(c)] for name, c in zip(NAMES, CLASSES)],
+        [*zip(NAMES, CLASSES), *zip(NAMES, CLASSES)],
+    ],
+    ids=["backslashes", "dots", "dict", "whole floats", "one-hot", "words", "twice"],
+)
+def test_forms_of_the_table(tmp_path, labels):
+    _, classes, warned = read(write(tmp_path / "set.zip", {"labels": labels}))
+    assert classes == AS_READ and not warned
+
+
+def test_numbers_are_sorted_as_numbers(tmp_path):
+    data, _, _ = read(write(tmp_path / "set.zip", {"labels": list(zip(NAMES, [10, 9, 2, 10, 9, 2]))}))
+    assert data.class_names == ("2", "9", "10")
+
+
+def test_the_table_of_a_folder_of_class_folders_wins(tmp_path):
+    names = ["x/1.png", "y/2.png"]
+    _, classes, _ = read(write(tmp_path / "set", {"labels": [["x/1.png", 1], ["y/2.png", 0]]}, names))
+    assert classes == {0: "1", 1: "0"}
+
+
+@pytest.mark.parametrize("table", [{"labels": None}, {}, {"labels": None, "name": "ffhq"}, [1, 2]])
+def test_a_table_without_labels_leaves_shards_and_folders_what_they_are(tmp_path, table):
+    data, classes, warned = read(write(tmp_path / "set.zip", table))
+    assert classes is None and not warned and "dataset.json holds no labels" in describe(data)
+    data, classes, _ = read(write(tmp_path / "folders", table, ["cats/1.png", "dogs/2.png"]))
+    assert classes == {0: "cats", 1: "dogs"} and "dataset.json holds no labels" in describe(data)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (
+            {"labels": list(zip(NAMES, CLASSES))[:4]},
+            "gives a class to 4 of 6 images, and none to 00002/img00000004.png",
+        ),
+        ({"labels": [*list(zip(NAMES, CLASSES))[:5], [NAMES[5], None]]}, "gives a class to 5 of 6 images"),
+        ({"labels": [[name, [0, 1, 1]] for name in NAMES]}, "several labels, or shares of them"),
+        ({"labels": [[name, [0.2, 0.8]] for name in NAMES]}, "several labels, or shares of them"),
+        ({"labels": [[name, [1] + [0] * i] for i, name in enumerate(NAMES)]}, "several labels, or shares of them"),
+        ({"labels": [[name, 0.37] for name in NAMES]}, "gives the class 0.37"),
+        ({"labels": [[name, -1] for name in NAMES]}, "gives the class -1"),
+        ({"labels": [[name, True] for name in NAMES]}, "classes of the types bool"),
+        ({"labels": [[name, c or "none"] for name, c in zip(NAMES, CLASSES)]}, "classes of the types int, str"),
+        ({"labels": [*zip(NAMES, CLASSES), [NAMES[0], 1]]}, f"gives two classes to {NAMES[0]}"),
+        ({"labels": CLASSES}, r"has other labels than .*, such as 2"),
+        ({"labels": "none"}, r"has other labels than .*, such as \"none\""),
+        (b'{"labels": [["00000/img', "cannot be read"),
+        (b"\xff\xfe\xfd", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_costs_the_labels_and_says_so(tmp_path, table, why):
+    data, classes, warned = read(write(tmp_path / "set.zip", table))
+    assert len(data) == 6 and classes is None
+    assert len(warned) == 1 and warned[0].startswith("set: no labels, because dataset.json ")
+    with pytest.warns(UserWarning, match=why):
+        load(DataConfig(str(tmp_path / "set.zip")), resolution=4, channels=1)
+    assert "; no labels, because dataset.json" in describe(data)  # which a conditional run is refused with
+
+
+def test_files_of_the_table_that_are_not_there(tmp_path):
+    table = {"labels": [*zip(NAMES, CLASSES), ["00009/a.png", 7]]}
+    data, classes, warned = read(write(tmp_path / "set.zip", table))
+    assert classes == AS_READ and data.num_classes == 3
+    assert warned == ["set: dataset.json names 1 files that are not there, such as 00009/a.png"]
+
+
+def test_two_tables_of_equal_standing(tmp_path):
+    source = write(tmp_path / "set", {"labels": [["1.png", 0]]}, ["1.png"], root="a/")
+    write(source, {"labels": [["1.png", 0]]}, ["1.png"], root="b/")
+    _, classes, warned = read(source)
+    assert classes is None and "there several times, as a/dataset.json and b/dataset.json" in warned[0]
+
+
+# Folders that are no classes
+
+
+@pytest.mark.parametrize("names", [["00000", "00001", "00002"], ["00000", "01000", "02000"], ["000000", "000001"]])
+def test_numbered_shards_are_no_classes(names):
+    with pytest.warns(UserWarning, match="are taken for numbered shards without a dataset.json"):
+        labels, class_names, notes = by_folder("set", [f"{name}/1.png" for name in names])
+    assert labels is None and class_names == () and notes[0].startswith("no labels")
+
+
+@pytest.mark.parametrize("names", [["0", "1"], ["0000", "0001"], ["00001", "00002"], ["00000", "00001", "00007"]])
+def test_numbers_can_be_classes(names):
+    _, class_names, notes = by_folder("set", [f"{name}/1.png" for name in names])
+    assert class_names == tuple(names) and notes == (f"folders are classes: {', '.join(names)}",)
+
+
+@pytest.mark.parametrize(
+    ("train", "others"),
+    [
+        (["train/1.png"], ["val/2.png", "test/3.png"]),
+        (["images/train/1.png"], ["images/valid/2.png"]),
+        (["Training/cats/1.png", "Training/dogs/1.png"], ["Test/cats/2.png"]),
+        (["train2017/1.png"], ["val2017/1.png"]),
+        (["cats/train/1.png", "dogs/train/1.png"], ["cats/test/1.png"]),
+        (["train/1.png"], ["val/2.png", "cover.png"]),
+        (["trainA/1.png", "trainB/1.png"], ["testA/1.png", "testB/1.png"]),
+        (["training_set/1.png"], ["test_set/1.png"]),
+    ],
+)
+def test_only_the_training_split_is_read(train, others):
+    kept, notes = training_part(sorted(train + others))
+    assert kept == sorted(train)
+    assert len(notes) == 1 and f"{len(train)} of {len(train + others)} files, not " in notes[0]
+
+
+@pytest.mark.parametrize(
+    "paths", [["train/1.png"], ["cats/1.png", "dogs/1.png"], ["test/1.png", "val/1.png"], ["cats/train.png"], []]
+)
+def test_nothing_is_left_out_without_a_training_split(paths):
+    assert training_part(paths) == (paths, ())
+
+
+def test_the_start_line_says_which_split(tmp_path):
+    data, classes, warned = read(write(tmp_path / "set", None, ["test/3.png", "train/1.png", "val/2.png"]))
+    assert len(data) == 1 and classes is None and not warned
+    assert describe(data).endswith("; only train read, 1 of 3 files, not test, val")
+
+
+def test_splits_without_one_for_training_are_no_classes():
+    with pytest.warns(UserWarning, match="no labels, because the folders test, val are splits of a set"):
+        labels, _, _ = by_folder("set", ["test/1.png", "val/1.png"])
+    assert labels is None
+
+
+def test_splits_among_classes_are_classes_with_a_warning():
+    with pytest.warns(UserWarning, match="test, train are read as classes, as others lie beside them"):
+        _, class_names, _ = by_folder("set", ["test/1.png", "train/1.png", "truck/1.png"])
+    assert class_names == ("test", "train", "truck")
+
+
+def test_classes_that_differ_in_capitals():
+    with pytest.warns(UserWarning, match="Cats, cats are classes that differ only in capitals"):
+        _, class_names, _ = by_folder("set", ["Cats/1.png", "cats/1.png", "dogs/1.png"])
+    assert class_names == ("Cats", "cats", "dogs")
+
+
+def test_the_start_line_names_the_folders(tmp_path):
+    data, _, _ = read(write(tmp_path / "set", None, [f"class {i}/1.png" for i in range(7)]))
+    first = ", ".join(f"class {i}" for i in range(5))
+    assert describe(data).endswith(f"; folders are classes: {first} and 2 more")
