@@ -1,11 +1,13 @@
 """What a folder can hold beside good pictures, and what can be given in place of a folder."""
 
+import inspect
 import io
 import os
 import socket
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageFile
@@ -181,19 +183,15 @@ def test_a_folder_comes_under_its_own_name_before_that_of_a_link(tmp_path):
     assert read(tmp_path)[0].class_names == ("cats", "dogs")
 
 
-def test_deep_folders(tmp_path):
-    """Deeper than Python calls functions; what removes temporary folders would fail on them."""
-    folders = [str(tmp_path)]
-    for _ in range(1000):
-        folders.append(folders[-1] + "/d")
-        os.mkdir(folders[-1])
-    Image.new("L", (4, 4)).save(folders[-1] + "/a.png")
+def test_folders_deeper_than_python_calls_functions(tmp_path):
+    save(tmp_path / Path(*"d" * 200) / "a.png")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
     try:
-        assert len(read(tmp_path)[0]) == 1
+        found, skipped = walk(tmp_path)
     finally:
-        os.remove(folders[-1] + "/a.png")
-        for folder in folders[:0:-1]:
-            os.rmdir(folder)
+        sys.setrecursionlimit(limit)
+    assert found == ["d/" * 200 + "a.png"] and not skipped
 
 
 # Names

@@ -194,8 +194,16 @@ def test_colours_of_a_profile_become_srgb(image, expected):
     assert read(saved(image, SWAPPED), 3)[0] == pytest.approx(expected, abs=2)
 
 
+def test_a_change_of_colour_space_is_remarked():
+    for profile, said in ((SWAPPED, ["in another colour space (brought to sRGB)"]), (SRGB, [])):
+        remarks = []
+        read_picture(io.BytesIO(saved(Image.new("RGB", (1, 1)), profile)), channels=3, remarks=remarks)
+        assert remarks == said
+
+
 def test_grey_of_a_profile_becomes_srgb():
     assert read(saved(Image.new("L", (1, 1), 55), LINEAR_GREY)) == pytest.approx([128], abs=1)
+    assert read(saved(Image.new("LA", (1, 1), (55, 255)), LINEAR_GREY)) == pytest.approx([128], abs=1)
     deep = Image.fromarray(np.full((1, 1), 55 * 257, np.uint16))
     assert read(saved(deep, LINEAR_GREY)) == pytest.approx([128], abs=1)
 

@@ -107,6 +107,14 @@ def test_folders_are_classes(tmp_path):
     assert data.class_names == ("beds", "chairs") and data.labels.tolist() == [0, 1]
 
 
+def test_only_the_training_split_of_every_class_is_read(tmp_path):
+    for path in ("chair/train/1", "chair/test/2", "bed/train/3", "bed/test/4"):
+        write_binvox(tmp_path / f"{path}.binvox", SOLID)
+    data = load_from(tmp_path)
+    assert len(data) == 2 and data.class_names == ("bed", "chair")
+    assert data.notes == ("only train read, 2 of 4 files, not test", "folders are classes: bed, chair")
+
+
 def test_a_mesh_is_filled(tmp_path):
     pytest.importorskip("trimesh")
     (tmp_path / "a.obj").write_text(TETRAHEDRON)
