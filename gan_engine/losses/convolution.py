@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gan_engine.losses.tape import Step, per_sample
+from gan_engine.losses.tape import Gradients, Step, per_sample, requiring
 from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 
 
@@ -29,6 +29,9 @@ class Convolution(Step):
     def reads_sources(self) -> bool:
         return self.wanted or self.weight.requires_grad
 
+    def learned(self) -> tuple[list[Tensor], list[Tensor]]:
+        return requiring(self.weight), requiring(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
         self.like = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
@@ -37,21 +40,17 @@ class Convolution(Step):
 
     def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
         (delta,) = deltas
-        if self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad):
+        if any(self.learned()):
             self.delta = delta
         return (dgrad(delta, self.like(), self.weight.detach(), self.call),)
 
-    def tangent(
-        self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
-    ) -> tuple:
+    def tangent(self, sources: list[Tensor], a: Tensor | None, owned: bool, grads: Gradients) -> tuple:
         if self.delta is not None:
             if a is not None and self.bias is not None and self.bias.requires_grad:
                 per_image = self.delta.flatten(2).sum(2, dtype=a.dtype)  # [N, C]
-                tensors.append(self.bias)
-                grads.append((a @ per_image).to(self.bias.dtype))
+                grads.add(self.bias, (a @ per_image).to(self.bias.dtype))
             if self.weight.requires_grad:
-                tensors.append(self.weight)
-                grads.append(wgrad(self.delta, sources[0], self.weight.detach(), self.call))
+                grads.add(self.weight, wgrad(self.delta, sources[0], self.weight.detach(), self.call))
             self.delta = None
         if not self.wanted:
             return ()

@@ -15,20 +15,20 @@ piecewise linear D four (see piecewise_linear.py). Its levels:
 Penalties square, sum and take roots in float32 (float64 for float64), with an eps in every root.
 """
 
-import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
+from gan_engine.losses.trial import Network, attempt, compiled, is_refused
+from gan_engine.losses.trial import refusal as refusal  # for callers of this module
 from gan_engine.ops.conv2d import no_weight_gradients
 from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
 
-Network = Callable[..., Tensor]
 Level = Literal[1, 2, "autograd"]
 
 _EPS = 1e-12
@@ -148,7 +148,7 @@ def backward_with_penalty(
     loss: Callable[[Tensor], Tensor] | None,
     *,
     gamma: float | Tensor,
-    c: Tensor | None = None,
+    c: Any = None,
     level: Level | None = None,
     centre: float = 0.0,
     scale: float | Tensor = 1.0,
@@ -165,10 +165,12 @@ def backward_with_penalty(
     Args:
         D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None; logits [N, 1] become [N].
         img: [N, ...]; no gradient goes back into it.
-        loss: logits [N] in float32 -> [M], of which the mean is taken; None: the penalty alone.
+        loss: logits [N] in float32 -> [M], of which the mean is taken; None: the penalty alone. It may depend on D
+            once more and on anything else; all that requires gradients has them as after one `backward()` of the sum.
         gamma: the weight, or one for each image [N].
-        c: classes, handed on to D.
-        level: 2, 1 or "autograd", see above; None is 2, or 1 where D refuses 2.
+        c: handed on to D, whatever it is; None: D is called with the images alone.
+        level: 2, 1 or "autograd", see above; None is 2, or 1 where D refuses 2. A D that refuses is put back to what
+            it was before, and the refusal is remembered for as long as D stays as it is (`trial.is_refused`).
         centre: the norm that the penalty pulls to.
         scale: factor of all gradients, for loss scaling in fp16: scaler.scale(torch.ones(())).
 
@@ -179,62 +181,110 @@ def backward_with_penalty(
 
     Raises:
         NotPiecewiseLinear: level 2 was asked for and does not hold; the sentence names the layer.
-        RuntimeError: D is compiled by torch.compile.
+        RuntimeError: D is compiled by torch.compile; or gradients are switched off by torch.inference_mode().
         ValueError: D does not return one logit for each image, [N] or [N, 1], or loss returns more dimensions than one.
     """
     if level not in (None, 1, 2, "autograd"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
     _check_not_compiled(D)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("backward_with_penalty computes gradients, of which torch.inference_mode() makes none")
     img = img.detach()
+    if img.is_inference():
+        img = img.clone()
     wide = torch.promote_types(img.dtype, torch.float32)
     gamma = torch.as_tensor(gamma, dtype=wide, device=img.device).expand(len(img))
-    if level == 2 or (level is None and refusal(D, img, c) is None):
+    if level == 2 or (level is None and not is_refused(D, img, c)):
         try:
-            done = Pass(D, img, c)
+            done = attempt(D, img, c)
         except NotPiecewiseLinear:
             if level == 2:
-                raise  # else D is not what it was when it was tried
+                raise
         else:
             return _by_tangents(done, img, loss, gamma, centre, scale)
     return _by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")
 
 
-def refusal(D: Network, img: Tensor, c: Tensor | None = None) -> str | None:
-    """Why level 2 does not hold for D: a sentence that names the layer, or None if it does.
+class _Step:
+    """What is left of level 2 where the gradient by the image is known: a node of autograd over D's parameters.
 
-    D is tried once on two of the images, its buffers are put back, and the answer is remembered.
+    As the node is part of the graph of the loss, that graph may depend on whatever it likes, and autograd hands each
+    parameter its whole gradient, once.
     """
-    known = _refusals.setdefault(D, {})
-    mode = (getattr(D, "training", None), c is None)
-    if mode not in known:
-        buffers = [(b, b.clone()) for b in D.buffers()] if isinstance(D, nn.Module) else []
-        with torch.random.fork_rng(devices=[img.device] if img.device.type == "cuda" else []):
-            try:
-                Pass(D, img[:2], c if c is None else c[:2])
-                known[mode] = None
-            except NotPiecewiseLinear as reason:
-                known[mode] = str(reason)
-        for buffer, before in buffers:
-            buffer.data.copy_(before)  # .data: an earlier pass of D may be waiting for its gradients
-    return known[mode]
+
+    def __init__(self, done: Pass, img: Tensor, gamma: Tensor, centre: float) -> None:
+        device = img.device.type
+        self.autocast = torch.autocast(
+            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
+        self.done, self.img, self.gamma = done, img, gamma
+        self.g: Tensor | None = done.input_gradient()
+        s = sum_of_squares(self.g)
+        self.penalty, self.coefficient = _value_and_direction(s, gamma.detach() / len(img), centre)
+
+    def node(self, *, with_loss: bool) -> tuple[Tensor, Tensor]:
+        """The logits [N], and mean(gamma / 2 * penalty) []."""
+        learned = self.done.learned(with_loss=with_loss)
+        self.order, self.with_loss = [id(t) for t in learned], with_loss
+        start = torch.empty((), requires_grad=True)  # for a D of which nothing is learned
+        return _Penalised.apply(self, self.gamma, start, *learned)
+
+    def gradients(self, a: Tensor | None, d: Tensor) -> list[Tensor | None]:
+        """Those of the parameters, for the gradients a [N] by the logits and d [] by the mean penalty. Once."""
+        if self.g is None:
+            raise RuntimeError("backward_with_penalty: its graph is for one backward pass, which it runs itself")
+        with self.autocast:
+            coefficient = self.coefficient * d
+            a = torch.zeros_like(coefficient) if a is None else a
+            u = {0: mix(self.img, self.g, a, coefficient)}
+            self.g = None  # its memory is needed
+            found = self.done.gradients(u, a if self.with_loss else None)
+        return [found.pop(i) for i in self.order]
 
 
-_refusals: weakref.WeakKeyDictionary[Network, dict[Any, str | None]] = weakref.WeakKeyDictionary()
+class _Penalised(torch.autograd.Function):
+    """The node of a `_Step`."""
+
+    @staticmethod
+    def forward(ctx: Any, step: _Step, gamma: Tensor, start: Tensor, *learned: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.step = step
+        ctx.set_materialize_grads(False)
+        return step.done.logits.clone(), (gamma / 2 * step.penalty).mean()
+
+    @staticmethod
+    def backward(ctx: Any, a: Tensor | None, d: Tensor | None) -> tuple:
+        step = ctx.step
+        if d is None:
+            raise RuntimeError("backward_with_penalty: gradients of logits by parameters are not for its loss to take")
+        by_gamma = step.penalty * d / (2 * len(step.penalty)) if ctx.needs_input_grad[1] else None
+        return None, by_gamma, None, *step.gradients(a, d)
 
 
 def _by_tangents(done: Pass, img, loss, gamma, centre, scale) -> tuple[Tensor, Tensor]:
-    a = None
-    if loss is not None:
-        logits = done.logits.requires_grad_()
-        with torch.enable_grad(), _no_autocast(img):
-            (a,) = torch.autograd.grad(_mean(loss, logits) * scale, logits)
-    g = done.input_gradient()
-    penalty, coefficient = _value_and_direction(sum_of_squares(g), gamma / len(img), centre)
-    coefficient = coefficient * scale
-    u = {0: mix(img, g, torch.zeros_like(coefficient) if a is None else a, coefficient)}
-    del g  # its memory is needed
-    done.accumulate(u, a)
-    return done.logits.detach(), penalty
+    step = _Step(done, img, gamma, centre)
+    with torch.enable_grad(), _no_autocast(img):
+        logits, total = step.node(with_loss=loss is not None)
+        if loss is not None:
+            node = logits.grad_fn
+            value = _mean(loss, logits)
+            if not _reaches(value, node):  # offsets have no gradient then
+                _, total = step.node(with_loss=False)
+            total = value + total
+        (total * scale).backward()
+    return done.logits, step.penalty
+
+
+def _reaches(t: Tensor, end: torch.autograd.graph.Node) -> bool:
+    """Whether the graph of t leads to the node `end`."""
+    waiting, seen = [t.grad_fn], {None}
+    while waiting:
+        node = waiting.pop()
+        if node is end:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _mean(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
@@ -293,15 +343,5 @@ def _no_autocast(x: Tensor) -> torch.autocast:
 
 def _check_not_compiled(net: Network) -> None:
     """Refuse what torch.compile has made, unless the penalty itself is being compiled with it."""
-    if torch.compiler.is_compiling():
-        return
-    parts = list(net.modules()) if isinstance(net, nn.Module) else [net]
-    for part in parts:
-        optimized = isinstance(part, torch._dynamo.OptimizedModule) or hasattr(part, "_torchdynamo_orig_callable")
-        if optimized or getattr(part, "_compiled_call_impl", None) is not None:
-            raise RuntimeError(
-                f"{type(net).__name__} is compiled by torch.compile, whose functions have no second gradient: a "
-                "penalty would fail or, in some versions of PyTorch, be left out silently. Give the penalty the "
-                "network as it was before torch.compile (of a compiled module, its _orig_mod), or compile the whole "
-                "step, written with torch.func.grad for the gradients by the image and by the parameters"
-            )
+    if not torch.compiler.is_compiling() and (reason := compiled(net)) is not None:
+        raise RuntimeError(reason)

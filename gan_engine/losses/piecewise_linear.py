@@ -33,40 +33,39 @@ without the image (spectral norms, scaled weights, embeddings of classes) is lef
 from here at the end.
 """
 
+import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 
 from gan_engine.losses.rules import Value
-from gan_engine.losses.tape import NotPiecewiseLinear, Tape, sole_readers
+from gan_engine.losses.tape import Gradients, NotPiecewiseLinear, Tape, sole_readers
 
 
 class Pass:
-    """The forward pass of D on img [N, ...], and what follows from it.
+    """The forward pass of D on img [N, ...], and what follows from it. D runs inside `around`.
 
     Raises:
         NotPiecewiseLinear: level two does not hold for D.
+        ValueError: D does not return a logit for each image.
     """
 
-    def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Tensor | None = None) -> None:
+    def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Any, around: AbstractContextManager) -> None:
         self.img = img.detach()
         tape = Tape(len(img))
-        x = Value(self.img, tape)
-        x.shared = True
         try:
-            with torch.enable_grad():
-                logits = D(x) if c is None else D(x, c)
-        except NotPiecewiseLinear as refusal:
-            raise NotPiecewiseLinear(f"{_layer(refusal, D)}{refusal}") from None
-        if not isinstance(logits, Value):
-            raise NotPiecewiseLinear(f"D must return logits [N] that depend on the image, got {type(logits).__name__}")
-        if logits.numel() != len(img):
-            raise NotPiecewiseLinear(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
-        self._end = {logits.slot: torch.ones_like(logits.value)}
-        self._steps = tape.needed(logits.slot)
-        self.logits = logits.value.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
+            end, value = _run(D, self.img, c, tape, around)
+        except (NotPiecewiseLinear, _WrongLogits, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # D's own fault, or that of a part which takes no such tensor: level 1 will tell
+            raise NotPiecewiseLinear(f"{_layer(error, D)}it raised {_one_line(error)}") from error
+        self._end = {end: torch.ones_like(value)}
+        self._steps = tape.needed(end)
+        self.logits = value.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
 
     def input_gradient(self) -> Tensor:
         """g [N, ...], the gradient of logit n by image n. Once."""
@@ -90,14 +89,26 @@ class Pass:
                     owned.add(slot)
         return deltas[0] if 0 in deltas else torch.zeros_like(self.img)
 
-    def accumulate(self, u: dict[int, Tensor], a: Tensor | None) -> None:
-        """Add the gradients of the parameters to .grad, for u[0] [N, ...] = t + a x and a [N] as above. Once.
+    def learned(self, *, with_loss: bool) -> list[Tensor]:
+        """The parameters of which `gradients` gives gradients, once `input_gradient` has run; with a loss, offsets too.
+
+        A parameter here is what D takes as one: a leaf, or what D computes from leaves without the image.
+        """
+        found: dict[int, Tensor] = {}
+        for step in self._steps:
+            if step.delta is not None:
+                weights, offsets = step.learned()
+                found |= {id(t): t for t in (weights + offsets if with_loss else weights)}
+        return list(found.values())
+
+    def gradients(self, u: dict[int, Tensor], a: Tensor | None) -> Gradients:
+        """The gradients of the parameters, for u[0] [N, ...] = t + a x and a [N] as above. Once.
 
         u is {0: u[0]}, and the tangents that follow go through it; each is freed where it has last been read. Where
         there is no loss, a is None, and the biases have no gradient.
         """
-        tensors, grads = [], []
-        steps = self._steps
+        grads = Gradients()
+        steps, self._steps = self._steps, []
         reading = [step for step in steps if step.reads_sources]
         last = {slot: step for step in reading for slot in step.sources}
         sole = sole_readers(reading)
@@ -106,36 +117,67 @@ class Pass:
             sources = [u[slot] for slot in step.sources] if step.reads_sources else []
             for slot in {slot for slot in step.sources if last.get(slot) is step}:
                 del u[slot]
-            results = step.tangent(sources, a, owned.issuperset(step.sources), tensors, grads)
+            results = step.tangent(sources, a, owned.issuperset(step.sources), grads)
             if step.wanted:
                 u |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
-        if tensors:
-            with torch.enable_grad():
-                _Handed.apply(grads, *tensors).backward()
+        return grads
 
 
-class _Handed(torch.autograd.Function):
-    """A way into .grad, which takes gradients over without copying them as nothing else holds them."""
-
-    @staticmethod
-    def forward(ctx: Any, grads: list[Tensor], *tensors: Tensor) -> Tensor:
-        ctx.grads = grads
-        return tensors[0].new_empty(())
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple:
-        grads = tuple(ctx.grads)
-        ctx.grads.clear()
-        return None, *grads
+class _WrongLogits(ValueError):
+    """What D returned is no logit for each image."""
 
 
-def _layer(refusal: NotPiecewiseLinear, D: Callable) -> str:
-    """The innermost module that was running when `refusal` was raised: "name (Type): ", or "" if there is none."""
-    if not isinstance(D, nn.Module):
-        return ""
-    names = {module: name for name, module in D.named_modules()}
+def _run(
+    D: Callable[..., Tensor], img: Tensor, c: Any, tape: Tape, around: AbstractContextManager
+) -> tuple[int, Tensor]:
+    """The slot and the value of the logits that D makes of img, all on the tape."""
+    x = Value(img, tape)
+    x.shared = True
+    try:
+        if _global_backward_hooks or _global_backward_pre_hooks:
+            raise NotPiecewiseLinear("a backward hook of all modules, which only autograd calls, is registered")
+        with torch.enable_grad(), around:
+            logits = D(x) if c is None else D(x, c)
+        check_logits(logits, len(img))
+        if not isinstance(logits, Value):
+            raise NotPiecewiseLinear("D returned logits that were not computed from the image by functions of PyTorch")
+        end, value = logits.slot, logits.value
+    except NotPiecewiseLinear as refusal:
+        raise NotPiecewiseLinear(f"{_layer(refusal, D)}{refusal}") from None
+    del x, logits
+    _check_none_is_kept(D, tape)
+    return end, value
+
+
+def check_logits(logits: Any, n: int) -> None:
+    """Raise ValueError unless `logits` is a tensor of one logit for each of n images."""
+    got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if not isinstance(logits, Tensor) or logits.numel() != n:
+        raise _WrongLogits(f"D must return logits [N] = [{n}], got {got}: want a logit for each image")
+
+
+def _check_none_is_kept(D: Callable, tape: Tape) -> None:
+    """Refuse a D that keeps an activation: there is no graph by which a loss could be differentiated by it."""
+    if all(ref() is None for ref in tape.values):
+        return
+    gc.collect()  # a cycle of references keeps them too
+    if any(ref() is not None for ref in tape.values):
+        keepers = D.named_modules() if isinstance(D, nn.Module) else ()
+        kept = [name for name, module in keepers if any(isinstance(v, Value) for v in vars(module).values())]
+        who = f"{kept[0] or 'D'} keeps" if kept else "D, or a hook of it, keeps"
+        raise NotPiecewiseLinear(f"{who} an activation after its forward pass")
+
+
+def _one_line(error: Exception) -> str:
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text}"
+
+
+def _layer(error: Exception, D: Callable) -> str:
+    """The innermost module that was running when `error` was raised: "name (Type): ", or "" if there is none."""
+    names = {module: name for name, module in D.named_modules()} if isinstance(D, nn.Module) else {}
     found = ""
-    traceback = refusal.__traceback__
+    traceback = error.__traceback__
     while traceback is not None:
         module = traceback.tb_frame.f_locals.get("self")
         if isinstance(module, nn.Module) and module in names:

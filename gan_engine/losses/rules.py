@@ -7,6 +7,7 @@ x + y). What a model computes without the image never meets a rule: it stays wit
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,24 +23,39 @@ from gan_engine.ops.convolution_kernels import Call
 
 
 class Value(Tensor):
+    """`value` in a pass of D.
+
+    To C++ it is a sparse tensor without elements: code that goes around the rules has no memory to read, and whatever
+    asks for a pointer to it gets an error. (A strided tensor without memory would hand out a null pointer.)
+    """
+
     @staticmethod
     def __new__(cls, value: Tensor, tape: Tape, slot: int = 0) -> "Value":
-        return Tensor._make_wrapper_subclass(
-            cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
-        )
+        empty = torch.empty(value.shape, dtype=value.dtype, device=value.device, layout=torch.sparse_coo)
+        return Tensor._make_subclass(cls, empty, True)
 
     def __init__(self, value: Tensor, tape: Tape, slot: int = 0) -> None:
-        self.value, self.tape, self.slot = value, tape, slot
+        self.value, self.tape, self._slot = value, tape, slot
         self.shared = False  # another tensor shows the same memory
+        tape.values.append(weakref.ref(self))
+
+    @property
+    def slot(self) -> int:
+        with torch._C.DisableTorchFunctionSubclass():
+            node = self.grad_fn
+        if node is not None:  # no rule makes one
+            raise NotPiecewiseLinear(f"{node.name()} has a gradient of its own")
+        return self._slot
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
         name, in_place = _name_of(func)
         in_place = kwargs.pop("inplace", False) or in_place
+        if name == "requires_grad":
+            return _requires_grad(*args, **kwargs) if in_place else True
         if name in _FACTS:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
+            return func(*(x.value if isinstance(x, Value) else x for x in args), **kwargs)
         rule = _RULES.get(name)
         if rule is None:
             raise NotPiecewiseLinear(f"{name} {_REASONS.get(name, 'is not known to be piecewise linear')}")
@@ -54,7 +70,7 @@ class Value(Tensor):
             raise NotPiecewiseLinear(f"{name}: {error}") from None
         if not in_place:
             return result
-        target.value, target.slot = result.value, result.slot
+        target.value, target._slot = result.value, result.slot
         return target
 
     @classmethod
@@ -205,6 +221,12 @@ def _matmul(func: Callable, input: Any, other: Any) -> "Value":
 def _plain(name: str, value: Any) -> None:
     if isinstance(value, Value):
         raise NotPiecewiseLinear(f"its {name} depends on the image")
+
+
+def _requires_grad(input: "Value", requires_grad: bool = True) -> "Value":
+    if not requires_grad:
+        raise NotPiecewiseLinear("requires_grad_(False) cuts a gradient")
+    return input
 
 
 def _relu(func: Callable, input: Any) -> "Value":
@@ -425,7 +447,7 @@ _IN_PLACE = {"relu", "leaky_relu", "clamp", "clip", "add", "sub", "mul", "div"}
 # What may be asked of a tensor without reading its numbers.
 _FACTS = {
     *("shape", "size", "ndim", "dim", "ndimension", "numel", "nelement", "__len__", "stride", "is_contiguous"),
-    *("dtype", "is_floating_point", "is_complex", "element_size", "device", "get_device", "layout", "requires_grad"),
+    *("dtype", "is_floating_point", "is_complex", "element_size", "device", "get_device", "layout"),
     *("is_cuda", "is_cpu", "is_mps", "is_sparse", "is_quantized", "is_mkldnn", "is_nested", "is_leaf"),
 }
 
@@ -442,5 +464,8 @@ _REASONS = {
         ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy"),
         "lets the image decide what is computed",
     ),
-    "detach": "cuts a gradient",
+    **dict.fromkeys(("detach", "data"), "cuts a gradient"),
+    **dict.fromkeys(
+        ("register_hook", "retain_grad", "grad_fn", "grad"), "is for a backward pass of autograd, and there is none"
+    ),
 }

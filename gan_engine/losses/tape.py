@@ -4,6 +4,7 @@ See piecewise_linear.py, whose letters these are. Values have slots; a step lead
 """
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ class Tape:
         self.n = n
         self.steps: list[Step] = []
         self.slots = 1
+        self.values: list[weakref.ref] = []  # every tensor that D was given of the pass
 
     def record(self, step: "Step", values: tuple[Tensor, ...]) -> None:
         """Note that `step` made `values`, if they are batches."""
@@ -81,18 +83,32 @@ class Step:
         """Whether the tangents of the sources are needed."""
         return self.wanted
 
+    def learned(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The weights and the offsets that require gradients."""
+        return [], []
+
     def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
         """The gradients by the sources for those by the results; `owned`: it may write over those."""
         raise NotImplementedError
 
-    def tangent(
-        self, sources: list[Tensor], a: Tensor | None, owned: bool, tensors: list[Tensor], grads: list[Tensor]
-    ) -> tuple:
+    def tangent(self, sources: list[Tensor], a: Tensor | None, owned: bool, grads: "Gradients") -> tuple:
         """The tangents of the results where they are wanted, else (); `owned`: they may write over the source's.
 
-        What the gradients of parameters are is added to .grad, or to `grads` with the parameter in `tensors`.
+        The gradients of parameters are added to `grads`.
         """
         raise NotImplementedError
+
+
+class Gradients(dict[int, Tensor]):
+    """The gradient of each parameter, by its id: the sum over all steps that read the parameter."""
+
+    def add(self, parameter: Tensor, grad: Tensor) -> None:
+        before = self.get(id(parameter))
+        self[id(parameter)] = grad if before is None else before + grad
+
+
+def requiring(*tensors: Tensor | None) -> list[Tensor]:
+    return [t for t in tensors if t is not None and t.requires_grad]
 
 
 class Entered(torch.autograd.Function):
@@ -127,8 +143,11 @@ class Linear(Step):
         self.begins = [get_gradient_edge(x) for x in inputs]
         self.ends = [get_gradient_edge(x) for x in outputs]
 
+    def learned(self):
+        return requiring(*self.weights), requiring(self.offset)
+
     def backward(self, deltas, owned):
-        if any(w.requires_grad for w in self.weights) or (self.offset is not None and self.offset.requires_grad):
+        if any(self.learned()):
             (self.delta,) = deltas
         ends, given = zip(*((end, d) for end, d in zip(self.ends, deltas, strict=True) if d is not None), strict=True)
         return torch.autograd.grad(ends, self.begins, given, allow_unused=True)
@@ -137,26 +156,24 @@ class Linear(Step):
     def reads_sources(self) -> bool:
         return self.wanted or any(w.requires_grad for w in self.weights)
 
-    def tangent(self, sources, a, owned, tensors, grads):
+    def tangent(self, sources, a, owned, grads):
         if self.offset is not None and a is not None:
-            _offset_gradient(self.offset, self.delta, a, tensors, grads)
+            _offset_gradient(self.offset, self.delta, a, grads)
         if not self.reads_sources:
             return ()
-        learned = [w for w in self.weights if w.requires_grad and self.delta is not None]
-        if not learned:
-            out = self.run(sources, [w.detach() for w in self.weights])
-        elif all(w.is_leaf for w in learned):
-            with torch.enable_grad():
-                out = self.run(sources, self.weights)
-            torch.autograd.backward(out, self.delta, inputs=learned)  # straight into .grad, which need not copy it
-            out = out.detach()
-        else:
-            weights = [w.detach().requires_grad_(w.requires_grad) for w in self.weights]
+        weights = [w.detach() for w in self.weights]
+        learned = requiring(*self.weights) if self.delta is not None else []
+        if learned:
+            for w, own in zip(weights, self.weights, strict=True):
+                w.requires_grad_(own.requires_grad)
             with torch.enable_grad():
                 out = self.run(sources, weights)
-            tensors += learned
-            grads += torch.autograd.grad(out, [w for w in weights if w.requires_grad], self.delta)
+            found = torch.autograd.grad(out, requiring(*weights), self.delta)
+            for w, grad in zip(learned, found, strict=True):
+                grads.add(w, grad)
             out = out.detach()
+        else:
+            out = self.run(sources, weights)
         self.delta = None
         if self.offset is not None and a is not None:
             out = _shifted(out, a, self.offset, self.in_place)
@@ -175,7 +192,7 @@ class Sum(Step):
         (delta,) = deltas
         return delta, delta if self.alpha == 1 else delta * self.alpha
 
-    def tangent(self, sources, a, owned, tensors, grads):
+    def tangent(self, sources, a, owned, grads):
         if not self.wanted:
             return ()
         x, y = sources
@@ -191,16 +208,19 @@ class Mask(Step):
 
     owns_result = True
 
+    def learned(self):
+        return [], requiring(self.bias)
+
     def backward(self, deltas, owned):
         (dy,) = deltas
         delta = self.slopes(dy, owned)
-        if self.bias is not None and self.bias.requires_grad:
+        if any(self.learned()):
             self.delta = delta
         return (delta,)
 
-    def tangent(self, sources, a, owned, tensors, grads):
+    def tangent(self, sources, a, owned, grads):
         if self.bias is not None and a is not None:
-            _offset_gradient(self.bias, self.delta, a, tensors, grads)
+            _offset_gradient(self.bias, self.delta, a, grads)
         self.delta = None
         if not self.wanted:
             return ()
@@ -220,14 +240,17 @@ class Constant(Step):
     offset: Tensor
     value: Tensor
 
+    def learned(self):
+        return [], requiring(self.offset)
+
     def backward(self, deltas, owned):
         (self.delta,) = deltas
         return ()
 
-    def tangent(self, sources, a, owned, tensors, grads):
+    def tangent(self, sources, a, owned, grads):
         if a is None:
             return (torch.zeros_like(self.value),)
-        _offset_gradient(self.offset, self.delta, a, tensors, grads)
+        _offset_gradient(self.offset, self.delta, a, grads)
         return ((per_sample(a, self.value) * self.value).to(self.value.dtype),)
 
 
@@ -243,9 +266,7 @@ def per_sample(a: Tensor, x: Tensor) -> Tensor:
     return a.reshape([-1] + [1] * (x.ndim - 1))
 
 
-def _offset_gradient(
-    offset: Tensor, delta: Tensor | None, a: Tensor | None, tensors: list[Tensor], grads: list[Tensor]
-) -> None:
+def _offset_gradient(offset: Tensor, delta: Tensor | None, a: Tensor, grads: Gradients) -> None:
     """sum of a[n] delta[n] over what `offset` was broadcast along"""
     if delta is None or not offset.requires_grad:
         return
@@ -253,8 +274,7 @@ def _offset_gradient(
     inner = [i for i in range(1, delta.ndim) if shape[i] == 1 and delta.shape[i] > 1]
     total = delta.sum(inner, keepdim=True, dtype=a.dtype) if inner else delta.to(a.dtype)
     total = total * per_sample(a, total)
-    tensors.append(offset)
-    grads.append(total.sum_to_size(shape).reshape(offset.shape).to(offset.dtype))
+    grads.add(offset, total.sum_to_size(shape).reshape(offset.shape).to(offset.dtype))
 
 
 class Slopes:
