@@ -85,9 +85,9 @@ def of_system(state: os.stat_result) -> bool:
 
 @functools.cache
 def _made_up() -> set[int]:
-    """The devices of /proc and the like, where they are devices of their own."""
-    folders = (folder for folder in ("/proc", "/sys", "/dev") if os.path.isdir(folder))
-    return {os.stat(folder).st_dev for folder in folders} - {os.stat("/").st_dev}
+    """The devices of /proc and the like, where they are devices of their own; people keep images in /dev/shm."""
+    made_up, others = ([*filter(os.path.isdir, folders)] for folders in (("/proc", "/sys", "/dev"), ("/", "/dev/shm")))
+    return {os.stat(folder).st_dev for folder in made_up} - {os.stat(folder).st_dev for folder in others}
 
 
 def special(mode: int) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -64,15 +65,15 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
         if class_of is None:
             labels, class_names, notes = by_folder(name, kept, shards_known=True)
             return labels, class_names, (f"{TABLE} holds no labels", *notes)
-        missing = [path for path in kept if class_of.get(path) is None]
+        missing = [path for path in kept if class_of.get(_key(path)) is None]
         if missing:
             named = len(kept) - len(missing)
             raise ValueError(f"gives a class to {named:,} of {len(kept):,} images, and none to {missing[0]}")
-        values = _as_classes([class_of[path] for path in kept])
-    except (ValueError, OSError) as error:
+        values = _as_classes([class_of[_key(path)] for path in kept])
+    except ValueError as error:
         return _none(name, f"no labels, because {TABLE} {error}")
     notes = [f"classes of {TABLE}"]
-    if absent := class_of.keys() - set(found):
+    if absent := class_of.keys() - set(map(_key, found)):
         notes.append(f"{TABLE} names {len(absent):,} files that are not there")
         warnings.warn(f"{name}: {notes[-1]}, such as {shown(min(absent))}", stacklevel=3)
     return *_indexed(values), tuple(notes)
@@ -115,11 +116,11 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
 
 
 def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, Any] | None:
-    """{file: class as written} of {"labels": [[file, class], ...]}, or None where it has no labels."""
+    """{`_key` of a file: class as written} of {"labels": [[file, class], ...]}, or None where it has no labels."""
     try:
         with open_file(table) as file:
             content = json.loads(file.read())
-    except (ValueError, RecursionError) as error:
+    except Exception as error:  # of archives, compression and JSON; a table that is damaged need not end a run
         raise ValueError(f"cannot be read ({error})") from None
     rows = content.get("labels") if isinstance(content, dict) else None
     if rows is None:
@@ -131,7 +132,7 @@ def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, A
         raise ValueError(f'has other labels than [["file", class], ...], such as {json.dumps(wrong)[:40]}')
     class_of: dict[str, Any] = {}
     for file, value in rows:
-        path = "/".join((*_folders(table), plain_path(file)))
+        path = _key("/".join((*_folders(table), plain_path(file))))
         if class_of.setdefault(path, value) != value:
             raise ValueError(f"gives two classes to {file}")
     return class_of
@@ -140,6 +141,11 @@ def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, A
 def plain_path(path: str) -> str:
     """With slashes only, and without the parts that lead nowhere: r".\\a\\b.png" is a/b.png."""
     return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+
+
+def _key(path: str) -> str:
+    """Equal for names that look alike: macOS writes an accent as a character of its own."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _is_row(row: Any) -> bool:

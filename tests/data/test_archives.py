@@ -145,6 +145,16 @@ def test_a_member_with_a_wrong_checksum_is_skipped(tmp_path):
         assert read(path)[1] == [2]
 
 
+def test_a_damaged_table_does_not_end_a_run(tmp_path):
+    path = pack(tmp_path / "set.zip", [("dataset.json", b'{"labels": [["a.png", 0]]}'), ("a.png", 1)])
+    path.write_bytes(path.read_bytes().replace(b'"a.png", 0', b'"a.png", 1'))
+    with pytest.warns(UserWarning, match=r"no labels, because dataset\.json cannot be read \(Bad CRC-32"):
+        assert read(path)[0].labels is None
+    set_in_heads(path, 9, local=8, central=10)
+    with pytest.warns(UserWarning, match=r"dataset\.json cannot be read \(compressed by the method deflate64"):
+        assert read(path)[0].labels is None
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\5\6" + bytes(18), b"Rar!\x1a\x07\x00"])
 def test_what_is_no_zip_or_an_empty_one(tmp_path, content):
     (tmp_path / "set.zip").write_bytes(content)

@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import sys
+import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -230,6 +231,13 @@ def test_names_that_are_no_utf8_can_be_printed_and_written(tmp_path):
 def test_sources_that_are_refused_at_once(source, got):
     with pytest.raises(DataError, match=rf"want a folder, \.zip or \.npz, got .*{got}"):
         read(source)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm to write to")
+def test_images_in_shared_memory_are_read():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        save(Path(folder) / "a.png")
+        assert len(read(folder)[0]) == 1
 
 
 @pytest.mark.parametrize(

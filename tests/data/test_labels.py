@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 import warnings
 import zipfile
 
@@ -82,6 +83,14 @@ def test_forms_of_the_table(tmp_path, labels):
 def test_numbers_are_sorted_as_numbers(tmp_path):
     data, _, _ = read(write(tmp_path / "set.zip", {"labels": list(zip(NAMES, [10, 9, 2, 10, 9, 2]))}))
     assert data.class_names == ("2", "9", "10")
+
+
+def test_accents_are_the_same_however_they_are_written(tmp_path):
+    composed, apart = unicodedata.normalize("NFC", "café.png"), unicodedata.normalize("NFD", "café.png")
+    for written, named in ((composed, apart), (apart, composed)):
+        source = write(tmp_path / f"{len(written)}.zip", {"labels": [[named, 3], ["a.png", 4]]}, [written, "a.png"])
+        _, classes, warned = read(source)
+        assert classes == {0: "3", 1: "4"} and not warned
 
 
 def test_the_table_of_a_folder_of_class_folders_wins(tmp_path):
