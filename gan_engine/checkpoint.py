@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import struct
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -102,16 +103,21 @@ def load(path: str | Path) -> dict:
             _verify(path, file)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
+            odd = next((tensor for tensor in _tensors(state) if not _is_whole(tensor)), None)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: not an archive of tensors: {error}") from error
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = found.group(1) if found else "something else"
         raise CheckpointError(f"{path}: want plain types and tensors only, got {what}; not loaded") from error
+    except Exception as error:  # whoever can write a checksum can write any bytes, and these are met with any error
+        message = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not an archive of tensors: {type(error).__name__}: {message}") from error
+    if odd is not None:
+        kind = f"{odd.layout} {odd.dtype} {list(odd.shape)} on {odd.device.type}"
+        raise CheckpointError(f"{path}: want dense tensors, each with values of its own, got {kind}")
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: want a checkpoint (a dict), got {type(state).__name__}")
     return state
@@ -121,9 +127,8 @@ def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
     """Raises CheckpointError, which names `what`, unless `state` has all of `keys`."""
     missing = [key for key in keys if key not in state]
     if missing:
-        raise CheckpointError(
-            f"{what}: want a checkpoint of a training with {' and '.join(missing)}, got {list(state)}"
-        )
+        got = textwrap.shorten(str(list(state)), 500)
+        raise CheckpointError(f"{what}: want a checkpoint of a training with {' and '.join(missing)}, got {got}")
 
 
 def find(path: str | Path) -> Path:
@@ -215,12 +220,20 @@ def rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
-    """Give all generators the state that `rng_state` returned; CUDA devices that are not here are left out."""
+    """Give all generators the state that `rng_state` returned; CUDA devices that are not here are left out.
+
+    Raises ValueError for numbers that no generator has.
+    """
     python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    keys = numpy["keys"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
-    torch.set_rng_state(state["torch"])
+    if not 0 <= numpy["position"] <= 624:  # which numpy does not look at, and reads what lies there
+        raise ValueError(f"rng: want a position of numpy's generator from 0 to 624, got {numpy['position']}")
+    try:
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+        keys = numpy["keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+        torch.set_rng_state(state["torch"])
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"rng: not the state of a generator: {error}") from error
     for device, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(one, device)
 
@@ -251,6 +264,12 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _tensors(item)
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is such as `save` writes: dense, and as large as its storage."""
+    plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and not tensor.is_quantized and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def _why_not_written(path: Path, state: dict, error: OSError) -> str:

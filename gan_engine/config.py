@@ -1,7 +1,6 @@
 """What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,19 @@ from gan_engine.augment import PIPES
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig
 from gan_engine.losses.adversarial import LOSSES
+from gan_engine.models.checks import check_types
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
+
+# What nobody means: it would never end, or not begin. Times that are never reached are a way to say never.
+LARGEST = {
+    **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
+    **dict.fromkeys(("n_critic", "keep"), 2**20),
+    **dict.fromkeys(("kimg", "pretrain_kimg", "ada_kimg", "ema_kimg"), 1e9),
+    **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg"), 1e12),
+    **dict.fromkeys(("lr", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "weight_clip", "ema_rampup"), 1e9),
+}
 
 
 @dataclass(frozen=True)
@@ -119,11 +128,10 @@ class Config:
     """On the CPU, let the C allocator keep freed blocks for the next tensors."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and not math.isfinite(number):
-                    raise ValueError(f"{field.name}: want a finite number, got {number}")
+        check_types(self, largest=LARGEST)
+        for name in ("metrics_kimg", "grid_kimg", "checkpoint_kimg"):
+            if 0 < getattr(self, name) < 1e-6:
+                raise ValueError(f"{name}: want at least 1e-06, got {getattr(self, name):.6g}")
         for name in (
             *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
             *("penalty_interval", "pl_interval", "pl_batch_shrink", "n_critic", "ada_kimg"),
@@ -204,9 +212,13 @@ def from_dict(values: dict[str, Any], source: str | Path) -> Config:
     Raises CheckpointError, which names `source`, for fields or values that this version does not have.
     """
     try:
+        if not isinstance(values, dict):
+            raise TypeError(f"want a dict, got {type(values).__name__}")
         rest = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return Config(**rest | {"model": models.from_dict(values["model"]), "out": None, "resume": None})
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{source}: its configuration does not fit this version: no {error.args[0]}") from None
+    except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source}: its configuration does not fit this version of gan_engine: {error}"
         ) from error

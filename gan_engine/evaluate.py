@@ -36,17 +36,19 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, models
+from gan_engine import checkpoint, console, models, run_state
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
 from gan_engine.generate import generator_of, images
+from gan_engine.latents import MOST_NUMBERS
 from gan_engine.losses.translation import l1
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
+from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.monitors import to_uint8
 
 
@@ -71,9 +73,9 @@ class Options:
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num", 2), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: want at least {least}, got {getattr(self, name)}")
+        check_types(self, largest={"num": MOST_NUMBERS, "batch": MOST_NUMBERS, "seed": 2**63 - 1})
+        for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
+            check_at_least(self, least, name)
 
 
 def evaluate(options: Options) -> dict[str, float]:
@@ -98,7 +100,7 @@ def evaluate(options: Options) -> dict[str, float]:
     elif (config.resolution, config.channels) != (32, 1):
         size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
         raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")
-    return measure(G, _data(options, config, state), options, tuple(state.get("class_names") or ()))
+    return measure(G, _data(options, config, state), options, tuple(run_state.class_names(state, path)))
 
 
 def _data(options: Options, config: models.Config, state: dict[str, Any]) -> ImageSet:
@@ -115,6 +117,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
         return load(DataConfig(options.data, root=options.data_root), **sizes)
     checkpoint.require(state, ("config", "sampler"), options.checkpoint)
     run = from_dict(state["config"], options.checkpoint)
+    run_state.check(state["sampler"], run_state.SAMPLER, "sampler", options.checkpoint)
     try:
         data = load(run.data_config, seed=run.seed, **sizes)
     except DataError as error:

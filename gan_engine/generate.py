@@ -23,12 +23,13 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, checkpoint, console, models, volumes
+from gan_engine import animation, checkpoint, console, models, run_state, volumes
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import decode_file
 from gan_engine.devices import choose_device
-from gan_engine.latents import mixed, parse_numbers, project, walk
+from gan_engine.latents import MOST_NUMBERS, mixed, parse_numbers, project, walk
 from gan_engine.metrics.perceptual import PerceptualDistance
+from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.monitors import grid, picture, to_uint8, write_picture
 from gan_engine.picture_files import to_tensor
 from gan_engine.whole_file import replacing
@@ -78,9 +79,8 @@ class Options:
     """Replace files that exist."""
 
     def __post_init__(self) -> None:
-        for name in ("num", "batch", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: want at least 1, got {getattr(self, name)}")
+        check_types(self, largest=dict.fromkeys(("num", "batch", "steps", "interpolate"), MOST_NUMBERS))
+        check_at_least(self, 1, "num", "batch", "steps")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: want 0 to 2^63 - 1, got {self.seed}")
         if self.seeds is not None:
@@ -94,8 +94,6 @@ class Options:
         modes = [f"--{name.replace('_', '-')}" for name in _MODES if getattr(self, name) is not None]
         if len(modes) > 1:
             raise ValueError(f"want one of {', '.join(modes)}, got all of them")
-        if not math.isfinite(self.truncation):
-            raise ValueError(f"truncation: want a finite number, got {self.truncation}")
 
     @property
     def sources(self) -> int | list[int]:
@@ -181,7 +179,7 @@ def generate(options: Options) -> Path:
         raise ValueError(
             f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
         )
-    classes = _classes(options, G.config.c_dim, list(state.get("class_names") or ()))
+    classes = _classes(options, G.config.c_dim, run_state.class_names(state, path))
     more = _for_its_family(options, G)
     as_volumes = models.data_kind(G.config) == "voxels"
     in_one = _prepare(options, as_volumes)
@@ -274,10 +272,14 @@ def generator_of(path: Path, state: dict) -> nn.Module:
     """As `load_generator`, on the CPU, from the `state` that was read from `path`."""
     checkpoint.require(state, ("model", "G_ema"), path)
     try:
-        G, _ = models.build(models.from_dict(state["model"]))
-        G.load_state_dict(state["G_ema"])
+        config = models.from_dict(state["model"])
+        with torch.device("meta"):  # no memory is taken for what does not fit
+            like, _ = models.build(config)
+        run_state.check(state["G_ema"], like.state_dict(), "G_ema", path)
+        G, _ = models.build(config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
+    G.load_state_dict(state["G_ema"])
     return G.eval().requires_grad_(False)
 
 

@@ -90,7 +90,7 @@ def project(
         yield w.detach(), float(off.detach())
 
 
-_MOST = 1_000_000
+MOST_NUMBERS = 1_000_000  # of pictures, frames or steps that one call is asked for
 
 
 def parse_numbers(option: str, text: str, num: int) -> list[int]:
@@ -101,7 +101,7 @@ def parse_numbers(option: str, text: str, num: int) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num:
             raise ValueError(f"{option}: want numbers from 0 to {num - 1}, such as 0-3,7, got {text!r}")
-        if last - first >= _MOST:
-            raise ValueError(f"{option}: want at most {_MOST:,} numbers, got {text!r}")
+        if last - first >= MOST_NUMBERS:
+            raise ValueError(f"{option}: want at most {MOST_NUMBERS:,} numbers, got {text!r}")
         numbers.extend(range(first, last + 1))
     return numbers

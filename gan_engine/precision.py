@@ -17,6 +17,8 @@ def resolve(name: str, device: torch.device) -> str:
     """
     if name == "auto":
         return "bf16" if _computes_bf16(device) else "fp32"
+    if name not in ("fp32", *DTYPES):
+        raise ValueError(f"precision: want auto, fp32, {' or '.join(DTYPES)}, got {name!r}")
     if name == "fp16" and device.type != "cuda":
         # Measured: oneDNN 3.x, AVX-512 without FP16 arithmetic, 3x3 convolutions with 64 to 512 channels.
         raise ValueError(

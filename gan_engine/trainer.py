@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, graphs, models, nonfinite
+from gan_engine import checkpoint, console, graphs, models, nonfinite, run_state
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler, describe
@@ -516,19 +516,25 @@ class Trainer:
         """Go on from a `state_dict`, which messages call `source`, in the precision of its run.
 
         Raises ValueError that lists the fields of a configuration that does not fit, or says that the data do not, and
-        CheckpointError where entries are missing.
+        CheckpointError where entries are missing or of another kind. Nothing has changed then.
         """
-        checkpoint.require(state, (*self._common_state(), "processes"), source)
-        rank, saved = self.processes.rank, state["processes"]
+        common, fresh = self._common_state(), self._own_state()
+        checkpoint.require(state, (*common, "processes"), source)
+        rank, saved = self.processes.rank, run_state.processes(state, source)
         own = saved[min(rank, len(saved) - 1)]
-        checkpoint.require(own, self._own_state(), source)
+        checkpoint.require(own, fresh, source)
         changed = differences(to_dict(from_dict(state["config"], source)), to_dict(self.config))
         if changed:
             raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
+        precision = Precision(resolve(state["precision"], self.device), self.device)
+        like = run_state.of_run(
+            common | {"scaler": precision.state_dict()}, fresh, self.optimizers, self.sampler.images.shape[1:]
+        )
+        run_state.check(state, like, "", source)
         self.sampler.load_state_dict(state["sampler"])
         if self.source_sampler is not None:
             self.source_sampler.load_state_dict(state["source_sampler"])
-        self.precision = Precision(resolve(state["precision"], self.device), self.device)
+        self.precision = precision
         if self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             warnings.warn(
                 f"the run had {state['threads']} threads, now {torch.get_num_threads()}: what follows equals an "
@@ -538,7 +544,8 @@ class Trainer:
         for name in ("G", "D", "G_ema"):
             getattr(self, name).load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            options = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state["optimizers"][name]["state"], "param_groups": options})
             # Moments come in the layout they were saved in; fused optimisers take them to be in that of their weights.
             for p, moments in optimizer.state.items():
                 moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}

@@ -26,6 +26,7 @@ from gan_engine.devices import choose_device
 from gan_engine.generate import load_generator
 from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
+from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.picture_files import Job
 
 # Of a tile, on each side, in pixels of the source. A pixel of rrdb depends on 350, but with weights of He's size all
@@ -55,8 +56,8 @@ class Options:
     """Replace files that exist."""
 
     def __post_init__(self) -> None:
-        if self.tile < 16:
-            raise ValueError(f"tile: want at least 16, got {self.tile}")
+        check_types(self)
+        check_at_least(self, 16, "tile")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from gan_engine import models
@@ -55,6 +56,24 @@ CONFIG = PRESETS["dcgan"]()
         ({"kimg": float("inf")}, "kimg: want a finite number, got inf"),
         ({"ema_kimg": float("nan")}, "ema_kimg: want a finite number, got nan"),
         ({"lr": float("inf")}, "lr: want a finite number, got inf"),
+        ({"batch_size": 2**70}, r"batch_size: want at most 1,048,576, got 1\.18059e\+21"),
+        ({"batch_size": 2.5}, r"batch_size: want a whole number, got 2\.5"),
+        ({"batch_size": True}, "batch_size: want a whole number, got True"),
+        ({"batch_gpu": 2**70}, "batch_gpu: want at most 1,048,576"),
+        ({"kimg": 1e300}, "kimg: want at most 1,000,000,000, got 1e"),
+        ({"kimg": 10**400}, "kimg: want at most"),
+        ({"lr": 1e30}, "lr: want at most 1,000,000,000, got 1e"),
+        ({"lr": np.float64(1e-3)}, r"lr: want a number, got np.float64\(0.001\)"),
+        ({"lr": "x"}, "lr: want a number, got 'x'"),
+        ({"lr": None}, "lr: want a number, got None"),
+        ({"keep": 2**40}, "keep: want at most 1,048,576"),
+        ({"n_critic": 2**40}, "n_critic: want at most 1,048,576"),
+        ({"metrics_kimg": 1e-320}, "metrics_kimg: want at least 1e-06, got 9.99989e-321"),
+        ({"betas": (0.9,)}, r"betas: want a tuple of 2 numbers, got \(0.9,\)"),
+        ({"betas": [0.9, 0.99]}, r"betas: want a tuple of 2 numbers, got \[0.9, 0.99\]"),
+        ({"mirror": 1}, "mirror: want True or False, got 1"),
+        ({"data": None}, "data: want text, got None"),
+        ({"model": None}, "model: want Config, got None"),
         ({"betas": (float("nan"), 0.9)}, "betas: want a finite number, got nan"),
     ],
 )

@@ -375,3 +375,23 @@ def test_volumes_go_where_they_can(volumes_dir, run_dir, tmp_path):
         generate.generate(Options(volumes_dir, out=tmp_path / "a.obj", device="cpu"))
     with pytest.raises(ValueError, match="style_mix: gan3d has no styles"):
         generate.generate(Options(volumes_dir, style_mix="0", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({"num": 10**12}, "num: want at most 1,000,000, got 1e+12"),
+        ({"batch": 2**70}, "batch: want at most 1,000,000"),
+        ({"steps": 10**9}, "steps: want at most 1,000,000"),
+        ({"interpolate": 2**40}, "interpolate: want at most 1,000,000"),
+        ({"num": 2.0}, "num: want a whole number, got 2.0"),
+        ({"num": True}, "num: want a whole number, got True"),
+        ({"truncation": float("-inf")}, "truncation: want a finite number, got -inf"),
+        ({"truncation": "x"}, "truncation: want a number, got 'x'"),
+        ({"seed": -1}, "seed: want 0 to 2^63 - 1, got -1"),
+    ],
+)
+def test_numbers_that_nobody_means(options, want):
+    with pytest.raises(ValueError) as caught:
+        Options(Path("run"), **options)
+    assert str(caught.value).startswith(want)

@@ -136,6 +136,8 @@ class Ada:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not 0 <= state["p"] <= 1:
+            raise ValueError(f"Ada: p must lie in [0, 1], got {state['p']}")
         self.p, self._signs, self._count = state["p"], state["signs"], state["count"]
         self._minibatches, self._images = state["minibatches"], state["images"]
 

@@ -92,9 +92,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`."""
+    """The inverse of `to_dict`. Raises ValueError or TypeError for what is none."""
+    if not isinstance(values, dict):
+        raise TypeError(f"model: want a dict, got {type(values).__name__}")
     values = dict(values)
     name = values.pop("family", None)
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise ValueError(f"model family: want one of {', '.join(FAMILIES)}, got {name!r}")
     return FAMILIES[name].Config(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})

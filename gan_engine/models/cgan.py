@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_power_of_two
+from gan_engine.models.checks import (
+    Channels,
+    check_at_least,
+    check_channels,
+    check_choice,
+    check_power_of_two,
+    check_types,
+)
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
@@ -49,6 +56,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, 16, 256)
         check_channels(self)
         check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")

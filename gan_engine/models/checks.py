@@ -1,6 +1,13 @@
 """What the configurations of several families refuse, each with the field, what it wants and what it got."""
 
-from typing import Annotated, Any, get_args
+import dataclasses
+import functools
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -33,3 +40,69 @@ def check_choice(config: Any, **choices: Any) -> None:
     for name, literal in choices.items():
         if getattr(config, name) not in get_args(literal):
             raise ValueError(f"{name}: want one of {', '.join(get_args(literal))}, got {getattr(config, name)!r}")
+
+
+LARGEST = 2**20  # of every number that says how large something is; no network has a width or a depth beyond
+
+
+def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) -> None:
+    """Every field must be of the type that it is declared with, and every number finite and at most `largest`.
+
+    `largest` is for all fields, or for those that it names.
+
+    What came from a file or another program may be anything, and the checks that follow compute with it.
+    """
+    for name, hint in _hints(type(config)).items():
+        most = largest.get(name, math.inf) if isinstance(largest, Mapping) else largest
+        _check_type(name, getattr(config, name), hint, most)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _check_type(name: str, value: Any, hint: Any, largest: float) -> None:
+    kinds = (hint,) if get_origin(hint) not in (Union, UnionType) else get_args(hint)
+    if not any(_is(value, kind) for kind in kinds):
+        words = " or ".join(dict.fromkeys(map(_word, kinds)))
+        raise ValueError(f"{name}: want {words}, got {textwrap.shorten(repr(value), 60)}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"{name}: want a finite number, got {number}")
+        if isinstance(number, int | float) and abs(number) > largest:
+            raise ValueError(f"{name}: want at most {largest:,.10g}, got {_short(number)}")
+
+
+def _short(number: float) -> str:
+    try:
+        return f"{number:.6g}"
+    except OverflowError:
+        return f"a number of {number.bit_length()} bits"
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return type(value) in set(map(type, get_args(kind)))  # which of them is for another check to say
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        inner = inner[:1] * len(value) if isinstance(value, tuple) and inner[-1] is ... else inner
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is, value, inner))
+    if kind in _PLAIN:  # not a subclass: True is no number, and checkpoints hold none of numpy's
+        return type(value) in _PLAIN[kind]
+    return isinstance(value, kind)
+
+
+_PLAIN = {int: (int,), float: (int, float), bool: (bool,), str: (str,), Path: (str, *{type(Path()), Path})}
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
+
+
+def _word(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        many = "numbers" if inner[-1] is ... else f"{len(inner)} numbers"
+        return f"a tuple of {many}"
+    return _WORDS.get(kind) or ("None" if kind is NoneType else getattr(kind, "__name__", str(kind)))

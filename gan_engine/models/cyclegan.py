@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
-from gan_engine.models.checks import Channels, check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -50,6 +50,7 @@ class Config:
     data_kind: ClassVar[str] = "unpaired"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.resolution < MIN_RESOLUTION or self.resolution % 4:
             raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
         check_channels(self)

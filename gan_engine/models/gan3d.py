@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gan_engine import volumes
 from gan_engine.activated import normed
 from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights, check_class
-from gan_engine.models.checks import check_at_least, check_power_of_two
+from gan_engine.models.checks import check_at_least, check_power_of_two, check_types
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Config:
     data_kind: ClassVar[str] = "voxels"
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, 16, 128)
         check_at_least(self, 1, "z_dim", "width", "embed_dim")
 

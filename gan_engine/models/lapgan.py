@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
 
@@ -43,6 +43,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_at_least(self, 1, "levels", "base_z_dim", "hidden", "width")
         step = 4 << (self.levels - 1)
         if self.resolution < step or self.resolution % step:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_power_of_two
+from gan_engine.models.checks import (
+    Channels,
+    check_at_least,
+    check_channels,
+    check_choice,
+    check_power_of_two,
+    check_types,
+)
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
@@ -54,6 +61,7 @@ class Config:
     c_dim: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, MIN_RESOLUTION, 1024)
         check_channels(self)
         check_choice(self, source=Source)

@@ -20,7 +20,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
@@ -51,6 +51,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, 8, 1024)
         check_channels(self)
         check_at_least(self, 1, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
 from gan_engine.ops import bias_act
 
 
@@ -47,6 +47,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, 16, 256)
         check_channels(self)
         check_at_least(self, 1, "z_dim", "width", "d_width", "max_width")

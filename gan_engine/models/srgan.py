@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_types
 
 Variant = Literal["srresnet", "rrdb"]
 
@@ -53,6 +53,7 @@ class Config:
     data_kind: ClassVar[str] = "patches"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
         check_channels(self)

@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
 
@@ -63,6 +63,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_power_of_two(self, 8, 1024)
         check_channels(self)
         check_at_least(self, 1, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
 from gan_engine.ops import bias_act
 
 
@@ -42,6 +42,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 16 <= self.resolution <= 256 or self.resolution % 8:
             raise ValueError(f"resolution: want a multiple of 8 from 16 to 256, got {self.resolution}")
         check_channels(self)

@@ -12,7 +12,7 @@ import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels
+from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_channels(self)
         check_at_least(self, 1, "resolution", "z_dim")
         if not self.hidden or min(self.hidden) < 1:

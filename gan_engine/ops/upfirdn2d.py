@@ -45,7 +45,7 @@ def setup_filter(
     Code written for kernels that filter both axes in separate passes gets a matrix for fewer than 8 taps; here a
     separable filter is never slower as such, so [taps] stay [taps].
     """
-    f = torch.as_tensor([1.0] if f is None else f).detach().to("cpu", torch.float64)
+    f = torch.as_tensor([1.0] if f is None else f, device="cpu").detach().to(torch.float64)
     f = f.reshape(1) if f.ndim == 0 else f
     if f.ndim > 2 or f.numel() == 0:
         raise ValueError(f"setup_filter: f must be a scalar, [taps] or [taps_y, taps_x], got {list(f.shape)}")
