@@ -381,6 +381,26 @@ def test_forward_hooks_change_what_D_computes(img):
     assert_equal(taken(list(D.parameters())), want)
 
 
+def test_hooks_of_computed_weights_run_once(img):
+    class Scaled(Body):
+        def forward(self, x: Tensor) -> Tensor:
+            self.w, b = self.body[0].weight * 2, self.body[0].bias * 1
+            self.w.retain_grad()
+            self.called = []
+            for t in (self.w, b):
+                t.register_hook(lambda g: (self.called.append(g.shape), g * 0.5)[1])
+            twice = F.conv2d(x, self.w, b, padding=1) - F.conv2d(x.relu(), self.w, b, padding=1)
+            return self.last(F.leaky_relu(twice, 0.2).flatten(1))
+
+    torch.manual_seed(0)
+    D = Scaled().double()
+    written_out(D, img, softplus)
+    want, called = [*taken(list(D.parameters())), D.w.grad], D.called
+    backward_with_penalty(D, img, softplus, gamma=1.0, level=2)
+    assert sorted(D.called) == sorted(called)
+    assert_equal([*taken(list(D.parameters())), D.w.grad], want)
+
+
 class Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
