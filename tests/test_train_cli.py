@@ -1,5 +1,6 @@
 """The command: what it runs by default, what it refuses before it makes anything, and that SIGKILL costs nothing."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import backends, checkpoint, presets, train
+from gan_engine import backends, checkpoint, models, presets, train
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -320,3 +321,22 @@ def test_every_preset_is_listed(capsys):
     minutes = lines[0].index("minutes")
     assert [row[minutes:].split()[0] for row in rows[:2]] == ["4", "2"] and rows[6][minutes:].startswith("         ")
     assert lines[1].split()[1:7] == ["fashion-mnist", "1x32x32", "1.1", "M", "661", "k"]
+
+
+def counted(config):
+    classes = {"c_dim": 10} if config.conditional else {}
+    nets = models.build(dataclasses.replace(config.model, **classes))
+    return tuple(sum(p.numel() for p in net.parameters()) for net in nets)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_the_list_has_the_parameters_of_the_networks(monkeypatch, name):
+    monkeypatch.setattr(torch.nn.init, "_no_grad_normal_", lambda tensor, *_, **__: tensor)  # which takes most of it
+    config = presets.PRESETS[name]()
+    assert presets.parameters(config) == counted(config)
+
+
+def test_the_list_follows_the_device(monkeypatch):
+    monkeypatch.setattr(presets, "choose_device", lambda name: torch.device("cuda"))
+    config = presets.stylegan2()
+    assert presets.parameters(config) == counted(config) != presets.PARAMETERS["stylegan2"]

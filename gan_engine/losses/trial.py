@@ -161,11 +161,13 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
 
 def compiled(net: Network) -> str | None:
     """That torch.compile has made `net` or a part of it, in a sentence with the way out; None if it has not."""
+    # Nothing is compiled before this module is imported, and to import it here would take seconds.
+    by_compiler = getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", ())
     for part in parts(net):
         if part is getattr(net, "__self__", None):  # a method of it is not compiled with its forward
             continue
         if isinstance(part, nn.Module):
-            made = isinstance(part, torch._dynamo.OptimizedModule) or part._compiled_call_impl is not None
+            made = isinstance(part, by_compiler) or part._compiled_call_impl is not None
         else:
             made = hasattr(part, "_torchdynamo_orig_callable")
         if made:

@@ -8,6 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine.ops.convolution_kernels import per_side
 from gan_engine.ops.kernel_op import Function
+from gan_engine.ops.one_node import one_node
 
 
 def avg_pool2d(
@@ -82,6 +83,6 @@ class _Unpool(Function):
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _avg_pool2d(x: Tensor, call: _Call) -> Tensor:
     return _Pool.apply(x, call)

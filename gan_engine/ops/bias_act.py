@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from gan_engine import backends
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
 from gan_engine.ops.kernel_op import Function, check_tensors, operators, wide
+from gan_engine.ops.one_node import one_node
 
 _DEFINITIONS = {
     "linear": lambda z, alpha: z,
@@ -293,7 +294,7 @@ def _sum_to(x: Tensor, dim: int) -> Tensor:
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float, backend: str
 ) -> Tensor:

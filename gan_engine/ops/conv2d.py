@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 from gan_engine.ops.kernel_op import Function
+from gan_engine.ops.one_node import one_node
 
 
 def conv2d(
@@ -160,7 +161,7 @@ class _Wgrad(Function):
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def convolution(x: Tensor, w: Tensor, b: Tensor | None, call: Call) -> Tensor:
     """F(x, w) + b of plain tensors outside autocast; w of a transposed convolution is [I, O, kh, kw]."""
     return _Fprop.apply(x, w, b, call)

@@ -11,6 +11,7 @@ from gan_engine import native
 from gan_engine.ops.conv2d import convolution
 from gan_engine.ops.convolution_kernels import Call, gains
 from gan_engine.ops.kernel_op import Function, layout, operators
+from gan_engine.ops.one_node import one_node
 from gan_engine.ops.relayout import in_layout
 from gan_engine.ops.winograd import FEWEST_CHANNELS
 
@@ -65,6 +66,6 @@ class _Transposed(Function):
 
 
 # torch.compile must see one node here: traced into, nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _transposed(weight: Tensor) -> Tensor:
     return _Transposed.apply(weight, True)

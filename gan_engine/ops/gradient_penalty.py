@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
+from gan_engine.ops.one_node import one_node
 
 
 def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
@@ -166,12 +167,12 @@ class _Mix(Function):
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _sum_of_squares(x: Tensor, backend: str) -> Tensor:
     return _SumOfSquares.apply(x, backend)
 
 
-@torch.compiler.allow_in_graph
+@one_node
 def _mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, backend: str) -> Tensor:
     return _Mix.apply(x, y, a, b, backend)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
+from gan_engine.ops.one_node import one_node
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
@@ -156,7 +157,7 @@ def _differences(grid: Tensor, u: Tensor, shape: torch.Size) -> tuple[Tensor, Te
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     return _Sample.apply(x, grid)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, layout, operators, wide
+from gan_engine.ops.one_node import one_node
 
 _ACTS = ("linear", "relu", "lrelu")
 
@@ -241,7 +242,7 @@ def _plus(a: Tensor | None, b: Tensor) -> Tensor:
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _norm_act(
     x: Tensor, w: Tensor, b: Tensor, mean: Tensor | None, var: Tensor | None, call: _Call
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
+from gan_engine.ops.one_node import one_node
 
 
 def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
@@ -105,7 +106,7 @@ class _Grad(Function):
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _pixel_norm(x: Tensor, dim: int, eps: float, backend: str) -> Tensor:
     return _PixelNorm.apply(x, dim, eps, backend)
 

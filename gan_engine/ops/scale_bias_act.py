@@ -10,6 +10,7 @@ from torch import Tensor
 from gan_engine import backends
 from gan_engine.ops.bias_act import ACTIVATIONS
 from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
+from gan_engine.ops.one_node import one_node
 from gan_engine.ops.upfirdn2d import Fir
 
 ACTS = ("linear", "relu", "lrelu")
@@ -268,7 +269,7 @@ def _affine(x: Tensor, f: Tensor | None, scale: Tensor | None, b: Tensor | None,
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def affine(
     x: Tensor, f: Tensor | None, scale: Tensor | None, b: Tensor | None, noise: Tensor | None, call: tuple
 ) -> Tensor:

@@ -10,6 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
+from gan_engine.ops.one_node import one_node
 
 Pair = int | Sequence[int]  # one number for both axes, or [x, y]
 Padding = int | Sequence[int]  # one number for all sides, or [x, y], or [x0, x1, y0, y1]
@@ -303,7 +304,7 @@ class _Upfirdn2d(Function):
 
 
 # torch.compile must see one node here: traced into, nested Functions lose their second order under torch.func.grad.
-@torch.compiler.allow_in_graph
+@one_node
 def _upfirdn2d(
     x: Tensor,
     f: Tensor,
