@@ -7,6 +7,8 @@ refusal is a sentence. Three ways to ask for one by name are one mechanism, and 
     with backends.use("reference"): ...                # a block (process-wide, also inside torch.compile)
     GAN_ENGINE_BACKEND=cpu python train.py             # a process
 
+torch.jit.trace and torch.export record "reference", in operators of PyTorch that need no gan_engine to run.
+
 Everything here is plain dicts and strings, filled at import, so that torch.compile(fullgraph=True) traces through it.
 """
 
@@ -104,7 +106,16 @@ def refusal(op: str, backend: str, x: torch.Tensor) -> str | None:
         return missing
     if x.device.type not in DEVICES[backend]:
         return f"takes {' or '.join(DEVICES[backend])} tensors, not {x.device.type}"
+    if recorded():
+        return (
+            "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
+        )
     return _refusals[op](backend, x)
+
+
+def recorded() -> bool:
+    """Whether a recorder of PyTorch follows what is called, to run it elsewhere or with other shapes."""
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
 
 
 def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:

@@ -220,7 +220,7 @@ class Synthesis(nn.Module):
         half = _half(ws, dtype)
         with _no_autocast(ws):
             w = ws.to(dtype).unbind(1)
-            x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=layout(self.const))
+            x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=layout(self.const))
             img = None
             for i, block in enumerate(self.blocks):
                 of_block = [w[max(2 * i - 1, 0)], w[2 * i], w[2 * i + 1]]

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from gan_engine import backends
 from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 from gan_engine.ops.kernel_op import Function
 from gan_engine.ops.one_node import one_node
@@ -61,6 +63,8 @@ def conv2d(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, w, b = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, w, b))
+    if backends.recorded():
+        return F.conv2d(x, w, b, stride, padding, dilation, groups)
     return convolution(x, w, b, Call.direct(2, stride, padding, dilation, groups))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import has_torch_function
 
-from gan_engine import native
+from gan_engine import backends, native
 from gan_engine.ops.conv2d import convolution
 from gan_engine.ops.convolution_kernels import Call, gains
 from gan_engine.ops.kernel_op import Function, layout, operators
@@ -31,19 +31,21 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **op
 
 
 def _own(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether our kernels may gain, and nobody is to see what PyTorch is asked for, as autocast is, to cast."""
+    """Whether our kernels may gain, and neither autocast nor a recorder is to see what PyTorch is asked for."""
     return (
         x.is_cpu
         and x.ndim == weight.ndim == 4
         and min(weight.shape[0], weight.shape[1]) >= FEWEST_CHANNELS
         and not torch.is_autocast_enabled("cpu")
         and not has_torch_function((x, weight, bias))
+        and not backends.recorded()
     )
 
 
 def transposed(weight: Tensor) -> Tensor:
     """[I, O, kh, kw] of weight [O, I, kh, kw], the taps in reverse order: as a transposed convolution takes it"""
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and native.WHY_NO_CPU is None:
+    kernel = native.WHY_NO_CPU is None and not backends.recorded()
+    if kernel and weight.device.type == "cpu" and weight.dtype == torch.float32:
         return _transposed(weight)
     return weight.transpose(0, 1).flip([2, 3])
 

@@ -91,7 +91,7 @@ def modulated_conv2d(
     if noise is not None and noise_strength is not None:
         noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
     x = scale_bias_act(x, styles, backend=backend)
-    padding = weight.shape[-1] // 2 if padding is None else padding
+    padding = int(weight.shape[-1]) // 2 if padding is None else padding
     options = {"noise": noise, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
     if up > 1:
         x, fir = before_fir(x, weight, f, up=up, padding=padding)

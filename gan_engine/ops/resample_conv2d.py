@@ -135,8 +135,8 @@ def before_fir(
     centred. t has O channels. Gradients: every order in x and weight.
     """
     weight = weight.to(x.dtype)
-    kh, kw = weight.shape[2:]
-    fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+    kh, kw = map(int, weight.shape[2:])
+    fh, fw = (1, 1) if f is None else (int(f.shape[0]), int(f.shape[-1]))
     left, right = padding + (fw + up - 1) // 2, padding + (fw - up) // 2
     top, bottom = padding + (fh + up - 1) // 2, padding + (fh - up) // 2
     if (kh, kw) == (1, 1):  # fewer pixels pass the convolution before than behind
@@ -155,7 +155,7 @@ def fir_downsample_conv2d(
     (H + 2 padding - kh) // down + 1, likewise W]. Gradients: every order in x and weight.
     """
     weight = weight.to(x.dtype)
-    fh, fw = (1, 1) if f is None else (f.shape[0], f.shape[-1])
+    fh, fw = (1, 1) if f is None else (int(f.shape[0]), int(f.shape[-1]))
     left, right = padding + (fw - down + 1) // 2, padding + (fw - down) // 2
     top, bottom = padding + (fh - down + 1) // 2, padding + (fh - down) // 2
     if weight.shape[2:] == (1, 1):
@@ -191,7 +191,7 @@ def _check(
         raise ValueError(
             f"{op}: want x [N, I, H, W] and weight [O, I, k, k], got x {list(x.shape)} and weight {list(weight.shape)}"
         )
-    k = weight.shape[2]
+    k = int(weight.shape[2])  # torch.jit.trace has a tensor for it
     if weight.shape[3] != k or k % 2 == 0:
         raise ValueError(f"{op}: the kernel must be k x k with k odd, got {list(weight.shape[2:])}")
     return k

@@ -4,7 +4,6 @@ It converts, replaces, fuses, prunes and quantises layers; the images must stay 
 """
 
 import copy
-import dataclasses
 import inspect
 
 import pytest
@@ -14,37 +13,11 @@ from torch.nn.utils import fusion, parametrizations, prune
 from torch.optim.swa_utils import update_bn
 
 from gan_engine import backends, layers, models
-from tests.trainer.runs import CGAN, DCGAN, GAN3D, MLP, NUM_CLASSES, STYLEGAN2
-from tests.trainer.runs import FAMILIES as OTHERS
+from tests.models.networks import RUNS, build
+from tests.trainer.runs import CGAN, DCGAN, GAN3D
 
-UPSAMPLE = dataclasses.replace(
-    DCGAN, model=models.upsample_gan.Config(resolution=16, z_dim=8, width=8, d_width=4, c_dim=NUM_CLASSES)
-)
-CLASSES = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, c_dim=NUM_CLASSES))
-RUNS = {"dcgan": DCGAN, "dcgan with classes": CLASSES, "upsample_gan": UPSAMPLE, "vanilla": MLP, "stylegan2": STYLEGAN2}
-RUNS |= OTHERS
 NORMED = ("dcgan", "dcgan with classes", "upsample_gan", "cgan", "sngan", "gan3d", "srgan")
 BatchNorm = nn.modules.batchnorm._BatchNorm
-
-
-def build(name):
-    """G of a run in eval mode, none of whose weights and statistics is what it begins with, and its arguments."""
-    config = RUNS[name].model
-    torch.manual_seed(0)
-    G = models.build(config)[0].eval()
-    with torch.no_grad():
-        for p in G.parameters():
-            if p.max() == p.min():
-                p.normal_(0.5, 0.3)
-        for module in G.modules():
-            if isinstance(module, BatchNorm):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2)
-    c = (torch.eye(config.c_dim)[[0, 1, 2]],) if config.c_dim else ()
-    if isinstance(config, models.TRANSLATION):
-        side = config.resolution // getattr(config, "scale", 1)
-        return G, (torch.rand(3, getattr(config, "source_channels", config.channels), side, side),)
-    return G, (torch.randn(3, config.z_dim), *c)
 
 
 def assert_same_images(changed, G, args):
