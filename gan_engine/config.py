@@ -17,6 +17,9 @@ from gan_engine.models.checks import check_types
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
 
+# Families whose objective has no penalties and no augmentation.
+_NO_PENALTIES = (models.lapgan.Config, *models.TRANSLATION)
+
 # What nobody means: it would never end, or not begin. Times that are never reached are a way to say never.
 LARGEST = {
     **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
@@ -180,12 +183,17 @@ class Config:
             raise ValueError(
                 f"augment: want none for {family}, whose volumes it does not transform, got {self.augment}"
             )
-        if isinstance(self.model, (models.lapgan.Config, *models.TRANSLATION)):
+        if isinstance(self.model, _NO_PENALTIES):
             for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
                 if getattr(self, name) != want:
                     raise ValueError(
                         f"{name}: want {want} for {family}, whose objective has none, got {getattr(self, name)}"
                     )
+
+    @property
+    def can_augment(self) -> bool:
+        """Whether images of its family can be augmented."""
+        return models.data_kind(self.model) != "voxels" and not isinstance(self.model, _NO_PENALTIES)
 
     @property
     def data_config(self) -> DataConfig:

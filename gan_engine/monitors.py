@@ -16,7 +16,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gan_engine.checkpoint import stem
+from gan_engine.history import read_metrics
+from gan_engine.loss_plot import plot_losses
 from gan_engine.names import legible
 from gan_engine.whole_file import replacing, sweep
 
@@ -39,9 +40,6 @@ _FRAMES = 80
 _SECONDS = 10.0
 _LAST_FRAME_SECONDS = 2.5
 _SIDE = 720  # pixels, at most
-
-# Okabe and Ito 2008: tells apart for every kind of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 class Monitors:
@@ -127,28 +125,6 @@ class Monitors:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
-def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for what was not finite.
-
-    Lines that are no whole row are left out, and values that are no numbers.
-    """
-    path = Path(run_dir) / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
-    return [row for row in map(_row, lines) if row is not None]
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or type(row.get("nimg")) is not int or not 0 <= row["nimg"] < 2**63:
-        return None
-    values = {name: value for name, value in row.items() if value is None or type(value) in (int, float)}
-    finite = {name: value for name, value in values.items() if value is None or abs(value) <= sys.float_info.max}
-    return finite | {"kimg": row["nimg"] / 1000}
-
-
 def to_uint8(images: Tensor) -> np.ndarray:
     """Images [N, C, H, W] in [-1, 1] as bytes [N, H, W, C]: round(127.5 x + 127.5), clipped, not a number as 0."""
     if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
@@ -203,55 +179,6 @@ def animate(run_dir: str | Path) -> Path | None:
             duration=[frame_ms] * (count - 1) + [int(_LAST_FRAME_SECONDS * 1000)],
             loop=0,
         )
-    return path
-
-
-def plot_losses(run_dir: str | Path) -> Path | None:
-    """Write losses.png: every loss term, and the logits where they were reported, over the images shown.
-
-    A thin line is what was reported, the thick one its moving average. None if there is nothing to plot.
-    """
-    rows = read_metrics(run_dir)
-    panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
-    panels = [(kind, label, _curves(rows, kind)) for kind, label in panels]
-    panels = [panel for panel in panels if panel[2]]
-    if not panels:
-        return None
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        warnings.warn("no losses.png: matplotlib is not installed (pip install matplotlib)", stacklevel=2)
-        return None
-
-    figure = Figure(figsize=(9, 0.6 + 3.6 * len(panels)), dpi=120, layout="constrained")
-    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    for ax, (_, label, curves) in zip(axes, panels, strict=True):
-        # One early spike must not flatten the rest.
-        low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
-        lines = []
-        for i, (kimg, values) in enumerate(curves.values()):
-            colour = _COLOURS[i % len(_COLOURS)]
-            ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
-            dot = "o" if len(kimg) == 1 else None
-            lines += ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot)
-        margin = 0.08 * (high - low) or 0.5
-        ax.set_ylim(low - margin, high + margin)
-        ax.set_ylabel(label)
-        ax.grid(color="0.9", linewidth=0.8)
-        ax.set_axisbelow(True)
-        ax.margins(x=0.01)
-        ax.spines[["top", "right"]].set_visible(False)
-        labels = [legible(name, most=40) for name in curves]
-        legend = ax.legend(lines, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a $ in a name is a $
-    axes[-1].set_xlabel("images shown [kimg = 1000 images]")
-    figure.align_ylabels()
-    figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
-    path = Path(run_dir) / "losses.png"
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font does not have is a box
-        figure.savefig(temporary)
     return path
 
 
@@ -333,28 +260,3 @@ def _frame(nimg: int, last_nimg: int, path: Path, size: tuple[int, int], mode: s
         draw.rectangle((left, middle - 2, right, middle + 2), fill=light)
         draw.rectangle((left, middle - 2, left + (right - left) * nimg // max(1, last_nimg), middle + 2), fill=bar)
     return frame if mode == "L" else frame.quantize(256)
-
-
-def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{name: (kimg, values)} of the reports called `kind`/name; those with no finite value are left out."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if key.startswith(f"{kind}/"):
-                kimg, values = curves.setdefault(key.removeprefix(f"{kind}/"), ([], []))
-                kimg.append(row["nimg"] / 1000)
-                values.append(math.nan if value is None else value)
-    arrays = {name: (np.array(kimg), np.array(values)) for name, (kimg, values) in curves.items()}
-    return {name: curve for name, curve in arrays.items() if np.isfinite(curve[1]).any()}
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential moving average over a fiftieth of the curve, started without bias; gaps are carried over."""
-    decay = 1 - 1 / max(1.0, len(values) / 50)
-    total = weight = 0.0
-    smooth = np.empty(len(values))
-    for i, value in enumerate(values):
-        if math.isfinite(value):
-            total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
-        smooth[i] = total / weight if weight else math.nan
-    return smooth

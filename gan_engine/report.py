@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gan_engine import console, record
-from gan_engine.monitors import plot_losses, read_metrics, sample_grids, spread
+from gan_engine.history import read_metrics
+from gan_engine.loss_plot import plot_losses
+from gan_engine.monitors import sample_grids, spread
 from gan_engine.names import legible
 from gan_engine.whole_file import replacing
 

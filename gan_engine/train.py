@@ -28,11 +28,13 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, malloc, models, record, report
+from gan_engine import backends, checkpoint, console, distributed, ending, malloc, memory, models, record
+from gan_engine.advice import advice
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device, crowded
 from gan_engine.distributed import PeerError, Processes
+from gan_engine.names import legible, pasted
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS, table
@@ -239,7 +241,8 @@ def prepare(
     """
     device = choose_device(device)
     resolve(config.precision, device)  # before the data are read
-    memory = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
+    memory.require(config, device)
+    allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     data = processes.one_first(lambda: read(config))
     config = with_classes(with_channels(config, data), data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
@@ -248,7 +251,8 @@ def prepare(
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
     if state is not None:
         trainer.load_state_dict(state, source=start)
-        if trainer.nimg >= trainer.total:
+        ended = trainer.nimg == trainer.total and not ending.is_over(run_dir, start)  # killed while it was writing
+        if trainer.nimg >= trainer.total and not ended:
             raise ValueError(
                 f"kimg: {start} is at {trainer.nimg / 1000:g} of {config.kimg:g} kimg; go on with a larger --kimg"
             )
@@ -272,14 +276,14 @@ def prepare(
             "python": platform.python_version(),
         },
         "data": describe(data),
-        "memory": memory,
+        "memory": allocator,
         "ops": ops,
         "graphs": trainer.graphs_line,
     }
     if not processes.first:
         return trainer, entry
     parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
-    print(f"run        {run_dir}" + (f", from {start.name}" if start else ""))
+    print(f"run        {legible(str(run_dir))}" + (f", from {start.name}" if start else ""))
     print(f"data       {describe(data)}")
     print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
     print(f"device     {device} ({hardware}), {trainer.precision.name}")
@@ -287,9 +291,14 @@ def prepare(
         print(f"penalties  {penalties}")
     if config.cuda_graphs:
         print(f"graphs     {trainer.graphs_line}")
-    if memory:
-        print(f"memory     {memory}")
-    print(f"ops        {_by_backend(ops)}; python -m gan_engine.info says why\n", flush=True)
+    if allocator:
+        print(f"memory     {allocator}")
+    print(f"ops        {_by_backend(ops)}; python -m gan_engine.info says why")
+    for sentence in advice(config, data, [trainer.G, trainer.D]) if state is None else ():
+        print(f"advice     {sentence}")
+    if trainer.nimg >= trainer.total:
+        print("the training is over; what was not written is written now: the last pictures and the report")
+    print(flush=True)
     return trainer, entry
 
 
@@ -347,18 +356,14 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             processes.announce(RuntimeError("aborted"))
             again = (
-                f"--resume {run_dir} goes on from the last checkpoint" if _holds_run(run_dir) else "nothing was saved"
+                f"--resume={pasted(run_dir)} goes on from the last checkpoint"
+                if _holds_run(run_dir)
+                else "nothing was saved"
             )
             print(f"aborted; {again}", file=sys.stderr)
             return 128 + signal.SIGINT
         if processes.first:
-            try:
-                report.write(run_dir)
-            except Exception as error:  # a report never ends a run
-                print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
-            print(f"{trainer.nimg / 1000:g} kimg in {trainer.seconds:,.0f} s, in {run_dir}")
-            if stopped_by is not None:
-                print(f"go on with --resume {run_dir}")
+            ending.finish(run_dir, trainer.config, trainer.nimg, trainer.seconds, stopped=stopped_by is not None)
         return 0 if stopped_by is None else 128 + stopped_by
 
 

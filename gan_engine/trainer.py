@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from gan_engine import checkpoint, console, graphs, models, nonfinite, run_state
+from gan_engine import checkpoint, console, graphs, models, nonfinite, progress, run_state
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler, describe
@@ -368,7 +367,7 @@ class Trainer:
         whole = True  # between two steps, when all that is to be saved belongs together
         try:
             with console.unbroken(), console.signals() as caught, self._bar() as bar:
-                if self.nimg == 0:
+                if self.nimg == 0 or self.nimg >= self.total:
                     self._show(monitors)
                 last = done = self.nimg >= self.total
                 number = 0
@@ -407,17 +406,8 @@ class Trainer:
             monitors.close()
         return number or None
 
-    def _bar(self) -> tqdm:
-        return tqdm(
-            total=self.total,
-            initial=self.nimg,
-            desc=self.config.preset,
-            unit=" img",
-            unit_scale=True,
-            smoothing=0.05,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-            disable=not self.processes.first,
-        )
+    def _bar(self) -> progress.tqdm | progress.Lines:
+        return progress.bar(total=self.total, initial=self.nimg, name=self.config.preset, shown=self.processes.first)
 
     def _save(self, keeper: checkpoint.Keeper | None) -> None:
         self._heed_stops()
@@ -428,7 +418,8 @@ class Trainer:
     def _show(self, monitors: Monitors | None) -> None:
         self._agree_on_buffers()
         if monitors is not None:
-            monitors.grid(self.nimg, self.samples(), columns=self.columns)
+            with monitors.watching("samples"):
+                monitors.grid(self.nimg, self.samples(), columns=self.columns)
 
     def _agree_on_buffers(self) -> None:
         """Running statistics, which every process takes of its own images, become their means."""

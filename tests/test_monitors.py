@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import monitors, report
+from gan_engine import loss_plot, monitors, report
 from gan_engine.monitors import Monitors
 from gan_engine.names import legible
 
@@ -134,7 +134,7 @@ def test_losses_are_plotted(tmp_path):
         assert plot.size[0] >= 900 and plot.size[1] >= 400
         colours = {tuple(pixel) for pixel in np.asarray(plot.convert("RGB")).reshape(-1, 3).tolist()}
     assert {(0, 114, 178), (213, 94, 0)} <= colours
-    curves = monitors._curves(monitors.read_metrics(tmp_path), "loss")
+    curves = loss_plot._curves(monitors.read_metrics(tmp_path), "loss")
     assert list(curves) == ["G", "D"]
     assert curves["D"][0][-1] == 49.0
 
@@ -142,8 +142,8 @@ def test_losses_are_plotted(tmp_path):
 def test_the_moving_average_ends_where_a_constant_is():
     values = np.full(500, 3.0)
     values[40:60] = np.nan
-    assert np.allclose(monitors._smooth(values), 3.0)
-    assert np.allclose(monitors._smooth(np.arange(5.0)), np.arange(5.0))
+    assert np.allclose(loss_plot._smooth(values), 3.0)
+    assert np.allclose(loss_plot._smooth(np.arange(5.0)), np.arange(5.0))
 
 
 def test_nothing_reported_gives_no_pictures_and_no_error(tmp_path):

@@ -39,7 +39,8 @@ train.main(sys.argv[1:])
 SLOW = """
 import sys, time
 from gan_engine import train
-from gan_engine.trainer import Trainer, tqdm
+from gan_engine.trainer import Trainer
+from tqdm import tqdm
 
 def step(self, step=Trainer.step):
     step(self)
@@ -128,6 +129,14 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
         (["--seed", "99999999999999999999999"], "seed: want 0 to 2^63 - 1"),
         (["vanilla", "--resume", "latest"], "resume: no run of the preset vanilla with a checkpoint in runs/"),
         (["--resume", "no/such/run"], "no such checkpoint or run directory"),
+        (["--batch-size", str(2**70)], "batch_size: want at most 1,048,576"),
+        (["--kimg", "1e300"], "kimg: want at most 1,000,000,000"),
+        (["--width", str(2**40)], "width: want at most 1,048,576"),
+        (["--lr", "inf"], "lr: want a finite number, got inf"),
+        (["--metrics-kimg", "1e-320"], "metrics_kimg: want at least 1e-06"),
+        (["vanilla", "--hidden", str(2**20), str(2**20)], "memory: 39,"),
+        (["vanilla", "--res", str(2**20), "--hidden", "1", "--channels", "1"], "memory: 61,572.7 GB for weights"),
+        (["lapgan", "--levels", str(2**40)], "levels: want at most 1,048,576"),
         (
             ["stylegan2", "--data", "toy", "--resolution", "8", "--channel-base", "64", "--batch-size", "5"],
             "batch_size: want passes that split into equal groups of 2 to 4 images (mbstd_group 4)",
@@ -175,6 +184,36 @@ def test_a_checkpoint_with_a_part_missing_is_refused_by_name(cwd, capsys, missin
     checkpoint.save("other/a.pt", state)
     assert train.main(["--resume", "other/a.pt", "--kimg", "1"]) == 2
     assert f"other/a.pt: want a checkpoint of a training with {missing}, got [" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"config": None}, "its configuration does not fit this version of gan_engine: want a dict, got NoneType"),
+        ({"config": {"preset": 3}}, "its configuration does not fit this version"),
+        ({"processes": []}, "processes: want a list with a dict for each process"),
+        ({"nimg": -1}, "nimg: want 0 to 2^63 - 1, got -1"),
+        ({"seconds": float("nan")}, "seconds: want a finite number, got nan"),
+        ({"G": {}}, "want an entry, got none"),
+        ({"sampler": {"sha256": 5}}, "sampler["),
+        ({"optimizers": {"G": []}}, "optimizers"),
+        ({"z_generator": torch.zeros(3)}, "z_generator: want torch.uint8 [5056], got torch.float32 [3]"),
+        ({"precision": []}, "precision: want auto, fp32, bf16 or fp16, got []"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_anything_in_it_is_refused_in_a_line(tmp_path, cwd, capsys, change, want):
+    if not BEFORE:
+        assert train.main([*TINY, "--out", "run"]) == 0
+        BEFORE.append(checkpoint.load(checkpoint.find("run")))
+    checkpoint.save("other/a.pt", BEFORE[0] | change)
+    capsys.readouterr()
+    assert train.main(["--resume", "other/a.pt", "--kimg", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and want in line
+
+
+BEFORE = []  # the state of one run
 
 
 def test_data_may_move_but_not_change(cwd, capsys):

@@ -1,0 +1,45 @@
+"""What a person who starts a run may not know, one sentence each, where it is due."""
+
+import dataclasses
+
+from torch import nn
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import ImageSet
+
+FEW_IMAGES = 10_000  # below which D learns its images by heart (figure 1 of arXiv:2006.06676)
+SMALL_BATCH = 4  # from which on the statistics of a batch norm are worth something
+
+
+def advice(config: Config, data: ImageSet, nets: list[nn.Module]) -> list[str]:
+    """Sentences for the start of a run of `nets` on `data`. Toy data are for trying things, and ask for nothing."""
+    return [
+        sentence for rule in (_few_images, _unused_classes, _small_batches) if (sentence := rule(config, data, nets))
+    ]
+
+
+def _few_images(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
+    if config.data == "toy" or config.augment != "none" or len(data) >= FEW_IMAGES or not config.can_augment:
+        return None
+    return f"{len(data):,} images are few, and D may learn them by heart: --augment ada or --augment diffaugment helps"
+
+
+def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
+    takes_classes = any(field.name == "c_dim" for field in dataclasses.fields(config.model))
+    if config.data == "toy" or config.conditional or not takes_classes or data.num_classes < 2:
+        return None
+    return f"the data have {data.num_classes:,} classes, which the networks are not told: --conditional tells them"
+
+
+def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
+    images = min(config.batch_gpu or config.batch_size, config.batch_size)
+    # pix2pix is meant to: its paper has batches of one, and calls the norms of such a batch those of an instance.
+    if images >= SMALL_BATCH or isinstance(config.model, models.pix2pix.Config):
+        return None
+    if not any("BatchNorm" in type(module).__name__ for net in nets for module in net.modules()):
+        return None
+    flag = "--batch-size" if config.batch_gpu is None else "--batch-gpu"
+    return (
+        f"batch norms over {images} image{'s' * (images > 1)} are little but noise: want {flag} {SMALL_BATCH} or more"
+    )

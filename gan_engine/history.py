@@ -1,0 +1,28 @@
+"""What metrics.jsonl of a run holds, as far as it is intact."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for what was not finite.
+
+    Lines that are no whole row are left out, and values that are no numbers.
+    """
+    path = Path(run_dir) / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("nimg")) is not int or not 0 <= row["nimg"] < 2**63:
+        return None
+    values = {name: value for name, value in row.items() if value is None or type(value) in (int, float)}
+    finite = {name: value for name, value in values.items() if value is None or abs(value) <= sys.float_info.max}
+    return finite | {"kimg": row["nimg"] / 1000}

@@ -1,0 +1,41 @@
+"""Whether a run fits into the memory of its device at all."""
+
+import os
+
+import torch
+
+from gan_engine import models
+from gan_engine.config import Config
+
+# Bytes of a weight in training: itself, its gradient, two moments and, of G, its average.
+_OF_D, _OF_G = 16, 20
+
+
+def require(config: Config, device: torch.device) -> None:
+    """Raises ValueError where the weights and the images of one pass are larger than the whole memory of `device`.
+
+    What networks compute on the way is not counted, so a run that passes may still find too little.
+    """
+    total = _total(device)
+    with torch.device("meta"):  # where tensors have sizes and no memory
+        G, D = models.build(config.model)
+    weights = sum(each * p.numel() for net, each in ((G, _OF_G), (D, _OF_D)) for p in net.parameters())
+    model = config.model
+    sides = 3 if models.data_kind(model) == "voxels" else 2
+    images = 2 * 4 * (config.batch_gpu or config.batch_size) * model.channels * model.resolution**sides
+    needed = weights + images
+    if total is not None and needed > total:
+        raise ValueError(
+            f"memory: {weights / 1e9:,.1f} GB for weights, gradients and moments and {images / 1e9:,.1f} GB for the "
+            f"images of a pass are more than the {total / 1e9:,.1f} GB of {device}; want smaller networks, a smaller "
+            "--resolution or a smaller --batch-gpu"
+        )
+
+
+def _total(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        return None
