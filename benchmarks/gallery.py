@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+import gan_engine
 from benchmarks.rows import environment
 from gan_engine import checkpoint, models, picture_files
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
-from gan_engine.generate import load_generator
 from gan_engine.monitors import grid, sample_grids
 from gan_engine.train import parse
 from gan_engine.upscale import Options as UpscaleOptions
@@ -97,7 +97,7 @@ def score_translation(path: Path, data: Path, pairs: str) -> Scores:
 
 def score_photos(path: Path, data: Path) -> Scores:
     """The means that upscale prints."""
-    small = data / f"photos_test_x{load_generator(path).config.scale}"
+    small = data / f"photos_test_x{gan_engine.load(path, 'cpu').config.scale}"
     with tempfile.TemporaryDirectory() as folder:
         lines, _ = upscale(UpscaleOptions(small, Path(folder) / "out", path, original=data / "photos_test"))
     names = ("PSNR", "SSIM", "perceptual")
@@ -128,7 +128,7 @@ def draw_progress(run: Path, data: Path) -> Image.Image:
 @torch.no_grad()
 def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
     """Rows of held-out sources, what G makes of them, and targets; of cyclegan also what it makes of those."""
-    G = load_generator(run)
+    G = gan_engine.load(run, "cpu").network
     kind = models.data_kind(G.config).replace("unpaired", "pairs")
     config = DataConfig(str(data / pairs))
     shown = load(config, resolution=G.config.resolution, channels=G.config.channels, kind=kind)
@@ -144,7 +144,7 @@ def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
 @torch.no_grad()
 def draw_photos(run: Path, data: Path) -> Image.Image:
     """The middle of held-out photographs: bicubic interpolation, G, and the original, in rows."""
-    G = load_generator(run)
+    G = gan_engine.load(run, "cpu").network
     scale, side = G.config.scale, 120
     rows: list[list[Tensor]] = [[], [], []]
     for path in sorted((data / "photos_test").iterdir()):

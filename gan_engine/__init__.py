@@ -1,3 +1,25 @@
 """gan_engine: train, run and measure generative adversarial networks on fused kernels."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing the package alone brings no PyTorch
+    from pathlib import Path
+
+    from gan_engine.inference.generator import TrainedGenerator
+
 __version__ = "0.1.0"
+
+
+def load(path: str | Path, device: str = "auto") -> TrainedGenerator:
+    """The trained generator of a run directory or a checkpoint, of which `sample` draws pictures.
+
+        G = gan_engine.load("runs/dcgan-1")
+        img = G.sample(16, seed=0)                   # [16, C, H, W] in [-1, 1]
+
+    See `gan_engine.inference.generator.load`.
+    """
+    from gan_engine.inference import generator
+
+    return generator.load(path, device)

@@ -42,8 +42,8 @@ from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.devices import choose_device
-from gan_engine.generate import generator_of, images
-from gan_engine.latents import MOST_NUMBERS
+from gan_engine.inference.generator import from_state, images
+from gan_engine.inference.latents import MOST_NUMBERS
 from gan_engine.losses.translation import l1
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
@@ -83,12 +83,12 @@ def evaluate(options: Options) -> dict[str, float]:
 
     Raises:
         ValueError: a generator of images that the classifier does not take, or an unknown device.
-        CheckpointError, DataError: see `load_generator` and gan_engine.data.load.
+        CheckpointError, DataError: see inference.generator.load and gan_engine.data.load.
     """
     path = checkpoint.find(options.checkpoint)
     device = choose_device(options.device)
     state = checkpoint.load(path)
-    G = generator_of(path, state).to(device)
+    G = from_state(state, path).network.to(device)
     config, family = G.config, models.family(G.config)
     if family == "srgan":
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")

@@ -5,12 +5,10 @@ With --interpolate they are the stations of a walk (--out walk.gif), with --styl
 --out shapes.npz, or surfaces into a directory.
 """
 
-import inspect
 import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,11 +21,11 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, checkpoint, console, models, run_state, volumes
+from gan_engine import animation, console, models, volumes
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import decode_file
-from gan_engine.devices import choose_device
-from gan_engine.latents import MOST_NUMBERS, mixed, parse_numbers, project, walk
+from gan_engine.inference.generator import images, latents, load
+from gan_engine.inference.latents import MOST_NUMBERS, mixed, parse_numbers, project, walk
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.monitors import grid, picture, to_uint8, write_picture
@@ -107,80 +105,21 @@ class Options:
         return self.num // 2 if edges else math.ceil(math.sqrt(self.num))
 
 
-def load_generator(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
-    """The averaged generator G_ema of a checkpoint or run directory, on `device`, in eval mode and without gradients.
-
-        G = load_generator("runs/dcgan-1")
-        img = G(torch.randn(16, G.config.z_dim))     # [16, C, H, W] in [-1, 1]
-
-    A generator with classes also takes c [N, G.config.c_dim], one-hot.
-
-    Raises:
-        CheckpointError: there is no intact checkpoint, or it does not hold a generator that this version can build.
-    """
-    path = checkpoint.find(path)
-    return generator_of(path, checkpoint.load(path)).to(device)
-
-
-def images(
-    G: nn.Module,
-    num: int,
-    *,
-    seed: int | Sequence[int] = 0,
-    classes: list[int] | None = None,
-    batch: int = 64,
-    **options: float,
-) -> Iterator[Tensor]:
-    """`num` images of G in batches [at most `batch`, C, H, W] in [-1, 1], on G's device.
-
-    Args:
-        G: a generator as `load_generator` returns it.
-        num: images to draw.
-        seed: of the noise, which is drawn on the CPU, one image after the other; or a seed for each image.
-        classes: the class of each image, for a generator with classes.
-        batch: images per pass.
-        options: of G in its family, such as truncation.
-    """
-    z, c = latents(G, num, seed=seed, classes=classes)
-    for i in range(0, num, batch):
-        with torch.no_grad():
-            yield G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
-
-
-def latents(
-    G: nn.Module, num: int, *, seed: int | Sequence[int] = 0, classes: list[int] | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device."""
-    device = next(G.parameters()).device
-    if isinstance(seed, Sequence):
-        if len(seed) != num:
-            raise ValueError(f"seed: want one, or one for each of {num} images, got {len(seed)}")
-        sources = (torch.Generator().manual_seed(each) for each in seed)
-    else:
-        sources = [torch.Generator().manual_seed(seed)] * num
-    z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
-    return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
-
-
 def generate(options: Options) -> Path:
     """Do what the command line asks and return the file or directory that was written.
 
     Raises:
         ValueError: an unknown class or device, a generator without truncation, or an `out` that is neither a directory
             nor ends in .png (of volumes: or .npz).
-        CheckpointError: see `load_generator`.
+        CheckpointError: see `load`.
         OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
     """
-    device = choose_device(options.device)
-    path = checkpoint.find(options.checkpoint)
-    state = checkpoint.load(path)
-    G = generator_of(path, state).to(device)
-    if isinstance(G.config, models.TRANSLATION):
-        raise ValueError(
-            f"{path}: want a generator that starts from noise, got {models.family(G.config)}, which does not"
-        )
-    classes = _classes(options, G.config.c_dim, run_state.class_names(state, path))
-    more = _for_its_family(options, G)
+    trained = load(options.checkpoint, options.device)
+    trained.require_noise()
+    G = trained.network
+    classes = trained.classes(options.num, options.class_, columns=options.columns)
+    _check_styles(options, G)
+    more = trained.truncated(options.truncation)
     as_volumes = models.data_kind(G.config) == "voxels"
     in_one = _prepare(options, as_volumes)
     if options.interpolate is not None:
@@ -268,50 +207,13 @@ def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
     return options.out
 
 
-def generator_of(path: Path, state: dict) -> nn.Module:
-    """As `load_generator`, on the CPU, from the `state` that was read from `path`."""
-    checkpoint.require(state, ("model", "G_ema"), path)
-    try:
-        config = models.from_dict(state["model"])
-        with torch.device("meta"):  # no memory is taken for what does not fit
-            like, _ = models.build(config)
-        run_state.check(state["G_ema"], like.state_dict(), "G_ema", path)
-        G, _ = models.build(config)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
-    G.load_state_dict(state["G_ema"])
-    return G.eval().requires_grad_(False)
-
-
-def _classes(options: Options, c_dim: int, names: list[str]) -> list[int] | None:
-    """The class of each picture: the one asked for, else one for each row of the grid, in turn."""
-    wanted = options.class_
-    if not c_dim:
-        if wanted is not None:
-            raise ValueError(f"class: this generator was trained without classes, got {wanted!r}")
-        return None
-    if wanted is None:
-        return [i // options.columns % c_dim for i in range(options.num)]
-    if wanted in names:
-        return [names.index(wanted)] * options.num
-    if wanted.isdecimal() and int(wanted) < c_dim:
-        return [int(wanted)] * options.num
-    among = f" or one of {', '.join(names)}" if names else ""
-    raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}")
-
-
-def _for_its_family(options: Options, G: nn.Module) -> dict[str, float]:
-    """What G takes beside z and c; refuses what its family does not have."""
+def _check_styles(options: Options, G: nn.Module) -> None:
+    """Refuse what needs w of a family without, and a search for a picture that is not there."""
     for name in ("style_mix", "project"):
         if getattr(options, name) is not None and not hasattr(G, "ws"):
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
     if options.project is not None and not options.project.is_file():
         raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")
-    if options.truncation == 1:
-        return {}
-    if "truncation" not in inspect.signature(G.forward).parameters:
-        raise ValueError(f"truncation: {models.family(G.config)} has none, got {options.truncation:g}")
-    return {"truncation": options.truncation}
 
 
 def _prepare(options: Options, as_volumes: bool) -> bool:

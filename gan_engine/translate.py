@@ -18,7 +18,7 @@ from gan_engine import console, models, picture_files
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import square
 from gan_engine.devices import choose_device
-from gan_engine.generate import load_generator
+from gan_engine.inference.generator import load
 from gan_engine.models import cyclegan, pix2pix
 
 
@@ -47,12 +47,12 @@ def translate(options: Options) -> list[str]:
 
     Raises:
         ValueError: a generator that does not translate, or not so; see also `picture_files.jobs`.
-        CheckpointError: see `load_generator`.
+        CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
     device = choose_device(options.device)
     todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
-    G = load_generator(options.checkpoint, device)
+    G = load(options.checkpoint, device).network
     config, family = G.config, models.family(G.config)
     if not isinstance(config, pix2pix.Config | cyclegan.Config):
         raise ValueError(f"{options.checkpoint}: want a generator of pix2pix or cyclegan, got {family}")

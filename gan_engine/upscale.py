@@ -23,7 +23,7 @@ from gan_engine.checkpoint import CheckpointError
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
-from gan_engine.generate import load_generator
+from gan_engine.inference.generator import load
 from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.models.checks import check_at_least, check_types
@@ -90,13 +90,13 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
 
     Raises:
         ValueError: a generator that does not enlarge, or not one original; see also `picture_files.jobs`.
-        CheckpointError: see `load_generator`.
+        CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
     device = choose_device(options.device)
     todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
     originals = _originals(options, todo)
-    G = load_generator(options.checkpoint, device)
+    G = load(options.checkpoint, device).network
     config = G.config
     if not isinstance(config, models.srgan.Config):
         raise ValueError(f"{options.checkpoint}: want a generator of srgan, got {models.family(config)}")

@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, generate, latents, models
+from gan_engine import checkpoint, generate, models
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.generate import Options
+from gan_engine.inference import latents
+from gan_engine.inference.generator import images, load
 
 VANILLA = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,))
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)
@@ -86,7 +88,7 @@ def test_each_edge_of_a_table_is_of_one_class(tmp_path, monkeypatch):
 
 def test_a_seed_for_each_image_is_one_for_each(run_dir):
     with pytest.raises(ValueError, match="seed: want one, or one for each of 5 images, got 2"):
-        next(generate.images(generate.load_generator(run_dir), 5, seed=[1, 2]))
+        next(images(load(run_dir, "cpu").network, 5, seed=[1, 2]))
 
 
 def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run_dir, tmp_path):
@@ -100,8 +102,8 @@ def test_a_directory_gets_single_pictures_that_do_not_depend_on_num_or_batch(run
         assert np.abs(five.astype(int) - three).max() <= 1
 
 
-def test_load_generator_gives_what_was_saved(run_dir):
-    G = generate.load_generator(run_dir)
+def test_load_gives_what_was_saved(run_dir):
+    G = load(run_dir, "cpu").network
     assert not G.training and not any(p.requires_grad for p in G.parameters())
     saved = checkpoint.load(checkpoint.find(run_dir))["G_ema"]
     assert all(torch.equal(value, saved[name]) for name, value in G.state_dict().items())
@@ -151,7 +153,7 @@ def test_nothing_is_overwritten_unasked(run_dir, tmp_path):
 
 def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="nowhere: no such checkpoint"):
-        generate.load_generator(tmp_path / "nowhere")
+        load(tmp_path / "nowhere", "cpu")
     with pytest.raises(ValueError, match="trained without classes"):
         draw(run_dir, tmp_path / "a.png", class_="0")
     with pytest.raises(ValueError, match=r"ending in .png or a directory"):
@@ -186,13 +188,13 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
     path = write_run(tmp_path, **change)
     with pytest.raises(CheckpointError, match="does not fit this version"):
-        generate.load_generator(path)
+        load(path, "cpu")
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     checkpoint.save(tmp_path / "a.pt", {"D": {}})
     with pytest.raises(CheckpointError, match="want a checkpoint of a training with model and G_ema"):
-        generate.load_generator(tmp_path / "a.pt")
+        load(tmp_path / "a.pt", "cpu")
 
 
 def test_the_command(run_dir, tmp_path, monkeypatch, capsys):
@@ -209,7 +211,7 @@ def test_the_command(run_dir, tmp_path, monkeypatch, capsys):
 
 
 def test_a_walk_passes_through_every_picture_and_closes(run_dir, tmp_path):
-    G = generate.load_generator(run_dir)
+    G = load(run_dir, "cpu").network
     z, _ = generate.latents(G, 3, seed=4)
     frames = torch.cat(list(latents.walk(G, z, None, 5, batch=4)))
     assert frames.shape == (15, 3, 8, 8)
@@ -220,7 +222,7 @@ def test_a_walk_passes_through_every_picture_and_closes(run_dir, tmp_path):
 
 def test_a_walk_in_w_and_with_classes(tmp_path):
     write_run(tmp_path / "run", config=STYLEGAN2, c_dim=3)
-    G = generate.load_generator(tmp_path / "run")
+    G = load(tmp_path / "run", "cpu").network
     z, c = generate.latents(G, 2, classes=[0, 2])
     frames = torch.cat(list(latents.walk(G, z, c, 4, batch=3)))
     ws = G.ws(z, c)
@@ -262,7 +264,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_the_frames(run_dir, tmp_path, monkeypatc
 def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
     write_run(tmp_path / "run", config=STYLEGAN2)
     sheet = draw(tmp_path / "run", tmp_path / "mix.png", num=4, style_mix="0-1")
-    G = generate.load_generator(tmp_path / "run")
+    G = load(tmp_path / "run", "cpu").network
     z, _ = generate.latents(G, 4)
     ws = G.ws(z)
     mixed = torch.cat([ws[2:3, :2], ws[:1, 2:]], 1)
@@ -302,7 +304,7 @@ def test_a_picture_is_found_again(tmp_path):
     G, _ = models.build(config)  # as training begins: w of unit variance, no noise
     state = {"model": models.to_dict(config), "nimg": 0, "G_ema": G.state_dict()}
     checkpoint.Keeper(tmp_path / "run", keep=1).save(1000, state)
-    G = generate.load_generator(tmp_path / "run")
+    G = load(tmp_path / "run", "cpu").network
     w = 0.5 * G.mapping(generate.latents(G, 1, seed=7)[0])
     target = G.synthesis(w[:, None].expand(-1, config.num_ws, -1))
     generate.picture(generate.to_uint8(target)[0]).save(tmp_path / "target.png")

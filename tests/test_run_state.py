@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from gan_engine import checkpoint, generate, models, run_state
+from gan_engine import checkpoint, models, run_state
 from gan_engine.checkpoint import CheckpointError
+from gan_engine.inference import generator
 from tests.trainer.runs import CYCLEGAN, DCGAN, MLP, PATHS
 
 TINY = dataclasses.replace(MLP, model=dataclasses.replace(MLP.model, hidden=(4,)), batch_size=4)
@@ -165,7 +166,7 @@ def test_every_wrong_generator_is_refused_by_name(tmp_path, family):
             if new is None and path[-1] in ("clamp", "blocks"):
                 continue
             with pytest.raises(CheckpointError) as caught:
-                generate.generator_of("here", changed(state, path, new))
+                generator.from_state(changed(state, path, new), "here")
                 run_state.class_names(changed(state, path, new), "here")
                 raise CheckpointError("taken") if path[0] == "model" else AssertionError(f"{path} = {new!r} was taken")
             assert str(caught.value).startswith("here: ") or str(caught.value) == "taken", str(caught.value)
@@ -178,7 +179,7 @@ def test_sizes_that_no_memory_has_take_none():
         if family == "lapgan":
             del state["model"]["max_width"]
         with pytest.raises(CheckpointError, match="does not fit this version"):
-            generate.generator_of("here", state | {"G_ema": {}})
+            generator.from_state(state | {"G_ema": {}}, "here")
 
 
 def test_tensors_that_are_not_what_they_seem_are_not_loaded(tmp_path, monkeypatch):

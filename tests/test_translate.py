@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from gan_engine import checkpoint, generate, models, translate
+from gan_engine.inference.generator import load
 from gan_engine.translate import Options
 
 PIX2PIX = models.pix2pix.Config(resolution=32, width=4, max_width=8)
@@ -76,7 +77,7 @@ def test_directions_differ(runs, photos, tmp_path):
 
 def test_edges_are_given_or_taken(runs, photos, tmp_path):
     run(photos / "b.png", tmp_path / "taken.png", runs["edges"], extract=True)
-    G = generate.load_generator(runs["edges"])
+    G = load(runs["edges"], "cpu").network
     from gan_engine.data.decode import square
     from gan_engine.picture_files import read, to_picture, to_tensor
 

@@ -11,7 +11,7 @@ import torch
 
 from gan_engine.data import DataConfig, ImageSet, load
 from gan_engine.devices import choose_device
-from gan_engine.generate import images
+from gan_engine.inference.generator import images
 from gan_engine.metrics.classifier import classify, train
 from gan_engine.monitors import to_uint8
 from gan_engine.presets import PRESETS

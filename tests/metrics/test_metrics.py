@@ -11,7 +11,7 @@ from PIL import Image
 from gan_engine import checkpoint
 from gan_engine.data import DataConfig, DataError, ImageSet, load
 from gan_engine.evaluate import Options, evaluate
-from gan_engine.generate import load_generator
+from gan_engine.inference import generator
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
@@ -146,7 +146,7 @@ def test_evaluate_compares_translations_with_their_targets(tmp_path, pairs):
     results = evaluate(Options(path, data=str(folder), batch=2))
     assert list(results) == ["L1", "L1 of the source", "perceptual", "perceptual of the source"]
     with torch.no_grad():
-        img = (load_generator(path)(A.images / 127.5 - 1) + 1) / 2
+        img = (generator.load(path, "cpu")(A.images / 127.5 - 1) + 1) / 2
     assert results["L1"] == pytest.approx(float((img - B.images / 255).abs().mean()), rel=1e-4)
     off = (A.images / 255 - B.images / 255).abs().mean()
     assert results["L1 of the source"] == pytest.approx(float(off), rel=1e-4)
@@ -172,7 +172,7 @@ def test_evaluate_compares_translations_without_pairs_both_ways(tmp_path, pairs,
     ):
         results = evaluate(Options(path, data=str(folder)))
     assert list(results) == [f"{way} {name}" for way in ("A2B", "B2A") for name in ("L1", "L1 of the source")]
-    G = load_generator(path)
+    G = generator.load(path, "cpu")
     with torch.no_grad():
         img = G(B.images / 127.5 - 1, "B2A") / 2 + 0.5
     assert results["B2A L1"] == pytest.approx(float((img - A.images / 255).abs().mean()), rel=1e-4)
@@ -215,6 +215,6 @@ def test_evaluate_counts_voxels(tmp_path):
     with torch.no_grad():
         noise = torch.Generator().manual_seed(0)
         z = torch.stack([torch.randn(8, generator=noise) for _ in range(20)])
-        shares = (load_generator(path)(z) > 0).float().mean((1, 2, 3, 4))
+        shares = (generator.load(path, "cpu")(z) > 0).float().mean((1, 2, 3, 4))
     assert results["occupied"] == pytest.approx(float(shares.mean()), rel=1e-4)
     assert results["occupied sd"] == pytest.approx(float(shares.std()), rel=1e-4)

@@ -1,0 +1,226 @@
+"""A trained generator, read from a checkpoint: `gan_engine.load` is `load` of this module."""
+
+import inspect
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine import checkpoint, models, run_state
+from gan_engine.checkpoint import CheckpointError
+from gan_engine.devices import choose_device
+
+# Who makes pictures of pictures, in place of `sample`.
+COMMANDS = {"pix2pix": "translate", "cyclegan": "translate", "srgan": "upscale"}
+
+
+class TrainedGenerator(nn.Module):
+    """The averaged generator of a run, in eval mode and without gradients; calling it calls `network`.
+
+    Attributes:
+        network: G_ema, of the module of its family.
+        config: the sizes of the network.
+        class_names: the names of the classes, if the run had classes with names.
+        path: the checkpoint.
+    """
+
+    def __init__(self, network: nn.Module, class_names: tuple[str, ...], path: Path) -> None:
+        super().__init__()
+        self.network = network
+        self.config, self.class_names, self.path = network.config, class_names, path
+        self.eval().requires_grad_(False)
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        return self.network(*inputs, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and what it draws."""
+        return next(self.network.parameters()).device
+
+    def sample(
+        self,
+        num: int | None = None,
+        *,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+        class_: str | int | None = None,
+        classes: Sequence[str | int] | None = None,
+        truncation: float = 1,
+        batch: int = 64,
+    ) -> Tensor:
+        """img [num, C, H, W] in [-1, 1], float32, on `device`; of a generator of volumes [num, 1, R, R, R]
+
+        They are the pictures that `python -m gan_engine.generate` draws of the same seed and classes.
+
+        Args:
+            num: images to draw. None: as many as `seeds` or `classes` has.
+            seed: of the noise. Image i of a seed is the same whatever `num` and `batch` are, up to rounding.
+            seeds: a seed for each image, in place of `seed`: the first image of each.
+            class_: the class of all images, by its name or its number.
+            classes: the class of each image. Without any, each row of a square grid has the next class.
+            truncation: distance of every w from the mean, as a factor, of a family that has it (stylegan2).
+            batch: images per pass.
+
+        Raises ValueError for what the generator does not have, numbers that do not agree, and one that starts from
+        pictures.
+        """
+        self.require_noise()
+        num = _agreed(num, seeds=seeds, classes=classes)
+        if batch < 1:
+            raise ValueError(f"batch: want at least 1, got {batch}")
+        if class_ is not None and classes is not None:
+            raise ValueError("class_: want either class_, of all images, or classes, of each, got both")
+        numbers = self.classes(num, class_) if classes is None else [self.class_number(each) for each in classes]
+        options = self.truncated(truncation)
+        source = seed if seeds is None else list(seeds)
+        drawn = images(self.network, num, seed=source, classes=numbers, batch=batch, **options)
+        return torch.cat([img.float().clamp(-1, 1) for img in drawn])
+
+    def require_noise(self) -> None:
+        """Raises ValueError, which names the command, for a generator that makes pictures of pictures."""
+        family = models.family(self.config)
+        if isinstance(self.config, models.TRANSLATION):
+            raise ValueError(
+                f"{self.path}: want a generator that starts from noise, got {family}, which does not: it makes "
+                f"pictures of pictures by python -m gan_engine.{COMMANDS[family]}, or by G(source), source in [-1, 1]"
+            )
+
+    def class_number(self, wanted: str | int) -> int:
+        """The number of a class that is given by its name or its number. Raises ValueError where there is none."""
+        c_dim, names = self.config.c_dim, self.class_names
+        if not c_dim:
+            raise ValueError(f"class: this generator was trained without classes, got {wanted!r}")
+        if wanted in names:
+            return names.index(wanted)
+        if str(wanted).isdecimal() and int(wanted) < c_dim:
+            return int(wanted)
+        among = f" or one of {', '.join(names)}" if names else ""
+        raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}")
+
+    def classes(self, num: int, wanted: str | int | None = None, *, columns: int | None = None) -> list[int] | None:
+        """The class of each of `num` images: `wanted`, else one for each row of a grid of `columns`, in turn.
+
+        None for a generator without classes. `columns`: None for a square grid.
+        """
+        if wanted is not None:
+            return [self.class_number(wanted)] * num
+        if not self.config.c_dim:
+            return None
+        columns = columns or math.ceil(math.sqrt(num))
+        return [i // columns % self.config.c_dim for i in range(num)]
+
+    def truncated(self, truncation: float) -> dict[str, float]:
+        """The options of the network for this truncation. Raises ValueError where its family has none."""
+        if not math.isfinite(truncation):
+            raise ValueError(f"truncation: want a finite number, got {truncation}")
+        if truncation == 1:
+            return {}
+        if "truncation" not in inspect.signature(self.network.forward).parameters:
+            raise ValueError(f"truncation: {models.family(self.config)} has none, got {truncation:g}")
+        return {"truncation": truncation}
+
+
+def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenerator:
+    """The averaged generator of a run: of its directory, where the newest intact checkpoint counts, or of a checkpoint.
+
+        G = gan_engine.load("runs/dcgan-1")
+        img = G.sample(16, seed=0)                   # [16, C, H, W] in [-1, 1]
+
+    G(z) draws of noise of your own, z [N, G.config.z_dim], with c [N, G.config.c_dim], one-hot, if it has classes.
+
+    Args:
+        path: a run directory or a checkpoint.
+        device: cpu, cuda or cuda:N. auto: the first GPU if there is one.
+
+    Raises:
+        CheckpointError: there is no intact checkpoint, or it does not hold a generator that this version can build.
+        ValueError: an unknown device.
+    """
+    device = choose_device(str(device))
+    path = checkpoint.find(path)
+    return from_state(checkpoint.load(path), path).to(device)
+
+
+def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
+    """As `load`, on the CPU, from the `state` that was read from `path`."""
+    checkpoint.require(state, ("model", "G_ema"), path)
+    try:
+        config = models.from_dict(state["model"])
+        with torch.device("meta"):  # no memory is taken for what does not fit
+            like, _ = models.build(config)
+        run_state.check(state["G_ema"], like.state_dict(), "G_ema", path)
+        G, _ = models.build(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
+    G.load_state_dict(state["G_ema"])
+    return TrainedGenerator(G, tuple(run_state.class_names(state, path)), path)
+
+
+def images(
+    G: nn.Module,
+    num: int,
+    *,
+    seed: int | Sequence[int] = 0,
+    classes: list[int] | None = None,
+    batch: int = 64,
+    **options: float,
+) -> Iterator[Tensor]:
+    """`num` images of G in batches [at most `batch`, C, H, W] in [-1, 1], on G's device.
+
+    Args:
+        G: a generator that starts from noise, in eval mode.
+        num: images to draw.
+        seed: of the noise, which is drawn on the CPU, one image after the other; or a seed for each image.
+        classes: the class of each image, for a generator with classes.
+        batch: images per pass.
+        options: of G in its family, such as truncation.
+    """
+    z, c = latents(G, num, seed=seed, classes=classes)
+    for i in range(0, num, batch):
+        with torch.no_grad():
+            yield G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
+
+
+def latents(
+    G: nn.Module, num: int, *, seed: int | Sequence[int] = 0, classes: list[int] | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device.
+
+    Raises ValueError for seeds below 0 or from 2^63, and for seeds that are not one for each image.
+    """
+    device = next(G.parameters()).device
+    seeds = [operator.index(each) for each in (seed if isinstance(seed, Sequence) else [seed])]
+    for each in seeds:
+        if not 0 <= each < 2**63:
+            raise ValueError(f"seed: want 0 to 2^63 - 1, got {each}")
+    if isinstance(seed, Sequence):
+        if len(seeds) != num:
+            raise ValueError(f"seed: want one, or one for each of {num} images, got {len(seeds)}")
+        sources = (torch.Generator().manual_seed(each) for each in seeds)
+    else:
+        sources = [torch.Generator().manual_seed(seeds[0])] * num
+    z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
+    return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
+
+
+def _agreed(num: int | None, **lists: Sequence | None) -> int:
+    """The number of images on which `num` and the lists, of one entry for each image, agree."""
+    for name, entries in lists.items():
+        if isinstance(entries, str):
+            raise ValueError(f"{name}: want a list with an entry for each image, got {entries!r}")
+    asked = {"num": num} | {name: len(entries) for name, entries in lists.items() if entries is not None}
+    numbers = {value for value in asked.values() if value is not None}
+    if not numbers:
+        raise ValueError("num: want a number of images, or seeds or classes, one for each; got none of them")
+    if len(numbers) > 1:
+        got = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise ValueError(f"num: want one number of images, got {got}")
+    (num,) = numbers
+    if num < 1:
+        raise ValueError(f"num: want at least 1, got {num}")
+    return num
