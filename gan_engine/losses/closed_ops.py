@@ -1,6 +1,11 @@
-"""Level 1: functions of PyTorch whose second gradient computes with zeros, and what runs in their place."""
+"""Level 1: what a network runs on so that its gradient can be differentiated again.
 
-from collections.abc import Callable
+Some functions of PyTorch compute with zeros in their second gradient, and the fused kernels of attention have none. A
+mode puts others in their place. It changes nothing but the call: no setting of the process and no other thread.
+"""
+
+import types
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -8,40 +13,56 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gan_engine import backends, native
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.conv2d import conv2d, convolution
 from gan_engine.ops.convolution_kernels import Call
 
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
 
 class ClosedOps(TorchFunctionMode):
-    """What a network computes from `source`, for a gradient by that alone."""
+    """The block runs on ops that are closed under differentiation; with `closed=False`, on PyTorch's own.
 
-    def __init__(self, source: Tensor) -> None:
+    Attention runs on its math kernel in both cases. A region under torch.utils.checkpoint runs again in backward
+    passes, after the block has ended. The mode is in force there too, since the two runs must save the same tensors.
+    """
+
+    def __init__(self, *, closed: bool = True) -> None:
         super().__init__()
-        self.source = source
+        self._replacements = _ATTENTION | _CLOSED if closed else _ATTENTION
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        closed, kwargs = _CLOSED.get(func), kwargs or {}
-        # `no_weight_gradients` would cut the way from a weight to the source.
-        if closed in _CONVOLUTIONS and any(_depends_on(t, self.source) for t in (*args[1:3], *kwargs.values())):
-            func, closed = _CONVOLUTIONS[closed], None
-        result = NotImplemented if closed is None else closed(*args, **kwargs)
+    def __torch_function__(
+        self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        replacement, kwargs = self._replacements.get(func), kwargs or {}
+        # Tensors with a torch function of their own are to see what was called. Our autograd functions cannot be
+        # batched, as torch.func.vmap does.
+        if replacement is None or not _PLAIN.issuperset(types) or torch._C._are_functorch_transforms_active():
+            return func(*args, **kwargs)
+        self._stay_for_recomputation()
+        result = replacement(*args, **kwargs)
         return func(*args, **kwargs) if result is NotImplemented else result
 
+    def _stay_for_recomputation(self) -> None:
+        """Make the innermost checkpoint, where the network is inside of one, run its region again in this mode."""
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        pack = hooks[0] if hooks is not None else None
+        if not getattr(pack, "__qualname__", "").startswith("_checkpoint_hook."):
+            return
+        frame = pack.__closure__[pack.__code__.co_freevars.index("frame")].cell_contents
+        if not isinstance(frame.recompute_fn, _Recomputation):
+            frame.recompute_fn = _Recomputation(frame.recompute_fn, self)
 
-def _depends_on(t: object, source: Tensor) -> bool:
-    """Whether t was computed from the source, a leaf or what has a graph of its own."""
-    nodes = [t.grad_fn] if isinstance(t, Tensor) and t.grad_fn is not None else []
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node is source.grad_fn or getattr(node, "variable", None) is source:
-            return True
-        new = {following for following, _ in node.next_functions if following is not None} - seen
-        seen |= new
-        nodes += new
-    return False
+
+class _Recomputation:
+    def __init__(self, run: Callable, mode: ClosedOps) -> None:
+        self.run, self.mode = run, mode
+
+    def __call__(self, *args: Any) -> None:
+        with self.mode:
+            self.run(*args)
 
 
 class _Overwrite(torch.autograd.Function):
@@ -58,6 +79,10 @@ class _Overwrite(torch.autograd.Function):
         return None, dy
 
 
+def _supported(x: Tensor) -> bool:
+    return x.dtype in native.DTYPES and x.layout == torch.strided and not x.is_nested
+
+
 def _relu(input: Tensor, inplace: bool = False) -> Tensor:
     return _activation(input, inplace, act="relu")
 
@@ -67,33 +92,72 @@ def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fal
 
 
 def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
-    if input.ndim == 0 or (inplace and input._is_view()):  # an undefined gradient of a view would be one of its base
+    if input.ndim == 0 or not _supported(input):
         return NotImplemented
-    y = bias_act(input, **act, gain=1)
-    return _Overwrite.apply(input, y) if inplace else y
+    if not inplace:
+        return bias_act(input, **act, gain=1)
+    # An undefined gradient of a view would be one of its base, and the reference saves the x that is written over.
+    if input._is_view() or backends.choose("bias_act", input) == "reference":
+        return NotImplemented
+    return _Overwrite.apply(input, bias_act(input, **act, gain=1))
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if isinstance(padding, str) or input.ndim != 4:
+    if isinstance(padding, str) or input.ndim != 4 or not _supported(input):
         return NotImplemented
     return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
-    if input.ndim != 4 or torch.is_autocast_enabled(input.device.type):
+    if input.ndim != 4 or not _supported(input) or torch.is_autocast_enabled(input.device.type):
         return NotImplemented
     return convolution(input, weight, bias, Call.of_transposed(2, stride, padding, output_padding, groups, dilation))
 
 
-# What convolves with a weight that depends on the source, by what convolves with others.
-_CONVOLUTIONS = {_conv2d: F.conv2d, conv2d: F.conv2d, _conv_transpose2d: F.conv_transpose2d}
+def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return avg_pool2d(input, *args, **kwargs) if _supported(input) else NotImplemented
 
+
+def _scaled_dot_product_attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+) -> Tensor:
+    """What torch.nn.attention.sdpa_kernel(SDPBackend.MATH) chooses, for this call alone"""
+    if query.is_nested:
+        return NotImplemented
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        inputs = [
+            t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+            for t in (query, key, value, attn_mask)
+        ]
+        with torch.autocast(device, enabled=False):
+            return _scaled_dot_product_attention(*inputs, dropout_p, is_causal, scale, enable_gqa)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
+    options = {"scale": scale, "enable_gqa": enable_gqa}
+    math = torch.ops.aten._scaled_dot_product_attention_math
+    return math(query, key, value, attn_mask, dropout_p, is_causal, **options)[0]
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple:
+    """F.multi_head_attention_forward, which the mode does not see into, on our scaled_dot_product_attention"""
+    names = vars(F) | {"scaled_dot_product_attention": _scaled_dot_product_attention}
+    function = F.multi_head_attention_forward
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy(*args, **kwargs)
+
+
+_ATTENTION: dict[Callable, Callable] = {
+    F.scaled_dot_product_attention: _scaled_dot_product_attention,
+    F.multi_head_attention_forward: _multi_head_attention,
+}
 _CLOSED: dict[Callable, Callable] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
     F.leaky_relu: _leaky_relu,
     F.conv2d: _conv2d,
-    conv2d: conv2d,
     F.conv_transpose2d: _conv_transpose2d,
-    F.avg_pool2d: avg_pool2d,
+    F.avg_pool2d: _avg_pool2d,
 }

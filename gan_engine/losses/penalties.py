@@ -9,24 +9,27 @@ piecewise linear D four (see piecewise_linear.py). Its levels:
 
     2           exact gradients by the tangent pass; for a piecewise linear D, refused with a reason for others
     1           autograd over ops that are closed under differentiation: nothing undefined is computed as zeros, and
-                second gradients of convolutions run on the kernels of the first. For any D.
-    "autograd"  D as it is
+                second gradients of convolutions run on the kernels of the first. For any D that autograd can
+                differentiate twice.
+    "autograd"  D as it is, but for attention
+
+Levels 1 and "autograd" compute scaled_dot_product_attention by PyTorch's math kernel, since its fused kernels have no
+second gradient. D may use torch.utils.checkpoint with use_reentrant=False; its regions run again as they ran first.
 
 Penalties square, sum and take roots in float32 (float64 for float64), with an eps in every root.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gan_engine.losses.closed_ops import ClosedOps
+from gan_engine.losses.outputs import check_images, check_logits
 from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
 from gan_engine.losses.trial import Network, attempt, compiled, is_refused
 from gan_engine.losses.trial import refusal as refusal  # for callers of this module
-from gan_engine.ops.conv2d import no_weight_gradients
 from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
 
 Level = Literal[1, 2, "autograd"]
@@ -46,7 +49,9 @@ def r1(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
         [N], to be weighted by gamma / 2 (10 / 2 in the paper). D runs outside autocast; casts of its own stand.
 
     Raises:
-        RuntimeError: D is compiled by torch.compile, of which the second gradient is lost.
+        RuntimeError: D is compiled by torch.compile, of which the second gradient is lost; torch.inference_mode() is in
+            force; D uses checkpoints of PyTorch with use_reentrant=True, which refuse torch.autograd.grad.
+        ValueError: D does not return one logit for each image, [N] or [N, 1], or the logits do not depend on the image.
 
     Gradients: every order that D has, in the parameters of D.
     """
@@ -108,20 +113,24 @@ def path_length(
     Returns:
         [N], to be weighted by pl_weight (2 in the paper, every 4th step).
 
+    Raises:
+        RuntimeError: as in `r1`, of G.
+        ValueError: G does not return images [N, C, H, W] that depend on ws.
+
     Gradients: every order that G has, in the parameters of G and in ws.
     """
     _check_not_compiled(G)
     if level not in (None, 1, "autograd"):
         raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
-        ws = ws if ws.requires_grad else ws.detach().requires_grad_()
-        closed = level != "autograd"
-        with ClosedOps(ws) if closed else nullcontext():
+        ws = ws if ws.requires_grad else _detached(ws).requires_grad_()
+        with ClosedOps(closed=level != "autograd"):
             img = G(ws)
+        check_images(img, len(ws))
         device = generator.device if generator else img.device
         y = torch.randn(img.shape, generator=generator, dtype=img.dtype, device=device)
-        with no_weight_gradients() if closed else nullcontext():
-            (g,) = torch.autograd.grad(img, ws, y.to(img) / (img.shape[2] * img.shape[3]) ** 0.5, create_graph=True)
+        y = y.to(img) / (img.shape[2] * img.shape[3]) ** 0.5
+        g = _gradient(img, ws, y, "G must return images that depend on ws")
         num_ws = ws.shape[1] if ws.ndim == 3 else 1
         lengths = (sum_of_squares(g) / num_ws + _EPS).sqrt()
         mean.lerp_(lengths.detach().mean().to(mean.dtype), 1 - decay)
@@ -131,7 +140,8 @@ def path_length(
 def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Where `wgan_gp` takes the gradient: eps * real + (1 - eps) * fake, eps [N] uniform in [0, 1)."""
     eps = torch.rand(len(real), generator=generator, device=generator.device if generator else real.device)
-    return interpolate(real.detach(), fake.detach(), eps.to(real.device))
+    with torch.no_grad():
+        return interpolate(real, fake, eps.to(real.device))
 
 
 def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
@@ -181,17 +191,14 @@ def backward_with_penalty(
 
     Raises:
         NotPiecewiseLinear: level 2 was asked for and does not hold; the sentence names the layer.
-        RuntimeError: D is compiled by torch.compile; or gradients are switched off by torch.inference_mode().
-        ValueError: D does not return one logit for each image, [N] or [N, 1], or loss returns more dimensions than one.
+        RuntimeError: as in `r1`.
+        ValueError: D does not return one logit for each image, [N] or [N, 1], or the logits do not depend on the image,
+            or loss returns more dimensions than one.
     """
     if level not in (None, 1, 2, "autograd"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
     _check_not_compiled(D)
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("backward_with_penalty computes gradients, of which torch.inference_mode() makes none")
-    img = img.detach()
-    if img.is_inference():
-        img = img.clone()
+    img = _detached(img)
     wide = torch.promote_types(img.dtype, torch.float32)
     gamma = torch.as_tensor(gamma, dtype=wide, device=img.device).expand(len(img))
     if level == 2 or (level is None and not is_refused(D, img, c)):
@@ -305,32 +312,51 @@ def _value_and_direction(s: Tensor, weight: Tensor, centre: float) -> tuple[Tens
 def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tuple[Tensor, Tensor]:
     img.requires_grad_()
     with torch.enable_grad():
-        with ClosedOps(img) if closed else nullcontext():
-            logits = D(img) if c is None else D(img, c)
-        if logits.numel() != len(img):
-            raise ValueError(f"D must return logits [N] = [{len(img)}], got {list(logits.shape)}")
+        logits, g = _logits_and_gradient(D, img, c, closed=closed)
         logits = logits.flatten().to(gamma.dtype)
-        with no_weight_gradients() if closed else nullcontext():
-            (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
         with _no_autocast(img):
             s = sum_of_squares(g) if closed else g.to(gamma.dtype).square().flatten(1).sum(1)
             penalty = s if centre == 0 else ((s + _EPS).sqrt() - centre).square()
             total = (gamma / 2 * penalty).mean()
             if loss is not None:
                 total = total + _mean(loss, logits)
-    (total * scale).backward()
+        total = total * scale
+        if total.requires_grad:  # else nothing of D is learned
+            total.backward()
     return logits.detach(), penalty.detach()
 
 
 def _input_gradient(D: Network, img: Tensor, c: Tensor | None) -> Tensor:
     _check_not_compiled(D)
-    img = img.detach().requires_grad_()
+    img = _detached(img).requires_grad_()
     with torch.enable_grad(), _no_autocast(img):
-        with ClosedOps(img):
-            logits = D(img) if c is None else D(img, c)
-        with no_weight_gradients():
-            (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
-    return g
+        return _logits_and_gradient(D, img, c, closed=True)[1]
+
+
+def _logits_and_gradient(D: Network, img: Tensor, c: Tensor | None, *, closed: bool) -> tuple[Tensor, Tensor]:
+    with ClosedOps(closed=closed):
+        logits = D(img) if c is None else D(img, c)
+    check_logits(logits, len(img))
+    return logits, _gradient(logits.sum(), img, None, "D must return logits that depend on the image")
+
+
+def _gradient(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:
+    """The gradient of y by x with a graph of its own, or ValueError that says `want`"""
+    if y.requires_grad:
+        (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
+        if g is not None:
+            return g
+    raise ValueError(f"{want}, got some that no gradient leads back from")
+
+
+def _detached(x: Tensor) -> Tensor:
+    """x without its graph; what torch.inference_mode() made is copied, as gradients cannot be recorded for it"""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "a penalty is made of gradients, which torch.inference_mode() does not record: "
+            "want the call outside of that mode (torch.no_grad() may be in force)"
+        )
+    return x.clone() if x.is_inference() else x.detach()
 
 
 def _one_centred(D: Network, x: Tensor, c: Tensor | None) -> Tensor:

@@ -42,6 +42,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 
+from gan_engine.losses.outputs import WrongOutput, check_logits
 from gan_engine.losses.rules import Value
 from gan_engine.losses.tape import Gradients, NotPiecewiseLinear, Tape, sole_readers
 
@@ -59,7 +60,7 @@ class Pass:
         tape = Tape(len(img))
         try:
             end, value = _run(D, self.img, c, tape, around)
-        except (NotPiecewiseLinear, _WrongLogits, torch.OutOfMemoryError):
+        except (NotPiecewiseLinear, WrongOutput, torch.OutOfMemoryError):
             raise
         except Exception as error:  # D's own fault, or that of a part which takes no such tensor: level 1 will tell
             raise NotPiecewiseLinear(f"{_layer(error, D)}it raised {_one_line(error)}") from error
@@ -123,10 +124,6 @@ class Pass:
         return grads
 
 
-class _WrongLogits(ValueError):
-    """What D returned is no logit for each image."""
-
-
 def _run(
     D: Callable[..., Tensor], img: Tensor, c: Any, tape: Tape, around: AbstractContextManager
 ) -> tuple[int, Tensor]:
@@ -147,13 +144,6 @@ def _run(
     del x, logits
     _check_none_is_kept(D, tape)
     return end, value
-
-
-def check_logits(logits: Any, n: int) -> None:
-    """Raise ValueError unless `logits` is a tensor of one logit for each of n images."""
-    got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    if not isinstance(logits, Tensor) or logits.numel() != n:
-        raise _WrongLogits(f"D must return logits [N] = [{n}], got {got}: want a logit for each image")
 
 
 def _check_none_is_kept(D: Callable, tape: Tape) -> None:

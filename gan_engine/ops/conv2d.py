@@ -4,8 +4,6 @@ convolution.py is the door for our own layers, to the same autograd functions wh
 gan_engine.losses.convolution runs the three kernels without autograd's record.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -75,22 +73,24 @@ def conv2d(
 #   wgrad   w = W(x, y)      dx = D(y, dw)      dy = F(x, dw)
 
 
-@contextlib.contextmanager
-def no_weight_gradients() -> Iterator[None]:
-    """Backward passes in this block leave dw and db out, though w and b require them.
+def _wanted(ctx: Any) -> list[bool]:
+    """Which inputs of `ctx`, whose tensors come first, the backward pass under way wants a gradient of.
 
-    For torch.autograd.grad by the image alone: a Function is not told which gradients are wanted, and would compute
-    all of them. Process-wide, since backward passes on a GPU run in threads of their own.
+    needs_input_grad says which inputs require one at all. torch.autograd.grad by the image alone does not want those of
+    the weights, and to compute them would cost as much again. Whatever the engine does not answer counts as wanted.
     """
-    global _weight_gradients
-    before, _weight_gradients = _weight_gradients, False
+    needed = list(ctx.needs_input_grad)
+    if isinstance(ctx, torch.autograd.function.BackwardCFunction):  # compiled autograd has a stand-in, and no engine
+        for i, (node, _) in enumerate(ctx.next_functions):
+            needed[i] = needed[i] and _executes(node)
+    return needed
+
+
+def _executes(node: torch.autograd.graph.Node) -> bool:
     try:
-        yield
-    finally:
-        _weight_gradients = before
-
-
-_weight_gradients = True
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # its answer for a leaf that torch.autograd.grad is asked for
+        return True
 
 
 class _Fprop(Function):
@@ -109,12 +109,10 @@ class _Fprop(Function):
         if dy is None:
             return None, None, None, None
         x, w = ctx.saved_tensors
-        dx = _Dgrad.apply(dy, w, x.detach(), ctx.call) if ctx.needs_input_grad[0] else None
-        dw = db = None
-        if _weight_gradients and ctx.needs_input_grad[1]:
-            dw = _Wgrad.apply(x, dy, w.detach(), ctx.call)
-        if _weight_gradients and ctx.needs_input_grad[2]:
-            db = dy.sum((0, 2, 3))
+        wanted = _wanted(ctx)
+        dx = _Dgrad.apply(dy, w, x.detach(), ctx.call) if wanted[0] else None
+        dw = _Wgrad.apply(x, dy, w.detach(), ctx.call) if wanted[1] else None
+        db = dy.sum((0, 2, 3)) if wanted[2] else None
         return dx, dw, db, None
 
 
@@ -136,8 +134,9 @@ class _Dgrad(Function):
         if d_dx is None:
             return None, None, None, None
         dy, w = ctx.saved_tensors
-        d_dy = _Fprop.apply(d_dx, w, None, ctx.call) if ctx.needs_input_grad[0] else None
-        d_w = _Wgrad.apply(d_dx, dy, w.detach(), ctx.call) if ctx.needs_input_grad[1] else None
+        wanted = _wanted(ctx)
+        d_dy = _Fprop.apply(d_dx, w, None, ctx.call) if wanted[0] else None
+        d_w = _Wgrad.apply(d_dx, dy, w.detach(), ctx.call) if wanted[1] else None
         return d_dy, d_w, None, None
 
 
@@ -159,8 +158,9 @@ class _Wgrad(Function):
         if d_dw is None:
             return None, None, None, None
         x, dy = ctx.saved_tensors
-        d_x = _Dgrad.apply(dy, d_dw, x.detach(), ctx.call) if ctx.needs_input_grad[0] else None
-        d_dy = _Fprop.apply(x, d_dw, None, ctx.call) if ctx.needs_input_grad[1] else None
+        wanted = _wanted(ctx)
+        d_x = _Dgrad.apply(dy, d_dw, x.detach(), ctx.call) if wanted[0] else None
+        d_dy = _Fprop.apply(x, d_dw, None, ctx.call) if wanted[1] else None
         return d_x, d_dy, None, None
 
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.ops import avg_pool2d, conv2d, convolution
-from gan_engine.ops.conv2d import no_weight_gradients
 
 CONVOLUTIONS = {
     "plain": ((2, 3, 5, 6), (4, 3, 3, 3), {}),
@@ -123,16 +122,6 @@ def test_conv2d_heeds_autocast():
         got, want = conv2d(x, w, b), F.conv2d(x, w, b)
     assert got.dtype == torch.bfloat16
     assert torch.equal(got, want)
-
-
-def test_no_weight_gradients_leaves_those_of_weights_out_and_that_of_the_image_as_it_is():
-    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
-    want = torch.autograd.grad(conv2d(x, w, b).sin().sum(), x)[0]
-    y = conv2d(x, w, b).sin().sum()
-    with no_weight_gradients():
-        got = torch.autograd.grad(y, (x, w, b), allow_unused=True)
-    assert torch.equal(got[0], want)
-    assert got[1] is got[2] is None
 
 
 def test_conv2d_refuses_what_has_no_batch():
