@@ -30,32 +30,48 @@ LARGEST = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    """A run, complete. Lengths of time are in kimg: thousands of real images shown to the discriminator."""
+@dataclass(frozen=True, kw_only=True)
+class Basics:
+    """The flags that people use first. Times are in kimg: thousands of real images shown to the discriminator."""
 
-    preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
-    model: models.Config
-    channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
-    """Whether `gan_engine.train` replaces model.channels by those of the data, once it has read them."""
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
     fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of
     images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox, .npy or
     .npz."""
-    mirror: bool = DataConfig.mirror
-    """Flip every second image, drawn at random, left to right."""
-    data_root: str = DataConfig.root
-    """Folder of the torchvision sets."""
     conditional: bool = False
     """Give both networks the classes of the data."""
-
     kimg: float = 100
     """Length of the training."""
     batch_size: int = 64
     """Images per step."""
-    batch_gpu: int | None = None
-    """Images per pass; gradients of several passes add up to those of a step. None: all in one."""
+    augment: Literal[AUGMENTS] = "none"
+    """What all images go through before D sees them. ada: random transforms with a probability that follows how far D
+    overfits; diffaugment: colour, translation and cutout of fixed strength."""
+    seed: int = 0
+    """Of the first weights, the noise and the order of the data."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    out: Path | None = None
+    """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
+    resume: str | None = None
+    """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """How the images are read."""
+
+    mirror: bool = DataConfig.mirror
+    """Flip every second image, drawn at random, left to right."""
+    data_root: str = DataConfig.root
+    """Folder of the torchvision sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """The adversarial loss, and the penalties beside it."""
+
     loss: Literal[tuple(LOSSES)] = "nonsaturating"
     """The adversarial loss; wasserstein means something only where D is held to a Lipschitz constant."""
     r1_gamma: float = 0
@@ -76,15 +92,24 @@ class Config:
     """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
     n_critic: int = 1
     """Steps of D for each step of G."""
-    augment: Literal[AUGMENTS] = "none"
-    """What all images go through before D sees them. ada: random transforms with a probability that follows how far D
-    overfits; diffaugment: colour, translation and cutout of fixed strength."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How strong the augmentation ada is."""
+
     ada_target: float = 0.6
     """Mean sign of D's logits of real images which ada holds."""
     ada_kimg: float = 500
     """Time in which the probability of ada can go from 0 to 1."""
     ada_groups: Literal[tuple(PIPES)] = "bgc"
     """Transforms of ada, by initials: blit, geometry, color, filter, noise, cutout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """Steps of Adam, and the average of G's weights."""
+
     lr: float = 2e-4
     """Learning rate of Adam, for both networks."""
     betas: tuple[float, float] = (0.5, 0.999)
@@ -98,8 +123,16 @@ class Config:
     ema_rampup: float | None = None
     """Limit of that half-life, as a share of the images shown so far (0.05 in ADA's paper): first weights are forgotten
     sooner. None: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What changes the time and the memory of a run; its results stay the same up to rounding."""
+
     precision: Literal[PRECISIONS] = "auto"
     """Of the passes; weights and losses stay float32. auto: bf16 where the device computes it natively, else fp32."""
+    batch_gpu: int | None = None
+    """Images per pass; gradients of several passes add up to those of a step. None: all in one."""
     channels_last: bool = True
     """Keep the channels of a pixel next to each other in memory, as most convolutions like it best."""
     tf32: bool = False
@@ -108,15 +141,14 @@ class Config:
     cuda_graphs: bool = False
     """On GPUs, record what the host launches in the main phases, and launch it as one: small networks wait for the host
     otherwise. Takes memory of its own for each phase. Phases that cannot be recorded run as ever, and say why."""
-    seed: int = 0
-    """Of the first weights, the noise and the order of the data."""
+    tune_malloc: bool = True
+    """On the CPU, let the C allocator keep freed blocks for the next tensors."""
 
-    device: str = "auto"
-    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
-    out: Path | None = None
-    """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
-    resume: str | None = None
-    """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a run writes, and how often."""
+
     metrics_kimg: float = 1
     """How often losses are written."""
     grid_kimg: float = 10
@@ -127,8 +159,20 @@ class Config:
     """Checkpoints to keep."""
     tensorboard: bool = True
     """Write TensorBoard events as well, if it is installed."""
-    tune_malloc: bool = True
-    """On the CPU, let the C allocator keep freed blocks for the next tensors."""
+
+
+# The boxes of `train PRESET --help`, in this order behind the basics and the model. A field belongs to one of them.
+GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
+    """A run, complete."""
+
+    preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
+    model: models.Config
+    channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
+    """Whether `gan_engine.train` replaces model.channels by those of the data, once it has read them."""
 
     def __post_init__(self) -> None:
         check_types(self, largest=LARGEST)

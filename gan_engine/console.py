@@ -1,13 +1,70 @@
-"""The terminal of a run: streams that may lose their reader, and the signals that ask the run to end."""
+"""The terminal of a command: its exit status, streams that may lose their reader, and signals that ask a run to end."""
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
+
+# What a disk may do to a command that was called rightly.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | None], int]:
+    """`work(argv)` as the main of a command, main(argv=None), which returns the exit status.
+
+    The status is 0, or what `work` returns, which says 1 where it could do a part only. It is 2 for a wrong call, which
+    is a ValueError, a CheckpointError or an OSError and is told in one line. It is 1 after a failure of the disk, told
+    in one line too, and 130 after Ctrl-C. Other errors are faults of the program: they are raised.
+    """
+
+    @functools.wraps(work)
+    def main(argv: list[str] | None = None) -> int:
+        with unbroken(), _plain_warnings():
+            try:
+                return work(sys.argv[1:] if argv is None else argv) or 0
+            except KeyboardInterrupt:
+                print("aborted", file=sys.stderr)
+                return 128 + signal.SIGINT
+            except Exception as error:
+                status = _status(error)
+                if status is None:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                return status
+
+    return main
+
+
+def _status(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return 1
+    checkpoint = sys.modules.get("gan_engine.checkpoint")  # to import it here would bring torch along
+    damaged = () if checkpoint is None else (checkpoint.CheckpointError,)
+    return 2 if isinstance(error, (ValueError, OSError, *damaged)) else None
+
+
+def prog(name: str) -> str:
+    """How the command `name` was called, as its usage shows it."""
+    script = Path(sys.argv[0]).stem == "gan-engine"
+    return f"gan-engine {name}" if script else f"python -m gan_engine.{name}"
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside, a warning is a line that begins with its kind, without a place in the code."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 class Unbroken:
@@ -54,7 +111,11 @@ class Unbroken:
 def unbroken() -> Iterator[None]:
     """Inside, standard output and standard error are `Unbroken`."""
     with contextlib.redirect_stdout(Unbroken(sys.stdout)), contextlib.redirect_stderr(Unbroken(sys.stderr)):
-        yield
+        try:
+            yield
+        finally:  # here, or Python flushes them when it exits, and fails
+            sys.stdout.flush()
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager

@@ -36,8 +36,7 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, models, run_state
-from gan_engine.checkpoint import CheckpointError
+from gan_engine import checkpoint, console, flags, models, run_state
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
@@ -203,16 +202,12 @@ def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterato
     return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
 
 
-@console.unbroken()
-def main() -> None:
-    """The command line; an error is one line on standard error."""
-    try:
-        for name, value in evaluate(tyro.cli(Options, prog="python -m gan_engine.evaluate")).items():
-            print(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line."""
+    for name, value in evaluate(flags.parse(Options, argv, command="evaluate")).items():
+        print(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ With --interpolate they are the stations of a walk (--out walk.gif), with --styl
 import math
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +20,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, console, models, volumes
-from gan_engine.checkpoint import CheckpointError
+from gan_engine import animation, console, flags, models, volumes
 from gan_engine.data.decode import decode_file
 from gan_engine.inference.generator import images, latents, load
 from gan_engine.inference.latents import MOST_NUMBERS, mixed, parse_numbers, project, walk
@@ -259,15 +257,11 @@ def _name(i: int, ending: str = ".png") -> str:
     return f"{i:06d}{ending}"
 
 
-@console.unbroken()
-def main() -> None:
-    """The command line; an error is one line on standard error."""
-    try:
-        print(generate(tyro.cli(Options, prog="python -m gan_engine.generate")))
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line."""
+    print(generate(flags.parse(Options, argv, command="generate")))
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    main()
+    sys.exit(main())

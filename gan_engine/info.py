@@ -1,5 +1,6 @@
 """What runs here: `python -m gan_engine.info` prints versions, hardware, and op x backend with reasons."""
 
+import argparse
 import importlib
 import importlib.metadata
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gan_engine
+from gan_engine import console
 
 WIDTH = 100
 _PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "tyro", "tensorboard", "matplotlib")
@@ -182,8 +184,13 @@ def _wrap(label: str, text: str) -> str:
     )
 
 
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line, read by argparse: this command works where tyro is missing too."""
+    about = "Print versions, hardware, and which backend runs each op, with reasons."
+    argparse.ArgumentParser(prog=console.prog("info"), description=about).parse_args(argv)
+    print(report())
+
+
 if __name__ == "__main__":
-    try:
-        print(report(), flush=True)
-    except BrokenPipeError:  # who reads has seen enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(main())

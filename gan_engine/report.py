@@ -3,15 +3,17 @@
 Training writes it too, when it ends.
 """
 
-import argparse
 import base64
 import html
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gan_engine import console, record
+import tyro
+
+from gan_engine import console, flags, record
 from gan_engine.history import read_metrics
 from gan_engine.loss_plot import plot_losses
 from gan_engine.monitors import sample_grids, spread
@@ -40,6 +42,14 @@ _PAGE = """<!DOCTYPE html>
 {body}
 </html>
 """
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write report.html into the directory of a run: its pictures, curves and flags on one page."""
+
+    run: tyro.conf.Positional[Path]
+    """Directory of the run."""
 
 
 def write(run_dir: str | Path) -> Path:
@@ -136,16 +146,10 @@ def _number(value: str) -> str:
     return ' class="number"' if value[:1].isdigit() or value[:2].lstrip("-")[:1].isdigit() else ""
 
 
-@console.unbroken()
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m gan_engine.report", description=__doc__.split("\n")[0])
-    parser.add_argument("run", help="directory of a run")
-    try:
-        print(write(parser.parse_args().run))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line."""
+    print(write(flags.parse(Options, argv, command="report").run))
 
 
 if __name__ == "__main__":

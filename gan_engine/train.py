@@ -4,9 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-import difflib
 import glob
-import inspect
 import os
 import platform
 import signal
@@ -20,7 +18,6 @@ from typing import Any
 
 import numpy
 import torch
-import tyro
 
 try:
     import fcntl
@@ -38,55 +35,10 @@ from gan_engine.names import legible, pasted
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS, table
+from gan_engine.run_flags import parse
 from gan_engine.trainer import Trainer
 
 RUNS = Path("runs")
-
-USAGE = """\
-The flags belong to the preset: python -m gan_engine.train PRESET --help lists them. Without a preset they are those of
-the default. --list shows all presets: data, sizes, length. --resume RUN (a run directory, a checkpoint, or latest) goes
-on with a run instead of beginning one.
-"""
-
-
-def parse(argv: list[str], resumed: Config | None = None) -> Config:
-    """The configuration that the command line asks for; exits with 2, saying what was wanted, where it asks wrongly.
-
-    Args:
-        argv: the preset, if one is named, and flags.
-        resumed: the configuration of the run to go on with, which the flags then change instead of a preset's.
-    """
-    default = next(iter(PRESETS)) if resumed is None else resumed.preset
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv = [default, *argv]
-    configs = {
-        name: (preset.__doc__ + " The default." * (name == default), preset()) for name, preset in PRESETS.items()
-    }
-    if argv[0] not in (*PRESETS, "-h", "--help"):
-        close = difflib.get_close_matches(argv[0], PRESETS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {argv[0]}{hint}")
-    if resumed is not None:
-        if argv[0] in PRESETS and argv[0] != resumed.preset:
-            raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {argv[0]}")
-        configs[resumed.preset] = ("The run to go on with.", resumed)
-    config = _command_line(configs, argv)
-    if resumed is None and inspect.signature(PRESETS[argv[0]]).parameters:
-        processes = int(os.environ.get("WORLD_SIZE", 1))
-        fitted = PRESETS[argv[0]](config.model.resolution, config.device, processes)
-        config = _command_line({**configs, argv[0]: (configs[argv[0]][0], fitted)}, argv)
-    asked = any(argument.partition("=")[0] == "--channels" for argument in argv)
-    if resumed is None and not asked and models.data_kind(config.model) != "voxels":
-        config = dataclasses.replace(config, channels_of_data=True)
-    return config
-
-
-def _command_line(configs: dict[str, tuple[str, Config]], argv: list[str]) -> Config:
-    prog, options = "python -m gan_engine.train", (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
-    if argv[0] not in configs:  # help: on all of them
-        return tyro.extras.overridable_config_cli(configs, args=argv, prog=prog, description=USAGE, config=options)
-    about, config = configs[argv[0]]
-    return tyro.cli(Config, default=config, args=argv[1:], prog=f"{prog} {argv[0]}", description=about, config=options)
 
 
 def with_classes(config: Config, data: ImageSet) -> Config:
@@ -309,13 +261,13 @@ def _by_backend(ops: dict[str, str]) -> str:
     return f"{most}" + "".join(f", {name} for {', '.join(chosen)}" for name, chosen in others if chosen)
 
 
-def main(argv: list[str] | None = None) -> int:
+@console.command
+def main(argv: list[str]) -> int:
     """Train. The exit status is 0 at the end, 128 + N after signal N (saved), 1 after a failure, 2 for a wrong call."""
-    argv = sys.argv[1:] if argv is None else argv
     if argv == ["--list"]:
         print(table())
         return 0
-    with console.unbroken(), contextlib.ExitStack() as until_the_end:
+    with contextlib.ExitStack() as until_the_end:
         try:
             start, state = find_start(argv), None
             if start is None:
@@ -347,9 +299,7 @@ def main(argv: list[str] | None = None) -> int:
             if processes.first or not isinstance(error, NonFiniteError):  # which all processes meet together
                 print(f"error: {error}", file=sys.stderr)
             return 1
-        except Exception as error:
-            if processes.size == 1:
-                raise
+        except Exception as error:  # a fault of the program, or of the disk, hours after the call was found right
             traceback.print_exc()  # before taking leave of the others, which may take long
             processes.announce(error)
             return 1
@@ -368,5 +318,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     sys.exit(main())

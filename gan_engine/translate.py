@@ -6,7 +6,6 @@ One that cannot be read is named on standard error; the others are made all the 
 """
 
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import torch
 import tyro
 from PIL import Image
 
-from gan_engine import console, models, picture_files
-from gan_engine.checkpoint import CheckpointError
+from gan_engine import console, flags, models, picture_files
 from gan_engine.data.decode import square
 from gan_engine.devices import choose_device
 from gan_engine.inference.generator import load
@@ -75,21 +73,17 @@ def translate(options: Options) -> list[str]:
     return picture_files.convert(todo, make)
 
 
-@console.unbroken()
-def main() -> None:
-    """The command line; an error is one line on standard error."""
-    try:
-        options = tyro.cli(Options, prog="python -m gan_engine.translate")
-        failures = translate(options)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+@console.command
+def main(argv: list[str]) -> int:
+    """The command line; the exit status is 1 if a picture could not be read."""
+    options = flags.parse(Options, argv, command="translate")
+    failures = translate(options)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     if options.out.exists():
         print(options.out)
-    sys.exit(1 if failures else 0)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    main()
+    sys.exit(main())

@@ -18,8 +18,7 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_engine import console, models, picture_files
-from gan_engine.checkpoint import CheckpointError
+from gan_engine import console, flags, models, picture_files
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
@@ -202,23 +201,19 @@ def _line(name: str, compared: list[list[float]]) -> str:
     return f"{name}: {shown} (bicubic {beside})"
 
 
-@console.unbroken()
-def main() -> None:
-    """The command line; an error is one line on standard error."""
-    try:
-        options = tyro.cli(Options, prog="python -m gan_engine.upscale")
-        lines, failures = upscale(options)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+@console.command
+def main(argv: list[str]) -> int:
+    """The command line; the exit status is 1 if a picture could not be read or compared."""
+    options = flags.parse(Options, argv, command="upscale")
+    lines, failures = upscale(options)
     for line in lines:
         print(line)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     if options.out.exists():
         print(options.out)
-    sys.exit(1 if failures else 0)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    main()
+    sys.exit(main())

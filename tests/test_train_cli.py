@@ -379,3 +379,13 @@ def test_the_list_follows_the_device(monkeypatch):
     monkeypatch.setattr(presets, "choose_device", lambda name: torch.device("cuda"))
     config = presets.stylegan2()
     assert presets.parameters(config) == counted(config) != presets.PARAMETERS["stylegan2"]
+
+
+@pytest.mark.parametrize("error", [ValueError("out of range"), OSError(28, "No space left"), RuntimeError("x")])
+def test_a_run_that_fails_on_its_way_was_no_wrong_call(cwd, monkeypatch, capsys, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(train.Trainer, "run", fail)
+    assert train.main([*TINY, "--out", "run"]) == 1
+    assert str(error) in capsys.readouterr().err.splitlines()[-1]

@@ -1,12 +1,13 @@
 """What augmentation does to images, a row of a picture for each group of transforms: python -m gan_engine.augment."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from PIL import Image, ImageDraw
 
+from gan_engine import console, flags
 from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
 from gan_engine.data import DataConfig, load, to_float
@@ -48,7 +49,10 @@ def picture(images: torch.Tensor, p: float) -> Image.Image:
     return sheet
 
 
-def main(options: Options) -> None:
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line."""
+    options = flags.parse(Options, argv, command="augment")
     data = load(DataConfig(source=options.data), resolution=options.resolution, channels=options.channels)
     torch.manual_seed(options.seed)
     index = torch.randint(len(data.images), (options.num,))
@@ -57,4 +61,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m gan_engine.augment"))
+    sys.exit(main())

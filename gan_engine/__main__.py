@@ -1,0 +1,58 @@
+"""gan-engine COMMAND, or python -m gan_engine COMMAND: every command under one name.
+
+A command is imported when it is asked for, so that this list is there at once.
+"""
+
+import difflib
+import importlib
+import sys
+
+import gan_engine
+from gan_engine import console
+
+COMMANDS = {
+    "train": "train a GAN on images, pairs or volumes, into a run directory",
+    "generate": "draw pictures from a trained generator",
+    "evaluate": "measure a trained generator against images",
+    "translate": "make pictures of pictures, by pix2pix or cyclegan",
+    "upscale": "enlarge pictures, by srgan",
+    "report": "write a run on one page, report.html",
+    "augment": "draw what each augmentation does to images",
+    "info": "say what runs on this machine, and why the rest does not",
+}
+
+USAGE = """\
+usage: gan-engine COMMAND [ARGUMENTS]
+       python -m gan_engine COMMAND [ARGUMENTS]
+
+{about}
+
+{commands}
+
+gan-engine COMMAND --help lists the flags of a command; gan-engine --version says which version this is.
+"""
+
+
+@console.command
+def main(argv: list[str]) -> int:
+    """Run the command that is named first; its exit status is the status."""
+    name, *arguments = argv or ["--help"]
+    if name in COMMANDS:
+        package = importlib.import_module(f"gan_engine.{name}")
+        module = package if hasattr(package, "main") else importlib.import_module(f"gan_engine.{name}.__main__")
+        return module.main(arguments)
+    if name in ("-h", "--help"):
+        commands = "\n".join(f"  {command:10} {about}" for command, about in COMMANDS.items())
+        print(USAGE.format(about=gan_engine.__doc__, commands=commands), end="")
+        return 0
+    if name == "--version":
+        print(f"gan-engine {gan_engine.__version__}")
+        return 0
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    raise ValueError(
+        f"command: want one of {', '.join(COMMANDS)}, got {name}" + (f"; did you mean {close[0]}?" if close else "")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
