@@ -56,6 +56,9 @@ class Basics:
     """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
     resume: str | None = None
     """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
+    init_from: str | None = None
+    """Begin with the weights of another run of this family, wherever their names and shapes agree: its directory or one
+    of its checkpoints. Everything else begins anew: optimisers, augmentation and time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ class Loss:
     """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
     n_critic: int = 1
     """Steps of D for each step of G."""
+    freeze_d: int = 0
+    """Blocks of D, from the image on, whose weights stay as they are (FreezeD); for few images, with --init-from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +190,7 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
-        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "pretrain_kimg"):
+        for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "pretrain_kimg", "freeze_d"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
         self._check_family()

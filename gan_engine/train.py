@@ -25,7 +25,7 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, ending, malloc, memory, models, record
+from gan_engine import backends, checkpoint, console, distributed, ending, malloc, memory, models, record, transfer
 from gan_engine.advice import advice
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
@@ -88,9 +88,12 @@ def find_start(argv: list[str]) -> Path | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", nargs="?")
     parser.add_argument("--out", nargs="?")
+    parser.add_argument("--init-from", "--init_from", nargs="?")
     asked, _ = parser.parse_known_args(argv)
     if not asked.resume or {"-h", "--help"} & set(argv):
         return None
+    if asked.init_from is not None:
+        raise ValueError("init_from: want a new run, got --resume beside it; a run that goes on has weights of its own")
     if asked.resume != "latest":
         return checkpoint.find(asked.resume)
     return checkpoint.find(asked.out or _last_run(argv[0] if argv[0] in PRESETS else None))
@@ -193,6 +196,7 @@ def prepare(
     """
     device = choose_device(device)
     resolve(config.precision, device)  # before the data are read
+    initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
     memory.require(config, device)
     allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     data = processes.one_first(lambda: read(config))
@@ -201,6 +205,7 @@ def prepare(
     x = torch.empty(1, device=device)
     ops = {op: backends.choose(op, x) for op in backends.ops()}
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
+    taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
     if state is not None:
         trainer.load_state_dict(state, source=start)
         ended = trainer.nimg == trainer.total and not ending.is_over(run_dir, start)  # killed while it was writing
@@ -219,6 +224,8 @@ def prepare(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "kimg": trainer.nimg / 1000,
         "resumed_from": str(start) if start else None,
+        "initialised_from": str(initial[0]) if initial else None,
+        "weights": {name: str(of) for name, of in taken.items()},
         "device": f"{device} ({hardware})",
         "precision": trainer.precision.name,
         "versions": {
@@ -238,6 +245,10 @@ def prepare(
     print(f"run        {legible(str(run_dir))}" + (f", from {start.name}" if start else ""))
     print(f"data       {describe(data)}")
     print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
+    for name, of in taken.items():
+        print(f"weights    {name} of {legible(str(initial[0]))}: {of}")
+    if trainer.frozen:
+        print(f"frozen     {config.freeze_d} blocks of D, {sum(p.numel() for p in trainer.frozen):,} parameters")
     print(f"device     {device} ({hardware}), {trainer.precision.name}")
     if penalties := trainer.penalties():
         print(f"penalties  {penalties}")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from gan_engine import checkpoint, console, graphs, models, nonfinite, progress, run_state
+from gan_engine import checkpoint, console, graphs, models, nonfinite, progress, run_state, transfer
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler, describe
@@ -79,6 +79,7 @@ class Trainer:
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.frozen = transfer.frozen(self.D, config.freeze_d, models.family(config.model))
         if processes.rank:  # equal weights above; noise of its own from here on
             torch.manual_seed(config.seed + processes.rank * 1_000_003)
 
@@ -206,8 +207,7 @@ class Trainer:
                     group["lr"] = optimizer.defaults["lr"] * min(1, left)
 
     def _train(self, phase: Phase, batch: Batch) -> None:
-        for other in self.phases:
-            other.net.requires_grad_(other.net is phase.net)
+        self._learn_only(phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
         penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
         if penalised or phase.name not in self.graphs:
@@ -225,9 +225,17 @@ class Trainer:
         self.precision.step(phase.optimizer, self.stop)
         if phase.weight_clip is not None:
             with torch.no_grad():
-                torch._foreach_clamp_min_(list(phase.net.parameters()), -phase.weight_clip)
-                torch._foreach_clamp_max_(list(phase.net.parameters()), phase.weight_clip)
+                learnt = [p for p in phase.net.parameters() if p.requires_grad]
+                torch._foreach_clamp_min_(learnt, -phase.weight_clip)
+                torch._foreach_clamp_max_(learnt, phase.weight_clip)
         self._note_stop(phase, batch)
+
+    def _learn_only(self, net: nn.Module) -> None:
+        """Gradients are for this network, but for what is frozen of it."""
+        for phase in self.phases:
+            phase.net.requires_grad_(phase.net is net)
+        for p in self.frozen:
+            p.requires_grad_(False)
 
     def _gradients(self, phase: Phase, batch: Batch, *, penalised: bool = False) -> tuple[Tensor, Means]:
         """The loss of a phase and what was measured on the way; gradients are added to .grad."""
@@ -328,8 +336,7 @@ class Trainer:
                 self._report_stop(phase, batch)
 
     def _report_stop(self, phase: Phase, batch: Batch) -> NoReturn:
-        for other in self.phases:
-            other.net.requires_grad_(other.net is phase.net)
+        self._learn_only(phase.net)
         found = None
         for part in self._parts(batch):
             with self.precision.autocast():

@@ -45,6 +45,7 @@ STYLEGAN2 = dataclasses.replace(
 DCGAN = dataclasses.replace(
     MLP, preset="dcgan", model=models.dcgan.Config(resolution=16, z_dim=8, width=4), augment="ada", ada_kimg=0.1
 )
+FROZEN = dataclasses.replace(MLP, freeze_d=1)
 
 
 def curve(config, processes, folder, steps=50):
@@ -108,6 +109,7 @@ def in_two_processes(folder):
         curves = {config.preset: curve(config, processes, folder) for config in (MLP, STYLEGAN2)}
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         results["pl_mean"] = path_lengths(processes, folder)
+        results["frozen"] = curve(FROZEN, processes, folder, steps=10)
         torch.save(results, folder / f"{processes.rank}.pt")
 
 
@@ -127,6 +129,13 @@ def two(tmp_path_factory):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_freeze_blocks_of_d_as_one_does(two, tmp_path):
+    for ours, theirs, want in zip(
+        two[0]["frozen"], two[1]["frozen"], curve(FROZEN, ALONE, tmp_path, steps=10), strict=True
+    ):
+        assert ours == theirs and ours == pytest.approx(want, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("config", [MLP, STYLEGAN2], ids=["vanilla", "stylegan2"])

@@ -140,3 +140,7 @@ class Discriminator(nn.Module):
     def _logits(self, x: Tensor, c: Tensor | None) -> Tensor:
         logits = self.logit(x.flatten(1)).squeeze(1)
         return logits if self.embed is None else logits + self.embed(x, c)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their biases; --freeze-d counts them, from the image on."""
+        return list(zip(self.convs, self.biases, strict=True))

@@ -129,3 +129,7 @@ class Discriminator(nn.Module):
 
     def forward(self, img: Tensor, kind: Literal["A", "B"] = "B") -> Tensor:
         return (self.A if kind == "A" else self.B)(img)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Those of both discriminators side by side; --freeze-d counts them, from the image on."""
+        return [a + b for a, b in zip(self.A.blocks_from_image(), self.B.blocks_from_image(), strict=True)]

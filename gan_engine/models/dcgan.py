@@ -111,6 +111,10 @@ class Discriminator(nn.Module):
         logits = self.logit(x).flatten()
         return logits if self.embed is None else logits + self.embed(x, c)
 
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their norms, but for that of the logit; --freeze-d counts them, from the image on."""
+        return [(block,) for block in self.blocks]
+
 
 def _init(module: nn.Module) -> None:
     """Weights N(0, 0.02^2), scales of the norms N(1, 0.02^2), biases 0 (section 4 of the paper and its code)."""

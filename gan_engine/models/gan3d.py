@@ -94,6 +94,10 @@ class Discriminator(nn.Module):
         logits = self.logit(x).flatten()
         return logits if self.embed is None else logits + self.embed(x, c)
 
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions, but for that of the logit; --freeze-d counts them, from the image on."""
+        return [(layer,) for layer in self.layers]
+
 
 def picture(img: Tensor) -> Tensor:
     """volumes [N, 1, R, R, R] -> grey images [N, 1, 2 R, 2 R] of them in [-1, 1]"""

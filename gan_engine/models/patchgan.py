@@ -40,6 +40,10 @@ class PatchDiscriminator(nn.Module):
             x = norm(conv(x))
         return self.logit(x).flatten(1)
 
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their norms, but for that of the logits; --freeze-d counts them, from the image on."""
+        return [(self.first, self.bias), *zip(self.convs, self.norms, strict=True)]
+
 
 def init(module: nn.Module) -> None:
     """Weights N(0, 0.02^2), scales of the norms 1, biases 0 (section 6.2 of pix2pix, 7.1 of CycleGAN)."""

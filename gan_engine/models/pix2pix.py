@@ -166,3 +166,7 @@ class Discriminator(nn.Module):
 
     def forward(self, img: Tensor, source: Tensor) -> Tensor:
         return self.patches(torch.cat([img, source.to(img.dtype)], dim=1))
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their norms, but for that of the logits; --freeze-d counts them, from the image on."""
+        return self.patches.blocks_from_image()

@@ -174,3 +174,9 @@ class Discriminator(nn.Module):
         x = (self.stages(self.from_rgb(img)) * self.basis).sum([2, 3])
         logits = self.logit(x).squeeze(1)
         return logits if self.embed is None else logits + self.embed(x, c)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The stages, each of a resolution; colours belong to the first; --freeze-d counts them, from the image on."""
+        n = self.config.blocks
+        first, *others = self.stages[:n], *(self.stages[i : i + n + 1] for i in range(n, len(self.stages), n + 1))
+        return [(self.from_rgb, first), *((stage,) for stage in others)]

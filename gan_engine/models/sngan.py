@@ -210,3 +210,7 @@ class Discriminator(nn.Module):
         x = _relu(self.blocks(img)).sum([2, 3])
         logits = self.logit(x).squeeze(1)
         return logits if self.embed is None else logits + self.embed(x, c)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The residual blocks and the self-attention; --freeze-d counts them, from the image on."""
+        return [(block,) for block in self.blocks]

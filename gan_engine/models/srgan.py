@@ -216,6 +216,10 @@ class Discriminator(nn.Module):
             x = normed(norm, conv(x), act="lrelu")
         return self.logit(biased(self.dense, x.flatten(1), self.bias, act="lrelu"))
 
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their norms; --freeze-d counts them, from the image on."""
+        return [(self.first,), *zip(self.convs, self.norms, strict=True)]
+
 
 def _small(module: nn.Module) -> None:
     """Weights a tenth of He's, so that a deep net without norms begins near the identity (section 3.1, 1809.00219)."""

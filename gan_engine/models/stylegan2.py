@@ -341,3 +341,7 @@ class Discriminator(nn.Module):
                 return x.squeeze(1)
             w = self.mapping(pixel_norm(self.embed(c.to(dtype))))
             return (x * w).sum(1) / w.shape[1] ** 0.5
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The blocks, one for each resolution down to 8x8; --freeze-d counts them, from the image on."""
+        return [(block,) for block in self.blocks]

@@ -104,3 +104,7 @@ class Discriminator(nn.Module):
             x = self.dropout(norm(x) if isinstance(norm, nn.LeakyReLU) else normed(norm, x, act="lrelu"))
         logits = self.logit(x.flatten(1)).squeeze(1)
         return logits if self.embed is None else logits + self.embed(x, c)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The convolutions with their norms; --freeze-d counts them, from the image on."""
+        return list(zip(self.convs, self.norms, strict=True))

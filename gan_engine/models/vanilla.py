@@ -74,3 +74,7 @@ class Discriminator(nn.Module):
         check_class(c, self.config.c_dim)
         x = img.flatten(1)
         return self.layers(x if c is None else torch.cat([x, c.to(x.dtype)], dim=1)).squeeze(1)
+
+    def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The hidden layers; --freeze-d counts them, from the image on."""
+        return [(layer,) for layer in self.layers[:-1]]
