@@ -55,7 +55,10 @@ def r1(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
 
     Gradients: every order that D has, in the parameters of D.
     """
-    return sum_of_squares(_input_gradient(D, img, c))
+    _check_not_compiled(D)
+    img = _detached(img).requires_grad_()
+    with torch.enable_grad(), _no_autocast(img):
+        return sum_of_squares(_logits_and_gradient(D, img, c, closed=True)[1])
 
 
 def r2(D: Network, img: Tensor, c: Tensor | None = None) -> Tensor:
@@ -326,13 +329,6 @@ def _by_autograd(D, img, loss, gamma, c, centre, scale, *, closed: bool) -> tupl
     return logits.detach(), penalty.detach()
 
 
-def _input_gradient(D: Network, img: Tensor, c: Tensor | None) -> Tensor:
-    _check_not_compiled(D)
-    img = _detached(img).requires_grad_()
-    with torch.enable_grad(), _no_autocast(img):
-        return _logits_and_gradient(D, img, c, closed=True)[1]
-
-
 def _logits_and_gradient(D: Network, img: Tensor, c: Tensor | None, *, closed: bool) -> tuple[Tensor, Tensor]:
     with ClosedOps(closed=closed):
         logits = D(img) if c is None else D(img, c)
@@ -360,7 +356,8 @@ def _detached(x: Tensor) -> Tensor:
 
 
 def _one_centred(D: Network, x: Tensor, c: Tensor | None) -> Tensor:
-    return ((sum_of_squares(_input_gradient(D, x, c)) + _EPS).sqrt() - 1).square()
+    with torch.enable_grad():
+        return ((r1(D, x, c) + _EPS).sqrt() - 1).square()
 
 
 def _no_autocast(x: Tensor) -> torch.autocast:

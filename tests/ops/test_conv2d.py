@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from gan_engine.ops import avg_pool2d, conv2d, convolution
 
@@ -128,3 +130,110 @@ def test_conv2d_refuses_what_has_no_batch():
     x, w = made((3, 5, 5), (4, 3, 3, 3))
     with pytest.raises(ValueError, match=r"conv2d: x and w must have 4 dimensions, got \[3, 5, 5\]"):
         conv2d(x, w)
+
+
+# Which gradients are computed: those that the backward pass wants, and no others.
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the calls of the kernels for data and for weight gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = self.weight = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket is torch.ops.aten.convolution_backward:
+            self.data += args[10][0]
+            self.weight += args[10][1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("computed", [False, True], ids=["leaves", "computed"])
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("way", ["grad", "backward"])
+def test_the_gradients_that_are_asked_for_are_computed_and_no_others(way: str, wanted: tuple, computed: bool):
+    found, counts = [], []
+    for function in (conv2d, F.conv2d):
+        leaves = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+        inputs = [2 * t for t in leaves] if computed else leaves
+        asked = [inputs[i] for i in wanted]
+        total = function(*inputs).sin().sum()
+        with Kernels() as kernels:
+            if way == "grad":
+                grads = torch.autograd.grad(total, asked, retain_graph=True)
+            else:
+                total.backward(inputs=asked, retain_graph=True)
+                grads = [t.grad for t in asked]
+        assert all(t.grad is None for i, t in enumerate(leaves) if computed or way == "grad" or i not in wanted)
+        found.append([*grads, *torch.autograd.grad(total, leaves)])  # the graph still has the others
+        counts.append((kernels.data, kernels.weight))
+    torch.testing.assert_close(*found)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=str)
+@pytest.mark.parametrize("first", [(0,), (1,), (0, 1)], ids=str)
+def test_second_gradients_compute_what_they_are_asked_for(first: tuple, wanted: tuple):
+    """Those of _Dgrad and of _Wgrad, and third ones behind them."""
+    results = []
+    for function in (conv2d, F.conv2d):
+        x, w, _ = inputs = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+        grads = torch.autograd.grad(function(*inputs).sin().sum(), [inputs[i] for i in first], create_graph=True)
+        second = torch.autograd.grad(
+            sum(g.square().sum() for g in grads), [inputs[i] for i in wanted], create_graph=True
+        )
+        results.append([*second, *torch.autograd.grad(sum(g.square().sum() for g in second), (x, w))])
+    torch.testing.assert_close(*results)
+
+
+def test_the_second_gradient_by_the_image_computes_none_by_weights():
+    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    (g,) = torch.autograd.grad(conv2d(x, w, b).sin().sum(), x, create_graph=True)
+    with Kernels() as kernels:
+        torch.autograd.grad(g.square().sum(), x)
+    assert (kernels.data, kernels.weight) == (1, 0)
+
+
+def test_a_hook_may_run_another_backward_pass():
+    """Each of two passes, one inside of the other, gets what it asked for."""
+    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    inner_w = w.detach().clone().requires_grad_()
+    y = conv2d(x, w, b)
+
+    def inner(dy: Tensor) -> None:
+        with torch.enable_grad():
+            conv2d(x.detach(), inner_w).square().sum().backward()
+            torch.autograd.grad(conv2d(x, inner_w).sum(), x)
+
+    y.register_hook(inner)
+    got = torch.autograd.grad(y.square().sum(), (x, w), retain_graph=True)
+    want = torch.autograd.grad(F.conv2d(x, w, b).square().sum(), (x, w))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(inner_w.grad, torch.autograd.grad(F.conv2d(x, inner_w).square().sum(), inner_w)[0])
+    y.square().sum().backward()
+    torch.testing.assert_close((x.grad, w.grad), want)
+
+
+def test_a_checkpoint_inside_a_backward_pass_gets_the_gradients_of_its_weights():
+    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    found = []
+    for function in (conv2d, F.conv2d):
+        for reentrant in (True, False):
+            y = checkpoint(function, x, w, b, use_reentrant=reentrant)
+            for t in (x, w, b):
+                t.grad = None
+            y.sin().sum().backward()
+            found.append([t.grad for t in (x, w, b)])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+
+
+def test_compiled_autograd_gets_every_gradient():
+    x, w, b = made((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    for inputs in ((x,), (w,), (x, w, b)):
+        want = torch.autograd.grad(conv2d(x, w, b).sin().sum(), inputs)
+        y = conv2d(x, w, b).sin().sum()
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+            torch.testing.assert_close(torch.autograd.grad(y, inputs), want)
