@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gan_engine import checkpoint, models, run_state
 from gan_engine.checkpoint import CheckpointError
@@ -151,14 +152,35 @@ def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
     checkpoint.require(state, ("model", "G_ema"), path)
     try:
         config = models.from_dict(state["model"])
-        with torch.device("meta"):  # no memory is taken for what does not fit
-            like, _ = models.build(config)
-        run_state.check(state["G_ema"], like.state_dict(), "G_ema", path)
-        G, _ = models.build(config)
+        with _NoLargerThan(_largest(state["G_ema"])):  # no memory is taken for what does not fit
+            G = models.FAMILIES[models.family(config)].Generator(config)
+        run_state.check(state["G_ema"], G.state_dict(), "G_ema", path)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
     G.load_state_dict(state["G_ema"])
     return TrainedGenerator(G, tuple(run_state.class_names(state, path)), path)
+
+
+def _largest(weights: Any) -> int:
+    """The number of elements of the largest of the weights, or of a filter, which a checkpoint does not hold."""
+    tensors = weights.values() if isinstance(weights, dict) else ()
+    return max([1024, *(x.numel() for x in tensors if isinstance(x, Tensor))])
+
+
+class _NoLargerThan(TorchFunctionMode):
+    """Refuses to make a tensor of more than `most` elements, before its memory is taken."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.randn):
+            size = kwargs.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
+            if math.prod(size) > self.most:
+                raise ValueError(f"want tensors of at most {self.most:,} elements, as it holds, got {list(size)}")
+        return func(*args, **kwargs)
 
 
 def images(
