@@ -436,7 +436,9 @@ def test_a_level_2_step_is_one_pass_for_modules_and_fresh_functions(img, passes)
 
 
 @pytest.mark.parametrize(
-    "fresh", [lambda D: lambda x: D(x), lambda D: D.forward, lambda D: functools.partial(D, c=None)], ids=str
+    "fresh",
+    [lambda D: lambda x: D(x), lambda D: D.forward, lambda D: functools.partial(D, c=None)],
+    ids=["lambda", "method", "partial"],
 )
 def test_a_refused_function_is_tried_once_however_often_it_is_made(img, passes, fresh):
     D = Net()
