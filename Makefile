@@ -47,7 +47,7 @@ $(PY):
 $(VENV)/.run: pyproject.toml constraints.txt setup.py | $(PY)
 	@echo 'Installing the pinned dependencies (once; some minutes where the network is slow)'
 	@$(PIP) setuptools cmake ninja pybind11
-	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e .
+	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e '.[data]'
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)

@@ -1,5 +1,7 @@
 """Builds the two native modules with CMake; everything else about the package is in pyproject.toml.
 
+A wheel with a native module is one for this Python and platform, and one without is one for all.
+
 A module that cannot be built costs speed, not the installation: the reason is printed in one line and kept in
 gan_engine/_build_info.py, where `python -m gan_engine.info` finds it. The environment decides where that is not wanted:
 
@@ -19,7 +21,12 @@ import sys
 import sysconfig
 from pathlib import Path
 
+# pip reads this in the metadata too, but may fetch PyTorch before it says so.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit(f"gan_engine needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
+
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -154,6 +161,16 @@ def cmake_build(name: str) -> tuple[Path, str]:
     return folder / f"{name}{SUFFIX}", version_line(compiler)
 
 
+class Wheel(bdist_wheel):
+    def run(self) -> None:
+        self.run_command("build")
+        built = Path(self.get_finalized_command("build").build_lib, "gan_engine")
+        if not any((built / f"{name}{SUFFIX}").exists() for name in REQUEST):
+            self.root_is_pure = True
+            self.distribution.ext_modules = []  # or what is pure would go where native code goes
+        super().run()
+
+
 class BuildNative(build_ext):
     def run(self) -> None:
         target = ROOT / "gan_engine" if self.inplace else Path(self.build_lib, "gan_engine")
@@ -196,7 +213,7 @@ setup(
     # A top-level package called `kernels` would collide with the one on the package index.
     package_dir={"gan_engine.kernels": "kernels"},
     package_data={"gan_engine.data": ["**/*.gz", "**/*LICENSE*"], "gan_engine.metrics": ["*.pt"]},
-    # Only their existence counts (it makes the wheel one for this platform): BuildNative builds what is in REQUEST.
+    # Only their existence counts: BuildNative builds what is in REQUEST.
     ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
 )

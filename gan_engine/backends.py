@@ -32,7 +32,7 @@ OLDEST_TRITON = (3, 6)
 
 def _why_no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install triton)"
+        return 'triton is not installed (pip install "gan-engine[gpu]")'
     if not torch.cuda.is_available() and not INTERPRET:
         return "needs a CUDA GPU, and PyTorch sees none (TRITON_INTERPRET=1 interprets the kernels on the CPU, slowly)"
     try:

@@ -165,7 +165,7 @@ def _missing() -> str:
         if why_not is not None:
             advice.append((name, _MODULES[name]))
     if _version("triton") == "missing":
-        advice.append(("triton", "pip install triton"))
+        advice.append(("triton", 'pip install triton, or "gan-engine[gpu]"'))
     if not torch.cuda.is_available():
         what = "an NVIDIA GPU with its driver" + ("" if torch.version.cuda else ", and a PyTorch built for CUDA")
         blocked = [

@@ -102,7 +102,7 @@ def boxes(text):
     for line in text.splitlines():
         if title := re.fullmatch(r"\W*(\w* ?options)\W*", line):  # with or without lines around it
             flags_of_box = found.setdefault(title[1].removesuffix(" options"), [])
-        elif re.match(r"\W*--\w", line):
+        elif re.match(r"..--\w", line):
             named = line.strip("│| ").split("  ")[0]  # before what the flag means
             flags_of_box += [word.strip(",") for word in named.split() if word.startswith("--")]
     return found

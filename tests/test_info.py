@@ -44,14 +44,14 @@ def test_a_missing_backend_has_its_reason_and_its_remedy(monkeypatch):
     monkeypatch.setattr(native, "WHY_NO_CPU", reason)
     monkeypatch.setattr(native.cpu, "module", None)
     monkeypatch.setitem(backends.MISSING, "cpu", reason)
-    monkeypatch.setitem(backends.MISSING, "triton", "triton is not installed (pip install triton)")
+    monkeypatch.setitem(backends.MISSING, "triton", 'triton is not installed (pip install "gan-engine[gpu]")')
     monkeypatch.setattr(info, "_version", lambda name: "missing" if name == "triton" else "1.0")
     text = info.report()
     assert max(map(len, text.splitlines())) <= info.WIDTH
     assert cells("bias_act", "cpu")["reference"] == "chosen"
     assert "a long reason" in text
     assert "_C: a C++17 compiler" in text
-    assert "triton: pip install triton" in text
+    assert 'triton: pip install triton, or "gan-engine[gpu]"' in text
 
 
 def test_a_backend_that_was_asked_for_and_refuses_is_no_crash(monkeypatch):

@@ -1,7 +1,12 @@
-"""What setup.py does around CMake, with CMake replaced."""
+"""What setup.py does around CMake, with CMake replaced, and what an installation consists of."""
 
+import os
+import re
 import runpy
 import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -56,3 +61,97 @@ def test_cuda_kernels_are_not_built_for_a_torch_that_cannot_run_them(tmp_path, m
     else:
         with pytest.raises(build["NotBuilt"], match=r"PyTorch .* here is without CUDA"):
             build["cmake_build"]("_C_cuda")
+
+
+ROOT = SETUP.parent
+
+
+def run(*command, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The tree as an sdist has it, unpacked."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run("setup.py", "-q", "egg_info", "--egg-base", folder, "sdist", "--dist-dir", folder, cwd=ROOT)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+def test_an_sdist_is_the_repository(sdist):
+    if not (ROOT / ".git").exists():
+        pytest.skip("this tree is no clone, whose files git could list")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip(f"git does not list the files: {listed.stderr}")
+    files = {file for file in listed.stdout.split("\0") if file and (ROOT / file).exists()}
+    found = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
+    assert len(files) > 200 and not files - found
+    assert {file for file in found - files if not file.startswith("gan_engine.egg-info/")} <= {"PKG-INFO", "setup.cfg"}
+
+
+# A module of native code without a compiler.
+WITH_A_MODULE = """
+import runpy, setuptools, sys
+from pathlib import Path
+
+options = {}
+setup, setuptools.setup = setuptools.setup, options.update
+names = runpy.run_path("setup.py")["cmake_build"].__globals__
+
+def cmake_build(name):
+    if name == "_C_cuda":
+        raise names["NotBuilt"]("no GPU")
+    Path("made").write_text("native")
+    return Path("made"), "a compiler"
+
+names["cmake_build"] = cmake_build
+setup(**options)
+"""
+
+
+def wheel(sdist, folder, *command, **environment):
+    run(*command, "-q", "bdist_wheel", "--dist-dir", folder, cwd=sdist, GAN_ENGINE_CUDA="0", **environment)
+    (path,) = folder.glob("*.whl")
+    return path.name, zipfile.ZipFile(path)
+
+
+def test_a_wheel_with_native_code_is_for_one_platform_and_one_without_for_all(sdist, tmp_path):
+    """The second is built where the first has left its module behind, and the third has a compiler that fails."""
+    name, files = wheel(sdist, tmp_path / "native", "-c", WITH_A_MODULE)
+    assert not name.endswith("none-any.whl") and f"cp{sys.version_info[0]}{sys.version_info[1]}" in name
+    assert any(file.startswith("gan_engine/_C.") for file in files.namelist())
+    for folder, environment in (("asked", {"GAN_ENGINE_NATIVE": "0"}), ("failed", {"CXX": "false"})):
+        name, files = wheel(sdist, tmp_path / folder, "setup.py", **environment)
+        assert name.endswith("-py3-none-any.whl")
+        assert not any(file.startswith("gan_engine/_C") or ".data/" in file for file in files.namelist())
+        assert {"gan_engine/__main__.py", "gan_engine/kernels/bias_act.py"} <= set(files.namelist())
+
+
+def test_what_only_some_need_is_an_extra(sdist, tmp_path):
+    _, files = wheel(sdist, tmp_path, "setup.py", GAN_ENGINE_NATIVE="0")
+    texts = {file.rpartition("/")[2]: files.read(file).decode() for file in files.namelist() if "dist-info/" in file}
+    needs = [line for line in texts["METADATA"].splitlines() if line.startswith("Requires-Dist: ")]
+    always = " ".join(line for line in needs if "extra ==" not in line)
+    assert "torch>=2.11" in always and "triton" not in always and "torchvision" not in always
+    assert 'Requires-Dist: torchvision; extra == "data"' in needs
+    assert any(line.startswith("Requires-Dist: triton>=3.6") and 'extra == "gpu"' in line for line in needs)
+    (everything,) = (line for line in needs if line.endswith('extra == "all"'))
+    assert set(re.search(r"gan-engine\[(.*)\]", everything)[1].split(",")) == {"gpu", "data", "perceptual", "meshes"}
+    assert "Requires-Python: >=3.11" in texts["METADATA"]
+    assert "gan-engine = gan_engine.__main__:main" in texts["entry_points.txt"]
+
+
+def test_an_older_python_is_refused_in_a_line():
+    code = (
+        "import runpy, sys; sys.version_info, sys.version = (3, 10, 13), '3.10.13 (main)'; runpy.run_path('setup.py')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "gan_engine needs Python 3.11 or newer, and this is 3.10.13\n"

@@ -37,13 +37,16 @@ def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSe
 
 
 def _open(name: str, torchvision_name: str, root: Path, by_hand: str):
+    try:
+        from gan_engine.data.torchvision_shim import datasets  # here, because this import costs two seconds
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision for another PyTorch
+        reason = f"want torchvision, which reads it, and it cannot be imported ({str(error).splitlines()[0]})"
+        raise DataError(f'{name}: {reason}: pip install "gan-engine[data]"') from error
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        from gan_engine.data.torchvision_shim import datasets  # here, because this import costs two seconds
-
         return getattr(datasets, torchvision_name)(root, download=True)
-    except (ImportError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(f"{name} is not in {root} and cannot be downloaded ({reason}); {by_hand}") from error
     finally:

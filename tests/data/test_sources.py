@@ -345,3 +345,17 @@ def test_torchvision_is_imported_only_when_needed():
         "print('torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist-full", "cifar10", "celeba"])
+def test_without_torchvision_its_sets_are_refused_by_the_extra(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delitem(sys.modules, "gan_engine.data.torchvision_shim", raising=False)
+    with pytest.raises(DataError, match=rf'^{name}: want torchvision, .*: pip install "gan-engine\[data\]"$'):
+        load_from(name, root=tmp_path, resolution=32)
+
+
+def test_without_torchvision_faces_that_are_there_are_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    save_pictures(tmp_path / "celeba" / "img_align_celeba", {"000001.jpg": "red"}, size=(178, 218))
+    assert len(load_from("celeba", root=tmp_path, resolution=64)) == 1
