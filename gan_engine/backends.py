@@ -65,6 +65,7 @@ _refusals: dict[str, Callable[[str, torch.Tensor], str | None]] = {}
 _orders: dict[str, tuple[str, ...]] = {}
 _built: dict[str, bool] = {}
 _forced: str | None = None
+_wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
 
 
 def register(
@@ -123,7 +124,7 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:
 
     Raises RuntimeError with the reason if the one asked for refuses, ValueError if there is none of that name.
     """
-    wanted = backend if backend is not None else _forced
+    wanted = backend if backend is not None else asked()
     if wanted is None:
         for name in _orders[op]:
             if refusal(op, name, x) is None:
@@ -136,14 +137,21 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:
     return wanted
 
 
+def asked() -> str | None:
+    """The backend that this process asks for; ValueError if GAN_ENGINE_BACKEND names none that there is."""
+    if _wrong is not None:
+        raise ValueError(_wrong)
+    return _forced
+
+
 def free(backend: str | None) -> bool:
     """Whether nobody asks for a backend by name: neither the call, whose `backend` this is, nor its process."""
-    return backend is None and _forced is None
+    return backend is None and asked() is None
 
 
 def open_to(backend: str) -> bool:
     """Whether this process asks for `backend`, or for none: for kernels that take the place of PyTorch's own."""
-    return _forced is None or _forced == backend
+    return asked() in (None, backend)
 
 
 def kernels(op: str, backend: str) -> Any:
@@ -166,7 +174,7 @@ def force(backend: str | None) -> None:
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Ask for `backend` inside a `with` block."""
+    """Ask for `backend` inside a `with` block: in every thread, whose values are right on any backend."""
     before = _forced
     force(backend)
     try:
@@ -175,5 +183,9 @@ def use(backend: str) -> Iterator[None]:
         force(before)
 
 
-if "GAN_ENGINE_BACKEND" in os.environ:
-    force(os.environ["GAN_ENGINE_BACKEND"])
+_named = os.environ.get("GAN_ENGINE_BACKEND", "").strip()  # nothing but spaces asks for nothing
+# A wrong name is an error of the first call, not of the import: commands tell it in a line, as they tell a wrong flag.
+if _named and _named not in ORDER:
+    _wrong = f"GAN_ENGINE_BACKEND: want one of {', '.join(ORDER)}, or nothing, got {_named!r}"
+elif _named:
+    force(_named)

@@ -28,6 +28,7 @@ def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | No
     def main(argv: list[str] | None = None) -> int:
         with unbroken(), _plain_warnings():
             try:
+                _check_backend()
                 return work(sys.argv[1:] if argv is None else argv) or 0
             except KeyboardInterrupt:
                 print("aborted", file=sys.stderr)
@@ -40,6 +41,13 @@ def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | No
                 return status
 
     return main
+
+
+def _check_backend() -> None:
+    """Raise ValueError if GAN_ENGINE_BACKEND names no backend, in a command that has imported them."""
+    backends = sys.modules.get("gan_engine.backends")  # to import it here would bring torch along
+    if backends is not None:
+        backends.asked()
 
 
 def _status(error: Exception) -> int | None:

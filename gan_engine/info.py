@@ -26,6 +26,8 @@ def report() -> str:
     parts = [_versions(), _hardware(), _native_core()]
     try:
         parts += [table(), _missing()]
+    except ValueError:  # GAN_ENGINE_BACKEND is wrong
+        raise
     except Exception as error:
         parts.append(_wrap("the ops cannot be imported: ", f"{type(error).__name__}: {error}"))
     return "\n\n".join(part for part in parts if part)
@@ -56,10 +58,8 @@ def table() -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [_wrap(f"({i}) ", note) for i, note in enumerate(notes, 1)]
-    if "GAN_ENGINE_BACKEND" in os.environ:
-        lines.append(
-            _wrap("", f"GAN_ENGINE_BACKEND={os.environ['GAN_ENGINE_BACKEND']} asks for that backend, or an error.")
-        )
+    if named := os.environ.get("GAN_ENGINE_BACKEND", "").strip():
+        lines.append(_wrap("", f"GAN_ENGINE_BACKEND={named} asks for that backend, or an error."))
     return "\n".join(lines)
 
 
