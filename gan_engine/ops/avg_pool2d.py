@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine.ops.convolution_kernels import per_side
-from gan_engine.ops.kernel_op import Function
+from gan_engine.ops.kernel_op import Function, stride_to_keep
 from gan_engine.ops.one_node import one_node
 
 
@@ -57,7 +57,7 @@ class _Pool(Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, ctx.call = inputs
         ctx.set_materialize_grads(False)
-        ctx.x = x.shape, x.stride()
+        ctx.x = x.shape, stride_to_keep(x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple:

@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine import backends
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
-from gan_engine.ops.kernel_op import Function, check_tensors, operators, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, operators, stride_to_keep, wide
 from gan_engine.ops.one_node import one_node
 
 _DEFINITIONS = {
@@ -186,7 +186,7 @@ class _BiasAct(Function):
         y, mask = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mask)
-        ctx.call = _Call(y.stride(), dim, act, alpha, gain, clamp, backend)
+        ctx.call = _Call(stride_to_keep(y), dim, act, alpha, gain, clamp, backend)
         ctx.b_dtype = None if b is None else b.dtype
         reads = ctx.call.reads
         ctx.save_for_backward({"mask": mask, "y": y, "x": x}[reads], b if reads == "x" else None)

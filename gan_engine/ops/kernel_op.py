@@ -55,6 +55,21 @@ def layout(x: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def stride_to_keep(x: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a dense x, for a backward pass that is to know how x was laid out
+
+    Code that torch.compile makes for all sizes asks x for them anew in the backward pass. By then the compiler may have
+    laid out x in another way. Hence strides that are symbols are made of sizes, which stay as they are.
+    """
+    stride = x.stride()
+    if all(type(step) is int for step in stride):
+        return stride
+    kept, step = list(stride), 1
+    for dim in sorted(range(x.ndim), key=lambda dim: stride[dim]):
+        kept[dim], step = step, step * x.shape[dim]
+    return tuple(kept)
+
+
 def in_layout(x: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
     """x itself if it has these strides, or a copy that has."""
     same = all(n == 1 or a == b for n, a, b in zip(x.shape, x.stride(), stride, strict=True))

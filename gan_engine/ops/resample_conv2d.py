@@ -24,7 +24,7 @@ from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
 from gan_engine.ops.kernel_op import check_tensors
 from gan_engine.ops.scale_bias_act import ACTS
-from gan_engine.ops.upfirdn2d import upfirdn2d
+from gan_engine.ops.upfirdn2d import taps_of, upfirdn2d
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 # Of x, all samples together: with fewer on a CPU, making the wider kernel costs more than it saves, and the image is
@@ -136,7 +136,7 @@ def before_fir(
     """
     weight = weight.to(x.dtype)
     kh, kw = map(int, weight.shape[2:])
-    fh, fw = (1, 1) if f is None else (int(f.shape[0]), int(f.shape[-1]))
+    fh, fw = taps_of(f)
     left, right = padding + (fw + up - 1) // 2, padding + (fw - up) // 2
     top, bottom = padding + (fh + up - 1) // 2, padding + (fh - up) // 2
     if (kh, kw) == (1, 1):  # fewer pixels pass the convolution before than behind
@@ -155,7 +155,7 @@ def fir_downsample_conv2d(
     (H + 2 padding - kh) // down + 1, likewise W]. Gradients: every order in x and weight.
     """
     weight = weight.to(x.dtype)
-    fh, fw = (1, 1) if f is None else (int(f.shape[0]), int(f.shape[-1]))
+    fh, fw = taps_of(f)
     left, right = padding + (fw - down + 1) // 2, padding + (fw - down) // 2
     top, bottom = padding + (fh - down + 1) // 2, padding + (fh - down) // 2
     if weight.shape[2:] == (1, 1):

@@ -1,5 +1,6 @@
 """FIR filtering of images with up- and downsampling, in one pass over memory."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -127,7 +128,7 @@ def filter2d(
     backend: str | None = None,
 ) -> Tensor:
     """y = `upfirdn2d` with padding that keeps the size of x; `padding` comes on top."""
-    h, w = _size(f)
+    h, w = taps_of(f)
     around = (w // 2, (w - 1) // 2, h // 2, (h - 1) // 2)
     return _checked("filter2d", x, f, 1, 1, padding, around, flip_filter, gain, backend)
 
@@ -147,7 +148,7 @@ def upsample2d(
     Every up-th pixel of y belongs to one of x, as with F.interpolate(align_corners=False): f = [1, 3, 3, 1] is
     bilinear interpolation by 2, but for zeros instead of repetition outside.
     """
-    h, w = _size(f)
+    h, w = taps_of(f)
     ux, uy = as_pair(up, "up", "upsample2d")
     around = ((w + ux - 1) // 2, (w - ux) // 2, (h + uy - 1) // 2, (h - uy) // 2)
     return _checked("upsample2d", x, f, up, 1, padding, around, flip_filter, gain * ux * uy, backend)
@@ -164,7 +165,7 @@ def downsample2d(
     backend: str | None = None,
 ) -> Tensor:
     """y = `upfirdn2d` with padding that makes it x by 1 / `down`; `padding` comes on top."""
-    h, w = _size(f)
+    h, w = taps_of(f)
     dx, dy = as_pair(down, "down", "downsample2d")
     around = ((w - dx + 1) // 2, (w - dx) // 2, (h - dy + 1) // 2, (h - dy) // 2)
     return _checked("downsample2d", x, f, 1, down, padding, around, flip_filter, gain, backend)
@@ -222,9 +223,8 @@ def checked(
     up, down = as_pair(up, "up", op), as_pair(down, "down", op)
     pads = [a + b for a, b in zip(as_sides(padding, op), around)]
     size = []
-    for axis, i in (("y", 1), ("x", 0)):
+    for axis, i, taps in zip("yx", (1, 0), taps_of(f)):
         there = x.shape[3 - i] * up[i] + pads[2 * i] + pads[2 * i + 1]
-        taps = f.shape[-1 if i == 0 else 0]
         if there < taps:
             raise ValueError(f"{op}: x upsampled and padded must hold the {taps} taps along {axis}, got {there}")
         size.append((there - taps) // down[i] + 1)
@@ -255,9 +255,12 @@ def as_sides(padding: Padding, op: str = "upfirdn2d") -> list[int]:
     return sides
 
 
-def _size(f: Tensor | None) -> tuple[int, int]:
-    """The taps of f along y and along x."""
-    return (1, 1) if f is None or f.ndim == 0 else (f.shape[0], f.shape[-1])
+def taps_of(f: Tensor | None) -> tuple[int, int]:
+    """The taps of f along y and along x, as numbers that code is compiled for.
+
+    If sizes of images were sums of symbols for the taps, torch.compile(dynamic=True) could not order their strides.
+    """
+    return (1, 1) if f is None or f.ndim == 0 else (operator.index(f.shape[0]), operator.index(f.shape[-1]))
 
 
 def upfirdn2d_ref(
