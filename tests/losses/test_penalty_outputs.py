@@ -1,0 +1,86 @@
+"""What D and G return, and where gradients are off: a penalty is right there, or an error that says what is wanted."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from gan_engine.losses import penalties
+from tests.losses.networks import STEPS, Lambda, around, gradients, images
+
+WRONG = {
+    "tuple": lambda y: (y, y),
+    "list": lambda y: [y],
+    "dict": lambda y: {"logits": y},
+    "None": lambda y: None,
+    "number": lambda y: float(y.sum()),
+    "row": lambda y: y.reshape(1, -1),
+    "two logits": lambda y: y.expand(-1, 2),
+    "scalar": lambda y: y.sum(),
+    "integers": lambda y: y.round().int(),
+    "detached": lambda y: y.detach(),
+    "constants": lambda y: torch.ones_like(y, requires_grad=True) * 2,
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_logit_for_each_image_is_refused(step: str, wrong: str):
+    D = nn.Sequential(around(nn.Tanh()), Lambda(WRONG[wrong]))
+    D.register_parameter("extra", nn.Parameter(torch.ones(())))
+    with pytest.raises(ValueError, match="D must return logits"):
+        STEPS[step](D, images())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda img: (img, 1), "got a tuple"),
+        (lambda img: {"img": img}, "got a dict"),
+        (lambda img: img[:, 0], r"got \[3, 4, 4\]"),
+        (lambda img: img[:1], r"got \[1, 1, 4, 4\]"),
+        (lambda img: img.byte(), r"got \[3, 1, 4, 4\] of torch.uint8"),
+        (lambda img: img.detach(), "that depend on ws"),
+    ],
+)
+def test_what_is_no_image_is_refused(wrong: Callable, got: str):
+    G = nn.Sequential(nn.Linear(6, 16), nn.Unflatten(1, (1, 4, 4)), Lambda(wrong))
+    mean = torch.ones(())
+    with pytest.raises(ValueError, match=f"G must return images .*{got}"):
+        penalties.path_length(G, torch.randn(3, 6), mean)
+    assert mean == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_no_grad_and_inference_mode(step: str):
+    D, img = around(nn.Tanh(), nn.LeakyReLU(0.2)), images()
+    run = STEPS[step]
+    want = gradients(D, lambda: run(D, img))
+    with torch.no_grad():
+        got = gradients(D, lambda: run(D, img))
+    torch.testing.assert_close(got, want)
+    with torch.inference_mode():
+        made = img.clone()
+        with pytest.raises(RuntimeError, match=r"torch\.inference_mode\(\) does not record"):
+            run(D, made)
+    torch.testing.assert_close(gradients(D, lambda: run(D, made)), want)  # images that were made there are images
+
+
+def test_path_lengths_where_gradients_are_off():
+    G = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4)))
+    with torch.inference_mode():
+        ws = torch.randn(3, 6)
+        with pytest.raises(RuntimeError, match=r"torch\.inference_mode\(\) does not record"):
+            penalties.path_length(G, ws, torch.zeros(()))
+    with torch.no_grad():
+        penalty = penalties.path_length(G, ws, torch.zeros(()))
+    penalty.sum().backward()
+    assert G[0].weight.grad.any()
+
+
+@pytest.mark.parametrize("level", [1, 2, "autograd"])
+def test_a_discriminator_that_learns_nothing_is_no_error(level):
+    D = nn.Sequential(nn.Conv2d(3, 1, 8), nn.Flatten(0)).double().requires_grad_(False)
+    _, penalty = penalties.backward_with_penalty(D, images(), None, gamma=1.0, level=level)
+    torch.testing.assert_close(penalty, D[0].weight.square().sum().expand(4))
