@@ -4,7 +4,7 @@ import functools
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 # White, where it is not 65535, by the raw mode that Pillow's decoder is given.
 _WHITE = {"I;12": 4095, "I;16S": 32767}
@@ -33,9 +33,12 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     from Pillow as its upper 8 bits.
 
     Raises:
-        ValueError: pixels without an agreed white: floating point, or integers beyond 16 bits.
+        ValueError: pixels without an agreed white (floating point, or integers beyond 16 bits), and those of a TIFF
+            that Pillow reads wrongly: of 8 bits with a sign, and planes of 16 bits that are not compressed.
     """
     raw = _raw_mode(image)
+    if image.format == "TIFF":
+        _require_read_right(image, raw)
     opaque = _opaque(image) if raw == "RGB;16B" and "transparency" in image.info else None
     image.load()
     picture: Image.Image = image
@@ -88,6 +91,16 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     mode = image.mode if image.mode in ("L", "CMYK") else "RGB"
     transform = _to_srgb(profile, mode)
     return image if transform is None else ImageCms.applyTransform(image.convert(mode), transform)
+
+
+def _require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
+    """Raise ValueError for a TIFF that Pillow would read as if its pixels were bytes without a sign."""
+    tags = image.tag_v2
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    if bits == 8 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        raise ValueError("want pixels without a sign, got 8 bits with a sign")
+    if bits > 8 and len(raw) == 1 and raw in "RGBACMYK":  # the bytes of one plane
+        raise ValueError(f"want planes of 8 bits, or compressed ones, got planes of {bits} bits without compression")
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

@@ -131,9 +131,29 @@ def test_alpha_of_a_tiff(extra):
     assert read(colour, 3)[0] == pytest.approx(expected, abs=1)
 
 
+def in_planes(bits, values):
+    """An RGB TIFF of one uncompressed row, whose channels lie one after the other: values [3, W]."""
+    planes = [channel.astype(f"<u{bits // 8}").tobytes() for channel in values]
+    size, end = len(planes[0]), 8 + 3 * len(planes[0])
+    tables = struct.pack("<3I3I3H", *(8 + i * size for i in range(3)), *[size] * 3, *[bits] * 3)
+    fields = [(256, 3, 1, values.shape[1]), (257, 3, 1, 1), (258, 3, 3, end + 24), (259, 3, 1, 1), (262, 3, 1, 2)]
+    fields += [(273, 4, 3, end), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 3, end + 12), (284, 3, 1, 2)]
+    packed = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
+    return b"II*\0" + struct.pack("<I", end + len(tables)) + b"".join(planes) + tables + packed + bytes(4)
+
+
+COLOURS = np.array([[255, 0, 10], [0, 255, 20], [0, 128, 30]])
+
+
+def test_planes_of_8_bits():
+    assert read(in_planes(8, COLOURS), channels=3) == COLOURS.T.tolist()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (in_planes(16, COLOURS * 257), "want planes of 8 bits, .* got planes of 16 bits without compression"),
+        (tiff(8, 1, b"\x00\x40\x7f\xff", 4, sample_format=2), "got 8 bits with a sign"),
         (tiff(32, 1, (VALUES / 65535).astype("<f4").tobytes(), 4, sample_format=3), "floating point"),
         (b"Pf\n4 1\n-1.0\n" + (VALUES / 65535).astype("<f4").tobytes(), "floating point"),
         (tiff(16, 1, VALUES.astype("<u2").tobytes(), 4, sample_format=2), r"\[0, 32767\], got \[-32640"),
