@@ -18,10 +18,10 @@ TABLE = "dataset.json"
 # labels int64 [N] and the names of the classes, or None and no names; and notes of where they come from.
 Labels = tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]
 
-# train, training_set, valid, val2017, images_test, testA, ...: the split, and the letter of a domain.
+# train, training_set, valid, test1, val2017, images_test, testA, ...: the split, and the letter of a domain.
 _SPLIT = re.compile(
     r"(?:(?:images?|imgs?)[_-]?)?(train|val|test|dev|eval|holdout)(?:ing|id|idation|uation)?"
-    r"[_-]?(?:set|split|data|images?|imgs?|[0-9]{4}|([ab]))?",
+    r"[_-]?(?:set|split|data|images?|imgs?|[0-9]{1,4}|([ab]))?",
     re.IGNORECASE,
 )
 
@@ -65,15 +65,15 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
         if class_of is None:
             labels, class_names, notes = by_folder(name, kept, shards_known=True)
             return labels, class_names, (f"{TABLE} holds no labels", *notes)
-        missing = [path for path in kept if class_of.get(_key(path)) is None]
+        missing = [path for path in kept if class_of.get(as_it_looks(path)) is None]
         if missing:
             named = len(kept) - len(missing)
             raise ValueError(f"gives a class to {named:,} of {len(kept):,} images, and none to {missing[0]}")
-        values = _as_classes([class_of[_key(path)] for path in kept])
+        values = _as_classes([class_of[as_it_looks(path)] for path in kept])
     except ValueError as error:
         return _none(name, f"no labels, because {TABLE} {error}")
     notes = [f"classes of {TABLE}"]
-    if absent := class_of.keys() - set(map(_key, found)):
+    if absent := class_of.keys() - set(map(as_it_looks, found)):
         notes.append(f"{TABLE} names {len(absent):,} files that are not there")
         warnings.warn(f"{name}: {notes[-1]}, such as {shown(min(absent))}", stacklevel=3)
     return *_indexed(values), tuple(notes)
@@ -109,14 +109,15 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
     if "train" in splits and {*splits} - {"train", None}:
         named = [each for each, split in zip(class_names, splits) if split]
         warnings.warn(f"{name}: {_some(named)} are read as classes, as others lie beside them", stacklevel=3)
-    spelt = Counter(each.casefold() for each in class_names)
-    if twins := [each for each in class_names if spelt[each.casefold()] > 1]:
-        warnings.warn(f"{name}: {_some(twins)} are classes that differ only in capitals", stacklevel=3)
+    spelt = Counter(as_it_looks(each).casefold() for each in class_names)
+    if twins := [each for each in class_names if spelt[as_it_looks(each).casefold()] > 1]:
+        how = "in capitals or in how accents are written"
+        warnings.warn(f"{name}: {_some(twins)} are classes that differ only {how}", stacklevel=3)
     return *_indexed(class_of), (f"folders are classes: {_some(class_names)}",)
 
 
 def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, Any] | None:
-    """{`_key` of a file: class as written} of {"labels": [[file, class], ...]}, or None where it has no labels."""
+    """{file `as_it_looks`: its class} of {"labels": [[file, class], ...]}, or None where it has no labels."""
     try:
         with open_file(table) as file:
             content = json.loads(file.read())
@@ -132,9 +133,10 @@ def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, A
         raise ValueError(f'has other labels than [["file", class], ...], such as {json.dumps(wrong)[:40]}')
     class_of: dict[str, Any] = {}
     for file, value in rows:
-        path = _key("/".join((*_folders(table), plain_path(file))))
-        if class_of.setdefault(path, value) != value:
+        path = as_it_looks("/".join((*_folders(table), plain_path(file))))
+        if path in class_of and class_of[path] != value:
             raise ValueError(f"gives two classes to {file}")
+        class_of[path] = value
     return class_of
 
 
@@ -143,7 +145,7 @@ def plain_path(path: str) -> str:
     return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
-def _key(path: str) -> str:
+def as_it_looks(path: str) -> str:
     """Equal for names that look alike: macOS writes an accent as a character of its own."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 

@@ -97,7 +97,7 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
             raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
         return reader(path, resolution=resolution, channels=channels)
     names = [*NAMED, "toy"]
-    near = difflib.get_close_matches(source, names, n=1)
+    near = difflib.get_close_matches(source.lower(), names, n=1)
     raise DataError(
         f"data source {source!r}: no such file or folder, and not one of the names {', '.join(names)}"
         + (f"; did you mean {near[0]}?" if near else "")

@@ -120,6 +120,7 @@ def test_a_table_without_labels_leaves_shards_and_folders_what_they_are(tmp_path
         ({"labels": [[name, [1] + [0] * i] for i, name in enumerate(NAMES)]}, "several labels, or shares of them"),
         ({"labels": [[name, 0.37] for name in NAMES]}, "gives the class 0.37"),
         ({"labels": [[name, -1] for name in NAMES]}, "gives the class -1"),
+        ({"labels": [[name, float("nan")] for name in NAMES]}, "gives the class nan"),
         ({"labels": [[name, True] for name in NAMES]}, "classes of the types bool"),
         ({"labels": [[name, c or "none"] for name, c in zip(NAMES, CLASSES)]}, "classes of the types int, str"),
         ({"labels": [*zip(NAMES, CLASSES), [NAMES[0], 1]]}, f"gives two classes to {NAMES[0]}"),
@@ -180,6 +181,7 @@ def test_numbers_can_be_classes(names):
         (["train/1.png"], ["val/2.png", "cover.png"]),
         (["trainA/1.png", "trainB/1.png"], ["testA/1.png", "testB/1.png"]),
         (["training_set/1.png"], ["test_set/1.png"]),
+        (["train/1.png"], ["test1/1.png"]),
     ],
 )
 def test_only_the_training_split_is_read(train, others):
@@ -213,10 +215,13 @@ def test_splits_among_classes_are_classes_with_a_warning():
     assert class_names == ("test", "train", "truck")
 
 
-def test_classes_that_differ_in_capitals():
-    with pytest.warns(UserWarning, match="Cats, cats are classes that differ only in capitals"):
+def test_classes_whose_names_look_alike():
+    with pytest.warns(UserWarning, match="Cats, cats are classes that differ only in capitals or"):
         _, class_names, _ = by_folder("set", ["Cats/1.png", "cats/1.png", "dogs/1.png"])
     assert class_names == ("Cats", "cats", "dogs")
+    composed, apart = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    with pytest.warns(UserWarning, match="are classes that differ only in capitals or in how accents are written"):
+        by_folder("set", [f"{composed}/1.png", f"{apart}/1.png", "dogs/1.png"])
 
 
 def test_the_start_line_names_the_folders(tmp_path):

@@ -254,6 +254,8 @@ def test_a_broken_archive_is_one_sentence(tmp_path, ending):
 def test_unknown_source_suggests_the_near_name(tmp_path):
     with pytest.raises(DataError, match=r"no such file or folder.*did you mean fashion-mnist\?"):
         load_from("fashon-mnist")
+    with pytest.raises(DataError, match=r"did you mean cifar10\?"):
+        load_from("CIFAR-10")
     (tmp_path / "set.tar").write_bytes(b"")
     with pytest.raises(DataError, match=r"want a folder, \.zip or \.npz, got the file set\.tar"):
         load_from(tmp_path / "set.tar")
