@@ -27,7 +27,9 @@ from gan_engine.data.image_set import DataError, ImageSet, shown
 from gan_engine.data.labels import labels_of, training_part
 
 
-def load_folder(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
+def load_folder(
+    path: Path, *, resolution: int, channels: int | None, cut: bool = False, labelled: bool = True
+) -> ImageSet:
     """Every image file below a folder. Labels, and `cut`: see `load_files`."""
     found, skipped = walk(path)
     return load_files(
@@ -38,6 +40,7 @@ def load_folder(path: Path, *, resolution: int, channels: int | None, cut: bool 
         resolution=resolution,
         channels=channels,
         cut=cut,
+        labelled=labelled,
     )
 
 
@@ -166,12 +169,13 @@ def load_files(
     resolution: int,
     channels: int | None,
     cut: bool,
+    labelled: bool = True,
     notes: tuple[str, ...] = (),
 ) -> ImageSet:
     """found: paths relative to the source, of which `pictures` and then `training_part` are read.
 
-    Labels: see `labels_of`. The set has none where images are `cut` into patches of the resolution instead of being
-    resized. Channels None are those of the pictures: see `channels_of`.
+    Labels: see `labels_of`. The set has none unless it is `labelled`, or where images are `cut` into patches of the
+    resolution instead of being resized. Channels None are those of the pictures: see `channels_of`.
     """
     name = shown(name)
     paths, left_out = training_part([] if skipped and not found else pictures(name, found, open_file))
@@ -203,6 +207,11 @@ def load_files(
     skipped = sorted(skipped + broken)
     if not kept:
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
-    labels, class_names, of_labels = (None, (), ()) if cut else labels_of(name, kept, found, open_file)
-    of_pictures = [f"{count:,} {remark}" for remark, count in Counter(remarks).most_common()]
-    return ImageSet(name, images, labels, class_names, skipped, notes=(*notes, *left_out, *of_labels, *of_pictures))
+    labels, class_names, of_labels = labels_of(name, kept, found, open_file) if labelled and not cut else (None, (), ())
+    notes = (*notes, *left_out, *of_labels, *counted(remarks))
+    return ImageSet(name, images, labels, class_names, skipped, notes=notes)
+
+
+def counted(remarks: Sequence[str]) -> list[str]:
+    """The remarks on single pictures as notes on their set: how many have each."""
+    return [f"{count:,} {remark}" for remark, count in Counter(remarks).most_common()]

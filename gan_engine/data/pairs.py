@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from gan_engine.data.decode import channels_of, decode_files, read_picture, square
-from gan_engine.data.files import load_folder, pictures, summary, walk
+from gan_engine.data.files import counted, load_folder, pictures, summary, walk
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.labels import as_it_looks
 
 FOLDERS = (("a", "b"), ("traina", "trainb"))
 
@@ -40,11 +41,13 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
             raise DataError(f"{path}: want equal file names in {where}, got {_some(alone)} in one of them only")
         names = sorted(of_stem[0])
 
-    def decode(name: str, channels: int = 3) -> np.ndarray:
+    remarks: list[str] = []
+
+    def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
         if len(folders) == 1:
-            halves = _halves(_read(folder / name, channels))
+            halves = _halves(_read(folder / name, channels, remarks))
         else:
-            halves = [_read(files[name], channels) for files in of_stem]
+            halves = [_read(files[name], channels, remarks) for files in of_stem]
             a, b = halves
             if a.width * b.height != a.height * b.width:
                 raise ValueError(f"want pairs of one shape, got {a.width}x{a.height} and {b.width}x{b.height} pixels")
@@ -54,7 +57,7 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     both, kept, skipped = decode_files(
         path.name,
         names,
-        lambda name: decode(name, channels),
+        lambda name: decode(name, channels, remarks),
         total=2 * len(names),
         resolution=resolution,
         channels=channels,
@@ -65,7 +68,9 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
             f"single pictures), got none that can be used, {summary(skipped)}"
         )
     source = ImageSet(path.name, both[0::2])
-    return ImageSet(path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=left_out)
+    return ImageSet(
+        path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=(*left_out, *counted(remarks))
+    )
 
 
 def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
@@ -75,13 +80,14 @@ def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> Image
         raise DataError(f"{path}: want folders trainA and trainB (or A and B) in it, got {_content(folders[0])}")
 
     def load(channels: int | None) -> list[ImageSet]:
-        return [load_folder(folder, resolution=resolution, channels=channels) for folder in folders]
+        return [load_folder(each, resolution=resolution, channels=channels, labelled=False) for each in folders]
 
     a, b = load(channels)
     if a.images.shape[1] != b.images.shape[1]:
         a, b = load(3)
     source = ImageSet(a.name, a.images, skipped=a.skipped)
-    return ImageSet(path.name, b.images, skipped=b.skipped, source=source, notes=left_out)
+    of_each = (f"{each.name}: {note}" for each in (a, b) for note in each.notes)
+    return ImageSet(path.name, b.images, skipped=b.skipped, source=source, notes=(*left_out, *of_each))
 
 
 def _layout(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -110,9 +116,9 @@ def _left_out(unused: dict[str, Path]) -> tuple[str, ...]:
     return (f"{_some(sorted(folder.name for folder in unused.values()))} left out",) if unused else ()
 
 
-def _read(path: Path, channels: int) -> Image.Image:
+def _read(path: Path, channels: int, remarks: list[str] | None) -> Image.Image:
     with open(path, "rb") as file:
-        return read_picture(file, channels=channels)
+        return read_picture(file, channels=channels, remarks=remarks)
 
 
 def _halves(both: Image.Image) -> list[Image.Image]:
@@ -134,7 +140,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """Pictures below `folder` by their path in it without the ending."""
     found: dict[str, Path] = {}
     for file in pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0]):
-        stem = PurePosixPath(file).with_suffix("").as_posix()
+        stem = as_it_looks(PurePosixPath(file).with_suffix("").as_posix())
         if stem in found:
             raise DataError(f"{folder}: want one picture of each name, got {found[stem].name} and {Path(file).name}")
         found[stem] = folder / file

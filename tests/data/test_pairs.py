@@ -1,5 +1,7 @@
 """Pairs, two kinds of images and patches: what is read, and the sentence for what is not."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
@@ -42,11 +44,31 @@ def test_pairs_side_by_side_in_one_picture(tmp_path):
     assert means(data.source) == [RED] and means(data) == [BLUE]
 
 
-def test_transparent_pairs_are_on_white(tmp_path):
+def test_transparent_pairs_are_on_white_which_is_said(tmp_path):
     for folder in "AB":
         (tmp_path / folder).mkdir()
         Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / folder / "x.png")
-    assert means(load_from(tmp_path, "pairs")) == [WHITE]
+    for channels in (3, None):  # to look for colour reads the pictures once more
+        data = load_from(tmp_path, "pairs", channels=channels)
+        assert data.images.eq(255).all() and data.notes == ("2 wholly transparent (white)",)
+    unpaired = load_from(tmp_path, "unpaired", channels=None)
+    assert unpaired.notes == ("A: 1 wholly transparent (white)", "B: 1 wholly transparent (white)")
+
+
+def test_names_of_pairs_may_be_written_with_other_accents(tmp_path):
+    for folder, form in (("A", "NFC"), ("B", "NFD")):
+        save(tmp_path / folder / f"{unicodedata.normalize(form, 'é')}.png", "red")
+    assert len(load_from(tmp_path, "pairs")) == 1
+
+
+def test_what_is_left_out_of_one_unpaired_kind_is_said_and_folders_are_no_classes(tmp_path):
+    save(tmp_path / "trainA" / "train" / "x.png", "red")
+    save(tmp_path / "trainA" / "test" / "x.png", "white")
+    for folder in ("cats", "dogs"):
+        save(tmp_path / "trainB" / folder / "x.png", "blue")
+    data = load_from(tmp_path, "unpaired")
+    assert len(data.source) == 1 and len(data) == 2 and data.labels is None
+    assert data.notes == ("trainA: only train read, 1 of 2 files, not test",)
 
 
 def test_unpaired_kinds_may_differ_in_number(tmp_path):
