@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from gan_engine.names import legible
 from gan_engine.whole_file import replacing, sweep
 
 _MARK = b"gan_engine sha256 "
@@ -32,7 +33,13 @@ _NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.pt")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, found or read; the message says which, why, and what is left intact."""
+    """A checkpoint that cannot be written, found or read; the message says which, why, and what is left intact.
+
+    The message is one line that any terminal takes, whatever it quotes of a file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(legible(message))
 
 
 class _Hashed:

@@ -1,6 +1,7 @@
 """Precision of the passes: autocast and loss scaling. Weights, optimiser states and losses stay float32."""
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ def resolve(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if _computes_bf16(device) else "fp32"
     if name not in ("fp32", *DTYPES):
-        raise ValueError(f"precision: want auto, fp32, {' or '.join(DTYPES)}, got {name!r}")
+        raise ValueError(f"precision: want auto, fp32, {' or '.join(DTYPES)}, got {textwrap.shorten(repr(name), 60)}")
     if name == "fp16" and device.type != "cuda":
         # Measured: oneDNN 3.x, AVX-512 without FP16 arithmetic, 3x3 convolutions with 64 to 512 channels.
         raise ValueError(

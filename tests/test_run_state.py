@@ -172,6 +172,15 @@ def test_every_wrong_generator_is_refused_by_name(tmp_path, family):
             assert str(caught.value).startswith("here: ") or str(caught.value) == "taken", str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["a\n\x1b[31mb", torch.ones(9, 9), ["\u2028"]], ids=["str", "tensor", "list"])
+def test_what_a_file_says_is_quoted_in_one_line_without_commands_to_a_terminal(saved, said):
+    make, state = saved
+    for path in (("config", "model", "family"), ("config", "loss"), ("config", "kimg"), ("precision",), ("nimg",)):
+        with pytest.raises((CheckpointError, ValueError)) as caught:
+            make().load_state_dict(changed(state, path, said), source="here")
+        assert str(caught.value).isprintable(), str(caught.value)
+
+
 def test_sizes_that_no_memory_has_take_none():
     for name, value in (("z_dim", 2**40), ("width", 2**19), ("max_width", 2**70), ("levels", 2**30)):
         family = "lapgan" if name == "levels" else "dcgan"

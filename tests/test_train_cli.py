@@ -329,6 +329,8 @@ def test_a_mistyped_preset_is_named_with_the_nearest_one(capsys):
     assert train.main(["dcgann", "--kimg", "1"]) == 2
     assert "preset: want one of dcgan, " in (error := capsys.readouterr().err)
     assert "got dcgann; did you mean dcgan?" in error
+    assert train.main(["dcgan\n\x1b[31m"]) == 2
+    assert r"got dcgan\n\x1b[31m" in capsys.readouterr().err
 
 
 def test_two_runs_never_share_a_directory(tmp_path, capsys):

@@ -11,6 +11,7 @@ img is a volume [N, 1, R, R, R], and `picture` of the module makes images of it 
 """
 
 import dataclasses
+import textwrap
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -98,5 +99,5 @@ def from_dict(values: dict[str, Any]) -> Config:
     values = dict(values)
     name = values.pop("family", None)
     if not isinstance(name, str) or name not in FAMILIES:
-        raise ValueError(f"model family: want one of {', '.join(FAMILIES)}, got {name!r}")
+        raise ValueError(f"model family: want one of {', '.join(FAMILIES)}, got {textwrap.shorten(repr(name), 60)}")
     return FAMILIES[name].Config(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
