@@ -22,7 +22,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".gan_engine-{secrets.token_hex(8)}{path.suffix}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # a person never asked for the other name
     try:
         with contextlib.suppress(OSError):  # there is no such file yet, or its file system has no permissions
             os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))

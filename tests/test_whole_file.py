@@ -31,6 +31,15 @@ def test_what_fails_leaves_the_old_file_alone(tmp_path, error):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.png"]
 
 
+def test_what_cannot_be_made_is_called_by_the_name_that_was_asked_for(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, error in (("none", FileNotFoundError), ("file", NotADirectoryError)):
+        path = tmp_path / folder / "a.png"
+        with pytest.raises(error) as caught, replacing(path):
+            pass
+        assert caught.value.filename == str(path)
+
+
 def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     before = os.umask(0o027)
     try:
