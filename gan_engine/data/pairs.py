@@ -86,8 +86,9 @@ def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> Image
     if a.images.shape[1] != b.images.shape[1]:
         a, b = load(3)
     source = ImageSet(a.name, a.images, skipped=a.skipped)
+    skipped = [(f"{b.name}/{file}", reason) for file, reason in b.skipped]
     of_each = (f"{each.name}: {note}" for each in (a, b) for note in each.notes)
-    return ImageSet(path.name, b.images, skipped=b.skipped, source=source, notes=(*left_out, *of_each))
+    return ImageSet(path.name, b.images, skipped=skipped, source=source, notes=(*left_out, *of_each))
 
 
 def _layout(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:

@@ -66,7 +66,9 @@ def test_what_is_left_out_of_one_unpaired_kind_is_said_and_folders_are_no_classe
     save(tmp_path / "trainA" / "test" / "x.png", "white")
     for folder in ("cats", "dogs"):
         save(tmp_path / "trainB" / folder / "x.png", "blue")
-    data = load_from(tmp_path, "unpaired")
+    (tmp_path / "trainB" / "broken.png").write_text("words")
+    with pytest.warns(UserWarning, match=r"skipped 1 image: trainB/broken\.png"):
+        data = load_from(tmp_path, "unpaired")
     assert len(data.source) == 1 and len(data) == 2 and data.labels is None
     assert data.notes == ("trainA: only train read, 1 of 2 files, not test",)
 
