@@ -48,6 +48,13 @@ def check(value: Any, like: Any, where: str, source: str | Path) -> None:
         raise CheckpointError(f"{source}: {where}: want a finite number, got {value}")
 
 
+def check_finite(weights: dict[str, Tensor], where: str, source: str | Path) -> None:
+    """Raises CheckpointError, as `check` does, if a weight is NaN or infinite: pictures drawn with it show nothing."""
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise CheckpointError(f"{source}: {where}[{name!r}]: want finite numbers, got NaN or infinite ones")
+
+
 def _kind(value: Any) -> type:
     return next((kind for kind in (dict, Tensor) if isinstance(value, kind)), type(value))
 

@@ -181,6 +181,17 @@ def test_what_a_file_says_is_quoted_in_one_line_without_commands_to_a_terminal(s
         assert str(caught.value).isprintable(), str(caught.value)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_generator_with_a_weight_that_is_not_finite_draws_nothing(value):
+    G, _ = models.build(TINY.model)
+    state = {"model": models.to_dict(TINY.model), "G_ema": G.state_dict(), "class_names": []}
+    generator.from_state(state, "here")
+    name, weight = next(reversed(state["G_ema"].items()))
+    weight[..., -1] = value
+    with pytest.raises(CheckpointError, match=rf"here: G_ema\['{name}'\]: want finite numbers"):
+        generator.from_state(state, "here")
+
+
 def test_sizes_that_no_memory_has_take_none():
     for name, value in (("z_dim", 2**40), ("width", 2**19), ("max_width", 2**70), ("levels", 2**30)):
         family = "lapgan" if name == "levels" else "dcgan"

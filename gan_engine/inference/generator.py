@@ -157,6 +157,7 @@ def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
         run_state.check(state["G_ema"], G.state_dict(), "G_ema", path)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
+    run_state.check_finite(state["G_ema"], "G_ema", path)
     G.load_state_dict(state["G_ema"])
     return TrainedGenerator(G, tuple(run_state.class_names(state, path)), path)
 
