@@ -24,6 +24,8 @@ _SPLIT = re.compile(
     r"[_-]?(?:set|split|data|images?|imgs?|[0-9]{1,4}|([ab]))?",
     re.IGNORECASE,
 )
+# The word for the split in longer names: DIV2K_train_HR, valid_64x64.
+_SPLIT_WORD = re.compile(r"(?<![a-z0-9])(train|val|test)(?:ing|id|idation)?(?![a-z0-9])", re.IGNORECASE)
 
 
 def training_part(paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -37,7 +39,7 @@ def training_part(paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         names = [folder[level] if len(folder) > level else "" for folder in folders]
         if level > depth and "" in names:
             break
-        splits = {name: _split(name) for name in {*names} - {""}}
+        splits = _splits({*names} - {""})
         if None in splits.values() or "train" not in splits.values() or len({*splits.values()}) == 1:
             continue
         kept = [path for path, name in zip(paths, names) if splits.get(name) == "train"]
@@ -103,8 +105,10 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
             f"no labels, because the folders {first} to {last} are taken for numbered shards without a {TABLE}; "
             "rename them if they are classes",
         )
-    splits = [_split(each) for each in class_names]
-    if all(splits) and not any(_SPLIT.fullmatch(each)[2] for each in class_names):
+    split_of = _splits(class_names)
+    splits = [split_of[each] for each in class_names]
+    of_domains = any(match and match[2] for match in map(_SPLIT.fullmatch, class_names))
+    if all(splits) and not of_domains:
         return _none(name, f"no labels, because the folders {_some(class_names)} are splits of a set, all of it read")
     if "train" in splits and {*splits} - {"train", None}:
         named = [each for each, split in zip(class_names, splits) if split]
@@ -189,9 +193,13 @@ def _depth(folders: Sequence[tuple[str, ...]]) -> int:
     return sum(itertools.takewhile(bool, (len(set(level)) == 1 for level in zip(*folders))))
 
 
-def _split(folder: str) -> str | None:
-    match = _SPLIT.fullmatch(folder)
-    return match[1].lower() if match else None
+def _splits(folders: Collection[str]) -> dict[str, str | None]:
+    """{folder: train, val, ..., or None for one that is no split}. Longer names must be equal but for that word."""
+    words = [_SPLIT_WORD.search(folder) for folder in folders]
+    if all(words) and len({word.string[: word.start()] + "/" + word.string[word.end() :] for word in words}) == 1:
+        return {word.string: word[1].lower() for word in words}
+    matches = {folder: _SPLIT.fullmatch(folder) for folder in folders}
+    return {folder: match[1].lower() if match else None for folder, match in matches.items()}
 
 
 def _are_shards(folders: Sequence[str]) -> bool:

@@ -182,6 +182,8 @@ def test_numbers_can_be_classes(names):
         (["trainA/1.png", "trainB/1.png"], ["testA/1.png", "testB/1.png"]),
         (["training_set/1.png"], ["test_set/1.png"]),
         (["train/1.png"], ["test1/1.png"]),
+        (["train_64x64/1.png"], ["valid_64x64/1.png"]),
+        (["DIV2K_train_HR/1.png"], ["DIV2K_valid_HR/1.png"]),
     ],
 )
 def test_only_the_training_split_is_read(train, others):
@@ -191,7 +193,16 @@ def test_only_the_training_split_is_read(train, others):
 
 
 @pytest.mark.parametrize(
-    "paths", [["train/1.png"], ["cats/1.png", "dogs/1.png"], ["test/1.png", "val/1.png"], ["cats/train.png"], []]
+    "paths",
+    [
+        ["train/1.png"],
+        ["cats/1.png", "dogs/1.png"],
+        ["test/1.png", "val/1.png"],
+        ["cats/train.png"],
+        [],
+        ["toy_train/1.png", "toy_test_tube/1.png"],
+        ["steam_train/1.png", "steam_engine/1.png"],
+    ],
 )
 def test_nothing_is_left_out_without_a_training_split(paths):
     assert training_part(paths) == (paths, ())
@@ -203,9 +214,11 @@ def test_the_start_line_says_which_split(tmp_path):
     assert describe(data).endswith("; only train read, 1 of 3 files, not test, val")
 
 
-def test_splits_without_one_for_training_are_no_classes():
-    with pytest.warns(UserWarning, match="no labels, because the folders test, val are splits of a set"):
-        labels, _, _ = by_folder("set", ["test/1.png", "val/1.png"])
+@pytest.mark.parametrize("form", ["{}", "{}_64x64", "DIV2K_{}_HR"])
+def test_splits_without_one_for_training_are_no_classes(form):
+    names = [form.format(split) for split in ("test", "val")]
+    with pytest.warns(UserWarning, match=f"no labels, because the folders {', '.join(names)} are splits of a set"):
+        labels, _, _ = by_folder("set", [f"{name}/1.png" for name in names])
     assert labels is None
 
 
