@@ -1,18 +1,20 @@
 """What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
 
 import dataclasses
+import functools
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
-from gan_engine import models
+from gan_engine import models, outside
 from gan_engine.augment import PIPES
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig
 from gan_engine.losses.adversarial import LOSSES
-from gan_engine.models.checks import check_types
+from gan_engine.models.checks import check_types, hints
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
@@ -56,6 +58,8 @@ class Basics:
     """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
     resume: str | None = None
     """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
+    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that adds losses, families or data (gan_engine.plugins); once for each."""
     init_from: str | None = None
     """Begin with the weights of another run of this family, wherever their names and shapes agree: its directory or one
     of its checkpoints. Everything else begins anew: optimisers, augmentation and time."""
@@ -96,7 +100,7 @@ class Loss:
     n_critic: int = 1
     """Steps of D for each step of G."""
     freeze_d: int = 0
-    """Blocks of D, from the image on, whose weights stay as they are (FreezeD); for few images, with --init-from."""
+    """Blocks of D, from the image on, that keep their weights (FreezeD): for few images, after another run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +182,8 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
     model: models.Config
     channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
     """Whether `gan_engine.train` replaces model.channels by those of the data, once it has read them."""
+    outside: tyro.conf.Fixed[tyro.conf.Suppress[tuple[str, ...]]] = ()
+    """What the run has of plug-ins, such as "loss pearson"; the trainer fills it in."""
 
     def __post_init__(self) -> None:
         check_types(self, largest=LARGEST)
@@ -226,7 +232,7 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
             raise ValueError(f"pretrain_kimg: want a model with a content loss (srgan, pix2pix), got {family}")
         if isinstance(self.model, models.cgan.Config) and not self.conditional:
             raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
-        if isinstance(self.model, models.TRANSLATION) and self.conditional:
+        if self.conditional and "c_dim" not in {field.name for field in dataclasses.fields(self.model)}:
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
         if models.data_kind(self.model) == "voxels" and self.augment != "none":
             raise ValueError(
@@ -254,8 +260,21 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 # falls towards the end, its place is part of the run.
 FREE_ON_RESUME = {
     *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
-    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs"),
+    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
 }
+
+
+def declare() -> None:
+    """Let the types of `model` and `loss`, which the command line and checks read, be those of all that there are."""
+    families = (module.Config for module in models.FAMILIES.values())
+    Config.__annotations__["model"] = functools.reduce(operator.or_, families)
+    Loss.__annotations__["loss"] = Literal[tuple(LOSSES)]
+    hints.cache_clear()
+
+
+def of_plugins(config: Config) -> tuple[str, ...]:
+    """What a run has of plug-ins."""
+    return outside.used(models.family(config.model), config.loss, config.data)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -266,8 +285,10 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], source: str | Path) -> Config:
     """The inverse of `to_dict`, but for `out` and `resume`, which belong to one start of a run: they are None.
 
-    Raises CheckpointError, which names `source`, for fields or values that this version does not have.
+    Raises CheckpointError, which names `source`, for fields or values that this version does not have, and for what is
+    of a plug-in that was not named.
     """
+    outside.require(values, source)
     try:
         if not isinstance(values, dict):
             raise TypeError(f"want a dict, got {type(values).__name__}")

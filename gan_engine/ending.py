@@ -41,17 +41,18 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
     PICTURES stands for a picture or a folder of pictures.
     """
     run, model = pasted(run_dir), config.model
+    plugins = "".join(f" --plugin={pasted(name)}" for name in config.plugin)
     if isinstance(model, models.srgan.Config):
-        use = ("enlarge", f"upscale PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}")
+        use = ("enlarge", f"upscale PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}{plugins}")
     elif isinstance(model, models.TRANSLATION):
-        use = ("translate", f"translate PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}")
+        use = ("translate", f"translate PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}{plugins}")
     else:
-        use = ("draw", f"generate {run} --out={pasted(run_dir / 'generated.png')}")
-    longer = f"--resume={run} --kimg {2 * config.kimg:g}"
+        use = ("draw", f"generate {run} --out={pasted(run_dir / 'generated.png')}{plugins}")
+    longer = f"--resume={run} --kimg {2 * config.kimg:g}{plugins}"
     if stopped:
-        return [("go on", f"train --resume={run}"), use]
+        return [("go on", f"train --resume={run}{plugins}"), use]
     if not config.lr_decay:
         return [use, ("go on", f"train {longer}")]
     if isinstance(model, models.pix2pix.Config):
-        return [use, ("measure", f"evaluate {run}")]
+        return [use, ("measure", f"evaluate {run}{plugins}")]
     return [use, ("show", f"report {run}")]

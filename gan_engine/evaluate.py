@@ -36,7 +36,7 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, flags, models, run_state
+from gan_engine import checkpoint, console, flags, models, plugins, run_state
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
@@ -68,6 +68,8 @@ class Options:
     """Of the noise."""
     batch: int = 100
     """Images per pass."""
+    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that the run had as a plug-in; once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
 
@@ -85,6 +87,7 @@ def evaluate(options: Options) -> dict[str, float]:
         CheckpointError, DataError: see inference.generator.load and gan_engine.data.load.
     """
     path = checkpoint.find(options.checkpoint)
+    plugins.load(*options.plugin)
     device = choose_device(options.device)
     state = checkpoint.load(path)
     G = from_state(state, path).network.to(device)

@@ -20,7 +20,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, console, flags, models, volumes
+from gan_engine import animation, console, flags, models, plugins, volumes
 from gan_engine.data.decode import decode_file
 from gan_engine.inference.generator import images, latents, load
 from gan_engine.inference.latents import MOST_NUMBERS, mixed, parse_numbers, project, walk
@@ -69,6 +69,8 @@ class Options:
     """Of that search."""
     batch: int = 64
     """Pictures per pass."""
+    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that the run had as a plug-in; once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -112,6 +114,7 @@ def generate(options: Options) -> Path:
         CheckpointError: see `load`.
         OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
     """
+    plugins.load(*options.plugin)
     trained = load(options.checkpoint, options.device)
     trained.require_noise()
     G = trained.network

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.devices import choose_device
@@ -279,7 +281,11 @@ PARAMETERS = {
 
 
 def parameters(config: Config) -> tuple[int, int]:
-    """The parameters of G and D of a preset, from the table above."""
+    """The parameters of G and D of a preset, from the table above; those of plug-ins are counted."""
+    if config.preset not in PARAMETERS:
+        with torch.device("meta"):  # where tensors take no time and no memory
+            G, D = models.build(config.model)
+        return sum(p.numel() for p in G.parameters()), sum(p.numel() for p in D.parameters())
     # On a GPU, the networks of stylegan2 are those of stylegan2_64.
     gpu = config.preset == "stylegan2" and config.model == stylegan2_64().model
     return PARAMETERS["stylegan2_64" if gpu else config.preset]

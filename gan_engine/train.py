@@ -25,7 +25,20 @@ except ImportError:  # Windows, where nothing keeps two runs out of one director
     fcntl = None
 
 import gan_engine
-from gan_engine import backends, checkpoint, console, distributed, ending, malloc, memory, models, record, transfer
+from gan_engine import (
+    backends,
+    checkpoint,
+    console,
+    distributed,
+    ending,
+    malloc,
+    memory,
+    models,
+    outside,
+    plugins,
+    record,
+    transfer,
+)
 from gan_engine.advice import advice
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
@@ -205,6 +218,7 @@ def prepare(
     x = torch.empty(1, device=device)
     ops = {op: backends.choose(op, x) for op in backends.ops()}
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
+    config = trainer.config
     taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
     if state is not None:
         trainer.load_state_dict(state, source=start)
@@ -245,6 +259,8 @@ def prepare(
     print(f"run        {legible(str(run_dir))}" + (f", from {start.name}" if start else ""))
     print(f"data       {describe(data)}")
     print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
+    for name in config.plugin:
+        print(f"plug-in    {legible(name)}: {', '.join(outside.of(name, config.outside))}")
     for name, of in taken.items():
         print(f"weights    {name} of {legible(str(initial[0]))}: {of}")
     if trainer.frozen:
@@ -275,6 +291,7 @@ def _by_backend(ops: dict[str, str]) -> str:
 @console.command
 def main(argv: list[str]) -> int:
     """Train. The exit status is 0 at the end, 128 + N after signal N (saved), 1 after a failure, 2 for a wrong call."""
+    asked, argv = argv, plugins.from_arguments(argv)
     if argv == ["--list"]:
         print(table())
         return 0
@@ -295,7 +312,7 @@ def main(argv: list[str]) -> int:
                 try:
                     trainer, entry = prepare(config, run_dir, start, state, device=device, processes=processes)
                     if processes.first:
-                        record.write(run_dir, trainer.config, {"arguments": argv, **entry})
+                        record.write(run_dir, trainer.config, {"arguments": asked, **entry})
                 except Exception as error:
                     failure = error
                 processes.agree(failure)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from gan_engine import checkpoint, console, graphs, models, nonfinite, progress, run_state, transfer
+from gan_engine import checkpoint, console, graphs, models, nonfinite, plugins, progress, run_state, transfer
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.data import ImageSet, Sampler, describe
@@ -60,7 +60,8 @@ class Trainer:
         run_dir: Path,
         processes: Processes = ALONE,
     ) -> None:
-        self.config, self.device, self.run_dir, self.processes = config, device, run_dir, processes
+        self.config = config = plugins.admitted(config)
+        self.device, self.run_dir, self.processes = device, run_dir, processes
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # whose stream and memory are then the current ones
         if config.batch_size % processes.size:
@@ -79,6 +80,7 @@ class Trainer:
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        plugins.try_networks(config, self.G_ema, self.D)
         self.frozen = transfer.frozen(self.D, config.freeze_d, models.family(config.model))
         if processes.rank:  # equal weights above; noise of its own from here on
             torch.manual_seed(config.seed + processes.rank * 1_000_003)

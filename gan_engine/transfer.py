@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_engine import checkpoint, models, run_state
+from gan_engine import checkpoint, models, outside, run_state
 from gan_engine.checkpoint import CheckpointError
 
 NETWORKS = ("G", "D", "G_ema")
@@ -34,6 +34,7 @@ def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
     path = checkpoint.find(path)
     state = checkpoint.load(path)
     checkpoint.require(state, ("model", *NETWORKS), path)
+    outside.require(state.get("config"), path)
     try:
         family = models.family(models.from_dict(state["model"]))
     except (TypeError, ValueError) as error:

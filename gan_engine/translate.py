@@ -13,7 +13,7 @@ import torch
 import tyro
 from PIL import Image
 
-from gan_engine import console, flags, models, picture_files
+from gan_engine import console, flags, models, picture_files, plugins
 from gan_engine.data.decode import square
 from gan_engine.devices import choose_device
 from gan_engine.inference.generator import load
@@ -34,6 +34,8 @@ class Options:
     """Which way cyclegan goes."""
     extract: bool = False
     """The pictures are such as pix2pix was trained on: take their edges, or their grey, first."""
+    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that the run had as a plug-in; once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -48,6 +50,7 @@ def translate(options: Options) -> list[str]:
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
+    plugins.load(*options.plugin)
     device = choose_device(options.device)
     todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
     G = load(options.checkpoint, device).network

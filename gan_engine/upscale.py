@@ -18,7 +18,7 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_engine import console, flags, models, picture_files
+from gan_engine import console, flags, models, picture_files, plugins
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.devices import choose_device
@@ -49,6 +49,8 @@ class Options:
     another size is enlarged all the same."""
     tile: int = 256
     """Side of the tiles in pixels of the source. Less needs less memory."""
+    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that the run had as a plug-in; once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -92,6 +94,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
+    plugins.load(*options.plugin)
     device = choose_device(options.device)
     todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
     originals = _originals(options, todo)

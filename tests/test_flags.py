@@ -125,7 +125,7 @@ def test_what_people_use_first_stands_first_and_every_flag_once(monkeypatch, cap
 
 def test_every_field_of_a_run_is_in_one_group():
     grouped = [field.name for group in (Basics, *GROUPS) for field in dataclasses.fields(group)]
-    own = {"preset", "model", "channels_of_data"}
+    own = {"preset", "model", "channels_of_data", "outside"}
     assert len(grouped) == len(set(grouped)) and {*grouped, *own} == {f.name for f in dataclasses.fields(Config)}
 
 

@@ -13,6 +13,8 @@ from gan_engine.data import archives, arrays, endings, files, pairs, torchvision
 from gan_engine.data.image_set import DataError, ImageSet
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
+# What a name stands for that is of a plug-in; the others are single images.
+KIND_OF: dict[str, str] = {}
 # What files are read by, for each kind of data; the empty suffix is that of a folder.
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
     "image": {"": files.load_folder, ".zip": archives.load_zip, ".npz": arrays.load_npz},
@@ -70,8 +72,9 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if config.source in NAMED:
-        if kind != "image":
-            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is single images")
+        if kind != (of := KIND_OF.get(config.source, "image")):
+            what = "single images" if of == "image" else of
+            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is {what}")
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:

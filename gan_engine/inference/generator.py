@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gan_engine import checkpoint, models, run_state
+from gan_engine import checkpoint, models, outside, run_state
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.devices import choose_device
 
@@ -150,6 +150,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenera
 def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
     """As `load`, on the CPU, from the `state` that was read from `path`."""
     checkpoint.require(state, ("model", "G_ema"), path)
+    outside.require(state.get("config"), path)
     try:
         config = models.from_dict(state["model"])
         with _NoLargerThan(_largest(state["G_ema"])):  # no memory is taken for what does not fit

@@ -52,15 +52,16 @@ def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) 
 
     What came from a file or another program may be anything, and the checks that follow compute with it.
     """
-    for name, hint in _hints(type(config)).items():
+    for name, hint in hints(type(config)).items():
         most = largest.get(name, math.inf) if isinstance(largest, Mapping) else largest
         _check_type(name, getattr(config, name), hint, most)
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+def hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass, without what is for tyro alone."""
+    types = get_type_hints(cls)
+    return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 
 
 def _check_type(name: str, value: Any, hint: Any, largest: float) -> None:
@@ -103,6 +104,6 @@ def _word(kind: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         inner = get_args(kind)
-        many = "numbers" if inner[-1] is ... else f"{len(inner)} numbers"
-        return f"a tuple of {many}"
+        what = "texts" if inner[0] is str else "numbers"
+        return f"a tuple of {what}" if inner[-1] is ... else f"a tuple of {len(inner)} {what}"
     return _WORDS.get(kind) or ("None" if kind is NoneType else getattr(kind, "__name__", str(kind)))
