@@ -1,7 +1,7 @@
 """Functions that torch.compile takes as one node, registered with it when there is a compiler to register with.
 
 torch.compiler.allow_in_graph imports torch._dynamo, which takes longer than torch itself and which most processes never
-need. Here a function waits for that import instead: whoever compiles or exports a function imports torch._dynamo first.
+need. Here a function waits for that import instead: whoever compiles a function imports torch._dynamo first.
 """
 
 import importlib.abc

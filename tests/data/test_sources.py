@@ -1,6 +1,7 @@
 """Every source ends as one ImageSet, or as one sentence."""
 
 import gzip
+import importlib.util
 import pickle
 import shutil
 import struct
@@ -17,6 +18,9 @@ from PIL import Image
 
 from gan_engine.data import DataConfig, DataError, Sampler, describe, image_set, load
 from gan_engine.data.arrays import pad_digits, read_idx
+
+# Found and not imported: a torchvision for CUDA beside a PyTorch for the CPU needs what the shim does first.
+needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torchvision")
 
 
 def load_from(source, *, resolution=16, channels=3, root="unused", **options):
@@ -273,6 +277,7 @@ def test_wrong_size_says_what_it_wants(wrong):
         load_from("toy", **wrong)
 
 
+@needs_torchvision
 @pytest.mark.parametrize(
     ("name", "where"),
     [
@@ -300,6 +305,7 @@ def write_idx(path, values):
     path.write_bytes(header + values.tobytes())
 
 
+@needs_torchvision
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist-full", "FashionMNIST")])
 def test_digits_already_there_need_no_network(tmp_path, name, folder):
     raw = tmp_path / folder / "raw"
@@ -314,6 +320,7 @@ def test_digits_already_there_need_no_network(tmp_path, name, folder):
     assert np.array_equal(read_idx(gzip.compress((raw / "train-images-idx3-ubyte").read_bytes())), images)
 
 
+@needs_torchvision
 def test_cifar10_already_there_needs_no_network(tmp_path, monkeypatch):
     from gan_engine.data.torchvision_shim import datasets
 
