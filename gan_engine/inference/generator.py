@@ -207,7 +207,8 @@ def images(
     z, c = latents(G, num, seed=seed, classes=classes)
     for i in range(0, num, batch):
         with torch.no_grad():
-            yield G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
+            img = G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
+        yield img
 
 
 def latents(

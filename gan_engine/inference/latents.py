@@ -1,8 +1,10 @@
-"""What can be done with the latents of a trained generator: walks, tables of mixed styles, and finding a picture."""
+"""What can be done with the latents of a trained generator: walks, and tables of mixed styles.
 
-import math
+Images are made without gradients, but handed over outside of `no_grad`, which would be on in the caller otherwise.
+"""
+
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +16,42 @@ def walk(
     """A closed walk through the pictures of z [N, z_dim]: N * frames images, in batches [at most `batch`, C, H, W]
 
     `frames` steps lead from each picture to the next, and from the last to the first. A generator with w goes straight
-    from w to w (Karras et al. 2019, arXiv:1812.04948, section 4.1), any other along the great circle from z to z, whose
-    points are as likely as its ends (White 2016, arXiv:1609.04468); classes c [N, c_dim] fade into each other.
+    from w to w (`walk_in_w`), any other along the great circle from z to z, whose points are as likely as its ends
+    (White 2016, arXiv:1609.04468); classes c [N, c_dim] fade into each other.
     """
-    with torch.no_grad():
-        ws = G.ws(z, c, truncation=truncation) if hasattr(G, "ws") else None
-    for start in range(0, len(z) * frames, batch):
-        frame = torch.arange(start, min(start + batch, len(z) * frames), device=z.device)
-        i, t = frame // frames, (frame % frames / frames)[:, None]
-        j = (i + 1) % len(z)
+    if hasattr(G, "ws"):
         with torch.no_grad():
-            if ws is not None:
-                yield G.synthesis(ws[i].lerp(ws[j], t[:, :, None]))
-            else:
-                yield G(slerp(z[i], z[j], t), None if c is None else c[i].lerp(c[j], t))
+            ws = G.ws(z, c, truncation=truncation)
+        yield from walk_in_w(G, ws, frames, batch=batch)
+        return
+    for i, j, t in _steps(len(z), frames, batch, z.device):
+        with torch.no_grad():
+            img = G(slerp(z[i], z[j], t), None if c is None else c[i].lerp(c[j], t))
+        yield img
+
+
+def walk_in_w(G: nn.Module, ws: Tensor, frames: int, *, batch: int) -> Iterator[Tensor]:
+    """As `walk`, straight from each of ws [N, num_ws, w_dim] to the next (Karras et al. 2019, 1812.04948, part 4.1)"""
+    for i, j, t in _steps(len(ws), frames, batch, ws.device):
+        with torch.no_grad():
+            img = G.synthesis(ws[i].lerp(ws[j], t[:, :, None]))
+        yield img
+
+
+def _steps(num: int, frames: int, batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(i, j, t) of every frame of a closed walk, in batches: t [B, 1] of the way from station i [B] to j [B]"""
+    for start in range(0, num * frames, batch):
+        frame = torch.arange(start, min(start + batch, num * frames), device=device)
+        i = frame // frames
+        yield i, (i + 1) % num, (frame % frames / frames)[:, None]
+
+
+def images_of(G: nn.Module, ws: Tensor, *, batch: int) -> Iterator[Tensor]:
+    """The images of ws [N, num_ws, w_dim] in batches [at most `batch`, C, H, W]"""
+    for part in ws.split(batch):
+        with torch.no_grad():
+            img = G.synthesis(part)
+        yield img
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -52,42 +76,8 @@ def mixed(G: nn.Module, rows: Tensor, columns: Tensor, layers: list[int], *, bat
         ws = row.repeat(len(columns), 1, 1)
         ws[:, layers] = columns[:, layers]
         with torch.no_grad():
-            yield torch.cat([G.synthesis(part) for part in ws.split(batch)])
-
-
-def project(
-    G: nn.Module,
-    img: Tensor,
-    c: Tensor | None,
-    distance: Callable[[Tensor, Tensor], Tensor],
-    *,
-    steps: int,
-    seed: int = 0,
-    lr: float = 0.1,
-) -> Iterator[tuple[Tensor, float]]:
-    """w [1, w_dim] after each of `steps`, and distance(G(w), img) before it: Adam on w from the mean of its class
-
-    As Karras et al. 2020, arXiv:1912.04958, appendix D, without the noise maps: in the first three quarters w is looked
-    for around noise that dies out, and the rate rises and falls. img [1, C, H, W], c [1, c_dim].
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        z = torch.randn(1000, G.config.z_dim, generator=generator).to(img.device)
-        many = G.mapping(z, None if c is None else c.expand(len(z), -1))
-        spread = (many - many.mean(0)).square().sum(1).mean().sqrt() / math.sqrt(many.shape[1])
-    w = G.mapping.mean(c).detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([w], betas=(0.9, 0.999))
-    for step in range(steps):
-        t = step / steps
-        noise = torch.randn(w.shape, generator=generator).to(w) * spread * 0.05 * max(0, 1 - t / 0.75) ** 2
-        fall = min(1, (1 - t) / 0.25)
-        optimizer.param_groups[0]["lr"] = lr * min(1, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * fall))
-        drawn = G.synthesis((w + noise)[:, None].expand(-1, G.config.num_ws, -1))
-        off = distance(drawn, img).sum()
-        optimizer.zero_grad()
-        off.backward()
-        optimizer.step()
-        yield w.detach(), float(off.detach())
+            img = torch.cat([G.synthesis(part) for part in ws.split(batch)])
+        yield img
 
 
 MOST_NUMBERS = 1_000_000  # of pictures, frames or steps that one call is asked for
