@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gan_engine.losses.tape import Gradients, Step, per_sample, requiring
+from gan_engine.losses.tape import Gradients, Step, per_sample
 from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
 
 
@@ -29,8 +29,8 @@ class Convolution(Step):
     def reads_sources(self) -> bool:
         return self.wanted or self.weight.requires_grad
 
-    def learned(self) -> tuple[list[Tensor], list[Tensor]]:
-        return requiring(self.weight), requiring(self.bias)
+    def weights_and_offsets(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        return [self.weight], [self.bias]
 
     def forward(self, x: Tensor) -> Tensor:
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device

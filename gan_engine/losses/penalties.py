@@ -194,7 +194,7 @@ def backward_with_penalty(
 
     Raises:
         NotPiecewiseLinear: level 2 was asked for and does not hold; the sentence names the layer.
-        RuntimeError: as in `r1`.
+        RuntimeError: as in `r1`; at level 2 also that the loss wrote to images, weights or biases that D computed with.
         ValueError: D does not return one logit for each image, [N] or [N, 1], or the logits do not depend on the image,
             or loss returns more dimensions than one.
     """

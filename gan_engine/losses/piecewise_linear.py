@@ -44,7 +44,7 @@ from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre
 
 from gan_engine.losses.outputs import WrongOutput, check_logits
 from gan_engine.losses.rules import Value
-from gan_engine.losses.tape import Gradients, NotPiecewiseLinear, Tape, sole_readers
+from gan_engine.losses.tape import Gradients, NotPiecewiseLinear, Tape, sole_readers, version
 
 
 class Pass:
@@ -57,6 +57,7 @@ class Pass:
 
     def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Any, around: AbstractContextManager) -> None:
         self.img = img.detach()
+        self._version = version(self.img)
         tape = Tape(len(img))
         try:
             end, value = _run(D, self.img, c, tape, around)
@@ -66,6 +67,8 @@ class Pass:
             raise NotPiecewiseLinear(f"{_layer(error, D)}it raised {_one_line(error)}") from error
         self._end = {end: torch.ones_like(value)}
         self._steps = tape.needed(end)
+        if (written := self._written_to(offsets=True)) is not None:
+            raise NotPiecewiseLinear(f"D writes to a tensor {list(written.shape)} that it has computed with before")
         self.logits = value.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
 
     def input_gradient(self) -> Tensor:
@@ -108,6 +111,11 @@ class Pass:
         u is {0: u[0]}, and the tangents that follow go through it; each is freed where it has last been read. Where
         there is no loss, a is None, and the biases have no gradient.
         """
+        if (written := self._written_to(offsets=a is not None)) is not None:
+            raise RuntimeError(
+                f"backward_with_penalty: the loss, or a pass of D in it, wrote to a tensor {list(written.shape)} that "
+                "D had computed with: want one that stays as it is until the call returns, or level=1"
+            )
         grads = Gradients()
         steps, self._steps = self._steps, []
         reading = [step for step in steps if step.reads_sources]
@@ -122,6 +130,12 @@ class Pass:
             if step.wanted:
                 u |= {slot: v for slot, v in zip(step.results, results, strict=True) if slot in last}
         return grads
+
+    def _written_to(self, *, offsets: bool) -> Tensor | None:
+        """A tensor that `gradients` reads and that has been written to since D read it; None if there is none."""
+        if version(self.img) != self._version:
+            return self.img
+        return next((t for step in self._steps if (t := step.written_to(offsets=offsets)) is not None), None)
 
 
 def _run(

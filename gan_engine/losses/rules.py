@@ -291,9 +291,14 @@ def _sum(x: Any, y: Any, alpha: float) -> "Value":
         x, y, alpha = (y if alpha == 1 else _linear(torch.mul, y, alpha)), x, 1
     y = torch.as_tensor(y, dtype=None if isinstance(y, Tensor) else x.dtype, device=x.device)
     _aligned(x, y)
-    y = y if alpha == 1 else y * alpha
+    y = _kept(y if alpha == 1 else y * alpha)
     detached = y.detach()
     return _linear(lambda v: v, x, offset=y, fused=lambda v: v + detached)
+
+
+def _kept(offset: Tensor) -> Tensor:
+    """What the tangents add: a copy of a buffer, which a later pass of D may fill anew, as autograd does not read it"""
+    return offset if offset.requires_grad else offset.clone()
 
 
 def _mul(func: Callable, input: Any, other: Any) -> "Value":
@@ -366,6 +371,7 @@ def _cat(func: Callable, tensors: Any, dim: int = 0) -> "Value":
 
 
 def _constant(tape: Tape, x: Tensor) -> "Value":
+    x = _kept(x)
     value = x.detach()
     return _record(tape, Constant([], x, value), value)[0]
 

@@ -40,6 +40,7 @@ class Tape:
                 )
         step.results = list(range(self.slots, self.slots + len(values)))
         self.slots += len(values)
+        step.versions = {id(t): version(t) for t in step.reads()}
         self.steps.append(step)
 
     def needed(self, slot: int) -> list["Step"]:
@@ -59,6 +60,11 @@ class Tape:
         return kept[::-1]
 
 
+def version(x: Tensor) -> int:
+    """How often x has been written to; 0 for one of torch.inference_mode(), which does not count it."""
+    return 0 if x.is_inference() else x._version
+
+
 def sole_readers(steps: list["Step"]) -> dict[int, "Step"]:
     """By slot, the step that reads it, where there is one and no other."""
     readers: dict[int, Step | None] = {}
@@ -72,6 +78,7 @@ def sole_readers(steps: list["Step"]) -> dict[int, "Step"]:
 class Step:
     sources: list[int]
     results: list[int] = field(default_factory=list, init=False)
+    versions: dict[int, int] = field(default_factory=dict, init=False)  # of what it reads, by id
     wanted: bool = field(default=True, init=False)  # whether the tangents of the results are to be computed
     delta: Tensor | None = field(default=None, init=False)  # the gradient of the logits by the result
 
@@ -83,9 +90,23 @@ class Step:
         """Whether the tangents of the sources are needed."""
         return self.wanted
 
+    def weights_and_offsets(self) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+        """What the step computes with beside the values."""
+        return (), ()
+
     def learned(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights and the offsets that require gradients."""
-        return [], []
+        weights, offsets = self.weights_and_offsets()
+        return requiring(*weights), requiring(*offsets)
+
+    def reads(self, *, offsets: bool = True) -> list[Tensor]:
+        """The tensors that the tangents are computed with; without a loss those of the offsets are not."""
+        weights, others = self.weights_and_offsets()
+        return [t for t in (*weights, *(others if offsets else ())) if t is not None]
+
+    def written_to(self, *, offsets: bool = True) -> Tensor | None:
+        """One of these that has been written to since the step was recorded; None if there is none."""
+        return next((t for t in self.reads(offsets=offsets) if version(t) != self.versions[id(t)]), None)
 
     def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
         """The gradients by the sources for those by the results; `owned`: it may write over those."""
@@ -143,8 +164,8 @@ class Linear(Step):
         self.begins = [get_gradient_edge(x) for x in inputs]
         self.ends = [get_gradient_edge(x) for x in outputs]
 
-    def learned(self):
-        return requiring(*self.weights), requiring(self.offset)
+    def weights_and_offsets(self):
+        return self.weights, [self.offset]
 
     def backward(self, deltas, owned):
         if any(self.learned()):
@@ -208,8 +229,8 @@ class Mask(Step):
 
     owns_result = True
 
-    def learned(self):
-        return [], requiring(self.bias)
+    def weights_and_offsets(self):
+        return [], [self.bias]
 
     def backward(self, deltas, owned):
         (dy,) = deltas
@@ -240,8 +261,8 @@ class Constant(Step):
     offset: Tensor
     value: Tensor
 
-    def learned(self):
-        return [], requiring(self.offset)
+    def weights_and_offsets(self):
+        return [], [self.offset]
 
     def backward(self, deltas, owned):
         (self.delta,) = deltas
