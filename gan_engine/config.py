@@ -37,10 +37,10 @@ class Basics:
     """The flags that people use first. Times are in kimg: thousands of real images shown to the discriminator."""
 
     data: str = DataConfig.source
-    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip or .npz, or a torchvision set: mnist,
-    fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two kinds of
-    images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox, .npy or
-    .npz."""
+    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip, .npz or .npy, or a torchvision set:
+    mnist, fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two
+    kinds of images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox,
+    .npy or .npz."""
     conditional: bool = False
     """Give both networks the classes of the data."""
     kimg: float = 100

@@ -14,6 +14,9 @@ _compiled = tempfile.TemporaryDirectory(prefix="gan_engine-inductor-", ignore_cl
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 # That the compiler knows this CPU's vector instructions is taken as given: to try each set takes 8 s of every process.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+# Decoded data of tests are nobody's.
+_decoded = tempfile.TemporaryDirectory(prefix="gan_engine-decoded-", ignore_cleanup_errors=True)
+os.environ["GAN_ENGINE_CACHE"] = _decoded.name
 
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 

@@ -1,62 +1,180 @@
-"""Images that come as arrays: .npz files and the embedded Fashion-MNIST test images."""
+"""Images that come as arrays: .npz and .npy files, and the embedded Fashion-MNIST test images."""
 
 import gzip
+import re
 import struct
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from gan_engine.data import array_files
+from gan_engine.data.array_files import Head
 from gan_engine.data.decode import decode_arrays
-from gan_engine.data.image_set import DataError, ImageSet, require_memory
+from gan_engine.data.image_set import DataError, ImageSet
 
 FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
+# What arrays are called, without the part of a data set that they belong to (x_train, train_images).
+IMAGES = ("images", "imgs", "x", "data", "samples")
+LABELS = ("labels", "label", "y", "targets", "target", "arr_1")
+PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
+    ("test", "testing", "val", "valid", "validation"), "rest"
+)
 
-def load_npz(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """`images` uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], and optionally `labels`: integers [N] of any value.
+WANTED = "[N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1, 3 or 4"
 
-    C is 1 (grey), 3 (RGB) or, in the last place only, 4 (RGBA). Other arrays in the file are ignored.
+# What the largest value of 16 bits must reach, a sixteenth of white: images of 10 or 12 bits would be dark.
+DARKEST = 16 * 257
+
+# Beyond the ends of a range floats may lie by so much of its unit: they were rounded.
+SLACK = 1e-3
+
+
+def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
+    """The images of an .npz or .npy [N, H, W], [N, H, W, C] or [N, C, H, W], and the labels of an .npz if it has some.
+
+    C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of 8 or 16 bits, or floats in [0, 1], [-1, 1] or
+    [0, 255]; see `to_bytes`. `ImageSet.notes` says what was taken for what. Labels: see `indexed`.
     """
-    images, labels = read_npz(path, "images")
-    if images.ndim == 4 and images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3):
-        images = images.transpose(0, 2, 3, 1)
-    shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3, 4))
-    if images.dtype != np.uint8 or not shape_fits or images.size == 0:
-        raise DataError(
-            f"{path}: images must be uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1 or 3, "
-            f"got {images.dtype} {list(images.shape)}"
-        )
-    classes = (None, ()) if labels is None else indexed(path, labels, len(images))
-    return ImageSet(path.stem, decode_arrays(path.stem, images, resolution=resolution, channels=channels), *classes)
+    heads = array_files.heads(path)
+    name = choose_images(path, heads)
+    labels_name = choose_labels(path, heads, name)
+    images = array_files.read(path, name, heads[name])
+    images, layout = last_channels(path, name, images)
+    convert, values = to_bytes(path, name, images)
+    notes = [f"images from {name} ({heads[name].dtype.name} {layout}{values})"]
+    classes = (None, ())
+    if labels_name is not None:
+        classes = indexed(path, array_files.read(path, labels_name, heads[labels_name]), len(images))
+        notes.append(f"labels from {labels_name}")
+    unused = [other for other in heads if other not in (name, labels_name)]
+    if unused:
+        notes.append(f"{', '.join(unused[:5])}{', ...' * (len(unused) > 5)} left out")
+    pixels = decode_arrays(path.stem, images, convert, resolution=resolution, channels=channels)
+    return ImageSet(path.stem, pixels, *classes, notes=tuple(notes))
 
 
-def read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The array of that name, and the one called labels if there is one. Raises DataError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {Path(entry.filename).stem: entry.file_size for entry in archive.infolist()}
-        if name not in sizes:
-            raise DataError(f"{path}: want arrays named {name} and, optionally, labels, got {', '.join(sizes)}")
-        require_memory(f"{path}: its {name}", sizes[name])
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name], arrays.get("labels")
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays that can be read ({error})") from error
+def choose_images(path: Path, heads: Mapping[str, Head]) -> str:
+    """The name of the array that holds the images of a file, if only one can. Raises DataError for none or several.
+
+    images is taken where it exists, else of arrays that have the shape of images those for training, else the one of
+    them with a usual name.
+    """
+    if "images" in heads or len(heads) == 1:
+        return "images" if "images" in heads else next(iter(heads))
+    fits = [name for name, head in heads.items() if _layouts(head.shape) and head.dtype.kind in "buif"]
+    fits = [name for name in fits if _named(name)[1] != "rest"] or fits
+    usual = [name for name in fits if _named(name)[0] in IMAGES]
+    for names in (fits, usual):
+        if len(names) == 1:
+            return names[0]
+    if fits:
+        few = array_files.listing({name: heads[name] for name in fits})
+        raise DataError(f"{path}: want one array of images, or that called images, got {few}")
+    raise DataError(f"{path}: want an array of numbers {WANTED}, got {array_files.listing(heads)}")
+
+
+def choose_labels(path: Path, heads: Mapping[str, Head], images: str) -> str | None:
+    """The name of the labels that belong to the array `images`, or None. Raises DataError for several."""
+    if "labels" in heads:
+        return "labels"
+    part, num = _named(images)[1], heads[images].shape[0]
+    usual = [name for name in heads if name != images and _named(name)[0] in LABELS and _named(name)[1] == part]
+    fits = [name for name in usual if len(heads[name].shape) <= 2 and heads[name].shape[:1] == (num,)]
+    if len(fits) > 1:
+        few = array_files.listing({name: heads[name] for name in fits})
+        raise DataError(f"{path}: want one array of labels, or that called labels, got {few}")
+    return fits[0] if fits else next((name for name in usual if name != "arr_1"), None)
+
+
+def _named(name: str) -> tuple[str, str]:
+    """x_train -> x, train: what an array is called in small letters, and the part of the data set, or ''."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
+    part = next((PARTS[word] for word in words if word in PARTS), "")
+    return "_".join(word for word in words if word not in PARTS), part
+
+
+def _layouts(shape: tuple[int, ...]) -> list[str]:
+    """What images of that shape may be; none for other arrays, and for one picture alone."""
+    if 0 in shape or (len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > shape[2]):
+        return []
+    if len(shape) == 3:
+        return ["NHW"]
+    if len(shape) != 4:
+        return []
+    last = shape[3] in (1, 3, 4)
+    second = shape[1] in (1, 3) or (shape[1] == 4 and not last and min(shape[2:]) > 4)
+    return ["NHWC"] * last + ["NCHW"] * second
+
+
+def last_channels(path: Path, name: str, images: np.ndarray) -> tuple[np.ndarray, str]:
+    """-> images [N, H, W] or [N, H, W, C], and how they lay before. Raises DataError for other shapes."""
+    layouts = _layouts(images.shape)
+    got = f"got {images.dtype.name} {list(images.shape)}"
+    if len(layouts) > 1:
+        raise DataError(f"{path}: {name} may have its channels second or last, want one of them, {got}")
+    if not layouts:
+        raise DataError(f"{path}: {name} must be {WANTED}, {got}")
+    return (images.transpose(0, 2, 3, 1) if layouts == ["NCHW"] else images), layouts[0]
+
+
+def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """-> what makes uint8 in [0, 255] of any of the images, and the range that they have, in words.
+
+    bool is black and white. Integers have 8 bits where all are in [0, 255], else 16. The range of floats is [0, 1],
+    [-1, 1] or [0, 255], whichever their ends fit. Ends that leave the range open are refused, as are integers that are
+    only 0 and 1. Raises DataError.
+    """
+    kind = images.dtype.kind
+    if kind == "b":
+        return lambda image: image * np.uint8(255), ""
+    if kind not in "uif":
+        raise DataError(f"{path}: {name} must be numbers, got {images.dtype.name}")
+    low, high = images.min().item(), images.max().item()
+    if kind in "ui" and low >= 0 and high != 1 and (high <= 255 or DARKEST <= high <= 65535):
+        if high <= 255:
+            return lambda image: image.astype(np.uint8), "" if images.dtype == np.uint8 else " in [0, 255]"
+        return lambda image: np.rint(image / 257).astype(np.uint8), " in [0, 65535]"
+    for first, last, least, most in ((0, 1, -SLACK, 1 + SLACK), (-1, 1, -1 - SLACK, 1 + SLACK), (0, 255, -0.5, 255.5)):
+        # Values just beyond an end may be any range's: [-0.01, 1] is no [-1, 1], nor [0, 1.5] a dark [0, 255].
+        clear = (first == 0 or low <= -0.5) and (last == 1 or high * 257 >= DARKEST)
+        if kind == "f" and least <= low and high <= most and clear:
+            return partial(_scaled, first=first, last=last), f" in [{first}, {last}]"
+    want = "floats in [0, 1], [-1, 1] or [0, 255]" if kind == "f" else "integers in [0, 255] or [0, 65535]"
+    raise DataError(f"{path}: {name} must be {want}, got {images.dtype.name} in [{low:.6g}, {high:.6g}]")
+
+
+def _scaled(image: np.ndarray, *, first: float, last: float) -> np.ndarray:
+    """Floats in [first, last] as uint8 in [0, 255]"""
+    return np.rint((image.astype(np.float64) - first) * (255 / (last - first))).clip(0, 255).astype(np.uint8)
 
 
 def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """labels int64 [num] from 0 on, and the values they had in the file, which name the classes. Raises DataError."""
-    if labels.dtype.kind not in "iu" or labels.shape != (num,):
-        raise DataError(f"{path}: labels must be integers [N] = [{num}], got {labels.dtype} {list(labels.shape)}")
+    """labels int64 [num] from 0 on, and the values they had in the file, which name the classes. Raises DataError.
+
+    labels: integers, floats that are integers, or words, [N] or [N, 1]; or one-hot [N, K].
+    """
+    got = f"got {labels.dtype.name} {list(labels.shape)}"
+    if labels.ndim == 2 and len(labels) == num and labels.dtype.kind in "buif":
+        if labels.shape[1] > 1:
+            if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
+                raise DataError(f"{path}: labels [N, K] must be one-hot, with a single 1 in each row, {got}")
+            labels = labels.argmax(1)
+        else:
+            labels = labels[:, 0]
+    if labels.dtype.kind not in "buifU" or labels.shape != (num,):
+        raise DataError(f"{path}: labels must be integers [N] = [{num}], {got}")
+    if labels.dtype.kind == "f":
+        if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
+            raise DataError(f"{path}: labels must be integers [N] = [{num}], {got} with fractions")
+        labels = labels.astype(np.int64)
     values, labels = np.unique(labels, return_inverse=True)
     return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, values))
 

@@ -135,13 +135,24 @@ def num_patches(open_file: Callable[[], BinaryIO], resolution: int) -> int:
         return 0
 
 
-def decode_arrays(name: str, arrays: np.ndarray, *, resolution: int, channels: int | None) -> Tensor:
-    """arrays uint8 [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, resolution, resolution]. C: see `channels_of`."""
+def decode_arrays(
+    name: str,
+    arrays: np.ndarray,
+    to_bytes: Callable[[np.ndarray], np.ndarray] = lambda array: array,
+    *,
+    resolution: int,
+    channels: int | None,
+) -> Tensor:
+    """arrays [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, resolution, resolution]. C: see `channels_of`.
+
+    Args:
+        to_bytes: one of the arrays -> uint8 of its shape.
+    """
     if arrays.ndim == 4 and arrays.shape[3] == 1:
         arrays = arrays[..., 0]
 
     def decode(array: np.ndarray, channels: int = 3) -> np.ndarray:
-        return square(plain(Image.fromarray(array), channels=channels), resolution)
+        return square(plain(Image.fromarray(to_bytes(array)), channels=channels), resolution)
 
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)

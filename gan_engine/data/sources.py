@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gan_engine.data import archives, arrays, endings, files, pairs, torchvision_sets, toy, voxels
+from gan_engine.data import archives, arrays, cache, endings, files, pairs, torchvision_sets, toy, voxels
 from gan_engine.data.image_set import DataError, ImageSet
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
@@ -17,7 +17,10 @@ NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
 KIND_OF: dict[str, str] = {}
 # What files are read by, for each kind of data; the empty suffix is that of a folder.
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
-    "image": {"": files.load_folder, ".zip": archives.load_zip, ".npz": arrays.load_npz},
+    "image": {
+        **{"": files.load_folder, ".zip": archives.load_zip},
+        **{".npz": arrays.load_images, ".npy": arrays.load_images},
+    },
     "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(archives.load_zip, cut=True)},
     "pairs": {"": pairs.load_pairs},
     "unpaired": {"": pairs.load_unpaired},
@@ -28,14 +31,26 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
 }
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 
+# What else images are kept in, by endings, and what to do about it.
+_SAVE = 'save its images by numpy.savez("images.npz", images=..., labels=...)'
+_WRITE = "write its pictures into a folder"
+_NOT_READ = {
+    **dict.fromkeys((".pt", ".pth", ".pkl", ".pickle"), f"pickles are not read: {_SAVE}"),
+    **dict.fromkeys((".h5", ".hdf5"), f"HDF5 is not read: {_SAVE}"),
+    **dict.fromkeys((".mat", ".safetensors"), f"such files are not read: {_SAVE}"),
+    **dict.fromkeys((".lmdb", ".mdb"), f"LMDB is not read: {_WRITE}"),
+    **dict.fromkeys((".parquet", ".arrow"), f"tables are not read: {_WRITE}"),
+    **dict.fromkeys((".tfrecord", ".tfrecords"), f"TFRecords are not read: {_WRITE}"),
+}
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which images to train on. Their resolution is the model's."""
 
     source: str = "fashion-mnist"
-    """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip or .npz, or a torchvision set:
-    mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy. Pairs
+    """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip, .npz or .npy, or a torchvision
+    set: mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy. Pairs
     are folders A and B with equal file names or pictures side by side, two unpaired kinds trainA and trainB. Volumes
     are a folder of meshes and .binvox files, a .binvox, .npy or .npz."""
     mirror: bool = False
@@ -98,7 +113,8 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
         reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
         if files.of_system(state) or reader is None or not (path.is_dir() or path.is_file()):
             raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
-        return reader(path, resolution=resolution, channels=channels)
+        sizes = {"resolution": resolution, "channels": channels}
+        return cache.through(path, lambda: reader(path, **sizes), kind=kind, **sizes)
     names = [*NAMED, "toy"]
     near = difflib.get_close_matches(source.lower(), names, n=1)
     raise DataError(
@@ -120,7 +136,8 @@ def _got(path: Path, state: os.stat_result) -> str:
         return f"the picture {path.name}; put the pictures into a folder and name that"
     if zipfile.is_zipfile(path):
         return f"the file {path.name}, a zip archive; call it {path.stem}.zip"
-    return f"the file {path.name}"
+    advice = _NOT_READ.get(path.suffix.lower())
+    return f"the file {path.name}" + (f"; {advice}" if advice else "")
 
 
 def _wanted(kind: str) -> str:

@@ -4,6 +4,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
+from gan_engine.data import cache
 from gan_engine.data.arrays import labelled, pad_digits
 from gan_engine.data.files import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
@@ -32,8 +33,9 @@ def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSe
     folder = root / "celeba" / "img_align_celeba"
     if not folder.is_dir():
         _open("celeba", "CelebA", root, f"put the unpacked folder img_align_celeba into {folder.parent}")
-    faces = load_folder(folder, resolution=resolution, channels=channels)
-    return ImageSet("celeba", faces.images, skipped=faces.skipped)
+    sizes = {"resolution": resolution, "channels": channels}
+    faces = cache.through(folder, lambda: load_folder(folder, **sizes), kind="image", **sizes)
+    return ImageSet("celeba", faces.images, skipped=faces.skipped, notes=faces.notes)
 
 
 def _open(name: str, torchvision_name: str, root: Path, by_hand: str):

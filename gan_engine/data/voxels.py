@@ -5,54 +5,62 @@ One of another size is made coarser by the smallest whole factor that fits, by m
 """
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from gan_engine.data import arrays, files
+from gan_engine.data import array_files, arrays, files, meshes
 from gan_engine.data.decode import decode_files
 from gan_engine.data.image_set import DataError, ImageSet, empty_images, shown
 from gan_engine.data.labels import by_folder, training_part
 
-MESHES = (".obj", ".off", ".ply", ".stl")
-
 
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """bool or uint8 [N, X, Y, Z], occupied where not 0: a .npy, or an .npz with `voxels` and, optionally, `labels`."""
-    if path.suffix.lower() == ".npz":
-        volumes, labels = arrays.read_npz(path, "voxels")
-    else:
-        try:
-            volumes, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
-        except (OSError, EOFError, ValueError) as error:
-            raise DataError(f"{path}: not an .npy file of a plain array that can be read ({error})") from error
-    if volumes.dtype not in (np.bool_, np.uint8) or volumes.ndim != 4 or volumes.size == 0:
-        raise DataError(
-            f"{path}: voxels must be bool or uint8 [N, X, Y, Z] with N >= 1, got {volumes.dtype} {list(volumes.shape)}"
-        )
-    classes = (None, ()) if labels is None else arrays.indexed(path, labels, len(volumes))
+    """bool or integers [N, X, Y, Z], occupied where not 0: a .npy, or an .npz that has them as `voxels` or alone.
+
+    They may also be [N, 1, X, Y, Z]. Labels: see `arrays.choose_labels`.
+    """
+    heads = array_files.heads(path)
+    fits = [name for name, head in heads.items() if len(head.shape) in (4, 5)] if len(heads) > 1 else list(heads)
+    name = "voxels" if "voxels" in heads else fits[0] if len(fits) == 1 else None
+    if name is None:
+        raise DataError(f"{path}: want one array [N, X, Y, Z], or that called voxels, got {array_files.listing(heads)}")
+    labels = arrays.choose_labels(path, heads, name)
+    volumes = array_files.read(path, name, heads[name])
+    if volumes.ndim == 5 and volumes.shape[1] == 1:
+        volumes = volumes[:, 0]
+    if volumes.dtype.kind not in "bui" or volumes.ndim != 4 or volumes.size == 0:
+        raise DataError(f"{path}: {name} must be bool or uint8 [N, X, Y, Z] with N >= 1, got {heads[name]}")
+    classes = (None, ())
+    if labels is not None:
+        classes = arrays.indexed(path, array_files.read(path, labels, heads[labels]), len(volumes))
     images = empty_images(path.stem, len(volumes), 1, resolution, dims=3)
     for i, (out, volume) in enumerate(zip(images.numpy(), volumes, strict=True)):
         try:
             out[:] = fit(volume != 0, resolution)
         except ValueError as error:
             raise DataError(f"{path}: volume {i}: {error}") from None
-    return ImageSet(path.stem, images, *classes)
+    return ImageSet(path.stem, images, *classes, notes=(f"volumes from {name} ({heads[name].dtype.name})",))
 
 
 def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
     root, name = (path, shown(path.resolve().name)) if path.is_dir() else (path.parent, shown(path.stem))
-    kept, left_out = training_part(files.chosen(name, found, (".binvox", *MESHES), what="volumes"))
-    mesh = next((file for file in kept if file.lower().endswith(MESHES)), None)
+    kept, left_out = training_part(files.chosen(name, found, (".binvox", *meshes.ENDINGS), what="volumes"))
+    mesh = next((file for file in kept if file.lower().endswith(meshes.ENDINGS)), None)
     if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
         raise DataError(f"{name}: meshes such as {mesh} are read by trimesh and scipy: pip install trimesh scipy")
 
+    shells = []
+
     def decode(file: str) -> np.ndarray:
-        if file.lower().endswith(MESHES):
-            volume = read_mesh(root / file, resolution)
+        if file.lower().endswith(meshes.ENDINGS):
+            volume, shell = meshes.read_mesh(root / file, resolution)
+            if shell:
+                shells.append(file)
         else:
             with open(root / file, "rb") as opened:
                 volume = read_binvox(opened)
@@ -62,6 +70,10 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     skipped = skipped + broken
     if not kept:
         raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")
+    if shells:
+        first = ", ".join(sorted(shells)[:3]) + ", ..." * (len(shells) > 3)
+        text = f"{name}: {len(shells):,} open surfaces, of which only the shell is filled: {first}"
+        warnings.warn(shown(text), stacklevel=2)
     labels, class_names, notes = by_folder(name, kept)
     return ImageSet(name, images, labels, class_names, skipped, notes=(*left_out, *notes))
 
@@ -86,17 +98,6 @@ def read_binvox(file: BinaryIO) -> np.ndarray:
     if counts.sum(dtype=np.int64) != np.prod(shape, dtype=np.int64):
         raise ValueError(f"want runs of {'x'.join(map(str, shape))} voxels, got {counts.sum(dtype=np.int64)}")
     return np.repeat(values != 0, counts).reshape(shape).transpose(0, 2, 1)
-
-
-def read_mesh(path: Path, resolution: int) -> np.ndarray:
-    """bool [X, Y, Z] of a mesh, its longest side `resolution` voxels long; what its surface encloses is occupied."""
-    import trimesh
-
-    mesh = trimesh.load(path, force="mesh", skip_materials=True)
-    if mesh.is_empty:
-        raise ValueError("want a mesh with faces, got none")
-    mesh.apply_translation(-mesh.bounds[0])
-    return mesh.voxelized(mesh.extents.max() / (resolution - 1)).fill("holes").matrix
 
 
 def fit(volume: np.ndarray, resolution: int) -> np.ndarray:

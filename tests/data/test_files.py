@@ -229,7 +229,7 @@ def test_names_that_are_no_utf8_can_be_printed_and_written(tmp_path):
     ],
 )
 def test_sources_that_are_refused_at_once(source, got):
-    with pytest.raises(DataError, match=rf"want a folder, \.zip or \.npz, got .*{got}"):
+    with pytest.raises(DataError, match=rf"want a folder, \.zip, \.npz or \.npy, got .*{got}"):
         read(source)
 
 
@@ -252,7 +252,7 @@ def test_images_in_shared_memory_are_read():
 )
 def test_files_that_are_no_source(tmp_path, name, got):
     (tmp_path / name).write_bytes(b"words")
-    with pytest.raises(DataError, match=rf"want a folder, \.zip or \.npz, got {got}"):
+    with pytest.raises(DataError, match=rf"want a folder, \.zip, \.npz or \.npy, got {got}"):
         read(tmp_path / name)
 
 

@@ -226,8 +226,6 @@ def test_npz_grey(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": np.zeros((2, 4, 4), np.uint8)}, "want arrays named images and, optionally, labels, got x_train"),
-        ({"images": np.zeros((2, 4, 4), np.float32)}, r"images must be uint8 .*, got float32 \[2, 4, 4\]"),
         ({"images": np.zeros((4, 4), np.uint8)}, r"got uint8 \[4, 4\]"),
         ({"images": np.zeros((2, 4, 4, 2), np.uint8)}, r"got uint8 \[2, 4, 4, 2\]"),
         ({"images": np.zeros((0, 4, 4), np.uint8)}, r"N >= 1 .*, got uint8 \[0, 4, 4\]"),
@@ -235,7 +233,7 @@ def test_npz_grey(tmp_path):
             {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, int)},
             r"integers \[N\] = \[2\], got int64 \[3\]",
         ),
-        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.eye(2)}, r"got float64 \[2, 2\]"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.ones((2, 2))}, r"one-hot.*got float64 \[2, 2\]"),
         ({"images": np.array([{}, {}])}, "plain arrays"),
     ],
 )
@@ -261,7 +259,7 @@ def test_unknown_source_suggests_the_near_name(tmp_path):
     with pytest.raises(DataError, match=r"did you mean cifar10\?"):
         load_from("CIFAR-10")
     (tmp_path / "set.tar").write_bytes(b"")
-    with pytest.raises(DataError, match=r"want a folder, \.zip or \.npz, got the file set\.tar"):
+    with pytest.raises(DataError, match=r"want a folder, \.zip, \.npz or \.npy, got the file set\.tar; unpack it"):
         load_from(tmp_path / "set.tar")
 
 

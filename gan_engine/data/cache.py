@@ -1,0 +1,263 @@
+"""Decoded sets, kept on disk: a second start with the same data decodes nothing.
+
+They lie in GAN_ENGINE_CACHE, else in gan_engine/decoded of XDG_CACHE_HOME or ~/.cache; GAN_ENGINE_CACHE=0 keeps none.
+Those used longest ago go when all together exceed `LIMIT`. Where the folder cannot be written, nothing is kept.
+
+A set is found by every file below its folder (name, size, times of modification and of change, inode). That of an
+archive is found by the checksums of its members. Both need equal options, code of this package and versions of what
+decodes. Files that changed within `RECENT` seconds before they were decoded are found by their content too, as two
+changes within one tick of the file system's clock look alike. An entry has a checksum: one that is damaged is decoded
+anew.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import struct
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from PIL import features
+from torch import Tensor
+
+from gan_engine.data.files import walk
+from gan_engine.data.image_set import ImageSet, available_bytes
+
+LIMIT = 20e9  # bytes
+RECENT = 2.0  # seconds; file systems count time in steps of up to that
+_SUFFIX, _UNFINISHED = ".images", ".tmp"
+_DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
+
+
+def through(path: Path, make: Callable[[], ImageSet], **options: Any) -> ImageSet:
+    """The set that `make` decodes from the folder or file `path`, or the one that it decoded before.
+
+    Its warnings are repeated. `ImageSet.notes` says where a set is from the cache.
+
+    Args:
+        options: all else that decides what `make` returns.
+    """
+    home = folder()
+    try:
+        files = None if home is None else _files(path)
+    except (OSError, zipfile.BadZipFile):  # which decoding will explain
+        files = None
+    if home is None or files is None:
+        return make()
+    key = json.dumps([_versions(), str(path.absolute()), sorted(options.items()), files])
+    entry = home / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
+    data = _read(entry, path)
+    if data is not None:
+        return dataclasses.replace(data, notes=(*data.notes, "from the cache"))
+    recent = _recent(path, files)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = make()
+    for each in caught:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    with contextlib.suppress(OSError, zipfile.BadZipFile):
+        if _files(path) == files and not any(_passing(reason) for _, reason in data.skipped):
+            _keep(entry, data, {"warnings": [str(each.message) for each in caught], "recent": recent})
+    return data
+
+
+def folder() -> Path | None:
+    """Where decoded sets are kept, or None for nowhere."""
+    asked = os.environ.get("GAN_ENGINE_CACHE")
+    if asked == "0":
+        return None
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return Path(asked).expanduser() if asked else base / "gan_engine" / "decoded"
+    except RuntimeError:  # there is no home
+        return None
+
+
+@functools.cache
+def _versions() -> list[str]:
+    """What decodes: this package's own code, and the libraries."""
+    code = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(file.read_bytes())
+    found = [code.hexdigest(), *(str(features.version(name)) for name in ("libjpeg_turbo", "jpg", "webp", "zlib"))]
+    for name in ("pillow", "pillow-heif", "numpy", "trimesh", "scipy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return found
+
+
+def _files(path: Path) -> list[list]:
+    """What tells whether anything changed: a row for each file, or for each member of an archive."""
+    if path.is_dir():
+        found, closed = walk(path)
+        return [_row(path, name) for name in sorted(found)] + [list(each) for each in sorted(closed)]
+    if zipfile.is_zipfile(path):
+        status = path.stat()
+        with zipfile.ZipFile(path) as archive:
+            members = [[entry.filename, entry.CRC, entry.file_size] for entry in archive.infolist()]
+        return [[status.st_size, status.st_mtime_ns], *members]
+    return [_row(path.parent, path.name)]
+
+
+def _row(root: Path, name: str) -> list:
+    try:
+        status = os.stat(root / name)
+    except OSError as error:
+        return [name, error.errno]
+    return [name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _recent(path: Path, files: list[list]) -> dict[str, str]:
+    """The content of files that have just changed, by their names."""
+    since = (time.time() - RECENT) * 1e9
+    names = [row[0] for row in files if len(row) == 5 and max(row[2:4]) > since]
+    root = path if path.is_dir() else path.parent
+    return {name: _content(root / name) for name in names}
+
+
+def _content(file: Path) -> str:
+    with contextlib.suppress(OSError), open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return ""
+
+
+def _passing(reason: str) -> bool:
+    """Whether a picture may be readable the next time: the system failed, and not the picture."""
+    return "[Errno" in reason or reason.startswith("MemoryError")
+
+
+def _read(entry: Path, path: Path) -> ImageSet | None:
+    """The set in that file, or None where there is none, it is damaged, or the pictures have changed."""
+    try:
+        with open(entry, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            about = json.loads(file.read(length))
+            tensors = {
+                name: _tensor(file, dtype, shape, 8 + length + start)
+                for name, (dtype, shape, start) in about["arrays"].items()
+            }
+        root = path if path.is_dir() else path.parent
+        if any(_content(root / name) != content for name, content in about["recent"].items()):
+            return None
+        data = _restored(about["set"], tensors, "")
+        if about["set"]["source"] is not None:
+            source = _restored(about["set"]["source"], tensors, "source.")
+            data = dataclasses.replace(data, source=source, paired=about["set"]["paired"])
+        with contextlib.suppress(OSError):
+            os.utime(entry)
+    except Exception:  # whatever else may be in the file: it is decoded anew
+        return None
+    for message in about["warnings"]:
+        warnings.warn(message, stacklevel=4)
+    return data
+
+
+def _tensor(file: BinaryIO, dtype: str, shape: list[int], start: int) -> Tensor:
+    """An array of an entry: in memory where it fits, else mapped from the file."""
+    empty = torch.empty(0, dtype=_DTYPES[dtype])
+    size = math.prod(shape) * empty.itemsize
+    if start + size > os.fstat(file.fileno()).st_size:
+        raise ValueError("truncated")
+    available = available_bytes()
+    if available is not None and size > available:
+        storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=start + size)  # nobody writes into it
+        return empty.set_(storage)[start:].view(shape)
+    values = torch.empty(shape, dtype=empty.dtype)
+    file.seek(start)
+    file.readinto(values.numpy())
+    return values
+
+
+def _restored(about: dict[str, Any], tensors: dict[str, Tensor], prefix: str) -> ImageSet:
+    data = ImageSet(
+        about["name"],
+        tensors[f"{prefix}images"],
+        tensors.get(f"{prefix}labels"),
+        tuple(about["class_names"]),
+        [tuple(each) for each in about["skipped"]],
+        notes=tuple(about["notes"]),
+    )
+    if data.sha256 != about["sha256"]:
+        raise ValueError("damaged")
+    return data
+
+
+def _keep(entry: Path, data: ImageSet, about: dict[str, Any]) -> None:
+    """Write an entry, whole or not at all, and make room for it. A full disk is a warning, a closed one is not."""
+    sets = {"": data} if data.source is None else {"": data, "source.": data.source}
+    tensors = {f"{prefix}labels": each.labels for prefix, each in sets.items() if each.labels is not None}
+    tensors |= {f"{prefix}images": each.images for prefix, each in sets.items()}
+    size = sum(values.nbytes for values in tensors.values())
+    source = None if data.source is None else _described(data.source)
+    about = {**about, "set": {**_described(data), "source": source, "paired": data.paired}}
+    unfinished = None
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        if size > LIMIT:
+            return
+        if size > shutil.disk_usage(entry.parent).free / 2:
+            raise OSError(errno.ENOSPC, "full")
+        with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=_UNFINISHED, delete=False) as file:
+            unfinished = file.name
+            for part in _pieces(tensors, about):
+                file.write(part)
+        os.replace(unfinished, entry)
+        _make_room(entry.parent)
+    except OSError as error:
+        if unfinished is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            warnings.warn(f"{data.name}: not kept decoded, as {entry.parent} is full", stacklevel=4)
+
+
+def _described(data: ImageSet) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in ("name", "class_names", "skipped", "notes", "sha256")}
+
+
+def _pieces(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[bytes]:
+    """The content of an entry: the length of its head, the head, the arrays; in pieces, as they may not fit in memory.
+
+    In the head offsets are counted from its own end.
+    """
+    places, end = {}, 0
+    for name, values in tensors.items():
+        places[name] = [str(values.dtype), list(values.shape), end]
+        end += values.nbytes
+    head = json.dumps({**about, "arrays": places}).encode()
+    yield struct.pack("<Q", len(head)) + head
+    for values in tensors.values():
+        for part in values.split(1024):
+            yield part.contiguous().numpy().tobytes()
+
+
+def _make_room(home: Path) -> None:
+    """Remove the entries used longest ago until the rest is within `LIMIT`, and what killed processes left."""
+    entries = []
+    for file in home.iterdir():
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            if file.suffix == _SUFFIX:
+                entries.append((status.st_mtime, status.st_size, file))
+            elif file.suffix == _UNFINISHED and status.st_mtime < time.time() - 86400:
+                file.unlink()
+    excess = sum(size for _, size, _ in entries) - LIMIT
+    for _, size, file in sorted(entries):
+        if excess <= 0:
+            return
+        with contextlib.suppress(OSError):
+            file.unlink()
+        excess -= size
