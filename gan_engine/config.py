@@ -174,7 +174,7 @@ class Output:
 GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
     """A run, complete."""
 

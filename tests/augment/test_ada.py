@@ -161,9 +161,10 @@ def test_the_controller_goes_on_from_its_state(tmp_path):
 
 
 def test_the_picture_of_the_transforms(tmp_path):
-    from gan_engine.augment.__main__ import Options, main
+    from gan_engine.augment.__main__ import main
 
-    main(Options(out=tmp_path / "a.png", data="toy", resolution=16, channels=3, num=3))
+    asked = f"--out {tmp_path / 'a.png'} --data toy --resolution 16 --channels 3 --num 3"
+    assert main(asked.split()) == 0
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.size == (96 + 3 * 66 + 2, 8 * 68)
 
