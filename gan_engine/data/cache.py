@@ -42,12 +42,13 @@ _SUFFIX, _UNFINISHED = ".images", ".tmp"
 _DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
 
 
-def through(path: Path, make: Callable[[], ImageSet], **options: Any) -> ImageSet:
+def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, **options: Any) -> ImageSet:
     """The set that `make` decodes from the folder or file `path`, or the one that it decoded before.
 
     Its warnings are repeated. `ImageSet.notes` says where a set is from the cache.
 
     Args:
+        channels: of the set. One that was kept for None, of the channels of the data, is taken where it has these.
         options: all else that decides what `make` returns.
     """
     home = folder()
@@ -57,11 +58,14 @@ def through(path: Path, make: Callable[[], ImageSet], **options: Any) -> ImageSe
         files = None
     if home is None or files is None:
         return make()
-    key = json.dumps([_versions(), str(path.absolute()), sorted(options.items()), files])
-    entry = home / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX)
-    data = _read(entry, path)
-    if data is not None:
-        return dataclasses.replace(data, notes=(*data.notes, "from the cache"))
+    keys = [
+        json.dumps([_versions(), str(path.absolute()), sorted(options.items()), c, files]) for c in (channels, None)
+    ]
+    entries = [home / (hashlib.sha256(key.encode()).hexdigest() + _SUFFIX) for key in keys]
+    for entry in dict.fromkeys(entries):
+        data = _read(entry, path, channels)
+        if data is not None:
+            return dataclasses.replace(data, notes=(*data.notes, "from the cache"))
     recent = _recent(path, files)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -70,7 +74,7 @@ def through(path: Path, make: Callable[[], ImageSet], **options: Any) -> ImageSe
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     with contextlib.suppress(OSError, zipfile.BadZipFile):
         if _files(path) == files and not any(_passing(reason) for _, reason in data.skipped):
-            _keep(entry, data, {"warnings": [str(each.message) for each in caught], "recent": recent})
+            _keep(entries[0], data, {"warnings": [str(each.message) for each in caught], "recent": recent})
     return data
 
 
@@ -139,8 +143,8 @@ def _passing(reason: str) -> bool:
     return "[Errno" in reason or reason.startswith("MemoryError")
 
 
-def _read(entry: Path, path: Path) -> ImageSet | None:
-    """The set in that file, or None where there is none, it is damaged, or the pictures have changed."""
+def _read(entry: Path, path: Path, channels: int | None) -> ImageSet | None:
+    """The set in that file, or None where there is none of these channels, it is damaged, or the data have changed."""
     try:
         with open(entry, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -156,6 +160,8 @@ def _read(entry: Path, path: Path) -> ImageSet | None:
         if about["set"]["source"] is not None:
             source = _restored(about["set"]["source"], tensors, "source.")
             data = dataclasses.replace(data, source=source, paired=about["set"]["paired"])
+        if channels not in (None, data.images.shape[1]):
+            return None
         with contextlib.suppress(OSError):
             os.utime(entry)
     except Exception:  # whatever else may be in the file: it is decoded anew

@@ -110,6 +110,12 @@ def test_other_options_are_other_sets(tmp_path, other):
     assert data.images.shape == (3, other.get("channels", 3), *[other.get("resolution", 16)] * 2)
 
 
+def test_a_run_that_goes_on_asks_for_the_channels_that_the_data_had(tmp_path):
+    source = pictures(tmp_path / "set")
+    load_from(source)
+    assert is_cached(load_from(source, channels=3)) and not is_cached(load_from(source, channels=1))
+
+
 def replaced(path):
     save(path.with_name("new.png"), "white")
     os.replace(path.with_name("new.png"), path)
