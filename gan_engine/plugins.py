@@ -197,6 +197,8 @@ def try_networks(config: Config, G: torch.nn.Module, D: torch.nn.Module) -> None
     family, model = models.family(config.model), config.model
     if f"family {family}" not in REGISTERED:
         return
+    if getattr(G, "config", None) != model:
+        raise PluginError(f"the Generator of {family}: want the Config that it was made of as its attribute config")
     p = next(G.parameters())
     c = torch.eye(model.c_dim, device=p.device)[[0, 0]] if model.c_dim else None
     size = [model.resolution] * (3 if models.data_kind(model) == "voxels" else 2)

@@ -3,10 +3,8 @@
 import argparse
 import contextlib
 import dataclasses
-import datetime
 import glob
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -16,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 try:
@@ -24,7 +21,6 @@ try:
 except ImportError:  # Windows, where nothing keeps two runs out of one directory
     fcntl = None
 
-import gan_engine
 from gan_engine import (
     backends,
     checkpoint,
@@ -34,17 +30,16 @@ from gan_engine import (
     malloc,
     memory,
     models,
-    outside,
     plugins,
     record,
     transfer,
 )
-from gan_engine.advice import advice
+from gan_engine.beginning import Start
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.devices import choose_device, crowded
 from gan_engine.distributed import PeerError, Processes
-from gan_engine.names import legible, pasted
+from gan_engine.names import pasted
 from gan_engine.nonfinite import NonFiniteError
 from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS, table
@@ -231,61 +226,11 @@ def prepare(
     reason = crowded(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
     if reason is not None:
         warnings.warn(reason, stacklevel=2)
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    if processes.size > 1:
-        hardware += f", {processes.size} processes"
-    entry = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "kimg": trainer.nimg / 1000,
-        "resumed_from": str(start) if start else None,
-        "initialised_from": str(initial[0]) if initial else None,
-        "weights": {name: str(of) for name, of in taken.items()},
-        "device": f"{device} ({hardware})",
-        "precision": trainer.precision.name,
-        "versions": {
-            "gan_engine": gan_engine.__version__,
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "python": platform.python_version(),
-        },
-        "data": describe(data),
-        "memory": allocator,
-        "ops": ops,
-        "graphs": trainer.graphs_line,
-    }
-    if not processes.first:
-        return trainer, entry
-    parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
-    print(f"run        {legible(str(run_dir))}" + (f", from {start.name}" if start else ""))
-    print(f"data       {describe(data)}")
-    print(f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in parameters.items()))
-    for name in config.plugin:
-        print(f"plug-in    {legible(name)}: {', '.join(outside.of(name, config.outside))}")
-    for name, of in taken.items():
-        print(f"weights    {name} of {legible(str(initial[0]))}: {of}")
-    if trainer.frozen:
-        print(f"frozen     {config.freeze_d} blocks of D, {sum(p.numel() for p in trainer.frozen):,} parameters")
-    print(f"device     {device} ({hardware}), {trainer.precision.name}")
-    if penalties := trainer.penalties():
-        print(f"penalties  {penalties}")
-    if config.cuda_graphs:
-        print(f"graphs     {trainer.graphs_line}")
-    if allocator:
-        print(f"memory     {allocator}")
-    print(f"ops        {_by_backend(ops)}; python -m gan_engine.info says why")
-    for sentence in advice(config, data, [trainer.G, trainer.D]) if state is None else ():
-        print(f"advice     {sentence}")
-    if trainer.nimg >= trainer.total:
-        print("the training is over; what was not written is written now: the last pictures and the report")
-    print(flush=True)
-    return trainer, entry
-
-
-def _by_backend(ops: dict[str, str]) -> str:
-    """All on one backend, or those of each."""
-    of_backend = {name: [op for op, chosen in ops.items() if chosen == name] for name in backends.ORDER}
-    *others, (most, _) = sorted(of_backend.items(), key=lambda item: len(item[1]))
-    return f"{most}" + "".join(f", {name} for {', '.join(chosen)}" for name, chosen in others if chosen)
+    source = None if initial is None else initial[0]
+    begun = Start(trainer, data, resumed=start, initial=source, taken=taken, allocator=allocator, ops=ops)
+    if processes.first:
+        print("\n".join(begun.lines()), end="\n\n", flush=True)
+    return trainer, begun.entry()
 
 
 @console.command

@@ -351,6 +351,11 @@ def test_a_family_that_does_not_fit(old, new, want):
 @pytest.mark.parametrize(
     ("old", "new", "want"),
     [
+        (
+            "        self.config = config\n        self.shape",
+            "        self.shape",
+            "the Generator of spots: want the Config",
+        ),
         (".unflatten(1, self.shape)", "", r"the Generator of spots: want \[2, 1, 16, 16\] of \[2, 8\], got \[2, 256\]"),
         (".squeeze(1)", "", r"the Discriminator of spots: want \[2\] of \[2, 1, 16, 16\], got \[2, 1\]"),
         (
