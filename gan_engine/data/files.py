@@ -23,8 +23,9 @@ from gan_engine.data.decode import (
     read_picture,
     square,
 )
-from gan_engine.data.image_set import DataError, ImageSet, shown
+from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import labels_of, training_part
+from gan_engine.names import legible
 
 
 def load_folder(
@@ -133,7 +134,7 @@ def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryI
     also = {file for file in found if not file.lower().endswith(wanted) and nameless(file)}
     paths = chosen(name, found, wanted, what="image files", also=also)
     if others := endings.unread(set(found).difference(paths)):
-        warnings.warn(shown(f"{name}: not read: {others}"), stacklevel=3)
+        warnings.warn(legible(f"{name}: not read: {others}"), stacklevel=3)
     return paths
 
 
@@ -156,7 +157,7 @@ def chosen(
 
 def summary(skipped: Sequence[tuple[str, str]]) -> str:
     """How many were skipped, and the first three by name."""
-    first = shown(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
+    first = legible(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
     return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {first}{', ...' * (len(skipped) > 3)}"
 
 
@@ -177,7 +178,7 @@ def load_files(
     Labels: see `labels_of`. The set has none unless it is `labelled`, or where images are `cut` into patches of the
     resolution instead of being resized. Channels None are those of the pictures: see `channels_of`.
     """
-    name = shown(name)
+    name = legible(name)
     paths, left_out = training_part([] if skipped and not found else pictures(name, found, open_file))
 
     remarks: list[str] = []

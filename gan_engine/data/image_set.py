@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -12,20 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gan_engine.names import legible
+
 # By the number of dimensions: of images, and of volumes.
 _CHANNELS = {4: (1, 3), 5: (1,)}
-
-
-def shown(text: str) -> str:
-    r"""Text that any terminal takes, on one line: a line's end becomes \n, a byte that is no UTF-8 becomes \udcff."""
-    return re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: ascii(match[0])[1:-1], text)
 
 
 class DataError(ValueError):
     """A source that cannot be trained on. The message is one sentence for the person who chose it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(shown(message))
+        super().__init__(legible(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +105,7 @@ def describe(data: ImageSet) -> str:
     megabytes = sum(each.images.nbytes for each in sets) / 1e6
     where = " on disk" if any(each.on_disk for each in sets) else ""
     notes = "".join(f"; {note}" for note in data.notes)
-    return shown(f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
+    return legible(f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:

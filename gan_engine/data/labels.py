@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from gan_engine.data.image_set import shown
+from gan_engine.names import legible
 
 TABLE = "dataset.json"
 
@@ -77,7 +77,7 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
     notes = [f"classes of {TABLE}"]
     if absent := class_of.keys() - set(map(as_it_looks, found)):
         notes.append(f"{TABLE} names {len(absent):,} files that are not there")
-        warnings.warn(f"{name}: {notes[-1]}, such as {shown(min(absent))}", stacklevel=3)
+        warnings.warn(f"{name}: {notes[-1]}, such as {legible(min(absent))}", stacklevel=3)
     return *_indexed(values), tuple(notes)
 
 
@@ -179,11 +179,11 @@ def _as_classes(values: Sequence[Any]) -> list[int | str]:
 def _indexed(values: Sequence[int] | Sequence[str]) -> tuple[torch.Tensor, tuple[str, ...]]:
     """labels int64 [N] from 0 on, and the values they stand for, sorted, which name the classes."""
     order = {value: i for i, value in enumerate(sorted(set(values)))}
-    return torch.tensor([order[value] for value in values]), tuple(shown(str(value)) for value in order)
+    return torch.tensor([order[value] for value in values]), tuple(legible(str(value)) for value in order)
 
 
 def _none(name: str, why: str) -> Labels:
-    why = shown(why)
+    why = legible(why)
     warnings.warn(f"{name}: {why}", stacklevel=4)
     return None, (), (why,)
 
@@ -215,4 +215,4 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return shown(", ".join(names[:5])) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+    return legible(", ".join(names[:5])) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

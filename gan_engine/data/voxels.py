@@ -13,8 +13,9 @@ import numpy as np
 
 from gan_engine.data import array_files, arrays, files, meshes
 from gan_engine.data.decode import decode_files
-from gan_engine.data.image_set import DataError, ImageSet, empty_images, shown
+from gan_engine.data.image_set import DataError, ImageSet, empty_images
 from gan_engine.data.labels import by_folder, training_part
+from gan_engine.names import legible
 
 
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
@@ -48,7 +49,7 @@ def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSe
 def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
-    root, name = (path, shown(path.resolve().name)) if path.is_dir() else (path.parent, shown(path.stem))
+    root, name = (path, legible(path.resolve().name)) if path.is_dir() else (path.parent, legible(path.stem))
     kept, left_out = training_part(files.chosen(name, found, (".binvox", *meshes.ENDINGS), what="volumes"))
     mesh = next((file for file in kept if file.lower().endswith(meshes.ENDINGS)), None)
     if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
@@ -73,7 +74,7 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     if shells:
         first = ", ".join(sorted(shells)[:3]) + ", ..." * (len(shells) > 3)
         text = f"{name}: {len(shells):,} open surfaces, of which only the shell is filled: {first}"
-        warnings.warn(shown(text), stacklevel=2)
+        warnings.warn(legible(text), stacklevel=2)
     labels, class_names, notes = by_folder(name, kept)
     return ImageSet(name, images, labels, class_names, skipped, notes=(*left_out, *notes))
 
