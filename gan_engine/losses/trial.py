@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +31,8 @@ Network = Callable[..., Tensor]
 def refusal(D: Network, img: Tensor, c: Any = None) -> str | None:
     """Why level 2 does not hold for D: a sentence that names the layer, or None if it does.
 
-    D runs once on img, with c handed on. Buffers and attributes of modules and the states of random numbers are put
-    back. That D is compiled is a reason too.
+    D runs once on img, with c handed on. Buffers and attributes of modules and the states of PyTorch's random numbers
+    are put back. That D is compiled is a reason too.
     """
     if (reason := compiled(D)) is not None:
         return reason
@@ -191,7 +192,7 @@ class Before(TorchFunctionMode):
         super().__init__()
         self.attributes: dict[nn.Module, dict[str, Any]] = {}
         self.containers: list[tuple[Any, Any]] = []
-        self.tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.tensors: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.generators: dict[torch.Generator, Tensor] = {}
         self.random = _random_states(device)
         self.thread = threading.get_ident()
@@ -231,7 +232,7 @@ class Before(TorchFunctionMode):
             return
         self.attributes[module] = dict(vars(module))
         for name, value in vars(module).items():
-            if name not in _OF_EVERY_MODULE and isinstance(value, dict | list | set):
+            if name not in _OF_EVERY_MODULE and isinstance(value, dict | list | set | deque):
                 self.containers.append((value, value.copy()))
         for buffer in module._buffers.values():
             if buffer is not None:
@@ -239,18 +240,19 @@ class Before(TorchFunctionMode):
 
     def _keep(self, tensor: Tensor) -> None:
         if id(tensor) not in self.tensors:
-            self.tensors[id(tensor)] = tensor, tensor.detach().clone()
+            self.tensors[id(tensor)] = tensor, tensor.data, tensor.detach().clone()
 
     def put_back(self) -> None:
         for container, before in self.containers:
             container.clear()
-            (container.extend if isinstance(container, list) else container.update)(before)
+            (container.extend if isinstance(container, list | deque) else container.update)(before)
         for module, before in self.attributes.items():
             for name in vars(module).keys() - before.keys():
                 del vars(module)[name]
             vars(module).update(before)
-        for tensor, before in reversed(self.tensors.values()):  # views of a tensor were written after it
-            tensor.data.copy_(before)  # .data: an earlier pass of D may be waiting for its gradients
+        for tensor, memory, before in reversed(self.tensors.values()):  # views of a tensor were written after it
+            tensor.data = memory  # it may have been given another, or another size
+            memory.copy_(before)  # as .data does not count it: an earlier pass of D may be waiting for its gradients
         for generator, state in self.generators.items():
             generator.set_state(state)
         for put_back, state in self.random:

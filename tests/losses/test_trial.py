@@ -1,5 +1,6 @@
 """Level 2 tried on a D: nothing that D does there harms the process, the state of D, or the gradients of the step."""
 
+import collections
 import copy
 import functools
 import gc
@@ -388,6 +389,45 @@ def test_tensors_that_a_function_writes_are_put_back(img):
     assert not out.any()
     backward_with_penalty(D, img, softplus, gamma=1.0)
     assert out.tolist() == [2, 1]
+
+
+SIZES = {
+    "resized": lambda D: D.queue.resize_(len(D.queue) + 1).fill_(1),
+    "data": lambda D: setattr(D.queue, "data", torch.ones(len(D.queue) + 1).double()),
+    "other memory": lambda D: setattr(D.queue, "data", D.conv.bias.data.mul_(2)),
+    "set": lambda D: D.queue.set_(torch.ones(len(D.queue) + 1).double()),
+    "deque": lambda D: D.recent.append(len(D.recent)),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_buffers_that_grow_are_put_back(img, name):
+    """Such as a queue of features; what a buffer was given the memory of stays what it was, too."""
+
+    class Growing(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                SIZES[name](self)
+            return super().forward(x)
+
+    def made() -> Growing:
+        torch.manual_seed(0)
+        D = Growing()
+        D.curved, D.recent = True, collections.deque([5], maxlen=3)
+        D.register_buffer("queue", torch.zeros(6).double())
+        with torch.inference_mode():
+            D.register_buffer("of_inference", torch.zeros(2))
+        D.register_buffer("sparse", torch.eye(2).to_sparse())
+        return D
+
+    D, same = made(), made()
+    assert "tanh" in penalties.refusal(D, img)
+    assert D.queue.shape == (6,) and not D.queue.any() and list(D.recent) == [5]
+    assert torch.equal(D.conv.bias, same.conv.bias)
+    for net, level in ((D, None), (same, 1)):
+        backward_with_penalty(net, img, softplus, gamma=1.0, level=level)
+    assert torch.equal(D.queue, same.queue) and D.recent == same.recent
+    assert torch.equal(D.conv.bias, same.conv.bias)
 
 
 def test_spectral_norms_turn_once_a_step(img):
