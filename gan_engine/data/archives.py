@@ -30,7 +30,7 @@ def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = F
             list(members),
             lambda name: io.BytesIO(_read(archive, members[name])),
             closed,
-            notes=(f"{repeated:,} names are repeated, the last one counts",) if repeated else (),
+            notes=(f"repeated names: {repeated:,}, of each the last one counts",) if repeated else (),
             resolution=resolution,
             channels=channels,
             cut=cut,

@@ -54,7 +54,7 @@ def test_backslashes_separate_folders(tmp_path):
 def test_of_a_repeated_name_the_last_one_counts(tmp_path):
     members = [("a.png", 1), ("b.png", 9), ("a.png", 2), (member("./a.png"), 3)]
     data, greys = read(pack(tmp_path / "set.zip", members))
-    assert greys == [3, 9] and "; 2 names are repeated, the last one counts" in describe(data)
+    assert greys == [3, 9] and "; repeated names: 2, of each the last one counts" in describe(data)
 
 
 def test_a_repeated_table_is_the_last_one(tmp_path):
