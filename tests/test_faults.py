@@ -219,4 +219,5 @@ def test_a_nan_in_the_data(run, cwd):
     images[2, 3, 3] = np.nan
     np.savez(cwd / "images.npz", images=images)
     status, shown = run(*TINY, "--data", "images.npz")
-    assert status == 2 and "images must be uint8" in shown and "got float32 [4, 16, 16]" in shown
+    assert status == 2 and "images must be floats in [0, 1]" in shown
+    assert "got float32 with values that are not finite" in shown

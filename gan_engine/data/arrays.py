@@ -1,6 +1,7 @@
 """Images that come as arrays: .npz and .npy files, and the embedded Fashion-MNIST test images."""
 
 import gzip
+import math
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -148,7 +149,8 @@ def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.nd
         if kind == "f" and least <= low and high <= most and clear:
             return partial(_scaled, first=first, last=last), f" in [{first}, {last}]"
     want = "floats in [0, 1], [-1, 1] or [0, 255]" if kind == "f" else "integers in [0, 255] or [0, 65535]"
-    raise DataError(f"{path}: {name} must be {want}, got {images.dtype.name} in [{low:.6g}, {high:.6g}]")
+    got = f"in [{low:.6g}, {high:.6g}]" if math.isfinite(low + high) else "with values that are not finite"
+    raise DataError(f"{path}: {name} must be {want}, got {images.dtype.name} {got}")
 
 
 def _scaled(image: np.ndarray, *, first: float, last: float) -> np.ndarray:

@@ -103,8 +103,8 @@ REFUSED = [
     ),
     ({"images": FLOATS - 0.02}, r"got float64 in \[-0.02, 0.98\]"),  # is no [-1, 1]
     ({"images": FLOATS * 1.02}, r"got float64 in \[0, 1.02\]"),  # is no [0, 255]
-    ({"images": np.where(FLOATS > 0.5, np.nan, 1)}, r"got float64 in \[nan, nan\]"),
-    ({"images": np.where(FLOATS > 0.5, np.inf, 1)}, r"got float64 in \[1, inf\]"),
+    ({"images": np.where(FLOATS > 0.5, np.nan, 1)}, "got float64 with values that are not finite"),
+    ({"images": np.where(FLOATS > 0.5, np.inf, 1)}, "got float64 with values that are not finite"),
     (
         {"images": WIDE.astype(np.int16) - 9},
         r"must be integers in \[0, 255\] or \[0, 65535\], got int16 in \[-9, 246\]",
