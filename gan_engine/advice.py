@@ -15,14 +15,17 @@ SMALL_BATCH = 4  # from which on the statistics of a batch norm are worth someth
 def advice(config: Config, data: ImageSet, nets: list[nn.Module]) -> list[str]:
     """Sentences for the start of a run of `nets` on `data`. Toy data are for trying things, and ask for nothing."""
     return [
-        sentence for rule in (_few_images, _unused_classes, _small_batches) if (sentence := rule(config, data, nets))
+        sentence
+        for rule in (_few_images, _unused_classes, _frozen_chance, _small_batches)
+        if (sentence := rule(config, data, nets))
     ]
 
 
 def _few_images(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
     if config.data == "toy" or config.augment != "none" or len(data) >= FEW_IMAGES or not config.can_augment:
         return None
-    return f"{len(data):,} images are few, and D may learn them by heart: --augment ada or --augment diffaugment helps"
+    learnt = f"a set of {len(data):,} images is small, and D may learn it by heart"
+    return f"{learnt}: --augment ada or --augment diffaugment helps"
 
 
 def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
@@ -30,6 +33,12 @@ def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> st
     if config.data == "toy" or config.conditional or not takes_classes or data.num_classes < 2:
         return None
     return f"the data have {data.num_classes:,} classes, which the networks are not told: --conditional tells them"
+
+
+def _frozen_chance(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
+    if not config.freeze_d or config.init_from or config.resume:
+        return None
+    return f"--freeze-d {config.freeze_d} keeps weights that were drawn by chance: --init-from RUN gives D others"
 
 
 def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:

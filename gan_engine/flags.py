@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
-import sys
+import itertools
+import re
 import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from gan_engine import console
+from gan_engine.names import nearest
 
 T = TypeVar("T")
 
@@ -44,8 +45,8 @@ def parse(
         description: the first lines of --help. None: the docstring of the class.
 
     Raises:
-        ValueError: a flag or a value that is not known; the nearest ones are named.
-        SystemExit: after --help with 0; after another wrong call, which tyro has explained, with 2.
+        ValueError: a wrong call, in one line; of a flag or a value that is not known the nearest ones are named.
+        SystemExit: after --help, with 0.
     """
     options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
     options["config"] = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
@@ -56,10 +57,22 @@ def parse(
         with contextlib.redirect_stderr(explained):
             return tyro.cli(kind, **options)
     except SystemExit as exit:
-        if exit.code:
-            refuse(argv, known(kind))
-        print(explained.getvalue(), end="", file=sys.stderr)
-        raise
+        if not exit.code:
+            raise
+        refuse(argv, known(kind))
+        raise ValueError(in_one_line(explained.getvalue())) from None
+
+
+def in_one_line(box: str) -> str:
+    """What tyro says in the first part of a box of its own, and where the rest is told."""
+    # Below the title, between two rules; where the stream is not UTF-8, the frame is of spaces and hyphens.
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    rules = [not set(line) - set("─-╰╯") for line in lines]
+    body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
+    words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
+    # A field of a dataclass is named by the flag, and checks of a whole dataclass name their fields themselves.
+    said = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
+    return f"{said.rstrip('.')}; --help lists the flags"
 
 
 def known(kind: type) -> dict[str, tuple[str, ...]]:
@@ -91,7 +104,7 @@ def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
     """Raise ValueError for the first flag in `argv` that is none of `flags`, or has a value that it does not take."""
     argv = list(argv)
     for argument, following in zip(argv, [*argv[1:], ""]):
-        if not argument.startswith("--") or argument == "--":
+        if not re.match("--?[a-z][a-z]", argument):
             continue
         name, given, value = argument.partition("=")
         flag = name.replace("_", "-")
@@ -101,11 +114,3 @@ def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
         if flags[flag] and value not in flags[flag]:
             hint = nearest(value, flags[flag])
             raise ValueError(f"{name}: invalid choice {value!r}, want one of {', '.join(flags[flag])}{hint}")
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """'; did you mean A or B?' of the `words` that are most like `word`, or nothing."""
-    likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in words}
-    least = max(0.65, max(likeness.values(), default=0) - 0.1)
-    close = sorted((other for other, ratio in likeness.items() if ratio >= least), key=likeness.get, reverse=True)
-    return f"; did you mean {' or '.join(close[:2])}?" if close else ""

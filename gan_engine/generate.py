@@ -105,7 +105,7 @@ class Options:
             raise ValueError(f"interpolate: want at least 1 frame or None, got {self.interpolate}")
         modes = [f"--{name.replace('_', '-')}" for name in _MODES if getattr(self, name) is not None]
         if len(modes) > 1:
-            raise ValueError(f"want one of {', '.join(modes)}, got all of them")
+            raise ValueError(f"want one of {', '.join(modes)}, got {len(modes)}")
 
     @property
     def sources(self) -> int | list[int]:
@@ -189,6 +189,8 @@ def _walk(
     cells = columns * rows
     if num % cells:
         raise ValueError(f"grid: want a multiple of {cells} pictures for {cells} walks side by side, got {num}")
+    if num // cells < 2:
+        raise ValueError(f"interpolate: want two pictures or more to walk between, got {num // cells}")
     pace = {"frames": options.interpolate, "batch": max(1, options.batch // cells)}
     parts = [slice(i, i + num // cells) for i in range(0, num, num // cells)]
     if ws is None:

@@ -1,8 +1,10 @@
 """Names that people have given: as text to read, and as words for a shell."""
 
+import difflib
 import os
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -23,6 +25,14 @@ def pasted(path: str | Path) -> str:
         return shlex.quote(text)
     plain = set(range(0x20, 0x7F)) - set(b"\\'")
     return "$'" + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """'; did you mean A or B?' of the `words` that are most like `word`, or nothing."""
+    likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in words}
+    least = max(0.65, max(likeness.values(), default=0) - 0.1)
+    close = sorted((other for other, ratio in likeness.items() if ratio >= least), key=likeness.get, reverse=True)
+    return f"; did you mean {' or '.join(close[:2])}?" if close else ""
 
 
 def _visible(c: str) -> bool:

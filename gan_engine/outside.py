@@ -34,7 +34,10 @@ def require(config: Any, source: Any) -> None:
     missing = ", ".join(legible(thing) for thing in needed if thing not in REGISTERED)
     if missing:
         flags = " ".join(f"--plugin {pasted(name)}" for name in names)
-        raise CheckpointError(f"{source}: its run has this of plug-ins: {missing}; name them again, by {flags}")
+        raise CheckpointError(
+            f"{source}: its run has this of plug-ins: {missing}; name them again, by {flags} or, in Python, by "
+            "gan_engine.plugins.load"
+        )
 
 
 def _texts(value: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gan_engine import console, flags, models
 from gan_engine.config import GROUPS, Basics, Config
-from gan_engine.names import legible
+from gan_engine.names import legible, nearest, pasted
 from gan_engine.presets import PRESETS
 
 USAGE = """\
@@ -51,7 +51,7 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
     named = bool(argv) and not argv[0].startswith("-")
     name = argv[0] if named else resumed.preset if resumed is not None else next(iter(PRESETS))
     if name not in PRESETS:
-        hint = flags.nearest(name, PRESETS)
+        hint = f"; images are --data {pasted(name)}" if os.path.exists(name) else nearest(name, PRESETS)
         raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
     if resumed is not None and name != resumed.preset:
         raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {name}")

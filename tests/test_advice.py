@@ -26,7 +26,7 @@ def told(preset, num=100, classes=0, **changes):
         (
             "dcgan",
             {},
-            ["100 images are few, and D may learn them by heart: --augment ada or --augment diffaugment helps"],
+            ["a set of 100 images is small, and D may learn it by heart: --augment ada or --augment diffaugment helps"],
         ),
         ("dcgan", {"augment": "ada"}, []),
         ("dcgan", {"num": 10_000}, []),
@@ -54,6 +54,12 @@ def told(preset, num=100, classes=0, **changes):
             ["batch norms over 1 image are little but noise: want --batch-gpu 4 or more"],
         ),
         ("dcgan", {"num": 10_000, "batch_size": 4}, []),
+        (
+            "dcgan",
+            {"num": 10_000, "freeze_d": 2},
+            ["--freeze-d 2 keeps weights that were drawn by chance: --init-from RUN gives D others"],
+        ),
+        ("dcgan", {"num": 10_000, "freeze_d": 2, "init_from": "run"}, []),
         ("pix2pix", {"batch_size": 1}, []),
         ("r3gan", {"num": 10_000, "batch_size": 1}, []),
         ("stylegan2", {"num": 10_000, "batch_size": 2}, []),

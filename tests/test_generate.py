@@ -280,7 +280,7 @@ def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
         ({"style_mix": "0", "out": Path("table")}, "out: want a name ending in .png, got table"),
         ({"interpolate": 4, "out": Path("walk.png")}, "out: want a name ending in .gif, .webp, .mp4 for an animation"),
         ({"interpolate": 0}, "interpolate: want at least 1 frame or None, got 0"),
-        ({"interpolate": 4, "style_mix": "0"}, "want one of --interpolate, --style-mix, got all of them"),
+        ({"interpolate": 4, "style_mix": "0"}, "want one of --interpolate, --style-mix, got 2"),
     ],
 )
 def test_walks_and_tables_that_cannot_be(tmp_path, monkeypatch, options, want):

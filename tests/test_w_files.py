@@ -256,6 +256,8 @@ def test_options_that_do_not_go_together(run, options, want):
 def test_walks_need_a_share_each(run):
     with pytest.raises(ValueError, match="grid: want a multiple of 6 pictures for 6 walks side by side, got 64"):
         draw(run, interpolate=2, grid="3x2", out=Path("a.gif"))
+    with pytest.raises(ValueError, match="interpolate: want two pictures or more to walk between, got 1"):
+        draw(run, interpolate=2, num=1, out=Path("a.gif"))
 
 
 def test_a_family_without_w_has_no_files_of_it():

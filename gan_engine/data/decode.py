@@ -88,7 +88,7 @@ def channels_of(name: str, items: Iterable[T], decode: Callable[[T], np.ndarray 
         except Exception:
             return False
 
-    items = iter(tqdm(items, f"look for colour in {name}", unit="img", delay=1))
+    items = iter(tqdm(items, f"look for colour in {name}", unit="img", delay=1, disable=None))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")
         while some := list(itertools.islice(items, 8)):
@@ -157,7 +157,9 @@ def decode_arrays(
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)
     images = empty_images(name, len(arrays), channels, resolution)
-    for out, array in zip(images.numpy(), tqdm(arrays, f"decode {name}", unit="img", delay=1), strict=True):
+    for out, array in zip(
+        images.numpy(), tqdm(arrays, f"decode {name}", unit="img", delay=1, disable=None), strict=True
+    ):
         out[:] = decode(array, channels)
     return images
 
@@ -194,7 +196,7 @@ def decode_files(
     count, kept, skipped = 0, [], []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")  # a remark per file; what matters is in `skipped`
-        with tqdm(total=len(paths), desc=f"decode {name}", unit="img", delay=1) as bar:
+        with tqdm(total=len(paths), desc=f"decode {name}", unit="img", delay=1, disable=None) as bar:
             for start in range(0, len(paths), chunk):
                 some = paths[start : start + chunk]
                 for path, result in zip(some, pool.map(attempt, some), strict=True):

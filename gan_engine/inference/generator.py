@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from gan_engine import checkpoint, models, outside, run_state
 from gan_engine.checkpoint import CheckpointError
 from gan_engine.devices import choose_device
+from gan_engine.names import nearest
 
 # Who makes pictures of pictures, in place of `sample`.
 COMMANDS = {"pix2pix": "translate", "cyclegan": "translate", "srgan": "upscale"}
@@ -101,7 +102,8 @@ class TrainedGenerator(nn.Module):
         if str(wanted).isdecimal() and int(wanted) < c_dim:
             return int(wanted)
         among = f" or one of {', '.join(names)}" if names else ""
-        raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}")
+        hint = nearest(str(wanted), names)
+        raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}{hint}")
 
     def classes(self, num: int, wanted: str | int | None = None, *, columns: int | None = None) -> list[int] | None:
         """The class of each of `num` images: `wanted`, else one for each row of a grid of `columns`, in turn.

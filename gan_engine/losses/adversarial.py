@@ -14,11 +14,15 @@ Loss = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Adversarial(NamedTuple):
-    """The two sides of a game and the paper it is from."""
+    """The two sides of a game and the paper it is from.
+
+    Each side is a function (fake, real) -> [N], of the logits [N] of generated and of real images, and its mean is
+    minimised. `generator` gets None in place of `real` unless `generator_reads_real`.
+    """
 
     generator: Loss
     discriminator: Loss
-    paper: str
+    paper: str = ""
     generator_reads_real: bool = False
 
 
