@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--benchmark-malloc",
         choices=("default", "tuned", "both"),
         default="both",
-        help="How glibc gets memory for CPU tensors (see gan_engine.malloc).",
+        help="How glibc gets memory for CPU tensors (see gan_engine.system.malloc).",
     )
     group.addoption(
         "--benchmark-seconds",

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import peers, rows, summary
 from benchmarks.timing import Timing, compare
-from gan_engine import malloc as allocator
 from gan_engine.ops.samples import OPS
+from gan_engine.system import malloc as allocator
 
 ROOT = Path(__file__).parents[1]
 

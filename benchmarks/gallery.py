@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 import gan_engine
 from benchmarks.rows import environment
-from gan_engine import checkpoint, models, picture_files
+from gan_engine import models
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
-from gan_engine.monitors import grid, sample_grids
+from gan_engine.runs.monitors import grid, sample_grids
+from gan_engine.system import checkpoint
 from gan_engine.train import parse
 from gan_engine.upscale import Options as UpscaleOptions
 from gan_engine.upscale import enlarge, upscale
@@ -149,7 +150,7 @@ def draw_photos(run: Path, data: Path) -> Image.Image:
     rows: list[list[Tensor]] = [[], [], []]
     for path in sorted((data / "photos_test").iterdir()):
         files = (data / f"photos_test_x{scale}" / path.name, path)
-        source, original = (picture_files.to_tensor(pixels(picture_files.read(file, 3))) for file in files)
+        source, original = (files.to_tensor(pixels(files.read(file, 3))) for file in files)
         bicubic = F.interpolate(source, scale_factor=scale, mode="bicubic", align_corners=False)
         top, left = ((length - side) // 2 for length in original.shape[2:])
         for row, img in zip(rows, (bicubic, enlarge(G, source), original), strict=True):

@@ -18,7 +18,7 @@ from gan_engine import models
 from gan_engine.data import load
 from gan_engine.losses.penalties import Level
 from gan_engine.presets import dcgan
-from gan_engine.trainer import Trainer
+from gan_engine.training.trainer import Trainer
 
 EVERY = 20  # steps that a point of a curve is the mean of
 CURVES: dict[str, tuple[Level, torch.memory_format]] = {

@@ -32,7 +32,7 @@ from gan_engine.data import load
 from gan_engine.losses.objective import Batch
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.presets import PRESETS
-from gan_engine.trainer import Trainer
+from gan_engine.training.trainer import Trainer
 
 # What torch.compile imports warns of PyTorch's own past.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from gan_engine import malloc
+from gan_engine.system import malloc
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
 

@@ -11,7 +11,7 @@
 
 namespace gan_engine {
 
-// gan_engine/native.py counts the same way.
+// gan_engine/system/native.py counts the same way.
 enum class DType : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
 }  // namespace gan_engine

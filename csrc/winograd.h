@@ -1,4 +1,4 @@
-// Convolutions by Winograd's minimal filtering, channels last, float32; see gan_engine/ops/winograd.py.
+// Convolutions by Winograd's minimal filtering, channels last, float32; see gan_engine/ops/convolution/winograd.py.
 #pragma once
 
 #include "common.h"
@@ -6,7 +6,7 @@
 namespace gan_engine {
 
 // By kernel: tiles of 2x2, 4x2 and 4x4 pixels of y, then those with a stride of 2, "Up" for transposed ones;
-// gan_engine/ops/winograd.py counts the same way.
+// gan_engine/ops/convolution/winograd.py counts the same way.
 enum class Minimal : int { k3 = 0, k3Tall = 1, k3Large = 2, k3Down = 3, k3Up = 4, k4Down = 5, k4Up = 6 };
 
 // A weight [out, in, k, k] of any strides, in elements, that may be negative.

@@ -8,7 +8,7 @@ import importlib
 import sys
 
 import gan_engine
-from gan_engine import console
+from gan_engine.command_line import console
 
 COMMANDS = {
     "train": "train a GAN on images, pairs or volumes, into a run directory",

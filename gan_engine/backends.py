@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from gan_engine import native
+from gan_engine.system import native
 
 ORDER = ("cuda", "triton", "cpu", "reference")
 
@@ -77,7 +77,7 @@ def register(
     order: tuple[str, ...] = ORDER,
     kernels_of: str | None = None,
 ) -> None:
-    """Make `op` known, with kernels on the backends it `has`, in gan_engine.native and gan_engine.kernels.<op>.
+    """Make `op` known, with kernels on the backends it `has`, in gan_engine.system.native and gan_engine.kernels.<op>.
 
     An op that is made of another one runs where that does: `kernels_of` names it, and the rest is taken from there.
     An op that is not `built` runs PyTorch's own kernels there, which nothing can be missing for.

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import tyro
 
-from gan_engine import models, outside
+from gan_engine import models
 from gan_engine.augment import PIPES
-from gan_engine.checkpoint import CheckpointError
 from gan_engine.data import DataConfig
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.models.checks import check_types, hints
+from gan_engine.system import outside
+from gan_engine.system.checkpoint import CheckpointError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")

@@ -36,11 +36,11 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import checkpoint, console, flags, models, plugins, run_state
+from gan_engine import models, plugins
+from gan_engine.command_line import console, flags
 from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
 from gan_engine.data.arrays import FASHION_CLASSES
-from gan_engine.devices import choose_device
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
 from gan_engine.losses.translation import l1
@@ -48,7 +48,10 @@ from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.models.checks import check_at_least, check_types
-from gan_engine.monitors import to_uint8
+from gan_engine.runs import run_state
+from gan_engine.runs.monitors import to_uint8
+from gan_engine.system import checkpoint
+from gan_engine.system.devices import choose_device
 
 
 @dataclass(frozen=True)

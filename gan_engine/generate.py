@@ -19,13 +19,15 @@ import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gan_engine import animation, console, flags, models, plugins, volumes
+from gan_engine import models, plugins
+from gan_engine.command_line import console, flags
 from gan_engine.inference import search, w_files
 from gan_engine.inference.generator import TrainedGenerator, images, latents, load
 from gan_engine.inference.latents import MOST_NUMBERS, images_of, mixed, parse_numbers, walk, walk_in_w
 from gan_engine.models.checks import check_at_least, check_choice, check_types
-from gan_engine.monitors import grid, picture, to_uint8, write_picture
-from gan_engine.whole_file import replacing
+from gan_engine.pictures import animation, volumes
+from gan_engine.runs.monitors import grid, picture, to_uint8, write_picture
+from gan_engine.system.whole_file import replacing
 
 _OTHER_FILES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
 

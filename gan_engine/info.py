@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gan_engine
-from gan_engine import console
+from gan_engine.command_line import console
 
 WIDTH = 100
 _PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "tyro", "tensorboard", "matplotlib")
@@ -131,8 +131,8 @@ def _native_core() -> str:
     except (ImportError, AttributeError):
         built, not_built = {}, {}
     try:
-        from gan_engine import native
-        from gan_engine.ops import winograd
+        from gan_engine.ops.convolution import winograd
+        from gan_engine.system import native
     except Exception as error:
         return _wrap("native core: ", f"{type(error).__name__}: {error}")
 
@@ -158,7 +158,8 @@ def _missing() -> str:
     """How to get what is missing; empty where nothing is."""
     import torch
 
-    from gan_engine import backends, native
+    from gan_engine import backends
+    from gan_engine.system import native
 
     advice = []
     for name, why_not in (("_C", native.WHY_NO_CPU), ("_C_cuda", native.WHY_NO_CUDA)):

@@ -30,8 +30,8 @@ from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.losses.adversarial import LOSSES, Adversarial
 from gan_engine.losses.families import OBJECTIVES
 from gan_engine.losses.objective import GanObjective
-from gan_engine.outside import REGISTERED
 from gan_engine.presets import PRESETS
+from gan_engine.system.outside import REGISTERED
 
 # All that plug-ins add to; a plug-in that fails leaves them as they were.
 TABLES = (LOSSES, models.FAMILIES, PRESETS, OBJECTIVES, sources.NAMED, sources.KIND_OF, REGISTERED)

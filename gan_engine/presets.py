@@ -12,7 +12,7 @@ import torch
 
 from gan_engine import models
 from gan_engine.config import Config
-from gan_engine.devices import choose_device
+from gan_engine.system.devices import choose_device
 
 
 def dcgan() -> Config:

@@ -13,12 +13,13 @@ from typing import Any
 
 import tyro
 
-from gan_engine import console, flags, record
-from gan_engine.history import read_metrics
-from gan_engine.loss_plot import plot_losses
-from gan_engine.monitors import sample_grids, spread
-from gan_engine.names import legible
-from gan_engine.whole_file import replacing
+from gan_engine.command_line import console, flags
+from gan_engine.runs import record
+from gan_engine.runs.history import read_metrics
+from gan_engine.runs.loss_plot import plot_losses
+from gan_engine.runs.monitors import sample_grids, spread
+from gan_engine.system.names import legible
+from gan_engine.system.whole_file import replacing
 
 NAME = "report.html"
 _GRIDS = 6  # of samples, evenly spaced from the first to the last

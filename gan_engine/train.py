@@ -21,30 +21,22 @@ try:
 except ImportError:  # Windows, where nothing keeps two runs out of one directory
     fcntl = None
 
-from gan_engine import (
-    backends,
-    checkpoint,
-    console,
-    distributed,
-    ending,
-    malloc,
-    memory,
-    models,
-    plugins,
-    record,
-    transfer,
-)
-from gan_engine.beginning import Start
+from gan_engine import backends, models, plugins
+from gan_engine.command_line import console
+from gan_engine.command_line.run_flags import parse
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
-from gan_engine.devices import choose_device, crowded
-from gan_engine.distributed import PeerError, Processes
-from gan_engine.names import pasted
-from gan_engine.nonfinite import NonFiniteError
-from gan_engine.precision import resolve
 from gan_engine.presets import PRESETS, table
-from gan_engine.run_flags import parse
-from gan_engine.trainer import Trainer
+from gan_engine.runs import ending, record
+from gan_engine.system import checkpoint, malloc
+from gan_engine.system.devices import choose_device, crowded
+from gan_engine.system.names import pasted
+from gan_engine.training import distributed, memory, transfer
+from gan_engine.training.beginning import Start
+from gan_engine.training.distributed import PeerError, Processes
+from gan_engine.training.nonfinite import NonFiniteError
+from gan_engine.training.precision import resolve
+from gan_engine.training.trainer import Trainer
 
 RUNS = Path("runs")
 

@@ -13,11 +13,13 @@ import torch
 import tyro
 from PIL import Image
 
-from gan_engine import console, flags, models, picture_files, plugins
+from gan_engine import models, plugins
+from gan_engine.command_line import console, flags
 from gan_engine.data.decode import square
-from gan_engine.devices import choose_device
 from gan_engine.inference.generator import load
 from gan_engine.models import cyclegan, pix2pix
+from gan_engine.pictures import files
+from gan_engine.system.devices import choose_device
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ def translate(options: Options) -> list[str]:
     """Do what the command line asks and return a sentence for each picture that could not be read.
 
     Raises:
-        ValueError: a generator that does not translate, or not so; see also `picture_files.jobs`.
+        ValueError: a generator that does not translate, or not so; see also `files.jobs`.
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
     plugins.load(*options.plugin)
     device = choose_device(options.device)
-    todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
+    todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
     G = load(options.checkpoint, device).network
     config, family = G.config, models.family(G.config)
     if not isinstance(config, pix2pix.Config | cyclegan.Config):
@@ -68,12 +70,12 @@ def translate(options: Options) -> list[str]:
     arguments = (options.direction,) if isinstance(config, cyclegan.Config) else ()
 
     def make(path: Path) -> Image.Image:
-        pixels = square(picture_files.read(path, channels), config.resolution)
-        source = picture_files.to_tensor(pixels).to(device)
+        pixels = square(files.read(path, channels), config.resolution)
+        source = files.to_tensor(pixels).to(device)
         with torch.no_grad():
-            return picture_files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))
+            return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))
 
-    return picture_files.convert(todo, make)
+    return files.convert(todo, make)
 
 
 @console.command

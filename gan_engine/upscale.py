@@ -18,15 +18,17 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_engine import console, flags, models, picture_files, plugins
+from gan_engine import models, plugins
+from gan_engine.command_line import console, flags
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
-from gan_engine.devices import choose_device
 from gan_engine.inference.generator import load
 from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
 from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.models.checks import check_at_least, check_types
-from gan_engine.picture_files import Job
+from gan_engine.pictures import files
+from gan_engine.pictures.files import Job
+from gan_engine.system.devices import choose_device
 
 # Of a tile, on each side, in pixels of the source. A pixel of rrdb depends on 350, but with weights of He's size all
 # that is farther than 32 changes it by less than a thousandth of a 255th (23 blocks of 32 feature maps, 2026-11).
@@ -90,13 +92,13 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
         could not be read or, once it was written, compared.
 
     Raises:
-        ValueError: a generator that does not enlarge, or not one original; see also `picture_files.jobs`.
+        ValueError: a generator that does not enlarge, or not one original; see also `files.jobs`.
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
     plugins.load(*options.plugin)
     device = choose_device(options.device)
-    todo = picture_files.jobs(options.input, options.out, overwrite=options.overwrite)
+    todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
     originals = _originals(options, todo)
     G = load(options.checkpoint, device).network
     config = G.config
@@ -110,23 +112,23 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     compared: dict[Path, list[list[float]]] = {}
 
     def read(path: Path) -> Tensor:
-        return picture_files.to_tensor(pixels(picture_files.read(path, config.channels)))
+        return files.to_tensor(pixels(files.read(path, config.channels)))
 
     def make(path: Path) -> Image.Image:
-        return picture_files.to_picture(enlarge(G, read(path), tile=options.tile))
+        return files.to_picture(enlarge(G, read(path), tile=options.tile))
 
     def compare(path: Path, made: Image.Image) -> None:
         if not originals:
             return
         original = _original(originals[path], path, made, config)
-        img, source = picture_files.to_tensor(pixels(made)), read(path)
+        img, source = files.to_tensor(pixels(made)), read(path)
         bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
         try:
             compared[path] = [_measured(each, original, config.scale, perceptual) for each in (img, bicubic)]
         except ValueError as error:
             raise ValueError(f"{path}: not compared: {originals[path]}: {error}") from None
 
-    failures = picture_files.convert(todo, make, compare)
+    failures = files.convert(todo, make, compare)
     return _lines(compared, len(todo)), failures
 
 
@@ -135,7 +137,7 @@ def _original(path: Path | None, source: Path, made: Image.Image, config: models
     if path is None:
         raise ValueError(f"{source}: not compared: there is no original of that name")
     try:
-        original = picture_files.read(path, config.channels)
+        original = files.read(path, config.channels)
     except ValueError as error:
         raise ValueError(f"{source}: not compared: {error}") from None
     if original.size != made.size:
@@ -143,7 +145,7 @@ def _original(path: Path | None, source: Path, made: Image.Image, config: models
             f"{source}: not compared: {path}: want {made.width}x{made.height} pixels, {config.scale} times those of "
             f"{source.name}, got {original.width}x{original.height}"
         )
-    return picture_files.to_tensor(pixels(original))
+    return files.to_tensor(pixels(original))
 
 
 def _measured(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from gan_engine import backends, native
+from gan_engine import backends
+from gan_engine.system import native
 
 # A cache of its own: a compilation that was killed leaves a broken file behind, which a later run would load.
 _compiled = tempfile.TemporaryDirectory(prefix="gan_engine-inductor-", ignore_cleanup_errors=True)

@@ -17,7 +17,7 @@ from benchmarks import peers, rows, summary
 from benchmarks.check import wrong_results
 from benchmarks.steps import MODES, _second_order_functional, copy_floor, step
 from benchmarks.timing import Timing, compare, peak_mib
-from gan_engine import malloc
+from gan_engine.system import malloc
 
 ROOT = Path(__file__).parents[1]
 CASE = {"op": "bias_act", "sample": "4x128x128x128", "dtype": "fp32", "mode": "forward+backward", "malloc": "default"}
@@ -66,7 +66,7 @@ def test_peak_memory_of_tuned_malloc_is_without_the_holes_of_its_heap():
     code = """
 import torch
 from benchmarks.timing import peak_mib
-from gan_engine import malloc
+from gan_engine.system import malloc
 
 def call():  # holds 16 MiB, then 17, has a hole of 8 by then, and small blocks that the heap grows for
     small = [torch.ones(2**14) for _ in range(64)]

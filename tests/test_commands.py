@@ -12,7 +12,8 @@ import pytest
 
 import gan_engine
 from gan_engine import __main__ as commands
-from gan_engine import checkpoint, console
+from gan_engine.command_line import console
+from gan_engine.system import checkpoint
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}

@@ -28,7 +28,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, monitors, train
+from gan_engine import train
+from gan_engine.runs import monitors
+from gan_engine.system import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -75,8 +77,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from gan_engine import checkpoint, train
-from gan_engine.trainer import Trainer
+from gan_engine.system import checkpoint
+from gan_engine import train
+from gan_engine.training.trainer import Trainer
 
 def slow(self, step=Trainer.step):
     step(self)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, generate, models
-from gan_engine.checkpoint import CheckpointError
+from gan_engine import generate, models
 from gan_engine.generate import Options
 from gan_engine.inference import latents
 from gan_engine.inference.generator import images, load
+from gan_engine.system import checkpoint
+from gan_engine.system.checkpoint import CheckpointError
 
 VANILLA = models.vanilla.Config(resolution=8, channels=3, z_dim=4, hidden=(16,))
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)

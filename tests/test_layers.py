@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_engine import backends, layers, native
+from gan_engine import backends, layers
 from gan_engine.activated import biased, normed
+from gan_engine.system import native
 
 
 def test_equalized_layers_keep_the_variance():

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 import gan_engine
-from gan_engine import checkpoint, config, evaluate, generate, models, plugins, presets, train, translate, upscale
+from gan_engine import config, evaluate, generate, models, plugins, presets, train, translate, upscale
 from gan_engine.data import DataConfig, DataError, load
 from gan_engine.losses.adversarial import LOSSES, Adversarial
 from gan_engine.plugins import PluginError
+from gan_engine.system import checkpoint
 
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/plugin.py"
 TINY = [

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.discriminators import plain
-from gan_engine import checkpoint, models
+from gan_engine import models
+from gan_engine.system import checkpoint
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gan_engine import report
-from gan_engine.monitors import Monitors
+from gan_engine.runs.monitors import Monitors
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import backends, checkpoint, models, presets, train
+from gan_engine import backends, models, presets, train
+from gan_engine.system import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -25,7 +26,7 @@ TINY = [
 DYING = """
 import os, signal, sys
 from gan_engine import train
-from gan_engine.trainer import Trainer
+from gan_engine.training.trainer import Trainer
 
 def step(self, step=Trainer.step):
     step(self)
@@ -39,7 +40,7 @@ train.main(sys.argv[1:])
 SLOW = """
 import sys, time
 from gan_engine import train
-from gan_engine.trainer import Trainer
+from gan_engine.training.trainer import Trainer
 from tqdm import tqdm
 
 def step(self, step=Trainer.step):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, generate, models, translate
+from gan_engine import generate, models, translate
 from gan_engine.inference.generator import load
+from gan_engine.system import checkpoint
 from gan_engine.translate import Options
 
 PIX2PIX = models.pix2pix.Config(resolution=32, width=4, max_width=8)
@@ -79,7 +80,7 @@ def test_edges_are_given_or_taken(runs, photos, tmp_path):
     run(photos / "b.png", tmp_path / "taken.png", runs["edges"], extract=True)
     G = load(runs["edges"], "cpu").network
     from gan_engine.data.decode import square
-    from gan_engine.picture_files import read, to_picture, to_tensor
+    from gan_engine.pictures.files import read, to_picture, to_tensor
 
     edges = G.source_of(to_tensor(square(read(photos / "b.png", 3), 32)))
     assert np.array_equal(pixels(tmp_path / "taken.png"), np.asarray(to_picture(G(edges))))

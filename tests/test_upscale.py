@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, models, upscale
+from gan_engine import models, upscale
+from gan_engine.system import checkpoint
 from gan_engine.upscale import Options, enlarge
 
 SRRESNET = models.srgan.Config(resolution=32, scale=2, width=4, blocks=2)

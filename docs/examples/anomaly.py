@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import trange
 
 from gan_engine.data import DataConfig, ImageSet, load, to_float
-from gan_engine.devices import choose_device
 from gan_engine.presets import PRESETS
-from gan_engine.trainer import Trainer
+from gan_engine.system.devices import choose_device
+from gan_engine.training.trainer import Trainer
 
 NUM, STEPS = 200, 150  # images of each sort that are scored, and of the search
 

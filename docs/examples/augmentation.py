@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from gan_engine.data import DataConfig, ImageSet, load
-from gan_engine.devices import choose_device
 from gan_engine.inference.generator import images
 from gan_engine.metrics.classifier import classify, train
-from gan_engine.monitors import to_uint8
 from gan_engine.presets import PRESETS
+from gan_engine.runs.monitors import to_uint8
+from gan_engine.system.devices import choose_device
 from gan_engine.train import with_classes
-from gan_engine.trainer import Trainer
+from gan_engine.training.trainer import Trainer
 
 HALF, STEPS = 5000, 1200  # images of each sort, and steps of each classifier
 

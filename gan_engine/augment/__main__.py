@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from gan_engine import console, flags
 from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
+from gan_engine.command_line import console, flags
 from gan_engine.data import DataConfig, load, to_float
-from gan_engine.monitors import grid, write_picture
+from gan_engine.runs.monitors import grid, write_picture
 
 _LABEL = 96  # pixels
 

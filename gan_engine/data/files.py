@@ -25,7 +25,7 @@ from gan_engine.data.decode import (
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import labels_of, training_part
-from gan_engine.names import legible
+from gan_engine.system.names import legible
 
 
 def load_folder(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_engine.names import legible
+from gan_engine.system.names import legible
 
 # By the number of dimensions: of images, and of volumes.
 _CHANNELS = {4: (1, 3), 5: (1,)}

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from gan_engine.names import legible
+from gan_engine.system.names import legible
 
 TABLE = "dataset.json"
 

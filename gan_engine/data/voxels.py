@@ -15,7 +15,7 @@ from gan_engine.data import array_files, arrays, files, meshes
 from gan_engine.data.decode import decode_files
 from gan_engine.data.image_set import DataError, ImageSet, empty_images
 from gan_engine.data.labels import by_folder, training_part
-from gan_engine.names import legible
+from gan_engine.system.names import legible
 
 
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:

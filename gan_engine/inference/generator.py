@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gan_engine import checkpoint, models, outside, run_state
-from gan_engine.checkpoint import CheckpointError
-from gan_engine.devices import choose_device
-from gan_engine.names import nearest
+from gan_engine import models
+from gan_engine.runs import run_state
+from gan_engine.system import checkpoint, outside
+from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.devices import choose_device
+from gan_engine.system.names import nearest
 
 # Who makes pictures of pictures, in place of `sample`.
 COMMANDS = {"pix2pix": "translate", "cyclegan": "translate", "srgan": "upscale"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_engine.data.decode import decode_file
 from gan_engine.metrics.perceptual import PerceptualDistance
-from gan_engine.picture_files import to_tensor
+from gan_engine.pictures.files import to_tensor
 
 Space = Literal["w", "w+"]  # one w for all layers, or one for each
 

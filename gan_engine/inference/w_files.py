@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gan_engine.whole_file import replacing
+from gan_engine.system.whole_file import replacing
 
 LARGEST = 1e6  # of any w that training finds the entries are below a hundred; the square of this is far from overflow
 

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.conv2d import conv2d, convolution
-from gan_engine.ops.convolution_kernels import Call
+from gan_engine.ops.convolution.autograd import conv2d, convolution
+from gan_engine.ops.convolution.passes import Call
+from gan_engine.system import native
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 

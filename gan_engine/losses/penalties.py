@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from gan_engine.losses.closed_ops import ClosedOps
+from gan_engine.losses.level2.piecewise_linear import NotPiecewiseLinear, Pass
+from gan_engine.losses.level2.trial import Network, attempt, compiled, is_refused
+from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.outputs import check_images, check_logits
-from gan_engine.losses.piecewise_linear import NotPiecewiseLinear, Pass
-from gan_engine.losses.trial import Network, attempt, compiled, is_refused
-from gan_engine.losses.trial import refusal as refusal  # for callers of this module
 from gan_engine.ops.gradient_penalty import interpolate, mix, sum_of_squares
 
 Level = Literal[1, 2, "autograd"]

@@ -14,10 +14,10 @@ from typing import Annotated, ClassVar
 import tyro
 from torch import Tensor, nn
 
-from gan_engine import volumes
 from gan_engine.activated import normed
 from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights, check_class
 from gan_engine.models.checks import check_at_least, check_power_of_two, check_types
+from gan_engine.pictures import volumes
 
 
 @dataclass(frozen=True)

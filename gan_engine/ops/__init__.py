@@ -2,7 +2,7 @@
 
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.conv2d import conv2d
+from gan_engine.ops.convolution.autograd import conv2d
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample
 from gan_engine.ops.minibatch_stddev import minibatch_stddev

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from gan_engine.ops.convolution_kernels import per_side
+from gan_engine.ops.convolution.passes import per_side
 from gan_engine.ops.kernel_op import Function, stride_to_keep
 from gan_engine.ops.one_node import one_node
 

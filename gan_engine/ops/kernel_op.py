@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from gan_engine import native
+from gan_engine.system import native
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gan_engine import augment, checkpoint
+from gan_engine import augment
 from gan_engine.augment import PIPES, Ada, Augmented, ada, diff_augment
+from gan_engine.system import checkpoint
 
 GROUPS = ada.GROUPS
 

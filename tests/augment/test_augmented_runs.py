@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from gan_engine import checkpoint, models
+from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
-from gan_engine.monitors import read_metrics
-from gan_engine.trainer import Trainer
+from gan_engine.runs.monitors import read_metrics
+from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
 
 CONFIG = Config(
     preset="dcgan",
@@ -40,7 +41,7 @@ def make(tmp_path):
 
 
 def test_every_image_that_D_sees_is_augmented(make, monkeypatch):
-    monkeypatch.setattr("gan_engine.trainer.diff_augment", lambda img: img * 0 + 7)
+    monkeypatch.setattr("gan_engine.training.trainer.diff_augment", lambda img: img * 0 + 7)
     for kind in ("diffaugment", "none"):
         trainer, given = make(CONFIG, augment=kind), []
         trainer.D.register_forward_pre_hook(lambda module, args, given=given: given.append(args[0]))

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pybind11
 
-from gan_engine import backends, native
+from gan_engine import backends
+from gan_engine.system import native
 
 ROOT = Path(__file__).parents[2]
 EMULATION = Path(__file__).parent

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint, models, train
+from gan_engine import models, train
 from gan_engine.data import DataConfig, load
 from gan_engine.presets import PRESETS
+from gan_engine.system import checkpoint
 
 RNG = np.random.default_rng(0)
 TINY = ["--res", "32", "--batch-size", "4", "--kimg", "0.008", "--device", "cpu", "--no-tensorboard", "--out", "run"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_engine.losses import trial
+from gan_engine.losses.level2 import trial
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import bias_act
 from tests.losses.test_penalty_graph import assert_equal, softplus, taken, written_out

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm
 
-from gan_engine.losses import penalties, trial
+from gan_engine.losses import penalties
+from gan_engine.losses.level2 import trial
+from gan_engine.losses.level2.tape import NotPiecewiseLinear, Tape
 from gan_engine.losses.penalties import backward_with_penalty
-from gan_engine.losses.tape import NotPiecewiseLinear, Tape
 
 
 def softplus(logits: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def test_code_that_reads_memory_by_itself_is_refused_and_harms_nothing():
 
 
 def test_the_tensor_of_the_tape_says_what_it_stands_for():
-    from gan_engine.losses.rules import Value
+    from gan_engine.losses.level2.rules import Value
 
     value = torch.empty(4, 3, 2, 5).to(memory_format=torch.channels_last)
     x = Value(value, Tape(4))

@@ -8,7 +8,6 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from gan_engine import checkpoint
 from gan_engine.data import DataConfig, DataError, ImageSet, load
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.inference import generator
@@ -16,7 +15,8 @@ from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.presets import PRESETS
-from gan_engine.trainer import Trainer
+from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
 
 
 @pytest.fixture

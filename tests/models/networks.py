@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gan_engine import models
-from tests.trainer.runs import DCGAN, FAMILIES, MLP, NUM_CLASSES, STYLEGAN2
+from tests.training.runs import DCGAN, FAMILIES, MLP, NUM_CLASSES, STYLEGAN2
 
 UPSAMPLE = dataclasses.replace(
     DCGAN, model=models.upsample_gan.Config(resolution=16, z_dim=8, width=8, d_width=4, c_dim=NUM_CLASSES)

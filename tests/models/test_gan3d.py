@@ -10,7 +10,7 @@ import torch
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.models import gan3d
-from gan_engine.volumes import render, surface, write_obj
+from gan_engine.pictures.volumes import render, surface, write_obj
 
 
 def ball(side, radius, centre=(0, 0, 0)):

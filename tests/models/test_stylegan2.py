@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gan_engine import backends, checkpoint, models
+from gan_engine import backends, models
 from gan_engine.config import Config as Run
 from gan_engine.data import DataConfig, load
 from gan_engine.models.stylegan2 import W_MEAN_HALF_LIFE, Config, Mapping, SynthesisBlock
 from gan_engine.presets import PRESETS
-from gan_engine.trainer import Trainer
+from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = Config(resolution=32, z_dim=8, w_dim=8, mapping_layers=2, channel_base=256, channel_max=16)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import update_bn
 
 from gan_engine import backends, layers, models
 from tests.models.networks import RUNS, build
-from tests.trainer.runs import CGAN, DCGAN, GAN3D
+from tests.training.runs import CGAN, DCGAN, GAN3D
 
 NORMED = ("dcgan", "dcgan with classes", "upsample_gan", "cgan", "sngan", "gan3d", "srgan")
 BatchNorm = nn.modules.batchnorm._BatchNorm

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops import bias_act
 from gan_engine.ops.bias_act import ACTIVATIONS, FEW
+from gan_engine.system import native
 
 needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from gan_engine.system import native
 
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.ops import scale_bias_act, setup_filter, upfirdn2d, upfirdn2d_act
+from gan_engine.system import native
 
 OP = "upfirdn2d_act"
 

@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine import backends, native
+from gan_engine import backends
 from gan_engine.layers import Conv2d, ConvTranspose2d
 from gan_engine.losses import penalties
-from gan_engine.ops import conv2d, convolution, winograd
-from gan_engine.ops.convolution_kernels import Call, dgrad, fprop, wgrad
+from gan_engine.ops import conv2d, convolution
+from gan_engine.ops.convolution import winograd
+from gan_engine.ops.convolution.passes import Call, dgrad, fprop, wgrad
+from gan_engine.ops.convolution.winograd import FORMS
 from gan_engine.ops.kernel_op import operators
-from gan_engine.ops.winograd import FORMS
+from gan_engine.system import native
 
 pytestmark = pytest.mark.skipif(winograd.WHY_NOT is not None, reason=str(winograd.WHY_NOT))
 

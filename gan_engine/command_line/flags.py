@@ -1,0 +1,116 @@
+"""The flags of a command: tyro reads them into a dataclass, and a misspelt name or value is told in one line."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from gan_engine.command_line import console
+from gan_engine.system.names import nearest
+
+T = TypeVar("T")
+
+_NO_FLAGS = (tyro.conf.Suppress, tyro.conf.Fixed, tyro.conf.Positional)
+
+
+class NoSuchFlag(ValueError):
+    """A flag that none of the `known` ones is."""
+
+    def __init__(self, flag: str, known: Iterable[str]) -> None:
+        super().__init__(f"{flag}: no such flag{nearest(flag, known)}; --help lists them")
+        self.flag = flag
+
+
+def parse(
+    kind: type[T],
+    argv: Sequence[str],
+    *,
+    command: str,
+    default: T | None = None,
+    description: str | None = None,
+) -> T:
+    """A `kind`, which is a dataclass, with what `argv` asks for.
+
+    A field that is a dataclass has a box of its own in --help, and flags without its name.
+
+    Args:
+        command: for the usage; see `console.prog`.
+        default: the values of the flags that argv leaves out. None: those of the class.
+        description: the first lines of --help. None: the docstring of the class.
+
+    Raises:
+        ValueError: a wrong call, in one line; of a flag or a value that is not known the nearest ones are named.
+        SystemExit: after --help, with 0.
+    """
+    options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
+    options["config"] = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
+    if default is not None:
+        options["default"] = default
+    explained = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(explained):
+            return tyro.cli(kind, **options)
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        refuse(argv, known(kind))
+        raise ValueError(in_one_line(explained.getvalue())) from None
+
+
+def in_one_line(box: str) -> str:
+    """What tyro says in the first part of a box of its own, and where the rest is told."""
+    # Below the title, between two rules; where the stream is not UTF-8, the frame is of spaces and hyphens.
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    rules = [not set(line) - set("─-╰╯") for line in lines]
+    body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
+    words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
+    # A field of a dataclass is named by the flag, and checks of a whole dataclass name their fields themselves.
+    said = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
+    return f"{said.rstrip('.')}; --help lists the flags"
+
+
+def known(kind: type) -> dict[str, tuple[str, ...]]:
+    """The flags of a dataclass, and of those in it; with each the values that it is limited to, or ()."""
+    flags: dict[str, tuple[str, ...]] = {}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in (field.name for field in dataclasses.fields(kind)):
+        hint = hints[field]
+        notes = getattr(hint, "__metadata__", ())
+        hint = hint.__origin__ if notes else hint
+        if dataclasses.is_dataclass(hint):
+            flags |= known(hint)
+        elif not any(note is hidden for note in notes for hidden in _NO_FLAGS):
+            names = [note.name for note in notes if getattr(note, "name", None)] or [field]
+            names += [alias for note in notes for alias in getattr(note, "aliases", None) or ()]
+            for flag in ("--" + name.strip("-").replace("_", "-") for name in names):
+                flags[flag] = _choices(hint)
+                if hint is bool:
+                    flags[flag.replace("--", "--no-", 1)] = ()
+    return flags
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of a Literal."""
+    return tuple(map(str, typing.get_args(hint))) if typing.get_origin(hint) is Literal else ()
+
+
+def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
+    """Raise ValueError for the first flag in `argv` that is none of `flags`, or has a value that it does not take."""
+    argv = list(argv)
+    for argument, following in zip(argv, [*argv[1:], ""]):
+        if not re.match("--?[a-z][a-z]", argument):
+            continue
+        name, given, value = argument.partition("=")
+        flag = name.replace("_", "-")
+        if flag not in flags:
+            raise NoSuchFlag(flag, flags)
+        value = value if given else following
+        if flags[flag] and value not in flags[flag]:
+            hint = nearest(value, flags[flag])
+            raise ValueError(f"{name}: invalid choice {value!r}, want one of {', '.join(flags[flag])}{hint}")

@@ -1,0 +1,112 @@
+"""What the command line of gan_engine.train asks for: a preset, and flags in groups that change it."""
+
+import dataclasses
+import inspect
+import os
+import textwrap
+from typing import Any
+
+from gan_engine import models
+from gan_engine.command_line import console, flags
+from gan_engine.config import GROUPS, Basics, Config
+from gan_engine.presets import PRESETS
+from gan_engine.system.names import legible, nearest, pasted
+
+USAGE = """\
+usage: {prog} [PRESET] [--flags]
+
+{prog} PRESET --help lists the flags of a preset; without one they are those of the first.
+{prog} --list shows data, sizes and length of all presets.
+{prog} --resume RUN goes on with a run: its directory, one of its checkpoints, or latest.
+
+presets:
+{presets}
+"""
+
+# What other programs call it, and what it is here.
+ELSEWHERE = {
+    **dict.fromkeys(("--learning-rate", "--g-lr", "--d-lr"), "the learning rate of both networks is --lr"),
+    **dict.fromkeys(
+        ("--epochs", "--steps", "--iterations", "--num-epochs", "--max-steps"),
+        "the length of a run is --kimg, in thousands of images",
+    ),
+    **dict.fromkeys(("--size", "--image-size", "--img-size"), "the side of the images is --resolution"),
+    **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "the GPU is --device cuda:N"),
+    **dict.fromkeys(("--dataset", "--dataroot", "--data-dir"), "the images are --data"),
+}
+
+
+def parse(argv: list[str], resumed: Config | None = None) -> Config:
+    """The configuration that the command line asks for.
+
+    Args:
+        argv: the preset, if one is named, and flags.
+        resumed: the configuration of the run to go on with, which the flags then change instead of a preset's.
+
+    Raises:
+        ValueError, SystemExit: see `flags.parse`; --help exits with 0.
+    """
+    if argv[:1] in (["-h"], ["--help"]):
+        print(usage(), end="")
+        raise SystemExit(0)
+    named = bool(argv) and not argv[0].startswith("-")
+    name = argv[0] if named else resumed.preset if resumed is not None else next(iter(PRESETS))
+    if name not in PRESETS:
+        hint = f"; images are --data {pasted(name)}" if os.path.exists(name) else nearest(name, PRESETS)
+        raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
+    if resumed is not None and name != resumed.preset:
+        raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {name}")
+    argv = argv[1:] if named else argv
+    preset, about = PRESETS[name], inspect.getdoc(PRESETS[name])
+    if resumed is not None:
+        return _changed(resumed, argv, "The run to go on with.")
+    config = _changed(preset(), argv, about)
+    if inspect.signature(preset).parameters:
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        config = _changed(preset(config.model.resolution, config.device, processes), argv, about)
+    asked = any(argument.partition("=")[0] == "--channels" for argument in argv)
+    if not asked and models.data_kind(config.model) != "voxels":
+        config = dataclasses.replace(config, channels_of_data=True)
+    return config
+
+
+def usage() -> str:
+    """What --help without a preset says."""
+    width = max(map(len, PRESETS)) + 4
+    presets = (
+        textwrap.fill(
+            inspect.getdoc(preset).splitlines()[0],
+            width=110,
+            initial_indent=f"  {name}".ljust(width),
+            subsequent_indent=" " * width,
+        )
+        for name, preset in PRESETS.items()
+    )
+    return USAGE.format(prog=console.prog("train"), presets="\n".join(presets))
+
+
+def _changed(config: Config, argv: list[str], about: str) -> Config:
+    """`config` with what the flags ask for. For tyro the model and every group are fields, and its boxes."""
+    boxes = {group.__name__: group for group in GROUPS}
+    kind = dataclasses.make_dataclass(
+        "Flags", {"Model": type(config.model), **boxes}.items(), bases=(Basics,), frozen=True, kw_only=True
+    )
+    parts = {name: group(**_values(group, config)) for name, group in boxes.items()}
+    default = kind(Model=config.model, **parts, **_values(Basics, config))
+    try:
+        asked = flags.parse(kind, argv, command=f"train {config.preset}", default=default, description=about)
+    except flags.NoSuchFlag as error:
+        families = [family for family, module in models.FAMILIES.items() if error.flag in flags.known(module.Config)]
+        if families:
+            raise ValueError(f"{error.flag}: no flag of {config.preset}, but of {', '.join(families)}") from None
+        if error.flag in ELSEWHERE:
+            raise ValueError(f"{error.flag}: no such flag; {ELSEWHERE[error.flag]}") from None
+        raise
+    values = _values(Basics, asked)
+    for name, group in boxes.items():
+        values |= _values(group, getattr(asked, name))
+    return dataclasses.replace(config, model=asked.Model, **values)
+
+
+def _values(kind: type, holder: Any) -> dict[str, Any]:
+    return {field.name: getattr(holder, field.name) for field in dataclasses.fields(kind)}

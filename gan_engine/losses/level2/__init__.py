@@ -1,0 +1,1 @@
+"""Gradient penalties in four passes, for a discriminator that is piecewise linear."""

@@ -1,0 +1,1 @@
+"""Pictures, animations and volumes for people to look at."""

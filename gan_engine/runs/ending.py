@@ -1,0 +1,58 @@
+"""The end of a run: its report, and what a person can do next, in commands that can be pasted."""
+
+import sys
+from pathlib import Path
+
+from gan_engine import models, report
+from gan_engine.config import Config
+from gan_engine.system.names import legible, pasted
+
+
+def is_over(run_dir: Path, last: Path) -> bool:
+    """Whether nothing is missing after the checkpoint `last`: the report, which comes last, is no older.
+
+    A checkpoint from elsewhere has no report to come.
+    """
+    page = run_dir / report.NAME
+    if last.resolve().parent.parent != run_dir.resolve():
+        return True
+    return page.is_file() and page.stat().st_mtime_ns >= last.stat().st_mtime_ns
+
+
+def finish(run_dir: Path, config: Config, nimg: int, seconds: float, *, stopped: bool) -> None:
+    """Write the report and print the last lines of a run. A report that cannot be written is said, and ends nothing."""
+    pictures = [run_dir / name for name in ("samples", "training.gif", "losses.png")]
+    try:
+        page = [report.write(run_dir)]
+    except Exception as error:  # plots and pictures raise nearly anything
+        print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
+        page = []
+    print(f"{nimg / 1000:g} kimg in {seconds:,.0f} s, in {legible(str(run_dir))}")
+    for word, paths in (("report", page), ("pictures", pictures)):
+        if there := [legible(str(path)) for path in paths if path.exists()]:
+            print(f"{word:10} {', '.join(there)}")
+    for word, command in commands(run_dir, config, stopped=stopped):
+        print(f"{word:10} python -m gan_engine.{command}")
+
+
+def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str, str]]:
+    """(what it does, the command) of what can be done with a run next, going on first where it was stopped.
+
+    PICTURES stands for a picture or a folder of pictures.
+    """
+    run, model = pasted(run_dir), config.model
+    plugins = "".join(f" --plugin={pasted(name)}" for name in config.plugin)
+    if isinstance(model, models.srgan.Config):
+        use = ("enlarge", f"upscale PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}{plugins}")
+    elif isinstance(model, models.TRANSLATION):
+        use = ("translate", f"translate PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}{plugins}")
+    else:
+        use = ("draw", f"generate {run} --out={pasted(run_dir / 'generated.png')}{plugins}")
+    longer = f"--resume={run} --kimg {2 * config.kimg:g}{plugins}"
+    if stopped:
+        return [("go on", f"train --resume={run}{plugins}"), use]
+    if not config.lr_decay:
+        return [use, ("go on", f"train {longer}")]
+    if isinstance(model, models.pix2pix.Config):
+        return [use, ("measure", f"evaluate {run}{plugins}")]
+    return [use, ("show", f"report {run}")]

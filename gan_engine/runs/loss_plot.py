@@ -1,0 +1,90 @@
+"""losses.png of a run."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_engine.runs.history import read_metrics
+from gan_engine.system.names import legible
+from gan_engine.system.whole_file import replacing
+
+# Okabe and Ito 2008: tells apart for every kind of colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def plot_losses(run_dir: str | Path) -> Path | None:
+    """Write losses.png: every loss term, and the logits where they were reported, over the images shown.
+
+    A thin line is what was reported, the thick one its moving average. None if there is nothing to plot.
+    """
+    rows = read_metrics(run_dir)
+    panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
+    panels = [(kind, label, _curves(rows, kind)) for kind, label in panels]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return None
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        warnings.warn("no losses.png: matplotlib is not installed (pip install matplotlib)", stacklevel=2)
+        return None
+
+    figure = Figure(figsize=(9, 0.6 + 3.6 * len(panels)), dpi=120, layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for ax, (_, label, curves) in zip(axes, panels, strict=True):
+        # One early spike must not flatten the rest.
+        low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
+        lines = []
+        for i, (kimg, values) in enumerate(curves.values()):
+            colour = _COLOURS[i % len(_COLOURS)]
+            ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
+            dot = "o" if len(kimg) == 1 else None
+            lines += ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot)
+        margin = 0.08 * (high - low) or 0.5
+        ax.set_ylim(low - margin, high + margin)
+        ax.set_ylabel(label)
+        ax.grid(color="0.9", linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.margins(x=0.01)
+        ax.spines[["top", "right"]].set_visible(False)
+        labels = [legible(name, most=40) for name in curves]
+        legend = ax.legend(lines, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a $ in a name is a $
+    axes[-1].set_xlabel("images shown [kimg = 1000 images]")
+    figure.align_ylabels()
+    figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
+    path = Path(run_dir) / "losses.png"
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font does not have is a box
+        figure.savefig(temporary)
+    return path
+
+
+def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (kimg, values)} of the reports called `kind`/name; those with no finite value are left out."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith(f"{kind}/"):
+                kimg, values = curves.setdefault(key.removeprefix(f"{kind}/"), ([], []))
+                kimg.append(row["nimg"] / 1000)
+                values.append(math.nan if value is None else value)
+    arrays = {name: (np.array(kimg), np.array(values)) for name, (kimg, values) in curves.items()}
+    return {name: curve for name, curve in arrays.items() if np.isfinite(curve[1]).any()}
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Exponential moving average over a fiftieth of the curve, started without bias; gaps are carried over."""
+    decay = 1 - 1 / max(1.0, len(values) / 50)
+    total = weight = 0.0
+    smooth = np.empty(len(values))
+    for i, value in enumerate(values):
+        if math.isfinite(value):
+            total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
+        smooth[i] = total / weight if weight else math.nan
+    return smooth

@@ -1,0 +1,49 @@
+"""run.json: what a run was asked to do, and what it found each time that it was started."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from gan_engine.config import Config, to_dict
+from gan_engine.system.whole_file import replacing
+
+NAME = "run.json"
+
+
+def read(run_dir: str | Path) -> dict[str, Any]:
+    """{"config": {...}, "starts": [{...}, ...]} of a run.
+
+    Raises:
+        FileNotFoundError: there is no run in `run_dir`.
+        ValueError: the file is damaged; the message says how.
+    """
+    path = Path(run_dir) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_dir}: want the directory of a run, and there is no {NAME} in it")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: not JSON: {error}") from None
+    if not isinstance(run, dict):
+        raise ValueError(f"{path}: damaged: want an object, got {type(run).__name__}")
+    config, starts = run.get("config"), run.get("starts")
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: damaged: config: want an object, got {type(config).__name__}")
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise ValueError(f"{path}: damaged: starts: want a list of objects")
+    return {"config": config, "starts": starts}
+
+
+def write(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
+    """The resolved configuration, and `entry` of this start beside those of earlier ones. Raises OSError."""
+    path = run_dir / NAME
+    starts = []
+    if path.exists():
+        try:
+            starts = read(run_dir)["starts"]
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{path}: damaged, and written anew without its earlier starts ({error})", stacklevel=2)
+    text = json.dumps({"config": to_dict(config), "starts": [*starts, entry]}, indent=2)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

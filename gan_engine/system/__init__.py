@@ -1,0 +1,1 @@
+"""The machine, its files and its memory: whatever knows nothing of GANs."""

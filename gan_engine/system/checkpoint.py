@@ -1,0 +1,329 @@
+"""Checkpoints: one file each, written whole or not at all, checked when read, and unable to run code.
+
+A checkpoint is an ordinary torch.save archive (a zip), so torch.load(path, weights_only=True) reads it too. Its zip
+comment holds the SHA-256 of all bytes before that comment:
+
+    archive | 2 bytes: length of the comment | b"gan_engine sha256 " + 64 hexadecimal digits
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import random
+import re
+import shutil
+import struct
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from gan_engine.system.names import legible
+from gan_engine.system.whole_file import replacing, sweep
+
+_MARK = b"gan_engine sha256 "
+_TAIL = 2 + len(_MARK) + 64  # bytes behind what the checksum covers
+_BLOCK = 1 << 20
+_NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.pt")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, found or read; the message says which, why, and what is left intact.
+
+    The message is one line that any terminal takes, whatever it quotes of a file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(legible(message))
+
+
+class _Hashed:
+    """A file as torch.save sees it: hashes what passes, and keeps the error that torch reports as one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256, self.error = file, hashlib.sha256(), None
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save(path: str | Path, state: dict) -> None:
+    """Write `state` to `path` so that at every moment, in a power cut too, it is the old file or the new one.
+
+    The bytes go to a new file beside it, are forced to the disk, and take the name by one rename.
+
+    Args:
+        path: the file; its directory is made if need be.
+        state: dicts (keys str or int), lists, tuples, tensors, str, bytes, int, float, bool and None, at any depth.
+
+    Raises:
+        TypeError: `state` holds anything else; the message says where.
+        CheckpointError: the disk is full or the file cannot be written; an older file at `path` is as it was.
+    """
+    path = Path(path)
+    state = _plain(state, "state")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            hashed = _Hashed(file)
+            try:
+                torch.save(state, hashed)
+            except RuntimeError:
+                if hashed.error is not None:
+                    raise hashed.error from None
+                raise
+            # torch.save ends the archive with a comment of length 0, so the last two bytes are replaced.
+            file.seek(-2, os.SEEK_END)
+            comment = _MARK + hashed.sha256.hexdigest().encode()
+            file.write(struct.pack("<H", len(comment)) + comment)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise CheckpointError(_why_not_written(path, state, error)) from error
+
+
+def load(path: str | Path) -> dict:
+    """What `save` wrote to `path`, its tensors on the CPU. No code in the file is run.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged or cut short, it was not written by `save`, or it holds
+            more than plain types and tensors.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            _verify(path, file)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            odd = next((tensor for tensor in _tensors(state) if not _is_whole(tensor)), None)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = found.group(1) if found else "something else"
+        raise CheckpointError(f"{path}: want plain types and tensors only, got {what}; not loaded") from error
+    except Exception as error:  # whoever can write a checksum can write any bytes, and these are met with any error
+        message = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not an archive of tensors: {type(error).__name__}: {message}") from error
+    if odd is not None:
+        kind = f"{odd.layout} {odd.dtype} {list(odd.shape)} on {odd.device.type}"
+        raise CheckpointError(f"{path}: want dense tensors, each with values of its own, got {kind}")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: want a checkpoint (a dict), got {type(state).__name__}")
+    return state
+
+
+def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
+    """Raises CheckpointError, which names `what`, unless `state` has all of `keys`."""
+    missing = [key for key in keys if key not in state]
+    if missing:
+        got = textwrap.shorten(str(list(state)), 500)
+        raise CheckpointError(f"{what}: want a checkpoint of a training with {' and '.join(missing)}, got {got}")
+
+
+def find(path: str | Path) -> Path:
+    """`path` itself if it is a file; in a run directory the newest intact checkpoint.
+
+    Damaged checkpoints are passed over with a warning that names them.
+
+    Raises:
+        CheckpointError: there is nothing at `path`, or no intact checkpoint in it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint or run directory")
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    newest_first = _numbered(directory)[::-1]
+    for _, file in newest_first:
+        try:
+            with open(file, "rb") as opened:
+                _verify(file, opened)
+        except (OSError, CheckpointError) as error:
+            warnings.warn(f"passed over a checkpoint. {error}", stacklevel=2)
+        else:
+            return file
+    found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "none was written yet"
+    raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
+
+
+def stem(nimg: int) -> str:
+    """The name of what belongs to the moment at which `nimg` images were shown: kimg-000123.456 for 123456."""
+    return f"kimg-{nimg // 1000:06d}.{nimg % 1000:03d}"
+
+
+class Keeper:
+    """Writes `run_dir/checkpoints/kimg-000123.456.pt` and keeps the last `keep` of them.
+
+    An older one is deleted only when the new one is safely on the disk, so `keep` + 1 must fit. A run that was resumed
+    from an older checkpoint leaves those of the abandoned stretch under names that end in `.rewound`, so that `find`
+    does not take them for the newest.
+
+    Args:
+        run_dir: of the run.
+        keep: checkpoints to keep.
+        nimg: where the run starts or goes on; checkpoints beyond are of an abandoned stretch. None: there are none.
+    """
+
+    def __init__(self, run_dir: str | Path, keep: int, *, nimg: int | None = None) -> None:
+        if keep < 1:
+            raise ValueError(f"Keeper: keep must be at least 1, got {keep}")
+        self.directory = Path(run_dir) / "checkpoints"
+        self.keep = keep
+        sweep(self.directory)
+        for number, file in _numbered(self.directory) if nimg is not None else ():
+            if number > nimg:
+                os.replace(file, file.with_name(file.name + ".rewound"))
+
+    def newest(self) -> Path | None:
+        """The last intact checkpoint of the run; None if there is none yet."""
+        try:
+            return find(self.directory)
+        except CheckpointError:
+            return None
+
+    def save(self, nimg: int, state: dict) -> Path:
+        """Write `state` as the checkpoint at `nimg` images and return its path. Errors are those of `save`."""
+        path = self.directory / f"{stem(nimg)}.pt"
+        save(path, state)
+        for _, file in _numbered(self.directory)[: -self.keep]:
+            _discard(file)
+        return path
+
+
+def rng_state() -> dict:
+    """The state of the random generators of Python, numpy, torch on the CPU, and torch on every CUDA device."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "numpy": {
+            "keys": torch.from_numpy(keys.astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict) -> None:
+    """Give all generators the state that `rng_state` returned; CUDA devices that are not here are left out.
+
+    Raises ValueError for numbers that no generator has.
+    """
+    python, numpy = state["python"], state["numpy"]
+    if not 0 <= numpy["position"] <= 624:  # which numpy does not look at, and reads what lies there
+        raise ValueError(f"rng: want a position of numpy's generator from 0 to 624, got {numpy['position']}")
+    try:
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+        keys = numpy["keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+        torch.set_rng_state(state["torch"])
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"rng: not the state of a generator: {error}") from error
+    for device, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, device)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` with every dict a plain one, every tensor detached and no larger than what it shows."""
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in (str, int):
+                raise TypeError(f"checkpoint: keys of {where} must be str or int, got {key!r}")
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        value = value.detach()
+        return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+    if value is None or type(value) in (str, bytes, int, float, bool):
+        return value
+    raise TypeError(
+        f"checkpoint: {where} must be a dict, list, tuple, tensor, str, bytes, int, float, bool or None, "
+        f"got {type(value).__module__}.{type(value).__qualname__}"
+    )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is such as `save` writes: dense, and as large as its storage."""
+    plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and not tensor.is_quantized and tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def _why_not_written(path: Path, state: dict, error: OSError) -> str:
+    needed = sum({tensor.data_ptr(): tensor.nbytes for tensor in _tensors(state)}.values())
+    reason = f"{path}: not written: {error.strerror or error}; needs about {needed / 1e6:.1f} MB"
+    if path.parent.is_dir():
+        reason += f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free on that disk"
+    return reason + (
+        "; the file of that name is as it was" if path.exists() else "; older checkpoints are as they were"
+    )
+
+
+def _verify(path: Path, file: BinaryIO) -> None:
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - _TAIL))
+    tail = file.read()
+    if len(tail) < _TAIL or not tail[2:].startswith(_MARK):
+        raise CheckpointError(
+            f"{path}: cut short, or no checkpoint of gan_engine ({length} bytes, no checksum at the end)"
+        )
+    file.seek(0)
+    sha256 = hashlib.sha256()
+    left = length - _TAIL
+    while left and (block := file.read(min(_BLOCK, left))):
+        sha256.update(block)
+        left -= len(block)
+    sha256.update(b"\0\0")
+    if tail != struct.pack("<H", _TAIL - 2) + _MARK + sha256.hexdigest().encode():
+        raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
+
+
+def _numbered(directory: Path) -> list[tuple[int, Path]]:
+    """(nimg, path) of every checkpoint in `directory`, oldest first."""
+    matches = [(_NAME.fullmatch(file.name), file) for file in directory.glob("kimg-*.pt")]
+    return sorted((int(match.group(1) + match.group(2)), file) for match, file in matches if match)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f"{path}: cannot be deleted: {error.strerror}", stacklevel=3)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Force the renaming itself to the disk, where the file system can: a power cut could bring the old file back."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)

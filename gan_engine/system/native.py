@@ -1,0 +1,83 @@
+"""The door to the native core: `_C` (C++) and `_C_cuda`, two pybind11 modules that know no PyTorch.
+
+A module that was not built is no error here: WHY_NO_CPU and WHY_NO_CUDA say why it is missing and what to do, and
+`gan_engine.backends` repeats that sentence wherever it matters.
+"""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+# The numbers of csrc/common.h.
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+try:
+    from gan_engine._build_info import NOT_BUILT
+except ImportError:
+    NOT_BUILT = {}  # setup.py writes the file, and has not run
+
+
+def _why_not_installed() -> str:
+    here = Path(__file__).parents[1]
+    try:
+        installed = importlib.metadata.distribution("gan_engine").locate_file("gan_engine")
+    except importlib.metadata.PackageNotFoundError:
+        installed = here
+    if Path(installed).exists() and Path(installed).resolve() != here.resolve():
+        return f"these are the sources in {here.parent}, which hide what was installed from Python: leave that folder"
+    return "gan_engine was not installed (pip install .)"
+
+
+def _load(name: str) -> tuple[ModuleType | None, str | None]:
+    try:
+        return importlib.import_module(f"gan_engine.{name}"), None
+    except ModuleNotFoundError:
+        reason = NOT_BUILT.get(name) or _why_not_installed()
+        return None, f"gan_engine.{name} is not built: {reason}"
+    except ImportError as error:
+        return None, f"gan_engine.{name} is built but does not load: {error}"
+
+
+_cpu, WHY_NO_CPU = _load("_C")
+_cuda, WHY_NO_CUDA = _load("_C_cuda")
+
+
+_NUMBERS = {int, float, bool, list, tuple}
+
+
+def _plain(value: Any) -> Any:
+    if type(value) in _NUMBERS:  # most arguments are
+        return value
+    if value is None:
+        return 0
+    return DTYPES[value] if isinstance(value, torch.dtype) else value.data_ptr()
+
+
+class _Launcher:
+    """Calls functions of a native module with tensors as pointers, None as the null pointer and dtypes as numbers.
+
+    The last argument, where to run, is added here: the number of threads, or the current stream of the current GPU.
+    """
+
+    def __init__(self, module: ModuleType | None, where: Callable[[], int]) -> None:
+        self.module = module
+        self._where = where
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(self.module, name)
+
+        def launch(*args: Any) -> Any:
+            return function(*map(_plain, args), self._where())
+
+        setattr(self, name, launch)
+        return launch
+
+
+cpu = _Launcher(_cpu, torch.get_num_threads)
+cuda = _Launcher(_cuda, lambda: torch.cuda.current_stream().cuda_stream)

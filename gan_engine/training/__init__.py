@@ -1,0 +1,1 @@
+"""The trainer and what a run of it is made of."""

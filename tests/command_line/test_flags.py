@@ -1,0 +1,193 @@
+"""Flags: what is misspelt is told in one line with its nearest name, and help comes in groups."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+import tyro
+
+from gan_engine import models, train
+from gan_engine.command_line import flags, run_flags
+from gan_engine.config import GROUPS, Basics, Config, from_dict, to_dict
+from gan_engine.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Of a box."""
+
+    depth: Literal["low", "high"] = "low"
+    """How deep."""
+    hidden: tyro.conf.Suppress[int] = 0
+
+
+INNER = Inner()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Do something."""
+
+    constant: ClassVar[int] = 1
+    place: tyro.conf.Positional[Path]
+    """Where."""
+    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    """Which."""
+    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    """How large."""
+    keep_all: bool = True
+    """Keep."""
+    Box: Inner = INNER
+
+
+def parse(*argv):
+    return flags.parse(Options, argv, command="anything")
+
+
+def test_every_way_to_write_a_flag_is_known():
+    assert flags.known(Options) == {
+        **dict.fromkeys(("--class", "--resolution", "--res", "--keep-all", "--no-keep-all"), ()),
+        "--depth": ("low", "high"),
+    }
+    asked = parse("x", "--class", "cat", "--res=64", "--no-keep-all", "--depth", "high")
+    assert asked == Options(Path("x"), "cat", 64, False, Inner("high"))
+    assert parse("x", "--keep_all", "--resolution", "-3").resolution == -3
+
+
+@pytest.mark.parametrize(
+    ("argv", "want"),
+    [
+        (["--clas", "cat"], "--clas: no such flag; did you mean --class?; --help lists them"),
+        (["--keepall"], "--keepall: no such flag; did you mean --keep-all?"),
+        (["--no_keepall"], "--no-keepall: no such flag; did you mean --no-keep-all?"),
+        (["--resolutoin=3"], "--resolutoin: no such flag; did you mean --resolution?"),
+        (["--zzz"], "--zzz: no such flag; --help lists them"),
+        (["--hidden", "3"], "--hidden: no such flag"),
+        (["--depth", "hihg"], "--depth: invalid choice 'hihg', want one of low, high; did you mean high?"),
+        (["--depth=lo"], "--depth: invalid choice 'lo', want one of low, high; did you mean low?"),
+        (["--depth"], "--depth: invalid choice '', want one of low, high"),
+    ],
+)
+def test_a_misspelt_flag_or_value_is_one_line(argv, want):
+    with pytest.raises(ValueError) as error:
+        parse("x", *argv)
+    assert str(error.value).startswith(want) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "want"), [(["x", "--res", "many"], "many"), ([], "PATH"), (["x", "y"], "y"), (["x", "--res"], "--res")]
+)
+def test_other_wrong_calls_are_explained_once(capsys, argv, want):
+    with pytest.raises(ValueError, match=want) as error:
+        parse(*argv)
+    assert "\n" not in str(error.value) and not set("│─|+") & set(str(error.value))
+    shown = capsys.readouterr()
+    assert shown.out == shown.err == ""
+
+
+def test_help_is_no_error(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse("--help")
+    shown = capsys.readouterr()
+    assert exit.value.code == 0 and "Do something." in shown.out and "Box options" in shown.out and shown.err == ""
+
+
+# Of training
+
+
+def boxes(text):
+    """{title: flags} of the boxes of --help."""
+    found = {}
+    for line in text.splitlines():
+        if title := re.fullmatch(r"\W*(\w* ?options)\W*", line):  # with or without lines around it
+            flags_of_box = found.setdefault(title[1].removesuffix(" options"), [])
+        elif re.match(r"..--\w", line):
+            named = line.strip("│| ").split("  ")[0]  # before what the flag means
+            flags_of_box += [word.strip(",") for word in named.split() if word.startswith("--")]
+    return found
+
+
+@pytest.mark.parametrize("preset", ["dcgan", "stylegan2", "gan3d"])
+def test_what_people_use_first_stands_first_and_every_flag_once(monkeypatch, capsys, preset):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as exit:
+        train.main([preset, "--help"])
+    shown = boxes(capsys.readouterr().out)
+    assert exit.value.code == 0
+    assert list(shown) == ["options", "Model", *(group.__name__ for group in GROUPS)]
+    first = [flag for flag in shown["options"] + shown["Model"][:3] if not flag.startswith("--no-")]
+    assert first[:5] == ["--data", "--conditional", "--kimg", "--batch-size", "--augment"] and "--res" in first[9:]
+    listed = [flag for flags_of_box in shown.values() for flag in flags_of_box]
+    expected = flags.known(Config) | flags.known(type(PRESETS[preset]().model))
+    assert len(listed) == len(set(listed)) and set(listed) == expected.keys() - {"--model"}
+
+
+def test_every_field_of_a_run_is_in_one_group():
+    grouped = [field.name for group in (Basics, *GROUPS) for field in dataclasses.fields(group)]
+    own = {"preset", "model", "channels_of_data", "outside"}
+    assert len(grouped) == len(set(grouped)) and {*grouped, *own} == {f.name for f in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_without_flags_is_itself(preset):
+    config = dataclasses.replace(run_flags.parse([preset]), channels_of_data=False)
+    assert config == PRESETS[preset]()
+    assert from_dict(to_dict(config), "here") == config
+
+
+@pytest.mark.parametrize(
+    ("argv", "want"),
+    [
+        (["--batchsize", "3"], "--batchsize: no such flag; did you mean --batch-size?"),
+        (["--loss", "hnge"], "invalid choice 'hnge', want one of nonsaturating, "),
+        (["--loss", "hnge"], "; did you mean hinge?"),
+        (["--hidden", "3"], "--hidden: no flag of dcgan, but of vanilla"),
+        (["--channel-base", "3"], "--channel-base: no flag of dcgan, but of stylegan2"),
+        (["wgan", "--epochs", "3"], "--epochs: no such flag; the length of a run is --kimg, in thousands of images"),
+        (["--learning_rate", "3"], "--learning-rate: no such flag; the learning rate of both networks is --lr"),
+        (["stylgan2"], "got stylgan2; did you mean stylegan2?"),
+        (["--list", "--kimg", "3"], "--list: no such flag"),
+    ],
+)
+def test_a_misspelt_call_of_training(capsys, argv, want):
+    assert train.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and want in line
+
+
+def test_help_without_a_preset_lists_the_presets(capsys):
+    with pytest.raises(SystemExit) as exit:
+        train.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert exit.value.code == 0
+    names = [line.split()[0] for line in lines[lines.index("presets:") + 1 :] if line[2] != " "]
+    assert names == list(PRESETS) and max(map(len, lines)) <= 110
+
+
+def test_other_names_are_no_flags():
+    everywhere = flags.known(Config).keys() | {
+        flag for family in models.FAMILIES.values() for flag in flags.known(family.Config)
+    }
+    assert not everywhere & run_flags.ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("dcgan --kimg abc", "--kimg: could not convert string to float: 'abc'; --help lists the flags"),
+        ("dcgan --kimg", "Missing value for argument '--kimg'. Expected 1 values; --help lists the flags"),
+        ("dcgan --resolution 33", "resolution: want a power of two from 16 to 256, got 33; --help lists the flags"),
+        ("dcgan -kimg 0.03", "-kimg: no such flag; did you mean --kimg?; --help lists them"),
+        ("dcgan photos", "Unrecognized options: photos; --help lists the flags"),
+        ("photos", "images are --data photos"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(call, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    assert train.main(call.split()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and told.endswith(f"{said}\n")

@@ -1,0 +1,166 @@
+"""Wherever a run is killed, --resume brings it to its end, and its last lines can be pasted."""
+
+import dataclasses
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gan_engine import evaluate, generate, presets, train, translate, upscale
+from gan_engine.config import Config
+from gan_engine.runs import ending
+from gan_engine.system import checkpoint
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    *("vanilla", "--data", "toy", "--res", "16", "--hidden", "8", "--batch-size", "16", "--kimg", "0.064"),
+    *("--precision", "fp32", "--device", "cpu", "--no-tensorboard", "--no-tune-malloc"),
+    *("--checkpoint-kimg", "0.032", "--metrics-kimg", "0.016", "--grid-kimg", "0.032"),
+]
+
+# A process that has imported everything makes a child for each run: one that is killed at a moment, one that goes on.
+KILLER = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from gan_engine.system import checkpoint, whole_file
+from gan_engine.runs import monitors, record
+from gan_engine import report, train
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def when(end, function):
+    def call(*arguments):
+        die() if str(arguments[-1]).endswith(end) else function(*arguments)
+    return call
+
+def second(_, before=[]):
+    die() if before else before.append(True)
+
+MOMENTS = {
+    "first grid": lambda: setattr(monitors, "write_picture", die),
+    "run.json": lambda: setattr(os, "replace", when("run.json", os.replace)),
+    "checkpoint": lambda: setattr(os, "replace", when("064.pt", os.replace)),
+    "after the checkpoint": lambda: setattr(checkpoint, "_sync_directory", second),
+    "animation": lambda: setattr(monitors, "animate", die),
+    "plot": lambda: setattr(os, "replace", when("losses.png", os.replace)),
+    "report": lambda: setattr(os, "replace", when("report.html", os.replace)),
+}
+for moment, patch in MOMENTS.items():
+    out = moment.replace(" ", "_")
+    for again in (False, True):
+        child = os.fork()
+        if child == 0:
+            if not again:
+                patch()
+            there = again and any(name.endswith(".pt") for name in os.listdir(out + "/checkpoints")
+                                  ) if os.path.isdir(out + "/checkpoints") else False
+            os._exit(train.main([*sys.argv[1:], "--out", out, *(["--resume", out] if there else [])]))
+        _, status = os.waitpid(child, 0)
+        print(moment, os.waitstatus_to_exitcode(status), flush=True)
+        if not again:
+            left = [name for _, _, names in os.walk(out) for name in names if name.startswith(".gan_engine-")]
+            print(len(left), flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_is_made_good(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLER, *TINY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    shown = done.stdout.splitlines()
+    moments = ["first grid", "run.json", "checkpoint", "after the checkpoint", "animation", "plot", "report"]
+    assert [line for line in shown if line.endswith(" -9")] == [f"{moment} -9" for moment in moments], done.stderr[
+        -3000:
+    ]
+    assert [line for line in shown if line.endswith(" 0") and line[:-2] in moments] == [f"{each} 0" for each in moments]
+    assert shown.count("1") == 4  # run.json, the checkpoint, the plot and the report were half written
+    for run in tmp_path.iterdir():
+        names = {path.name for path in run.rglob("*") if path.is_file()}
+        assert {"report.html", "losses.png", "training.gif", "run.json", "metrics.jsonl"} <= names, run
+        assert {"kimg-000000.064.png", "kimg-000000.064.pt"} <= names
+        assert not any(name.startswith(".gan_engine-") for name in names)
+    assert done.stdout.count("the training is over; what was not written is written now") == 4
+
+
+def test_a_run_that_is_over_is_not_begun_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*TINY, "--out", "run"]) == 0
+    last = capsys.readouterr().out
+    assert train.main(["--resume", "run"]) == 2
+    assert "is at 0.064 of 0.064 kimg; go on with a larger --kimg" in capsys.readouterr().err
+    assert train.main(["--resume", str(checkpoint.find("run")), "--out", "other"]) == 2
+    assert not Path("other").exists()
+    os.unlink("run/report.html")
+    assert train.main(["--resume", "run"]) == 0
+    assert Path("run/report.html").exists() and "the training is over" in capsys.readouterr().out
+    words = [line.split()[0] for line in last.splitlines()[-5:]]
+    assert words == ["0.064", "report", "pictures", "draw", "go"]
+
+
+def as_a_shell_reads(words):
+    command = ["bash", "-c", f"printf '%s\\0' {words}"]
+    return [os.fsdecode(word) for word in subprocess.run(command, capture_output=True).stdout.split(b"\0")[:-1]]
+
+
+@pytest.mark.parametrize("name", ["it's $x [1]", "-dash", "new\nline", "bytes \udcff"])
+def test_the_last_lines_can_be_pasted(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*TINY, f"--out={name}"]) == 0
+    commands = [line.partition("python -m gan_engine.")[2] for line in capsys.readouterr().out.splitlines()]
+    draw, longer = [command.partition(" ") for command in commands if command and "info" not in command]
+    monkeypatch.setattr(sys, "argv", ["generate", *as_a_shell_reads(draw[2]), "--num", "4"])
+    generate.main()
+    assert (tmp_path / name / "generated.png").exists()
+    assert train.main(as_a_shell_reads(longer[2])) == 0
+    assert checkpoint.load(checkpoint.find(tmp_path / name))["nimg"] == 128
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def step(self, step=train.Trainer.step):
+        step(self)
+        if self.nimg == 32:
+            os.kill(os.getpid(), 15)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(train.Trainer, "step", step)
+        assert train.main([*TINY, "--out", "two words"]) == 128 + 15
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("go on")]
+    assert line == "go on      python -m gan_engine.train --resume='two words'"
+    assert train.main(shlex.split(line)[5:]) == 0
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_every_family_has_commands_that_it_knows(preset, tmp_path):
+    config: Config = presets.PRESETS[preset]()
+    options = {"generate": generate.Options, "translate": translate.Options, "upscale": upscale.Options}
+    options["evaluate"] = evaluate.Options
+    for stopped in (False, True):
+        for _, command in ending.commands(tmp_path, config, stopped=stopped):
+            verb, *arguments = shlex.split(command)
+            if verb in options:
+                parsed = generate.tyro.cli(options[verb], args=arguments)
+                assert parsed.checkpoint == tmp_path
+            elif verb == "train":
+                assert train.parse([preset, *arguments]).resume == str(tmp_path)
+    if not config.lr_decay:
+        assert dataclasses.replace(config, kimg=2 * config.kimg)
+
+
+def test_a_log_has_a_line_for_each_report_and_no_carriage_returns(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*TINY, "--out", "run"]) == 0
+    shown = capsys.readouterr().err
+    lines = [line for line in shown.splitlines() if line.startswith("vanilla ")]
+    assert "\r" not in shown and len(lines) == 4
+    assert [line.split(" kimg")[0] for line in lines] == [f"vanilla {n / 1000:g} of 0.064" for n in (16, 32, 48, 64)]
+    assert all("img/s" in line and "loss/G" in line for line in lines)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert train.main([*TINY, "--out", "watched"]) == 0
+    assert "\r" in capsys.readouterr().err

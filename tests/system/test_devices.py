@@ -1,0 +1,29 @@
+"""Whether there are CPUs for all threads is told before a training waits for them."""
+
+import pytest
+
+from gan_engine.system import devices
+
+
+@pytest.mark.parametrize(
+    ("running", "threads", "reason"),
+    [
+        ("1/300", 2, None),
+        ("2/300", 1, None),
+        ("2/300", 2, "other work has 1 of 2 CPUs; OMP_NUM_THREADS=1 may be many times faster"),
+        ("9/300", 2, "other work has 2 of 2 CPUs; OMP_NUM_THREADS=1 may be many times faster"),
+        ("what is this", 2, None),
+    ],
+)
+def test_threads_that_would_wait_for_cpus_are_told(monkeypatch, running, threads, reason):
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(devices.Path, "read_text", lambda path: f"0.5 0.4 0.3 {running} 1234\n")
+    assert devices.crowded(threads) == reason
+
+
+def test_other_systems_tell_nothing(monkeypatch):
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(devices.Path, "read_text", missing)
+    assert devices.crowded(64) is None

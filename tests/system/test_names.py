@@ -1,0 +1,54 @@
+"""What a run may be called: every name can be read, and pasted into a shell."""
+
+import subprocess
+
+import pytest
+
+from gan_engine.system.names import legible, pasted
+
+NAMES = [
+    *(
+        "plain",
+        "cost$_$1",
+        "50% {of} it",
+        "<b>bold",
+        'it\'s "quoted"',
+        "two words",
+        "#1?",
+        "[x]*",
+        "-dash",
+        "--out",
+    ),
+    *(
+        "line\nbreak",
+        "tab\t",
+        "\x1b[31mred",
+        "emoji 😀",
+        "bytes \udcff\udc80",
+        "back\\slash\n",
+        "`touch x`",
+        "$(id)",
+        "~",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_pasted_name_is_that_name(name, tmp_path):
+    (tmp_path / name).mkdir()
+    command = f"cd -- {pasted(name)} && pwd -P"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+    assert done.stdout == bytes(tmp_path / name) + b"\n"
+    assert pasted(name)[0] != "-" and "\n" not in pasted(name)
+    pasted(name).encode()
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_legible_name_is_one_line_of_text(name):
+    text = legible(name)
+    assert text.encode() and len(text.splitlines()) == 1
+    assert text == name or any(c in name for c in "\n\t\x1b\udcff")
+
+
+def test_a_long_name_is_cut():
+    assert legible("x" * 300, most=10) == "x" * 9 + "…" and legible("x" * 10, most=10) == "x" * 10

@@ -1,0 +1,97 @@
+"""A file is the old one or the new one, and no name that a person could give is ever taken for the way there."""
+
+import os
+import stat
+
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine.pictures import animation
+from gan_engine.runs import monitors
+from gan_engine.system.whole_file import replacing, sweep
+
+
+def test_the_name_is_taken_at_the_end(tmp_path):
+    path = tmp_path / "a.tar.png"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path and temporary.suffix == ".png" and temporary.name.startswith(".gan_engine-")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["a.tar.png"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+def test_what_fails_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.png"]
+
+
+def test_what_cannot_be_made_is_called_by_the_name_that_was_asked_for(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, error in (("none", FileNotFoundError), ("file", NotADirectoryError)):
+        path = tmp_path / folder / "a.png"
+        with pytest.raises(error) as caught, replacing(path):
+            pass
+        assert caught.value.filename == str(path)
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        for make in (
+            lambda path: path.write_text(""),
+            lambda path: monitors.write_picture(Image.new("L", (1, 1)), path),
+        ):
+            make(tmp_path / "a.png")
+            assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+            (tmp_path / "a.png").unlink()
+        (tmp_path / "b.png").write_text("")
+        os.chmod(tmp_path / "b.png", 0o604)
+        monitors.write_picture(Image.new("L", (1, 1)), tmp_path / "b.png")
+        assert stat.S_IMODE((tmp_path / "b.png").stat().st_mode) == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "a.png").symlink_to("far/b.png")
+    with replacing(tmp_path / "a.png") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a.png").is_symlink() and (tmp_path / "far/b.png").read_text() == "new"
+
+
+def test_the_longest_name_that_a_file_can_have(tmp_path):
+    path = tmp_path / ("a" * 251 + ".png")
+    monitors.write_picture(Image.new("L", (1, 1)), path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_sweep_takes_nothing_of_anybody_else(tmp_path):
+    mine = [".gan_engine-notes", "a.tmp.png", "run.json.tmp", ".gan_engine-0123456789abcdef.old.png"]
+    for name in [*mine, ".gan_engine-0123456789abcdef", ".gan_engine-0123456789abcdef.pt"]:
+        (tmp_path / name).write_text("")
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(mine)
+    sweep(tmp_path / "nowhere")
+
+
+def test_an_animation_leaves_files_of_similar_names_alone(tmp_path):
+    (tmp_path / "walk.tmp.gif").write_text("mine")
+    frames = [monitors.to_uint8(torch.zeros(1, 1, 8, 8))[0]] * 3
+    animation.write(tmp_path / "walk.gif", iter(frames))
+    assert (tmp_path / "walk.tmp.gif").read_text() == "mine" and len(os.listdir(tmp_path)) == 2
+
+    def broken():
+        yield frames[0]
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        animation.write(tmp_path / "other.gif", broken())
+    assert len(os.listdir(tmp_path)) == 2

@@ -1,0 +1,24 @@
+"""Trainers of the small runs in a directory of their own."""
+
+import dataclasses
+
+import pytest
+
+from gan_engine import models
+from gan_engine.training.trainer import Trainer
+from tests.training.runs import CPU, DCGAN, toy
+
+
+@pytest.fixture(scope="module")
+def data():
+    return toy(16, 1, "image")
+
+
+@pytest.fixture
+def make(tmp_path):
+    def trainer(config=DCGAN, **changes):
+        config = dataclasses.replace(config, **changes)
+        data = toy(config.model.resolution, config.model.channels, models.data_kind(config.model))
+        return Trainer(config, data, device=CPU, run_dir=tmp_path / "run")
+
+    return trainer

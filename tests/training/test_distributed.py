@@ -1,0 +1,248 @@
+"""Two processes under torchrun on the CPU: they do what one does, save what one saves, and end together."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import DataConfig, load
+from gan_engine.models import stylegan2
+from gan_engine.system import checkpoint
+from gan_engine.training import distributed
+from gan_engine.training.distributed import ALONE, Processes, joined
+from gan_engine.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="PyTorch is without gloo"
+)
+
+MLP = Config(
+    preset="vanilla",
+    model=models.vanilla.Config(resolution=16, z_dim=8, hidden=(16, 16)),
+    data="toy",
+    batch_size=16,
+    r1_gamma=1,
+    precision="fp32",
+    tensorboard=False,
+)
+# Style mixing and noise inputs are drawn by each process for itself: here there are none.
+STYLEGAN2 = dataclasses.replace(
+    MLP,
+    preset="stylegan2",
+    model=stylegan2.Config(
+        resolution=16, channels=1, z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=16, style_mixing=0
+    ),
+    penalty_interval=4,
+)
+# Batch norms and augmentation differ between processes, and must go on as they were.
+DCGAN = dataclasses.replace(
+    MLP, preset="dcgan", model=models.dcgan.Config(resolution=16, z_dim=8, width=4), augment="ada", ada_kimg=0.1
+)
+FROZEN = dataclasses.replace(MLP, freeze_d=1)
+
+
+def curve(config, processes, folder, steps=50):
+    """The means of every step."""
+    trainer = make(config, processes, folder)
+    if config is STYLEGAN2:
+        stylegan2._noise = lambda const, noise: const * 0
+    rows = []
+    for _ in range(steps):
+        trainer.step()
+        rows.append(trainer.means.read(processes))
+    return rows
+
+
+def make(config, processes, folder):
+    data = load(DataConfig("toy"), resolution=16, channels=1)
+    return Trainer(config, data, device=torch.device("cpu"), run_dir=folder, processes=processes)
+
+
+def halves(processes, folder):
+    """The weights of four steps, and of two and two with a checkpoint between; and the probabilities of ada."""
+    whole, first, second = (make(DCGAN, processes, folder) for _ in range(3))
+    for trainer in (whole, first):
+        torch.manual_seed(processes.rank)
+        for _ in range(2):
+            trainer.step()
+        state = trainer.state_dict()
+        if trainer is whole:
+            for _ in range(2):
+                trainer.step()
+    if processes.first:
+        checkpoint.save(folder / "two.pt", state)
+    processes.all(None)
+    torch.rand(3)
+    second.load_state_dict(checkpoint.load(folder / "two.pt"))
+    for _ in range(2):
+        second.step()
+    return whole.D.state_dict(), second.D.state_dict(), processes.all(second.ada.p)
+
+
+def joined_later(processes, folder):
+    """The means of a run that one process began, which knows a name that the other one has not met."""
+    trainer = make(dataclasses.replace(MLP, penalty_interval=9), processes, folder)
+    if processes.first:
+        trainer.means.add("loss/r1", torch.tensor([3.0]))
+    trainer.means.add("loss/D", torch.tensor([1.0 + processes.rank]))
+    return trainer.means.read(processes)
+
+
+def path_lengths(processes, folder):
+    """The running mean of path lengths in every process."""
+    trainer = make(dataclasses.replace(STYLEGAN2, pl_weight=2, pl_interval=2), processes, folder)
+    for _ in range(3):
+        trainer.step()
+    return processes.all(trainer.objective.pl_mean.item())
+
+
+def in_two_processes(folder):
+    """What torchrun runs."""
+    with joined("cpu") as (processes, _):
+        curves = {config.preset: curve(config, processes, folder) for config in (MLP, STYLEGAN2)}
+        results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
+        results["pl_mean"] = path_lengths(processes, folder)
+        results["frozen"] = curve(FROZEN, processes, folder, steps=10)
+        torch.save(results, folder / f"{processes.rank}.pt")
+
+
+def torchrun(folder, script, *arguments):
+    (folder / "script.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{script}")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "script.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    run = torchrun(
+        folder,
+        f"from pathlib import Path\nfrom tests.test_distributed import *\nin_two_processes(Path({str(folder)!r}))",
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_freeze_blocks_of_d_as_one_does(two, tmp_path):
+    for ours, theirs, want in zip(
+        two[0]["frozen"], two[1]["frozen"], curve(FROZEN, ALONE, tmp_path, steps=10), strict=True
+    ):
+        assert ours == theirs and ours == pytest.approx(want, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("config", [MLP, STYLEGAN2], ids=["vanilla", "stylegan2"])
+def test_two_processes_do_fifty_steps_as_one(two, tmp_path, monkeypatch, config):
+    monkeypatch.setattr(stylegan2, "_noise", stylegan2._noise)
+    for ours, theirs, want in zip(
+        two[0]["curves"][config.preset], two[1]["curves"][config.preset], curve(config, ALONE, tmp_path), strict=True
+    ):
+        assert ours == theirs
+        assert ours == pytest.approx(want, rel=1e-3, abs=1e-5)  # 1e-6 in the first steps; Adam magnifies
+
+
+def test_a_run_of_two_processes_resumed_equals_an_uninterrupted_one(two):
+    for rank in range(2):
+        whole, resumed, _ = two[rank]["halves"]
+        for name, want in whole.items():
+            assert torch.equal(resumed[name], want), name
+
+
+def test_ada_has_one_probability(two):
+    *_, p = two[0]["halves"]
+    assert p[0] == p[1] > 0
+
+
+def test_path_lengths_have_one_mean(two):
+    first, second = two[0]["pl_mean"]
+    assert first == second > 0
+
+
+def test_a_process_that_joins_a_resumed_run_takes_over_its_means(two):
+    assert two[0]["later"] == two[1]["later"] == {"loss/D": 1.5, "loss/r1": 3.0}
+
+
+TRAIN = "from gan_engine.train import main\nsys.exit(main(sys.argv[1:]))\n"
+FAILS = """
+from gan_engine.training.trainer import Trainer
+def step(self, step=Trainer.step):
+    if self.step_count == 3 and self.processes.rank == 1:
+        raise ValueError("the second process has had enough")
+    step(self)
+Trainer.step = step
+"""
+TINY = ["vanilla", "--data", "toy", "--res", "16", "--hidden", "16", "--batch-size", "16", "--no-tensorboard"]
+
+
+def test_the_first_process_speaks_and_writes(tmp_path):
+    run = torchrun(tmp_path, TRAIN, *TINY, "--kimg", "0.064", "--out", "run")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("networks") == 1 and "2 processes" in run.stdout
+    assert len(checkpoint.load(checkpoint.find(tmp_path / "run"))["processes"]) == 2
+    assert (tmp_path / "run/losses.png").exists()
+
+
+def test_what_befalls_one_process_ends_the_others_with_its_error(tmp_path):
+    started = time.monotonic()
+    run = torchrun(tmp_path, FAILS + TRAIN, *TINY, "--kimg", "100", "--out", "run")
+    assert run.returncode != 0
+    assert "error: process 1: ValueError: the second process has had enough" in run.stderr
+    assert time.monotonic() - started < 120
+
+
+WAITS = """
+import torch.distributed
+from gan_engine.training import distributed
+distributed._GRACE = 1
+store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+distributed.Processes(rank=1, size=2, store=store).announce(ValueError("no memory is left"))
+with distributed.Processes(rank=0, size=2, store=store)._not_kept_waiting():
+    store.wait(["what nobody sets"])
+"""
+
+
+def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch):
+    ended = []
+    monkeypatch.setattr(distributed, "_POLL", 0.01)
+    monkeypatch.setattr(distributed, "_GRACE", 0.3)
+    monkeypatch.setattr(distributed.os, "_exit", ended.append)
+    store = torch.distributed.HashStore()
+    processes = Processes(rank=1, size=2, store=store)
+    with processes._not_kept_waiting():
+        Processes(rank=0, size=2, store=store).announce(ValueError("gone"))
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert not ended
+    with processes._not_kept_waiting():
+        time.sleep(0.6)
+    assert ended[:1] == [1]
+
+
+def test_a_process_that_waits_for_one_that_has_failed_is_ended():
+    """On a GPU it may wait in a communication, from which nothing gets it out."""
+    started = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", WAITS], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.endswith("error: process 1: ValueError: no memory is left\n")
+    assert time.monotonic() - started < 120
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch_size: want a multiple of the 3 processes, got 16"):
+        make(MLP, Processes(size=3), tmp_path)
+
+
+def test_one_process_communicates_with_nobody():
+    x = torch.ones(2)
+    assert ALONE.sum(x) is x and ALONE.all(3) == [3] and ALONE.max(4) == 4 and ALONE.from_first(lambda: 5) == 5
+    with pytest.raises(ValueError, match="mine"):
+        ALONE.agree(ValueError("mine"))

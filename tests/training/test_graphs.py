@@ -1,0 +1,284 @@
+"""A phase that is recorded trains as it does otherwise; what cannot be recorded says why, and trains on as it is.
+
+What only a GPU has, the recording itself, is played here on the CPU: what is recorded runs again at every replay.
+"""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import DataConfig, load
+from gan_engine.losses.objective import Batch
+from gan_engine.training import graphs
+from gan_engine.training.distributed import ALONE, Processes
+from gan_engine.training.schedule import Means, Phase
+from gan_engine.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+DCGAN = Config(
+    preset="dcgan",
+    model=models.dcgan.Config(resolution=16, z_dim=8, width=4),
+    data="toy",
+    batch_size=8,
+    kimg=0.08,
+    precision="fp32",
+    cuda_graphs=True,
+    tensorboard=False,
+)
+STYLEGAN2 = dataclasses.replace(
+    DCGAN,
+    preset="stylegan2",
+    model=models.stylegan2.Config(
+        resolution=16, channels=1, z_dim=8, w_dim=8, mapping_layers=2, channel_base=128, channel_max=16
+    ),
+    r1_gamma=1.0,
+    penalty_interval=4,
+    pl_weight=2.0,
+)
+SPECTRAL = dataclasses.replace(
+    DCGAN, preset="sngan", model=models.sngan.Config(resolution=16, z_dim=8, width=4, d_width=4, max_width=8)
+)
+PRETRAINED = dataclasses.replace(
+    DCGAN,
+    preset="srgan",
+    model=models.srgan.Config(resolution=32, channels=1, scale=2, width=4, blocks=1, d_width=2),
+    pretrain_kimg=0.04,
+)
+CYCLEGAN = dataclasses.replace(
+    DCGAN,
+    preset="cyclegan",
+    model=models.cyclegan.Config(resolution=32, channels=1, width=4, blocks=1, d_width=4),
+    loss="least_squares",
+)
+RUNS = {
+    "batch norm": DCGAN,
+    "in passes": dataclasses.replace(DCGAN, batch_gpu=4),
+    "noise, lazy penalties": STYLEGAN2,
+    "spectral norm": SPECTRAL,
+    "another phase first": PRETRAINED,
+}
+
+
+def trained(config, tmp_path, *, device=CPU, steps=9):
+    """The trainer after some steps, what they measured, and what was warned of."""
+    model = config.model
+    data = load(
+        DataConfig("toy"), resolution=model.resolution, channels=model.channels, kind=models.data_kind(model), seed=0
+    )
+    trainer = Trainer(config, data, device=device, run_dir=tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            trainer.step()
+    return trainer, trainer.means.read(), [str(warning.message) for warning in caught]
+
+
+def weights(trainer):
+    return [tensor for net in (trainer.G, trainer.D, trainer.G_ema) for tensor in net.state_dict().values()]
+
+
+def played(prepare=lambda: None, finish=lambda: None):
+    """In place of graphs.record. `prepare` is called before every replay, `finish` behind it."""
+
+    def record(gradients, net, batch):
+        static = Batch(*(None if values is None else values.clone() for values in batch))
+        kept = None
+
+        def replay(batch):
+            nonlocal kept
+            for ours, theirs in zip(static, batch, strict=True):
+                if ours is not None:
+                    ours.copy_(theirs)
+            net.zero_grad(set_to_none=True)
+            prepare()
+            loss, means = gradients(static)
+            finish()
+            new = [loss, *(total for total, _ in means.sums.values()), *(p.grad for p in net.parameters())]
+            if kept is None:
+                kept = new, (loss, means), [p.grad for p in net.parameters()]
+            for ours, theirs in zip(kept[0], new, strict=True):
+                if ours is not None:
+                    ours.copy_(theirs)
+            for p, grad in zip(net.parameters(), kept[2], strict=True):
+                p.grad = grad
+            return kept[1]
+
+        return replay
+
+    return record
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch):
+    def start(record):
+        monkeypatch.setattr(graphs, "refusal", lambda *_: None)
+        monkeypatch.setattr(graphs, "record", record)
+
+    return start
+
+
+def replays(trainer):
+    """The phases that have a graph."""
+    return {name for name, run in trainer.graphs.items() if run.replay is not None}
+
+
+@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
+def test_recorded_phases_train_as_they_do_otherwise(config, tmp_path, on_the_cpu):
+    plain, expected, _ = trained(dataclasses.replace(config, cuda_graphs=False), tmp_path)
+    on_the_cpu(played())
+    trainer, means, warned = trained(config, tmp_path)
+    assert not warned
+    assert replays(trainer) == trainer.graphs.keys() >= {"D", "G"}
+    assert all(run.launch is run.replay for run in trainer.graphs.values())
+    assert means == expected
+    for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_graph_that_draws_the_same_again_is_found_out_and_given_up(tmp_path, on_the_cpu):
+    plain, expected, _ = trained(dataclasses.replace(STYLEGAN2, cuda_graphs=False), tmp_path)
+    drawn = []
+
+    def always_as_first():
+        drawn.append(torch.get_rng_state())
+        torch.set_rng_state(drawn[0])
+
+    on_the_cpu(played(always_as_first))
+    trainer, means, warned = trained(STYLEGAN2, tmp_path)
+    assert not replays(trainer)
+    for name, line in zip("DG", warned, strict=True):
+        assert line.startswith(f"no CUDA graph of {name} from here on, for that of {name}: ") and " off by 0." in line
+    assert means == expected
+    for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_graph_that_makes_one_of_many_buffers_nan_is_found_out_and_given_up(tmp_path, on_the_cpu, monkeypatch):
+    models_of = models.build(DCGAN.model)
+    monkeypatch.setattr(models, "build", lambda _: models_of)
+    last = [buffer for buffer in models_of[0].buffers() if buffer.is_floating_point()][-1]
+    on_the_cpu(played(finish=lambda: last.fill_(torch.nan)))
+    trainer, _, warned = trained(DCGAN, tmp_path, steps=4)
+    assert not replays(trainer) and any(line.endswith("buffers off by nan") for line in warned)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "num_batches_tracked", "w_mean", "_u"])
+def test_a_graph_that_leaves_a_buffer_as_it_was_is_found_out_and_given_up(name, tmp_path, on_the_cpu, monkeypatch):
+    config = {"w_mean": STYLEGAN2, "_u": SPECTRAL}.get(name, DCGAN)
+    models_of = models.build(config.model)
+    buffers = [buffer for net in models_of for k, buffer in net.named_buffers() if k.endswith(name)]
+    for buffer in buffers:
+        if not buffer.is_floating_point():
+            buffer.fill_(100_000)  # as in a long run
+    monkeypatch.setattr(models, "build", lambda _: models_of)
+    kept = []
+    before = lambda: kept.append([buffer.clone() for buffer in buffers])  # noqa: E731
+    after = lambda: [buffer.copy_(old) for buffer, old in zip(buffers, kept.pop(), strict=True)]  # noqa: E731
+    on_the_cpu(played(before, after))
+    trainer, _, warned = trained(config, tmp_path, steps=4)
+    assert not replays(trainer)
+    assert any(line.endswith("buffers off by 1") for line in warned)
+
+
+def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_the_cpu):
+    plain, expected, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=False), tmp_path)
+
+    def fails_for_G(gradients, net, batch):
+        if isinstance(net, models.dcgan.Generator):
+            raise torch.OutOfMemoryError("no memory is left")
+        return played()(gradients, net, batch)
+
+    on_the_cpu(fails_for_G)
+    trainer, means, warned = trained(DCGAN, tmp_path)
+    assert warned == ["no CUDA graph of D, G from here on, for that of G: no memory is left"]
+    assert not replays(trainer) and means == expected
+    for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_what_cannot_be_recorded_says_why_and_trains_on(tmp_path, on_the_cpu):
+    plain, expected, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=False), tmp_path)
+
+    def fails(gradients, net, batch):
+        gradients(batch)
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+
+    on_the_cpu(fails)
+    trainer, means, warned = trained(DCGAN, tmp_path)
+    reason = "operation not permitted when stream is capturing"
+    assert warned == [f"no CUDA graph of D, G from here on, for that of D: {reason}"]
+    assert not replays(trainer) and means == expected
+    for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
+    on_the_cpu(played())
+    net = torch.nn.Linear(1, 1)
+
+    def gradients(batch):
+        loss = net(batch.real_img).mean()
+        loss.backward()
+        return loss.detach(), Means()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = graphs.Recorded(gradients, Phase("D", net, None, None), [net], [])
+        for value in [1.0, 1.0, float("inf"), float("inf"), 2.0, 3.0]:
+            assert run.launch is not run.replay
+            net.zero_grad(set_to_none=True)
+            run(Batch(torch.full((2, 1), value), None, None))
+    assert run.launch is run.replay
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "processes", "reason"),
+    [
+        ({}, "cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
+        ({"augment": "ada"}, "cuda", ALONE, "what --augment ada draws is drawn by the host, anew in every pass"),
+        ({}, "cuda", Processes(size=2), "they were never tried with 2 processes"),
+        ({}, "cuda", ALONE, None),
+    ],
+)
+def test_a_run_that_cannot_be_recorded_is_refused_with_the_reason(changes, device, processes, reason):
+    assert graphs.refusal(dataclasses.replace(DCGAN, **changes), torch.device(device), processes) == reason
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (DCGAN, "D, G"),
+        (STYLEGAN2, "D, G; G_pl not: the directions of path lengths"),
+        (CYCLEGAN, "G; D not: the pools of generated images"),
+        (dataclasses.replace(DCGAN, gp_weight=10.0), "G; D not: penalties in every step"),
+    ],
+    ids=["dcgan", "path lengths", "pools", "penalties"],
+)
+def test_a_run_says_which_phases_it_records(config, line, tmp_path, on_the_cpu):
+    on_the_cpu(played())
+    trainer, _, _ = trained(config, tmp_path, steps=0)
+    assert trainer.graphs_line == line
+
+
+def test_on_the_cpu_a_run_goes_on_without_graphs_and_says_so(tmp_path):
+    trainer, _, _ = trained(DCGAN, tmp_path, steps=1)
+    assert trainer.graphs_line == "none: CUDA graphs take a GPU, not cpu"
+
+
+@NO_GPU
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("config", [DCGAN, STYLEGAN2], ids=["dcgan", "stylegan2"])
+def test_on_a_gpu_graphs_give_the_losses_of_a_run_without_them(config, precision, tmp_path):
+    config = dataclasses.replace(config, precision=precision)
+    _, expected, _ = trained(dataclasses.replace(config, cuda_graphs=False), tmp_path, device=torch.device("cuda"))
+    trainer, means, warned = trained(config, tmp_path, device=torch.device("cuda"))
+    assert not warned and replays(trainer) == {"D", "G"}
+    assert means == pytest.approx(expected, rel=1e-2 if precision == "fp32" else 0.2, abs=1e-2)
