@@ -29,7 +29,8 @@ from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
-from gan_engine.runs.monitors import grid, sample_grids
+from gan_engine.pictures.picture import grid
+from gan_engine.runs.sample_grids import sample_grids
 from gan_engine.system import checkpoint
 from gan_engine.train import parse
 from gan_engine.upscale import Options as UpscaleOptions

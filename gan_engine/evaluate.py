@@ -48,8 +48,8 @@ from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import NAME, classify, load_classifier
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.models.checks import check_at_least, check_types
+from gan_engine.pictures.picture import to_uint8
 from gan_engine.runs import run_state
-from gan_engine.runs.monitors import to_uint8
 from gan_engine.system import checkpoint
 from gan_engine.system.devices import choose_device
 

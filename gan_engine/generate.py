@@ -26,7 +26,7 @@ from gan_engine.inference.generator import TrainedGenerator, images, latents, lo
 from gan_engine.inference.latents import MOST_NUMBERS, images_of, mixed, parse_numbers, walk, walk_in_w
 from gan_engine.models.checks import check_at_least, check_choice, check_types
 from gan_engine.pictures import animation, volumes
-from gan_engine.runs.monitors import grid, picture, to_uint8, write_picture
+from gan_engine.pictures.picture import grid, picture, to_uint8, write_picture
 from gan_engine.system.whole_file import replacing
 
 _OTHER_FILES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}

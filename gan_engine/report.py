@@ -17,7 +17,7 @@ from gan_engine.command_line import console, flags
 from gan_engine.runs import record
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
-from gan_engine.runs.monitors import sample_grids, spread
+from gan_engine.runs.sample_grids import sample_grids, spread
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 

@@ -12,8 +12,8 @@ import torch
 from gan_engine.data import DataConfig, ImageSet, load
 from gan_engine.inference.generator import images
 from gan_engine.metrics.classifier import classify, train
+from gan_engine.pictures.picture import to_uint8
 from gan_engine.presets import PRESETS
-from gan_engine.runs.monitors import to_uint8
 from gan_engine.system.devices import choose_device
 from gan_engine.train import with_classes
 from gan_engine.training.trainer import Trainer

@@ -11,7 +11,7 @@ from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
 from gan_engine.command_line import console, flags
 from gan_engine.data import DataConfig, load, to_float
-from gan_engine.runs.monitors import grid, write_picture
+from gan_engine.pictures.picture import grid, write_picture
 
 _LABEL = 96  # pixels
 

@@ -1,18 +1,23 @@
-"""Frames to a file that plays: animated GIF or WebP, or MP4 by ffmpeg where that is installed."""
+"""Frames become a file that plays: an animated GIF or WebP, or an MP4 by ffmpeg where ffmpeg is installed."""
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gan_engine.system.whole_file import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4")
 RATE = 25  # frames per second
-_SIDE = 256  # pixels: smaller frames are shown in whole multiples of theirs
+_SMALLEST_SIDE = 256  # pixels: smaller frames are enlarged by a whole number
+
+# The history of a run plays about 10 s in all, then holds its last frame.
+_HISTORY_SECONDS = 10.0
+_LAST_FRAME_SECONDS = 2.5
+_LARGEST_SIDE = 720  # pixels
 
 
 def check(path: Path) -> None:
@@ -26,24 +31,65 @@ def check(path: Path) -> None:
 def write(path: Path, frames: Iterator[np.ndarray]) -> None:
     """Write frames, bytes [H, W, 1 or 3] of one size, at RATE; a partial file is removed. Raises OSError."""
     large = (_enlarged(frame) for frame in frames)
+    if path.suffix.lower() == ".mp4":
+        with replacing(path) as temporary:
+            _write_by_ffmpeg(temporary, large)
+    else:
+        _write_by_pillow(path, (Image.fromarray(frame) for frame in large), 1000 // RATE)
+
+
+def write_history(path: Path, grids: Sequence[tuple[int, Path]]) -> None:
+    """Write a GIF of picture files, each above a bar that shows how far the training was.
+
+    Args:
+        path: the GIF.
+        grids: (images shown so far, picture file), oldest first, at least one. All take the size of the last one.
+
+    Raises OSError.
+    """
+    with Image.open(grids[-1][1]) as last:
+        size, mode = last.size, last.mode
+    shrink = min(1.0, _LARGEST_SIDE / max(size))
+    size = tuple(max(1, round(side * shrink)) for side in size)
+    frames = (_above_a_bar(file, nimg, grids[-1][0], size, mode) for nimg, file in grids)
+    milliseconds = int(min(400, max(60, _HISTORY_SECONDS * 1000 / len(grids))))
+    durations = [milliseconds] * (len(grids) - 1) + [int(_LAST_FRAME_SECONDS * 1000)]
+    _write_by_pillow(path, frames, durations)
+
+
+def _write_by_pillow(path: Path, frames: Iterator[Image.Image], milliseconds: int | list[int]) -> None:
+    """Write a GIF or a lossless WebP that repeats for ever; a list of durations has an entry for each frame."""
+    options = {"lossless": True} if path.suffix.lower() == ".webp" else {}
     with replacing(path) as temporary:
-        if path.suffix.lower() == ".mp4":
-            _by_ffmpeg(temporary, large)
-        else:
-            pictures = (Image.fromarray(frame) for frame in large)
-            options = {"lossless": True} if path.suffix.lower() == ".webp" else {}
-            next(pictures).save(
-                temporary, save_all=True, append_images=pictures, duration=1000 // RATE, loop=0, **options
-            )
+        next(frames).save(temporary, save_all=True, append_images=frames, duration=milliseconds, loop=0, **options)
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:
-    scale = max(1, _SIDE // max(frame.shape[:2]))
+    scale = max(1, _SMALLEST_SIDE // max(frame.shape[:2]))
     return np.repeat(frame, 3 // frame.shape[2], axis=2).repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """`path` is absolute: ffmpeg takes what begins with a dash for an option, and x: for a protocol."""
+def _above_a_bar(path: Path, nimg: int, last_nimg: int, size: tuple[int, int], mode: str) -> Image.Image:
+    """The picture in `path` above a strip of 28 pixels: the time in kimg, and a bar that is nimg / last_nimg full."""
+    strip = 28
+    dark, light, bar = ((40,), (225,), (0,)) if mode == "L" else ((40,) * 3, (225,) * 3, (0, 114, 178))
+    frame = Image.new(mode, (size[0], size[1] + strip), "white")
+    with Image.open(path) as image:
+        frame.paste(image.convert(mode).resize(size, Image.Resampling.LANCZOS) if image.size != size else image, (0, 0))
+    draw = ImageDraw.Draw(frame)
+    font = ImageFont.load_default(14)
+    middle = size[1] + strip // 2 - 2
+    draw.text((6, middle), f"{nimg / 1000:,.1f} kimg", fill=dark, font=font, anchor="lm")
+    left = round(draw.textlength(f"{last_nimg / 1000:,.1f} kimg", font=font)) + 18
+    right = size[0] - 8
+    if right > left:
+        draw.rectangle((left, middle - 2, right, middle + 2), fill=light)
+        draw.rectangle((left, middle - 2, left + (right - left) * nimg // max(1, last_nimg), middle + 2), fill=bar)
+    return frame if mode == "L" else frame.quantize(256)
+
+
+def _write_by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """Write an MP4. `path` must be absolute: ffmpeg reads a leading dash as an option, and x: as a protocol."""
     first = next(frames)
     height, width = first.shape[:2]
     command = [
@@ -57,7 +103,7 @@ def _by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
                 process.stdin.write(frame.tobytes())
             process.stdin.close()
         except BrokenPipeError:
-            pass  # what it complains of is below
+            pass  # ffmpeg ended early, and its own message is read below
         error = process.stderr.read().decode(errors="replace").strip()
     if process.returncode != 0:
         raise OSError(f"{path}: ffmpeg failed: {error}")

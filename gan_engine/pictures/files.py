@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
-from gan_engine.runs.monitors import picture, to_uint8, write_picture
+from gan_engine.pictures.picture import picture, to_uint8, write_picture
 
 Job = tuple[Path, Path]  # a picture and the .png that is to be made of it
 

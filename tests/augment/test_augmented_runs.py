@@ -10,7 +10,7 @@ import torch
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
-from gan_engine.runs.monitors import read_metrics
+from gan_engine.runs.history import read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from PIL import Image
 import gan_engine
 from gan_engine import generate, models
 from gan_engine.generate import Options
-from gan_engine.runs.monitors import to_uint8
+from gan_engine.pictures.picture import to_uint8
 from gan_engine.system import checkpoint
 
 NAMES = ["shirt", "shoe", "bag"]

@@ -14,8 +14,8 @@ from gan_engine.generate import Options
 from gan_engine.inference import search, w_files
 from gan_engine.inference.generator import images
 from gan_engine.inference.latents import walk_in_w
-from gan_engine.runs.monitors import picture as as_picture
-from gan_engine.runs.monitors import to_uint8, write_picture
+from gan_engine.pictures.picture import picture as as_picture
+from gan_engine.pictures.picture import to_uint8, write_picture
 from gan_engine.system import checkpoint
 
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)

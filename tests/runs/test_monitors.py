@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from gan_engine import report
-from gan_engine.runs import loss_plot, monitors
+from gan_engine.pictures.picture import grid
+from gan_engine.runs import loss_plot, monitors, sample_grids
+from gan_engine.runs.history import read_metrics
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system.names import legible
 
@@ -61,12 +63,12 @@ def test_a_grid_shows_every_image_where_it_belongs(tmp_path):
 
 def test_colours_and_limits():
     images = torch.tensor([[-1.0, 0.2, 3.0], [math.nan, -7.0, 1.0]])[:, :, None, None].expand(2, 3, 100, 80)
-    sheet = np.asarray(monitors.grid(images))
+    sheet = np.asarray(grid(images))
     assert sheet.shape == (104, 166, 3)
     assert sheet[50, 40].tolist() == [0, 153, 255]
     assert sheet[50, 120].tolist() == [0, 0, 255]
     with pytest.raises(ValueError, match=r"C 1 or 3, got \[2, 5, 8, 8\]"):
-        monitors.grid(torch.zeros(2, 5, 8, 8))
+        grid(torch.zeros(2, 5, 8, 8))
 
 
 def test_tensorboard_gets_the_same(tmp_path):
@@ -97,7 +99,7 @@ def test_without_tensorboard_the_run_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_animation_plays_from_the_first_grid_to_the_last(tmp_path, channels, monkeypatch):
-    monkeypatch.setattr(monitors, "_FRAMES", 5)
+    monkeypatch.setattr(sample_grids, "_FRAMES", 5)
     watch = Monitors(tmp_path, tensorboard=False)
     for i in range(9):
         watch.grid(i * 1000, torch.full((9, channels, 32, 32), i / 4 - 1))
@@ -119,7 +121,7 @@ def test_a_large_grid_is_animated_small(tmp_path):
     watch = Monitors(tmp_path, tensorboard=False)
     for nimg in (0, 1000):
         watch.grid(nimg, torch.rand(16, 3, 256, 256) * 2 - 1)
-    with Image.open(monitors.animate(tmp_path)) as movie:
+    with Image.open(sample_grids.animate(tmp_path)) as movie:
         assert max(movie.size) <= 750
 
 
@@ -135,7 +137,7 @@ def test_losses_are_plotted(tmp_path):
         assert plot.size[0] >= 900 and plot.size[1] >= 400
         colours = {tuple(pixel) for pixel in np.asarray(plot.convert("RGB")).reshape(-1, 3).tolist()}
     assert {(0, 114, 178), (213, 94, 0)} <= colours
-    curves = loss_plot._curves(monitors.read_metrics(tmp_path), "loss")
+    curves = loss_plot._curves(read_metrics(tmp_path), "loss")
     assert list(curves) == ["G", "D"]
     assert curves["D"][0][-1] == 49.0
 
@@ -289,14 +291,14 @@ def test_damaged_metrics_cost_what_is_damaged(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
     (tmp_path / "samples").mkdir()
     for nimg, content in ((0, b"\x89PNG\r\n"), (1, b""), (2, None)):
-        path = monitors.sample_path(tmp_path, nimg)
+        path = sample_grids.sample_path(tmp_path, nimg)
         path.mkdir() if content is None else path.write_bytes(content)
     watch = Monitors(tmp_path, tensorboard=False, resume_nimg=2000)
     for nimg in (3000, 4000):
         watch.grid(nimg, torch.zeros(4, 1, 8, 8))
     watch.scalars(3000, {"loss/G": 3.0})
     watch.close()
-    rows = monitors.read_metrics(tmp_path)
+    rows = read_metrics(tmp_path)
     assert [(row["nimg"], row["kimg"], row["loss/G"]) for row in rows] == [(1000, 1, 1), (2000, 2, 2), (3000, 3, 3)]
     assert rows[1].keys() == {"nimg", "kimg", "loss/G"} and (tmp_path / "losses.png").exists()
     with Image.open(tmp_path / "training.gif") as movie:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from gan_engine.pictures import animation
-from gan_engine.runs import monitors
+from gan_engine.pictures.picture import to_uint8, write_picture
 from gan_engine.system.whole_file import replacing, sweep
 
 
@@ -46,14 +46,14 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     try:
         for make in (
             lambda path: path.write_text(""),
-            lambda path: monitors.write_picture(Image.new("L", (1, 1)), path),
+            lambda path: write_picture(Image.new("L", (1, 1)), path),
         ):
             make(tmp_path / "a.png")
             assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
             (tmp_path / "a.png").unlink()
         (tmp_path / "b.png").write_text("")
         os.chmod(tmp_path / "b.png", 0o604)
-        monitors.write_picture(Image.new("L", (1, 1)), tmp_path / "b.png")
+        write_picture(Image.new("L", (1, 1)), tmp_path / "b.png")
         assert stat.S_IMODE((tmp_path / "b.png").stat().st_mode) == 0o604
     finally:
         os.umask(before)
@@ -69,7 +69,7 @@ def test_a_link_stays_a_link(tmp_path):
 
 def test_the_longest_name_that_a_file_can_have(tmp_path):
     path = tmp_path / ("a" * 251 + ".png")
-    monitors.write_picture(Image.new("L", (1, 1)), path)
+    write_picture(Image.new("L", (1, 1)), path)
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -84,7 +84,7 @@ def test_a_sweep_takes_nothing_of_anybody_else(tmp_path):
 
 def test_an_animation_leaves_files_of_similar_names_alone(tmp_path):
     (tmp_path / "walk.tmp.gif").write_text("mine")
-    frames = [monitors.to_uint8(torch.zeros(1, 1, 8, 8))[0]] * 3
+    frames = [to_uint8(torch.zeros(1, 1, 8, 8))[0]] * 3
     animation.write(tmp_path / "walk.gif", iter(frames))
     assert (tmp_path / "walk.tmp.gif").read_text() == "mine" and len(os.listdir(tmp_path)) == 2
 

@@ -125,10 +125,8 @@ def torchrun(folder, script, *arguments):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    run = torchrun(
-        folder,
-        f"from pathlib import Path\nfrom tests.training.test_distributed import *\nin_two_processes(Path({str(folder)!r}))",
-    )
+    imports = "from pathlib import Path\nfrom tests.training.test_distributed import *\n"
+    run = torchrun(folder, f"{imports}in_two_processes(Path({str(folder)!r}))")
     assert run.returncode == 0, run.stdout + run.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 

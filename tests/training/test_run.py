@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from gan_engine import models
-from gan_engine.runs.monitors import Monitors, read_metrics
+from gan_engine.runs.history import read_metrics
+from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
 from gan_engine.training.nonfinite import NonFiniteError
 from gan_engine.training.precision import Precision
