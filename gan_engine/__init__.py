@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # importing the package alone brings no PyTorch
+if TYPE_CHECKING:  # `import gan_engine` alone does not import PyTorch
     from pathlib import Path
 
     from gan_engine.inference.generator import TrainedGenerator
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path, device: str = "auto") -> TrainedGenerator:
-    """The trained generator of a run directory or a checkpoint, of which `sample` draws pictures.
+    """Load the trained generator of a run directory or of a checkpoint. Its method `sample` draws pictures.
 
         G = gan_engine.load("runs/dcgan-1")
         img = G.sample(16, seed=0)                   # [16, C, H, W] in [-1, 1]

@@ -1,6 +1,6 @@
 """gan-engine COMMAND, or python -m gan_engine COMMAND: every command under one name.
 
-A command is imported when it is asked for, so that this list is there at once.
+A command is imported only when it is called, so that --help answers at once.
 """
 
 import difflib
@@ -14,11 +14,11 @@ COMMANDS = {
     "train": "train a GAN on images, pairs or volumes, into a run directory",
     "generate": "draw pictures from a trained generator",
     "evaluate": "measure a trained generator against images",
-    "translate": "make pictures of pictures, by pix2pix or cyclegan",
-    "upscale": "enlarge pictures, by srgan",
-    "report": "write a run on one page, report.html",
-    "augment": "draw what each augmentation does to images",
-    "info": "say what runs on this machine, and why the rest does not",
+    "translate": "turn pictures into other pictures, with pix2pix or cyclegan",
+    "upscale": "enlarge pictures, with srgan",
+    "report": "write a report of a run, report.html",
+    "augment": "show what each augmentation does to images",
+    "info": "say which backends run on this machine, and why the others do not",
 }
 
 USAGE = """\
@@ -29,13 +29,13 @@ usage: gan-engine COMMAND [ARGUMENTS]
 
 {commands}
 
-gan-engine COMMAND --help lists the flags of a command; gan-engine --version says which version this is.
+gan-engine COMMAND --help lists the flags of a command. gan-engine --version prints the version.
 """
 
 
 @console.command
 def main(argv: list[str]) -> int:
-    """Run the command that is named first; its exit status is the status."""
+    """Run the command that the first argument names, and return its exit status."""
     name, *arguments = argv or ["--help"]
     if name in COMMANDS:
         package = importlib.import_module(f"gan_engine.{name}")

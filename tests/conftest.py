@@ -1,4 +1,4 @@
-"""What every test shares: the backends as a parameter, and memory that is never accidentally zero."""
+"""Fixtures for all tests: each backend in turn, and fresh memory filled with NaN instead of accidental zeros."""
 
 import os
 import tempfile
@@ -10,12 +10,12 @@ import torch
 from gan_engine import backends
 from gan_engine.system import native
 
-# A cache of its own: a compilation that was killed leaves a broken file behind, which a later run would load.
+# Each test run has its own cache: a killed compilation leaves a broken file, which a later run would load.
 _compiled = tempfile.TemporaryDirectory(prefix="gan_engine-inductor-", ignore_cleanup_errors=True)
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
-# That the compiler knows this CPU's vector instructions is taken as given: to try each set takes 8 s of every process.
+# Skip PyTorch's test of the compiler for each vector instruction set, which takes 8 s in every process.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
-# Decoded data of tests are nobody's.
+# Tests keep their decoded data out of the user's cache.
 _decoded = tempfile.TemporaryDirectory(prefix="gan_engine-decoded-", ignore_cleanup_errors=True)
 os.environ["GAN_ENGINE_CACHE"] = _decoded.name
 
@@ -25,8 +25,8 @@ ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "reference"]
 
 
-# Files of a minute and more, which processes that share the tests must not come to last (nor, as they are few tests,
-# put there: that is what --no-loadscope-reorder is for).
+# Test files that take a minute or more. Parallel processes must start them first, or one process works alone at the
+# end. These files hold few tests, and pytest-xdist would put them last without --no-loadscope-reorder.
 LONG = ("test_triton_interpreted.py", "test_compile_gpu.py", "test_cuda_emulation.py")
 
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:
-    """Uninitialised memory reads as NaN: with deterministic algorithms on, torch.empty fills it."""
+    """Make uninitialised memory read as NaN: torch.empty fills it while deterministic algorithms are on."""
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -60,25 +60,25 @@ def _run_on(spec: str, op: str | None) -> Iterator[str]:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a backend that can run here; the others are skipped with their reasons.
+    """The name of each backend in turn. A backend that cannot run here is skipped with its reason.
 
-    A module about a single op names it in OP, and is spared the backends for which that has no kernel.
+    A test module about a single op names the op in OP. Backends that have no kernel for this op are then skipped.
     """
     yield from _run_on(request.param, getattr(request.module, "OP", None))
 
 
 @pytest.fixture(params=["cuda", "triton", f"cpu-{ISAS[0] if ISAS else 'none'}"])
 def fastest(request: pytest.FixtureRequest) -> Iterator[str]:
-    """As `backend`, but only our kernels, and those in C++ only in the fastest of their builds."""
+    """As `backend`, but only our own kernels, and the C++ kernels only for the widest instruction set."""
     yield from _run_on(request.param, None)
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """Where the tensors of a backend live: the GPU if there is one and the backend takes it."""
+    """The device for a backend's tensors: the GPU if there is one and the backend accepts it, else the CPU."""
     return _device(request.getfixturevalue("fastest" if "fastest" in request.fixturenames else "backend"))
 
 
 def _device(backend: str) -> str:
-    takes = backends.DEVICES.get(backend, ("cpu",))
-    return "cuda" if "cuda" in takes and torch.cuda.is_available() else "cpu"
+    accepted = backends.DEVICES.get(backend, ("cpu",))
+    return "cuda" if "cuda" in accepted and torch.cuda.is_available() else "cpu"

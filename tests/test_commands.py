@@ -1,4 +1,4 @@
-"""gan-engine: the commands by name, at once, with one set of exit statuses."""
+"""gan-engine lists and runs every command, starts fast, and all commands share one set of exit statuses."""
 
 import errno
 import importlib
@@ -46,7 +46,7 @@ def test_the_list_names_every_command(capsys, argv):
     assert [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "] == list(commands.COMMANDS)
 
 
-def test_the_list_imports_nothing_that_takes_long():
+def test_the_list_imports_nothing_slow():
     code = (
         "import sys; from gan_engine.__main__ import main; main(['--help']); main(['--version']); print(*sys.modules)"
     )
@@ -56,7 +56,7 @@ def test_the_list_imports_nothing_that_takes_long():
     assert not {"torch", "numpy", "tyro", "PIL"} & set(modules.split())
 
 
-def test_a_misspelt_command_is_told_its_name(capsys):
+def test_a_misspelt_command_gets_a_suggestion(capsys):
     assert commands.main(["trian"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: command: want one of train, ") and line.endswith("got trian; did you mean train?")
@@ -99,7 +99,7 @@ def test_help_is_0_and_a_wrong_flag_2_in_every_command(monkeypatch, capsys, name
         (KeyboardInterrupt(), 130, "aborted\n"),
     ],
 )
-def test_what_ends_a_command_has_a_status_and_a_line(capsys, error, status, shown):
+def test_every_end_of_a_command_has_an_exit_status_and_one_line(capsys, error, status, shown):
     @console.command
     def main(argv):
         """About."""
@@ -122,7 +122,7 @@ def test_a_fault_of_the_program_is_not_hidden(fault):
         main([])
 
 
-def test_warnings_are_a_line_inside_a_command_only(capsys):
+def test_warnings_are_one_line_only_inside_a_command(capsys):
     before = warnings.formatwarning
 
     @console.command
@@ -134,7 +134,7 @@ def test_warnings_are_a_line_inside_a_command_only(capsys):
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["info"], ["train", "dcgan", "--help"]])
-def test_a_reader_that_has_seen_enough_is_no_error(argv):
+def test_a_reader_that_closes_early_is_no_error(argv):
     command = [sys.executable, "-m", "gan_engine", *argv]
     with subprocess.Popen(
         command, env={**ENVIRONMENT, "PYTHONUNBUFFERED": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE

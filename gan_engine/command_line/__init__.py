@@ -1,1 +1,1 @@
-"""What all commands share: flags, exit statuses, messages."""
+"""The parts that all commands share: flags, exit statuses, messages."""

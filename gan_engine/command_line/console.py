@@ -1,4 +1,4 @@
-"""The terminal of a command: its exit status, streams that may lose their reader, and signals that ask a run to end."""
+"""The terminal side of a command: exit status, output streams, and the signals that end a run."""
 
 import contextlib
 import errno
@@ -12,21 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-# What a disk may do to a command that was called rightly.
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+# Failures of the disk: the call of the command was right.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | None], int]:
-    """`work(argv)` as the main of a command, main(argv=None), which returns the exit status.
+    """Turn `work(argv)` into the main function of a command: main(argv=None) returns the exit status.
 
-    The status is 0, or what `work` returns, which says 1 where it could do a part only. It is 2 for a wrong call, which
-    is a ValueError, a CheckpointError or an OSError and is told in one line. It is 1 after a failure of the disk, told
-    in one line too, and 130 after Ctrl-C. Other errors are faults of the program: they are raised.
+    0    `work` returned None or 0
+    1    `work` returned 1, because it could do only a part; or the disk failed (one line on standard error)
+    2    a wrong call: a ValueError, a CheckpointError or another OSError (one line on standard error)
+    130  Ctrl-C
+
+    Any other error is a fault of the program, and is raised.
     """
 
     @functools.wraps(work)
     def main(argv: list[str] | None = None) -> int:
-        with unbroken(), _plain_warnings():
+        with unbroken(), _short_warnings():
             try:
                 _check_backend()
                 return work(sys.argv[1:] if argv is None else argv) or 0
@@ -44,29 +47,29 @@ def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | No
 
 
 def _check_backend() -> None:
-    """Raise ValueError if GAN_ENGINE_BACKEND names no backend, in a command that has imported them."""
-    backends = sys.modules.get("gan_engine.backends")  # to import it here would bring torch along
+    """Raise ValueError if GAN_ENGINE_BACKEND names no backend. Commands that did not import backends skip the check."""
+    backends = sys.modules.get("gan_engine.backends")  # an import here would import torch too
     if backends is not None:
         backends.asked()
 
 
 def _status(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return 1
-    checkpoint = sys.modules.get("gan_engine.system.checkpoint")  # to import it here would bring torch along
+    checkpoint = sys.modules.get("gan_engine.system.checkpoint")  # an import here would import torch too
     damaged = () if checkpoint is None else (checkpoint.CheckpointError,)
     return 2 if isinstance(error, (ValueError, OSError, *damaged)) else None
 
 
 def prog(name: str) -> str:
-    """How the command `name` was called, as its usage shows it."""
+    """The words that called the command `name`; its usage line shows them."""
     script = Path(sys.argv[0]).stem == "gan-engine"
     return f"gan-engine {name}" if script else f"python -m gan_engine.{name}"
 
 
 @contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Inside, a warning is a line that begins with its kind, without a place in the code."""
+def _short_warnings() -> Iterator[None]:
+    """Print warnings inside this context as `warning: message`, without file and line number."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
@@ -76,11 +79,9 @@ def _plain_warnings() -> Iterator[None]:
 
 
 class Unbroken:
-    """A text stream that can be written to when its reader is gone: what nobody reads is dropped.
+    """A text stream that never fails: text is dropped once the reader is gone, and odd characters become escapes.
 
-    What the stream cannot encode is written as escapes.
-
-    `train 2>&1 | tee log` is such a case: Ctrl-C reaches both, tee ends first, and the run has yet to save.
+    `train 2>&1 | tee log` needs this: Ctrl-C reaches both programs, and tee ends before the run has saved.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -93,7 +94,7 @@ class Unbroken:
         with self._dropped():
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError:  # a name in letters that the terminal does not have, or in bytes that are none
+            except UnicodeEncodeError:  # such as a file name with characters that the terminal cannot show
                 encoding = self._stream.encoding or "ascii"
                 self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
@@ -108,7 +109,7 @@ class Unbroken:
             yield
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.EIO):
-                # What is still in the buffer needs somewhere to go, or Python fails once more when it exits.
+                # The rest of the buffer goes to /dev/null. Otherwise Python fails once more when it exits.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 with contextlib.suppress(OSError):
                     os.dup2(nowhere, self._stream.fileno())
@@ -117,20 +118,20 @@ class Unbroken:
 
 @contextlib.contextmanager
 def unbroken() -> Iterator[None]:
-    """Inside, standard output and standard error are `Unbroken`."""
+    """Make standard output and standard error `Unbroken` inside this context."""
     with contextlib.redirect_stdout(Unbroken(sys.stdout)), contextlib.redirect_stderr(Unbroken(sys.stderr)):
         try:
             yield
-        finally:  # here, or Python flushes them when it exits, and fails
+        finally:  # flush here: otherwise Python flushes when it exits, and fails
             sys.stdout.flush()
             sys.stderr.flush()
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Yields a list to which the first SIGINT or SIGTERM is appended; the second does what it did before.
+    """Yield a list, and append the first SIGINT or SIGTERM to it. The second signal acts as it did before.
 
-    The handler does nothing else: to print from it could meet a print that it has interrupted.
+    The handler does nothing else. If it printed, it could interrupt a print that is under way.
     """
     caught: list[int] = []
     before: dict[int, Any] = {}
@@ -144,7 +145,7 @@ def signals() -> Iterator[list[int]]:
             signal.signal(*before.popitem())
 
     try:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not let us
+        if threading.current_thread() is threading.main_thread():  # Python forbids handlers in other threads
             for number in (signal.SIGINT, signal.SIGTERM):
                 before[number] = signal.signal(number, handle)
         yield caught

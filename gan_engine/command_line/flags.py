@@ -1,4 +1,4 @@
-"""The flags of a command: tyro reads them into a dataclass, and a misspelt name or value is told in one line."""
+"""The flags of a command. tyro reads them into a dataclass; a misspelt name or value gives an error of one line."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ _NO_FLAGS = (tyro.conf.Suppress, tyro.conf.Fixed, tyro.conf.Positional)
 
 
 class NoSuchFlag(ValueError):
-    """A flag that none of the `known` ones is."""
+    """The command has no such flag; the message suggests the nearest of the `known` flags."""
 
     def __init__(self, flag: str, known: Iterable[str]) -> None:
         super().__init__(f"{flag}: no such flag{nearest(flag, known)}; --help lists them")
@@ -35,18 +35,18 @@ def parse(
     default: T | None = None,
     description: str | None = None,
 ) -> T:
-    """A `kind`, which is a dataclass, with what `argv` asks for.
+    """Read `argv` into an instance of the dataclass `kind`.
 
-    A field that is a dataclass has a box of its own in --help, and flags without its name.
+    A field that is itself a dataclass becomes a box in --help. Its flags do not begin with the name of the field.
 
     Args:
-        command: for the usage; see `console.prog`.
-        default: the values of the flags that argv leaves out. None: those of the class.
+        command: the name in the usage line; see `console.prog`.
+        default: the values of flags that argv leaves out. None: the defaults of the class.
         description: the first lines of --help. None: the docstring of the class.
 
     Raises:
-        ValueError: a wrong call, in one line; of a flag or a value that is not known the nearest ones are named.
-        SystemExit: after --help, with 0.
+        ValueError: a wrong call, in one line. For an unknown flag or value the message names the nearest ones.
+        SystemExit: status 0, after --help.
     """
     options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
     options["config"] = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
@@ -64,19 +64,19 @@ def parse(
 
 
 def in_one_line(box: str) -> str:
-    """What tyro says in the first part of a box of its own, and where the rest is told."""
-    # Below the title, between two rules; where the stream is not UTF-8, the frame is of spaces and hyphens.
+    """Reduce tyro's error, several lines in a box, to its first part, and point to --help."""
+    # That part stands below the title, between two rules. Streams that are not UTF-8 get a frame of spaces and hyphens.
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rules = [not set(line) - set("─-╰╯") for line in lines]
     body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
     words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
-    # A field of a dataclass is named by the flag, and checks of a whole dataclass name their fields themselves.
+    # The flag already names the field, and checks of a whole dataclass name their fields themselves.
     said = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
     return f"{said.rstrip('.')}; --help lists the flags"
 
 
 def known(kind: type) -> dict[str, tuple[str, ...]]:
-    """The flags of a dataclass, and of those in it; with each the values that it is limited to, or ()."""
+    """{flag: its allowed values, or () for any} for a dataclass and the dataclasses in it."""
     flags: dict[str, tuple[str, ...]] = {}
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in (field.name for field in dataclasses.fields(kind)):
@@ -96,12 +96,12 @@ def known(kind: type) -> dict[str, tuple[str, ...]]:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """The values of a Literal."""
+    """The values of a Literal, as texts; () for another type."""
     return tuple(map(str, typing.get_args(hint))) if typing.get_origin(hint) is Literal else ()
 
 
 def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
-    """Raise ValueError for the first flag in `argv` that is none of `flags`, or has a value that it does not take."""
+    """Raise ValueError for the first flag in `argv` that is not in `flags`, or whose value is not allowed."""
     argv = list(argv)
     for argument, following in zip(argv, [*argv[1:], ""]):
         if not re.match("--?[a-z][a-z]", argument):

@@ -1,1 +1,1 @@
-"""The machine, its files and its memory: whatever knows nothing of GANs."""
+"""The machine, its files and its memory. Nothing here knows about GANs."""

@@ -1,4 +1,4 @@
-"""From the word a person typed after --device to a device, and whether its CPUs are free."""
+"""Choose the device that --device names, and see whether the CPUs are busy."""
 
 import os
 import statistics
@@ -9,10 +9,10 @@ import torch
 
 
 def crowded(threads: int) -> str | None:
-    """Why so many threads would wait for CPUs that other work has, as Linux tells; None where they would not.
+    """A warning if other programs use CPUs that `threads` threads need; else None. Works on Linux only.
 
-    They wait for one another after every kernel. On two cores of which one was busy, DCGAN trained at 501 images a
-    second with one thread, and at 4 to 13 with two (2026-11).
+    Threads wait for one another at the end of every parallel loop, so one slow thread delays all of them. DCGAN on two
+    cores, one of them busy: 501 images a second with one thread, 4 to 13 with two threads (2026-11).
     """
     cpus, running = os.cpu_count() or 1, []
     for _ in range(5):
@@ -25,11 +25,12 @@ def crowded(threads: int) -> str | None:
     if threads == 1 or others == 0 or others + threads <= cpus:
         return None
     fewer = max(1, cpus - others)
-    return f"other work has {min(others, cpus)} of {cpus} CPUs; OMP_NUM_THREADS={fewer} may be many times faster"
+    busy = min(others, cpus)
+    return f"other programs use {busy} of {cpus} CPUs; OMP_NUM_THREADS={fewer} may be many times faster"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU if there is one, else the CPU."""
+    """The device of that name. "auto" means the first GPU, or the CPU where there is no GPU. Raises ValueError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -39,5 +40,5 @@ def choose_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
         raise ValueError(f"device: want auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: {name} was asked for, and PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+        raise ValueError(f"device: want a GPU that PyTorch sees (it sees {torch.cuda.device_count()}), got {name}")
     return device

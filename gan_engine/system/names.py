@@ -1,4 +1,4 @@
-"""Names that people have given: as text to read, and as words for a shell."""
+"""Names that people typed or chose: made readable, quoted for a shell, and matched to the nearest known word."""
 
 import difflib
 import os
@@ -9,26 +9,26 @@ from pathlib import Path
 
 
 def legible(name: str, *, most: int | None = None) -> str:
-    """`name` in one line of valid Unicode, of at most `most` characters.
+    """`name` as one line of valid Unicode, cut to `most` characters.
 
-    Control characters, line breaks and bytes that were no UTF-8 become escapes such as \\n and \\udcff.
+    Control characters, line breaks and bytes that are not UTF-8 become escapes such as \\n and \\udcff.
     """
     text = "".join(c if _visible(c) else c.encode("unicode_escape").decode() for c in name)
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def pasted(path: str | Path) -> str:
-    """`path` as a word of a POSIX shell, which means this path whatever characters it has, and is not an option."""
+    """`path` quoted as one word of a POSIX shell, for any characters in it; never read as an option."""
     text = str(path)
     text = f"./{text}" if text.startswith("-") else text
     if all(map(_visible, text)):
         return shlex.quote(text)
-    plain = set(range(0x20, 0x7F)) - set(b"\\'")
-    return "$'" + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
+    printable = set(range(0x20, 0x7F)) - set(b"\\'")
+    return "$'" + "".join(chr(byte) if byte in printable else f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """'; did you mean A or B?' of the `words` that are most like `word`, or nothing."""
+    """'; did you mean A or B?' with the one or two `words` nearest to `word`, or '' if none is near."""
     likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in words}
     least = max(0.65, max(likeness.values(), default=0) - 0.1)
     close = sorted((other for other, ratio in likeness.items() if ratio >= least), key=likeness.get, reverse=True)

@@ -1,4 +1,4 @@
-"""Flags: what is misspelt is told in one line with its nearest name, and help comes in groups."""
+"""A misspelt flag gives an error of one line with the nearest flag, and --help shows the flags in groups."""
 
 import dataclasses
 import re
@@ -95,7 +95,7 @@ def test_help_is_no_error(capsys):
     assert exit.value.code == 0 and "Do something." in shown.out and "Box options" in shown.out and shown.err == ""
 
 
-# Of training
+# The flags of gan_engine.train
 
 
 def boxes(text):
@@ -111,7 +111,7 @@ def boxes(text):
 
 
 @pytest.mark.parametrize("preset", ["dcgan", "stylegan2", "gan3d"])
-def test_what_people_use_first_stands_first_and_every_flag_once(monkeypatch, capsys, preset):
+def test_help_lists_the_most_used_flags_first_and_every_flag_once(monkeypatch, capsys, preset):
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as exit:
         train.main([preset, "--help"])
@@ -152,7 +152,7 @@ def test_a_preset_without_flags_is_itself(preset):
         (["--list", "--kimg", "3"], "--list: no such flag"),
     ],
 )
-def test_a_misspelt_call_of_training(capsys, argv, want):
+def test_a_misspelt_call_of_train_gets_a_suggestion(capsys, argv, want):
     assert train.main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and want in line
@@ -167,7 +167,7 @@ def test_help_without_a_preset_lists_the_presets(capsys):
     assert names == list(PRESETS) and max(map(len, lines)) <= 110
 
 
-def test_other_names_are_no_flags():
+def test_names_from_other_programs_are_not_flags_here():
     everywhere = flags.known(Config).keys() | {
         flag for family in models.FAMILIES.values() for flag in flags.known(family.Config)
     }
@@ -185,7 +185,7 @@ def test_other_names_are_no_flags():
         ("photos", "images are --data photos"),
     ],
 )
-def test_a_wrong_call_is_told_in_one_line(call, said, capsys, tmp_path, monkeypatch):
+def test_a_wrong_call_gives_an_error_of_one_line(call, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     assert train.main(call.split()) == 2

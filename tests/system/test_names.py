@@ -1,4 +1,4 @@
-"""What a run may be called: every name can be read, and pasted into a shell."""
+"""Any file name can be printed on one line, and pasted into a shell."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""A file is the old one or the new one, and no name that a person could give is ever taken for the way there."""
+"""A file holds its old content or its new content, never a mixture. Temporary names never touch other files."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from gan_engine.pictures.picture import to_uint8, write_picture
 from gan_engine.system.whole_file import replacing, sweep
 
 
-def test_the_name_is_taken_at_the_end(tmp_path):
+def test_the_new_file_replaces_the_old_one_at_the_end(tmp_path):
     path = tmp_path / "a.tar.png"
     path.write_text("old")
     with replacing(path) as temporary:
@@ -23,7 +23,7 @@ def test_the_name_is_taken_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
-def test_what_fails_leaves_the_old_file_alone(tmp_path, error):
+def test_an_error_leaves_the_old_file_alone(tmp_path, error):
     path = tmp_path / "a.png"
     path.write_text("old")
     with pytest.raises(error), replacing(path) as temporary:
@@ -32,7 +32,7 @@ def test_what_fails_leaves_the_old_file_alone(tmp_path, error):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.png"]
 
 
-def test_what_cannot_be_made_is_called_by_the_name_that_was_asked_for(tmp_path):
+def test_an_error_names_the_file_that_the_caller_asked_for(tmp_path):
     (tmp_path / "file").write_text("")
     for folder, error in (("none", FileNotFoundError), ("file", NotADirectoryError)):
         path = tmp_path / folder / "a.png"
@@ -73,7 +73,7 @@ def test_the_longest_name_that_a_file_can_have(tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_sweep_takes_nothing_of_anybody_else(tmp_path):
+def test_a_sweep_removes_only_temporary_files_of_this_package(tmp_path):
     mine = [".gan_engine-notes", "a.tmp.png", "run.json.tmp", ".gan_engine-0123456789abcdef.old.png"]
     for name in [*mine, ".gan_engine-0123456789abcdef", ".gan_engine-0123456789abcdef.pt"]:
         (tmp_path / name).write_text("")
