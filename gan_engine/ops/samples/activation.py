@@ -1,0 +1,72 @@
+"""Samples of bias_act and scale_bias_act."""
+
+from gan_engine.ops import eager
+from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
+from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
+from gan_engine.ops.scale_bias_act import scale_bias_act
+
+
+def _nchw(n: int, c: int, h: int, w: int) -> Shapes:
+    return {"x": (n, c, h, w), "b": (c,)}
+
+
+def _affine(n: int, c: int, h: int, w: int, noise_n: int | None = None) -> Shapes:
+    return {"x": (n, c, h, w), "scale": (n, c), "b": (c,), "noise": (n if noise_n is None else noise_n, 1, h, w)}
+
+
+ACTIVATION = {
+    "bias_act": Op(
+        bias_act,
+        eager.bias_act,
+        tiny=(
+            Sample("lrelu-channels_last", _nchw(2, 16, 3, 3), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("tanh-odd", _nchw(2, 3, 5, 7), {"act": "tanh", "clamp": 0.8}),
+            Sample("swish-odd", _nchw(2, 3, 5, 7), {"act": "swish", "clamp": 0.8}),
+            Sample("linear-gain", _nchw(2, 3, 5, 7), {"gain": 2.0}),
+            *(Sample(act, _nchw(2, 3, 5, 7), {"act": act}) for act in ACTIVATIONS),
+            *(Sample(f"{act}-at-0", _nchw(2, 3, 5, 7), {"act": act}, step=0.5) for act in ACTIVATIONS),
+            *(
+                Sample(f"{act}-at-clamp", _nchw(2, 3, 5, 7), {"act": act, "gain": 1.0, "clamp": 1.0}, step=0.5)
+                for act in ("linear", "relu", "lrelu")
+            ),
+            *(Sample(f"{act}-clamp", _nchw(2, 3, 4, 4), {"act": act, "clamp": 0.8}) for act in ACTIVATIONS),
+            Sample("lrelu-channels_last-odd", _nchw(2, 5, 3, 3), {"act": "lrelu"}, LAST),
+            Sample("lrelu-alpha-gain", _nchw(1, 4, 4, 8), {"act": "lrelu", "alpha": -0.5, "gain": -1.7}),
+            Sample("lrelu-rows", _nchw(2, 2, 4, 8), {"act": "lrelu", "clamp": 0.5}),
+            Sample("relu-no-bias", {"x": (3, 2, 5)}, {"act": "relu"}),
+            Sample("tanh-last-dim", {"x": (4, 6), "b": (6,)}, {"act": "tanh", "dim": -1, "gain": 0.5}),
+            Sample("lrelu-first-dim", {"x": (3, 4, 5), "b": (3,)}, {"act": "lrelu", "dim": 0}),
+            Sample("lrelu-vector", {"x": (19,), "b": (19,)}, {"act": "lrelu", "dim": 0}),
+            Sample("swish-volume", {"x": (1, 2, 3, 2, 2), "b": (2,)}, {"act": "swish", "clamp": 0.6}),
+            Sample("empty-batch", _nchw(0, 3, 4, 4), {"act": "lrelu"}),
+        ),
+        real=(
+            Sample("4x128x128x128", _nchw(4, 128, 128, 128), {"act": "lrelu", "clamp": 256.0}),
+            Sample("8x64x256x256", _nchw(8, 64, 256, 256), {"act": "lrelu", "clamp": 256.0}),
+        ),
+        compiled=4,
+    ),
+    "scale_bias_act": Op(
+        scale_bias_act,
+        eager.scale_bias_act,
+        tiny=(
+            Sample("lrelu", _affine(2, 3, 5, 7), {"act": "lrelu"}),
+            Sample("lrelu-clamp", _affine(2, 5, 4, 8), {"act": "lrelu", "clamp": 0.8, "alpha": 0.1, "gain": 0.7}),
+            Sample("relu-noise-for-all", _affine(3, 2, 4, 4, noise_n=1), {"act": "relu"}),
+            Sample("linear-clamp", _affine(2, 3, 4, 5), {"clamp": 1.0}),
+            Sample("linear", _affine(1, 3, 3, 3)),
+            Sample("channels_last", _affine(2, 16, 3, 3), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("channels_last-odd", _affine(2, 5, 3, 4, noise_n=1), {"act": "relu"}, LAST),
+            Sample("scale-alone", {"x": (2, 3, 4, 5), "scale": (2, 3)}),
+            Sample("bias-alone", {"x": (2, 3, 4, 5), "b": (3,)}, {"act": "lrelu"}),
+            Sample("noise-alone", {"x": (2, 3, 4, 5), "noise": (2, 1, 4, 5)}, {"act": "lrelu"}),
+            Sample("negative-alpha-gain", _affine(2, 2, 3, 3), {"act": "lrelu", "alpha": -0.5, "gain": -1.7}),
+            Sample("threads", _affine(3, 4, 64, 65), {"act": "lrelu", "clamp": 1.0}),
+            Sample("empty-batch", _affine(0, 3, 4, 4), {"act": "lrelu"}),
+        ),
+        real=(
+            Sample("8x512x16x16", _affine(8, 512, 16, 16), {"act": "lrelu", "clamp": 256.0}),
+            Sample("8x128x64x64", _affine(8, 128, 64, 64), {"act": "lrelu", "clamp": 256.0}),
+        ),
+    ),
+}

@@ -1,0 +1,97 @@
+"""Samples of the convolutions."""
+
+from gan_engine.ops import eager
+from gan_engine.ops.modulated_conv2d import modulated_conv2d
+from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
+from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
+from gan_engine.ops.samples.taps import with_taps
+
+
+def _modulated(n: int, i: int, h: int, o: int, out: int | None = None, *, noise_n: int | None = None) -> Shapes:
+    noise = (n if noise_n is None else noise_n, 1, out or h, out or h)
+    return {
+        "x": (n, i, h, h),
+        "weight": (o, i, 3, 3),
+        "styles": (n, i),
+        "noise": noise,
+        "noise_strength": (),
+        "bias": (o,),
+    }
+
+
+def _conv(n: int, i: int, h: int, w: int, o: int, k: int) -> Shapes:
+    return {"x": (n, i, h, w), "weight": (o, i, k, k), "bias": (o,)}
+
+
+_FIR = {"mode": "fir", "taps": "1331"}
+_RESAMPLED = (  # upsample_conv2d and downsample_conv2d share these
+    Sample("5x5-channels_last", _conv(2, 3, 6, 6, 4, 5), {"act": "lrelu"}, LAST),
+    Sample("fir", _conv(2, 3, 4, 6, 4, 3), {"act": "lrelu", **_FIR}),
+    Sample("fir-1x1-channels_last", _conv(2, 3, 4, 4, 4, 1), _FIR, LAST),
+    Sample("fir-2-dimensional", _conv(1, 2, 4, 4, 3, 5), {"mode": "fir", "taps": "4x4"}),
+)
+
+CONVOLUTION = {
+    "modulated_conv2d": Op(
+        with_taps(modulated_conv2d),
+        with_taps(eager.modulated_conv2d),
+        tiny=(
+            Sample("lrelu", _modulated(2, 3, 5, 4), {"act": "lrelu"}),
+            Sample("clamp-channels_last", _modulated(2, 4, 4, 3, noise_n=1), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample(
+                "to-rgb",
+                {"x": (2, 5, 4, 4), "weight": (3, 5, 1, 1), "styles": (2, 5), "bias": (3,)},
+                {"demodulate": False},
+            ),
+            Sample("no-padding", {"x": (1, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (1, 2)}, {"padding": 0}),
+            Sample("empty-batch", _modulated(0, 3, 4, 2), {"act": "lrelu"}),
+            Sample("up2", _modulated(2, 3, 3, 2, 6), {"act": "lrelu", "up": 2, "taps": "1331"}),
+            Sample("down2", _modulated(2, 2, 6, 3, 3), {"act": "lrelu", "down": 2, "taps": "1331"}),
+        ),
+        real=(
+            *(
+                Sample(f"{n}x{c}x{h}x{h}", _modulated(n, c, h, c), {"act": "lrelu", "clamp": 256.0}, LAST)
+                for n, c, h in ((8, 512, 8), (8, 512, 16), (8, 256, 32), (8, 128, 64))
+            ),
+            *(  # the layers of StyleGAN2 that double the image
+                Sample(
+                    f"up2-{n}x{c}x{h}x{h}",
+                    _modulated(n, c, h, c, 2 * h),
+                    {"act": "lrelu", "clamp": 256.0, "up": 2, "taps": "1331"},
+                    LAST,
+                )
+                for n, c, h in ((8, 512, 8), (8, 256, 32), (4, 128, 64))
+            ),
+        ),
+        variants={"grouped": with_taps(eager.grouped_modulated_conv2d)},
+        floors={"convolution": eager.convolution},
+    ),
+    "upsample_conv2d": Op(
+        with_taps(upsample_conv2d),
+        with_taps(eager.upsample_conv2d),
+        tiny=(
+            Sample("3x3", _conv(2, 3, 4, 5, 4, 3), {"act": "lrelu"}),
+            Sample("1x1", _conv(2, 3, 4, 5, 4, 1), {"act": "relu"}),
+            *_RESAMPLED,
+        ),
+        real=(
+            Sample("4x128x32x32", _conv(4, 128, 32, 32, 128, 3), {"act": "relu"}),
+            Sample("4x64x64x64", _conv(4, 64, 64, 64, 64, 3), {"act": "relu"}),
+            Sample("fir-4x128x32x32", _conv(4, 128, 32, 32, 128, 3), {"act": "lrelu", **_FIR}, LAST),
+        ),
+    ),
+    "downsample_conv2d": Op(
+        with_taps(downsample_conv2d),
+        with_taps(eager.downsample_conv2d),
+        tiny=(
+            Sample("3x3", _conv(2, 2, 4, 6, 3, 3), {"act": "lrelu"}),
+            Sample("1x1", _conv(2, 3, 4, 6, 4, 1), {"act": "relu"}),
+            *_RESAMPLED,
+        ),
+        real=(
+            Sample("4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu"}),
+            Sample("4x64x128x128", _conv(4, 64, 128, 128, 64, 3), {"act": "lrelu"}),
+            Sample("fir-4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu", **_FIR}, LAST),
+        ),
+    ),
+}

@@ -1,0 +1,137 @@
+"""Samples of the ops that filter and resample images: grid_sample, upfirdn2d and upfirdn2d_act."""
+
+from typing import Any
+
+from torch import Tensor
+
+from gan_engine.ops import eager
+from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
+from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
+from gan_engine.ops.samples.taps import with_taps
+from gan_engine.ops.upfirdn2d import upfirdn2d
+from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
+
+
+def _on_grid(n: int, c: int, h: int, w: int, *out: int) -> Shapes:
+    return {"x": (n, c, h, w), "grid": (n, *out, 2)}
+
+
+def _image(*shape: int) -> Shapes:
+    return {"x": shape}
+
+
+def _filtered(x: tuple[int, ...], *size: int, noise_n: int | None = None) -> Shapes:
+    return {"x": x, "scale": x[:2], "b": x[1:2], "noise": (x[0] if noise_n is None else noise_n, 1, *size)}
+
+
+def _defined_upfirdn2d(x: Tensor, **options: Any) -> Tensor:
+    """Zeros between and around the pixels, a convolution, and every down-th pixel of its result."""
+    return upfirdn2d(x, **options, backend="reference")
+
+
+_UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
+_DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
+_BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
+_BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
+
+RESAMPLING = {
+    "grid_sample": Op(
+        grid_sample,
+        grid_sample_ref,
+        tiny=(
+            Sample("few", _on_grid(1, 2, 3, 2, 2, 2)),
+            Sample("up", _on_grid(2, 3, 5, 7, 6, 9)),
+            Sample("channels_last", _on_grid(2, 4, 4, 8, 3, 3), layout=LAST),
+            Sample("pixel", _on_grid(2, 1, 1, 1, 2, 3)),
+            Sample("empty-batch", _on_grid(0, 3, 4, 4, 2, 2)),
+        ),
+        real=(
+            Sample("16x3x256x256", _on_grid(16, 3, 256, 256, 256, 256)),
+            Sample("64x3x64x64", _on_grid(64, 3, 64, 64, 64, 64)),
+        ),
+        variants={"F.grid_sample": eager.grid_sample},
+    ),
+    "upfirdn2d": Op(
+        with_taps(upfirdn2d),
+        with_taps(eager.upfirdn2d),
+        tiny=(
+            Sample("up2", _image(1, 2, 3, 5), _UP2),
+            Sample("down2", _image(2, 1, 6, 8), _DOWN2),
+            Sample("blur", _image(1, 2, 5, 7), _BLUR),
+            Sample("up2-channels_last", _image(1, 16, 4, 3), _UP2, LAST),
+            Sample("down2-channels_last-odd", _image(2, 3, 6, 5), _DOWN2, LAST),
+            Sample("blur-channels_last-odd", _image(1, 19, 3, 4), _BLUR, LAST),
+            Sample("up2-wide", _image(1, 2, 2, 37), _UP2),
+            Sample("down2-wide", _image(1, 2, 5, 71), _DOWN2),
+            Sample("up2-3", _image(1, 2, 4, 4), {"taps": "3", "up": 2, "padding": [1, 2, 0, 3], "flip_filter": True}),
+            Sample("up2-12", _image(1, 1, 4, 21), {"taps": "12", "up": 2, "padding": [6, 5], "gain": 4}),
+            Sample("down2-12", _image(1, 1, 9, 38), {"taps": "12", "down": 2, "padding": 5}),
+            Sample("2x3", _image(2, 1, 4, 5), {"taps": "2x3", "gain": -1.5}),
+            Sample("4x4-up2", _image(1, 2, 4, 20), {"taps": "4x4", "up": 2, "padding": 2, "flip_filter": True}),
+            Sample("4x4-up2-channels_last", _image(1, 3, 4, 5), {"taps": "4x4", "up": 2, "padding": 2}, LAST),
+            Sample("4x4-down2", _image(1, 2, 6, 7), {"taps": "4x4", "down": 2, "padding": 1}),
+            Sample(
+                "up3x2-down2x5-crop",
+                _image(1, 2, 9, 11),
+                {"taps": "2x3", "up": [3, 2], "down": [2, 5], "padding": [-2, 3, 4, -1]},
+            ),
+            Sample("up4-down3", _image(1, 2, 4, 23), {"taps": "3", "up": 4, "down": 3, "padding": [2, 1]}),
+            Sample("down3-crop", _image(1, 2, 12, 60), {"taps": "3", "down": [3, 1], "padding": [-3, -1, -2, -4]}),
+            Sample("identity", _image(1, 2, 3, 4)),
+            Sample("empty-batch", _image(0, 3, 4, 4), _UP2),
+        ),
+        real=tuple(
+            Sample(f"{name}-{'x'.join(map(str, shape))}", _image(*shape), options)
+            for name, options in (("up2", _UP2), ("down2", _DOWN2), ("blur", _BLUR))
+            for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
+        ),
+        variants={"definition": with_taps(_defined_upfirdn2d)},
+    ),
+    "upfirdn2d_act": Op(
+        with_taps(upfirdn2d_act),
+        with_taps(eager.upfirdn2d_act),
+        tiny=(
+            Sample("up-layer", _filtered((3, 2, 5, 9), 4, 8), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample("up-layer-channels_last", _filtered((2, 19, 5, 4), 4, 3, noise_n=1), _BEHIND_UP, LAST),
+            Sample("wide", _filtered((1, 2, 3, 38), 2, 37), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample(
+                "up2-relu",
+                _filtered((2, 2, 3, 17), 6, 34, noise_n=1),
+                {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "fir_gain": 4, "act": "relu"},
+            ),
+            Sample(
+                "down2-channels_last", _filtered((1, 16, 6, 8), 3, 4), {**_DOWN2, "act": "lrelu", "alpha": 0.5}, LAST
+            ),
+            Sample("down2-wide", _filtered((1, 2, 4, 70), 2, 35), {**_DOWN2, "gain": 0.5, "clamp": 0.4}),
+            Sample(
+                "4x4-up2",
+                _filtered((1, 2, 4, 5), 9, 11),
+                {"taps": "4x4", "up": 2, "padding": 2, "flip_filter": True, "act": "lrelu"},
+            ),
+            Sample(
+                "up3x2-down2x5-crop",
+                _filtered((1, 2, 9, 11), 4, 16),
+                {"taps": "2x3", "up": [3, 2], "down": [2, 5], "padding": [-2, 3, 4, -1], "act": "lrelu"},
+            ),
+            Sample(
+                "beyond-channels_last",
+                _filtered((1, 3, 3, 4), 9, 11),
+                {"taps": "3", "padding": [7, 2, -1, 9], "act": "lrelu"},
+                LAST,
+            ),
+            Sample("beyond", _filtered((2, 2, 3, 4), 13, 20), {"taps": "3", "padding": [6, 12, 6, 6], "act": "relu"}),
+            Sample("few-of-many", _filtered((1, 2, 9, 21), 2, 3), {"taps": "3", "down": [7, 4]}),
+            Sample("scale-alone", {"x": (2, 3, 4, 5), "scale": (2, 3)}, {**_BLUR, "act": "lrelu"}),
+            Sample("bias-alone", {"x": (2, 3, 4, 5), "b": (3,)}, {**_BLUR, "act": "lrelu"}),
+            Sample("noise-alone", {"x": (2, 3, 4, 5), "noise": (2, 1, 4, 5)}, {**_BLUR, "act": "lrelu"}),
+            Sample("no-filter", {"x": (2, 3, 4, 5), "scale": (2, 3), "b": (3,), "noise": (2, 1, 4, 5)}),
+            Sample("threads", _filtered((3, 4, 65, 66), 64, 65), {**_BEHIND_UP, "clamp": 1.0}),
+            Sample("threads-channels_last", _filtered((3, 4, 65, 66), 64, 65), _BEHIND_UP, LAST),
+            Sample("empty-batch", _filtered((0, 3, 5, 5), 4, 4), _BEHIND_UP),
+        ),
+        real=(  # behind the transposed convolutions of StyleGAN2
+            Sample("8x256x65x65", _filtered((8, 256, 65, 65), 64, 64), {**_BEHIND_UP, "clamp": 256.0}, LAST),
+            Sample("4x128x129x129", _filtered((4, 128, 129, 129), 128, 128), {**_BEHIND_UP, "clamp": 256.0}, LAST),
+        ),
+    ),
+}
