@@ -10,8 +10,10 @@ PIP := $(PY) -m pip --disable-pip-version-check -q install --no-compile -c const
 export PYTHONDONTWRITEBYTECODE =
 
 SOURCES := $(shell find csrc -type f)
+# What pages are made of or link to.
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE Makefile docs gan_engine kernels csrc tests benchmarks
 
-.PHONY: help train test bench lint build gpu-check
+.PHONY: help train test bench lint docs build gpu-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
@@ -29,6 +31,11 @@ lint: $(VENV)/.lint ## check style: ruff and clang-format
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu,$(SOURCES))
+
+docs: $(VENV)/.docs ## write the pages and the reference of the API to build/docs
+	@rm -rf build/pages && mkdir -p build/pages && ln -s $(addprefix ../../,$(PAGES)) build/pages/
+	$(VENV)/bin/mkdocs build --quiet --strict
+	@echo 'Open build/docs/index.html'
 
 build: $(VENV)/.built ## compile what changed in csrc/
 
@@ -60,4 +67,8 @@ $(VENV)/.test: $(VENV)/.built
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(PY)
 	@$(PIP) ruff clang-format
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(PY)
+	@$(PIP) 'mkdocs>=1.6,<2' 'mkdocstrings[python]' ruff
 	@touch $@

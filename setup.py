@@ -212,7 +212,11 @@ setup(
     packages=sorted({*find_packages(include=["gan_engine", "gan_engine.*"]), "gan_engine.kernels"}),
     # A top-level package called `kernels` would collide with the one on the package index.
     package_dir={"gan_engine.kernels": "kernels"},
-    package_data={"gan_engine.data": ["**/*.gz", "**/*LICENSE*"], "gan_engine.metrics": ["*.pt"]},
+    package_data={
+        "gan_engine": ["py.typed"],
+        "gan_engine.data": ["**/*.gz", "**/*LICENSE*"],
+        "gan_engine.metrics": ["*.pt"],
+    },
     # Only their existence counts: BuildNative builds what is in REQUEST.
     ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
