@@ -34,7 +34,7 @@ lint: $(VENV)/.lint ## check style: ruff and clang-format
 
 docs: $(VENV)/.docs ## write the pages and the reference of the API to build/docs
 	@rm -rf build/pages && mkdir -p build/pages && ln -s $(addprefix ../../,$(PAGES)) build/pages/
-	$(VENV)/bin/mkdocs build --quiet --strict
+	$(VENV)/bin/mkdocs build --strict
 	@echo 'Open build/docs/index.html'
 
 build: $(VENV)/.built ## compile what changed in csrc/
