@@ -1,26 +1,48 @@
-"""The code in README runs as it stands there."""
+"""The code in README and on the pages of docs/ runs as it stands there."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.discriminators import plain
 from gan_engine import models
 from gan_engine.system import checkpoint
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[1]
 
 
-def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if blocks(page)]
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch) -> dict[str, object]:
+    """What the reader of a page has: a run of dcgan, a discriminator, images and a number of steps."""
     monkeypatch.chdir(tmp_path)
     config = models.dcgan.Config(resolution=16, width=4)
     state = {"model": models.to_dict(config), "G_ema": models.build(config)[0].state_dict()}
     checkpoint.Keeper("runs/dcgan-1", keep=1).save(1000, state)
-    names = {"D": plain(4, 1)}
-    for block in BLOCKS:
+    return {"D": plain(4, 1)}
+
+
+def run(page: Path, names: dict[str, object]) -> None:
+    for block in blocks(page):
         names |= {"img": torch.randn(2, 4, 8, 8)}
         exec(block, names)
+
+
+def test_the_code_of_the_readme_runs(names):
+    run(ROOT / "README.md", names)
     assert names["pixels"].shape == (4, 16, 16, 1)
     assert names["conv"].weight.grad.abs().sum() > 0
     assert all(p.grad is not None for p in names["D"].parameters())
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page, names):
+    run(page, names)

@@ -50,6 +50,31 @@ def test_every_page_is_reached_from_the_readme():
     assert not left
 
 
+def slower(summary: str) -> list[str]:
+    """Every comparison of a summary of benchmarks that we lose, as a row of the table in docs/performance.md."""
+    rows: list[str] = []
+    op, peers = "", ()
+    for line in summary.splitlines():
+        if not line.startswith(" "):
+            op = line
+        elif line.startswith("  sample "):
+            peers = re.findall(r"vs (\w+)", line)
+        elif "x <" in line:
+            sample, dtype, mode, malloc, *_ = re.split(r"\s{2,}", line.strip())
+            ratios = re.findall(r"(?<= )(\d+\.?\d*)x( <)?(?= |$)", line)
+            lost = [f"{ratio} ({peer})" for peer, (ratio, mark) in zip(peers, ratios) if mark]
+            rows.append(f"| {op} | {sample} | {dtype} | {mode} | {malloc} | {', '.join(lost)} |")
+    return rows
+
+
+def test_performance_shows_every_row_that_we_lose():
+    page = (ROOT / "docs" / "performance.md").read_text().splitlines()
+    summaries = re.findall(r"\.\./(benchmarks/results/\S*\.txt)", "\n".join(page))
+    lost = [row for summary in summaries for row in slower((ROOT / summary).read_text())]
+    assert len(summaries) == 2 and len(lost) > 20
+    assert not [row for row in lost if row not in page]
+
+
 def test_the_reference_names_every_operator():
     page = (ROOT / "docs" / "api" / "ops.md").read_text()
     assert not [name for name in ops.__all__ if not re.search(rf"\b{name}\b", page)]
