@@ -39,21 +39,22 @@ from gan_engine.upscale import enlarge, upscale
 OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
-What the families learn from real data in a few minutes on a CPU: `python -m benchmarks.gallery --data data` trains and
-measures, and writes this page. Times are those of the processor, mostly one thread of it; the runs pix2pix and cyclegan
-shared it, and their times are from the rates that they had alone, 32 and 10 images a second.
+What the families learn from real data in a few minutes on a CPU. `python -m benchmarks.gallery --data data` trains,
+measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan` shared the
+processor; their times are computed from their speed alone on it, 32 and 10 images a second.
 
-- `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance, in the features of the classifier that
-  ships with the project, of {num:,} generated images from the 10,000 embedded ones; they are no FIDs. Of real images
-  that many are at 0.6 from all. The GANs have learnt from these images, and the classifier from 8,000 of them, so that
-  a GAN which knows its data by heart would do well. `classes` are those of ten that make up at least 1 % of the images.
-  `accuracy` is how often the classifier finds the class that was asked for; of real images it is right about 93 %.
-- `L1` is the mean absolute difference from the target, black and white being 1 apart, of pairs that training has seen
-  neither so nor in another tone of skin; "of the source": of copying the source instead.
+- `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance between {num:,} generated images and the
+  10,000 embedded images. They are no FIDs: the features are those of the small classifier of garments in the package.
+  {num:,} real images are at a distance of 0.6 from all. The GANs have learnt from the same images, and the classifier
+  from 8,000 of them, so a GAN that knows its data by heart would score well.
+- `classes` are those of the ten classes that make up at least 1 % of the images.
+- `accuracy` is how often the classifier finds the class that was asked for. It is right for about 93 % of real images.
+- `L1` is the mean absolute difference from the target; black and white are 1 apart. The pairs are new: training has
+  seen neither the pair nor the same emoji in another tone of skin. "of the source" copies the source instead.
 - `perceptual` is the distance in the features of a classifier of photographs.
 - `occupied` is the mean share of occupied voxels in a volume, `sd` its standard deviation between volumes.
-- `stylegan2_emoji` is an hour on two cores that other work shared, at 720 images a minute: from the top, what it draws
-  of the same noise at the start, at every 10 kimg, and at the end.
+- `stylegan2_emoji` is an hour on two cores that other work shared, at 720 images a minute. Its rows, from the top, are the
+  same noise at the start, at every 10 kimg, and at the end.
 
 ## Data
 

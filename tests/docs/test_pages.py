@@ -9,6 +9,7 @@ import pytest
 
 import gan_engine.layers
 import gan_engine.losses.penalties
+from benchmarks import gallery
 from gan_engine import ops
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,10 @@ def test_every_page_is_reached_from_the_readme():
         todo += [(page.parent / link).resolve() for link in links if ":" not in link]
     left = {str(page.relative_to(ROOT)) for page in PAGES if page not in seen and "api" not in page.parts}
     assert not left
+
+
+def test_the_gallery_is_the_page_that_its_program_writes():
+    assert gallery.PAGE.format(num=gallery.NUM) in (ROOT / "docs" / "gallery" / "README.md").read_text()
 
 
 def slower(summary: str) -> list[str]:
