@@ -40,8 +40,8 @@ OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
 What the families learn from real data in a few minutes on a CPU. `python -m benchmarks.gallery --data data` trains,
-measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan` shared the
-processor; their times are computed from their speed alone on it, 32 and 10 images a second.
+measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan` shared
+the processor; their times are computed from their speed alone on it, 32 and 10 images a second.
 
 - `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance between {num:,} generated images and the
   10,000 embedded images. They are no FIDs: the features are those of the small classifier of garments in the package.
@@ -53,8 +53,8 @@ processor; their times are computed from their speed alone on it, 32 and 10 imag
   seen neither the pair nor the same emoji in another tone of skin. "of the source" copies the source instead.
 - `perceptual` is the distance in the features of a classifier of photographs.
 - `occupied` is the mean share of occupied voxels in a volume, `sd` its standard deviation between volumes.
-- `stylegan2_emoji` is an hour on two cores that other work shared, at 720 images a minute. Its rows, from the top, are the
-  same noise at the start, at every 10 kimg, and at the end.
+- `stylegan2_emoji` is an hour on two cores that other work shared, at 720 images a minute. Its rows, from the top, are
+  the same noise at the start, at every 10 kimg, and at the end.
 
 ## Data
 
