@@ -1,4 +1,4 @@
-"""Training images: where they come from (`load`), what they are (`ImageSet`), their order in training (`Sampler`)."""
+"""Training images: `load` reads a source, `ImageSet` holds the images, `Sampler` deals them out in batches."""
 
 from gan_engine.data.image_set import DataError, ImageSet, describe, to_float
 from gan_engine.data.sampler import Sampler

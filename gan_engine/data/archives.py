@@ -1,4 +1,4 @@
-"""Image files inside a zip archive, read as if it were the folder. Nothing is unpacked to disk."""
+"""Read image files inside a zip archive as if it were a folder. Nothing is unpacked to disk."""
 
 import contextlib
 import io
@@ -9,18 +9,18 @@ from gan_engine.data.files import load_files
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import plain_path
 
-_ENCRYPTED, _UTF8 = 0x1, 0x800  # bits of a member's flags
+_ENCRYPTED, _UTF8 = 0x1, 0x800  # bits in the flags of an archive member
 
 
 def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
-    """Every image file inside a zip archive. Labels, and `cut`: see `load_files`."""
+    """Read every image file in a zip archive. `load_files` explains the labels and `cut`. Raises DataError."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise DataError(f"{path}: not a zip archive that can be read ({error})") from error
+        raise DataError(f"{path}: want a readable zip archive, got {type(error).__name__}: {error}") from error
     with archive:
         entries = [entry for entry in archive.infolist() if not member_path(entry).endswith("/")]
-        members = {plain_path(member_path(entry)): entry for entry in entries}  # of one name, the last
+        members = {plain_path(member_path(entry)): entry for entry in entries}  # a repeated name: the last one counts
         closed = [(name, "encrypted") for name, entry in members.items() if entry.flag_bits & _ENCRYPTED]
         for name, _ in closed:
             del members[name]
@@ -30,7 +30,7 @@ def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = F
             list(members),
             lambda name: io.BytesIO(_read(archive, members[name])),
             closed,
-            notes=(f"repeated names: {repeated:,}, of each the last one counts",) if repeated else (),
+            notes=(f"repeated names: {repeated:,}, the last file of each name counts",) if repeated else (),
             resolution=resolution,
             channels=channels,
             cut=cut,
@@ -38,9 +38,10 @@ def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = F
 
 
 def member_path(entry: zipfile.ZipInfo) -> str:
-    """The path of a member with slashes, in UTF-8 where its bytes are that.
+    """The path of an archive member, with slashes, decoded as UTF-8 if possible.
 
-    Some programs write UTF-8 without the flag that says so; without it, names are those of old PCs (cp437).
+    zipfile decodes a name without the UTF-8 flag as cp437, the code page of old PCs. Some programs write UTF-8 names
+    without this flag, so such a name is decoded again here.
     """
     name = entry.filename
     if not entry.flag_bits & _UTF8 and not name.isascii():

@@ -1,4 +1,4 @@
-"""Arrays in .npz and .npy files: what there is, and the one that is asked for. Pickles are refused."""
+"""List the arrays in a .npz or .npy file, and read one of them. Pickled objects are refused."""
 
 import math
 import zipfile
@@ -11,11 +11,12 @@ from typing import BinaryIO
 import numpy as np
 
 from gan_engine.data.image_set import DataError, require_memory
+from gan_engine.system.names import listed
 
 
 @dataclass(frozen=True)
 class Head:
-    """What an array is, before it is read."""
+    """Type and shape of an array, known before the array is read."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -25,26 +26,26 @@ class Head:
 
 
 def heads(path: Path) -> dict[str, Head]:
-    """The arrays of a file by name; that of a .npy is called by the name of the file. Raises DataError."""
+    """{name: Head} of the arrays in a file. The array of a .npy file has the name of the file. Raises DataError."""
     with _explained(path):
         if path.suffix.lower() == ".npy":
             with open(path, "rb") as file:
                 return {path.stem: _head(file)}
-        found = {}
+        by_name = {}
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith(".npy"):
                     with archive.open(entry) as file:
-                        found[entry.filename.removesuffix(".npy")] = _head(file)
-    if not found:
+                        by_name[entry.filename.removesuffix(".npy")] = _head(file)
+    if not by_name:
         raise DataError(f"{path}: want arrays in it, got none")
-    return found
+    return by_name
 
 
 def read(path: Path, name: str, head: Head) -> np.ndarray:
-    """The array of that name, which `heads` has found. Raises DataError."""
+    """The array of that name. `head` is its entry in `heads(path)`. Raises DataError."""
     if head.dtype.hasobject:
-        raise DataError(f"{path}: {name} holds Python objects, want plain arrays of numbers")
+        raise DataError(f"{path}: want numbers in {name}, got Python objects")
     with _explained(path, f", its {name}"):
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -53,10 +54,9 @@ def read(path: Path, name: str, head: Head) -> np.ndarray:
             return arrays[name]
 
 
-def listing(found: Mapping[str, Head]) -> str:
-    """The arrays of a file in words, the first eight."""
-    rest = f" and {len(found) - 8:,} more" if len(found) > 8 else ""
-    return ", ".join(f"{name} {head}" for name, head in list(found.items())[:8]) + rest
+def listing(by_name: Mapping[str, Head]) -> str:
+    """The first eight arrays of a file as text: images uint8 [10, 8, 8], ..."""
+    return listed([f"{name} {head}" for name, head in by_name.items()], most=8)
 
 
 def _head(file: BinaryIO) -> Head:
@@ -74,6 +74,6 @@ def _explained(path: Path, part: str = "") -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:  # damaged archives raise nearly anything
-        kind = f"{path.suffix.lower()} file of plain arrays"
-        raise DataError(f"{path}{part}: not an {kind} that can be read ({type(error).__name__}: {error})") from error
+    except Exception as error:  # a damaged archive may raise any exception
+        kind = f"{path.suffix.lower()} file of arrays of numbers"
+        raise DataError(f"{path}{part}: want a readable {kind}, got {type(error).__name__}: {error}") from error

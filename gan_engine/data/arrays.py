@@ -1,4 +1,4 @@
-"""Images that come as arrays: .npz and .npy files, and the embedded Fashion-MNIST test images."""
+"""Read images that are stored as arrays: .npz and .npy files, and the embedded Fashion-MNIST test images."""
 
 import gzip
 import math
@@ -16,13 +16,14 @@ from gan_engine.data import array_files
 from gan_engine.data.array_files import Head
 from gan_engine.data.decode import decode_arrays
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.system.names import listed
 
 FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
-# What arrays are called, without the part of a data set that they belong to (x_train, train_images).
+# Usual names of arrays. The part of the data set is removed first: x_train -> x, train_images -> images.
 IMAGES = ("images", "imgs", "x", "data", "samples")
 LABELS = ("labels", "label", "y", "targets", "target", "arr_1")
 PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
@@ -31,18 +32,19 @@ PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
 
 WANTED = "[N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1, 3 or 4"
 
-# What the largest value of 16 bits must reach, a sixteenth of white: images of 10 or 12 bits would be dark.
+# The least maximum of 16-bit images: 1/16 of white. Images of 10 or 12 bits stay below it and would come out dark.
 DARKEST = 16 * 257
 
-# Beyond the ends of a range floats may lie by so much of its unit: they were rounded.
+# Floats may leave [0, 1] or [-1, 1] by this much, because of rounding.
 SLACK = 1e-3
 
 
 def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The images of an .npz or .npy [N, H, W], [N, H, W, C] or [N, C, H, W], and the labels of an .npz if it has some.
+    """Read the images of a .npz or .npy file, and the labels of a .npz file if it has labels. Raises DataError.
 
-    C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of 8 or 16 bits, or floats in [0, 1], [-1, 1] or
-    [0, 255]; see `to_bytes`. `ImageSet.notes` says what was taken for what. Labels: see `indexed`.
+    Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of
+    8 or 16 bits, or floats in [0, 1], [-1, 1] or [0, 255]; see `to_bytes`. Labels: see `indexed`. `ImageSet.notes` says
+    which arrays were used, and how they were understood.
     """
     heads = array_files.heads(path)
     name = choose_images(path, heads)
@@ -51,22 +53,22 @@ def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSe
     images, layout = last_channels(path, name, images)
     convert, values = to_bytes(path, name, images)
     notes = [f"images from {name} ({heads[name].dtype.name} {layout}{values})"]
-    classes = (None, ())
+    labels, class_names = None, ()
     if labels_name is not None:
-        classes = indexed(path, array_files.read(path, labels_name, heads[labels_name]), len(images))
+        labels, class_names = indexed(path, array_files.read(path, labels_name, heads[labels_name]), len(images))
         notes.append(f"labels from {labels_name}")
     unused = [other for other in heads if other not in (name, labels_name)]
     if unused:
-        notes.append(f"{', '.join(unused[:5])}{', ...' * (len(unused) > 5)} left out")
+        notes.append(f"{listed(unused)} not used")
     pixels = decode_arrays(path.stem, images, convert, resolution=resolution, channels=channels)
-    return ImageSet(path.stem, pixels, *classes, notes=tuple(notes))
+    return ImageSet(path.stem, pixels, labels, class_names, notes=tuple(notes))
 
 
 def choose_images(path: Path, heads: Mapping[str, Head]) -> str:
-    """The name of the array that holds the images of a file, if only one can. Raises DataError for none or several.
+    """The name of the array that holds the images. Raises DataError if no array fits, or several do.
 
-    images is taken where it exists, else of arrays that have the shape of images those for training, else the one of
-    them with a usual name.
+    An array called images, or the only array, is taken. Otherwise the array must have the shape of images. If several
+    have it, arrays for testing are dropped, and then arrays with unusual names.
     """
     if "images" in heads or len(heads) == 1:
         return "images" if "images" in heads else next(iter(heads))
@@ -77,33 +79,33 @@ def choose_images(path: Path, heads: Mapping[str, Head]) -> str:
         if len(names) == 1:
             return names[0]
     if fits:
-        few = array_files.listing({name: heads[name] for name in fits})
-        raise DataError(f"{path}: want one array of images, or that called images, got {few}")
+        got = array_files.listing({name: heads[name] for name in fits})
+        raise DataError(f"{path}: want one array of images, or an array called images, got {got}")
     raise DataError(f"{path}: want an array of numbers {WANTED}, got {array_files.listing(heads)}")
 
 
 def choose_labels(path: Path, heads: Mapping[str, Head], images: str) -> str | None:
-    """The name of the labels that belong to the array `images`, or None. Raises DataError for several."""
+    """The name of the array of labels for the array `images`, or None. Raises DataError if several fit."""
     if "labels" in heads:
         return "labels"
     part, num = _named(images)[1], heads[images].shape[0]
     usual = [name for name in heads if name != images and _named(name)[0] in LABELS and _named(name)[1] == part]
     fits = [name for name in usual if len(heads[name].shape) <= 2 and heads[name].shape[:1] == (num,)]
     if len(fits) > 1:
-        few = array_files.listing({name: heads[name] for name in fits})
-        raise DataError(f"{path}: want one array of labels, or that called labels, got {few}")
+        got = array_files.listing({name: heads[name] for name in fits})
+        raise DataError(f"{path}: want one array of labels, or an array called labels, got {got}")
     return fits[0] if fits else next((name for name in usual if name != "arr_1"), None)
 
 
 def _named(name: str) -> tuple[str, str]:
-    """x_train -> x, train: what an array is called in small letters, and the part of the data set, or ''."""
+    """x_train -> (x, train): the name in small letters, and the part of the data set, or ''."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
     part = next((PARTS[word] for word in words if word in PARTS), "")
     return "_".join(word for word in words if word not in PARTS), part
 
 
 def _layouts(shape: tuple[int, ...]) -> list[str]:
-    """What images of that shape may be; none for other arrays, and for one picture alone."""
+    """The possible layouts of an array of this shape: none if it cannot hold images, or holds only one picture."""
     if 0 in shape or (len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > shape[2]):
         return []
     if len(shape) == 3:
@@ -116,22 +118,22 @@ def _layouts(shape: tuple[int, ...]) -> list[str]:
 
 
 def last_channels(path: Path, name: str, images: np.ndarray) -> tuple[np.ndarray, str]:
-    """-> images [N, H, W] or [N, H, W, C], and how they lay before. Raises DataError for other shapes."""
+    """-> images [N, H, W] or [N, H, W, C], and the layout that they had. Raises DataError for other shapes."""
     layouts = _layouts(images.shape)
     got = f"got {images.dtype.name} {list(images.shape)}"
     if len(layouts) > 1:
-        raise DataError(f"{path}: {name} may have its channels second or last, want one of them, {got}")
+        raise DataError(f"{path}: {name} must have its channels either second or last, {got}, which may be both")
     if not layouts:
         raise DataError(f"{path}: {name} must be {WANTED}, {got}")
     return (images.transpose(0, 2, 3, 1) if layouts == ["NCHW"] else images), layouts[0]
 
 
 def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """-> what makes uint8 in [0, 255] of any of the images, and the range that they have, in words.
+    """-> a function that converts any of the images to uint8 in [0, 255], and the range of the images as text.
 
-    bool is black and white. Integers have 8 bits where all are in [0, 255], else 16. The range of floats is [0, 1],
-    [-1, 1] or [0, 255], whichever their ends fit. Ends that leave the range open are refused, as are integers that are
-    only 0 and 1. Raises DataError.
+    bool is black and white. Integers have 8 bits if all are in [0, 255], else 16. Floats have the range [0, 1], [-1, 1]
+    or [0, 255]: the one that fits their least and largest value. Raises DataError if two ranges are possible or none,
+    and for integers that are only 0 and 1.
     """
     kind = images.dtype.kind
     if kind == "b":
@@ -144,7 +146,7 @@ def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.nd
             return lambda image: image.astype(np.uint8), "" if images.dtype == np.uint8 else " in [0, 255]"
         return lambda image: np.rint(image / 257).astype(np.uint8), " in [0, 65535]"
     for first, last, least, most in ((0, 1, -SLACK, 1 + SLACK), (-1, 1, -1 - SLACK, 1 + SLACK), (0, 255, -0.5, 255.5)):
-        # Values just beyond an end may be any range's: [-0.01, 1] is no [-1, 1], nor [0, 1.5] a dark [0, 255].
+        # Refuse values just outside a range: [-0.01, 1] is not taken for [-1, 1], and [0, 1.5] not for [0, 255].
         clear = (first == 0 or low <= -0.5) and (last == 1 or high * 257 >= DARKEST)
         if kind == "f" and least <= low and high <= most and clear:
             return partial(_scaled, first=first, last=last), f" in [{first}, {last}]"
@@ -154,14 +156,14 @@ def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.nd
 
 
 def _scaled(image: np.ndarray, *, first: float, last: float) -> np.ndarray:
-    """Floats in [first, last] as uint8 in [0, 255]"""
+    """y = 255 (x - first) / (last - first), rounded and clipped: floats in [first, last] -> uint8 in [0, 255]."""
     return np.rint((image.astype(np.float64) - first) * (255 / (last - first))).clip(0, 255).astype(np.uint8)
 
 
 def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """labels int64 [num] from 0 on, and the values they had in the file, which name the classes. Raises DataError.
+    """-> labels int64 [num], numbered from 0, and the class names: the values in the file. Raises DataError.
 
-    labels: integers, floats that are integers, or words, [N] or [N, 1]; or one-hot [N, K].
+    labels: [N] or [N, 1] integers, floats without fraction, or words; or [N, K] one-hot.
     """
     got = f"got {labels.dtype.name} {list(labels.shape)}"
     if labels.ndim == 2 and len(labels) == num and labels.dtype.kind in "buif":
@@ -182,7 +184,7 @@ def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tup
 
 
 def load_fashion_mnist(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The 10,000 test images; they are part of this package, so root is not looked at."""
+    """The 10,000 test images of Fashion-MNIST. They are part of this package, so `root` is not used."""
     folder = resources.files("gan_engine.data") / "fashion_mnist"
     images = read_idx((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
     labels = read_idx((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
@@ -191,16 +193,16 @@ def load_fashion_mnist(root: Path, *, resolution: int, channels: int | None) -> 
 
 
 def read_idx(packed: bytes) -> np.ndarray:
-    """idx under gzip: 0, 0, 8 (uint8), the number of dimensions, each size as big-endian uint32, then the values."""
+    """Read a gzipped idx file: 0, 0, 8 (uint8), number of dimensions, each size as big-endian uint32, values."""
     data = gzip.decompress(packed)
     dims = data[3]
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(struct.unpack_from(f">{dims}I", data, 4))
 
 
 def pad_digits(images: np.ndarray, resolution: int) -> np.ndarray:
-    """28x28 sets, uint8 [N, 28, 28] -> [N, 32, 32]: two pixels of their black background on each side.
+    """uint8 [N, 28, 28] -> [N, 32, 32]: add two black pixels on each side, unless the resolution is 28.
 
-    So resolution 32 needs no resizing, and other powers of two resize by a whole factor; 28 itself stays as it is.
+    Resolution 32 then needs no resizing, and other powers of two resize by a whole factor.
     """
     return images if resolution == images.shape[1] else np.pad(images, ((0, 0), (2, 2), (2, 2)))
 
@@ -214,6 +216,6 @@ def labelled(
     resolution: int,
     channels: int | None,
 ) -> ImageSet:
-    """images as in `decode_arrays`; labels [N] index class_names."""
+    """An ImageSet of images (see `decode_arrays`) and labels [N], which are indices into class_names."""
     pixels = decode_arrays(name, images, resolution=resolution, channels=channels)
     return ImageSet(name, pixels, torch.from_numpy(np.array(labels, dtype=np.int64)), tuple(class_names))

@@ -1,13 +1,17 @@
-"""Decoded sets, kept on disk: a second start with the same data decodes nothing.
+"""Keep decoded sets on disk, so that a second start with the same data decodes nothing.
 
-They lie in GAN_ENGINE_CACHE, else in gan_engine/decoded of XDG_CACHE_HOME or ~/.cache; GAN_ENGINE_CACHE=0 keeps none.
-Those used longest ago go when all together exceed `LIMIT`. Where the folder cannot be written, nothing is kept.
+Folder: GAN_ENGINE_CACHE, or gan_engine/decoded in XDG_CACHE_HOME or ~/.cache. GAN_ENGINE_CACHE=0 turns the cache off.
+Nothing is kept if the folder cannot be written. If the cache exceeds `LIMIT`, the sets used longest ago are removed.
 
-A set is found by every file below its folder (name, size, times of modification and of change, inode). That of an
-archive is found by the checksums of its members. Both need equal options, code of this package and versions of what
-decodes. Files that changed within `RECENT` seconds before they were decoded are found by their content too, as two
-changes within one tick of the file system's clock look alike. An entry has a checksum: one that is damaged is decoded
-anew.
+A kept set is used only if all of these are unchanged:
+
+* every file below the folder: name, size, time of modification, time of change, inode; or, in an archive, the checksum
+  of every member
+* the content of files that changed less than `RECENT` seconds before they were decoded, because two changes within one
+  tick of the file system's clock cannot be told apart
+* the options, the code in this folder, and the versions of `LIBRARIES` and Pillow's decoders
+
+Every entry has a checksum, and a damaged entry is decoded again.
 """
 
 import contextlib
@@ -37,24 +41,27 @@ from gan_engine.data.files import walk
 from gan_engine.data.image_set import ImageSet, available_bytes
 
 LIMIT = 20e9  # bytes
-RECENT = 2.0  # seconds; file systems count time in steps of up to that
+RECENT = 2.0  # seconds: the largest tick of a file system's clock
+# Libraries that decode. A reader that uses another library adds its name here.
+LIBRARIES = ("pillow", "pillow-heif", "numpy", "trimesh", "scipy")
 _SUFFIX, _UNFINISHED = ".images", ".tmp"
 _DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
 
 
 def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, **options: Any) -> ImageSet:
-    """The set that `make` decodes from the folder or file `path`, or the one that it decoded before.
+    """Return the set that is kept for the folder or file `path`. If there is none, call `make`, and keep its set.
 
-    Its warnings are repeated. `ImageSet.notes` says where a set is from the cache.
+    A set from the cache repeats the warnings of its decoding, and has "from the cache" in `ImageSet.notes`.
 
     Args:
-        channels: of the set. One that was kept for None, of the channels of the data, is taken where it has these.
-        options: all else that decides what `make` returns.
+        channels: channels of the set. A set that was kept for None (the channels of the data) is used too, if it has
+            this number of channels.
+        options: everything else that decides what `make` returns.
     """
     home = folder()
     try:
         files = None if home is None else _files(path)
-    except (OSError, zipfile.BadZipFile):  # which decoding will explain
+    except (OSError, zipfile.BadZipFile):  # decoding will explain the error
         files = None
     if home is None or files is None:
         return make()
@@ -70,44 +77,44 @@ def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, *
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = make()
-    for each in caught:
-        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     with contextlib.suppress(OSError, zipfile.BadZipFile):
-        if _files(path) == files and not any(_passing(reason) for _, reason in data.skipped):
-            _keep(entries[0], data, {"warnings": [str(each.message) for each in caught], "recent": recent})
+        if _files(path) == files and not any(_is_temporary(reason) for _, reason in data.skipped):
+            _keep(entries[0], data, {"warnings": [str(warning.message) for warning in caught], "recent": recent})
     return data
 
 
 def folder() -> Path | None:
-    """Where decoded sets are kept, or None for nowhere."""
+    """The folder of decoded sets, or None if none are kept."""
     asked = os.environ.get("GAN_ENGINE_CACHE")
     if asked == "0":
         return None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return Path(asked).expanduser() if asked else base / "gan_engine" / "decoded"
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home folder
         return None
 
 
 @functools.cache
 def _versions() -> list[str]:
-    """What decodes: this package's own code, and the libraries."""
+    """A hash of the code in this folder, and the versions of the libraries that decode."""
     code = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         code.update(file.read_bytes())
-    found = [code.hexdigest(), *(str(features.version(name)) for name in ("libjpeg_turbo", "jpg", "webp", "zlib"))]
-    for name in ("pillow", "pillow-heif", "numpy", "trimesh", "scipy"):
+    versions = [code.hexdigest(), *(str(features.version(name)) for name in ("libjpeg_turbo", "jpg", "webp", "zlib"))]
+    for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return found
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    return versions
 
 
 def _files(path: Path) -> list[list]:
-    """What tells whether anything changed: a row for each file, or for each member of an archive."""
+    """One row for each file or archive member. The rows change whenever a file changes."""
     if path.is_dir():
-        found, closed = walk(path)
-        return [_row(path, name) for name in sorted(found)] + [list(each) for each in sorted(closed)]
+        names, unreadable = walk(path)
+        return [_row(path, name) for name in sorted(names)] + [list(skipped) for skipped in sorted(unreadable)]
     if zipfile.is_zipfile(path):
         status = path.stat()
         with zipfile.ZipFile(path) as archive:
@@ -125,7 +132,7 @@ def _row(root: Path, name: str) -> list:
 
 
 def _recent(path: Path, files: list[list]) -> dict[str, str]:
-    """The content of files that have just changed, by their names."""
+    """{name: checksum of the content} of files that changed less than `RECENT` seconds ago."""
     since = (time.time() - RECENT) * 1e9
     names = [row[0] for row in files if len(row) == 5 and max(row[2:4]) > since]
     root = path if path.is_dir() else path.parent
@@ -138,13 +145,13 @@ def _content(file: Path) -> str:
     return ""
 
 
-def _passing(reason: str) -> bool:
-    """Whether a picture may be readable the next time: the system failed, and not the picture."""
+def _is_temporary(reason: str) -> bool:
+    """True if the system failed and not the picture, which may be readable the next time."""
     return "[Errno" in reason or reason.startswith("MemoryError")
 
 
 def _read(entry: Path, path: Path, channels: int | None) -> ImageSet | None:
-    """The set in that file, or None where there is none of these channels, it is damaged, or the data have changed."""
+    """The set in the file `entry`. None if it is missing or damaged, has other channels, or the data have changed."""
     try:
         with open(entry, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -164,7 +171,7 @@ def _read(entry: Path, path: Path, channels: int | None) -> ImageSet | None:
             return None
         with contextlib.suppress(OSError):
             os.utime(entry)
-    except Exception:  # whatever else may be in the file: it is decoded anew
+    except Exception:  # the file may hold anything; the set is decoded again
         return None
     for message in about["warnings"]:
         warnings.warn(message, stacklevel=4)
@@ -172,14 +179,14 @@ def _read(entry: Path, path: Path, channels: int | None) -> ImageSet | None:
 
 
 def _tensor(file: BinaryIO, dtype: str, shape: list[int], start: int) -> Tensor:
-    """An array of an entry: in memory where it fits, else mapped from the file."""
+    """An array of an entry: in memory if it fits, else mapped from the file."""
     empty = torch.empty(0, dtype=_DTYPES[dtype])
     size = math.prod(shape) * empty.itemsize
     if start + size > os.fstat(file.fileno()).st_size:
         raise ValueError("truncated")
     available = available_bytes()
     if available is not None and size > available:
-        storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=start + size)  # nobody writes into it
+        storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=start + size)  # never written to
         return empty.set_(storage)[start:].view(shape)
     values = torch.empty(shape, dtype=empty.dtype)
     file.seek(start)
@@ -193,7 +200,7 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor], prefix: str) ->
         tensors[f"{prefix}images"],
         tensors.get(f"{prefix}labels"),
         tuple(about["class_names"]),
-        [tuple(each) for each in about["skipped"]],
+        [tuple(pair) for pair in about["skipped"]],
         notes=tuple(about["notes"]),
     )
     if data.sha256 != about["sha256"]:
@@ -202,10 +209,13 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor], prefix: str) ->
 
 
 def _keep(entry: Path, data: ImageSet, about: dict[str, Any]) -> None:
-    """Write an entry, whole or not at all, and make room for it. A full disk is a warning, a closed one is not."""
+    """Write an entry, completely or not at all, and make room for it. Warn if the disk is full, not if it is read-only.
+
+    The names of the tensors of `data.source` begin with "source.".
+    """
     sets = {"": data} if data.source is None else {"": data, "source.": data.source}
-    tensors = {f"{prefix}labels": each.labels for prefix, each in sets.items() if each.labels is not None}
-    tensors |= {f"{prefix}images": each.images for prefix, each in sets.items()}
+    tensors = {f"{prefix}labels": part.labels for prefix, part in sets.items() if part.labels is not None}
+    tensors |= {f"{prefix}images": part.images for prefix, part in sets.items()}
     size = sum(values.nbytes for values in tensors.values())
     source = None if data.source is None else _described(data.source)
     about = {**about, "set": {**_described(data), "source": source, "paired": data.paired}}
@@ -227,7 +237,7 @@ def _keep(entry: Path, data: ImageSet, about: dict[str, Any]) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(unfinished)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            warnings.warn(f"{data.name}: not kept decoded, as {entry.parent} is full", stacklevel=4)
+            warnings.warn(f"{data.name}: not kept in the cache, because {entry.parent} is full", stacklevel=4)
 
 
 def _described(data: ImageSet) -> dict[str, Any]:
@@ -235,9 +245,9 @@ def _described(data: ImageSet) -> dict[str, Any]:
 
 
 def _pieces(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[bytes]:
-    """The content of an entry: the length of its head, the head, the arrays; in pieces, as they may not fit in memory.
+    """Yield the content of an entry: the length of its head, the head (JSON), then the arrays.
 
-    In the head offsets are counted from its own end.
+    The arrays come in pieces, because they may not fit in memory. Offsets in the head count from the end of the head.
     """
     places, end = {}, 0
     for name, values in tensors.items():
@@ -251,7 +261,7 @@ def _pieces(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[bytes
 
 
 def _make_room(home: Path) -> None:
-    """Remove the entries used longest ago until the rest is within `LIMIT`, and what killed processes left."""
+    """Remove the entries used longest ago until the rest is within `LIMIT`, and old files of killed processes."""
     entries = []
     for file in home.iterdir():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Which files are pictures that can be read, by the endings of their names, and what is said of the others."""
+"""Tell pictures from other files by the endings of their names, and describe the other files."""
 
 import contextlib
 import functools
@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 from PIL import Image
 
-# Pillow's readers for everyday pictures. Naming them keeps the exotic ones out: some start other programs (EPS), some
-# never were photographs (HDF5, GRIB).
+# Pillow's readers for common pictures. Its other readers are left out: some start other programs (EPS), and some read
+# data that are not pictures (HDF5, GRIB).
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
 
-# Files that lie beside pictures and hold none.
+# Files that are not pictures but often lie in the same folder.
 _NO_PICTURES = frozenset(
     f".{ending}"
     for ending in (
@@ -24,16 +24,17 @@ _NO_PICTURES = frozenset(
 )
 _HINTS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install pillow-heif")
 
-# What the programs of some systems leave in folders, and what other hidden files and folders begin with.
+# Files that some systems and programs leave in folders.
 _LEFT_BEHIND = re.compile(r"(^|/)(\._|__MACOSX|@eaDir|\.(git|cache|thumbnails|ipynb_checkpoints|Trash|DS_Store))")
 _ABOUT = re.compile(r"(^|/)([A-Z]{4,}|[Mm]akefile)$")  # README, LICENSE
+# All hidden files and folders.
 _HIDDEN = re.compile(r"(^|/)(\.|__MACOSX|@eaDir)")
 _ENDING = re.compile(r"\.(?=[0-9_~-]*[a-z])[a-z0-9_~-]{1,12}$")
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The names of Pillow's readers that are used: everyday pictures, and HEIF where pillow-heif is installed."""
+    """The names of Pillow's readers that are used: `_FORMATS`, and HEIF if pillow-heif is installed."""
     Image.init()
     with contextlib.suppress(ImportError):
         import pillow_heif
@@ -45,42 +46,43 @@ def formats() -> tuple[str, ...]:
 @functools.cache
 def endings() -> tuple[str, ...]:
     """The endings of files that `formats` reads, in small letters."""
-    names = (*formats(), "MPO")  # the JPEGs of some cameras, which Pillow opens as such
+    names = (*formats(), "MPO")  # JPEG files of some cameras; Pillow's JPEG reader opens them
     return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in names))
 
 
 def ending(path: str) -> str:
-    """The ending of a file's name, in small letters; none where what follows the last dot is a number or a sentence."""
+    """The ending of a file name, in small letters: .png. '' if a number or a sentence follows the last dot."""
     match = _ENDING.search(path.lower().rpartition("/")[2])
     return match[0] if match else ""
 
 
 def hidden(path: str) -> bool:
-    """Whether a file or a folder that it lies in is hidden."""
+    """True if a file, or a folder above it, is hidden."""
     return _HIDDEN.search(path) is not None
 
 
 def begins_like_picture(file: BinaryIO) -> bool:
-    """Whether one of the readers takes the first bytes for a picture."""
+    """True if the first bytes look like a picture to one of the readers."""
     start = file.read(16)
-    readers = (Image.OPEN[name][1] for name in formats() if name != "DIB")  # which begins with a small number only
+    # DIB is left out: it begins with a small number, as many other files do.
+    readers = (Image.OPEN[name][1] for name in formats() if name != "DIB")
     return any(accepts is not None and accepts(start) is True for accepts in readers)
 
 
-def unread(found: Iterable[str]) -> str:
-    """What those may be that are found and not read, in words: 9 .heic (pip install pillow-heif), 1 .psd, 2 hidden."""
+def unread(paths: Iterable[str]) -> str:
+    """Count files that are not read but may be pictures: '9 .heic (pip install pillow-heif), 1 .psd, 2 hidden'."""
     kinds: Counter[str] = Counter()
-    for path in found:
+    for path in paths:
         if not hidden(path):
             kind = ending(path) or "without an ending"
             kinds[kind] += kind not in _NO_PICTURES and not _ABOUT.search(path)
         elif path.lower().endswith(endings()) and not _LEFT_BEHIND.search(path):
             kinds["hidden"] += 1
     frequent = (+kinds).most_common()
-    said = ", ".join(f"{count:,} {hinted(kind)}" for kind, count in frequent[:6])
-    return said + (f" and {sum(count for _, count in frequent[6:]):,} others" if len(frequent) > 6 else "")
+    counts = ", ".join(f"{count:,} {hinted(kind)}" for kind, count in frequent[:6])
+    return counts + (f" and {sum(count for _, count in frequent[6:]):,} others" if len(frequent) > 6 else "")
 
 
 def hinted(ending: str) -> str:
-    """The ending, and what to install for files that have it."""
+    """The ending, and the package to install for files with this ending, if there is one."""
     return f"{ending} ({_HINTS[ending]})" if ending in _HINTS else ending

@@ -1,4 +1,4 @@
-"""Image files in a folder; the folder an image lies in is its class."""
+"""Read the image files in a folder. The folders in it name the classes."""
 
 import functools
 import os
@@ -31,7 +31,7 @@ from gan_engine.system.names import legible
 def load_folder(
     path: Path, *, resolution: int, channels: int | None, cut: bool = False, labelled: bool = True
 ) -> ImageSet:
-    """Every image file below a folder. Labels, and `cut`: see `load_files`."""
+    """Read every image file below a folder. `load_files` explains the labels and `cut`. Raises DataError."""
     found, skipped = walk(path)
     return load_files(
         path.resolve().name,
@@ -46,17 +46,17 @@ def load_folder(
 
 
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """Every regular file below a folder, relative to it, and (path, reason) of what cannot be read.
+    """-> the paths of all regular files below a folder, relative to it, and (path, reason) of other entries.
 
-    Links are followed, to every folder once and not into those `of_system`.
+    Links are followed, but every folder is read only once, and folders `of_system` are skipped.
     """
     found, skipped, seen = [], [], set()
     folders, links = [("", str(path))], []
-    while folders or links:  # what lies in a folder itself comes before what it is linked to
+    while folders or links:  # real folders come first, so a folder is listed by its own name and not by that of a link
         prefix, folder = (folders or links).pop()
         try:
             state = os.stat(folder)
-            if (state.st_dev, state.st_ino) in seen:  # its images would come twice, or a loop never end
+            if (state.st_dev, state.st_ino) in seen:  # otherwise images count twice, or a loop never ends
                 continue
             if of_system(state):
                 skipped.append((prefix or folder, "a folder of the system"))
@@ -79,29 +79,29 @@ def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def of_system(state: os.stat_result) -> bool:
-    """Whether that is the state of the root of all files, or of a folder whose files the kernel makes up.
+    """True for the root folder, and for folders such as /proc whose files the operating system invents.
 
-    Some of these have no end, and some wait for ever.
+    Some of these files never end, and reading others waits forever.
     """
     root = os.stat("/")
-    return state.st_dev in _made_up() or (state.st_dev, state.st_ino) == (root.st_dev, root.st_ino)
+    return state.st_dev in _system_devices() or (state.st_dev, state.st_ino) == (root.st_dev, root.st_ino)
 
 
 @functools.cache
-def _made_up() -> set[int]:
-    """The devices of /proc and the like, where they are devices of their own; people keep images in /dev/shm."""
-    made_up, others = ([*filter(os.path.isdir, folders)] for folders in (("/proc", "/sys", "/dev"), ("/", "/dev/shm")))
-    return {os.stat(folder).st_dev for folder in made_up} - {os.stat(folder).st_dev for folder in others}
+def _system_devices() -> set[int]:
+    """The device numbers of /proc, /sys and /dev. Not included: / and /dev/shm, where people keep images."""
+    system, others = ([*filter(os.path.isdir, folders)] for folders in (("/proc", "/sys", "/dev"), ("/", "/dev/shm")))
+    return {os.stat(folder).st_dev for folder in system} - {os.stat(folder).st_dev for folder in others}
 
 
 def special(mode: int) -> str:
-    """What a file that is neither regular nor a folder is called."""
+    """The name of a kind of file that is neither regular nor a folder: 'a pipe'."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "no regular file")
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """file, folder, or why it is neither; the folder's list says so but for links, which costs no look at the file."""
+    """'file', 'folder', or the reason why the entry is neither. Only links need to be looked up on the disk."""
     try:
         if entry.is_file():
             return "file"
@@ -113,12 +113,12 @@ def _kind(entry: os.DirEntry) -> str:
 
 
 def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryIO] | None = None) -> list[str]:
-    """Those of `found` that have an image's ending and are not hidden, sorted.
+    """The paths in `found` that are pictures by their ending and are not hidden, sorted.
 
-    A warning says how many others may be pictures. Raises DataError if there are none.
+    A warning counts the other files that may be pictures. Raises DataError if there are no pictures.
 
     Args:
-        open_file: opens one of `found`. With it, the first bytes decide for files without an ending.
+        open_file: opens a path in `found`. If given, files without an ending are pictures if their first bytes say so.
     """
 
     def nameless(file: str) -> bool:
@@ -127,7 +127,7 @@ def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryI
         try:
             with open_file(file) as opened:
                 return endings.begins_like_picture(opened)
-        except Exception:  # as in `decode_files`
+        except Exception:  # a file that cannot be read is not counted as a picture
             return False
 
     wanted = endings.endings()
@@ -141,9 +141,9 @@ def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryI
 def chosen(
     name: str, found: Sequence[str], wanted: tuple[str, ...], *, what: str, also: Collection[str] = ()
 ) -> list[str]:
-    """Those of `found` that have one of the endings `wanted` and are not hidden, and those of `also`, sorted.
+    """The paths in `found` with one of the endings `wanted` that are not hidden, and the paths `also`, sorted.
 
-    Raises DataError if there are none.
+    Raises DataError if there are none; its message says that `what` was wanted.
     """
     paths = sorted(file for file in found if file.lower().endswith(wanted) and not endings.hidden(file))
     if not paths and not also:
@@ -156,7 +156,7 @@ def chosen(
 
 
 def summary(skipped: Sequence[tuple[str, str]]) -> str:
-    """How many were skipped, and the first three by name."""
+    """'5 images: a.png (reason), ...': the number of skipped images, and the first three with their reasons."""
     first = legible(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
     return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {first}{', ...' * (len(skipped) > 3)}"
 
@@ -173,10 +173,16 @@ def load_files(
     labelled: bool = True,
     notes: tuple[str, ...] = (),
 ) -> ImageSet:
-    """found: paths relative to the source, of which `pictures` and then `training_part` are read.
+    """Decode the files of a folder or an archive. Raises DataError if none can be read.
 
-    Labels: see `labels_of`. The set has none unless it is `labelled`, or where images are `cut` into patches of the
-    resolution instead of being resized. Channels None are those of the pictures: see `channels_of`.
+    Args:
+        found: paths of all files, relative to the source. `pictures` and then `training_part` choose from them.
+        open_file: opens a path in `found`.
+        skipped: (path, reason) of entries that could not be read before.
+        channels: 1 or 3. None: see `channels_of`.
+        cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
+        labelled: whether the set has labels; see `labels_of`.
+        notes: the first notes of the set.
     """
     name = legible(name)
     paths, left_out = training_part([] if skipped and not found else pictures(name, found, open_file))
@@ -208,11 +214,13 @@ def load_files(
     skipped = sorted(skipped + broken)
     if not kept:
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
-    labels, class_names, of_labels = labels_of(name, kept, found, open_file) if labelled and not cut else (None, (), ())
-    notes = (*notes, *left_out, *of_labels, *counted(remarks))
+    labels, class_names, label_notes = None, (), ()
+    if labelled and not cut:
+        labels, class_names, label_notes = labels_of(name, kept, found, open_file)
+    notes = (*notes, *left_out, *label_notes, *counted(remarks))
     return ImageSet(name, images, labels, class_names, skipped, notes=notes)
 
 
 def counted(remarks: Sequence[str]) -> list[str]:
-    """The remarks on single pictures as notes on their set: how many have each."""
+    """Turn remarks on single pictures into notes on the set: '4 with several frames'."""
     return [f"{count:,} {remark}" for remark, count in Counter(remarks).most_common()]

@@ -1,4 +1,4 @@
-"""A decoded set of images: whole in memory or, where it does not fit, in a file that is mapped into it."""
+"""A decoded set of images, in memory if it fits, else in a file that is mapped into memory."""
 
 import hashlib
 import os
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from gan_engine.system.names import legible
 
-# By the number of dimensions: of images, and of volumes.
+# {number of dimensions: allowed channels}, for images and for volumes.
 _CHANNELS = {4: (1, 3), 5: (1,)}
 
 
 class DataError(ValueError):
-    """A source that cannot be trained on. The message is one sentence for the person who chose it."""
+    """Data that cannot be trained on. The message is one sentence for the person who chose the data."""
 
     def __init__(self, message: str) -> None:
         super().__init__(legible(message))
@@ -26,9 +26,9 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3); labels int64 [N] in [0, num_classes), or None.
+    """Images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3), or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0.
 
-    Or volumes uint8 [N, 1, X, Y, Z], 255 where they are occupied and 0 elsewhere.
+    labels: int64 [N] in [0, num_classes), or None. Raises DataError for other shapes and types.
     """
 
     name: str
@@ -38,11 +38,11 @@ class ImageSet:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(path, reason) of every image that could not be used."""
     source: "ImageSet | None" = None
-    """Images that a translation starts from."""
+    """The input images of a translation."""
     paired: bool = False
-    """Whether image i of `source` belongs to image i; else the two are sets of any sizes."""
+    """True: image i of `source` belongs to image i. False: the two sets may have different sizes."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how the set was read: what was taken for what, and what was left out."""
+    """Notes for the user on how the data were read: what they were taken for, and what was left out."""
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -54,7 +54,7 @@ class ImageSet:
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):
             got = "none" if self.source is None else f"{len(self.source)} images"
-            raise DataError(f"{self.name}: want a source of {len(images)} images for as many pairs, got {got}")
+            raise DataError(f"{self.name}: want a source of {len(images)} images, one for each pair, got {got}")
         if labels is None:
             return
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -70,51 +70,56 @@ class ImageSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the images and labels: two sets with the same one train alike, wherever they were read from."""
+        """Checksum of the images and labels. Two sets with the same checksum train alike."""
         digest = hashlib.sha256(str(list(self.images.shape)).encode())
         for values in (self.images, self.labels):
             if values is not None:
-                for part in values.split(1024):  # pairs lie next to each other, and may not fit in memory
+                for part in values.split(1024):  # a contiguous copy of the whole set may not fit in memory
                     digest.update(part.contiguous().numpy())
         return digest.hexdigest()
 
     @property
     def on_disk(self) -> bool:
-        """Whether reading an image may wait for a disk."""
+        """True if the images lie in a file, so that reading one may wait for the disk."""
         return self.images.untyped_storage().filename is not None
 
     @property
     def num_classes(self) -> int:
-        """0 for a set without labels."""
+        """The number of classes; 0 for a set without labels."""
         return len(self.class_names) if self.labels is not None else 0
 
 
 def to_float(images: Tensor) -> Tensor:
-    """y = x / 127.5 - 1: images uint8 of any shape in [-1, 1], float32, as all networks read them"""
+    """y = x / 127.5 - 1: uint8 of any shape -> float32 in [-1, 1], the range of all networks."""
     return images.float().div_(127.5).sub_(1)
 
 
 def describe(data: ImageSet) -> str:
-    """One line for a training log: name, images, size, classes, memory, images that were skipped, and the notes."""
+    """One line for a training log: name, number of images, size, classes, memory, skipped images, notes."""
     sets = [data] if data.source is None else [data.source, data]
-    count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(each):,}" for each in sets)
+    count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(part):,}" for part in sets)
     size = "x".join(map(str, data.images.shape[1:]))
     classes = f"{data.num_classes} classes" if data.labels is not None else "no labels"
-    unused = sum(len(each.skipped) for each in sets)
+    unused = sum(len(part.skipped) for part in sets)
     skipped = f", {unused:,} skipped" if unused else ""
-    megabytes = sum(each.images.nbytes for each in sets) / 1e6
-    where = " on disk" if any(each.on_disk for each in sets) else ""
+    megabytes = sum(part.images.nbytes for part in sets) / 1e6
+    where = " on disk" if any(part.on_disk for part in sets) else ""
     notes = "".join(f"; {note}" for note in data.notes)
     return legible(f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:
-    """Room for num images, uint8 [num, channels, resolution, resolution]: in memory where they fit, else on disk.
+    """An uninitialised tensor for num images, uint8 [num, channels, resolution, resolution], in memory or on disk.
 
-    With `dims` 3 for volumes, which have one more side.
+    A tensor that does not fit in memory is mapped from a file in TMPDIR or /var/tmp. The file has no name and
+    disappears when the process ends. The operating system keeps as many of its pages in memory as fit.
 
-    The file is in TMPDIR or /var/tmp, has no name, and is gone with the process. Of its pages the operating system
-    keeps in memory what there is room for. Raises DataError where neither has room.
+    Args:
+        name: name of the data, for the error message.
+        dims: 2 for images; 3 for volumes [num, channels, resolution, resolution, resolution].
+
+    Raises:
+        DataError: the images fit neither in memory nor on the disk.
     """
     sides = (resolution,) * dims
     shape, wanted = (num, channels, *sides), num * channels * resolution**dims
@@ -130,24 +135,26 @@ def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: i
             "use fewer images or a lower resolution, or set TMPDIR to a folder with more room"
         )
     with tempfile.NamedTemporaryFile(dir=folder, prefix="gan_engine-") as file:
-        os.posix_fallocate(file.fileno(), 0, wanted)  # a disk that fills up later would end the process
+        os.posix_fallocate(file.fileno(), 0, wanted)  # reserve the space: a full disk would kill the process later
         storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=wanted)
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def require_memory(what: str, wanted: int) -> None:
-    """An array that cannot be read in parts is refused before it is read, where it does not fit."""
+    """Raise DataError if an array does not fit in memory. Call this before an array that must be read as a whole."""
     available = available_bytes()
     if available is not None and wanted > available:
         raise DataError(
             f"{what} need {wanted / 1e9:,.2f} GB of memory, {available / 1e9:,.2f} GB are available; "
-            "use fewer images or a lower resolution, or a folder of images, which need not fit"
+            "use fewer images, a lower resolution, or a folder of images, which need not fit in memory"
         )
 
 
 def available_bytes() -> int | None:
-    """Bytes this process can still take: MemAvailable, within the control group's limit, shared with the processes that
-    torchrun has started beside it. None where Linux is not.
+    """Bytes of memory that this process may still use; None on systems other than Linux.
+
+    The value is MemAvailable, at most what the limit of the control group leaves, divided by the number of processes
+    that torchrun has started on this machine.
     """
     try:
         meminfo = _kernel_table("/proc/meminfo")
@@ -155,15 +162,15 @@ def available_bytes() -> int | None:
         return None
     available = meminfo["MemAvailable:"] * 1024
     try:
-        # Page cache is charged to the group too but given back on demand, so only anonymous pages count as taken.
+        # The group also counts the page cache, which is given back on demand. So only anonymous pages count as used.
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         available = min(available, limit - _kernel_table("/sys/fs/cgroup/memory.stat")["anon"])
     except (OSError, ValueError):
-        pass  # no control group, or its limit is the word "max"
+        pass  # there is no control group, or its limit is the word "max"
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _kernel_table(path: str) -> dict[str, int]:
-    """Lines of `key number [unit]` as the kernel prints them."""
+    """Read a file of lines `key number [unit]`, the format of files in /proc and /sys."""
     rows = (line.split() for line in Path(path).read_text().splitlines())
     return {row[0]: int(row[1]) for row in rows}

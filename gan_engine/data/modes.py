@@ -1,4 +1,4 @@
-"""What the numbers of a picture mean: from any of Pillow's modes to grey or RGB of 8 bits."""
+"""Convert a picture in any of Pillow's modes to grey or RGB with 8 bits per channel."""
 
 import functools
 import io
@@ -6,12 +6,12 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
-# White, where it is not 65535, by the raw mode that Pillow's decoder is given.
+# {raw mode of Pillow's decoder: the value of white}. In other modes of integers white is 65535.
 _WHITE = {"I;12": 4095, "I;16S": 32767}
-# Pillow widens grey values of 2 and 4 bits to 8 by these factors, but leaves the one that is transparent as it is.
+# Pillow multiplies grey values of 2 and 4 bits by these factors, but does not multiply the transparent value.
 _WIDENED = {"L;2": 85, "L;4": 17}
 
-# EXIF's orientation, and what makes the picture upright.
+# {EXIF orientation: the operation that turns the picture upright}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -22,19 +22,19 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Levels by which colours may move when a profile is applied, for it to count as sRGB.
+# A colour profile counts as sRGB if it moves no colour by more than this many levels.
 SAME_LEVELS = 2
 
 
 def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
-    """A picture that was opened and not yet loaded, in 8 bits per channel, with its transparency, upright by EXIF.
+    """Load an opened picture with 8 bits per channel, keep its transparency, and turn it upright by EXIF.
 
-    Grey of more bits is scaled by its white, and turned round where a TIFF says that white is 0. RGB of 16 bits comes
-    from Pillow as its upper 8 bits.
+    Grey values of more than 8 bits are scaled by their white, and inverted if a TIFF says that white is 0. Pillow gives
+    the upper 8 bits of 16-bit RGB.
 
     Raises:
-        ValueError: pixels without an agreed white (floating point, or integers beyond 16 bits), and those of a TIFF
-            that Pillow reads wrongly: of 8 bits with a sign, and planes of 16 bits that are not compressed.
+        ValueError: pixels that have no agreed white (floating point, or integers beyond 16 bits), or a TIFF that Pillow
+            reads wrongly (signed 8-bit pixels, or uncompressed planes of 16 bits).
     """
     raw = _raw_mode(image)
     if image.format == "TIFF":
@@ -43,7 +43,7 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
     picture: Image.Image = image
     if image.mode == "F":
-        raise ValueError("floating point pixels have no agreed white")
+        raise ValueError("want integer pixels, got floating point, which has no agreed white")
     if image.mode.startswith("I"):
         picture = _grey(image, raw)
     elif opaque is not None:
@@ -54,16 +54,16 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def plain(
+def to_grey_or_rgb(
     image: Image.Image, *, channels: int, profile: bytes | None = None, remarks: list[str] | None = None
 ) -> Image.Image:
-    """A picture of 8 bits per channel in the mode L or RGB.
+    """Convert a picture with 8 bits per channel to the mode L (channels 1) or RGB (channels 3).
 
-    Transparency is composited on white; grey becomes RGB by repetition, colour becomes grey by ITU-R 601 luma.
+    Transparent pixels are blended with white. Grey becomes RGB by repetition; colour becomes grey by ITU-R 601 luma.
 
     Args:
         profile: an ICC profile; see `in_srgb`.
-        remarks: takes what was done to the picture, in words, and is not seen in its numbers.
+        remarks: list to which changes are added, as text, that the pixels alone do not show.
     """
     remarks = [] if remarks is None else remarks
     if image.mode == "La":
@@ -71,20 +71,20 @@ def plain(
     if image.has_transparency_data:
         opaque, image = "L" if image.mode in ("1", "L", "LA") else "RGB", image.convert("RGBA")
         if image.getchannel("A").getextrema()[1] == 0:
-            remarks.append("wholly transparent (white)")
+            remarks.append("fully transparent (white)")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(opaque)
     if image.mode == "LAB":
         image = image.convert("RGB")
     coloured = in_srgb(image, profile)
     if coloured is not image:
-        remarks.append("in another colour space (brought to sRGB)")
+        remarks.append("in another colour space (converted to sRGB)")
     return coloured.convert("L" if channels == 1 else "RGB")
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The picture with its colours brought from an ICC profile to sRGB; the very same one where they stay as they are.
+    """Convert the colours of a picture from an ICC profile to sRGB. Return the same object if they do not change.
 
-    A profile that is damaged, or made for other channels than the picture has, is ignored, as browsers do.
+    A profile that is damaged, or made for other channels than the picture has, is ignored, as in web browsers.
     """
     if not profile or image.mode == "1":
         return image
@@ -94,13 +94,13 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
-    """Raise ValueError for a TIFF that Pillow would read as if its pixels were bytes without a sign."""
+    """Raise ValueError for a TIFF whose pixels Pillow would wrongly read as unsigned bytes."""
     tags = image.tag_v2
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if bits == 8 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
-        raise ValueError("want pixels without a sign, got 8 bits with a sign")
-    if bits > 8 and len(raw) == 1 and raw in "RGBACMYK":  # the bytes of one plane
-        raise ValueError(f"want planes of 8 bits, or compressed ones, got planes of {bits} bits without compression")
+        raise ValueError("want unsigned pixels, got signed 8-bit pixels")
+    if bits > 8 and len(raw) == 1 and raw in "RGBACMYK":  # each channel is stored as its own plane
+        raise ValueError(f"want planes of 8 bits, or compressed planes, got uncompressed planes of {bits} bits")
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
@@ -109,13 +109,13 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
-    """Integer pixels as L, or as LA where a value is transparent."""
+    """Convert integer pixels to the mode L, or to LA if one value is transparent."""
     values, white = np.asarray(image), _WHITE.get(raw, 65535)
     low, high = values.min(), values.max()
     if low < 0 or high > white:
         raise ValueError(f"integer pixels must lie in [0, {white}], got [{low}, {high}]")
     if raw.startswith("I;32") and 0 < high <= 255:
-        raise ValueError(f"white may be 255 or 65535 in 32-bit pixels of at most {high}; want 8 or 16 bits")
+        raise ValueError(f"want pixels of 8 or 16 bits, got 32 bits of at most {high}: white may be 255 or 65535")
     grey = (values / (white / 255)).round().astype(np.uint8)
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
         grey = 255 - grey
@@ -126,9 +126,9 @@ def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
 
 
 def _opaque(image: ImageFile.ImageFile) -> Image.Image:
-    """L: 0 where a PNG of 16 bits has its transparent colour, else 255.
+    """The alpha channel of a 16-bit PNG, mode L: 0 for pixels of its transparent colour, else 255.
 
-    Pillow keeps the upper byte of each value. Read as if it were little-endian, the same file gives the lower one.
+    Pillow keeps only the upper byte of each value. Reading the file again as little-endian gives the lower byte.
     """
     place = image.fp.tell()
     image.fp.seek(0)
@@ -142,7 +142,7 @@ def _opaque(image: ImageFile.ImageFile) -> Image.Image:
 
 @functools.lru_cache(maxsize=64)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What brings a picture of that mode to RGB in sRGB, or None where its colours stay as they are."""
+    """The transform of a picture of that mode to sRGB in the mode RGB. None if its colours do not change."""
     try:
         transform = ImageCms.buildTransform(io.BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB")
         if mode == "CMYK":

@@ -1,15 +1,14 @@
-"""Two sets of images for translation: in pairs, or of two kinds that nobody has paired.
+"""Read two sets of images for translation: pairs, or two kinds of images without pairs.
 
-A/cat.jpg     B/cat.jpg         pairs by file name, up to the ending
-cat.jpg                         pairs side by side in one picture, A to the left of B
-A/..          B/..              two kinds of images, of any names and numbers
+A/cat.jpg     B/cat.jpg         pairs by file name without its ending
+cat.jpg                         pairs side by side in one picture, A on the left, B on the right
+A/..          B/..              two kinds of images, any names and numbers
 
-The folders may also be called trainA and trainB, train/A and train/B, or A/train and B/train, in capitals or not. Of a
-folder with train in it, only that is read. What else is there (test, val, testA, ...) is left out, which
-`ImageSet.notes` says.
+The folders may also be called trainA and trainB, train/A and train/B, or A/train and B/train, in capital or small
+letters. If there is a training part, only this part is read. `ImageSet.notes` lists the folders that are left out
+(test, val, testA, ...).
 """
 
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,27 +18,30 @@ from gan_engine.data.decode import channels_of, decode_files, read_picture, squa
 from gan_engine.data.files import counted, load_folder, pictures, summary, walk
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import as_it_looks
+from gan_engine.system.names import listed
 
 FOLDERS = (("a", "b"), ("traina", "trainb"))
 
-# Narrow pictures may be single photographs. Where two were put together, the columns in the middle differ by so many
-# times as much as neighbours do elsewhere, and by so many levels (within photographs neighbours differ by 2 to 8).
+# A picture less than twice as wide as high may be one photograph. It counts as a pair only if it has a seam: its two
+# middle columns differ SEAM times as much as neighbouring columns on average, and by SEAM_LEVELS or more. Neighbouring
+# columns inside photographs differ by 2 to 8 levels.
 SEAM, SEAM_LEVELS = 3, 8
 
 
 def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The images of B, and those of A as their source, cut to the centre square and resized alike."""
+    """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same square."""
     folders, left_out = _layout(path)
     if len(folders) == 1:
         (folder,) = folders
         names = pictures(path.name, walk(folder)[0])
     else:
-        of_stem = [_by_stem(folder) for folder in folders]
-        alone = sorted(of_stem[0].keys() ^ of_stem[1].keys())
+        sides = [_by_stem(folder) for folder in folders]
+        alone = sorted(sides[0].keys() ^ sides[1].keys())
         if alone:
             where = " and ".join(folder.relative_to(path).as_posix() for folder in folders)
-            raise DataError(f"{path}: want equal file names in {where}, got {_some(alone)} in one of them only")
-        names = sorted(of_stem[0])
+            got = listed(alone, most=3)
+            raise DataError(f"{path}: want the same file names in {where}, got {got} in only one of them")
+        names = sorted(sides[0])
 
     remarks: list[str] = []
 
@@ -47,11 +49,11 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
         if len(folders) == 1:
             halves = _halves(_read(folder / name, channels, remarks))
         else:
-            halves = [_read(files[name], channels, remarks) for files in of_stem]
+            halves = [_read(files[name], channels, remarks) for files in sides]
             a, b = halves
             if a.width * b.height != a.height * b.width:
                 raise ValueError(f"want pairs of one shape, got {a.width}x{a.height} and {b.width}x{b.height} pixels")
-        return np.stack([square(each, resolution) for each in halves])
+        return np.stack([square(half, resolution) for half in halves])
 
     channels = channels or channels_of(path.name, names, decode)
     both, kept, skipped = decode_files(
@@ -64,7 +66,7 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     )
     if not kept:
         raise DataError(
-            f"{path}: want pairs, in folders A and B or side by side (pix2pix --source grey or edges makes them of "
+            f"{path}: want pairs, in folders A and B or side by side (pix2pix --source grey or edges makes pairs from "
             f"single pictures), got none that can be used, {summary(skipped)}"
         )
     source = ImageSet(path.name, both[0::2])
@@ -74,25 +76,25 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
 
 
 def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The images of trainB, and those of trainA as their source."""
+    """Read two kinds of images: the images of trainB, with the images of trainA as their `source`."""
     folders, left_out = _layout(path)
     if len(folders) == 1:
         raise DataError(f"{path}: want folders trainA and trainB (or A and B) in it, got {_content(folders[0])}")
 
     def load(channels: int | None) -> list[ImageSet]:
-        return [load_folder(each, resolution=resolution, channels=channels, labelled=False) for each in folders]
+        return [load_folder(folder, resolution=resolution, channels=channels, labelled=False) for folder in folders]
 
     a, b = load(channels)
     if a.images.shape[1] != b.images.shape[1]:
         a, b = load(3)
     source = ImageSet(a.name, a.images, skipped=a.skipped)
     skipped = [(f"{b.name}/{file}", reason) for file, reason in b.skipped]
-    of_each = (f"{each.name}: {note}" for each in (a, b) for note in each.notes)
-    return ImageSet(path.name, b.images, skipped=skipped, source=source, notes=(*left_out, *of_each))
+    notes = (f"{side.name}: {note}" for side in (a, b) for note in side.notes)
+    return ImageSet(path.name, b.images, skipped=skipped, source=source, notes=(*left_out, *notes))
 
 
 def _layout(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The folders of A and B, or the one of pictures side by side, and a note on what is left out beside them."""
+    """-> the two folders A and B, or one folder of pictures side by side; and a note on folders that are left out."""
     inside = _folders(path)
     for names in FOLDERS:
         if all(name in inside for name in names):
@@ -108,13 +110,13 @@ def _layout(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 
 def _folders(path: Path) -> dict[str, Path]:
-    """The visible folders in a folder, by their names in small letters."""
+    """{name in small letters: path} of the visible folders in a folder."""
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
     return {folder.name.lower(): folder for folder in reversed(folders)}
 
 
 def _left_out(unused: dict[str, Path]) -> tuple[str, ...]:
-    return (f"{_some(sorted(folder.name for folder in unused.values()))} left out",) if unused else ()
+    return (f"{listed(sorted(folder.name for folder in unused.values()), most=3)} left out",) if unused else ()
 
 
 def _read(path: Path, channels: int, remarks: list[str] | None) -> Image.Image:
@@ -123,7 +125,7 @@ def _read(path: Path, channels: int, remarks: list[str] | None) -> Image.Image:
 
 
 def _halves(both: Image.Image) -> list[Image.Image]:
-    """A and B of a picture that holds them side by side: its left and right half. Raises ValueError for others."""
+    """Cut a picture of a pair side by side into A, its left half, and B. Raises ValueError if it is not a pair."""
     width, height = both.size
     got = f"got {width}x{height} pixels"
     if width % 2:
@@ -132,26 +134,23 @@ def _halves(both: Image.Image) -> list[Image.Image]:
         steps = np.abs(np.diff(np.asarray(both.convert("L")).astype(np.int16), axis=1)).mean(0)
         if steps[width // 2 - 1] < max(SEAM_LEVELS, SEAM * steps.mean()):
             raise ValueError(
-                f"want A and B side by side, twice as wide as high or with an edge in the middle, {got} of one picture"
+                "want A and B side by side, in a picture twice as wide as high or with an edge in the middle, "
+                f"{got} of one picture"
             )
     return [both.crop((left, 0, left + width // 2, height)) for left in (0, width // 2)]
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Pictures below `folder` by their path in it without the ending."""
-    found: dict[str, Path] = {}
+    """{path without its ending: path} of the pictures below `folder`. Raises DataError if two share a key."""
+    by_stem: dict[str, Path] = {}
     for file in pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0]):
         stem = as_it_looks(PurePosixPath(file).with_suffix("").as_posix())
-        if stem in found:
-            raise DataError(f"{folder}: want one picture of each name, got {found[stem].name} and {Path(file).name}")
-        found[stem] = folder / file
-    return found
+        if stem in by_stem:
+            raise DataError(f"{folder}: want one picture of each name, got {by_stem[stem].name} and {Path(file).name}")
+        by_stem[stem] = folder / file
+    return by_stem
 
 
 def _content(path: Path) -> str:
     names = sorted(entry.name for entry in path.iterdir())
-    return _some(names) if names else "nothing"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    return listed(names, most=3) if names else "nothing"

@@ -1,4 +1,4 @@
-"""The order in which a training run sees its images."""
+"""Deal out the images of a set in random order, as batches for training."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -9,21 +9,22 @@ from torch import Tensor
 
 from gan_engine.data.image_set import ImageSet, to_float
 
-# A set moves to the accelerator whole when it takes at most this part of the memory that is free there: gathering a
-# batch on the device costs one small copy of indices, and the rest is left to the networks.
+# A set moves to the GPU as a whole if it takes at most this part of the GPU's free memory. The networks need the rest.
+# A batch then costs only a small copy of indices to the GPU.
 DEVICE_SHARE = 0.25
 
 
 class Sampler:
     """Endless shuffled batches: img float32 [B, C, H, W] in [-1, 1], c float32 [B, num_classes] one-hot or None.
 
-    Of a set of volumes img is [B, 1, X, Y, Z], which a flip mirrors along its last side as it does images.
+    Volumes are img [B, 1, X, Y, Z]. A flip mirrors the last side, of images and volumes alike.
 
-    The images form one endless stream: epoch e is a permutation of the set drawn from (seed, e), together with one coin
-    per image for the horizontal flip. Each image occurs exactly once per epoch, and a batch may span two epochs. A step
-    takes world_size * batch_size images from the stream and deals them out to the ranks, which all share one state.
-    That state is the seed and the position in the stream, counted in images: a resumed run continues at the same image
-    whatever its batch size or number of ranks.
+    The images form one endless stream. Epoch e is a random permutation of the set, drawn from (seed, e), with a random
+    bit for each image that decides its flip. Each image occurs exactly once in an epoch, and a batch may span two
+    epochs. A step takes world_size * batch_size images from the stream and deals them out to the ranks.
+
+    All ranks share one state: the seed and the position in the stream, counted in images. So a resumed run continues at
+    the same image with any batch size and any number of ranks.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Sampler:
         device: torch.device | str = "cpu",
         mirror: bool = False,
     ):
-        """batch_size: images per call on this rank."""
+        """batch_size: images of a batch on this rank. mirror: flip each image with probability 1/2."""
         if batch_size < 1:
             raise ValueError(f"Sampler: batch_size must be at least 1, got {batch_size}")
         if not 0 <= rank < world_size:
@@ -54,7 +55,7 @@ class Sampler:
         self.seed = seed
         self.position = 0
         self._epoch_order: tuple[int, Tensor, Tensor] | None = None
-        # A set on disk is read one batch ahead, while the networks work on this one.
+        # A set on disk is read one batch ahead, while the networks work on the current batch.
         slow = data.on_disk and self.images is data.images
         self._reader = ThreadPoolExecutor(1, "gan_engine-data") if slow else None
         self._ahead: Future[np.ndarray] | None = None
@@ -74,14 +75,14 @@ class Sampler:
         return to_float(img), F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
 
     def _dealt(self, position: int) -> tuple[Tensor, Tensor]:
-        """What this rank sees of the batch at `position`."""
+        """This rank's part of the batch at `position`: image indices and flips."""
         index, flip = self._stream(position, self.world_size * self.batch_size)
         return index[self.rank :: self.world_size], flip[self.rank :: self.world_size]
 
     def _read(self, index: Tensor) -> Tensor:
         if self._reader is None:
-            return self.images.index_select(0, index)  # 15x faster than images[index] on a CPU
-        pixels = self.images.numpy()  # whose gathering takes no threads from the networks
+            return self.images.index_select(0, index)  # 15 times as fast as images[index] on a CPU
+        pixels = self.images.numpy()  # NumPy gathers with one thread, and leaves the others to the networks
         if self._ahead is None:
             self._ahead = self._reader.submit(pixels.__getitem__, index.numpy())
         img = torch.from_numpy(self._ahead.result())
@@ -98,22 +99,22 @@ class Sampler:
         }
 
     def load_state_dict(self, state: dict[str, int | str]) -> None:
-        """The saved seed replaces the one given at construction: the order continues, it does not begin anew."""
+        """Continue the saved order. The saved seed replaces the seed of the constructor. Raises ValueError."""
         if state["num_images"] != len(self.images):
             raise ValueError(
-                f"Sampler: the state was saved over {state['num_images']:,} images, this set has {len(self.images):,}; "
+                f"Sampler: want the {state['num_images']:,} images of the saved state, got {len(self.images):,}; "
                 "resume with the data of the first run"
             )
         if state["sha256"] != self.data.sha256:
             raise ValueError(
-                f"Sampler: the state was saved over other images or labels than those of {self.data.name} (sha256 "
-                f"{state['sha256'][:12]}, now {self.data.sha256[:12]}); resume with the data of the first run"
+                f"Sampler: want the images and labels of the saved state (sha256 {state['sha256'][:12]}), got other "
+                f"data in {self.data.name} (sha256 {self.data.sha256[:12]}); resume with the data of the first run"
             )
         self.seed, self.position = state["seed"], state["position"]
         self._epoch_order = self._ahead = None
 
     def _stream(self, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """Image indices int64 [count] and flips bool [count] at positions first .. first + count of the stream."""
+        """Image indices int64 [count] and flips bool [count] at the positions [first, first + count) of the stream."""
         pieces = []
         while count > 0:
             epoch, offset = divmod(first, len(self.images))
@@ -124,7 +125,7 @@ class Sampler:
         return index, flip
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The epoch's permutation int64 [N] and flips bool [N]; drawn on the CPU: one order for every device."""
+        """The permutation int64 [N] and the flips bool [N] of an epoch, drawn on the CPU: the same for every device."""
         if self._epoch_order is None or self._epoch_order[0] != epoch:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             order = torch.randperm(len(self.images), generator=generator)

@@ -1,4 +1,4 @@
-"""Sets that torchvision knows by name: read from `root`, downloaded into it where there is a network."""
+"""Data sets that torchvision knows by name. They are read from `root`, or downloaded into it if there is a network."""
 
 import socket
 from functools import partial
@@ -9,12 +9,12 @@ from gan_engine.data.arrays import labelled, pad_digits
 from gan_engine.data.files import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
 
-# Seconds a server may stay silent: without it a machine whose network swallows packets would wait for ever.
+# Seconds without an answer from the server. Without this limit, a network that drops packets would block forever.
 DOWNLOAD_TIMEOUT = 30.0
 
 
 def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The 60,000 training images, 28x28 grey, of a set in the layout of MNIST."""
+    """The 60,000 training images, 28x28 grey, of a data set in MNIST's format."""
     files = [f"{split}-{part}-ubyte" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")]
     by_hand = f"put the unpacked files {', '.join(files)} into {root / torchvision_name / 'raw'}"
     digits = _open(name, torchvision_name, root, by_hand)
@@ -23,13 +23,13 @@ def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int
 
 
 def load_cifar10(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The 50,000 training images, 32x32 RGB."""
+    """The 50,000 training images of CIFAR-10, 32x32 RGB."""
     cifar = _open("cifar10", "CIFAR10", root, f"put the unpacked folder cifar-10-batches-py into {root}")
     return labelled("cifar10", cifar.data, cifar.targets, cifar.classes, resolution=resolution, channels=channels)
 
 
 def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """The 202,599 aligned faces, 178x218 RGB, of which the centre 178x178 is kept; no labels, as it has no classes."""
+    """The 202,599 aligned faces of CelebA, 178x218 RGB, cut to their centre 178x178. CelebA has no classes."""
     folder = root / "celeba" / "img_align_celeba"
     if not folder.is_dir():
         _open("celeba", "CelebA", root, f"put the unpacked folder img_align_celeba into {folder.parent}")
@@ -40,9 +40,9 @@ def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSe
 
 def _open(name: str, torchvision_name: str, root: Path, by_hand: str):
     try:
-        from gan_engine.data.torchvision_shim import datasets  # here, because this import costs two seconds
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision for another PyTorch
-        reason = f"want torchvision, which reads it, and it cannot be imported ({str(error).splitlines()[0]})"
+        from gan_engine.data.torchvision_shim import datasets  # not at the top: this import takes two seconds
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another PyTorch
+        reason = f"want torchvision, got an import error ({str(error).splitlines()[0]})"
         raise DataError(f'{name}: {reason}: pip install "gan-engine[data]"') from error
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)

@@ -1,18 +1,16 @@
-"""The only module that imports torchvision. Others take what they need from here, inside functions: the import costs
-about two seconds."""
+"""The only module that imports torchvision. Import this module inside functions: it takes about two seconds."""
 
 import torch
 
 try:
     import torchvision  # noqa: F401
 except RuntimeError as error:
-    # The ordinary torchvision wheel is built for CUDA: beside a CPU-only torch its operators cannot be loaded, and the
-    # import stops with "operator torchvision::nms does not exist" when it registers shapes for them. Declaring the two
-    # operators it asks for (no kernels: calling them still fails) lets the parts written in Python work: data sets,
-    # transforms.
+    # The default torchvision wheel is built for CUDA. With a CPU-only torch its operators cannot be loaded, and the
+    # import stops with "operator torchvision::nms does not exist". Declaring the two missing operators is enough for
+    # the parts written in Python (data sets, transforms). The operators have no code, so calling them still fails.
     if "torchvision::nms" not in str(error):
         raise
-    _operators = torch.library.Library("torchvision", "FRAGMENT")  # the declarations live as long as this object
+    _operators = torch.library.Library("torchvision", "FRAGMENT")  # keep it: the declarations end with this object
     for _name in ("nms", "qnms"):
         _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 

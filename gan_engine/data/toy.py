@@ -1,6 +1,6 @@
-"""Procedural data: everything can be tried without a file. `KINDS` has one maker per kind of data.
+"""Drawn data, so that everything can be tried without a file. `KINDS` has one function for each kind of data.
 
-Where `channels` is None, images are in colour.
+Images are in colour if `channels` is None.
 """
 
 import math
@@ -11,7 +11,8 @@ from torch import Tensor
 from gan_engine.data.image_set import ImageSet, empty_images
 
 SHAPES = {
-    # Signed distance in units of the shape's radius, negative inside; x, y [..., H, W] in the shape's own frame.
+    # Signed distance to the edge in units of the shape's radius, negative inside. x, y [..., H, W]: coordinates of the
+    # pixels relative to the shape's centre and rotation.
     "disc": lambda x, y: (x**2 + y**2).sqrt() - 1,
     "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.8,
     "triangle": lambda x, y: torch.stack([y, 0.75**0.5 * x - y / 2, -(0.75**0.5) * x - y / 2]).amax(0) - 0.5,
@@ -21,9 +22,9 @@ SHAPES = {
 
 
 def shapes(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
-    """One anti-aliased shape per image: label = shape; place, size, angle and the two colours are random.
+    """One antialiased shape in each image; label = shape. Place, size, angle and the two colours are random.
 
-    Between 256 and 4,096 images, so that making them takes about a second at any resolution.
+    The set has 256 to 4,096 images, fewer at a high resolution, so that it takes about a second to make.
     """
     channels = channels or 3
     num = min(4096, max(256, 2**24 // resolution**2))
@@ -32,7 +33,7 @@ def shapes(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(num, *shape, 1, 1, generator=generator)
 
-    radius = uniform(0.35, 0.7)  # of the picture's half width, as are the centre and the pixel coordinates
+    radius = uniform(0.35, 0.7)  # unit of radius, centre and pixel coordinates: half the width of the picture
     centre_x, centre_y = uniform(-0.25, 0.25), uniform(-0.25, 0.25)
     angle = uniform(0, 2 * math.pi)
     background, foreground = uniform(0, 100, channels), uniform(155, 255, channels)
@@ -54,13 +55,13 @@ def _box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
     return torch.maximum(x.abs() - half_width, y.abs() - half_height)
 
 
-# By shape: the colours that `pairs` paints them in, and their grey.
+# Colour and grey value of each shape in `pairs`.
 _PALETTE = torch.tensor([[230, 60, 50], [60, 180, 80], [70, 110, 230], [240, 200, 60], [190, 90, 210]])
 _GREYS = torch.tensor([[250], [210], [170], [130], [90]])
 
 
 def pairs(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
-    """A is the white silhouette of a shape on black, B the same shape painted in the colour of its kind."""
+    """A is the white silhouette of a shape on black. B is the same shape in the colour of its class."""
     channels = channels or 3
     drawn = shapes(resolution=resolution, channels=1, seed=seed)
     low, high = drawn.images.flatten(1).aminmax(dim=1)
@@ -73,13 +74,13 @@ def pairs(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
 
 
 def unpaired(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
-    """Silhouettes A and painted shapes B as in `pairs`, each of other shapes."""
-    a, b = (pairs(resolution=resolution, channels=channels, seed=each) for each in (seed, seed + 1))
+    """Silhouettes A and painted shapes B as in `pairs`, but of different shapes."""
+    a, b = (pairs(resolution=resolution, channels=channels, seed=side_seed) for side_seed in (seed, seed + 1))
     return ImageSet("toy", b.images, source=a.source)
 
 
-# Occupied or not at x, y, z [n, R, R, R] in [-1, 1], y upwards, for sizes a, b, c [n, 1, 1, 1] in [0.35, 0.9] and a
-# thickness t in [0.12, 0.2].
+# True where a solid occupies the point x, y, z [n, R, R, R] in [-1, 1]; y points upwards. Its sizes a, b, c
+# [n, 1, 1, 1] are in [0.35, 0.9], and its thickness t [n, 1, 1, 1] is in [0.12, 0.2].
 SOLIDS = {
     "sphere": lambda x, y, z, a, b, c, t: x**2 + y**2 + z**2 < a**2,
     "box": lambda x, y, z, a, b, c, t: _within(x, y, z, a, b, c),
@@ -97,20 +98,20 @@ def _within(x: Tensor, y: Tensor, z: Tensor, a: Tensor, b: Tensor | float, c: Te
 
 
 def _legs(x: Tensor, z: Tensor, a: Tensor, c: Tensor, t: Tensor) -> Tensor:
-    """Above and below the four corners."""
+    """True in four upright square legs at the corners."""
     return (x.abs() > a - t) & (z.abs() > c - t)
 
 
 def voxels(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
-    """One of SOLIDS in each volume: label = solid; its sizes are random.
+    """One of SOLIDS in each volume; label = solid. Its sizes are random.
 
-    2,048 volumes, or fewer of a high resolution.
+    The set has 2,048 volumes, or fewer at a high resolution.
     """
     num = min(2048, 2**28 // resolution**3)
     generator = torch.Generator().manual_seed(seed)
     sizes = 0.35 + 0.55 * torch.rand(3, num, 1, 1, 1, generator=generator)
     thickness = 0.12 + 0.08 * torch.rand(num, 1, 1, 1, generator=generator)
-    thickness = thickness.clamp(min=2.1 / resolution)  # a voxel
+    thickness = thickness.clamp(min=2.1 / resolution)  # at least one voxel, which is 2 / resolution wide
     labels = torch.randint(len(SOLIDS), (num,), generator=generator)
 
     images = empty_images("toy", num, 1, resolution, dims=3)

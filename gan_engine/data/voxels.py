@@ -1,7 +1,8 @@
-"""Volumes, as occupied and empty voxels: arrays, binvox files, and meshes, which are filled.
+"""Read volumes of occupied and empty voxels, from arrays, binvox files and meshes. Meshes are filled.
 
-A volume is uint8 [1, X, Y, Z], 255 where it is occupied and 0 elsewhere, with y upwards, as in binvox and most .obj.
-One of another size is made coarser by the smallest whole factor that fits, by maxima, and stands in the middle.
+A volume is uint8 [1, X, Y, Z]: 255 for an occupied voxel, 0 for an empty one. y points upwards, as in binvox files and
+most .obj files. A larger volume is reduced by the smallest whole factor that makes it fit (a voxel is occupied if any
+of its parts is). A smaller volume is placed in the middle.
 """
 
 import importlib.util
@@ -15,45 +16,49 @@ from gan_engine.data import array_files, arrays, files, meshes
 from gan_engine.data.decode import decode_files
 from gan_engine.data.image_set import DataError, ImageSet, empty_images
 from gan_engine.data.labels import by_folder, training_part
-from gan_engine.system.names import legible
+from gan_engine.system.names import legible, listed
 
 
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """bool or integers [N, X, Y, Z], occupied where not 0: a .npy, or an .npz that has them as `voxels` or alone.
+    """Read bool or integers [N, X, Y, Z] or [N, 1, X, Y, Z] from a .npy or .npz file; a voxel other than 0 is occupied.
 
-    They may also be [N, 1, X, Y, Z]. Labels: see `arrays.choose_labels`.
+    In a .npz file the array is called `voxels`, or is the only array of such a shape. Labels: see
+    `arrays.choose_labels`. Raises DataError.
     """
     heads = array_files.heads(path)
     fits = [name for name, head in heads.items() if len(head.shape) in (4, 5)] if len(heads) > 1 else list(heads)
     name = "voxels" if "voxels" in heads else fits[0] if len(fits) == 1 else None
     if name is None:
-        raise DataError(f"{path}: want one array [N, X, Y, Z], or that called voxels, got {array_files.listing(heads)}")
-    labels = arrays.choose_labels(path, heads, name)
+        got = array_files.listing(heads)
+        raise DataError(f"{path}: want one array [N, X, Y, Z], or an array called voxels, got {got}")
+    labels_name = arrays.choose_labels(path, heads, name)
     volumes = array_files.read(path, name, heads[name])
     if volumes.ndim == 5 and volumes.shape[1] == 1:
         volumes = volumes[:, 0]
     if volumes.dtype.kind not in "bui" or volumes.ndim != 4 or volumes.size == 0:
         raise DataError(f"{path}: {name} must be bool or uint8 [N, X, Y, Z] with N >= 1, got {heads[name]}")
-    classes = (None, ())
-    if labels is not None:
-        classes = arrays.indexed(path, array_files.read(path, labels, heads[labels]), len(volumes))
+    labels, class_names = None, ()
+    if labels_name is not None:
+        values = array_files.read(path, labels_name, heads[labels_name])
+        labels, class_names = arrays.indexed(path, values, len(volumes))
     images = empty_images(path.stem, len(volumes), 1, resolution, dims=3)
     for i, (out, volume) in enumerate(zip(images.numpy(), volumes, strict=True)):
         try:
             out[:] = fit(volume != 0, resolution)
         except ValueError as error:
             raise DataError(f"{path}: volume {i}: {error}") from None
-    return ImageSet(path.stem, images, *classes, notes=(f"volumes from {name} ({heads[name].dtype.name})",))
+    notes = (f"volumes from {name} ({heads[name].dtype.name})",)
+    return ImageSet(path.stem, images, labels, class_names, notes=notes)
 
 
 def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """A .binvox file, or every one and every mesh below a folder, whose subfolders are classes."""
+    """Read one .binvox file, or all .binvox files and meshes below a folder. Folders are classes. Raises DataError."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
     root, name = (path, legible(path.resolve().name)) if path.is_dir() else (path.parent, legible(path.stem))
     kept, left_out = training_part(files.chosen(name, found, (".binvox", *meshes.ENDINGS), what="volumes"))
     mesh = next((file for file in kept if file.lower().endswith(meshes.ENDINGS)), None)
     if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
-        raise DataError(f"{name}: meshes such as {mesh} are read by trimesh and scipy: pip install trimesh scipy")
+        raise DataError(f"{name}: want trimesh and scipy to read {mesh}, got none: pip install trimesh scipy")
 
     shells = []
 
@@ -72,17 +77,16 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     if not kept:
         raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")
     if shells:
-        first = ", ".join(sorted(shells)[:3]) + ", ..." * (len(shells) > 3)
-        text = f"{name}: {len(shells):,} open surfaces, of which only the shell is filled: {first}"
-        warnings.warn(legible(text), stacklevel=2)
+        names = listed(sorted(shells), most=3)
+        warnings.warn(f"{name}: {len(shells):,} open surfaces, without an inside to fill: {names}", stacklevel=2)
     labels, class_names, notes = by_folder(name, kept)
     return ImageSet(name, images, labels, class_names, skipped, notes=(*left_out, *notes))
 
 
 def read_binvox(file: BinaryIO) -> np.ndarray:
-    """bool [X, Y, Z] of a binvox file (Min 2004, patrickmin.com/binvox): a head, then runs of at most 255 voxels.
+    """Read a binvox file (Min 2004, patrickmin.com/binvox) as bool [X, Y, Z]: a head, then runs of at most 255 voxels.
 
-    y changes fastest, then z, then x. Raises ValueError that says what is wrong.
+    y changes fastest, then z, then x. Raises ValueError for a damaged file.
     """
     if not file.readline().startswith(b"#binvox"):
         raise ValueError("want a file that begins with #binvox")

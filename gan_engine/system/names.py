@@ -4,7 +4,7 @@ import difflib
 import os
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -15,6 +15,12 @@ def legible(name: str, *, most: int | None = None) -> str:
     """
     text = "".join(c if _visible(c) else c.encode("unicode_escape").decode() for c in name)
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def listed(names: Sequence[str], *, most: int = 5) -> str:
+    """'a, b, c and 7 more': the first `most` of the names, as legible text."""
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return legible(", ".join(names[:most])) + rest
 
 
 def pasted(path: str | Path) -> str:

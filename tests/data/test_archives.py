@@ -1,4 +1,4 @@
-"""Zips as other systems and programs make them."""
+"""Zip archives written by other systems and programs are read."""
 
 import io
 import json
@@ -19,9 +19,9 @@ def picture(grey):
 
 
 def pack(path, members, **options):
-    """A zip of the members, {path or ZipInfo: grey, or the content}."""
+    """A zip of members (path or ZipInfo, content or the grey value of a picture)."""
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w", **options) as archive:
-        warnings.simplefilter("ignore")  # of repeated names
+        warnings.simplefilter("ignore")  # zipfile warns of repeated names
         for name, content in members:
             archive.writestr(name, content if isinstance(content, bytes) else picture(content))
     return path
@@ -33,7 +33,7 @@ def read(path):
 
 
 def member(name):
-    """A member of that very name, which zipfile would else put into the form of this system."""
+    """A member with exactly this name. zipfile itself would replace backslashes."""
     entry = zipfile.ZipInfo("x")
     entry.filename = name
     return entry
@@ -51,26 +51,26 @@ def test_backslashes_separate_folders(tmp_path):
     assert greys == [1, 2] and data.class_names == ("3", "5")
 
 
-def test_of_a_repeated_name_the_last_one_counts(tmp_path):
+def test_the_last_file_of_a_repeated_name_counts(tmp_path):
     members = [("a.png", 1), ("b.png", 9), ("a.png", 2), (member("./a.png"), 3)]
     data, greys = read(pack(tmp_path / "set.zip", members))
-    assert greys == [3, 9] and "; repeated names: 2, of each the last one counts" in describe(data)
+    assert greys == [3, 9] and "; repeated names: 2, the last file of each name counts" in describe(data)
 
 
-def test_a_repeated_table_is_the_last_one(tmp_path):
+def test_the_last_dataset_json_counts(tmp_path):
     tables = [json.dumps({"labels": [["a.png", c], ["b.png", 0]]}).encode() for c in (0, 7)]
     members = [("a.png", 1), ("b.png", 2), *(("dataset.json", table) for table in tables)]
     assert read(pack(tmp_path / "set.zip", members))[0].class_names == ("0", "7")
 
 
-def test_what_macos_adds_is_passed_over_in_silence(tmp_path):
+def test_files_that_macos_adds_are_ignored_without_a_warning(tmp_path):
     members = [("set/a.png", 1), ("__MACOSX/set/._a.png", b"x"), ("set/.DS_Store", b"x"), ("set/._a.png", b"x")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(pack(tmp_path / "set.zip", members))[1] == [1]
 
 
-def test_names_that_lead_out_of_the_archive_lead_nowhere(tmp_path):
+def test_names_cannot_point_outside_the_archive(tmp_path):
     members = [("../a/1.png", 1), ("/b/2.png", 2), ("./b/3.png", 3)]
     data, greys = read(pack(tmp_path / "set.zip", members))
     assert greys == [1, 2, 3] and data.class_names == ("a", "b")
@@ -92,7 +92,7 @@ def test_names_in_utf8_with_and_without_the_flag_and_in_cp437(tmp_path):
 
 
 def set_in_heads(path, value, *, local, central):
-    """Write a 16-bit value at these places of both heads of the first member."""
+    """Write a 16-bit value at these offsets of the local and the central head of the first member."""
     content = bytearray(path.read_bytes())
     struct.pack_into("<H", content, content.index(b"PK\3\4") + local, value)
     struct.pack_into("<H", content, content.index(b"PK\1\2") + central, value)
@@ -128,7 +128,7 @@ def test_zip64(tmp_path):
     assert read(tmp_path / "set.zip")[1] == [1]
 
 
-def test_zips_within_a_zip_are_said(tmp_path):
+def test_a_warning_counts_zips_within_a_zip(tmp_path):
     inner = pack(tmp_path / "inner.zip", [("a.png", 1)]).read_bytes()
     with pytest.warns(UserWarning, match=r"not read: 2 \.zip"):
         assert read(pack(tmp_path / "set.zip", [("a.png", 1), ("1.zip", inner), ("2.zip", inner)]))[1] == [1]
@@ -156,7 +156,7 @@ def test_a_damaged_table_does_not_end_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\5\6" + bytes(18), b"Rar!\x1a\x07\x00"])
-def test_what_is_no_zip_or_an_empty_one(tmp_path, content):
+def test_files_that_are_no_zip_and_empty_zips_are_refused(tmp_path, content):
     (tmp_path / "set.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"not a zip archive that can be read|got none"):
+    with pytest.raises(DataError, match=r"want a readable zip archive|got none"):
         read(tmp_path / "set.zip")

@@ -1,4 +1,4 @@
-"""Arrays as other programs write them: any key, layout, range and order of bytes, or a refusal."""
+"""Arrays written by other programs are read with any key, layout, range and byte order, or refused with a reason."""
 
 import re
 import zipfile
@@ -11,9 +11,9 @@ from gan_engine.data import DataConfig, DataError, arrays, describe, image_set, 
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 16, 12, 3), dtype=np.uint8)
-PIXELS[0, 0, 0], PIXELS[0, 0, 1] = 0, 255  # both ends of every range
+PIXELS[0, 0, 0], PIXELS[0, 0, 1] = 0, 255  # black and white, so that every range reaches both ends
 GREY = PIXELS[..., 0]
-WIDE = PIXELS[:, :12]  # squares, of which no pixel is cut or resized
+WIDE = PIXELS[:, :12]  # squares: no pixel is cut off or resized
 DIGITS = np.array([3, 9, 3, 4, 9, 3])
 
 
@@ -54,7 +54,7 @@ def test_keys(tmp_path, named, images, labels):
     if labels:
         assert data.class_names == ("3", "4", "9") and data.labels.tolist() == [0, 2, 0, 1, 2, 0]
     unused = [name for name in named if name not in (images, labels)]
-    assert (f"{', '.join(unused)} left out" in describe(data)) == bool(unused)
+    assert (f"{', '.join(unused)} not used" in describe(data)) == bool(unused)
 
 
 FLOATS = WIDE.astype(np.float64) / 255
@@ -93,26 +93,26 @@ def test_black_and_white(tmp_path):
 
 
 REFUSED = [
-    ({"a": WIDE, "b": WIDE}, "want one array of images, or that called images, got a uint8 .*, b uint8"),
+    ({"a": WIDE, "b": WIDE}, "want one array of images, or an array called images, got a uint8 .*, b uint8"),
     ({"images": WIDE[0]}, r"images must be \[N, H, W\], .*, got uint8 \[12, 12, 3\]"),  # one picture
     ({"x": WIDE.reshape(6, -1), "y": DIGITS}, r"want an array of numbers .*, got x uint8 \[6, 432\], y int64 \[6\]"),
-    ({"images": RNG.integers(0, 256, (6, 3, 12, 3), np.uint8)}, "channels second or last, want one of them"),
+    ({"images": RNG.integers(0, 256, (6, 3, 12, 3), np.uint8)}, "channels either second or last, got .* may be both"),
     (
         {"images": FLOATS * 3 - 1.5},
         r"want one|must be floats in \[0, 1\], \[-1, 1\] or \[0, 255\], got float64 in \[-1.5",
     ),
-    ({"images": FLOATS - 0.02}, r"got float64 in \[-0.02, 0.98\]"),  # is no [-1, 1]
-    ({"images": FLOATS * 1.02}, r"got float64 in \[0, 1.02\]"),  # is no [0, 255]
+    ({"images": FLOATS - 0.02}, r"got float64 in \[-0.02, 0.98\]"),  # not taken for [-1, 1]
+    ({"images": FLOATS * 1.02}, r"got float64 in \[0, 1.02\]"),  # not taken for [0, 255]
     ({"images": np.where(FLOATS > 0.5, np.nan, 1)}, "got float64 with values that are not finite"),
     ({"images": np.where(FLOATS > 0.5, np.inf, 1)}, "got float64 with values that are not finite"),
     (
         {"images": WIDE.astype(np.int16) - 9},
         r"must be integers in \[0, 255\] or \[0, 65535\], got int16 in \[-9, 246\]",
     ),
-    ({"images": WIDE.astype(np.uint16) * 16}, r"got uint16 in \[0, 4080\]"),  # of 12 bits
-    ({"images": (WIDE > 99).astype(np.uint8)}, r"got uint8 in \[0, 1\]"),  # black and white, but for bool
+    ({"images": WIDE.astype(np.uint16) * 16}, r"got uint16 in \[0, 4080\]"),  # 12 bits
+    ({"images": (WIDE > 99).astype(np.uint8)}, r"got uint8 in \[0, 1\]"),  # black and white must be bool
     ({"images": WIDE.astype(np.complex64)}, "images must be numbers, got complex64"),
-    ({"images": np.array([{}, WIDE], dtype=object)}, "images holds Python objects, want plain arrays of numbers"),
+    ({"images": np.array([{}, WIDE], dtype=object)}, "want numbers in images, got Python objects"),
     ({"images": WIDE[:0]}, r"got uint8 \[0, 12, 12, 3\]"),
     ({"images": WIDE, "labels": DIGITS[:5]}, r"labels must be integers \[N\] = \[6\], got int64 \[5\]"),
     ({"images": WIDE, "labels": DIGITS + 0.5}, "got float64 .* with fractions"),
@@ -121,13 +121,13 @@ REFUSED = [
     ({"images": WIDE, "labels": np.ones((6, 4), int)}, "labels .* must be one-hot"),
     (
         {"x": WIDE, "y": DIGITS, "labels_b": DIGITS, "targets": DIGITS},
-        "want one array of labels, or that called labels",
+        "want one array of labels, or an array called labels",
     ),
 ]
 
 
 @pytest.mark.parametrize(("named", "message"), REFUSED)
-def test_what_is_refused(tmp_path, named, message):
+def test_arrays_that_are_refused(tmp_path, named, message):
     with pytest.raises(DataError, match=message):
         load_from(saved(tmp_path, **named))
 
@@ -143,8 +143,8 @@ def test_labels_of_other_types(tmp_path, labels):
     assert load_from(saved(tmp_path, x=WIDE, y=labels)).class_names == ("3", "4", "9")
 
 
-def cut_member(path):
-    """The bytes of the pixels, of which some are others than those of the checksum."""
+def wrong_byte(path):
+    """Change a byte of the pixels, so that the checksum is wrong."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
@@ -170,15 +170,15 @@ def short_array(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_member, "not an .npz file of plain arrays that can be read"),
+        (wrong_byte, "want a readable .npz file of arrays of numbers"),
         (without_array, "want arrays in it, got none"),
-        (no_array, "not an .npz file of plain arrays that can be read"),
-        (short_array, "its images: not an .npz file of plain arrays that can be read"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "not an .npz file of plain arrays"),
-        (lambda path: path.write_bytes(b""), "not an .npz file of plain arrays"),
+        (no_array, "want a readable .npz file of arrays of numbers"),
+        (short_array, "its images: want a readable .npz file of arrays of numbers"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "want a readable .npz file of arrays"),
+        (lambda path: path.write_bytes(b""), "want a readable .npz file of arrays"),
     ],
 )
-def test_damaged_files_are_one_sentence(tmp_path, damage, message):
+def test_damaged_files_give_an_error_of_one_line(tmp_path, damage, message):
     path = saved(tmp_path, images=WIDE)
     damage(path)
     with pytest.raises(DataError, match=message) as error:
@@ -214,7 +214,7 @@ def test_an_array_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
         ("a.mat", "such files are not read: save its images"),
     ],
 )
-def test_files_of_other_libraries_say_what_to_do(tmp_path, name, advice):
+def test_the_error_for_files_of_other_libraries_says_what_to_do(tmp_path, name, advice):
     (tmp_path / name).write_bytes(b"content")
     with pytest.raises(DataError, match=re.escape(f"got the file {name}; {advice}")):
         load_from(tmp_path / name)
@@ -245,8 +245,8 @@ def test_volumes(tmp_path, named):
         ({"voxels": VOLUMES[0]}, r"bool or uint8 \[N, X, Y, Z\] with N >= 1, got bool \[8, 8, 8\]"),
         ({"voxels": VOLUMES.astype(np.float32)}, "got float32"),
         ({"voxels": np.stack([VOLUMES] * 3, 1)}, r"got bool \[3, 3, 8, 8, 8\]"),
-        ({"a": VOLUMES, "b": VOLUMES}, "want one array .*, or that called voxels, got a bool .*, b bool"),
-        ({"voxels": np.array([{}])}, "holds Python objects"),
+        ({"a": VOLUMES, "b": VOLUMES}, "want one array .*, or an array called voxels, got a bool .*, b bool"),
+        ({"voxels": np.array([{}])}, "want numbers in voxels, got Python objects"),
     ],
 )
 def test_volumes_that_are_refused(tmp_path, named, message):

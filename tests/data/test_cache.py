@@ -1,4 +1,4 @@
-"""A second start decodes nothing, and never gives pixels that are no longer there."""
+"""A second start with the same data decodes nothing. After any change of the data it decodes again."""
 
 import errno
 import os
@@ -166,7 +166,7 @@ def test_any_change_is_seen(tmp_path, change):
 
 
 def test_two_changes_within_a_tick_of_the_clock_are_seen(tmp_path, monkeypatch):
-    """A file whose size and times do not tell its two contents apart."""
+    """The file keeps its size and its times when its content changes."""
     source = pictures(tmp_path / "set")
     row = cache._row
     monkeypatch.setattr(
@@ -234,7 +234,7 @@ def other_classes(content):
 
 
 @pytest.mark.parametrize("damage", [cut, empty, flipped, other_head, other_classes])
-def test_a_damaged_entry_is_decoded_anew(tmp_path, home, damage):
+def test_a_damaged_entry_is_decoded_again(tmp_path, home, damage):
     source = pictures(tmp_path / "set")
     first = load_from(source)
     (entry,) = entries(home)
@@ -278,14 +278,14 @@ def test_a_failure_of_the_system_is_not_kept(tmp_path, monkeypatch):
     assert len(load_from(source, channels=3)) == 3
 
 
-def test_it_can_be_turned_off(tmp_path, home, monkeypatch):
+def test_the_cache_can_be_turned_off(tmp_path, home, monkeypatch):
     monkeypatch.setenv("GAN_ENGINE_CACHE", "0")
     source = pictures(tmp_path / "set")
     assert not is_cached(load_from(source)) and not is_cached(load_from(source))
     assert not home.exists()
 
 
-def test_it_lies_where_caches_lie(tmp_path, monkeypatch):
+def test_the_cache_lies_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("GAN_ENGINE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     load_from(pictures(tmp_path / "set"))
@@ -308,12 +308,12 @@ def test_a_full_disk_is_a_warning(tmp_path, home, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.warns(UserWarning, match=r"set: not kept decoded, as .*cache is full"):
+    with pytest.warns(UserWarning, match=r"set: not kept in the cache, because .*cache is full"):
         assert len(load_from(pictures(tmp_path / "set"))) == 3
     assert list(home.iterdir()) == []
 
 
-def test_the_sets_used_longest_ago_make_room(tmp_path, home, monkeypatch):
+def test_the_sets_used_longest_ago_are_removed_first(tmp_path, home, monkeypatch):
     sources = [pictures(tmp_path / name) for name in "abc"]
     load_from(sources[0])
     size = entries(home)[0].stat().st_size
@@ -361,7 +361,7 @@ def test_processes_that_start_together_all_get_the_set(tmp_path):
     assert told == {f"{load_from(source).sha256} 3\n"} and is_cached(load_from(source))
 
 
-def test_the_start_line_of_a_run_says_it(tmp_path, monkeypatch, capsys):
+def test_the_start_line_of_a_run_says_that_data_came_from_the_cache(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path / "set")
     tiny = ["vanilla", "--data", "set", "--res", "16", "--hidden", "8", "--batch-size", "2", "--kimg", "0.004"]

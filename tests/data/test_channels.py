@@ -1,4 +1,4 @@
-"""Grey or colour: the data decide, unless somebody asks."""
+"""The data decide between grey and colour, unless the user does."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def save(folder, images):
 def channels(source, kind="image", resolution=16):
     data = load(DataConfig(str(source)), resolution=resolution, channels=None, kind=kind)
     asked = load(DataConfig(str(source)), resolution=resolution, channels=data.images.shape[1], kind=kind)
-    assert torch.equal(data.images, asked.images)  # a run that goes on asks for what it found
+    assert torch.equal(data.images, asked.images)  # a resumed run asks for the channels that its first start found
     return data.images.shape[1]
 
 
@@ -59,7 +59,7 @@ def channels(source, kind="image", resolution=16):
         ({"a.png": picture(False).convert("L").convert("P")}, 1),
         ({"a.png": picture(True).convert("P")}, 3),
         ({"a.gif": picture(True)}, 3),
-        ({"a.png": Image.new("RGBA", (40, 40), (9, 200, 30, 0))}, 1),  # what cannot be seen has no colour
+        ({"a.png": Image.new("RGBA", (40, 40), (9, 200, 30, 0))}, 1),  # the colour of invisible pixels does not count
         ({"a.png": Image.new("RGBA", (40, 40), (99, 99, 99, 120))}, 1),
         ({"a.png": Image.new("RGB", (40, 40), (100, 104, 108))}, 1),
         ({"a.png": Image.new("RGB", (40, 40), (100, 104, 109))}, 3),
@@ -96,26 +96,26 @@ def test_one_side_in_colour_is_enough(tmp_path, kind):
         assert channels(tmp_path, kind) == (3 if a or b else 1)
 
 
-def test_named_sets_are_what_they_are():
+def test_channels_of_named_sets():
     assert channels("fashion-mnist") == 1 and channels("toy") == 3 and channels("toy", "voxels") == 1
 
 
 @pytest.mark.parametrize("preset", SMALL)
 def test_every_family_trains_in_the_channels_of_the_data(tmp_path, monkeypatch, capsys, preset):
     monkeypatch.chdir(tmp_path)
-    other = PRESETS[preset]().model.channels == 1  # than the preset has
+    colour = PRESETS[preset]().model.channels == 1  # the opposite of the preset
     for i in range(8):
-        for folder in ("A", "B"):  # classes, or sides
-            save(Path("data", folder), {f"{i}.png": picture(other)})
+        for folder in ("A", "B"):  # two classes, or the two sides of a translation
+            save(Path("data", folder), {f"{i}.png": picture(colour)})
     assert train.main([preset, "--data", "data", *SMALL[preset], *TINY]) == 0
-    words = "colour images; trained in colour (channels 3)" if other else "grey images; trained in grey (channels 1)"
+    words = "colour images; trained in colour (channels 3)" if colour else "grey images; trained in grey (channels 1)"
     assert words in capsys.readouterr().out
     state = checkpoint.load(checkpoint.find("run"))
-    assert state["config"]["model"]["channels"] == (3 if other else 1) and not state["config"]["channels_of_data"]
+    assert state["config"]["model"]["channels"] == (3 if colour else 1) and not state["config"]["channels_of_data"]
     assert json.loads(Path("run/run.json").read_text())["starts"][0]["data"].endswith(words)
 
 
-def test_a_run_goes_on_in_its_channels(tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_keeps_its_channels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save(Path("data"), {f"{i}.png": picture(True) for i in range(4)})
     assert train.main(["dcgan", "--data", "data", "--width", "4", *TINY]) == 0
@@ -141,7 +141,7 @@ def test_colours_are_not_learnt_from_grey_pictures(tmp_path, monkeypatch, capsys
     assert want in capsys.readouterr().err and not Path("run").exists()
 
 
-def test_a_preset_can_be_built_and_toy_data_are_painted_as_it_says():
+def test_toy_data_have_the_channels_of_the_preset():
     G, _ = models.build(PRESETS["dcgan"]().model)
     assert G(torch.zeros(2, 100)).shape == (2, 1, 32, 32) and not PRESETS["dcgan"]().channels_of_data
     assert train.read(train.parse(["dcgan", "--data", "toy", "--res", "16"])).images.shape[1] == 1

@@ -1,4 +1,4 @@
-"""Odd pictures: every mode and orientation ends as the same plain pixels."""
+"""Pictures in every mode and orientation are decoded to the same pixels."""
 
 import io
 
@@ -19,7 +19,7 @@ def decode(image, format="PNG", *, channels=3, resolution=8, **options):
 
 
 def colours(pixels):
-    """The one colour of each channel; fails where a channel has several."""
+    """The value of each channel. Fails if a channel has several values."""
     assert (pixels == pixels[:, :1, :1]).all()
     return pixels[:, 0, 0].tolist()
 
@@ -71,7 +71,7 @@ def test_exif_orientation_is_applied(format):
     upright = Image.new("L", (16, 16), 0)
     upright.paste(255, (0, 0, 16, 8))  # white above black
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored a quarter turn to the left of upright
+    exif[0x0112] = 6  # the picture is stored turned a quarter to the left
     turned = decode(upright.transpose(Image.Transpose.ROTATE_90), format, channels=1, exif=exif)[0]
     assert turned[:3].min() > 250 and turned[-3:].max() < 5
 
@@ -95,7 +95,7 @@ def test_shrinking_averages():
 
 
 def photograph(width, height):
-    """Smooth colours with details of all sizes, as in nature."""
+    """Smooth colours with details of all sizes, as in photographs."""
     rng = np.random.default_rng(0)
     pixels = np.full((height, width, 3), 128.0)
     for size in (3, 9, 27, 81):

@@ -1,4 +1,4 @@
-"""What a folder can hold beside good pictures, and what can be given in place of a folder."""
+"""Folders that hold other things than good pictures, and sources that are no folders."""
 
 import inspect
 import io
@@ -49,7 +49,7 @@ def test_endings_that_are_read(tmp_path, name, format):
     assert len(data) == 1 and data.images.min() > 250 and not warned
 
 
-def test_content_decides_without_an_ending_and_with_a_wrong_one(tmp_path):
+def test_the_content_decides_if_the_ending_is_missing_or_wrong(tmp_path):
     for name, format in (("0a1b2c", "JPEG"), ("frame.0001", "PNG"), ("b.jpg?width=300", "PNG"), ("c.png", "JPEG")):
         save(tmp_path / name, format=format)
     (tmp_path / "README").write_text("This is no picture.")
@@ -57,7 +57,7 @@ def test_content_decides_without_an_ending_and_with_a_wrong_one(tmp_path):
     assert len(data) == 4 and not warned
 
 
-def test_what_is_not_read_is_counted_by_ending(tmp_path):
+def test_files_that_are_not_read_are_counted_by_ending(tmp_path):
     save(tmp_path / "a.png")
     for name in ("1.HEIC", "2.heic", "3.psd", "4.CR2", "5.svg", "6.mp4", "7", "8.zip", "9.foo"):
         (tmp_path / name).write_bytes(b"\0" * 20)
@@ -73,7 +73,7 @@ def test_what_is_not_read_is_counted_by_ending(tmp_path):
     "name",
     ["notes.TXT", "labels.csv", "a.json", "Thumbs.db", "desktop.ini", ".DS_Store", "._a.png", "LICENSE", "a.xmp"],
 )
-def test_no_alarm_for_what_lies_beside_pictures(tmp_path, name):
+def test_no_warning_for_common_files_that_are_no_pictures(tmp_path, name):
     save(tmp_path / "a.png")
     (tmp_path / name).write_text("words")
     assert read(tmp_path)[1] == []
@@ -93,7 +93,7 @@ def test_hidden_pictures_are_counted(tmp_path):
 
 @pytest.fixture
 def stand_in_for_pillow_heif(monkeypatch):
-    """It opens what begins like HEIC as one pixel of the grey 200."""
+    """A false pillow_heif, which reads every HEIC file as one pixel of the grey value 200."""
 
     class Heif(ImageFile.ImageFile):
         format = "HEIF"
@@ -126,7 +126,7 @@ def test_heic_is_read_where_pillow_heif_is_installed(tmp_path, stand_in_for_pill
     assert len(data) == 2 and (data.images == 200).all() and not warned
 
 
-# Files that are none
+# Files that are not regular or cannot be read
 
 
 def test_only_regular_files_are_read(tmp_path):
@@ -177,14 +177,14 @@ def test_files_and_folders_without_permission_are_named(tmp_path, monkeypatch):
     assert all("Permission denied" in reason for _, reason in data.skipped)
 
 
-def test_a_folder_comes_under_its_own_name_before_that_of_a_link(tmp_path):
+def test_a_folder_is_listed_by_its_own_name_and_not_that_of_a_link(tmp_path):
     save(tmp_path / "dogs" / "1.png")
     (tmp_path / "all").symlink_to(tmp_path / "dogs")
     save(tmp_path / "cats" / "1.png")
     assert read(tmp_path)[0].class_names == ("cats", "dogs")
 
 
-def test_folders_deeper_than_python_calls_functions(tmp_path):
+def test_folders_deeper_than_pythons_recursion_limit(tmp_path):
     save(tmp_path / Path(*"d" * 200) / "a.png")
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 100)
@@ -198,7 +198,7 @@ def test_folders_deeper_than_python_calls_functions(tmp_path):
 # Names
 
 
-def test_names_that_are_no_utf8_can_be_printed_and_written(tmp_path):
+def test_names_that_are_not_utf8_can_be_printed_and_written(tmp_path):
     root = os.fsencode(tmp_path) + b"/b\xfcro"
     for folder in (b"caf\xe9", b"tea\n"):
         os.makedirs(root + b"/" + folder)
@@ -216,7 +216,7 @@ def test_names_that_are_no_utf8_can_be_printed_and_written(tmp_path):
     assert str(error.value).isprintable()
 
 
-# What is given in place of a folder
+# Sources that are not folders of pictures
 
 
 @pytest.mark.parametrize(
@@ -250,13 +250,13 @@ def test_images_in_shared_memory_are_read():
         ("a", r"the file a$"),
     ],
 )
-def test_files_that_are_no_source(tmp_path, name, got):
+def test_files_that_are_refused_as_a_source(tmp_path, name, got):
     (tmp_path / name).write_bytes(b"words")
     with pytest.raises(DataError, match=rf"want a folder, \.zip, \.npz or \.npy, got {got}"):
         read(tmp_path / name)
 
 
-def test_a_zip_by_another_name_and_a_pipe(tmp_path):
+def test_a_zip_with_another_ending_and_a_pipe_are_refused(tmp_path):
     (tmp_path / "set.dat").write_bytes(b"PK\5\6" + bytes(18))
     with pytest.raises(DataError, match=r"got the file set\.dat, a zip archive; call it set\.zip"):
         read(tmp_path / "set.dat")
@@ -276,10 +276,10 @@ def test_the_start_line_says_what_was_done_to_pictures(tmp_path):
     save(tmp_path / "f.png")
     data, warned = read(tmp_path)
     assert len(data) == 6 and not warned
-    assert "; 4 of several frames or pages (the first is read); 1 wholly transparent (white)" in describe(data)
+    assert "; 4 with several frames or pages (the first is read); 1 fully transparent (white)" in describe(data)
 
 
-def test_notes_do_not_change_what_a_set_is(tmp_path):
+def test_notes_do_not_change_the_checksum_of_a_set(tmp_path):
     save(tmp_path / "a.png")
     data, _ = read(tmp_path)
     assert data.sha256 == ImageSet("x", data.images, notes=("said",)).sha256

@@ -1,4 +1,4 @@
-"""What an ImageSet accepts, and the toy images."""
+"""An ImageSet checks its images and labels; toy images have the shapes and classes that they claim."""
 
 import pytest
 import torch
@@ -47,8 +47,8 @@ def test_toy_images(resolution, channels):
     assert not torch.equal(data.images, other.images)
 
 
-def test_toy_shapes_are_what_they_are_called():
-    """Bright on dark, with soft edges; the centre of mass is bright in every shape but the ring."""
+def test_toy_shapes_look_like_their_names():
+    """Shapes are bright on dark. The centre of mass is bright in every shape but the ring."""
     data = load(DataConfig("toy"), resolution=32, channels=1)
     images = data.images[:, 0].float()
     bright = (images > 127).float()

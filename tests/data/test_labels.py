@@ -1,4 +1,4 @@
-"""Which files are trained on, and their classes: by dataset.json, by folders, and where folders are no classes."""
+"""The files that are trained on, and their classes, from a dataset.json or from folders."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def picture(grey=0):
 
 
 def write(target, table, names=NAMES, root=""):
-    """A zip or a folder of pictures, the i-th of grey i, and a dataset.json beside them unless `table` is None."""
+    """A zip or a folder of pictures; picture i has the grey value i. `table` becomes its dataset.json."""
     content = {root + name: picture(i) for i, name in enumerate(names)}
     if table is not None:
         content[root + "dataset.json"] = table if isinstance(table, bytes) else json.dumps(table).encode()
@@ -55,7 +55,7 @@ AS_READ = dict(enumerate("201201"))
 
 @pytest.mark.parametrize("target", ["set.zip", "set"])
 @pytest.mark.parametrize("root", ["", "ffhq/"])
-def test_classes_are_those_of_the_table_and_not_the_shards(tmp_path, target, root):
+def test_classes_come_from_the_table_and_not_from_the_shards(tmp_path, target, root):
     source = write(tmp_path / target, {"labels": list(zip(NAMES, CLASSES))}, root=root)
     data, classes, warned = read(source)
     assert classes == AS_READ and data.class_names == ("0", "1", "2") and not warned
@@ -85,7 +85,7 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
     assert data.class_names == ("2", "9", "10")
 
 
-def test_accents_are_the_same_however_they_are_written(tmp_path):
+def test_accents_match_in_both_forms_of_unicode(tmp_path):
     composed, apart = unicodedata.normalize("NFC", "café.png"), unicodedata.normalize("NFD", "café.png")
     for written, named in ((composed, apart), (apart, composed)):
         source = write(tmp_path / f"{len(written)}.zip", {"labels": [[named, 3], ["a.png", 4]]}, [written, "a.png"])
@@ -93,14 +93,14 @@ def test_accents_are_the_same_however_they_are_written(tmp_path):
         assert classes == {0: "3", 1: "4"} and not warned
 
 
-def test_the_table_of_a_folder_of_class_folders_wins(tmp_path):
+def test_a_table_wins_over_folders(tmp_path):
     names = ["x/1.png", "y/2.png"]
     _, classes, _ = read(write(tmp_path / "set", {"labels": [["x/1.png", 1], ["y/2.png", 0]]}, names))
     assert classes == {0: "1", 1: "0"}
 
 
 @pytest.mark.parametrize("table", [{"labels": None}, {}, {"labels": None, "name": "ffhq"}, [1, 2]])
-def test_a_table_without_labels_leaves_shards_and_folders_what_they_are(tmp_path, table):
+def test_folders_decide_if_the_table_has_no_labels(tmp_path, table):
     data, classes, warned = read(write(tmp_path / "set.zip", table))
     assert classes is None and not warned and "dataset.json holds no labels" in describe(data)
     data, classes, _ = read(write(tmp_path / "folders", table, ["cats/1.png", "dogs/2.png"]))
@@ -112,46 +112,46 @@ def test_a_table_without_labels_leaves_shards_and_folders_what_they_are(tmp_path
     [
         (
             {"labels": list(zip(NAMES, CLASSES))[:4]},
-            "gives a class to 4 of 6 images, and none to 00002/img00000004.png",
+            "gives a class to only 4 of 6 images, and none to 00002/img00000004.png",
         ),
-        ({"labels": [*list(zip(NAMES, CLASSES))[:5], [NAMES[5], None]]}, "gives a class to 5 of 6 images"),
-        ({"labels": [[name, [0, 1, 1]] for name in NAMES]}, "several labels, or shares of them"),
-        ({"labels": [[name, [0.2, 0.8]] for name in NAMES]}, "several labels, or shares of them"),
-        ({"labels": [[name, [1] + [0] * i] for i, name in enumerate(NAMES)]}, "several labels, or shares of them"),
-        ({"labels": [[name, 0.37] for name in NAMES]}, "gives the class 0.37"),
-        ({"labels": [[name, -1] for name in NAMES]}, "gives the class -1"),
-        ({"labels": [[name, float("nan")] for name in NAMES]}, "gives the class nan"),
-        ({"labels": [[name, True] for name in NAMES]}, "classes of the types bool"),
-        ({"labels": [[name, c or "none"] for name, c in zip(NAMES, CLASSES)]}, "classes of the types int, str"),
+        ({"labels": [*list(zip(NAMES, CLASSES))[:5], [NAMES[5], None]]}, "gives a class to only 5 of 6 images"),
+        ({"labels": [[name, [0, 1, 1]] for name in NAMES]}, "several classes or fractions of classes"),
+        ({"labels": [[name, [0.2, 0.8]] for name in NAMES]}, "several classes or fractions of classes"),
+        ({"labels": [[name, [1] + [0] * i] for i, name in enumerate(NAMES)]}, "several classes or fractions"),
+        ({"labels": [[name, 0.37] for name in NAMES]}, r"whole numbers from 0, got 0\.37"),
+        ({"labels": [[name, -1] for name in NAMES]}, "whole numbers from 0, got -1"),
+        ({"labels": [[name, float("nan")] for name in NAMES]}, "whole numbers from 0, got nan"),
+        ({"labels": [[name, True] for name in NAMES]}, "type int, float or str, got bool"),
+        ({"labels": [[name, c or "none"] for name, c in zip(NAMES, CLASSES)]}, "int, float or str, got int, str"),
         ({"labels": [*zip(NAMES, CLASSES), [NAMES[0], 1]]}, f"gives two classes to {NAMES[0]}"),
-        ({"labels": CLASSES}, r"has other labels than .*, such as 2"),
-        ({"labels": "none"}, r"has other labels than .*, such as \"none\""),
+        ({"labels": CLASSES}, r"must have labels .*, got 2"),
+        ({"labels": "none"}, r"must have labels .*, got \"none\""),
         (b'{"labels": [["00000/img', "cannot be read"),
         (b"\xff\xfe\xfd", "cannot be read"),
         (b"[" * 100_000, "cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_used_costs_the_labels_and_says_so(tmp_path, table, why):
+def test_a_table_that_cannot_be_used_gives_no_labels_and_a_warning(tmp_path, table, why):
     data, classes, warned = read(write(tmp_path / "set.zip", table))
     assert len(data) == 6 and classes is None
     assert len(warned) == 1 and warned[0].startswith("set: no labels, because dataset.json ")
     with pytest.warns(UserWarning, match=why):
         load(DataConfig(str(tmp_path / "set.zip")), resolution=4, channels=1)
-    assert "; no labels, because dataset.json" in describe(data)  # which a conditional run is refused with
+    assert "; no labels, because dataset.json" in describe(data)  # a conditional run shows this reason
 
 
-def test_files_of_the_table_that_are_not_there(tmp_path):
+def test_a_warning_counts_missing_files_of_the_table(tmp_path):
     table = {"labels": [*zip(NAMES, CLASSES), ["00009/a.png", 7]]}
     data, classes, warned = read(write(tmp_path / "set.zip", table))
     assert classes == AS_READ and data.num_classes == 3
-    assert warned == ["set: dataset.json names 1 files that are not there, such as 00009/a.png"]
+    assert warned == ["set: dataset.json names 1 missing files, such as 00009/a.png"]
 
 
-def test_two_tables_of_equal_standing(tmp_path):
+def test_two_tables_at_the_same_depth_are_not_used(tmp_path):
     source = write(tmp_path / "set", {"labels": [["1.png", 0]]}, ["1.png"], root="a/")
     write(source, {"labels": [["1.png", 0]]}, ["1.png"], root="b/")
     _, classes, warned = read(source)
-    assert classes is None and "there several times, as a/dataset.json and b/dataset.json" in warned[0]
+    assert classes is None and "exists more than once: a/dataset.json, b/dataset.json" in warned[0]
 
 
 # Folders that are no classes
@@ -159,7 +159,7 @@ def test_two_tables_of_equal_standing(tmp_path):
 
 @pytest.mark.parametrize("names", [["00000", "00001", "00002"], ["00000", "01000", "02000"], ["000000", "000001"]])
 def test_numbered_shards_are_no_classes(names):
-    with pytest.warns(UserWarning, match="are taken for numbered shards without a dataset.json"):
+    with pytest.warns(UserWarning, match="look like numbered shards without a dataset.json"):
         labels, class_names, notes = by_folder("set", [f"{name}/1.png" for name in names])
     assert labels is None and class_names == () and notes[0].startswith("no labels")
 
@@ -215,15 +215,15 @@ def test_the_start_line_says_which_split(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["{}", "{}_64x64", "DIV2K_{}_HR"])
-def test_splits_without_one_for_training_are_no_classes(form):
+def test_splits_without_a_training_split_are_no_classes(form):
     names = [form.format(split) for split in ("test", "val")]
     with pytest.warns(UserWarning, match=f"no labels, because the folders {', '.join(names)} are splits of a set"):
         labels, _, _ = by_folder("set", [f"{name}/1.png" for name in names])
     assert labels is None
 
 
-def test_splits_among_classes_are_classes_with_a_warning():
-    with pytest.warns(UserWarning, match="test, train are read as classes, as others lie beside them"):
+def test_splits_among_other_folders_are_classes_with_a_warning():
+    with pytest.warns(UserWarning, match="test, train are read as classes, because there are other folders too"):
         _, class_names, _ = by_folder("set", ["test/1.png", "train/1.png", "truck/1.png"])
     assert class_names == ("test", "train", "truck")
 

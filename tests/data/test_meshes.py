@@ -1,4 +1,4 @@
-"""Meshes as they are found: what they enclose is filled, whether they are closed, well oriented, single or not."""
+"""Meshes are filled, even if they are open, wrongly oriented, or made of several parts."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BOX = trimesh.creation.box((1, 1, 1))
 
 
 def share(mesh, tmp_path, ending="obj"):
-    """Occupied part of the smallest cube around a mesh."""
+    """The occupied part of the smallest cube around a mesh, in [0, 1]."""
     mesh.export(tmp_path / f"m.{ending}")
     return meshes.read_mesh(tmp_path / f"m.{ending}", R)[0].sum() / R**3
 
@@ -28,7 +28,7 @@ def moved(mesh, *by, scale=1.0, inverted=False):
 
 
 def without_side(mesh, *sides):
-    """A box that lacks the sides which face along these normals."""
+    """A box without the sides that have these normals."""
     mesh = mesh.copy()
     mesh.update_faces(~np.isclose(mesh.face_normals[:, None], sides).all(-1).any(1))
     return mesh
@@ -47,7 +47,7 @@ def together(*parts):
 SHELL = 1 - (30 / 32) ** 3
 INNER = moved(BOX, scale=0.5)
 SPHERE = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
-TWO = (BOX, moved(BOX, 0.5, 0.5, 0))  # which overlap by a quarter, in a cube of side 1.5
+TWO = (BOX, moved(BOX, 0.5, 0.5, 0))  # two boxes that overlap by a quarter, in a cube of side 1.5
 CASES = {
     "closed": (BOX, 1),
     "sphere": (SPHERE, np.pi / 6),
@@ -79,7 +79,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_mesh_is_filled(tmp_path, case):
     mesh, want = CASES[case]
-    # The voxels on the surface are occupied whole, which adds half a voxel to each side of a wall.
+    # Voxels on the surface are fully occupied, which adds half a voxel to each side of a wall.
     assert share(mesh, tmp_path) == pytest.approx(want, abs=0.055)
 
 
@@ -90,7 +90,7 @@ def test_every_format_is_filled(tmp_path, ending):
 
 def test_squares_and_scenes_of_several_objects_are_filled(tmp_path):
     corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
-    squares = ["1 2 4 3", "5 7 8 6", "1 5 6 2", "3 4 8 7", "1 3 7 5"]  # without the one at z = 1
+    squares = ["1 2 4 3", "5 7 8 6", "1 5 6 2", "3 4 8 7", "1 3 7 5"]  # the square at z = 1 is missing
     vertices = "".join("v {} {} {}\n".format(*corner) for corner in corners)
     (tmp_path / "squares.obj").write_text(vertices + "".join(f"f {square}\n" for square in squares))
     assert meshes.read_mesh(tmp_path / "squares.obj", R)[0].mean() == 1
@@ -105,9 +105,7 @@ def test_a_sheet_is_a_shell_and_named(tmp_path):
     BOX.export(tmp_path / "box.obj")
     corner = without_side(BOX, (1, 0, 0), (0, 1, 0), (0, 0, 1))
     corner.export(tmp_path / "corner.obj")
-    with pytest.warns(
-        UserWarning, match=r"2 open surfaces, of which only the shell is filled: corner\.obj, sheet\.obj"
-    ):
+    with pytest.warns(UserWarning, match=r"2 open surfaces, without an inside to fill: corner\.obj, sheet\.obj"):
         data = load(DataConfig(str(tmp_path)), resolution=16, channels=1, kind="voxels")
     assert [(image > 0).sum().item() for image in data.images] == [16**3, 16**3 - 15**3, 256]
 
@@ -118,7 +116,7 @@ def test_a_sheet_is_a_shell_and_named(tmp_path):
         ("obj", "", "want a mesh with faces, got none"),
         ("obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\n", "want a mesh with faces, got none"),
         ("obj", "v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "want a mesh with an extent, got 0"),
-        ("obj", "v nan 1 1\nv 1 1 1\nv 0 1 1\nf 1 2 3\n", "want finite coordinates, got others"),
+        ("obj", "v nan 1 1\nv 1 1 1\nv 0 1 1\nf 1 2 3\n", "want finite coordinates, got nan or inf"),
         ("off", "", r"broken\.off"),
         ("stl", "", r"broken\.stl"),
         ("ply", "", r"broken\.ply"),

@@ -1,4 +1,4 @@
-"""What numbers in a file mean: depth, white, transparency and colour spaces, each against its value by hand."""
+"""Bit depth, white, transparency and colour space of pictures, each compared with values computed by hand."""
 
 import io
 import struct
@@ -79,7 +79,7 @@ def test_every_depth_is_scaled_to_8_bits(data, expected):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_white_is_zero(dtype, compression):
     values = (VALUES >> (8 if dtype == np.uint8 else 0)).astype(dtype)[None]
-    stored = 255 - values if dtype == np.uint8 else values  # Pillow turns 8 bits round itself when it writes them
+    stored = 255 - values if dtype == np.uint8 else values  # Pillow itself inverts 8-bit pixels when it writes them
     file = io.BytesIO()
     Image.fromarray(stored).save(file, "TIFF", compression=compression, tiffinfo={262: 0})
     assert read(file.getvalue()) == pytest.approx([255, 237, 127, 0], abs=1)
@@ -105,7 +105,7 @@ def test_the_transparent_grey_of_a_png_is_white(data, expected):
 
 
 def test_the_transparent_colour_of_a_16_bit_png_is_one_colour():
-    """Of 16 bits, that is: the second pixel has the same upper bytes."""
+    """All 16 bits are compared: the second pixel has the same upper bytes, but is not transparent."""
     colours = np.repeat([0x1234, 0x1299, 0x8080], 3).astype(">u2").tobytes()
     assert read(png(3, 16, 2, colours, MARKED * 3), channels=3) == [[255] * 3, [0x12] * 3, [128] * 3]
 
@@ -132,7 +132,7 @@ def test_alpha_of_a_tiff(extra):
 
 
 def in_planes(bits, values):
-    """An RGB TIFF of one uncompressed row, whose channels lie one after the other: values [3, W]."""
+    """An RGB TIFF of one uncompressed row, with one plane for each channel; values: [3, W]."""
     planes = [channel.astype(f"<u{bits // 8}").tobytes() for channel in values]
     size, end = len(planes[0]), 8 + 3 * len(planes[0])
     tables = struct.pack("<3I3I3H", *(8 + i * size for i in range(3)), *[size] * 3, *[bits] * 3)
@@ -152,8 +152,8 @@ def test_planes_of_8_bits():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (in_planes(16, COLOURS * 257), "want planes of 8 bits, .* got planes of 16 bits without compression"),
-        (tiff(8, 1, b"\x00\x40\x7f\xff", 4, sample_format=2), "got 8 bits with a sign"),
+        (in_planes(16, COLOURS * 257), "want planes of 8 bits, .* got uncompressed planes of 16 bits"),
+        (tiff(8, 1, b"\x00\x40\x7f\xff", 4, sample_format=2), "got signed 8-bit pixels"),
         (tiff(32, 1, (VALUES / 65535).astype("<f4").tobytes(), 4, sample_format=3), "floating point"),
         (b"Pf\n4 1\n-1.0\n" + (VALUES / 65535).astype("<f4").tobytes(), "floating point"),
         (tiff(16, 1, VALUES.astype("<u2").tobytes(), 4, sample_format=2), r"\[0, 32767\], got \[-32640"),
@@ -214,11 +214,11 @@ def test_colours_of_a_profile_become_srgb(image, expected):
     assert read(saved(image, SWAPPED), 3)[0] == pytest.approx(expected, abs=2)
 
 
-def test_a_change_of_colour_space_is_remarked():
-    for profile, said in ((SWAPPED, ["in another colour space (brought to sRGB)"]), (SRGB, [])):
+def test_a_change_of_colour_space_adds_a_remark():
+    for profile, expected in ((SWAPPED, ["in another colour space (converted to sRGB)"]), (SRGB, [])):
         remarks = []
         read_picture(io.BytesIO(saved(Image.new("RGB", (1, 1)), profile)), channels=3, remarks=remarks)
-        assert remarks == said
+        assert remarks == expected
 
 
 def test_grey_of_a_profile_becomes_srgb():

@@ -1,4 +1,4 @@
-"""Pairs, two kinds of images and patches: what is read, and the sentence for what is not."""
+"""Pairs, two kinds of images, and patches are read, and everything else is refused with a reason."""
 
 import unicodedata
 
@@ -27,7 +27,7 @@ RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
 
 
 @pytest.mark.parametrize("folders", [("A", "B"), ("trainA", "trainB")])
-def test_pairs_are_found_by_name_whatever_their_endings_and_sizes(tmp_path, folders):
+def test_pairs_are_found_by_name_with_any_endings_and_sizes(tmp_path, folders):
     for folder, colours in zip(folders, (("red", "lime"), ("blue", "white")), strict=True):
         save(tmp_path / folder / "x.png", colours[0])
         save(tmp_path / folder / "sub" / ("y.png" if folder.endswith("A") else "y.bmp"), colours[1], (40, 40))
@@ -44,15 +44,15 @@ def test_pairs_side_by_side_in_one_picture(tmp_path):
     assert means(data.source) == [RED] and means(data) == [BLUE]
 
 
-def test_transparent_pairs_are_on_white_which_is_said(tmp_path):
+def test_transparent_pairs_become_white_and_a_note_says_so(tmp_path):
     for folder in "AB":
         (tmp_path / folder).mkdir()
         Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / folder / "x.png")
-    for channels in (3, None):  # to look for colour reads the pictures once more
+    for channels in (3, None):  # with None the pictures are read twice: once to look for colour
         data = load_from(tmp_path, "pairs", channels=channels)
-        assert data.images.eq(255).all() and data.notes == ("2 wholly transparent (white)",)
+        assert data.images.eq(255).all() and data.notes == ("2 fully transparent (white)",)
     unpaired = load_from(tmp_path, "unpaired", channels=None)
-    assert unpaired.notes == ("A: 1 wholly transparent (white)", "B: 1 wholly transparent (white)")
+    assert unpaired.notes == ("A: 1 fully transparent (white)", "B: 1 fully transparent (white)")
 
 
 def test_names_of_pairs_may_be_written_with_other_accents(tmp_path):
@@ -61,7 +61,7 @@ def test_names_of_pairs_may_be_written_with_other_accents(tmp_path):
     assert len(load_from(tmp_path, "pairs")) == 1
 
 
-def test_what_is_left_out_of_one_unpaired_kind_is_said_and_folders_are_no_classes(tmp_path):
+def test_unpaired_kinds_have_no_classes_and_notes_on_files_left_out(tmp_path):
     save(tmp_path / "trainA" / "train" / "x.png", "red")
     save(tmp_path / "trainA" / "test" / "x.png", "white")
     for folder in ("cats", "dogs"):
@@ -82,12 +82,12 @@ def test_unpaired_kinds_may_differ_in_number(tmp_path):
     assert describe(data) == f"{tmp_path.name}: 1 and 3 images 3x16x16, no labels, 0.0 MB"
 
 
-def test_what_is_no_pair_is_refused(tmp_path):
+def test_pictures_that_are_no_pair_are_refused(tmp_path):
     save(tmp_path / "A" / "x.png", "red")
     save(tmp_path / "A" / "y.png", "red")
     save(tmp_path / "B" / "y.png", "red", (16, 20))
     save(tmp_path / "B" / "z.png", "red")
-    with pytest.raises(DataError, match="want equal file names in A and B, got x, z in one of them only"):
+    with pytest.raises(DataError, match="want the same file names in A and B, got x, z in only one of them"):
         load_from(tmp_path, "pairs")
     (tmp_path / "A" / "x.png").unlink()
     (tmp_path / "B" / "z.png").unlink()
@@ -125,7 +125,7 @@ def test_a_single_photograph_is_no_pair(tmp_path, size):
 
 
 def save_sides(folder, place, colours=("red", "blue")):
-    """A picture on each side; `place` is the path of a side's folder, with {} for A or B."""
+    """Save a picture for each side. `place` is the path of a side's folder, with {} for A or B."""
     for side, colour in zip("AB", colours, strict=True):
         save(folder / place.format(side) / "1.png", colour)
 
@@ -158,20 +158,20 @@ def test_the_training_part_of_pairs_side_by_side_is_read(tmp_path):
     assert data.notes == ("test, val left out",) and alone.notes == ()
 
 
-def test_the_folders_of_pairs_may_be_called_by_small_letters(tmp_path):
+def test_the_folders_of_pairs_may_have_names_in_small_letters(tmp_path):
     save(tmp_path / "a" / "1.png", "red")
     save(tmp_path / "b" / "1.png", "blue")
     assert means(load_from(tmp_path, "pairs")) == [BLUE]
 
 
-def test_an_odd_pair_among_others_is_skipped_by_name(tmp_path):
+def test_a_picture_that_is_no_pair_is_skipped_by_name(tmp_path):
     save(tmp_path / "odd.png", "red", (33, 16))
     save(tmp_path / "pair.png", "red", (32, 16))
     with pytest.warns(UserWarning, match=r"skipped 1 image: odd\.png \(ValueError: want A and B side by side"):
         assert len(load_from(tmp_path, "pairs")) == 1
 
 
-def test_what_is_not_two_kinds_is_refused(tmp_path):
+def test_a_source_without_two_kinds_is_refused(tmp_path):
     save(tmp_path / "trainA" / "x.png", "red")
     with pytest.raises(DataError, match=r"want folders trainA and trainB \(or A and B\) in it, got trainA"):
         load_from(tmp_path, "unpaired")
@@ -185,11 +185,11 @@ def test_what_is_not_two_kinds_is_refused(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"want a folder with A and B, got the file x\.zip"):
         load_from(tmp_path / "x.zip", "pairs")
-    with pytest.raises(DataError, match="want a source of 2 images for as many pairs, got none"):
+    with pytest.raises(DataError, match="want a source of 2 images, one for each pair, got none"):
         ImageSet("x", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), paired=True)
 
 
-def test_patches_are_the_pixels_of_the_picture_from_edge_to_edge(tmp_path):
+def test_patches_are_unchanged_pixels_and_cover_the_picture_from_edge_to_edge(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     save(tmp_path / "small.png", "red", (100, 15))
@@ -203,7 +203,7 @@ def test_patches_are_the_pixels_of_the_picture_from_edge_to_edge(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_toy_pairs_are_one_shape_in_two_paintings(channels):
+def test_toy_pairs_show_one_shape_in_two_styles(channels):
     data = load_from("toy", "pairs", resolution=32, channels=channels)
     assert data.paired and len(data) == len(data.source)
     inside = (data.source.images > 200).all(1)

@@ -1,4 +1,4 @@
-"""The order of the images: shuffled, without replacement, shared between ranks, the same after a resume."""
+"""The order of the images is shuffled, without replacement, shared between ranks, and the same after a resume."""
 
 import io
 
@@ -9,7 +9,7 @@ from gan_engine.data import ImageSet, Sampler
 
 
 def numbered(num, *, labelled=True, size=4):
-    """Image i is i, but i + 100 in its left column: so a batch shows which images it holds, and which are flipped."""
+    """Image i has the value i, and i + 100 in its left column: a batch shows its images, and which are flipped."""
     images = torch.arange(num, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, size, size)
     images[..., 0] += 100
     labels = torch.arange(num) % 3 if labelled else None
@@ -38,7 +38,7 @@ def test_labels_are_one_hot():
 
 
 def test_every_epoch_holds_every_image_once():
-    sampler = Sampler(numbered(10), 4, seed=0)  # batches straddle the epochs
+    sampler = Sampler(numbered(10), 4, seed=0)  # some batches span two epochs
     stream = [i for _ in range(15) for i in indices(next(sampler)[0])]
     epochs = [stream[start : start + 10] for start in range(0, 60, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
@@ -59,7 +59,7 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("batches_before", [0, 1, 7])
 def test_resume_continues_bit_for_bit(batches_before):
-    """Mid-epoch, mid-batch of an epoch, and over the end of several epochs; through a file of plain types."""
+    """Resume at the start, in the middle of an epoch, and after several epochs; the state passes through a file."""
     whole = Sampler(numbered(10), 3, seed=5, mirror=True)
     for _ in range(batches_before):
         next(whole)
@@ -75,11 +75,13 @@ def test_resume_continues_bit_for_bit(batches_before):
 
 
 def test_resume_refuses_other_data():
-    with pytest.raises(ValueError, match="saved over 10 images, this set has 11"):
+    with pytest.raises(ValueError, match="want the 10 images of the saved state, got 11"):
         Sampler(numbered(11), 2, seed=0).load_state_dict(Sampler(numbered(10), 2, seed=0).state_dict())
     other = numbered(10)
     other.images[3] += 1
-    with pytest.raises(ValueError, match="saved over other images or labels than those of"):
+    with pytest.raises(
+        ValueError, match=r"want the images and labels of the saved state .*, got other data in numbered"
+    ):
         Sampler(other, 2, seed=0).load_state_dict(Sampler(numbered(10), 2, seed=0).state_dict())
 
 
@@ -101,8 +103,8 @@ def test_ranks_are_disjoint_within_an_epoch():
 
 
 def test_mirror_flips_about_half_and_changes_nothing_else():
-    plain, mirrored = Sampler(numbered(100), 100, seed=0), Sampler(numbered(100), 100, seed=0, mirror=True)
-    before, after = pixels(next(plain)[0]), pixels(next(mirrored)[0])
+    unchanged, mirrored = Sampler(numbered(100), 100, seed=0), Sampler(numbered(100), 100, seed=0, mirror=True)
+    before, after = pixels(next(unchanged)[0]), pixels(next(mirrored)[0])
     flipped = (before != after).flatten(1).any(1)
     assert 30 < flipped.sum() < 70
     assert torch.equal(after[flipped], before[flipped].flip(3))

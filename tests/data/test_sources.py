@@ -1,4 +1,4 @@
-"""Every source ends as one ImageSet, or as one sentence."""
+"""Every source gives an ImageSet, or an error of one sentence."""
 
 import gzip
 import importlib.util
@@ -19,7 +19,7 @@ from PIL import Image
 from gan_engine.data import DataConfig, DataError, Sampler, describe, image_set, load
 from gan_engine.data.arrays import pad_digits, read_idx
 
-# Found and not imported: a torchvision for CUDA beside a PyTorch for the CPU needs what the shim does first.
+# torchvision is looked for but not imported: a CUDA build with a CPU-only PyTorch needs torchvision_shim first.
 needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torchvision")
 
 
@@ -88,7 +88,7 @@ def test_class_folders_become_labels(tmp_path):
     assert data.labels.tolist() == [0, 0, 1, 1] and data.skipped == []
 
 
-def test_images_outside_the_class_folders_cost_the_labels(tmp_path):
+def test_there_are_no_labels_if_images_lie_outside_the_class_folders(tmp_path):
     save_pictures(tmp_path, {"cats/1.png": "red", "cover.png": "red", "dogs/2.png": "red"})
     with pytest.warns(UserWarning, match=r"no labels, because cover\.png lies outside"):
         data = load_from(tmp_path)
@@ -116,7 +116,7 @@ def test_links_are_followed_once(tmp_path):
 
 
 def break_pictures(folder):
-    """Five ways in which an image file can be none, and a folder that is called like one."""
+    """Five image files that cannot be read, and a folder that is called like an image."""
     Image.effect_noise((64, 64), 50).save(folder / "truncated.png")
     (folder / "truncated.png").write_bytes((folder / "truncated.png").read_bytes()[:1000])
     (folder / "empty.png").write_bytes(b"")
@@ -149,10 +149,10 @@ def test_broken_files_in_a_zip(tmp_path):
     zip_folder(folder, tmp_path / "set.zip")
     with pytest.warns(UserWarning, match="skipped 1 image: birds/3.png"):
         data = load_from(tmp_path / "set.zip")
-    assert data.class_names == ("cats", "dogs")  # a class without an image that can be read is none
+    assert data.class_names == ("cats", "dogs")  # birds has no image that can be read
 
 
-def test_a_decompression_bomb_is_one_more_broken_file(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_skipped_as_a_broken_file(tmp_path, monkeypatch):
     save_pictures(tmp_path, {"small.png": "red"})
     save_pictures(tmp_path, {"large.png": "red"}, size=(100, 100))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -234,7 +234,7 @@ def test_npz_grey(tmp_path):
             r"integers \[N\] = \[2\], got int64 \[3\]",
         ),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.ones((2, 2))}, r"one-hot.*got float64 \[2, 2\]"),
-        ({"images": np.array([{}, {}])}, "plain arrays"),
+        ({"images": np.array([{}, {}])}, "want numbers in images, got Python objects"),
     ],
 )
 def test_npz_says_what_it_wants(tmp_path, arrays, message):
@@ -244,16 +244,16 @@ def test_npz_says_what_it_wants(tmp_path, arrays, message):
 
 
 @pytest.mark.parametrize("ending", ["npz", "zip"])
-def test_a_broken_archive_is_one_sentence(tmp_path, ending):
+def test_a_broken_archive_gives_an_error_of_one_sentence(tmp_path, ending):
     (tmp_path / f"set.{ending}").write_bytes(b"PK but not really")
-    with pytest.raises(DataError, match="can be read"):
+    with pytest.raises(DataError, match=r"want a readable .* got .*"):
         load_from(tmp_path / f"set.{ending}")
 
 
 # Names
 
 
-def test_unknown_source_suggests_the_near_name(tmp_path):
+def test_an_unknown_source_gets_a_suggestion(tmp_path):
     with pytest.raises(DataError, match=r"no such file or folder.*did you mean fashion-mnist\?"):
         load_from("fashon-mnist")
     with pytest.raises(DataError, match=r"did you mean cifar10\?"):

@@ -1,4 +1,4 @@
-"""Volumes: from arrays, binvox files, meshes and the toy solids; what is refused, and with which words."""
+"""Volumes are read from arrays, binvox files and meshes, or drawn; everything else is refused with a reason."""
 
 import importlib.util
 
@@ -18,7 +18,7 @@ def load_from(source, *, resolution=8):
 
 
 def write_binvox(path, volume):
-    """Runs of the voxels, y fastest, then z, then x."""
+    """Write the voxels as runs, y fastest, then z, then x."""
     x, y, z = volume.shape
     flat = volume.transpose(0, 2, 1).ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=~flat[0]))
@@ -57,10 +57,10 @@ def test_arrays_and_their_labels(tmp_path, dtype):
     volumes[range(3), range(3), 1, 2] = 1
     np.savez(tmp_path / "a.npz", voxels=volumes, labels=[7, 3, 7])
     np.save(tmp_path / "a.npy", volumes)
-    named, plain = load_from(tmp_path / "a.npz"), load_from(tmp_path / "a.npy")
-    assert torch.equal(named.images[:, 0] > 0, torch.from_numpy(volumes > 0))
-    assert torch.equal(named.images, plain.images)
-    assert named.class_names == ("3", "7") and named.labels.tolist() == [1, 0, 1] and plain.labels is None
+    npz, npy = load_from(tmp_path / "a.npz"), load_from(tmp_path / "a.npy")
+    assert torch.equal(npz.images[:, 0] > 0, torch.from_numpy(volumes > 0))
+    assert torch.equal(npz.images, npy.images)
+    assert npz.class_names == ("3", "7") and npz.labels.tolist() == [1, 0, 1] and npy.labels is None
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,11 @@ def test_a_mesh_is_filled(tmp_path):
 def test_meshes_say_what_they_need(tmp_path, monkeypatch):
     (tmp_path / "a.obj").write_text(TETRAHEDRON)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        DataError, match=r"meshes such as a\.obj are read by trimesh and scipy: pip install trimesh scipy"
-    ):
+    with pytest.raises(DataError, match=r"want trimesh and scipy to read a\.obj, got none: pip install trimesh scipy"):
         load_from(tmp_path)
 
 
-def test_what_holds_no_volumes_is_refused(tmp_path):
+def test_sources_without_volumes_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"want volumes \(\.binvox \.obj .*\), got none"):
         load_from(tmp_path)
     (tmp_path / "a.zip").touch()
@@ -158,15 +156,15 @@ def test_toy_solids():
     solids = {name: data.images[data.labels == i, 0] > 0 for i, name in enumerate(data.class_names)}
     assert solids["sphere"].equal(solids["sphere"].mT)
     assert not solids["torus"][:, 8, 8, 8].any() and solids["box"][:, 8, 8, 8].all()
-    for name in ("table", "chair"):  # one plate, which is not at the bottom, and more below it than above
+    for name in ("table", "chair"):  # the fullest layer is a plate in the upper half or the middle
         assert (solids[name].sum((1, 3)).argmax(1) >= 7).all()
 
 
 def test_a_sampler_deals_and_mirrors_volumes():
     images = torch.randint(2, (16, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0)).byte() * 255
     data = ImageSet("x", images)
-    plain, mirrored = (next(Sampler(data, 8, seed=0, mirror=mirror))[0] for mirror in (False, True))
-    assert plain.shape == (8, 1, 16, 16, 16) and plain.unique().tolist() == [-1, 1]
-    same = [torch.equal(*pair) for pair in zip(plain, mirrored)]
-    assert all(torch.equal(a if kept else a.flip(-1), b) for a, b, kept in zip(plain, mirrored, same))
+    unchanged, mirrored = (next(Sampler(data, 8, seed=0, mirror=mirror))[0] for mirror in (False, True))
+    assert unchanged.shape == (8, 1, 16, 16, 16) and unchanged.unique().tolist() == [-1, 1]
+    same = [torch.equal(*pair) for pair in zip(unchanged, mirrored)]
+    assert all(torch.equal(a if kept else a.flip(-1), b) for a, b, kept in zip(unchanged, mirrored, same))
     assert not all(same)
