@@ -40,8 +40,8 @@ OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
 What the families learn from real data in a few minutes on a CPU. `python -m benchmarks.gallery --data data` trains,
-measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan` shared
-the processor; their times are computed from their speed alone on it, 32 and 10 images a second.
+measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan`
+shared the processor; their times are computed from their speed alone on it, 32 and 10 images a second.
 
 - `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance between {num:,} generated images and the
   10,000 embedded images. They are no FIDs: the features are those of the small classifier of garments in the package.
