@@ -1,8 +1,6 @@
 """What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
 
 import dataclasses
-import functools
-import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ import tyro
 from gan_engine import models
 from gan_engine.augment import PIPES
 from gan_engine.data import DataConfig
+from gan_engine.data.kinds import kind_of
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.models.checks import check_types, hints
 from gan_engine.system import outside
@@ -19,9 +18,6 @@ from gan_engine.system.checkpoint import CheckpointError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
-
-# Families whose objective has no penalties and no augmentation.
-_NO_PENALTIES = (models.lapgan.Config, *models.TRANSLATION)
 
 # What nobody means: it would never end, or not begin. Times that are never reached are a way to say never.
 LARGEST = {
@@ -226,30 +222,29 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 
     def _check_family(self) -> None:
         """Refuse what the family of the model cannot do."""
-        family = models.family(self.model)
-        if self.pl_weight and not isinstance(self.model, models.stylegan2.Config):
-            raise ValueError(f"pl_weight: want a model with latents w (stylegan2), got {family}")
-        if self.pretrain_kimg and not hasattr(self.model, "l1_weight"):
-            raise ValueError(f"pretrain_kimg: want a model with a content loss (srgan, pix2pix), got {family}")
-        if isinstance(self.model, models.cgan.Config) and not self.conditional:
-            raise ValueError("conditional: want True for cgan, whose networks read classes, got False")
-        if self.conditional and "c_dim" not in {field.name for field in dataclasses.fields(self.model)}:
+        family, can = models.family(self.model), models.capabilities(self.model)
+        if self.pl_weight and not can.styles:
+            with_styles = ", ".join(models.names(lambda other: other.styles))
+            raise ValueError(f"pl_weight: want a model with latents w ({with_styles}), got {family}")
+        if self.pretrain_kimg and not can.content_loss:
+            with_content = ", ".join(models.names(lambda other: other.content_loss))
+            raise ValueError(f"pretrain_kimg: want a model with a content loss ({with_content}), got {family}")
+        if can.needs_classes and not self.conditional:
+            raise ValueError(f"conditional: want True for {family}, whose networks read classes, got False")
+        if self.conditional and not models.reads_classes(self.model):
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
-        if models.data_kind(self.model) == "voxels" and self.augment != "none":
-            raise ValueError(
-                f"augment: want none for {family}, whose volumes it does not transform, got {self.augment}"
-            )
-        if isinstance(self.model, _NO_PENALTIES):
-            for name, want in (("r1_gamma", 0), ("r2_gamma", 0), ("gp_weight", 0), ("augment", "none")):
-                if getattr(self, name) != want:
-                    raise ValueError(
-                        f"{name}: want {want} for {family}, whose objective has none, got {getattr(self, name)}"
-                    )
+        if self.augment != "none" and not self.can_augment:
+            why = "whose objective has none" if not can.augmentation else "whose volumes no augmentation transforms"
+            raise ValueError(f"augment: want none for {family}, {why}, got {self.augment}")
+        for name in ("r1_gamma", "r2_gamma", "gp_weight"):
+            if getattr(self, name) and not can.penalties:
+                raise ValueError(f"{name}: want 0 for {family}, whose objective has none, got {getattr(self, name)}")
 
     @property
     def can_augment(self) -> bool:
-        """Whether images of its family can be augmented."""
-        return models.data_kind(self.model) != "voxels" and not isinstance(self.model, _NO_PENALTIES)
+        """Whether D may see augmented images. No augmentation transforms volumes."""
+        kind = kind_of(models.data_kind(self.model))
+        return kind.axes == 2 and models.capabilities(self.model).augmentation
 
     @property
     def data_config(self) -> DataConfig:
@@ -266,9 +261,8 @@ FREE_ON_RESUME = {
 
 
 def declare() -> None:
-    """Let the types of `model` and `loss`, which the command line and checks read, be those of all that there are."""
-    families = (module.Config for module in models.FAMILIES.values())
-    Config.__annotations__["model"] = functools.reduce(operator.or_, families)
+    """Let the types of `model` and `loss`, which the command line and checks read, name all families and losses."""
+    Config.__annotations__["model"] = models.config_type()
     Loss.__annotations__["loss"] = Literal[tuple(LOSSES)]
     hints.cache_clear()
 

@@ -98,7 +98,7 @@ def evaluate(options: Options) -> dict[str, float]:
     if family == "srgan":
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")
     measure = _garments
-    if isinstance(config, models.TRANSLATION):
+    if models.capabilities(config).measure == "translations":
         measure = _translations
     elif models.data_kind(config) == "voxels":
         measure = _volumes
@@ -127,7 +127,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
         data = load(run.data_config, seed=run.seed, **sizes)
     except DataError as error:
         raise DataError(f"{error}; --data names others than those of the run") from None
-    if isinstance(config, models.TRANSLATION):
+    if models.capabilities(config).measure == "translations":
         warnings.warn("these pairs are those of the run, which it has seen; --data names others", stacklevel=3)
     if data.sha256 != state["sampler"]["sha256"]:
         raise DataError(
@@ -173,7 +173,7 @@ def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: t
     total = -(-len(data) // options.batch)
     for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
         target, source = (to_float(x.to(device)) for x in (target, source))
-        if models.family(G.config) == "cyclegan":
+        if models.capabilities(G.config).directions:
             add(source, target, "A2B")
             add(target, source, "B2A")
         else:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
+from gan_engine.data.kinds import kind_of
 from gan_engine.inference import search, w_files
 from gan_engine.inference.generator import TrainedGenerator, images, latents, load
 from gan_engine.inference.latents import MOST_NUMBERS, images_of, mixed, parse_numbers, walk, walk_in_w
@@ -139,7 +140,7 @@ def generate(options: Options) -> Path:
     more = trained.truncated(options.truncation)
     ws = _ws(options, trained, classes, **more) if options.w else None
     num = options.num if ws is None else len(ws)
-    as_volumes = models.data_kind(G.config) == "voxels"
+    as_volumes = kind_of(models.data_kind(G.config)).axes == 3
     in_one = _prepare(options, num, as_volumes)
     if options.interpolate is not None:
         return _walk(options, G, num, ws, classes, **more)
@@ -245,7 +246,7 @@ def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
 def _check_styles(options: Options, G: nn.Module) -> None:
     """Refuse what needs w of a family without, and a search for a picture that is not there."""
     for name in ("style_mix", "project", "w"):
-        if getattr(options, name) not in (None, ()) and not hasattr(G, "ws"):
+        if getattr(options, name) not in (None, ()) and not models.capabilities(G.config).styles:
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
     if options.project is not None and not options.project.is_file():
         raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")

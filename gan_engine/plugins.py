@@ -27,14 +27,15 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import sources
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.kinds import KINDS, kind_of
 from gan_engine.losses.adversarial import LOSSES, Adversarial
-from gan_engine.losses.families import OBJECTIVES
+from gan_engine.losses.families import OBJECTIVES, REPLACED
 from gan_engine.losses.objective import GanObjective
 from gan_engine.presets import PRESETS
 from gan_engine.system.outside import REGISTERED
 
 # All that plug-ins add to; a plug-in that fails leaves them as they were.
-TABLES = (LOSSES, models.FAMILIES, PRESETS, OBJECTIVES, sources.NAMED, sources.KIND_OF, REGISTERED)
+TABLES = (LOSSES, models.FAMILIES, PRESETS, REPLACED, sources.NAMED, sources.KIND_OF, REGISTERED)
 
 _loading: list[str] = []  # the plug-in that is being imported, as it was named
 _loaded: dict[str, str] = {}  # by file or module: the name under which it was
@@ -58,8 +59,8 @@ def register_family(module: Any, *presets: Callable[..., Config]) -> None:
     """Make presets, and with them a family, choices of gan_engine.train. The first preset has the name of the family.
 
     Args:
-        module: has Config, Generator and Discriminator as the modules in gan_engine.models; sys.modules[__name__] is
-            the plug-in itself.
+        module: has Config, Generator and Discriminator as the modules in gan_engine.models, and may have FAMILY, a
+            gan_engine.models.Family that declares what the family can do. sys.modules[__name__] is the plug-in itself.
         presets: functions with a docstring that return a Config whose preset has the name of the function.
     """
     for name in ("Config", "Generator", "Discriminator"):
@@ -67,6 +68,7 @@ def register_family(module: Any, *presets: Callable[..., Config]) -> None:
             raise PluginError(f"a family: want {name} in {getattr(module, '__name__', module)}, and there is none")
     if not (dataclasses.is_dataclass(module.Config) and module.Config.__dataclass_params__.frozen):
         raise PluginError(f"a family: want a frozen dataclass as its Config, got {module.Config!r}")
+    _check_declaration(models.declared(module))
     if not presets:
         raise PluginError("a family: want at least one preset, got none")
     family = presets[0].__name__
@@ -90,10 +92,11 @@ def register_objective(family: str, objective: type[GanObjective]) -> None:
     """Train `family` with this objective, a GanObjective, in place of that class itself."""
     if family not in models.FAMILIES:
         raise PluginError(f"an objective: want a family, one of {', '.join(models.FAMILIES)}, got {family}")
-    _free(f"objective {family}", family in OBJECTIVES)
+    declared = models.declared(models.FAMILIES[family]).objective
+    _free(f"objective {family}", family in REPLACED or OBJECTIVES[declared] is not GanObjective)
     if not (isinstance(objective, type) and issubclass(objective, GanObjective)):
         raise PluginError(f"the objective of {family}: want a subclass of GanObjective, got {objective!r}")
-    OBJECTIVES[family] = objective
+    REPLACED[family] = objective
     _register(f"objective {family}", objective.__module__)
 
 
@@ -116,7 +119,7 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
         if not isinstance(data, ImageSet):
             raise DataError(f"data: want an ImageSet from {name}, of a plug-in, got {type(data).__name__}")
         shape = list(data.images.shape)
-        want = [len(data), channels or shape[1], *[resolution] * (3 if kind == "voxels" else 2)]
+        want = [len(data), channels or shape[1], *KINDS[kind].sides(resolution)]
         if shape != want:
             raise DataError(f"data: want images {want} from {name}, of a plug-in, got {shape}")
         return data
@@ -186,7 +189,7 @@ def try_loss(name: str, loss: Adversarial, shape: tuple[int, ...]) -> None:
 def admitted(config: Config) -> Config:
     """`config` with the names of what it has of plug-ins, for its checkpoints. A loss is tried on logits of patches."""
     things = configuration.of_plugins(config)
-    if f"loss {config.loss}" in things and isinstance(config.model, models.TRANSLATION):
+    if f"loss {config.loss}" in things and not models.capabilities(config.model).from_noise:
         try_loss(config.loss, LOSSES[config.loss], (3, 2))
     return dataclasses.replace(config, outside=things, plugin=tuple(dict.fromkeys(REGISTERED[each] for each in things)))
 
@@ -201,8 +204,8 @@ def try_networks(config: Config, G: torch.nn.Module, D: torch.nn.Module) -> None
         raise PluginError(f"the Generator of {family}: want the Config that it was made of as its attribute config")
     p = next(G.parameters())
     c = torch.eye(model.c_dim, device=p.device)[[0, 0]] if model.c_dim else None
-    size = [model.resolution] * (3 if models.data_kind(model) == "voxels" else 2)
-    img = torch.zeros(2, model.channels, *size, device=p.device)
+    sides = kind_of(models.data_kind(model)).sides(model.resolution)
+    img = torch.zeros(2, model.channels, *sides, device=p.device)
     z = torch.zeros(2, model.z_dim, device=p.device)
     tried = ("Generator", G, z, list(img.shape)), ("Discriminator", D, img, [2])
     for name, network, x, want in tried:
@@ -232,6 +235,16 @@ def _register(thing: str, module: str) -> None:
     configuration.declare()
 
 
+def _check_declaration(can: Any) -> None:
+    if not isinstance(can, models.Family):
+        raise PluginError(f"a family: want a gan_engine.models.Family as its FAMILY, got {can!r}")
+    if not can.from_noise:
+        raise PluginError(f"a family: want command='generate' in its FAMILY, which gives G noise, got {can.command!r}")
+    if can.objective not in OBJECTIVES:
+        names = ", ".join(OBJECTIVES)
+        raise PluginError(f"a family: want an objective in its FAMILY, one of {names}, got {can.objective!r}")
+
+
 def _check_preset(preset: Callable[..., Config], module: Any) -> None:
     name = f"the preset {preset.__name__}"
     if not (preset.__doc__ or "").strip():
@@ -244,8 +257,9 @@ def _check_preset(preset: Callable[..., Config], module: Any) -> None:
     missing = [field for field in ("resolution", "channels", "z_dim", "c_dim") if not hasattr(config.model, field)]
     if missing:
         raise PluginError(f"{name}: want {', '.join(missing)} in the Config of its family, and there is none")
-    if (kind := models.data_kind(config.model)) not in ("image", "voxels"):
-        raise PluginError(f"{name}: want a family of image or voxels, got data_kind {kind!r}")
+    kinds = [kind for kind, row in KINDS.items() if not row.has_source]
+    if (kind := models.data_kind(config.model)) not in kinds:
+        raise PluginError(f"{name}: want a family of {', '.join(kinds)}, which have no source, got data_kind {kind!r}")
 
 
 def _import(name: str, key: str, is_file: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from gan_engine import models
 from gan_engine.config import Config
+from gan_engine.data.kinds import kind_of
 from gan_engine.system.devices import choose_device
 
 
@@ -297,10 +298,10 @@ def table() -> str:
     for name, preset in PRESETS.items():
         config = preset()
         model = config.model
-        sides = 3 if models.data_kind(model) == "voxels" else 2
+        sides = kind_of(models.data_kind(model)).sides(model.resolution)
         lines.append(
             (
-                *(name, config.data, f"{model.channels}" + f"x{model.resolution}" * sides),
+                *(name, config.data, "x".join(map(str, [model.channels, *sides]))),
                 *(f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size / 1e3:.0f} k" for size in parameters(config)),
                 *(f"{config.kimg:g}", str(MINUTES.get(name, "")), preset.__doc__.strip().rstrip(".")),
             )

@@ -26,6 +26,7 @@ from gan_engine.command_line import console
 from gan_engine.command_line.run_flags import parse
 from gan_engine.config import Config, from_dict
 from gan_engine.data import ImageSet, describe, load
+from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS, table
 from gan_engine.runs import ending, record
 from gan_engine.system import checkpoint, malloc
@@ -73,7 +74,7 @@ def read(config: Config) -> ImageSet:
     channels = None if config.channels_of_data and source.source != "toy" else model.channels
     kind = models.data_kind(model)
     data = load(source, resolution=model.resolution, channels=channels, kind=kind, seed=config.seed)
-    if kind == "voxels":
+    if not kind_of(kind).has_colours:
         return data
     of = data.images.shape[1]
     found = [f"{colour(of)} images"] if channels is None else []

@@ -17,7 +17,7 @@ from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
 from gan_engine.data.decode import square
 from gan_engine.inference.generator import load
-from gan_engine.models import cyclegan, pix2pix
+from gan_engine.models.declaration import Direction
 from gan_engine.pictures import files
 from gan_engine.system.devices import choose_device
 
@@ -32,7 +32,7 @@ class Options:
     """A name ending in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
-    direction: cyclegan.Direction = "A2B"
+    direction: Direction = "A2B"
     """Which way cyclegan goes."""
     extract: bool = False
     """The pictures are such as pix2pix was trained on: take their edges, or their grey, first."""
@@ -56,18 +56,16 @@ def translate(options: Options) -> list[str]:
     device = choose_device(options.device)
     todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
     G = load(options.checkpoint, device).network
-    config, family = G.config, models.family(G.config)
-    if not isinstance(config, pix2pix.Config | cyclegan.Config):
-        raise ValueError(f"{options.checkpoint}: want a generator of pix2pix or cyclegan, got {family}")
-    if options.direction != "A2B" and not isinstance(config, cyclegan.Config):
+    config, family, can = G.config, models.family(G.config), models.capabilities(G.config)
+    if can.command != "translate":
+        families = " or ".join(models.names(lambda other: other.command == "translate"))
+        raise ValueError(f"{options.checkpoint}: want a generator of {families}, got {family}")
+    if options.direction != "A2B" and not can.directions:
         raise ValueError(f"direction: want A2B for {family}, which goes one way only, got {options.direction}")
-    made_of_target = isinstance(config, pix2pix.Config) and config.source != "pairs"
-    if options.extract and not made_of_target:
-        raise ValueError(f"extract: want pix2pix trained on grey or edges, got {family} trained on {config.data_kind}")
-    channels = config.channels
-    if made_of_target and not options.extract:
-        channels = config.source_channels
-    arguments = (options.direction,) if isinstance(config, cyclegan.Config) else ()
+    if options.extract and (not can.extracts or config.source not in can.extracts):
+        raise ValueError(f"extract: want {_extracting()}, got {family} trained on {models.data_kind(config)}")
+    channels = config.channels if options.extract else config.source_channels
+    arguments = (options.direction,) if can.directions else ()
 
     def make(path: Path) -> Image.Image:
         pixels = square(files.read(path, channels), config.resolution)
@@ -76,6 +74,12 @@ def translate(options: Options) -> list[str]:
             return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))
 
     return files.convert(todo, make)
+
+
+def _extracting() -> str:
+    """The families that make sources of targets, for messages: "pix2pix trained on grey or edges"."""
+    sources = {name: models.declared(module).extracts for name, module in models.FAMILIES.items()}
+    return ", ".join(f"{name} trained on {' or '.join(made)}" for name, made in sources.items() if made)
 
 
 @console.command

@@ -102,8 +102,9 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     originals = _originals(options, todo)
     G = load(options.checkpoint, device).network
     config = G.config
-    if not isinstance(config, models.srgan.Config):
-        raise ValueError(f"{options.checkpoint}: want a generator of srgan, got {models.family(config)}")
+    if models.capabilities(config).command != "upscale":
+        families = " or ".join(models.names(lambda other: other.command == "upscale"))
+        raise ValueError(f"{options.checkpoint}: want a generator of {families}, got {models.family(config)}")
     perceptual = None
     if originals and installed():
         perceptual = PerceptualDistance().to(device)
@@ -132,7 +133,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     return _lines(compared, len(todo)), failures
 
 
-def _original(path: Path | None, source: Path, made: Image.Image, config: models.srgan.Config) -> Tensor:
+def _original(path: Path | None, source: Path, made: Image.Image, config: models.Config) -> Tensor:
     """What `made` is compared with. Raises ValueError, which says why there is no comparison."""
     if path is None:
         raise ValueError(f"{source}: not compared: there is no original of that name")

@@ -30,7 +30,7 @@ CONFIG = PRESETS["dcgan"]()
             {"model": models.lapgan.Config(), "r1_gamma": 1.0},
             "r1_gamma: want 0 for lapgan, whose objective has none, got 1",
         ),
-        ({"pretrain_kimg": 1}, r"pretrain_kimg: want a model with a content loss \(srgan, pix2pix\), got dcgan"),
+        ({"pretrain_kimg": 1}, r"pretrain_kimg: want a model with a content loss \(pix2pix, srgan\), got dcgan"),
         ({"pretrain_kimg": -1}, "pretrain_kimg: want at least 0, got -1"),
         ({"lr_decay": 1.5}, "lr_decay: want 0 to 1, got 1.5"),
         (

@@ -150,6 +150,15 @@ def test_a_plugin_may_have_moved_and_is_known_by_what_it_has(capsys):
     assert "name them again, by --plugin 'elsewhere/it is here.py'" in refused(generate.main, ["run"], capsys)
 
 
+def test_a_family_may_declare_what_it_can_do(capsys):
+    declaration = "from gan_engine.models import Family\n\nFAMILY = Family(penalties=False, augmentation=False)\n\n\n"
+    name = plugin(code=EXAMPLE.read_text().replace("@dataclass(frozen=True)", f"{declaration}@dataclass(frozen=True)"))
+    err = refused(train.main, [*TINY, "--plugin", name, "--r1-gamma", "1"], capsys)
+    assert "r1_gamma: want 0 for spots, whose objective has none, got 1" in err
+    err = refused(train.main, [*TINY, "--plugin", name, "--augment", "ada"], capsys)
+    assert "augment: want none for spots, whose objective has none, got ada" in err
+
+
 # What is there to choose
 
 
@@ -320,7 +329,32 @@ def test_a_loss_for_patches_is_tried_on_patches(capsys):
         (
             "    c_dim = 0  # no classes",
             "    c_dim = 0\n    data_kind = 'pairs'",
-            "want a family of image or voxels, got data_kind 'pairs'",
+            "want a family of image, patches, voxels, which have no source, got data_kind 'pairs'",
+        ),
+        (
+            "    c_dim = 0  # no classes",
+            "    c_dim = 0\n    data_kind = 'sounds'",
+            "kind: want one of image, .*, got 'sounds'",
+        ),
+        (
+            "@dataclass(frozen=True)",
+            "FAMILY = {}\n\n\n@dataclass(frozen=True)",
+            "want a gan_engine.models.Family as its FAMILY, got {}",
+        ),
+        (
+            "@dataclass(frozen=True)",
+            "from gan_engine.models import Family\n\nFAMILY = Family(command='translate')\n\n\n@dataclass(frozen=True)",
+            "want command='generate' in its FAMILY, which gives G noise, got 'translate'",
+        ),
+        (
+            "@dataclass(frozen=True)",
+            "from gan_engine.models import Family\n\nFAMILY = Family(objective='chess')\n\n\n@dataclass(frozen=True)",
+            "want an objective in its FAMILY, one of game, pyramid, .*, got 'chess'",
+        ),
+        (
+            "@dataclass(frozen=True)",
+            "from gan_engine.models import Family\n\nFAMILY = Family(objective='paired')\n\n\n@dataclass(frozen=True)",
+            "the objective spots is there already, of gan_engine",
         ),
         (
             'register_objective("spots"',

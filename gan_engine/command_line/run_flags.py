@@ -9,6 +9,7 @@ from typing import Any
 from gan_engine import models
 from gan_engine.command_line import console, flags
 from gan_engine.config import GROUPS, Basics, Config
+from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS
 from gan_engine.system.names import legible, nearest, pasted
 
@@ -65,7 +66,7 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         processes = int(os.environ.get("WORLD_SIZE", 1))
         config = _changed(preset(config.model.resolution, config.device, processes), argv, about)
     asked = any(argument.partition("=")[0] == "--channels" for argument in argv)
-    if not asked and models.data_kind(config.model) != "voxels":
+    if not asked and kind_of(models.data_kind(config.model)).has_colours:
         config = dataclasses.replace(config, channels_of_data=True)
     return config
 

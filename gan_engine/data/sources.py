@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gan_engine.data import archives, arrays, cache, endings, files, pairs, torchvision_sets, toy, voxels
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.kinds import KINDS
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
 # What a name stands for that is of a plug-in; the others are single images.
@@ -76,8 +77,8 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
         raise DataError(f"resolution must be at least 1, got {resolution}")
     if channels not in (1, 3, None):
         raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if kind == "voxels" and channels == 3:
-        raise DataError(f"channels must be 1 for voxels, got {channels}")
+    if kind in KINDS and channels == 3 and not KINDS[kind].has_colours:
+        raise DataError(f"channels must be 1 for {kind}, got {channels}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
     if config.source == "toy":
@@ -88,8 +89,7 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if config.source in NAMED:
         if kind != (of := KIND_OF.get(config.source, "image")):
-            what = "single images" if of == "image" else of
-            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is {what}")
+            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is {KINDS[of].contents}")
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:
@@ -143,5 +143,4 @@ def _got(path: Path, state: os.stat_result) -> str:
 def _wanted(kind: str) -> str:
     """What holds data of that kind, in words."""
     *first, last = ["a folder", *filter(None, READERS[kind])]
-    content = {"pairs": " with A and B", "unpaired": " with trainA and trainB", "voxels": " of volumes"}.get(kind, "")
-    return (", ".join(first) + f" or {last}" if first else last) + content
+    return (", ".join(first) + f" or {last}" if first else last) + KINDS[kind].folder_with

@@ -18,9 +18,6 @@ from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.devices import choose_device
 from gan_engine.system.names import nearest
 
-# Who makes pictures of pictures, in place of `sample`.
-COMMANDS = {"pix2pix": "translate", "cyclegan": "translate", "srgan": "upscale"}
-
 
 class TrainedGenerator(nn.Module):
     """The averaged generator of a run, in eval mode and without gradients; calling it calls `network`.
@@ -87,11 +84,12 @@ class TrainedGenerator(nn.Module):
 
     def require_noise(self) -> None:
         """Raises ValueError, which names the command, for a generator that makes pictures of pictures."""
-        family = models.family(self.config)
-        if isinstance(self.config, models.TRANSLATION):
+        can = models.capabilities(self.config)
+        if not can.from_noise:
             raise ValueError(
-                f"{self.path}: want a generator that starts from noise, got {family}, which does not: it makes "
-                f"pictures of pictures by python -m gan_engine.{COMMANDS[family]}, or by G(source), source in [-1, 1]"
+                f"{self.path}: want a generator that starts from noise, got {models.family(self.config)}, which does "
+                f"not: it makes pictures of pictures by python -m gan_engine.{can.command}, or by G(source), source in "
+                "[-1, 1]"
             )
 
     def class_number(self, wanted: str | int) -> int:

@@ -1,68 +1,44 @@
-"""The families. Each module has a Config, a Generator and a Discriminator:
+"""The families. Each module has a Config, a Generator, a Discriminator and a declaration of what it can do, FAMILY:
 
 G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2, r3gan and lapgan a little beyond
 D(img, c=None) -> logits [N], higher is more real
 
-Those in TRANSLATION make images of images: G(source [N, C', H', W']) -> img [N, C, H, W], and D gives logits [N, P],
-one for each of P patches of an image.
+A family that makes images of images has G(source [N, C', H', W']) -> img [N, C, H, W], and its D gives logits [N, P],
+one for each of P patches of an image. `models.declaration.Family` says what else a family may declare.
 
-`data_kind` of a configuration is what the family trains on, as in data.load: images where there is none. For "voxels"
-img is a volume [N, 1, R, R, R], and `picture` of the module makes images of it for people to look at.
+`Config.data_kind` names the kind of data that the family trains on, a row of gan_engine.data.kinds. It is "image" where
+a Config does not have it. For "voxels" img is a volume [N, 1, R, R, R].
 """
 
 import dataclasses
+import functools
+import importlib
+import operator
 import textwrap
+from collections.abc import Callable
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from torch import Tensor, nn
 
-from gan_engine.models import (
-    cgan,
-    cyclegan,
-    dcgan,
-    gan3d,
-    lapgan,
-    pix2pix,
-    r3gan,
-    sngan,
-    srgan,
-    stylegan2,
-    upsample_gan,
-    vanilla,
-)
+from gan_engine.models.declaration import Family
 
+# All families, in the order of lists and messages. Plug-ins add theirs.
 FAMILIES: dict[str, ModuleType] = {
-    "vanilla": vanilla,
-    "dcgan": dcgan,
-    "upsample_gan": upsample_gan,
-    "stylegan2": stylegan2,
-    "r3gan": r3gan,
-    "cgan": cgan,
-    "sngan": sngan,
-    "lapgan": lapgan,
-    "pix2pix": pix2pix,
-    "cyclegan": cyclegan,
-    "srgan": srgan,
-    "gan3d": gan3d,
+    name: importlib.import_module(f"gan_engine.models.{name}")
+    for name in (
+        *("vanilla", "dcgan", "upsample_gan", "stylegan2", "r3gan", "cgan", "sngan", "lapgan"),
+        *("pix2pix", "cyclegan", "srgan", "gan3d"),
+    )
 }
-TRANSLATION = (pix2pix.Config, cyclegan.Config, srgan.Config)
 
-Config = (
-    Annotated[vanilla.Config, tyro.conf.subcommand("vanilla")]
-    | Annotated[dcgan.Config, tyro.conf.subcommand("dcgan")]
-    | Annotated[upsample_gan.Config, tyro.conf.subcommand("upsample_gan")]
-    | Annotated[stylegan2.Config, tyro.conf.subcommand("stylegan2")]
-    | Annotated[r3gan.Config, tyro.conf.subcommand("r3gan")]
-    | Annotated[cgan.Config, tyro.conf.subcommand("cgan")]
-    | Annotated[sngan.Config, tyro.conf.subcommand("sngan")]
-    | Annotated[lapgan.Config, tyro.conf.subcommand("lapgan")]
-    | Annotated[pix2pix.Config, tyro.conf.subcommand("pix2pix")]
-    | Annotated[cyclegan.Config, tyro.conf.subcommand("cyclegan")]
-    | Annotated[srgan.Config, tyro.conf.subcommand("srgan")]
-    | Annotated[gan3d.Config, tyro.conf.subcommand("gan3d")]
-)
+
+def config_type() -> Any:
+    """The union of the Configs of all families."""
+    return functools.reduce(operator.or_, (module.Config for module in FAMILIES.values()))
+
+
+Config = config_type()
 
 
 def family(config: Config) -> str:
@@ -70,14 +46,37 @@ def family(config: Config) -> str:
     return next(name for name, module in FAMILIES.items() if isinstance(config, module.Config))
 
 
+def capabilities(config: Config) -> Family:
+    """What the family of `config` can do."""
+    return declared(FAMILIES[family(config)])
+
+
+def declared(module: ModuleType) -> Family:
+    """What the module of a family declares. A plug-in may declare nothing: its Generator and `picture` then tell."""
+    found = getattr(module, "FAMILY", None)
+    if found is None:
+        return Family(styles=hasattr(module.Generator, "ws"), picture=getattr(module, "picture", None))
+    return found
+
+
+def names(which: Callable[[Family], bool]) -> list[str]:
+    """The families whose declaration `which` accepts."""
+    return [name for name, module in FAMILIES.items() if which(declared(module))]
+
+
 def data_kind(config: Config) -> str:
-    """The kind of data that `config` trains on, as in data.load."""
+    """The kind of data that `config` trains on: a name in gan_engine.data.kinds.KINDS."""
     return getattr(config, "data_kind", "image")
 
 
+def reads_classes(config: Config) -> bool:
+    """Whether networks of `config` can be told classes: c_dim is then a field of it."""
+    return any(field.name == "c_dim" for field in dataclasses.fields(config))
+
+
 def pictures(config: Config, img: Tensor) -> Tensor:
-    """img of a generator of `config` as images [N, C, H, W] in [-1, 1]: what they are but for families of volumes."""
-    picture = getattr(FAMILIES[family(config)], "picture", None)
+    """Images [N, C, H, W] in [-1, 1] of what a generator of `config` makes, for people to look at."""
+    picture = capabilities(config).picture
     return img if picture is None else picture(img)
 
 
@@ -93,7 +92,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`. Raises ValueError or TypeError for what is none."""
+    """The inverse of `to_dict`. Raises ValueError or TypeError for anything that `to_dict` does not return."""
     if not isinstance(values, dict):
         raise TypeError(f"model: want a dict, got {type(values).__name__}")
     values = dict(values)

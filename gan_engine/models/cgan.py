@@ -28,9 +28,13 @@ from gan_engine.models.checks import (
     check_power_of_two,
     check_types,
 )
+from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
 
 Method = Literal["concat", "projection", "none"]
+
+
+FAMILY = Family(needs_classes=True)
 
 
 @dataclass(frozen=True)

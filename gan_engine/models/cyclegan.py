@@ -16,10 +16,18 @@ from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.declaration import Direction, Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
-Direction = Literal["A2B", "B2A"]
+FAMILY = Family(
+    command="translate",
+    objective="cycle",
+    measure="translations",
+    penalties=False,
+    augmentation=False,
+    directions=("A2B", "B2A"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,10 @@ class Config:
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
         check_at_least(self, 0, "adversarial_weight", "cycle_weight", "identity_weight", "pool_size")
+
+    @property
+    def source_channels(self) -> int:
+        return self.channels
 
 
 class Conv(nn.Module):

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.declaration import Family
+
+FAMILY = Family()
 
 
 @dataclass(frozen=True)

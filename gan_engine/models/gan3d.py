@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from gan_engine.activated import normed
 from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights, check_class
 from gan_engine.models.checks import check_at_least, check_power_of_two, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.pictures import volumes
+
+FAMILY = Family(picture=volumes.render)
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,6 @@ class Discriminator(nn.Module):
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """The convolutions, but for that of the logit; --freeze-d counts them, from the image on."""
         return [(layer,) for layer in self.layers]
-
-
-def picture(img: Tensor) -> Tensor:
-    """volumes [N, 1, R, R, R] -> grey images [N, 1, 2 R, 2 R] of them in [-1, 1]"""
-    return volumes.render(img)
 
 
 def _init(module: nn.Module) -> None:

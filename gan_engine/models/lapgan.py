@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
+
+FAMILY = Family(objective="pyramid", penalties=False, augmentation=False)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,22 @@ from gan_engine.models.checks import (
     check_power_of_two,
     check_types,
 )
+from gan_engine.models.declaration import Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 
 Source = Literal["pairs", "grey", "edges"]
+
+
+FAMILY = Family(
+    command="translate",
+    objective="paired",
+    measure="translations",
+    penalties=False,
+    augmentation=False,
+    content_loss=True,
+    extracts=("grey", "edges"),
+)
 
 
 @dataclass(frozen=True)

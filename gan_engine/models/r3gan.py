@@ -21,9 +21,13 @@ from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
+
+
+FAMILY = Family()
 
 
 @dataclass(frozen=True)

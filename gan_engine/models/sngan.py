@@ -21,7 +21,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gan_engine.activated import normed
 from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
+
+FAMILY = Family()
 
 
 @dataclass(frozen=True)

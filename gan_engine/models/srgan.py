@@ -17,8 +17,19 @@ from torch import Tensor, nn
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_types
+from gan_engine.models.declaration import Family
 
 Variant = Literal["srresnet", "rrdb"]
+
+
+FAMILY = Family(
+    command="upscale",
+    objective="paired",
+    measure="enlargements",
+    penalties=False,
+    augmentation=False,
+    content_loss=True,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,10 @@ class Config:
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
         check_at_least(self, 0, "adversarial_weight", "l1_weight", "perceptual_weight")
+
+    @property
+    def source_channels(self) -> int:
+        return self.channels
 
     @property
     def num_blocks(self) -> int:

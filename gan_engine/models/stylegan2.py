@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
 
@@ -26,6 +27,9 @@ W_MEAN_HALF_LIFE = 4400  # images, of the running mean of w: 0.995 for a batch o
 
 Architecture = Literal["skip", "residual"]
 Noise = Literal["random", "const", "none"]
+
+
+FAMILY = Family(styles=True)
 
 
 @dataclass(frozen=True)

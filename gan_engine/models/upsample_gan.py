@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from gan_engine.activated import normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
+
+FAMILY = Family()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
 from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.declaration import Family
+
+FAMILY = Family()
 
 
 @dataclass(frozen=True)

@@ -40,19 +40,19 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
 
     PICTURES stands for a picture or a folder of pictures.
     """
-    run, model = pasted(run_dir), config.model
+    run, can = pasted(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={pasted(name)}" for name in config.plugin)
-    if isinstance(model, models.srgan.Config):
-        use = ("enlarge", f"upscale PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}{plugins}")
-    elif isinstance(model, models.TRANSLATION):
-        use = ("translate", f"translate PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}{plugins}")
-    else:
-        use = ("draw", f"generate {run} --out={pasted(run_dir / 'generated.png')}{plugins}")
+    word, arguments = {
+        "generate": ("draw", f"{run} --out={pasted(run_dir / 'generated.png')}"),
+        "translate": ("translate", f"PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}"),
+        "upscale": ("enlarge", f"PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}"),
+    }[can.command]
+    use = (word, f"{can.command} {arguments}{plugins}")
     longer = f"--resume={run} --kimg {2 * config.kimg:g}{plugins}"
     if stopped:
         return [("go on", f"train --resume={run}{plugins}"), use]
     if not config.lr_decay:
         return [use, ("go on", f"train {longer}")]
-    if isinstance(model, models.pix2pix.Config):
+    if can.command == "translate" and not can.directions:
         return [use, ("measure", f"evaluate {run}{plugins}")]
     return [use, ("show", f"report {run}")]

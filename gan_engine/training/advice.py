@@ -1,7 +1,5 @@
 """What a person who starts a run may not know, one sentence each, where it is due."""
 
-import dataclasses
-
 from torch import nn
 
 from gan_engine import models
@@ -29,8 +27,8 @@ def _few_images(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | 
 
 
 def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
-    takes_classes = any(field.name == "c_dim" for field in dataclasses.fields(config.model))
-    if config.data == "toy" or config.conditional or not takes_classes or data.num_classes < 2:
+    unused = not config.conditional and models.reads_classes(config.model)
+    if config.data == "toy" or not unused or data.num_classes < 2:
         return None
     return f"the data have {data.num_classes:,} classes, which the networks are not told: --conditional tells them"
 
@@ -43,8 +41,7 @@ def _frozen_chance(config: Config, data: ImageSet, nets: list[nn.Module]) -> str
 
 def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
     images = min(config.batch_gpu or config.batch_size, config.batch_size)
-    # pix2pix is meant to: its paper has batches of one, and calls the norms of such a batch those of an instance.
-    if images >= SMALL_BATCH or isinstance(config.model, models.pix2pix.Config):
+    if images >= SMALL_BATCH:
         return None
     if not any("BatchNorm" in type(module).__name__ for net in nets for module in net.modules()):
         return None

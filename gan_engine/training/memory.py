@@ -1,11 +1,13 @@
 """Whether a run fits into the memory of its device at all."""
 
+import math
 import os
 
 import torch
 
 from gan_engine import models
 from gan_engine.config import Config
+from gan_engine.data.kinds import kind_of
 
 # Bytes of a weight in training: itself, its gradient, two moments and, of G, its average.
 _OF_D, _OF_G = 16, 20
@@ -21,8 +23,8 @@ def require(config: Config, device: torch.device) -> None:
         G, D = models.build(config.model)
     weights = sum(each * p.numel() for net, each in ((G, _OF_G), (D, _OF_D)) for p in net.parameters())
     model = config.model
-    sides = 3 if models.data_kind(model) == "voxels" else 2
-    images = 2 * 4 * (config.batch_gpu or config.batch_size) * model.channels * model.resolution**sides
+    values = model.channels * math.prod(kind_of(models.data_kind(model)).sides(model.resolution))
+    images = 2 * 4 * (config.batch_gpu or config.batch_size) * values
     needed = weights + images
     if total is not None and needed > total:
         raise ValueError(

@@ -18,11 +18,12 @@ from gan_engine import models, plugins
 from gan_engine.augment import Ada, Augmented, diff_augment
 from gan_engine.command_line import console
 from gan_engine.config import Config, differences, from_dict, to_dict
-from gan_engine.data import ImageSet, Sampler, describe
+from gan_engine.data import ImageSet, Sampler
+from gan_engine.data.kinds import check_kind
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
-from gan_engine.losses.families import OBJECTIVES
-from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.families import objective_of
+from gan_engine.losses.objective import Batch
 from gan_engine.ops.minibatch_stddev import group_of
 from gan_engine.runs import run_state
 from gan_engine.runs.monitors import Monitors
@@ -71,12 +72,7 @@ class Trainer:
         if config.batch_size % processes.size:
             raise ValueError(f"batch_size: want a multiple of the {processes.size} processes, got {config.batch_size}")
         self._check_groups()
-        kind = models.data_kind(config.model)
-        if (kind in ("pairs", "unpaired") and data.source is None) or (kind == "pairs" and not data.paired):
-            raise ValueError(f"data: want {kind} of images for {models.family(config.model)}, got {describe(data)}")
-        if (kind == "voxels") != (data.images.ndim == 5):
-            want = "volumes" if kind == "voxels" else "images"
-            raise ValueError(f"data: want {want} for {models.family(config.model)}, got {describe(data)}")
+        check_kind(data, models.data_kind(config.model), family=models.family(config.model))
         self.class_names = data.class_names if config.conditional else ()
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
@@ -99,7 +95,9 @@ class Trainer:
         # draws that of the whole batch; the numbers of penalties are its own.
         self.z_generator = torch.Generator().manual_seed(config.seed)
         self.penalty_generator = torch.Generator().manual_seed(config.seed + (processes.rank + 1) * 1_000_003)
-        self.objective = objective = OBJECTIVES.get(models.family(config.model), GanObjective)(
+        self.objective = objective = objective_of(
+            models.family(config.model), models.capabilities(config.model).objective
+        )(
             self.G,
             self._seen_by_D(),
             LOSSES[config.loss],

@@ -30,7 +30,7 @@ def build(name):
                 module.running_mean.normal_(0, 0.3)
                 module.running_var.uniform_(0.5, 2)
     c = (torch.eye(config.c_dim)[[0, 1, 2]],) if config.c_dim else ()
-    if isinstance(config, models.TRANSLATION):
+    if not models.capabilities(config).from_noise:
         side = config.resolution // getattr(config, "scale", 1)
-        return G, (torch.rand(3, getattr(config, "source_channels", config.channels), side, side),)
+        return G, (torch.rand(3, config.source_channels, side, side),)
     return G, (torch.randn(3, config.z_dim), *c)
