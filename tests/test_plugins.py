@@ -334,7 +334,7 @@ def test_a_loss_for_patches_is_tried_on_patches(capsys):
         (
             "    c_dim = 0  # no classes",
             "    c_dim = 0\n    data_kind = 'sounds'",
-            "kind: want one of image, .*, got 'sounds'",
+            "want a family of image, .*, got data_kind 'sounds'",
         ),
         (
             "@dataclass(frozen=True)",
