@@ -92,7 +92,7 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
         net.zero_grad(set_to_none=True)
         with trainer.precision.autocast():
             if mode == "D + penalties":
-                objective.penalised_discriminator(batch, torch.ones((), device=real_img.device))
+                objective.penalised_discriminator(batch).backward(1.0)
                 return
             if mode == "R1":
                 gamma, level = trainer.config.r1_gamma, objective.level

@@ -241,7 +241,7 @@ def test_benchmarks_are_only_collected_with_the_flag(flags, said):
 
 @on_glibc
 def test_malloc_is_tuned():
-    code = "from gan_engine import malloc; print(malloc.tune()); print(malloc.tune())"
+    code = "from gan_engine.system import malloc; print(malloc.tune()); print(malloc.tune())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [line[:13] for line in done.stdout.splitlines()] == ["malloc tuned:"] * 2
 

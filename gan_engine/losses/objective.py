@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_engine.losses.adversarial import Adversarial
 from gan_engine.losses.penalties import Level, backward_with_penalty, between, path_length
+from gan_engine.losses.step import TermsStep
 
 
 class Batch(NamedTuple):
@@ -40,7 +40,7 @@ class GanObjective:
         rng: draws where the WGAN-GP penalty is taken, and the directions of the path lengths.
     """
 
-    host: str | None = None  # what is left to the host in `discriminator`, and no CUDA graph holds
+    no_graph: str | None = None  # why no CUDA graph can hold `discriminator`, or None
 
     def __init__(
         self,
@@ -82,53 +82,9 @@ class GanObjective:
         logits, classes = self.D.logits_and_classes(img, c)
         return logits.float(), {name: self.class_weight * F.cross_entropy(classes.float(), c, reduction="none")}
 
-    def penalised_discriminator(self, batch: Batch, factor: Tensor) -> dict[str, Tensor]:
-        """The terms of `discriminator` and of the penalties, whose gradients, times `factor`, are in .grad already.
-
-        D runs in float32 where it is penalised. R2 takes real and generated images in one batch.
-        """
-        real_img, c, k = batch.real_img, batch.c, self.penalty_interval
-        adversarial, terms = self.loss.discriminator, {}
-        r1_gamma, r2_gamma, gp_weight = (self.weights.get(name, 0) for name in ("r1", "r2", "gp"))
-        step = partial(self._penalised, factor=factor)
-        with torch.no_grad():
-            gen_img = self.G(batch.z, c).to(real_img.dtype)
-        if gp_weight:
-            x = between(real_img, gen_img, generator=self.rng)
-            _, gp = step(x, None, gamma=2 * gp_weight * k, c=c, centre=1.0)
-            terms["gp"] = gp_weight * gp
-        if r2_gamma:
-            n = len(real_img)
-            gamma = 2 * k * torch.tensor([r2_gamma, r1_gamma], device=real_img.device).repeat_interleave(n)
-            logits, penalty = step(
-                torch.cat([gen_img, real_img]),
-                lambda logits: adversarial(*logits.chunk(2)),
-                gamma=gamma,
-                c=None if c is None else torch.cat([c, c]),
-            )
-            fake, real = logits.chunk(2)
-            r2, r1 = penalty.chunk(2)
-            terms["r2"] = r2_gamma / 2 * r2
-        else:
-            fake = self.D(gen_img, c).float()
-            if r1_gamma:
-                real, r1 = step(real_img, lambda real: adversarial(fake.detach(), real), gamma=r1_gamma * k, c=c)
-            else:
-                real = self.D(real_img, c).float()
-            (adversarial(fake, real).mean() * factor).backward()
-        if r1_gamma:
-            terms["r1"] = r1_gamma / 2 * r1
-        if self.class_weight:  # a pass of its own: the one with penalties is of the logits alone
-            _, classes = self._judged(real_img, c, "D_class")
-            (classes["D_class"].mean() * factor).backward()
-            terms["D_class"] = classes["D_class"].detach()
-        self.observe("logits/fake", fake.detach())
-        self.observe("logits/real", real.detach())
-        return {"D": adversarial(fake.detach(), real.detach()), **terms}
-
-    def _penalised(self, img: Tensor, loss: Callable | None, *, factor: Tensor, **options) -> tuple[Tensor, Tensor]:
-        with torch.autocast(img.device.type, enabled=False):
-            return backward_with_penalty(self.D, img, loss, scale=factor, level=self.level, **options)
+    def penalised_discriminator(self, batch: Batch) -> "PenalisedStep":
+        """The step of D with the terms of `discriminator` and those of the penalties."""
+        return PenalisedStep(self, batch)
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         fake, classes = self._judged(self.G(batch.z, batch.c), batch.c, "G_class")
@@ -152,3 +108,86 @@ class GanObjective:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.pl_mean.copy_(state["pl_mean"])
+
+
+class PenalisedStep:
+    """A step of D with gradient penalties, which have a backward pass within the forward pass.
+
+    `backward` runs D as well as autograd: one penalty after the other, so that one graph is alive at a time. D runs in
+    float32 where it is penalised, and elsewhere under the autocast in which the step was made. R2 takes real and
+    generated images in one batch.
+    """
+
+    def __init__(self, objective: GanObjective, batch: Batch) -> None:
+        device = batch.real_img.device.type
+        self.autocast = torch.autocast(
+            device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
+        )
+        self.objective, self.batch = objective, batch
+        self.terms: dict[str, Tensor] = {}
+
+    def backward(self, scale: float | Tensor) -> dict[str, Tensor]:
+        objective, batch = self.objective, self.batch
+        with self.autocast:
+            with torch.no_grad():
+                gen_img = objective.G(batch.z, batch.c).to(batch.real_img.dtype)
+            self._between(gen_img, scale)
+            fake, real = (self._together if "r2" in objective.weights else self._apart)(gen_img, scale)
+            self._classes(scale)
+            objective.observe("logits/fake", fake)
+            objective.observe("logits/real", real)
+            return {"D": objective.loss.discriminator(fake, real), **self.terms}
+
+    def _between(self, gen_img: Tensor, scale: float | Tensor) -> None:
+        """The WGAN-GP penalty, between real and generated images."""
+        weight = self.objective.weights.get("gp", 0)
+        if weight:
+            x = between(self.batch.real_img, gen_img, generator=self.objective.rng)
+            gamma = 2 * weight * self.objective.penalty_interval
+            _, gp = self._penalised(x, None, gamma=gamma, c=self.batch.c, centre=1.0, scale=scale)
+            self.terms["gp"] = weight * gp
+
+    def _together(self, gen_img: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The adversarial loss with R2 and R1, on generated and real images in one batch; the logits fake and real."""
+        real_img, c = self.batch.real_img, self.batch.c
+        adversarial, weights = self.objective.loss.discriminator, self.objective.weights
+        r1_gamma, r2_gamma = weights.get("r1", 0), weights["r2"]
+        of_each = torch.tensor([r2_gamma, r1_gamma], device=real_img.device).repeat_interleave(len(real_img))
+        logits, penalty = self._penalised(
+            torch.cat([gen_img, real_img]),
+            lambda logits: adversarial(*logits.chunk(2)),
+            gamma=2 * self.objective.penalty_interval * of_each,
+            c=None if c is None else torch.cat([c, c]),
+            scale=scale,
+        )
+        r2, r1 = penalty.chunk(2)
+        self.terms["r2"] = r2_gamma / 2 * r2
+        if r1_gamma:
+            self.terms["r1"] = r1_gamma / 2 * r1
+        return logits.chunk(2)
+
+    def _apart(self, gen_img: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The adversarial loss, with R1 if it has a weight; the logits fake and real."""
+        real_img, c, D = self.batch.real_img, self.batch.c, self.objective.D
+        adversarial, r1_gamma = self.objective.loss.discriminator, self.objective.weights.get("r1", 0)
+        fake = D(gen_img, c).float()
+        if r1_gamma:
+            gamma = r1_gamma * self.objective.penalty_interval
+            real, r1 = self._penalised(
+                real_img, lambda real: adversarial(fake.detach(), real), gamma=gamma, c=c, scale=scale
+            )
+            self.terms["r1"] = r1_gamma / 2 * r1
+        else:
+            real = D(real_img, c).float()
+        (adversarial(fake, real).mean() * scale).backward()
+        return fake.detach(), real.detach()
+
+    def _classes(self, scale: float | Tensor) -> None:
+        """The term of the classifier, in a pass of its own: the pass with penalties has the logits alone."""
+        if self.objective.class_weight:
+            _, classes = self.objective._judged(self.batch.real_img, self.batch.c, "D_class")
+            self.terms |= TermsStep(classes).backward(scale)
+
+    def _penalised(self, img: Tensor, loss: Callable[[Tensor], Tensor] | None, **options: Any) -> tuple[Tensor, Tensor]:
+        with torch.autocast(img.device.type, enabled=False):
+            return backward_with_penalty(self.objective.D, img, loss, level=self.objective.level, **options)

@@ -71,7 +71,7 @@ class CycleObjective(GanObjective):
     arXiv:1612.07828), so that it does not forget what G made before.
     """
 
-    host = "the pools of generated images"
+    no_graph = "the pools of generated images"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -32,8 +32,10 @@ def refusal(config: Config, device: torch.device, processes: Processes) -> str |
 
 def describe(phases: Iterable[Phase]) -> str:
     """Which of `phases` are to be recorded, and why others are not."""
-    recorded = ", ".join(phase.name for phase in phases if phase.host is None)
-    return "; ".join([recorded or "none", *(f"{phase.name} not: {phase.host}" for phase in phases if phase.host)])
+    recorded = ", ".join(phase.name for phase in phases if phase.no_graph is None)
+    return "; ".join(
+        [recorded or "none", *(f"{phase.name} not: {phase.no_graph}" for phase in phases if phase.no_graph)]
+    )
 
 
 class Recorded:

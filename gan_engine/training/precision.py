@@ -71,9 +71,11 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.name])
 
-    def scale(self, loss: Tensor) -> Tensor:
-        """What is to be differentiated instead of `loss`, and what `unscale` takes back."""
-        return loss if self.scaler is None else self.scaler.scale(loss)
+    def scale(self, share: float) -> float | Tensor:
+        """The factor of a loss before its backward pass: `share`, times the loss scale, which `unscale` takes back."""
+        if self.scaler is None:
+            return share
+        return self.scaler.scale(torch.full((), share, device=self.device))
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the gradients of `optimizer` those of the loss itself."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gan_engine.config import Config
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.step import Step, TermsStep
 from gan_engine.training.distributed import ALONE, Processes
 
 Terms = Callable[[Batch], dict[str, Tensor]]
@@ -23,8 +24,8 @@ class Phase:
     optimizer: torch.optim.Optimizer
     terms: Terms
     interval: int = 1
-    penalised: Callable[[Batch, Tensor], dict[str, Tensor]] | None = None
-    """Every `penalty_interval`-th time in place of `terms`: adds the gradients, times a factor, to .grad by itself."""
+    penalised: Callable[[Batch], Step] | None = None
+    """Makes the steps with penalties, which are every `penalty_interval`-th step."""
     penalty_interval: int = 1
     weight: float = 1
     weight_clip: float | None = None
@@ -32,11 +33,17 @@ class Phase:
     """Images shown before the phase takes part."""
     end: float = math.inf
     """Images shown when it no longer does."""
-    host: str | None = None
-    """What is left to the host in it, and no CUDA graph holds."""
+    no_graph: str | None = None
+    """Why no CUDA graph can hold the phase."""
 
     def due(self, nimg: int, step_count: int) -> bool:
         return self.begin <= nimg < self.end and step_count % self.interval == 0
+
+    def penalties_due(self, step_count: int) -> bool:
+        return self.penalised is not None and step_count % self.penalty_interval == 0
+
+    def step(self, batch: Batch, *, penalised: bool = False) -> Step:
+        return self.penalised(batch) if penalised else TermsStep(self.terms(batch))
 
 
 def optimizers(config: Config, G: nn.Module, D: nn.Module) -> dict[str, torch.optim.Optimizer]:
@@ -71,7 +78,9 @@ def schedule(
             penalty_interval=config.penalty_interval,
             weight_clip=config.weight_clip,
             begin=game,
-            host="penalties in every step" if objective.weights and config.penalty_interval == 1 else objective.host,
+            no_graph="penalties in every step"
+            if objective.weights and config.penalty_interval == 1
+            else objective.no_graph,
         ),
         Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
     ]
@@ -81,7 +90,7 @@ def schedule(
         options = {
             "interval": config.pl_interval,
             "weight": config.pl_interval,
-            "host": "the directions of path lengths",
+            "no_graph": "the directions of path lengths",
         }
         phases.append(Phase("G_pl", G, optimizers["G"], objective.path_length, **options))
     return phases

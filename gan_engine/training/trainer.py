@@ -213,7 +213,7 @@ class Trainer:
     def _train(self, phase: Phase, batch: Batch) -> None:
         self._learn_only(phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
-        penalised = phase.penalised is not None and self.step_count % phase.penalty_interval == 0
+        penalised = phase.penalties_due(self.step_count)
         if penalised or phase.name not in self.graphs:
             total, measured = self._gradients(phase, batch, penalised=penalised)
         else:
@@ -255,23 +255,18 @@ class Trainer:
     def _record_from_here_on(self) -> None:
         of_run: list[graphs.Recorded] = []
         for phase in self.phases:
-            if phase.host is None:
+            if phase.no_graph is None:
                 gradients = partial(self._gradients, phase)
                 self.graphs[phase.name] = graphs.Recorded(gradients, phase, [self.G, self.D], of_run)
 
     def _part_gradients(self, phase: Phase, part: Batch, share: float, penalised: bool) -> Tensor:
         share *= phase.weight
         with self.precision.autocast():
-            if penalised:
-                terms = phase.penalised(part, self.precision.scale(torch.full((), share, device=self.device)))
-            else:
-                terms = phase.terms(part)
-        loss = sum(values.mean() for values in terms.values()) * share
-        if not penalised:
-            self.precision.scale(loss).backward()
+            step = phase.step(part, penalised=penalised)
+        terms = step.backward(self.precision.scale(share))
         for name, values in terms.items():
             self.means.add(f"loss/{name}", values)
-        return loss.detach()
+        return sum(values.mean() for values in terms.values()) * share
 
     def penalties(self) -> str | None:
         """What gradient penalties there are and how they are computed, or None."""
