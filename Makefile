@@ -27,10 +27,11 @@ test: $(VENV)/.test ## run the tests
 bench: $(VENV)/.test ## measure the kernels against PyTorch
 	$(PY) -m pytest --benchmark benchmarks $(ARGS)
 
-lint: $(VENV)/.lint ## check style: ruff and clang-format
+lint: $(VENV)/.lint ## check style and types: ruff, clang-format, mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(filter %.h %.cpp %.cu,$(SOURCES))
+	$(VENV)/bin/mypy
 
 docs: $(VENV)/.docs ## write the pages and the reference of the API to build/docs
 	@rm -rf build/pages && mkdir -p build/pages && ln -s $(addprefix ../../,$(PAGES)) build/pages/
@@ -65,8 +66,9 @@ $(VENV)/.test: $(VENV)/.built
 	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e '.[test]'
 	@touch $@
 
-$(VENV)/.lint: pyproject.toml constraints.txt | $(PY)
-	@$(PIP) ruff clang-format
+# mypy reads the types of torch.
+$(VENV)/.lint: $(VENV)/.run
+	@$(PIP) ruff clang-format mypy
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(PY)

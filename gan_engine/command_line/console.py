@@ -10,13 +10,19 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 # Failures of the disk: the call of the command was right.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
-def command(work: Callable[[list[str]], int | None]) -> Callable[[list[str] | None], int]:
+class Main(Protocol):
+    """The main function of a command: (argv = sys.argv[1:]) -> exit status."""
+
+    def __call__(self, argv: list[str] | None = None) -> int: ...
+
+
+def command(work: Callable[[list[str]], int | None]) -> Main:
     """Turn `work(argv)` into the main function of a command: main(argv=None) returns the exit status.
 
     0    `work` returned None or 0
