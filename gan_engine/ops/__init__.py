@@ -3,6 +3,7 @@
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.autograd import conv2d
+from gan_engine.ops.fir import setup_filter
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample
 from gan_engine.ops.minibatch_stddev import minibatch_stddev
@@ -11,7 +12,7 @@ from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.pixel_norm import pixel_norm
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
-from gan_engine.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from gan_engine.ops.upfirdn2d import downsample2d, filter2d, upfirdn2d, upsample2d
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.ops.bias_act import ACTIVATIONS
-from gan_engine.ops.upfirdn2d import Padding, Pair, as_pair, as_sides
+from gan_engine.ops.fir import Padding, Pair, as_pair, as_sides
 
 
 def bias_act(

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
+from gan_engine.ops.affine import ACTS
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
 from gan_engine.ops.kernel_op import check_tensors
-from gan_engine.ops.scale_bias_act import ACTS
 from gan_engine.ops.upfirdn2d import taps_of, upfirdn2d
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
 

@@ -20,6 +20,7 @@ from gan_engine.losses.level2.convolution import Convolution
 from gan_engine.losses.level2.tape import Constant, Entered, Linear, Mask, NotPiecewiseLinear, Slopes, Step, Sum, Tape
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.passes import Call
+from gan_engine.ops.upfirdn2d import linear_upfirdn2d
 
 
 class Value(Tensor):
@@ -440,7 +441,7 @@ _RULES: dict[str, Callable] = {
     "view": _view,
     **dict.fromkeys(("reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone"), _linear),
     **dict.fromkeys(("to", "float", "double", "half", "bfloat16"), _linear),
-    "_kernel_upfirdn2d": _linear,  # of our own ops
+    linear_upfirdn2d.__name__: _linear,
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate"), _linear),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _linear),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _linear),
