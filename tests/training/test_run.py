@@ -229,7 +229,7 @@ def test_a_stop_leaves_the_weights_with_loss_scaling_too():
     before = net.weight.clone()
     for skip in (1.0, 0.0):
         optimizer.zero_grad()
-        precision.scale(net(torch.ones(1, 2)).sum()).backward()
+        (net(torch.ones(1, 2)).sum() * precision.scale(1.0)).backward()
         precision.unscale(optimizer)
         precision.step(optimizer, torch.tensor(skip))
         assert torch.equal(net.weight, before) == bool(skip)
