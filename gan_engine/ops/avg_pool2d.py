@@ -4,13 +4,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gan_engine.ops.convolution.passes import per_side
 from gan_engine.ops.kernel_op import Function, stride_to_keep
+from gan_engine.ops.linear_per_sample import linear_per_sample
 from gan_engine.ops.one_node import one_node
 
 
+@linear_per_sample
 def avg_pool2d(
     x: Tensor,
     kernel_size: int | tuple[int, int],
@@ -26,9 +27,6 @@ def avg_pool2d(
 
     Gradients: every order in x.
     """
-    if has_torch_function_unary(x):
-        rest = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-        return handle_torch_function(avg_pool2d, (x,), x, *rest)
     stride = kernel_size if stride is None else stride
     pairs = (per_side(value, 2) for value in (kernel_size, stride, padding))
     return _avg_pool2d(x, _Call(*pairs, ceil_mode, count_include_pad, divisor_override))

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 import gan_engine.ops.upfirdn2d_kernels  # noqa: F401  (defines the operator)
 from gan_engine import backends
 from gan_engine.ops.fir import FirArguments, Padding, Pair, as_pair, fir_arguments, taps_of
 from gan_engine.ops.kernel_op import Function, layout, operators, wide
+from gan_engine.ops.linear_per_sample import linear_per_sample
 from gan_engine.ops.one_node import one_node
 
 
@@ -139,13 +139,6 @@ def upfirdn2d_ref(
     return y.contiguous(memory_format=layout(x))
 
 
-def linear_upfirdn2d(x: Tensor, *arguments: Any) -> Tensor:
-    """y = U x for checked arguments. A subclass of Tensor meets this function, which is linear in x."""
-    if has_torch_function_unary(x):
-        return handle_torch_function(linear_upfirdn2d, (x,), x, *arguments)
-    return _upfirdn2d(x, *arguments)
-
-
 # Autograd. y is linear in x, so the one Function below is its own gradient at every order: y = U x, dx = U^T dy, and
 # U^T is U with up and down exchanged, the filter reversed, and the padding that aligns the two.
 
@@ -187,3 +180,7 @@ def _upfirdn2d(
     backend: str,
 ) -> Tensor:
     return _Upfirdn2d.apply(x, f, up, down, start, size, flip, gain, channels_last, backend)
+
+
+# y = U x for checked arguments.
+linear_upfirdn2d = linear_per_sample(_upfirdn2d)

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from gan_engine.losses import penalties
-from gan_engine.losses.level2.tape import NotPiecewiseLinear
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.penalties import backward_with_penalty
 
 BEST = [None, 2]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.discriminators import R3GAN, plain
 from gan_engine.losses import penalties
-from gan_engine.losses.level2.piecewise_linear import NotPiecewiseLinear
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import avg_pool2d, conv2d, minibatch_stddev
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm
 
 from gan_engine.losses import penalties
-from gan_engine.losses.level2 import trial
-from gan_engine.losses.level2.tape import NotPiecewiseLinear, Tape
+from gan_engine.losses.level2 import refusals, trial
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.tape import Tape
 from gan_engine.losses.penalties import backward_with_penalty
 
 
@@ -114,10 +115,10 @@ def test_code_that_reads_memory_by_itself_is_refused_and_harms_nothing():
 
 
 def test_the_tensor_of_the_tape_says_what_it_stands_for():
-    from gan_engine.losses.level2.rules import Value
+    from gan_engine.losses.level2.traced_tensor import TracedTensor
 
     value = torch.empty(4, 3, 2, 5).to(memory_format=torch.channels_last)
-    x = Value(value, Tape(4))
+    x = TracedTensor(value, Tape(4))
     assert (x.shape, x.dtype, x.device, x.layout, x.stride()) == (*_facts(value), value.stride())
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert len(x) == 4
@@ -458,12 +459,12 @@ def passes(monkeypatch) -> list[str]:
     """Notes each pass that is tried."""
     made = []
 
-    class Noted(trial.Pass):
+    class Noted(trial.RecordedForward):
         def __init__(self, *args: Any) -> None:
             made.append("pass")
             super().__init__(*args)
 
-    monkeypatch.setattr(trial, "Pass", Noted)
+    monkeypatch.setattr(trial, "RecordedForward", Noted)
     return made
 
 
@@ -547,7 +548,7 @@ def test_memory_does_not_hold_on_to_D(img):
         backward_with_penalty(D, img, softplus, gamma=1.0)
 
     gc.collect()
-    before = len(trial._refused)
+    before = len(refusals._refused)
     refused()
     gc.collect()
-    assert len(trial._refused) <= before
+    assert len(refusals._refused) <= before

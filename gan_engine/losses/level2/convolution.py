@@ -1,50 +1,74 @@
-"""A convolution on the tape: the one step that costs anything, run by its three kernels.
+"""Convolutions, which take nearly all of the time of a step. They run on gan_engine's three passes of a convolution.
 
-Of its input nothing is kept but the layout. A step whose result leads to no weight, as that of a last convolution,
-gets its own gradient by the weight kernel alone: its tangent is never computed.
+Nothing of the input is kept but its shape and layout. A step whose tangent is not needed, as that of a last
+convolution, computes the gradient by the weight alone.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan_engine.losses.level2.tape import Gradients, Step, per_sample
+from gan_engine.losses.level2.offsets import per_sample
+from gan_engine.losses.level2.products import affine, cast_by_autocast
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.rules import rule
+from gan_engine.losses.level2.tape import Gradients, Step
+from gan_engine.losses.level2.traced_tensor import TracedTensor, record_step, refuse_traced
+from gan_engine.ops.convolution.autograd import conv2d
 from gan_engine.ops.convolution.passes import Call, dgrad, fprop, wgrad
 
 
+@rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", conv2d)
+def convolution(
+    function: Callable, input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any
+) -> TracedTensor:
+    refuse_traced("weight", weight)
+    refuse_traced("bias", bias)
+    x = input.value
+    if x.ndim != weight.ndim:
+        raise NotPiecewiseLinear(f"{function.__name__} of a tensor {list(x.shape)} without a batch dimension")
+    if "same" in (*args, *kwargs.values()) or "valid" in (*args, *kwargs.values()):
+        return affine(function, input, weight, bias, *args, dim=1, **kwargs)
+    input, weight, bias = cast_by_autocast(input, weight, bias)
+    read = Call.of_transposed if "transpose" in function.__name__ else Call.direct
+    step = ConvolutionStep([input.slot], weight, bias, read(x.ndim - 2, *args, **kwargs))
+    return record_step(input.tape, step, step.forward(input.value))[0]
+
+
 @dataclass(eq=False)
-class Convolution(Step):
-    """result = convolution of the value with weight, + bias [C]"""
+class ConvolutionStep(Step):
+    """result = convolution of the source with weight, + bias [C]"""
 
     weight: Tensor
     bias: Tensor | None
     call: Call
-    like: Callable[[], Tensor] = field(init=False)  # of the shape and layout of the value; what it holds is not read
+    empty_like_source: Callable[[], Tensor] = field(init=False)  # a tensor of its shape and layout
 
-    owns_result = owns_gradient = True
+    result_is_fresh = gradient_is_fresh = True
 
     @property
-    def reads_sources(self) -> bool:
-        return self.wanted or self.weight.requires_grad
+    def reads_tangents(self) -> bool:
+        return self.needs_tangent or self.weight.requires_grad
 
     def weights_and_offsets(self) -> tuple[list[Tensor], list[Tensor | None]]:
         return [self.weight], [self.bias]
 
     def forward(self, x: Tensor) -> Tensor:
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
-        self.like = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        self.empty_like_source = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
         bias = None if self.bias is None else self.bias.detach()
         return fprop(x, self.weight.detach(), bias, self.call)
 
-    def backward(self, deltas: list[Tensor | None], owned: bool) -> tuple:
+    def backward(self, deltas: list[Tensor | None], may_overwrite: bool) -> tuple:
         (delta,) = deltas
         if any(self.learned()):
             self.delta = delta
-        return (dgrad(delta, self.like(), self.weight.detach(), self.call),)
+        return (dgrad(delta, self.empty_like_source(), self.weight.detach(), self.call),)
 
-    def tangent(self, sources: list[Tensor], a: Tensor | None, owned: bool, grads: Gradients) -> tuple:
+    def tangent(self, sources: list[Tensor], a: Tensor | None, may_overwrite: bool, grads: Gradients) -> tuple:
         if self.delta is not None:
             if a is not None and self.bias is not None and self.bias.requires_grad:
                 per_image = self.delta.flatten(2).sum(2, dtype=a.dtype)  # [N, C]
@@ -52,7 +76,7 @@ class Convolution(Step):
             if self.weight.requires_grad:
                 grads.add(self.weight, wgrad(self.delta, sources[0], self.weight.detach(), self.call))
             self.delta = None
-        if not self.wanted:
+        if not self.needs_tangent:
             return ()
         out = fprop(sources[0], self.weight.detach(), None, self.call)
         if a is not None and self.bias is not None:

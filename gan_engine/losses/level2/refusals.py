@@ -1,0 +1,65 @@
+"""The error that refuses a discriminator, and the memory of refusals, so that a refused D is tried once."""
+
+import functools
+import types
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine.losses.network import Network, parts_of
+
+
+class NotPiecewiseLinear(Exception):
+    """D is not known to be piecewise linear for each sample by itself. The message is a sentence, with the layer."""
+
+
+# For each D: the states in which it was refused.
+_refused: weakref.WeakKeyDictionary[Any, set[tuple]] = weakref.WeakKeyDictionary()
+
+_MOST_STATES = 64  # a D whose state differs in every step would fill the memory
+
+
+def remember(D: Network, img: Tensor, c: Any) -> None:
+    """Remember that D is refused in its present state."""
+    if (owner := _owner(D)) is not None:
+        states = _refused.setdefault(owner, set())
+        if len(states) >= _MOST_STATES:
+            states.clear()
+        states.add(_state(D, img, c))
+
+
+def is_refused(D: Network, img: Tensor, c: Any = None) -> bool:
+    """Whether D was refused in its present state.
+
+    The state holds the modules of D, their modes, their hooks, which parameters require gradients, and attributes that
+    are strings, truth values or None. It also holds the shape and dtype of the images. A function that is made anew for
+    each call is known by its code and by the modules that it refers to.
+    """
+    owner = _owner(D)
+    return owner in _refused and _state(D, img, c) in _refused[owner]
+
+
+def forget_all() -> None:
+    """Forget all refusals, because a rule has changed."""
+    _refused.clear()
+
+
+def _owner(D: Network) -> Any:
+    """The object that a refusal of D is kept for: a module, or the code of a function. None if D is neither."""
+    while isinstance(D, functools.partial | types.MethodType):
+        D = D.func if isinstance(D, functools.partial) else D.__func__
+    return D if isinstance(D, nn.Module) else getattr(D, "__code__", None)
+
+
+def _state(D: Network, img: Tensor, c: Any) -> tuple:
+    given = img.shape[1:], img.dtype, type(c), torch.is_autocast_enabled(img.device.type)
+    return given, tuple(_state_of(part) for part in parts_of(D) if isinstance(part, nn.Module))
+
+
+def _state_of(module: nn.Module) -> tuple:
+    attributes = tuple(value for value in vars(module).values() if value is None or isinstance(value, bool | str))
+    learned = tuple(p is not None and p.requires_grad for p in module._parameters.values())
+    hooks = module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+    return id(module), type(module), attributes, learned, *(tuple(registered) for registered in hooks)
