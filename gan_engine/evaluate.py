@@ -1,27 +1,8 @@
 """Numbers for a trained generator: `python -m gan_engine.evaluate CHECKPOINT --num 5000`.
 
-Of 32x32 grey images, in the features of a classifier of garments:
-
-    fd_fashion32 N=5000    Frechet distance to the data in the features of the classifier fashion32
-    kd_fashion32 N=5000    kernel distance, the same; unlike the former it does not depend on N but for chance
-    classes                how many classes the classifier finds in at least 1 % of the images
-    accuracy               share of the images that it finds of the class they were asked to be, given classes
-
-Of translations, of all pairs of the data; cyclegan's in both directions:
-
-    L1                     mean absolute difference from the target, black and white being 1 apart
-    perceptual             distance from it in the features of a classifier of photographs, where that is installed
-    ... of the source      the same of a translation that changes nothing
-
-Of volumes:
-
-    occupied               mean share of occupied voxels, and its standard deviation between volumes (sd)
-    ... of the data        the same of the data
-
-fashion32 knows garments as the embedded images show them: 32x32, grey. Its distances compare generators of those, with
-the same N, and are not FIDs, which are of another network. It has learnt from 8,000 of the images themselves, is right
-about 94 % of those and 90 % of the others, and 1,000 of them are at a distance (fd) of 0.6 from all. A generator that
-knows them by heart is not told from one that draws new ones. Enlarged photographs are compared by gan_engine.upscale.
+The family of the generator declares how it is measured, and gan_engine.metrics.measures has the ways. Each has a module
+that says what its numbers mean: metrics.garments, metrics.translations, metrics.volumes. `python -m gan_engine.upscale
+--original` compares enlarged photographs.
 """
 
 import sys
@@ -31,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -39,16 +19,13 @@ from tqdm import tqdm
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
 from gan_engine.config import from_dict
-from gan_engine.data import DataConfig, DataError, ImageSet, load, to_float
-from gan_engine.data.arrays import FASHION_CLASSES
+from gan_engine.data import DataConfig, DataError, ImageSet, load
+from gan_engine.data.kinds import kind_of
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
-from gan_engine.losses.translation import l1
-from gan_engine.metrics import perceptual
-from gan_engine.metrics.classifier import NAME, classify, load_classifier
-from gan_engine.metrics.distances import frechet_distance, kernel_distance
+from gan_engine.metrics.measures import measure_of
+from gan_engine.metrics.subject import Subject
 from gan_engine.models.checks import check_at_least, check_types
-from gan_engine.pictures.picture import to_uint8
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint
 from gan_engine.system.devices import choose_device
@@ -83,10 +60,10 @@ class Options:
 
 
 def evaluate(options: Options) -> dict[str, float]:
-    """What the module says, by name.
+    """Numbers by name, as the measure of the generator's family defines them.
 
     Raises:
-        ValueError: a generator of images that the classifier does not take, or an unknown device.
+        ValueError: a generator that its measure does not take, or an unknown device.
         CheckpointError, DataError: see inference.generator.load and gan_engine.data.load.
     """
     path = checkpoint.find(options.checkpoint)
@@ -94,30 +71,40 @@ def evaluate(options: Options) -> dict[str, float]:
     device = choose_device(options.device)
     state = checkpoint.load(path)
     G = from_state(state, path).network.to(device)
-    config, family = G.config, models.family(G.config)
-    if family == "srgan":
-        raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares what srgan enlarges")
-    measure = _garments
-    if models.capabilities(config).measure == "translations":
-        measure = _translations
-    elif models.data_kind(config) == "voxels":
-        measure = _volumes
-    elif (config.resolution, config.channels) != (32, 1):
-        size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
-        raise ValueError(f"{NAME}: want a generator of 32x32 grey images, got {size}")
-    return measure(G, _data(options, config, state), options, tuple(run_state.class_names(state, path)))
+    can = models.capabilities(G.config)
+    if can.command == "upscale":
+        what = f"what {models.family(G.config)} enlarges"
+        raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
+    measure = measure_of(can.measure, kind_of(models.data_kind(G.config)).axes)
+    if reason := measure.refusal(G.config):
+        raise ValueError(f"{options.checkpoint}: {reason}")
+    data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
+    c_dim = G.config.c_dim
+    classes = [i % c_dim for i in range(options.num)] if c_dim else None  # all of them in turn
+    subject = Subject(
+        G=G,
+        data=data,
+        batch=options.batch,
+        num=options.num,
+        draw=lambda: _drawn(G, options, classes),
+        classes=classes,
+        class_names=tuple(run_state.class_names(state, path)),
+        directions=can.directions,
+    )
+    return measure.measure(subject)
 
 
-def _data(options: Options, config: models.Config, state: dict[str, Any]) -> ImageSet:
-    """What `options` names, or what the run of `state` was trained on, if that is still where it was."""
-    kind = models.data_kind(config)
-    if kind == "unpaired":
+def _data(options: Options, config: models.Config, state: dict[str, Any], *, wants_unseen: bool) -> ImageSet:
+    """The data that `options` names, else those of the run of `state`, if they are still where they were."""
+    name = models.data_kind(config)
+    if kind_of(name).unpaired:
         if options.data is None:
             raise ValueError(
-                "data: want --data with pairs for cyclegan, which learns from two sets whether they are paired or not"
+                f"data: want --data with pairs for {models.family(config)}, which learns from two sets whether they "
+                "are paired or not"
             )
-        kind = "pairs"
-    sizes = {"resolution": config.resolution, "channels": config.channels, "kind": kind}
+        name = "pairs"
+    sizes = {"resolution": config.resolution, "channels": config.channels, "kind": name}
     if options.data is not None:
         return load(DataConfig(options.data, root=options.data_root), **sizes)
     checkpoint.require(state, ("config", "sampler"), options.checkpoint)
@@ -127,7 +114,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
         data = load(run.data_config, seed=run.seed, **sizes)
     except DataError as error:
         raise DataError(f"{error}; --data names others than those of the run") from None
-    if models.capabilities(config).measure == "translations":
+    if wants_unseen:
         warnings.warn("these pairs are those of the run, which it has seen; --data names others", stacklevel=3)
     if data.sha256 != state["sampler"]["sha256"]:
         raise DataError(
@@ -136,74 +123,8 @@ def _data(options: Options, config: models.Config, state: dict[str, Any]) -> Ima
     return data
 
 
-def _garments(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
-    classifier = load_classifier(next(G.parameters()).device)
-    asked = _classes(G, options)
-    pixels = [torch.from_numpy(to_uint8(img)) for img in _drawn(G, options, asked)]
-    features, found = classify(classifier, torch.cat(pixels).permute(0, 3, 1, 2))
-    real, _ = classify(classifier, data.images)
-    results = {
-        f"fd_{NAME} N={options.num}": frechet_distance(features, real),
-        f"kd_{NAME} N={options.num}": kernel_distance(features, real),
-        "classes": int((found.bincount(minlength=len(FASHION_CLASSES)) >= options.num / 100).sum()),
-    }
-    if asked is not None and class_names == FASHION_CLASSES:
-        results["accuracy"] = float((found == torch.tensor(asked)).float().mean())
-    return results
-
-
-@torch.no_grad()
-def _translations(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
-    device = next(G.parameters()).device
-    measures = {"L1": lambda x, y: l1(x, y) / 2}
-    if perceptual.installed():
-        measures["perceptual"] = perceptual.PerceptualDistance().to(device)
-    else:
-        warnings.warn(f"no perceptual distances: pip install {perceptual.PIP} brings them", stacklevel=2)
-    sums: dict[str, float] = {}
-
-    def add(source: Tensor, target: Tensor, *direction: str) -> None:
-        compared = {"": G(source, *direction), " of the source": source.expand_as(target)}
-        for name, distance in measures.items():
-            for whose, img in compared.items():
-                key = " ".join([*direction, name + whose])
-                sums[key] = sums.get(key, 0) + float(distance(img, target).sum())
-
-    batches = zip(data.images.split(options.batch), (data.source or data).images.split(options.batch), strict=True)
-    total = -(-len(data) // options.batch)
-    for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
-        target, source = (to_float(x.to(device)) for x in (target, source))
-        if models.capabilities(G.config).directions:
-            add(source, target, "A2B")
-            add(target, source, "B2A")
-        else:
-            add(G.source_of(target) if data.source is None else source, target)
-    return {name: total / len(data) for name, total in sums.items()}
-
-
-def _volumes(G: nn.Module, data: ImageSet, options: Options, class_names: tuple[str, ...]) -> dict[str, float]:
-    shares = {
-        "": torch.cat([occupied(img > 0) for img in _drawn(G, options, _classes(G, options))]).cpu(),
-        " of the data": torch.cat([occupied(x > 0) for x in data.images.split(options.batch)]),
-    }
-    return {
-        f"occupied{sd}{whose}": float(value)
-        for whose, x in shares.items()
-        for sd, value in (("", x.mean()), (" sd", x.std()))
-    }
-
-
-def occupied(volumes: Tensor) -> Tensor:
-    """bool [N, ...] -> the share of True of each [N], float64"""
-    return volumes.flatten(1).double().mean(1)
-
-
-def _classes(G: nn.Module, options: Options) -> list[int] | None:
-    """The class of each image: all of them in turn, for a generator with classes."""
-    return [i % G.config.c_dim for i in range(options.num)] if G.config.c_dim else None
-
-
 def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
+    """`options.num` images from noise in batches, behind a bar that shows how far they are."""
     drawn = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch)
     return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
 

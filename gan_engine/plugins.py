@@ -31,6 +31,7 @@ from gan_engine.data.kinds import KINDS, kind_of
 from gan_engine.losses.adversarial import LOSSES, Adversarial
 from gan_engine.losses.families import OBJECTIVES, REPLACED
 from gan_engine.losses.objective import GanObjective
+from gan_engine.metrics.measures import MEASURES
 from gan_engine.presets import PRESETS
 from gan_engine.system.outside import REGISTERED
 
@@ -243,6 +244,9 @@ def _check_declaration(can: Any) -> None:
     if can.objective not in OBJECTIVES:
         names = ", ".join(OBJECTIVES)
         raise PluginError(f"a family: want an objective in its FAMILY, one of {names}, got {can.objective!r}")
+    if can.measure is not None and can.measure not in MEASURES:
+        names = ", ".join(MEASURES)
+        raise PluginError(f"a family: want a measure in its FAMILY, one of {names} or None, got {can.measure!r}")
 
 
 def _check_preset(preset: Callable[..., Config], module: Any) -> None:

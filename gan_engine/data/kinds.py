@@ -21,6 +21,11 @@ class Kind:
     """What follows the words "a folder" in messages."""
 
     @property
+    def unpaired(self) -> bool:
+        """Whether nothing says which image of `source` belongs to an image."""
+        return self.has_source and not self.paired
+
+    @property
     def has_colours(self) -> bool:
         """Whether an image may be grey or in colour. A voxel is occupied or empty."""
         return self.axes == 2

@@ -11,11 +11,7 @@ from torch import Tensor
 
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.metrics.perceptual import PerceptualDistance
-
-
-def l1(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y| [N], the mean over all but the first dimension, in float32"""
-    return (x.float() - y.float()).abs().flatten(1).mean(1)
+from gan_engine.metrics.similarity import l1
 
 
 class PairedObjective(GanObjective):

@@ -1,11 +1,16 @@
-"""How near a picture is to its original, pixel by pixel: PSNR and SSIM, as papers on enlarging photographs report them.
+"""How near a picture is to its original, pixel by pixel: L1, PSNR and SSIM, as papers on pictures of pictures report.
 
-Both are of the luma Y of ITU-R 601 in [0, 255], as for television: 16 + 219 luma, from images in [-1, 1].
+PSNR and SSIM are of the luma Y of ITU-R 601 in [0, 255], as for television: 16 + 219 luma, from images in [-1, 1].
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y| [N], the mean over all but the first dimension, in float32"""
+    return (x.float() - y.float()).abs().flatten(1).mean(1)
 
 
 def luma(img: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ Variant = Literal["srresnet", "rrdb"]
 FAMILY = Family(
     command="upscale",
     objective="paired",
-    measure="enlargements",
     penalties=False,
     augmentation=False,
     content_loss=True,

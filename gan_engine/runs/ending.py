@@ -5,6 +5,8 @@ from pathlib import Path
 
 from gan_engine import models, report
 from gan_engine.config import Config
+from gan_engine.data.kinds import kind_of
+from gan_engine.metrics.measures import measure_of
 from gan_engine.system.names import legible, pasted
 
 
@@ -53,6 +55,12 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
         return [("go on", f"train --resume={run}{plugins}"), use]
     if not config.lr_decay:
         return [use, ("go on", f"train {longer}")]
-    if can.command == "translate" and not can.directions:
+    if _is_measured_alone(config.model):
         return [use, ("measure", f"evaluate {run}{plugins}")]
     return [use, ("show", f"report {run}")]
+
+
+def _is_measured_alone(model: models.Config) -> bool:
+    """Whether evaluate measures such a generator without being told any data."""
+    can, kind = models.capabilities(model), kind_of(models.data_kind(model))
+    return can.command != "upscale" and not kind.unpaired and measure_of(can.measure, kind.axes).refusal(model) is None

@@ -185,7 +185,7 @@ def test_evaluate_needs_the_targets_of_translations(tmp_path, pairs):
     with pytest.raises(ValueError, match="data: want --data with pairs for cyclegan, which learns from two sets"):
         evaluate(Options(path))
     (folder / "B" / "2.png").rename(folder / "B" / "other.png")
-    with pytest.raises(DataError, match="want equal file names in A and B, got 2, other in one of them only"):
+    with pytest.raises(DataError, match="want the same file names in A and B, got 2, other in only one of them"):
         evaluate(Options(path, data=str(folder)))
 
 

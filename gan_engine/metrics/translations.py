@@ -1,0 +1,51 @@
+"""Translations, held against the targets of all pairs of the data; in each direction where G has two.
+
+L1                     mean absolute difference from the target; black and white are 1 apart
+perceptual             distance from the target in the features of a classifier of photographs, if it is installed
+... of the source      the same of the source itself, as if G had changed nothing
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gan_engine.data import to_float
+from gan_engine.metrics import perceptual
+from gan_engine.metrics.similarity import l1
+from gan_engine.metrics.subject import Subject
+
+
+@torch.no_grad()
+def measure(subject: Subject) -> dict[str, float]:
+    """The numbers above: means over the pairs of `subject.data`.
+
+    Where the data have no sources, G makes them of the targets.
+    """
+    G, data, device = subject.G, subject.data, subject.device
+    distances = {"L1": lambda x, y: l1(x, y) / 2}
+    if perceptual.installed():
+        distances["perceptual"] = perceptual.PerceptualDistance().to(device)
+    else:
+        warnings.warn(f"no perceptual distances: pip install {perceptual.PIP} brings them", stacklevel=2)
+    sums: dict[str, float] = {}
+
+    def add(source: Tensor, target: Tensor, *direction: str) -> None:
+        compared = {"": G(source, *direction), " of the source": source.expand_as(target)}
+        for name, distance in distances.items():
+            for whose, img in compared.items():
+                key = " ".join([*direction, name + whose])
+                sums[key] = sums.get(key, 0) + float(distance(img, target).sum())
+
+    batches = zip(*(images.split(subject.batch) for images in (data.images, (data.source or data).images)), strict=True)
+    total = -(-len(data) // subject.batch)
+    for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
+        target, source = (to_float(x.to(device)) for x in (target, source))
+        if subject.directions:
+            there, back = subject.directions
+            add(source, target, there)
+            add(target, source, back)
+        else:
+            add(G.source_of(target) if data.source is None else source, target)
+    return {name: total / len(data) for name, total in sums.items()}
