@@ -1,1 +1,1 @@
-"""Throughput of the ops beside what PyTorch users have: `pytest --benchmark`."""
+"""Speed of the ops and of whole training steps, compared with PyTorch: `pytest --benchmark`."""

@@ -1,4 +1,4 @@
-"""One benchmark session: where it measures, what it writes, and the summary at its end."""
+"""A benchmark session: the device, the rows that it writes, and the summary at its end."""
 
 import datetime
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Session:
-    """What all comparisons of a run share."""
+    """Device, environment, output file and peers, which all comparisons of a run share."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.device = config.getoption("--benchmark-device") or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,14 +29,14 @@ class Session:
         others = config.getoption("--benchmark-peers")
         self.peers = peers.load(others, OPS) if others else {}
         self.peer_name = others.resolve().stem if others else ""
-        self.errors: dict[Any, dict[str, str]] = {}  # by case: what the check against the definition found
+        self.errors: dict[Any, dict[str, str]] = {}  # {case: {name: error}}, from the check against the definition
         self.measured = False
         torch.backends.cudnn.benchmark = True
 
     def compare(
         self, case: Mapping[str, str], roles: Mapping[str, str], calls: Mapping[str, Any], errors: Mapping[str, str]
     ) -> dict[str, Timing]:
-        """Time `calls`, write their rows, and keep those in `errors` out: a wrong result has no speed."""
+        """Time `calls` and write their rows. Calls in `errors` are not timed: a wrong result has no speed."""
         timed = {name: call for name, call in calls.items() if name not in errors}
         tuned = case["malloc"] == "tuned"
         timings = compare(timed, seconds=self.seconds, device=self.device, tuned=tuned)
@@ -57,7 +57,7 @@ _SESSION = pytest.StashKey[Session]()
 
 @pytest.fixture
 def malloc(request: pytest.FixtureRequest) -> str:
-    """The setting of the C allocator. Tuning cannot be undone, so every benchmark under the default comes before."""
+    """The setting of the C allocator. Tuning cannot be undone, so benchmarks with the default setting run first."""
     if request.param == "tuned":
         done = allocator.tune()
         if not done.startswith("malloc tuned"):
@@ -77,10 +77,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     words = config.getoption("--benchmark-filter").split()
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    left_out = [item for item in ours if not all(word in item.name for word in words)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-    kept = [item for item in items if item not in left_out]
+    deselected = [item for item in ours if not all(word in item.name for word in words)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+    kept = [item for item in items if item not in deselected]
     items[:] = sorted(kept, key=_is_tuned)
 
 
@@ -92,11 +92,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session = config.stash.get(_SESSION, None)
     if session is None or not session.measured:
         return
-    found = rows.read(session.path)
-    text = summary.table(found)
+    measured = rows.read(session.path)
+    text = summary.table(measured)
     written = [session.path, session.path.with_suffix(".txt"), session.path.with_suffix(".png")]
     written[1].write_text(text)
-    summary.plot(found, written[2])
+    summary.plot(measured, written[2])
     terminalreporter.section("benchmarks")
     terminalreporter.write(text)
     terminalreporter.write_line(f"\nWritten: {', '.join(map(str, written))}")

@@ -1,11 +1,16 @@
-"""Build, test and measure on this machine's GPU within a time budget: `make gpu-check`.
+"""Build, test and measure on the GPU of this machine within a time budget: `make gpu-check`.
 
-It runs with the Python it is given, installs nothing and needs no network. What it finds goes to two files in `--out`,
-named after the day and the device, which are written anew after every stage, so that a run that is cut short leaves
-what it measured: NAME.json (device, versions, stages, benchmark rows) and NAME.md (the same, to read). NAME.log, which
-git ignores, has the full output; NAME.jsonl, NAME.txt and NAME.png are the benchmark's own.
+The check uses the current Python, installs nothing and needs no network. It writes to the folder `--out`, under a name
+made of the date and the device:
 
-Exit code: 0 if every stage passed, 1 if one failed or ran out of time, 2 without a GPU.
+    NAME.json                        device, versions, stages, benchmark rows
+    NAME.md                          the same for people
+    NAME.log                         the full output; git ignores this file
+    NAME.jsonl, NAME.txt, NAME.png   the files of the benchmark
+
+NAME.json and NAME.md are written again after every stage, so that a run that is cut short keeps its measurements.
+
+Exit status: 0 if every stage passed, 1 if a stage failed or ran out of time, 2 without a GPU.
 """
 
 import argparse
@@ -26,16 +31,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-GRACE = 10.0  # seconds between asking a stage to end, so that pytest can still print its summary, and ending it
+GRACE = 10.0  # seconds between SIGINT and SIGKILL for a stage, so that pytest can still print its summary
 PYTEST = ("-m", "pytest", "-v", "-rs", "--color=no", "-p", "no:cacheprovider", "--continue-on-collection-errors")
 
-# Two seconds a comparison leave most of the time to what torch.compile needs.
+# torch.compile needs most of the time of a comparison, so measuring gets only two seconds.
 BENCHMARK = ("--benchmark", "benchmarks", "--benchmark-seconds", "2")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command and the seconds that it may take."""
+    """One command, and its time limit in seconds."""
 
     name: str
     command: tuple[str, ...]
@@ -44,7 +49,7 @@ class Stage:
 
 
 def stages(rows: Path) -> list[Stage]:
-    """What is checked, the most telling first; the last stage gets the time that the others left."""
+    """The stages of the check, the most important first. The last stage gets the time that is left."""
     python = sys.executable
     return [
         Stage(
@@ -61,13 +66,13 @@ def stages(rows: Path) -> list[Stage]:
 
 
 def find_device() -> dict[str, Any] | str:
-    """The GPU, or a sentence that says why there is none to check."""
+    """The properties of the GPU, or a sentence that says why there is none."""
     try:
         import torch
     except ImportError as error:
-        return f"gpu-check needs PyTorch, which this Python ({sys.executable}) does not import: {error}"
+        return f"gpu-check: want PyTorch, got an import error in {sys.executable}: {error}"
     if not torch.cuda.is_available():
-        return f"gpu-check needs a CUDA GPU, and PyTorch {torch.__version__} sees none on this machine."
+        return f"gpu-check: want a CUDA GPU, got none that PyTorch {torch.__version__} sees"
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
@@ -84,29 +89,30 @@ def find_versions() -> dict[str, str | None]:
             return metadata.version(package)
         return None
 
-    found = {"python": platform.python_version()}
-    found |= {package: version(package) for package in ("torch", "triton", "torchvision", "numpy", "pytest")}
+    versions = {"python": platform.python_version()}
+    versions |= {package: version(package) for package in ("torch", "triton", "torchvision", "numpy", "pytest")}
     with contextlib.suppress(ImportError):
         import torch
 
-        found["cuda of torch"] = torch.version.cuda
-    found["nvcc"] = _first_line("nvcc", "--version", holding="release")
-    found["c++"] = _first_line("c++", "--version")
-    return found
+        versions["cuda of torch"] = torch.version.cuda
+    versions["nvcc"] = _first_line("nvcc", "--version", word="release")
+    versions["c++"] = _first_line("c++", "--version")
+    return versions
 
 
-def _first_line(*command: str, holding: str = "") -> str | None:
+def _first_line(*command: str, word: str = "") -> str | None:
+    """The first line of the command's output that contains `word`; None if the command is missing."""
     with contextlib.suppress(OSError):
         text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
-        return next((line.strip() for line in text.splitlines() if line.strip() and holding in line), None)
+        return next((line.strip() for line in text.splitlines() if line.strip() and word in line), None)
     return None
 
 
 def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
-    """Runs one stage for at most `limit` seconds, its output appended to `log`; what came of it."""
-    # Whatever forces a backend from outside would hide what this machine chooses.
+    """Run one stage for at most `limit` seconds, append its output to `log`, and return its result."""
+    # These variables force a backend, and would hide the choice of this machine.
     env = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "GAN_ENGINE_BACKEND")}
-    # An installed package is not asked for: the tree is.
+    # Check this source tree and not an installed package.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     env |= {"PYTHONUNBUFFERED": "1", **stage.env}
     begin = time.monotonic()
@@ -146,7 +152,7 @@ def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends the stage's process and all that it started."""
+    """End the process of a stage, and all processes that it started."""
     for number, wait in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -158,7 +164,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def count_tests(text: str) -> dict[str, int]:
-    """Tests by outcome, from the lines that `pytest -v` prints as it goes, so that a run cut short counts too."""
+    """{outcome: tests}, from the lines that `pytest -v` prints during the run, so that a run cut short counts too."""
     counts: dict[str, int] = {}
     for outcome in re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", text, re.MULTILINE):
         counts[outcome.lower()] = counts.get(outcome.lower(), 0) + 1
@@ -175,17 +181,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def report(found: dict[str, Any]) -> str:
-    from benchmarks import summary  # needs PyTorch, which `find_device` may have to say is missing
+def report(results: dict[str, Any]) -> str:
+    """The results of the check as a Markdown page."""
+    from benchmarks import summary  # not at the top: it needs PyTorch, and `find_device` reports a missing PyTorch
 
-    device, versions = found["device"], found["versions"]
+    device, versions = results["device"], results["versions"]
     lines = [
-        f"# {device['name']}, {found['date']}",
+        f"# {device['name']}, {results['date']}",
         "",
         ", ".join(f"{name} {value}" for name, value in versions.items() if value),
         "",
         ", ".join(f"{name} {value}" for name, value in device.items() if name != "name" and value)
-        + f"; commit {found['commit'] or 'unknown'}; {found['seconds']:.0f} s in all",
+        + f"; commit {results['commit'] or 'unknown'}; {results['seconds']:.0f} s in total",
         "",
     ]
     stage_rows = [
@@ -195,16 +202,16 @@ def report(found: dict[str, Any]) -> str:
             "seconds": stage["seconds"],
             "tests": ", ".join(f"{count} {outcome}" for outcome, count in stage["tests"].items()),
         }
-        for stage in found["stages"]
+        for stage in results["stages"]
     ]
     if stage_rows:
         lines += [table(stage_rows), ""]
-    for stage in found["stages"]:
+    for stage in results["stages"]:
         if stage["status"] != "passed":
-            told = stage["failures"][:20] or stage["tail"][-10:]
-            lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in told), ""]
-    if found["rows"]:
-        lines += ["## Benchmarks", "", "```", summary.table(found["rows"]).rstrip(), "```", ""]
+            output = stage["failures"][:20] or stage["tail"][-10:]
+            lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in output), ""]
+    if results["rows"]:
+        lines += ["## Benchmarks", "", "```", summary.table(results["rows"]).rstrip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -216,7 +223,7 @@ def check(
     name: Path,
     budget: float,
 ) -> int:
-    """Runs the stages within `budget` seconds, and after each writes what is known to NAME.json and NAME.md."""
+    """Run the stages within `budget` seconds. Write the results to NAME.json and NAME.md after each stage."""
     from benchmarks.rows import commit, read
 
     begin = time.monotonic()
@@ -224,7 +231,7 @@ def check(
     name.parent.mkdir(parents=True, exist_ok=True)
     for stale in (rows, log):
         stale.unlink(missing_ok=True)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "device": device,
@@ -236,10 +243,10 @@ def check(
     }
 
     def write() -> None:
-        found["rows"] = read(rows) if rows.exists() else []
-        found["seconds"] = round(time.monotonic() - begin, 1)
-        name.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        name.with_suffix(".md").write_text(report(found))
+        results["rows"] = read(rows) if rows.exists() else []
+        results["seconds"] = round(time.monotonic() - begin, 1)
+        name.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        name.with_suffix(".md").write_text(report(results))
 
     try:
         for stage in todo:
@@ -257,18 +264,23 @@ def check(
             else:
                 done = run_stage(stage, limit, log)
             print(f"{done['status']}, {done['seconds']} s", flush=True)
-            found["stages"].append(done)
+            results["stages"].append(done)
             write()
-    finally:  # also when this process is asked to end in the middle of a stage
+    finally:  # also if SIGTERM or Ctrl-C ends this process during a stage
         write()
-    print(f"\n{report(found)}\nwritten: {name.with_suffix('.json')} and {name.with_suffix('.md')}")
-    return 0 if all(stage["status"] == "passed" for stage in found["stages"]) else 1
+    print(f"\n{report(results)}\nwritten: {name.with_suffix('.json')} and {name.with_suffix('.md')}")
+    return 0 if all(stage["status"] == "passed" for stage in results["stages"]) else 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build, test and measure on this machine's GPU.")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where the results go")
-    parser.add_argument("--budget", type=float, default=465, help="seconds for everything (default: inside 8 minutes)")
+    parser = argparse.ArgumentParser(description="Build, test and measure on the GPU of this machine.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "benchmarks" / "results",
+        help="folder of the results (default: benchmarks/results)",
+    )
+    parser.add_argument("--budget", type=float, default=465, help="seconds for all stages together (default: 465)")
     args = parser.parse_args()
     device = find_device()
     if isinstance(device, str):
@@ -277,7 +289,7 @@ def main() -> int:
     slug = re.sub(r"[^a-z0-9]+", "-", device["name"].lower()).strip("-")
     name = args.out.resolve() / f"{datetime.date.today()}-{slug}"
     rows = name.with_suffix(".jsonl")
-    # So that the stage that runs is ended, and the results kept, when this process is asked to end.
+    # SIGTERM raises SystemExit, so that the current stage is ended and the results are written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return check(device, find_versions(), stages(rows), rows, name, args.budget)
 

@@ -1,4 +1,4 @@
-"""Another library's ops as peers: functions that have the names and arguments of ours, from a path the user gives."""
+"""Import the ops of another library, to time them beside ours. They have the names and arguments of our ops."""
 
 import importlib
 import importlib.util
@@ -8,15 +8,17 @@ from pathlib import Path
 
 
 def load(path: Path, ops: Iterable[str]) -> dict[str, Callable]:
-    """Those of `ops` that `path` has: a Python file, a package, or a directory of files named after the ops.
+    """{op: function} of those `ops` that `path` has: a Python file, a package, or a directory with a file for each op.
 
-    A package inside others is imported by its full name, so that its relative imports work. An adapter is a file with
-    functions such as `def bias_act(x, b=None, *, dim, act, alpha, gain, clamp)`, of which it needs the arguments that
-    the samples use.
+    A library with other names needs an adapter: a file with functions such as
+    `def bias_act(x, b=None, *, dim, act, alpha, gain, clamp)`, with all arguments that the samples use. A package
+    inside another package is imported by its full name, so that its relative imports work.
+
+    Raises FileNotFoundError if `path` does not exist, ValueError if it has none of the ops.
     """
     path = path.resolve()
     if not path.exists():
-        raise FileNotFoundError(f"--benchmark-peers: want a Python file or a directory, and there is no {path}")
+        raise FileNotFoundError(f"--benchmark-peers: want a Python file or a directory, got {path}, which is missing")
     folder, module = (path.parent, path.stem) if path.is_file() else (path, "")
     names = [module]
     while (folder / "__init__.py").is_file():
@@ -25,7 +27,7 @@ def load(path: Path, ops: Iterable[str]) -> dict[str, Callable]:
     package = ".".join(filter(None, names))
     sys.path.insert(0, str(folder))
     modules = [importlib.import_module(package)] if package else []
-    found = {}
+    peers = {}
     for op in ops:
         own = f"{package}.{op}".strip(".")
         if not module and importlib.util.find_spec(own) is not None:
@@ -33,7 +35,7 @@ def load(path: Path, ops: Iterable[str]) -> dict[str, Callable]:
         functions = (getattr(m, op, None) for m in reversed(modules))
         function = next((f for f in functions if callable(f)), None)
         if function is not None:
-            found[op] = function
-    if not found:
-        raise ValueError(f"--benchmark-peers: {path} has none of {', '.join(ops)}")
-    return found
+            peers[op] = function
+    if not peers:
+        raise ValueError(f"--benchmark-peers: want at least one of {', '.join(ops)} in {path}, got none")
+    return peers

@@ -1,4 +1,7 @@
-"""What is kept of a measurement: one flat row a peer, with all that is needed to judge the number."""
+"""Rows of measurements: one flat row for each peer of a comparison, with all facts that explain the number.
+
+A peer is one way to compute something: a backend of ours, eager PyTorch, torch.compile, or another library.
+"""
 
 import datetime
 import json
@@ -18,7 +21,7 @@ ROLES = ("ours", "eager", "compile", "peer", "floor")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Where and on what is measured."""
+    """The machine and the versions that a measurement depends on."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit(),
@@ -31,15 +34,16 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def slug(device_name: str) -> str:
-    """The device's name as a part of a file name."""
+    """The name of a device, in a form that fits into a file name."""
     return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
 
 
 def rows_of(case: Mapping[str, Any], roles: Mapping[str, str], timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
-    """A row for every peer of one comparison.
+    """One row for each peer of a comparison.
 
-    ms, p20 and p80 are the median and the quantiles of a call's milliseconds. vs_eager, vs_compile and vs_peer say how
-    many times faster this is than the fastest of that role, over_floor how many times the highest floor it takes.
+    ms, p20, p80                     median and quantiles of the time of a call, in milliseconds
+    vs_eager, vs_compile, vs_peer    time of the fastest peer of that role / time of this peer; above 1: this is faster
+    over_floor                       time of this peer / time of the highest floor, a lower bound of the time
     """
     medians = {name: t.median for name, t in timings.items() if t.ms}
     best = {role: min((ms for name, ms in medians.items() if roles[name] == role), default=None) for role in ROLES}
@@ -71,15 +75,15 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows in `path`. A last line that a killed run cut short is left out; a peer measured again counts once."""
-    found = {}
+    """The rows in `path`. A last line that a killed run cut short is ignored. The newest row of each peer counts."""
+    newest = {}
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        found[tuple(row.get(key) for key in ("device", "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
-    return list(found.values())
+        newest[tuple(row.get(key) for key in ("device", "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
+    return list(newest.values())
 
 
 def _round(ms: float) -> float:
@@ -107,7 +111,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with a + if tracked files differ from it; None outside git."""
+    """The current commit, with a + if tracked files differ from it; None outside a git repository."""
 
     def git(*args: str) -> str:
         return subprocess.run(

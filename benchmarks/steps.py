@@ -1,13 +1,14 @@
-"""What is timed of an op: three modes, and the forms of torch.compile for each.
+"""The calls that are timed for an op: three modes, each in eager mode and in the forms of torch.compile.
 
-With y = f(inputs) and a given cotangent dy. A step returns all that it computes, so that no form may skip some of it:
+y = f(inputs), and dy is a given gradient of a loss by y. The three modes compute:
 
-    forward             y, recorded for no gradient
-    forward+backward    y, g = the gradients of <y, dy> by the inputs
-    second order        y, g, and the gradients of |g|^2 / 2 by the inputs and dy
+    forward             y, without recording for gradients
+    forward+backward    y, and g = the gradients of <y, dy> by the inputs
+    second order        y, g, and the gradients of |g|^2 / 2 by the inputs and by dy
 
-The last is what R1 does to an op inside a discriminator: the gradient by dy is what flows on to the layers behind it.
-In eager mode it is taken as the gradient of g along g itself, which is the same and saves squaring and summing.
+A step returns everything that it computes, so that no compiler may skip a part. R1 needs the second order from every op
+of a discriminator; the gradient by dy then flows to the layers above the op. Eager mode computes the gradient of <g, v>
+with v = g held constant. This is the same value, and saves squares and sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ Step = Callable[[], Sequence[Tensor | None]]
 
 
 def laid_out(t: Tensor, layout: torch.memory_format) -> Tensor:
-    """`t` itself if it is not an image or already laid out so."""
+    """`t` in that memory layout; `t` itself if it has the layout already or does not have 4 dimensions."""
     if t.ndim != 4 or t.is_contiguous(memory_format=layout):
         return t
     return t.detach().contiguous(memory_format=layout).requires_grad_(t.requires_grad)
@@ -56,7 +57,7 @@ def _second_order_functional(f: Callable[..., Tensor], inputs: Sequence[Tensor],
 
 
 def step(f: Callable[..., Tensor], mode: str, inputs: Sequence[Tensor], dy: Tensor) -> Step:
-    """A call without arguments that runs `f` on `inputs` in `mode`."""
+    """A function without arguments that runs `f` on `inputs` in `mode`."""
     if mode == "forward":
         return lambda: _forward(f, inputs)
     if mode == "forward+backward":
@@ -66,10 +67,10 @@ def step(f: Callable[..., Tensor], mode: str, inputs: Sequence[Tensor], dy: Tens
 
 
 def compiled_steps(f: Callable[..., Tensor], mode: str, inputs: Sequence[Tensor], dy: Tensor) -> dict[str, Step]:
-    """The forms in which torch.compile takes `mode`, by name; each compiles at its first call.
+    """{name: step} of the forms in which torch.compile can run `mode`. Each form compiles at its first call.
 
-    A compiled function cannot be differentiated twice, so for the second order the whole of it is compiled, in the two
-    ways that PyTorch has.
+    A compiled function cannot be differentiated twice. So the second order is compiled as a whole, in the two ways that
+    PyTorch has: torch.func.grad, and tracing through torch.autograd.grad.
     """
     if mode != "second order":
         return {"compile": step(torch.compile(f, fullgraph=True, dynamic=False), mode, inputs, dy)}
@@ -86,10 +87,10 @@ def compiled_steps(f: Callable[..., Tensor], mode: str, inputs: Sequence[Tensor]
 
 
 def copy_floor(mode: str, inputs: Sequence[Tensor], y: Tensor) -> Step:
-    """The time below which memory allows nothing: each order reads what goes in and writes what comes out, once.
+    """A lower bound set by memory bandwidth: each order reads its inputs once and writes its outputs once.
 
-    It is a copy between two buffers that together are as large as the inputs and y, once for forward, twice for
-    forward+backward, three times for the second order. The buffers are there beforehand and cost no allocation.
+    The step copies between two buffers, which together are as large as the inputs and y. It copies once for forward,
+    twice for forward+backward, and three times for the second order. The buffers are allocated beforehand.
     """
     n = (sum(t.numel() for t in inputs) + y.numel()) // 2
     source, target = (torch.zeros(n, dtype=y.dtype, device=y.device) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Rows as a table and as a plot. `python -m benchmarks.summary ROWS.jsonl` makes both anew from kept rows."""
+"""Rows as a table and a plot. `python -m benchmarks.summary ROWS.jsonl` writes both again from saved rows."""
 
 import math
 import sys
@@ -11,22 +11,23 @@ from benchmarks.rows import read
 Row = dict[str, Any]
 
 CASE = ("sample", "dtype", "mode", "malloc", "ours")
-COLUMNS = (*CASE, "ms", "vs eager", "vs compile", "vs peer", "floors", "MiB", "eager")
+COLUMNS = (*CASE, "ms", "vs eager", "vs compile", "vs peer", "/ floor", "MiB", "eager MiB")
 MODES = {"forward": "fwd", "forward+backward": "fwd+bwd", "second order": "2nd order"}
 RATIOS = {"vs_eager": "eager PyTorch", "vs_compile": "torch.compile", "vs_peer": "the other library"}
 LEGEND = """\
-ms: median of a call. vs ...: how many times faster than the fastest form of that peer; < where it is slower.
-floors: how many times as long as the floor, which is merely moving the data (or the bare convolution).
-MiB: most memory resident during a call, of ours and of the leanest eager form.
-family step: gradients alone, without data, optimiser and moving average, which are the same for all."""
+ms          median time of a call
+vs ...      how many times faster ours is than the fastest eager / compiled / other form; "<": ours is slower
+/ floor     time divided by the floor, the time to move the data once (or of the convolution alone)
+MiB         peak memory of a call; "eager MiB": the same of the eager form that needs least
+family step gradients only, without data, optimiser and moving average, which are the same for all forms"""
 
 
 def table(rows: list[Row]) -> str:
-    """The comparisons of our backends with everything else, at most 120 columns wide, and what failed."""
+    """The comparisons of our backends with all other peers, at most 120 columns wide, and the errors."""
     sections = []
-    for op, of_op in _grouped(rows + whole_steps(rows), "op").items():
+    for op, rows_of_op in _grouped(rows + whole_steps(rows), "op").items():
         lines = [COLUMNS]
-        for case in _grouped(of_op, "sample", "dtype", "mode", "malloc").values():
+        for case in _grouped(rows_of_op, "sample", "dtype", "mode", "malloc").values():
             eager = [row["peak_mib"] for row in case if row["role"] == "eager" and row.get("peak_mib") is not None]
             lines += [_cells(row, min(eager, default=None)) for row in _shown(case)]
         used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines[1:])]
@@ -39,32 +40,34 @@ def table(rows: list[Row]) -> str:
         for row in rows
         if row["error"]
     ]
-    return "\n\n".join([_title(rows), *sections, LEGEND, *(["\n".join(["Remarks", *failed])] if failed else [])]) + "\n"
+    return "\n\n".join([_title(rows), *sections, LEGEND, *(["\n".join(["Errors", *failed])] if failed else [])]) + "\n"
 
 
 def whole_steps(rows: list[Row]) -> list[Row]:
-    """A row for each family whose phases were all measured on one commit: the sum of each peer's fastest forms,
-    weighted by how often a step has them. A peer that lacks a phase has no sum.
+    """A row for the whole training step of each family whose phases were all measured on one commit.
+
+    The time of a peer is the sum over the phases of its fastest form, weighted by how often a step has the phase. A
+    peer that lacks a phase has no sum.
     """
-    found = []
-    where = ("device", "threads", "commit", "sample", "dtype", "malloc")
-    for case in _grouped([row for row in rows if row.get("per_step")], *where).values():
+    sums_of_families = []
+    keys = ("device", "threads", "commit", "sample", "dtype", "malloc")
+    for case in _grouped([row for row in rows if row.get("per_step")], *keys).values():
         sums = {"ours": 0.0, "eager": 0.0, "compile": 0.0}
         for mode, weight in case[0]["per_step"].items():
-            of_mode = [row for row in case if row["mode"] == mode and "ms" in row]
+            timed = [row for row in case if row["mode"] == mode and "ms" in row]
             for role in sums:
-                best = min((row["ms"] for row in of_mode if row["role"] == role), default=math.nan)
+                best = min((row["ms"] for row in timed if row["role"] == role), default=math.nan)
                 sums[role] += weight * best if weight else 0
         if not math.isnan(sums["ours"] + sums["eager"]):
             ratios = {f"vs_{role}": sums[role] / sums["ours"] for role in ("eager", "compile")}
             ratios = {name: None if math.isnan(ratio) else ratio for name, ratio in ratios.items()}
             whole = {"mode": "whole step", "ms": sums["ours"], "peak_mib": None, "vs_peer": None, "over_floor": None}
-            found.append({**case[0], **whole, **ratios, "role": "ours", "peer": "ours", "error": None})
-    return found
+            sums_of_families.append({**case[0], **whole, **ratios, "role": "ours", "peer": "ours", "error": None})
+    return sums_of_families
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """The ratios as dots on a log axis, a panel for each malloc setting; left of the line at 1 we are slower."""
+    """Draw the ratios as dots on a logarithmic axis, one panel for each malloc setting. Below 1, ours is slower."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -130,7 +133,7 @@ def _grouped(rows: list[Row], *keys: str) -> dict[Any, list[Row]]:
 
 
 def _shown(case: list[Row]) -> list[Row]:
-    """Our rows of a comparison; "reference", the definition, only where no kernel ran."""
+    """Our rows of a comparison. The definition, "reference", is shown only if no other backend of ours ran."""
     ours = [row for row in case if row["role"] == "ours"]
     return [row for row in ours if row["peer"] != "reference"] or ours
 
@@ -152,8 +155,8 @@ def _title(rows: list[Row]) -> str:
     first = rows[0]
     versions = ", ".join(f"{name} {first[name]}" for name in ("gan-engine", "torch", "triton", "python") if first[name])
     commits = list(dict.fromkeys(str(row["commit"]) for row in rows))
-    of = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
-    return f"{first['device']}, {first['threads']} threads, {_dates(rows)}\n{versions}, {of}"
+    listed = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
+    return f"{first['device']}, {first['threads']} threads, {_dates(rows)}\n{versions}, {listed}"
 
 
 def _dates(rows: list[Row]) -> str:
@@ -164,8 +167,8 @@ def _dates(rows: list[Row]) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m benchmarks.summary ROWS.jsonl")
-    kept = Path(sys.argv[1])
-    plot(read(kept), kept.with_suffix(".png"))
-    text = table(read(kept))
-    kept.with_suffix(".txt").write_text(text)
+    saved = Path(sys.argv[1])
+    plot(read(saved), saved.with_suffix(".png"))
+    text = table(read(saved))
+    saved.with_suffix(".txt").write_text(text)
     print(text)

@@ -1,8 +1,8 @@
-"""Every op on every backend that takes it, beside eager PyTorch, torch.compile, the user's peers and the floors.
+"""Time every op on every backend that accepts it, beside eager PyTorch, torch.compile, other libraries and floors.
 
-An op may bring more to be timed in `gan_engine.ops.samples.Op`: `variants`, other eager forms by name (the grouped form
-of a modulated convolution), and `floors`, work that no implementation can leave out (its bare convolution); functions
-with the arguments of the op.
+`gan_engine.ops.samples.Op` may name more functions to time, which have the arguments of the op: `variants` are other
+eager forms (the grouped form of a modulated convolution), and `floors` are work that no implementation can avoid (its
+convolution alone).
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from gan_engine.ops.samples import OPS, Sample
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SAMPLES = [pytest.param(name, sample, id=f"{name}-{sample.name}") for name, op in OPS.items() for sample in op.real]
 
-# What torch.compile imports warns of PyTorch's own past.
+# Modules that torch.compile imports give this deprecation warning about PyTorch's own code.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 _measured = 0.0
 
 
 def _clock() -> float:
-    """Seconds; it only moves when a measured call is told to pytest-benchmark."""
+    """A clock for pytest-benchmark, in seconds. It advances only when a measured time is replayed."""
     return _measured
 
 
@@ -57,7 +57,7 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
         )
     errors = session.errors[key]
 
-    torch.compiler.reset()  # each comparison compiles for its own shapes; the second malloc setting reads the caches
+    torch.compiler.reset()  # each comparison compiles for its own shapes; the second malloc setting uses the caches
     by_role = {
         "ours": {key: step(f, mode, inputs, dy) for key, f in ours.items()},
         "eager": {key: step(f, mode, inputs, dy) for key, f in eager.items()},
@@ -79,7 +79,7 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
     calls = {key: call for calls in by_role.values() for key, call in calls.items()}
     timings = session.compare({**case, "malloc": malloc}, roles, calls, errors)
 
-    # pytest-benchmark gets the backend that runs by default, call by call.
+    # pytest-benchmark gets the times of the default backend, call by call.
     chosen = timings[next(iter(ours))]
     benchmark.group = f"{name} {mode}"
     benchmark.extra_info.update(case, malloc=malloc, medians_ms={key: t.median for key, t in timings.items() if t.ms})
@@ -95,14 +95,14 @@ def test_op(name: str, sample: Sample, dtype: str, mode: str, malloc: str, sessi
 
 
 def _backends(op: str, x: Tensor) -> list[str]:
-    """Those that run here, in the order in which they are chosen; an interpreted kernel has no speed to tell."""
+    """The backends that run here, in the order of choice, without interpreted kernels, whose speed means nothing."""
     interpreted = {"triton"} if backends.INTERPRET else set()
     return [b for b in backends.ORDER if b not in interpreted and backends.refusal(op, b, x) is None]
 
 
 @lru_cache(maxsize=1)
 def _inputs(op: str, sample: int, dtype: torch.dtype, device: str) -> tuple[dict[str, Tensor], Tensor]:
-    """The tensors of the op's real sample of that number, and a cotangent of its result."""
+    """The tensors of the op's real sample with this number, and dy, a gradient of a loss by its result."""
     chosen = OPS[op].real[sample]
     tensors = chosen.tensors(dtype, device)
     torch.manual_seed(1)

@@ -1,19 +1,22 @@
-"""A training step of every family, phase by phase: ours, and the same networks on plain PyTorch.
+"""Time a training step of every family, phase by phase: with our ops, and with the same networks on PyTorch alone.
 
-A step is the gradients of what its phase minimises, by the weights of its network, as the trainer takes them, without
-the optimiser:
+A step computes the gradients of the loss of its phase by the weights of its network, as the trainer does, without the
+optimiser. The phases:
 
     G, D           the adversarial loss alone
-    D + penalties  the step of D that R1 and the like are due in, in float32 whatever the precision of the run
-    R1             stylegan2: the penalty alone, for comparison with trainers to whom it is a step of its own
-    G path length  stylegan2
+    D + penalties  a step of D with R1 or another penalty; penalties run in float32 at any precision of the run
+    R1             stylegan2: the penalty alone, for comparison with trainers that give the penalty its own step
+    G path length  stylegan2: the path-length penalty
 
-    ours           our ops, the penalty at the best level that D admits
-    eager          PyTorch's own ops, differentiated by autograd alone, in channels_last and in contiguous memory
-    compile        those, each network compiled; not where a penalty differentiates twice, which that refuses
+The forms that are compared:
 
-The table sums the phases of a family up to its whole step, each as often as the game has it; what comes before that,
-the content phase of srgan, is not in it.
+    ours           our ops, with the penalty at the best level that D allows
+    eager          PyTorch's own ops and autograd alone, in channels_last and in contiguous memory
+    compile        PyTorch's own ops, with both networks compiled; not for penalties, which torch.compile refuses
+                   because they differentiate twice
+
+The table adds the phases of a family up to its whole step, each weighted by how often a step has it. Phases before the
+adversarial training, such as the content phase of srgan, do not count.
 """
 
 import dataclasses
@@ -34,7 +37,7 @@ from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.presets import PRESETS
 from gan_engine.training.trainer import Trainer
 
-# What torch.compile imports warns of PyTorch's own past.
+# Modules that torch.compile imports give this deprecation warning about PyTorch's own code.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
@@ -42,7 +45,7 @@ def _stylegan2() -> Config:
     return dataclasses.replace(PRESETS["stylegan2_64"](), batch_size=8)
 
 
-# The presets that CPUs train, and StyleGAN2 as GPUs do it.
+# The presets for CPUs, and StyleGAN2 with the batch size of a GPU.
 SAMPLES: dict[str, Callable[[], Config]] = {
     "stylegan2 8x3x64x64": _stylegan2,
     **{
@@ -66,12 +69,12 @@ def made(sample: str, dtype: str, device: str) -> Trainer:
 
 
 def trained(trainer: Trainer, mode: str) -> torch.nn.Module:
-    """The network whose gradients the phase takes."""
+    """The network whose gradients the phase computes."""
     return trainer.G if mode.startswith("G") else trainer.D
 
 
 def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callable[[], None]:
-    """A call that leaves the gradients of `mode` in .grad."""
+    """A function that computes the gradients of `mode` and leaves them in .grad."""
     objective = trainer.objective
     net = trained(trainer, mode)
     real_img, c = next(trainer.sampler)
@@ -86,7 +89,7 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
     terms = {"G": objective.generator, "D": objective.discriminator, "G path length": objective.path_length}
 
     def call() -> None:
-        torch.manual_seed(0)  # of noise inputs and the mixing of styles
+        torch.manual_seed(0)  # for noise inputs and style mixing
         trainer.penalty_generator.manual_seed(0)
         trainer.G.requires_grad_(net is trainer.G), trainer.D.requires_grad_(net is trainer.D)
         net.zero_grad(set_to_none=True)
@@ -105,7 +108,7 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
 
 
 def per_step(trainer: Trainer) -> dict[str, float]:
-    """How often a step of training has each mode, on average."""
+    """How often a training step has each mode, on average."""
     config = trainer.config
     penalised = 1 / config.penalty_interval if trainer.objective.weights else 0
     return {
@@ -118,7 +121,7 @@ def per_step(trainer: Trainer) -> dict[str, float]:
 
 
 def compiled(trainer: Trainer) -> Trainer:
-    inductor.fallback_random = True  # noise inputs are then the same numbers, and gradients comparable
+    inductor.fallback_random = True  # draw the same noise as eager mode, so that gradients can be compared
     trainer.G.compile(dynamic=False)
     trainer.D.compile(dynamic=False)
     return trainer
@@ -133,7 +136,7 @@ def on_pytorch(call: Callable[[], None]) -> Callable[[], None]:
 
 
 def gradients(net: torch.nn.Module) -> Tensor:
-    """All in one row; what is undefined, as that of a bias by R1 is at level 1, is 0."""
+    """All gradients in one vector. An undefined gradient counts as 0, such as a bias by R1 at level 1."""
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).double().flatten() for p in net.parameters()])
 
 
@@ -149,9 +152,9 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
     if mode == "D + penalties" and not ours.objective.weights:
         pytest.skip("trained without penalties")
     if mode == "R1" and not (ours.config.r1_gamma and ours.config.penalty_interval > 1):
-        pytest.skip("no step of its own in any trainer")
+        pytest.skip("no trainer gives this penalty its own step")
     if mode == "G path length" and not ours.config.pl_weight:
-        pytest.skip("trained without path lengths")
+        pytest.skip("trained without a path-length penalty")
     eager, contiguous = (made(sample, dtype, session.device) for _ in range(2))
     for net in (contiguous.G, contiguous.D):
         net.to(memory_format=torch.contiguous_format)
@@ -177,18 +180,18 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
         for name, call in {name: call for calls in by_role.values() for name, call in calls.items()}.items():
             try:
                 call()
-            except Exception as error:  # whatever a compiler runs into
+            except Exception as error:  # torch.compile may raise any exception
                 if name != "compile":
                     raise
                 errors[name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
             found[name] = gradients(trained(trainers[name], mode))
-        # Two layouts of PyTorch differ by their rounding, which batch norms can magnify to a thousandth.
+        # PyTorch's gradients in two memory layouts differ by rounding. Batch norms can magnify this to 1e-3.
         rounding = relative(found["eager"], found["eager channels_last"])
         for name in found.keys() - {"eager", "eager channels_last"}:
             off = relative(found[name], found["eager channels_last"])
             if not off < 1e-3 + 2 * rounding:
-                errors[name] = f"gradients are {off:.1e} off, where those of two layouts differ by {rounding:.1e}"
+                errors[name] = f"gradients are off by {off:.1e}; PyTorch's two layouts differ by {rounding:.1e}"
     roles = {name: role for role, steps in by_role.items() for name in steps}
     calls = {name: step for steps in by_role.values() for name, step in steps.items()}
     case = {"op": "family step", "sample": sample, "dtype": dtype, "mode": mode, "malloc": malloc}

@@ -1,4 +1,4 @@
-"""Time calls against each other fairly: in one process, taking turns, under the same threads and allocator."""
+"""Compare the times of calls fairly: in one process, in turn, with the same threads and the same allocator."""
 
 import contextlib
 import ctypes
@@ -20,10 +20,10 @@ MIN_ROUNDS, MAX_ROUNDS = 5, 100
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one peer: the milliseconds of each call, or the error that leaves none."""
+    """The measurement of one peer: the time of each call, or an error."""
 
-    ms: tuple[float, ...] = ()
-    peak_mib: float | None = None  # most memory held at once during a call, over that held before it
+    ms: tuple[float, ...] = ()  # milliseconds
+    peak_mib: float | None = None  # peak memory of a call, minus the memory in use before it
     error: str | None = None
 
     @property
@@ -31,7 +31,7 @@ class Timing:
         return statistics.median(self.ms)
 
     def quantile(self, q: float) -> float:
-        """The smallest of the times that at least a share q of them does not exceed."""
+        """The q-quantile: the smallest time t such that at least the fraction q of all times is <= t."""
         return sorted(self.ms)[max(0, -int(-q * len(self.ms) // 1) - 1)]
 
 
@@ -43,13 +43,15 @@ def compare(
     tuned: bool = False,
     rounds: tuple[int, int] = (MIN_ROUNDS, MAX_ROUNDS),
 ) -> dict[str, Timing]:
-    """Call all peers in turn, in a new random order each round, until `seconds` are over.
+    """Call all peers in turn, in a new random order in each round, for about `seconds`.
 
-    `tuned`: as `peak_mib` takes it.
+    The time of a call includes freeing its result, as in real use. On a GPU, the time lies between two events on the
+    stream, and the L2 cache is overwritten before each call. If the first call of a peer raises, this peer is not
+    timed, and its Timing holds the error.
 
-    At least rounds[0] and at most rounds[1] rounds are run. A call ends with its result freed, as in real use, and
-    what is freed is part of the time. On a GPU the L2 cache is overwritten before each call, and the time is that
-    between two events on the stream. A peer that raises while it warms up is left out, and its error told.
+    Args:
+        tuned: whether malloc.tune() was called; see `peak_mib`.
+        rounds: the least and the greatest number of rounds.
     """
     clock = _on_gpu if device == "cuda" else _on_cpu
     errors, peaks = {}, {}
@@ -58,7 +60,7 @@ def compare(
             call()
             peaks[name] = peak_mib(call, device, tuned)
         except Exception as error:
-            # The first line says what; the rest of a compiler's message is its stack.
+            # The first line says what failed; the other lines of a compiler's message are its stack.
             text = (str(error).strip() or "no message").splitlines()[0]
             errors[name] = f"{type(error).__name__}: {text}"
     running = [name for name in peers if name not in errors]
@@ -84,7 +86,7 @@ def _on_cpu(call: Callable[[], object]) -> float:
 
 def _on_gpu(call: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Larger than the L2 cache of any GPU so far; writing it also keeps the GPU busy while the call is being launched.
+    # 256 MiB exceed the L2 cache of any GPU so far. Writing them also keeps the GPU busy while the call is launched.
     torch.empty(2**28, dtype=torch.uint8, device="cuda").zero_()
     start.record()
     call()
@@ -94,13 +96,15 @@ def _on_gpu(call: Callable[[], object]) -> float:
 
 
 def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = False) -> float | None:
-    """The most MiB that `call` held at once, over what was held before; None where it cannot be measured.
+    """The peak memory of `call` in MiB, minus the memory in use before it. None if it cannot be measured.
 
-    On a GPU: tensors. On a CPU: resident pages of the process, so that memory is counted whoever asks for it, a
-    compiled kernel included, the median of three calls. The allocator's free pages are given back before each. With
-    `tuned`, which says that malloc.tune() was called, large blocks do not come from its heap meanwhile: what lies free
-    between blocks there is resident as well, but depends on all that the process did before, and varies from call to
-    call by a third of the whole.
+    GPU: memory of tensors. CPU: resident pages of the process, so that all memory counts, also that of compiled
+    kernels. The CPU value is the median of three calls, and the allocator returns its free pages before each call.
+
+    Args:
+        tuned: malloc.tune() was called. Large blocks are then taken from outside the heap during the measurement. Free
+            gaps between blocks of the heap are resident too, but depend on everything that the process did before. They
+            would change the result by a third from call to call.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -108,21 +112,21 @@ def peak_mib(call: Callable[[], object], device: str = "cpu", tuned: bool = Fals
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with _mapped_singly() if tuned else contextlib.nullcontext():
+    with _blocks_outside_heap() if tuned else contextlib.nullcontext():
         peaks = [_resident_peak_mib(call) for _ in range(3)]
     return None if None in peaks else statistics.median(peaks)
 
 
 class _Mallinfo2(ctypes.Structure):
-    """From <malloc.h> of glibc."""
+    """struct mallinfo2 of glibc's <malloc.h>."""
 
     _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 @contextlib.contextmanager
-def _mapped_singly() -> Iterator[None]:
-    """Large blocks of this thread are mapped, each by itself, by a glibc of 2.33 or newer."""
+def _blocks_outside_heap() -> Iterator[None]:
+    """Make malloc map every large block of this thread separately, with glibc 2.33 or newer."""
     libc, large, m_top_pad, m_mmap_threshold = ctypes.CDLL(None), 2**17, -2, -3
     if not hasattr(libc, "mallinfo2"):
         yield
@@ -133,7 +137,7 @@ def _mapped_singly() -> Iterator[None]:
         libc.mallopt(m_mmap_threshold, large)
         libc.mallopt(m_top_pad, 0)
         libc.malloc_trim(0)
-        # As many as the free parts of the heap may hold; not touched, so that they take no pages.
+        # Fill the free parts of the heap, as far as possible. The fillers are never written, so they take no pages.
         fillers += [libc.malloc(large) for _ in range(libc.mallinfo2().fordblks // large)]
         yield
     finally:
@@ -143,10 +147,10 @@ def _mapped_singly() -> Iterator[None]:
 
 
 def _resident_peak_mib(call: Callable[[], object]) -> float | None:
-    with contextlib.suppress(AttributeError):  # a C library without malloc_trim keeps its free pages
+    with contextlib.suppress(AttributeError):  # another C library has no malloc_trim and keeps its free pages
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark VmHWM back to VmRSS
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak VmHWM to the current VmRSS
     except OSError:
         return None
     before = _resident_mib("VmRSS")
@@ -155,9 +159,9 @@ def _resident_peak_mib(call: Callable[[], object]) -> float | None:
 
 
 def peak_tensor_mib(call: Callable[[], object]) -> float:
-    """The most MiB of CPU tensors that were alive at once during `call`, over those before it.
+    """The peak memory of CPU tensors during `call` in MiB, minus the tensors before it.
 
-    What peak_mib counts on a GPU; on a CPU it adds what kernels ask for beside tensors.
+    `peak_mib` measures the same on a GPU. On a CPU, `peak_mib` also counts memory that kernels allocate themselves.
     """
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()

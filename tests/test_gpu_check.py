@@ -1,4 +1,4 @@
-"""`make gpu-check` with stages that need no GPU: what it keeps when one fails, hangs or has no time left."""
+"""`make gpu-check` keeps its results if a stage fails, hangs or has no time left. These stages need no GPU."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ def test_everything_passes(check, monkeypatch):
     assert "Fake GPU" in text and "torch 2.11.0" in text and "0.125" in text
 
 
-def test_a_failure_is_told_and_does_not_stop_the_rest(check):
+def test_a_failure_is_reported_and_does_not_stop_the_other_stages(check):
     code, found, text = check(("op tests", "print('FAILED tests/a.py::b - wrong'); exit(1)", 20), ("last", "", 20))
     assert code == 1
     assert [stage["status"] for stage in found["stages"]] == ["failed", "passed"]
@@ -87,5 +87,5 @@ def test_without_a_gpu_it_says_so_and_stops(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
     assert gpu_check.main() == 2
-    assert "needs a CUDA GPU" in capsys.readouterr().err
+    assert "want a CUDA GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
