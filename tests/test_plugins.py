@@ -224,7 +224,7 @@ def test_data_of_a_plugin_is_read_like_all_else():
     plugins.load(str(EXAMPLE))
     assert load(DataConfig("spots"), resolution=8, channels=3).images.shape == (1024, 3, 8, 8)
     assert load(DataConfig("spots"), resolution=8, channels=None).images.shape == (1024, 1, 8, 8)
-    with pytest.raises(DataError, match="want a folder with A and B or toy, got spots, which is single images"):
+    with pytest.raises(DataError, match="want a folder with A and B or toy, got spots, which holds single images"):
         load(DataConfig("spots"), resolution=8, channels=3, kind="pairs")
 
 
@@ -324,7 +324,7 @@ def test_a_loss_for_patches_is_tried_on_patches(capsys):
         ),
         ("@dataclass(frozen=True)", "@dataclass", "a family: want a frozen dataclass as its Config, got <class"),
         ('preset="spots"', 'preset="dots"', "the preset spots: want preset='spots' in its Config, got 'dots'"),
-        ('    """Spots in the dark, 16x16: the example of a plug-in."""\n', "", "the preset spots: want a docstring"),
+        ('    """Bright spots on black, 16x16: the example of a plug-in."""\n', "", "the preset spots: want a docstring"),
         ("z_dim: int = 8", "noise: int = 8", "the preset spots: want z_dim in the Config of its family"),
         (
             "    c_dim = 0  # no classes",

@@ -1,4 +1,8 @@
-"""Kinds of data, a row each: what a source holds, and what a network that trains on it must expect."""
+"""The kinds of data, one row each. A row says what a set of this kind holds.
+
+A new kind is a row in KINDS, its readers in `sources.READERS`, and a function in `toy.DRAW`. A family trains on it by
+`Config.data_kind`.
+"""
 
 from dataclasses import dataclass
 
@@ -7,18 +11,18 @@ from gan_engine.data.image_set import ImageSet, describe
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What is true of all data of one kind. `KINDS` has the names."""
+    """The facts about all data of one kind."""
 
     axes: int = 2
-    """Sides of an image: 2, or 3 of a volume."""
+    """Number of sides: 2 for images, 3 for volumes."""
     has_source: bool = False
-    """Whether a second set of images, `ImageSet.source`, is there for a translation to start from."""
+    """True if the set has a second set, `ImageSet.source`, with the inputs of a translation."""
     paired: bool = False
-    """Whether image i of `source` belongs to image i."""
+    """True if image i of `source` belongs to image i."""
     contents: str
-    """What a set consists of, for messages."""
+    """The contents of a set, for messages: "single images"."""
     folder_with: str = ""
-    """What follows the words "a folder" in messages."""
+    """The words after "a folder" in messages: " with A and B"."""
 
     @property
     def unpaired(self) -> bool:
@@ -27,11 +31,11 @@ class Kind:
 
     @property
     def has_colours(self) -> bool:
-        """Whether an image may be grey or in colour. A voxel is occupied or empty."""
+        """True if images may be grey or in colour. Voxels have no colours: they are occupied or empty."""
         return self.axes == 2
 
     def sides(self, resolution: int) -> list[int]:
-        """[H, W] of an image, [X, Y, Z] of a volume"""
+        """[H, W] of an image, [X, Y, Z] of a volume."""
         return [resolution] * self.axes
 
 
@@ -45,14 +49,14 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(name: str) -> Kind:
-    """The row of `name`. Raises ValueError where KINDS has no such name."""
+    """The row of `name` in KINDS. Raises ValueError if there is none."""
     if name not in KINDS:
         raise ValueError(f"kind: want one of {', '.join(KINDS)}, got {name!r}")
     return KINDS[name]
 
 
 def check_kind(data: ImageSet, name: str, *, family: str) -> None:
-    """Raises ValueError where `data` are not of the kind `name`, which `family` trains on."""
+    """Raise ValueError if `data` are not of the kind `name`, on which `family` trains."""
     kind, want = kind_of(name), None
     if kind.has_source and (data.source is None or kind.paired > data.paired):
         want = f"{name} of images"

@@ -1,4 +1,10 @@
-"""From the word a person typed after --data to an ImageSet."""
+"""Turn the word after --data into an ImageSet: find its reader in two tables, NAMED and READERS.
+
+A new format of files is a reader(path, *, resolution, channels) -> ImageSet in a module of its own, and one entry in
+READERS for each kind of data that it can hold. A new data set with a name is a loader(root, *, resolution, channels) ->
+ImageSet, and one entry in NAMED. If a reader decodes with another library, add the library to `cache.LIBRARIES`, so
+that a new version decodes again. A plug-in adds names by `gan_engine.plugins.register_data`.
+"""
 
 import difflib
 import os
@@ -14,9 +20,9 @@ from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
 
 NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
-# What a name stands for that is of a plug-in; the others are single images.
+# {name: kind of data} of the names that plug-ins add. All other names are single images.
 KIND_OF: dict[str, str] = {}
-# What files are read by, for each kind of data; the empty suffix is that of a folder.
+# {kind of data: {ending: reader}}. The ending of a folder is "".
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
     "image": {
         **{"": files.load_folder, ".zip": archives.load_zip},
@@ -32,7 +38,7 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
 }
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 
-# What else images are kept in, by endings, and what to do about it.
+# {ending: what to do} for formats that are not read.
 _SAVE = 'save its images by numpy.savez("images.npz", images=..., labels=...)'
 _WRITE = "write its pictures into a folder"
 _NOT_READ = {
@@ -47,31 +53,35 @@ _NOT_READ = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images to train on. Their resolution is the model's."""
+    """The images to train on. The model decides their resolution."""
 
     source: str = "fashion-mnist"
-    """fashion-mnist (10,000 embedded images), toy (procedural), a folder, .zip, .npz or .npy, or a torchvision
-    set: mnist, fashion-mnist-full, cifar10, celeba. A name wins over a path; write ./toy for a folder called toy. Pairs
-    are folders A and B with equal file names or pictures side by side, two unpaired kinds trainA and trainB. Volumes
-    are a folder of meshes and .binvox files, a .binvox, .npy or .npz."""
+    """A name or a path. Names: fashion-mnist (10,000 embedded images), toy (drawn), and the torchvision sets mnist,
+    fashion-mnist-full, cifar10, celeba. Paths of images: a folder, .zip, .npz or .npy. Pairs: folders A and B with the
+    same file names, or pictures side by side. Two kinds without pairs: folders trainA and trainB. Volumes: a folder of
+    meshes and .binvox files, or a .binvox, .npy or .npz file. A name wins over a path: write ./toy for a folder called
+    toy."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
-    """Folder of the torchvision sets; they are downloaded into it where there is a network."""
+    """Folder of the torchvision sets. They are downloaded into it if there is a network."""
 
 
 def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str = "image", seed: int = 0) -> ImageSet:
-    """Decode a whole source into memory as uint8 [N, channels, resolution, resolution].
+    """Decode a whole source as uint8 [N, channels, resolution, resolution].
 
-    Images that are not square are cut to their centre square; see `modes.plain` for colour and `arrays.pad_digits` for
-    28x28 sets. Images that cannot be read are skipped: named in `ImageSet.skipped` and summed up in one warning. Raises
-    DataError where nothing is left to train on, or where the source has not what the kind asks for.
+    Images are cut to their centre square and resized; `modes.to_grey_or_rgb` explains colours, and `arrays.pad_digits`
+    28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and one warning counts them.
 
     Args:
         channels: 1 for grey, 3 for RGB. None: 3 if any picture has colour, else 1.
-        kind: image; patches, images cut into squares of the resolution as they are; pairs or unpaired, images and the
-            `source` that a translation starts from; voxels, volumes uint8 [N, 1, resolution, resolution, resolution].
-        seed: of toy data.
+        kind: a name in `kinds.KINDS`. image: single images; patches: images cut into squares of the resolution, without
+            resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
+            uint8 [N, 1, resolution, resolution, resolution].
+        seed: seed of toy data.
+
+    Raises:
+        DataError: nothing is left to train on, or the source does not hold data of this kind.
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
@@ -81,22 +91,21 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
         raise DataError(f"channels must be 1 for {kind}, got {channels}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
-    if config.source == "toy":
-        if kind not in toy.KINDS:
-            raise DataError(f"toy data comes in the kinds {', '.join(toy.KINDS)}, got {kind!r}")
-        return toy.KINDS[kind](resolution=resolution, channels=channels, seed=seed)
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
+    if config.source == "toy":
+        return toy.DRAW[kind](resolution=resolution, channels=channels, seed=seed)
     if config.source in NAMED:
-        if kind != (of := KIND_OF.get(config.source, "image")):
-            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which is {KINDS[of].contents}")
+        if kind != (named_kind := KIND_OF.get(config.source, "image")):
+            contents = KINDS[named_kind].contents
+            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which holds {contents}")
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:
         data = _load_path(config.source, kind, resolution=resolution, channels=channels)
-    for each in filter(None, (data.source, data)):
-        if each.skipped:
-            warnings.warn(f"{each.name}: skipped {files.summary(each.skipped)}", stacklevel=2)
+    for part in filter(None, (data.source, data)):
+        if part.skipped:
+            warnings.warn(f"{part.name}: skipped {files.summary(part.skipped)}", stacklevel=2)
     return data
 
 
@@ -105,10 +114,10 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
         path = Path(source).expanduser()
         state = path.stat() if path.exists() else None
         is_run = (path / "run.json").is_file()
-    except (OSError, RuntimeError) as error:  # of a home or a folder that the user has no way to
+    except (OSError, RuntimeError) as error:  # there is no such home folder, or no permission
         raise DataError(f"data source {source}: want {_wanted(kind)}, got {error}") from None
     if is_run:
-        raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run, of sampled pictures")
+        raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run")
     if state is not None:
         reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
         if files.of_system(state) or reader is None or not (path.is_dir() or path.is_file()):
@@ -117,14 +126,12 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
         return cache.through(path, lambda: reader(path, **sizes), kind=kind, **sizes)
     names = [*NAMED, "toy"]
     near = difflib.get_close_matches(source.lower(), names, n=1)
-    raise DataError(
-        f"data source {source!r}: no such file or folder, and not one of the names {', '.join(names)}"
-        + (f"; did you mean {near[0]}?" if near else "")
-    )
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise DataError(f"data source {source!r}: no such file or folder, and no such name ({', '.join(names)}){hint}")
 
 
 def _got(path: Path, state: os.stat_result) -> str:
-    """What a path is that cannot be read, and what to do about it."""
+    """Say what a path is that cannot be read, and what to do."""
     if path.is_dir():
         return "the root of all files" if path.samefile("/") else "a folder of the system"
     if not path.is_file():
@@ -133,14 +140,14 @@ def _got(path: Path, state: os.stat_result) -> str:
     if name.endswith(_ARCHIVES):
         return f"the file {path.name}; unpack it and name the folder"
     if name.endswith(endings.endings()):
-        return f"the picture {path.name}; put the pictures into a folder and name that"
+        return f"the picture {path.name}; put the pictures into a folder and name that folder"
     if zipfile.is_zipfile(path):
-        return f"the file {path.name}, a zip archive; call it {path.stem}.zip"
+        return f"the file {path.name}, a zip archive; rename it to {path.stem}.zip"
     advice = _NOT_READ.get(path.suffix.lower())
     return f"the file {path.name}" + (f"; {advice}" if advice else "")
 
 
 def _wanted(kind: str) -> str:
-    """What holds data of that kind, in words."""
+    """The sources that may hold data of this kind, as text: 'a folder, .zip, .npz or .npy'."""
     *first, last = ["a folder", *filter(None, READERS[kind])]
     return (", ".join(first) + f" or {last}" if first else last) + KINDS[kind].folder_with

@@ -1,4 +1,4 @@
-"""Drawn data, so that everything can be tried without a file. `KINDS` has one function for each kind of data.
+"""Drawn data, so that everything can be tried without a file. `DRAW` has one function for each kind of data.
 
 Images are in colour if `channels` is None.
 """
@@ -123,4 +123,4 @@ def voxels(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     return ImageSet("toy", images, labels, tuple(SOLIDS))
 
 
-KINDS = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired, "voxels": voxels}
+DRAW = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired, "voxels": voxels}

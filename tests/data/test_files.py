@@ -258,7 +258,7 @@ def test_files_that_are_refused_as_a_source(tmp_path, name, got):
 
 def test_a_zip_with_another_ending_and_a_pipe_are_refused(tmp_path):
     (tmp_path / "set.dat").write_bytes(b"PK\5\6" + bytes(18))
-    with pytest.raises(DataError, match=r"got the file set\.dat, a zip archive; call it set\.zip"):
+    with pytest.raises(DataError, match=r"got the file set\.dat, a zip archive; rename it to set\.zip"):
         read(tmp_path / "set.dat")
     os.mkfifo(tmp_path / "set.zip")
     with pytest.raises(DataError, match="got a pipe"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_engine.data import DataConfig, DataError, ImageSet, load
+from gan_engine.data import DataConfig, DataError, ImageSet, kinds, load, sources, toy
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,11 @@ def test_toy_shapes_look_like_their_names():
     assert at_centre[~ring].all() and not at_centre[ring].any()
 
 
-def test_toy_has_kinds():
-    with pytest.raises(DataError, match="kinds image, patches, pairs, unpaired, voxels, got 'sounds'"):
-        load(DataConfig("toy"), resolution=16, channels=1, kind="sounds")
+def test_every_kind_of_data_has_readers_and_toy_data():
+    assert kinds.KINDS.keys() == sources.READERS.keys() == toy.DRAW.keys()
+
+
+@pytest.mark.parametrize("source", ["toy", "fashion-mnist", "nowhere"])
+def test_an_unknown_kind_of_data_is_refused(source):
     with pytest.raises(DataError, match="kind: want one of image, patches, pairs, unpaired, voxels, got 'sounds'"):
-        load(DataConfig(), resolution=16, channels=1, kind="sounds")
+        load(DataConfig(source), resolution=16, channels=1, kind="sounds")

@@ -139,7 +139,7 @@ def test_sources_without_volumes_are_refused(tmp_path):
     (tmp_path / "a.zip").touch()
     with pytest.raises(DataError, match=r"want a folder, \.binvox, \.npz or \.npy of volumes, got the file a\.zip"):
         load_from(tmp_path / "a.zip")
-    with pytest.raises(DataError, match="got cifar10, which is single images"):
+    with pytest.raises(DataError, match="got cifar10, which holds single images"):
         load_from("cifar10")
     with pytest.raises(DataError, match="channels must be 1 for voxels, got 3"):
         load(DataConfig("toy"), resolution=16, channels=3, kind="voxels")
