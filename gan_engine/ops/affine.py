@@ -1,7 +1,7 @@
 """y = clamp(gain * act(scale * F x + b + noise)): what `scale_bias_act` and `upfirdn2d_act` share.
 
-F is the FIR filter of `upfirdn2d_act`; `scale_bias_act` has none. Both ops share their options, this autograd and the
-layout of the saved bits. Each has operators of its own, in `<op>_kernels.py`.
+F is the FIR filter of `upfirdn2d_act`; `scale_bias_act` has none. Both ops share their options and this autograd. The
+operators of each op are in `<op>_kernels.py`.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def affine_options(
 #   _AffineGradients  (dx, d_scale, db, d_noise) = (scale * g, and the sums of g * x, m * dy and m * dy)
 #                     with g = F^T (m * dy)
 #
-# With v the gradients by these four results, the gradients of _AffineGradients are made of the same two passes:
+# v are the gradients by these four results. The gradients of _AffineGradients are made of the same two passes:
 #
 #   d_dy = m * (F (scale * v_x + v_scale * x) + v_b + v_noise)
 #   (d_x, d_scale) = (v_scale * g, the sum of g * v_x) = _AffineGradients with v_x for x and v_scale for scale
@@ -73,8 +73,8 @@ def affine_options(
 # b and noise have no second order. A gradient that is undefined (None) stays undefined.
 #
 # d_scale is the sum of m * dy * F x. The sum of g * x is the same number, so F x is never needed again. x is saved
-# instead of being recovered from y: the recovery divides by the scale, it loses the digits that a large bias or noise
-# covers, and the second order would flow through y, where nothing should flow.
+# instead of being recovered from y. The recovery divides by the scale, and loses the digits that a large bias or noise
+# covers. The second order would also flow through y, where nothing should flow.
 
 
 class AffineArguments(NamedTuple):
@@ -85,12 +85,12 @@ class AffineArguments(NamedTuple):
     gain: float
     clamp: float
     backend: str
-    fir: FirArguments | None = None  # F; its taps f are an argument beside x
+    fir: FirArguments | None = None  # F; its taps are the argument f
     transposed: FirArguments | None = None  # F^T
 
 
 class WantedGradients(NamedTuple):
-    """Which gradients to compute. Those of scale, b and noise are named by their dtype; None is not wanted."""
+    """Which gradients to compute: x by True, the others by the dtype to return, where None is not wanted"""
 
     x: bool
     scale: torch.dtype | None

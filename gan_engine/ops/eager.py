@@ -1,6 +1,7 @@
-"""What one would write without the ops: chains of PyTorch calls, which tests and benchmarks hold the ops against.
+"""The ops as their users would write them without this package, in chains of PyTorch calls.
 
-Each takes what the op of its name takes, less `backend`.
+Tests and benchmarks compare the ops with these functions. Each takes the arguments of the op of its name, without
+`backend`.
 """
 
 from typing import Any
@@ -88,7 +89,7 @@ def grouped_modulated_conv2d(*args: Tensor, **options: Any) -> Tensor:
 
 
 def convolution(x: Tensor, weight: Tensor, *, up: int = 1, **options: Any) -> Tensor:
-    """All of `modulated_conv2d` that it cannot do without."""
+    """The bare convolution, which every implementation of `modulated_conv2d` has to run."""
     if up > 1:
         return F.conv_transpose2d(x, weight.transpose(0, 1), stride=up, padding=1, output_padding=1)
     return F.conv2d(x, weight, padding=weight.shape[2] // 2)
@@ -117,7 +118,7 @@ def downsample_conv2d(
 def _fir_conv2d(
     x: Tensor, weight: Tensor, f: Tensor | None, up: int, down: int, padding: int, groups: int = 1
 ) -> Tensor:
-    """As it is written without a kernel for filters: the strided convolution, and the filter as a depthwise one."""
+    """The strided convolution, and the filter as a depthwise convolution"""
     (o, i, kh, kw), taps = weight.shape, 1 if f is None else f.shape[-1]
     after, before = (taps + up - down) // 2, (taps - up - down + 1) // 2
     if up > 1:
@@ -148,7 +149,7 @@ def upfirdn2d(
     flip_filter: bool = False,
     gain: float = 1,
 ) -> Tensor:
-    """Strided and transposed convolutions, which meet no inserted zeros."""
+    """Strided and transposed convolutions: no zeros are inserted."""
     c, (ux, uy), (dx, dy) = x.shape[1], as_pair(up), as_pair(down)
     x0, x1, y0, y1 = as_sides(padding)
     f = x.new_ones(1) if f is None else f.to(x.dtype)

@@ -31,8 +31,8 @@ def setup_filter(
         normalize: divide by the sum.
         flip_filter: reverse the taps.
         gain: factor on the signal. Each axis of a separable filter takes its square root.
-        separable: True for a result [taps], False for [taps_y, taps_x]. None is True wherever that is possible: for a
-            scalar, for [taps], and for a matrix that is the outer product of some taps with themselves.
+        separable: True for a result [taps], False for [taps_y, taps_x]. None is True if that is possible: for a scalar,
+            for [taps], and for a matrix that is the outer product of some taps with themselves.
 
     Returns:
         f: [taps] or [taps_y, taps_x], float32, on `device`.
@@ -66,7 +66,7 @@ def setup_filter(
 
 
 def _outer_root(f: Tensor) -> Tensor | None:
-    """The taps whose outer product with themselves is f [n, m], to float32; None if there are none."""
+    """taps with taps.outer(taps) = f [n, m], to the precision of float32; None if there are none"""
     largest = int(f.diagonal().abs().argmax())
     peak = f[largest, largest]
     if f.shape[0] != f.shape[1] or not peak > 0:
@@ -86,7 +86,7 @@ class FirArguments(NamedTuple):
     gain: float
 
     def transposed(self, f: Tensor, size: Sequence[int]) -> "FirArguments":
-        """The filtering of the gradient: it takes dy to dx; `size` is that of x, [H, W]."""
+        """The filtering of the gradient, from dy to dx; `size` is the [H, W] of x."""
         start = [f.shape[-1] - 1 - self.start[0], f.shape[0] - 1 - self.start[1]]
         return FirArguments(self.down, self.up, start, list(size), not self.flip, self.gain)
 
@@ -148,7 +148,7 @@ def as_sides(padding: Padding, op: str = "upfirdn2d") -> list[int]:
 def taps_of(f: Tensor | None) -> tuple[int, int]:
     """How many taps f has along y and along x, as plain integers.
 
-    torch.compile(dynamic=True) then compiles for these numbers. If they were symbols, so would be the sizes of images
-    made of them, and it could not order their strides.
+    torch.compile(dynamic=True) then compiles for these numbers. Symbols would make symbols of the sizes of images, and
+    the compiler could not order their strides.
     """
     return (1, 1) if f is None or f.ndim == 0 else (operator.index(f.shape[0]), operator.index(f.shape[-1]))

@@ -1,12 +1,12 @@
-"""What gradient penalties compute once a sample: sums of squares, interpolation, and weighted sums of two batches."""
+"""The arithmetic of gradient penalties, sample by sample: sums of squares, weighted sums and interpolation."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+import gan_engine.ops.gradient_penalty_kernels  # noqa: F401  (defines the operators)
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, operators, wide
 from gan_engine.ops.one_node import one_node
 
 
@@ -18,7 +18,7 @@ def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
         backend: see gan_engine.backends.
 
     Returns:
-        s: [N], float32, or float64 for float64; half precision is squared and added in float32.
+        s: [N], float32, or float64 for float64. Half precision is squared and added in float32.
 
     Raises:
         TypeError, ValueError: a dtype other than the four, an x without a batch dimension.
@@ -33,7 +33,7 @@ def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
 
 
 def sum_of_squares_ref(x: Tensor) -> Tensor:
-    """The definition of `sum_of_squares` in plain PyTorch."""
+    """The definition of `sum_of_squares` in PyTorch's own operators."""
     squares = x.to(wide(x.dtype)).square()
     return squares.flatten(1).sum(1) if x.ndim > 1 else squares
 
@@ -72,7 +72,7 @@ def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, backend: str | None = Non
 
 
 def mix_ref(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The definition of `mix` in plain PyTorch."""
+    """The definition of `mix` in PyTorch's own operators."""
     dtype = wide(x.dtype)
     a, b = (weight.to(dtype).reshape([-1] + [1] * (x.ndim - 1)) for weight in (a, b))
     return (a * x.to(dtype) + b * y.to(dtype)).to(x.dtype)
@@ -81,7 +81,7 @@ def mix_ref(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def interpolate(real: Tensor, fake: Tensor, eps: Tensor, *, backend: str | None = None) -> Tensor:
     """x[n] = eps[n] * real[n] + (1 - eps[n]) * fake[n]   # Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1
 
-    Args, errors and gradients as in `mix`; eps is [N], a sample's place on the line from fake to real.
+    eps is [N]: 0 is fake, 1 is real. Arguments, errors and gradients are as in `mix`.
     """
     eps = eps.to(wide(real.dtype))
     return mix(real, fake, eps, 1 - eps, backend=backend)
@@ -93,10 +93,10 @@ def _check(name: str, x: Tensor, **others: Tensor) -> None:
         raise ValueError(f"{name}: x must be [N, ...], got a scalar")
 
 
-# Autograd, over two kernels: a sample's dot product, and a sample's weighted sum of two. With s[n] = <x[n], y[n]>:
+# Autograd over two kernels, which work sample by sample: the dot product and the weighted sum of two batches.
 #
 #   dot     s = <x, y>         dx = mix(y; ds)     dy = mix(x; ds)
-#   mix     z = a x + b y      dx = mix(dz; a)     da = dot(dz, x)      and so with y and b
+#   mix     z = a x + b y      dx = mix(dz; a)     da = dot(dz, x)      likewise for y and b
 #
 # A sum of squares is the dot product of x with itself.
 
@@ -141,7 +141,7 @@ class _SumOfSquares(Function):
 
 
 class _Mix(Function):
-    """a x + b y, or a x alone where y and b are None"""
+    """a x + b y, or a x if y and b are None"""
 
     @staticmethod
     def forward(x, y, a, b, backend):
@@ -177,50 +177,6 @@ def _mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, backend: str) -> Tensor:
     return _Mix.apply(x, y, a, b, backend)
 
 
-# The kernels as PyTorch operators without autograd. They see samples one behind the other.
-
-
-def _rows(x: Tensor) -> Tensor:
-    """x, or a copy of it, such that its samples lie one behind the other without gaps."""
-    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return x
-    return x.contiguous()
-
-
-def _sample_dot(x, y, backend):
-    samples, size = x.shape[0], x.shape[1:].numel()
-    if x.numel() == 0:
-        return x.new_zeros(samples, dtype=wide(x.dtype))
-    x = _rows(x)
-    y = in_layout(y, x.stride())
-    kernels = backends.kernels("sum_of_squares", backend)
-    slots = kernels.sample_dot_slots(samples, size)
-    partial = x.new_empty((samples, slots), dtype=wide(x.dtype))
-    kernels.sample_dot(x, y, partial, samples, size, slots, x.dtype)
-    return partial.sum(1)
-
-
-def _sample_dot_fake(x, y, backend):
-    return x.new_empty(x.shape[0], dtype=wide(x.dtype))
-
-
-def _sample_mix(x, y, a, b, backend):
-    x = _rows(x)
-    z = torch.empty_like(x)
-    if x.numel() > 0:
-        y = None if y is None else in_layout(y, x.stride())
-        a, b = (None if weight is None else weight.contiguous() for weight in (a, b))
-        kernels = backends.kernels("mix", backend)
-        kernels.sample_mix(x, y, a, b, z, x.shape[0], x.shape[1:].numel(), x.dtype)
-    return z
-
-
-def _sample_mix_fake(x, y, a, b, backend):
-    return torch.empty_like(_rows(x))
-
-
-define("sample_dot(Tensor x, Tensor y, str backend) -> Tensor", _sample_dot, _sample_dot_fake)
-define("sample_mix(Tensor x, Tensor? y, Tensor a, Tensor? b, str backend) -> Tensor", _sample_mix, _sample_mix_fake)
 backends.register("gradient_penalty")
 backends.register("sum_of_squares", kernels_of="gradient_penalty")
 backends.register("mix", kernels_of="gradient_penalty")

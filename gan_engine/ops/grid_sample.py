@@ -5,37 +5,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import gan_engine.ops.grid_sample_kernels  # noqa: F401  (defines the operators)
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, layout, operators, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, layout, operators, wide
 from gan_engine.ops.one_node import one_node
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
     """y[n, c, i, j] = sum over h, w of tent(py - h) * tent(px - w) * x[n, c, h, w]
 
-    with tent(t) = max(0, 1 - |t|) and (px, py) = ((grid[n, i, j] + 1) * (W, H) - 1) / 2 in pixels: bilinear
-    interpolation, zeros outside of the image, and -1 and 1 the outer edges of the border pixels. This is
-    torch.nn.functional.grid_sample(x, grid, align_corners=False), whose kernels compute the value and the first
-    gradients, with the second ones that a gradient penalty on augmented images needs: PyTorch 2.11 has none (its issue
-    34704), 2.13 has its own, which take as long. The grid of an affine augmentation is
-    torch.nn.functional.affine_grid(theta, size, align_corners=False), which PyTorch differentiates to every order.
+    with tent(t) = max(0, 1 - |t|) and (px, py) = ((grid[n, i, j] + 1) * (W, H) - 1) / 2 in pixels. This is bilinear
+    interpolation with zeros outside of the image; -1 and 1 are the outer edges of the border pixels. The kernels of
+    torch.nn.functional.grid_sample(x, grid, align_corners=False) compute the value and the first gradients. A gradient
+    penalty on augmented images needs second gradients too. PyTorch 2.11 has none (PyTorch issue 34704), and the second
+    gradients of PyTorch 2.13 take as long as these.
+
+    torch.nn.functional.affine_grid(theta, size, align_corners=False) makes the grid of an affine augmentation. PyTorch
+    differentiates it to every order.
 
     Args:
         x: [N, C, H, W], float32, float64, bfloat16 or float16, any strides.
-        grid: [N, H', W', 2] of (x, y), in the dtype of x or in float32, which half precision images should have:
-            in bfloat16 positions are 1/256 of the image apart.
+        grid: [N, H', W', 2] of (x, y), in the dtype of x or in float32. Use float32 for half precision images: in
+            bfloat16 positions are 1/256 of the image apart.
         backend: see gan_engine.backends; "cpu" and "cuda" are PyTorch's own kernels.
 
     Returns:
-        y: [N, C, H', W'] in the dtype of x; channels_last where x is. Half precision is computed in float32 and
-        rounded once.
+        y: [N, C, H', W'] in the dtype of x; channels_last if x is. Half precision is computed in float32 and rounded
+            once.
 
-    Where px or py is an integer the slope is that on its right, as in PyTorch. Behind it y is linear in px and in py,
-    so that of the second derivatives by position only the mixed one is not zero.
+    The slope at an integer px or py is the slope on its right, as in PyTorch. y is linear in px and in py between
+    integers, so the mixed second derivative by position is the only one that is not zero.
 
     Raises:
         ValueError: shapes that do not fit, an image without pixels.
-        TypeError: other dtypes.
+        TypeError: a dtype other than those above.
 
     Gradients: every order in x and grid.
     """
@@ -54,7 +57,7 @@ def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tenso
 
 
 def grid_sample_ref(x: Tensor, grid: Tensor) -> Tensor:
-    """The definition of `grid_sample` in plain PyTorch: four gathers."""
+    """The definition of `grid_sample` in PyTorch's own operators: four gathers."""
     dtype = wide(x.dtype)
     x_, (c, h, w) = x.to(dtype), x.shape[1:]
     px, py = (((grid[..., k].to(dtype) + 1) * size - 1) / 2 for k, size in enumerate((w, h)))
@@ -69,21 +72,21 @@ def grid_sample_ref(x: Tensor, grid: Tensor) -> Tensor:
     return y.to(x.dtype, memory_format=layout(x))
 
 
-# Autograd. S samples; D and P are its gradients for dy by the image and by the positions:
+# Autograd. S is the sampling, and D and P are its gradients for dy, by the image and by the positions:
 #
 #   _Sample     y = S(x, grid)
 #   _Grad       dx = D(dy, grid),  dgrid = P(dy, x, grid)
 #
-# For (v, u) = (d_dx, d_dgrid), _Grad has the gradients
+# _Grad has these gradients for (v, u) = (d_dx, d_dgrid):
 #
 #   d_dy = S(v, grid) + J    d_grid = P(dy, v, grid) + d<dy, J>/dgrid    d_x = d<dy, J>/dx
 #
-# where J is the slope of S(x, grid) along u. In the direction of an axis that slope is a difference of samples at
-# the two pixels between which the position lies (times W / 2 or H / 2, the pixels to a unit of grid):
+# J is the slope of S(x, grid) along u. The slope along an axis is the difference of two samples, at the pixels behind
+# and before the position, times W / 2 or H / 2. That is the number of pixels in a unit of grid:
 #
 #   J = W/2 u_x (S(x, grid at ceil(px)) - S(x, grid at floor(px))) + H/2 u_y (... at ceil(py) - ... at floor(py))
 #
-# Hence everything is made of _Sample and _Grad again. Without u, which only a grid with gradients has, J is left out.
+# Everything is made of _Sample and _Grad again. J is left out if u is None: the grid has no gradients.
 
 
 class _Sample(Function):
@@ -139,13 +142,13 @@ class _Grad(Function):
                 mixed = torch.stack([(below + above)[..., 0], (right + left)[..., 1]], -1)
                 d_grid = mixed if d_grid is None else d_grid + mixed
         d_dy, d_x, d_grid = (
-            None if d is None else d.to(like.dtype) for d, like in ((d_dy, dy), (d_x, x), (d_grid, grid))
+            None if d is None else d.to(source.dtype) for d, source in ((d_dy, dy), (d_x, x), (d_grid, grid))
         )
         return d_dy, d_x, d_grid, None, None
 
 
 def _differences(grid: Tensor, u: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """grids [N, 4H', W', 2] and steps [N, 1, 4H', W'] with J the sum of the quarters of steps * S(x, grids)."""
+    """grids [N, 4H', W', 2] and steps [N, 1, 4H', W']; J is the sum of the four quarters of steps * S(x, grids)."""
     size = torch.tensor([shape[3], shape[2]], dtype=grid.dtype, device=grid.device)
     low = (((grid.detach() + 1) * size - 1) / 2).floor()
     before, after = ((2 * low + 1) / size - 1).unbind(-1), ((2 * low + 3) / size - 1).unbind(-1)
@@ -160,39 +163,6 @@ def _differences(grid: Tensor, u: Tensor, shape: torch.Size) -> tuple[Tensor, Te
 @one_node
 def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     return _Sample.apply(x, grid)
-
-
-# PyTorch's kernels as operators without autograd, with the dtypes and layouts that `grid_sample` promises.
-
-
-def _sample(x, grid):
-    dtype = wide(x.dtype)
-    y = torch.ops.aten.grid_sampler_2d(x.to(dtype), grid.to(dtype), 0, 0, False)
-    return y.to(x.dtype, memory_format=layout(x))
-
-
-def _sample_fake(x, grid):
-    return torch.empty((*x.shape[:2], *grid.shape[1:3]), dtype=x.dtype, device=x.device, memory_format=layout(x))
-
-
-def _grad(dy, x, grid, by_x, by_grid):
-    dtype = wide(x.dtype)
-    dx, dgrid = torch.ops.aten.grid_sampler_2d_backward(
-        dy.to(dtype), x.to(dtype), grid.to(dtype), 0, 0, False, [by_x, by_grid]
-    )
-    dx = dx.to(x.dtype, memory_format=layout(x)) if by_x else x.new_empty(0)
-    return dx, dgrid.to(grid.dtype) if by_grid else grid.new_empty(0)
-
-
-def _grad_fake(dy, x, grid, by_x, by_grid):
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout(x)) if by_x else x.new_empty(0)
-    return dx, grid.new_empty(grid.shape if by_grid else 0)
-
-
-define("grid_sample(Tensor x, Tensor grid) -> Tensor", _sample, _sample_fake)
-define(
-    "grid_sample_grad(Tensor dy, Tensor x, Tensor grid, bool by_x, bool by_grid) -> (Tensor, Tensor)", _grad, _grad_fake
-)
 
 
 def _refuse(backend: str, x: Tensor) -> str | None:

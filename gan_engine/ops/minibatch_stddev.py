@@ -12,24 +12,24 @@ def minibatch_stddev(
 ) -> Tensor:
     """y = [x, s], s[n, f] = mean over c, h, w of sqrt(var of x[., f, c, h, w] over the group of n + 1e-8)
 
-    with the C channels of x split into F = num_channels runs (f, c), and the variance that divides by the number of
-    samples. It lets a discriminator see whether samples vary (Karras et al. 2018, arXiv:1710.10196, section 3). The
-    N samples form N / G groups that are interleaved, as in StyleGAN2: sample n is of group n mod (N / G).
+    The C channels of x are split into F = num_channels runs (f, c). The variance divides by the number of samples. A
+    discriminator sees in s whether samples vary (Karras et al. 2018, arXiv:1710.10196, section 3). The N samples form
+    N / G interleaved groups, as in StyleGAN2: sample n is in group n mod (N / G).
 
     Args:
         x: [N, C, H, W], float32, float64, bfloat16 or float16.
-        group_size: the most samples in a group, None for the batch; G is the largest divisor of N up to it.
+        group_size: the most samples in a group, None for the whole batch; G is the largest divisor of N up to it.
         num_channels: F, a divisor of C.
-        backend: see gan_engine.backends; there is "reference" alone, because forward and backward together take a
-            tenth of the forward pass of the convolution behind it (32x512x4x4, one CPU core, 2026-11).
+        backend: see gan_engine.backends. "reference" is the only one: forward and backward pass together take a tenth
+            of the forward pass of the next convolution (32x512x4x4, one CPU core, 2026-11).
 
     Returns:
-        y: [N, C + F, H, W] in the dtype of x; channels_last where x is. Statistics are computed in float32.
+        y: [N, C + F, H, W] in the dtype of x; channels_last if x is. Half precision statistics are computed in float32.
 
     Raises:
-        ValueError: shapes that do not fit, and a batch that only splits into groups of 1, where s would be constant,
-            unless it is a single sample or group_size is 1.
-        TypeError: other dtypes.
+        ValueError: shapes that do not fit. A batch of several samples that splits only into groups of 1, where s is
+            constant, although group_size allows more.
+        TypeError: a dtype other than the four.
 
     Gradients: every order in x.
     """
@@ -55,7 +55,7 @@ def minibatch_stddev(
 
 
 def group_of(n: int, group_size: int) -> int:
-    """G of `minibatch_stddev`, the samples in each of equal groups: the largest divisor of n up to group_size, or 1."""
+    """G of `minibatch_stddev`, how many samples each group has: the largest divisor of n up to group_size, or 1."""
     return next((size for size in range(min(group_size, n), 0, -1) if n % size == 0), 1)
 
 

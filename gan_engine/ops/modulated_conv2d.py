@@ -1,4 +1,6 @@
-"""Convolution whose weights a style scales image by image, without a weight per image ever being made."""
+"""Convolution with weights that a style scales for each image, without making a weight for each image."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,14 +34,11 @@ def modulated_conv2d(
 ) -> Tensor:
     """y = clamp(gain * act(conv(x, w[n]) + noise * noise_strength + bias, alpha), -clamp, clamp)
 
-    with w[n, o, i] = weight[o, i] * styles[n, i], and where demodulate divided by its own norm,
+    with w[n, o, i] = weight[o, i] * styles[n, i]. `demodulate` divides w[n, o] by its norm,
     sqrt(sum of w[n, o]^2 over i and the kernel + 1e-8) (Karras et al. 2020, arXiv:1912.04958, equations 1 and 3).
 
-    Computed as y = act(d * conv(x * styles, weight) + noise + bias) with one convolution for all images: the sums under
-    the root are the matrix product of styles^2 and the weight's own sums of squares, in float32 always.
-
     Args:
-        x: [N, I, H, W], float32, float64, bfloat16 or float16; channels_last is the faster layout for convolutions.
+        x: [N, I, H, W], float32, float64, bfloat16 or float16; convolutions are faster in channels_last.
         weight: [O, I, kh, kw].
         styles: [N, I].
         demodulate: whether to divide by the norm.
@@ -47,26 +46,48 @@ def modulated_conv2d(
         noise_strength: [], factor of the noise; None is 1.
         bias: [O].
         act, alpha, gain, clamp: as in `scale_bias_act`.
-        up, down: factors of the image's size, one of which is 1. x is upsampled before the convolution: zeros behind
-            every pixel, then the filter f with a gain of up^2; or its result is filtered and downsampled.
+        up, down: factors of the image size; one of them is 1. Before the convolution `up` puts zeros behind every pixel
+            and filters with f and a gain of up^2. `down` filters behind it, and keeps every down-th pixel.
         f: [taps] or [taps, taps], from `setup_filter`; None is [1].
-        padding: zeros around the upsampled x; None is half of the kernel, which leaves H * up and W * up as they are.
+        padding: zeros around the upsampled x; None is half of the kernel size, which keeps H * up and W * up.
         backend: see gan_engine.backends.
 
-    All but x are in the dtype of x or in float32.
+    All tensors but x are in the dtype of x or in float32.
 
     Returns:
-        y: [N, O, H', W'] in the dtype of x; channels_last where x is. In float16, which ends at 65504, weight and
-        styles are first divided by their largest elements, which demodulation takes back; without it large styles
-        overflow.
+        y: [N, O, H', W'] in the dtype of x; channels_last if x is. Large styles overflow in float16, which ends at
+            65504. `demodulate` prevents it: weight and styles are divided by their largest elements first.
 
     Raises:
         ValueError: shapes that do not fit, and what `scale_bias_act` refuses.
 
     Gradients: every order in x, weight, styles, noise, noise_strength and bias.
     """
-    given = {"noise": noise, "noise_strength": noise_strength, "bias": bias, "f": f}
-    check_tensors("modulated_conv2d", x, weight=weight, styles=styles, **given)
+    _check(x, weight, styles, noise, noise_strength, bias, f, up, down)
+    backend = backends.choose("modulated_conv2d", x, backend)
+    if demodulate and x.dtype == torch.float16:
+        weight, styles = _in_range(weight, styles)
+    d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]
+    if noise is not None and noise_strength is not None:
+        noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
+    x = scale_bias_act(x, styles, backend=backend)
+    options = {"noise": noise, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+    return _conv_scale_bias_act(x, weight, d, bias, up, down, f, padding, options)
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    noise: Tensor | None,
+    noise_strength: Tensor | None,
+    bias: Tensor | None,
+    f: Tensor | None,
+    up: int,
+    down: int,
+) -> None:
+    others = {"noise": noise, "noise_strength": noise_strength, "bias": bias, "f": f}
+    check_tensors("modulated_conv2d", x, weight=weight, styles=styles, **others)
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
         raise ValueError(
             "modulated_conv2d: want x [N, I, H, W] and weight [O, I, kh, kw], "
@@ -82,30 +103,50 @@ def modulated_conv2d(
         raise ValueError(
             f"modulated_conv2d: up or down must be 1, and f belongs to the other; got up {up}, down {down}"
         )
-    backend = backends.choose("modulated_conv2d", x, backend)
-    if demodulate and x.dtype == torch.float16:
-        # A constant factor of weight[o] or of styles[n] changes nothing, so no gradient flows through it.
-        weight = weight / (weight.detach().abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5 + 1e-8)
-        styles = styles / (styles.detach().abs().amax(1, keepdim=True) + 1e-8)
-    d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]
-    if noise is not None and noise_strength is not None:
-        noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
-    x = scale_bias_act(x, styles, backend=backend)
+
+
+def _in_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """weight[o] and styles[n] divided by their largest elements, and the weight also by sqrt(I kh kw), for float16
+
+    Demodulation takes these factors back. They change nothing, so no gradient flows through them.
+    """
+    weight = weight / (weight.detach().abs().amax([1, 2, 3], keepdim=True) * weight[0].numel() ** 0.5 + 1e-8)
+    styles = styles / (styles.detach().abs().amax(1, keepdim=True) + 1e-8)
+    return weight, styles
+
+
+def _conv_scale_bias_act(
+    x: Tensor,
+    weight: Tensor,
+    d: Tensor | None,
+    bias: Tensor | None,
+    up: int,
+    down: int,
+    f: Tensor | None,
+    padding: int | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """scale_bias_act(conv(x, weight), d, bias, **options), upsampled before the convolution or downsampled behind it
+
+    The styles are in x and d. So the convolution has one weight for all images.
+    """
     padding = int(weight.shape[-1]) // 2 if padding is None else padding
-    options = {"noise": noise, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
     if up > 1:
         x, fir = before_fir(x, weight, f, up=up, padding=padding)
         return upfirdn2d_act(x, f, d, bias, **fir, fir_gain=up**2, **options)
     if down > 1:
-        x = fir_downsample_conv2d(x, weight, f, down=down, padding=padding, backend=backend)
+        x = fir_downsample_conv2d(x, weight, f, down=down, padding=padding, backend=options["backend"])
     else:
         x = conv2d(x, weight.to(x.dtype), padding=padding)
     return scale_bias_act(x, d, bias, **options)
 
 
 def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype) -> Tensor:
-    """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in the dtype"""
-    with torch.autocast(styles.device.type, enabled=False):  # it would round the factors of the product
+    """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in `dtype`
+
+    The sums are the matrix product of styles^2 and the sums of squares of the weight.
+    """
+    with torch.autocast(styles.device.type, enabled=False):  # autocast would round the factors of the product
         q = weight.to(dtype).square().sum([2, 3])  # [O, I]
         return (styles.to(dtype).square() @ q.t() + 1e-8).rsqrt()
 

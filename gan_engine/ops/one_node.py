@@ -1,7 +1,7 @@
-"""Functions that torch.compile takes as one node, registered with it when there is a compiler to register with.
+"""Functions that torch.compile takes as one node. They are registered with the compiler as soon as it is imported.
 
-torch.compiler.allow_in_graph imports torch._dynamo, which takes longer than torch itself and which most processes never
-need. Here a function waits for that import instead: whoever compiles a function imports torch._dynamo first.
+torch.compiler.allow_in_graph imports torch._dynamo. This import takes longer than the import of torch, and most
+processes never need it. A function therefore waits here for the import: to compile a function imports torch._dynamo.
 """
 
 import importlib.abc
@@ -18,20 +18,20 @@ _functions: list[Callable] = []
 
 
 def one_node(function: F) -> F:
-    """`function` itself, which torch.compile then puts into its graph without tracing into it.
+    """`function` itself. torch.compile puts it into its graph and does not trace into it.
 
-    As torch.compiler.allow_in_graph, whose conditions hold here too.
+    The conditions of torch.compiler.allow_in_graph hold here too.
     """
     compiler = sys.modules.get(_COMPILER)
     if hasattr(compiler, "allow_in_graph"):
         compiler.allow_in_graph(function)
-    else:  # not imported yet, or its import is under way: see _Finder
+    else:  # it is not imported yet, or only in part: _Finder registers the function later
         _functions.append(function)
     return function
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds torch._dynamo where the other finders do, and registers the functions when it has been imported."""
+    """Find torch._dynamo where the other finders find it, and register the functions when it has been imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != _COMPILER:

@@ -1,20 +1,20 @@
-"""Every pixel's feature vector at unit length."""
+"""Feature vectors scaled to unit mean square, pixel by pixel."""
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+import gan_engine.ops.pixel_norm_kernels  # noqa: F401  (defines the operator)
 from gan_engine import backends
-from gan_engine.ops.kernel_op import Function, check_tensors, define, in_layout, operators, wide
+from gan_engine.ops.kernel_op import Function, check_tensors, operators, wide
 from gan_engine.ops.one_node import one_node
 
 
 def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | None = None) -> Tensor:
     """y = x / sqrt(mean of x^2 over dim + eps)
 
-    The normalisation of feature maps in the progressive GAN's generator (Karras et al. 2018, arXiv:1710.10196,
-    section 4.2), and of z [N, z_dim] in StyleGAN's mapping network.
+    The generator of the progressive GAN normalises its feature maps by it (Karras et al. 2018, arXiv:1710.10196,
+    section 4.2). The mapping network of StyleGAN normalises z [N, z_dim].
 
     Args:
         x: [...], at least one dimension, float32, float64, bfloat16 or float16, any strides.
@@ -29,7 +29,7 @@ def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | Non
         ValueError: a `dim` out of range or empty, a negative eps.
         TypeError: a dtype other than the four.
 
-    Gradients: every order in x; from the second on in plain PyTorch.
+    Gradients: every order in x; the second and higher orders in PyTorch's own operators.
     """
     check_tensors("pixel_norm", x)
     if not -x.ndim <= dim < x.ndim:
@@ -45,17 +45,17 @@ def pixel_norm(x: Tensor, *, dim: int = 1, eps: float = 1e-8, backend: str | Non
 
 
 def pixel_norm_ref(x: Tensor, *, dim: int, eps: float) -> Tensor:
-    """The definition of `pixel_norm` in plain PyTorch."""
+    """The definition of `pixel_norm` in PyTorch's own operators."""
     x_ = x.to(wide(x.dtype))
     return (x_ * (x_.square().mean(dim, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
-# Autograd. With r = (mean of x^2 + eps)^(-1/2), and means over dim:
+# Autograd. r is (mean of x^2 + eps)^(-1/2), and means are over dim:
 #
-#   forward     y  = r x
+#   _PixelNorm  y  = r x
 #   _Grad       dx = r dy - r^3 x mean(x dy)
 #
-# _Grad is its own adjoint in dy. Its gradient by x for v = d_dx is
+# _Grad is its own adjoint in dy. Its gradient by x, for v = d_dx, is
 #
 #   d_x = -r^3 ((mean(v dy) - 3 r^2 mean(v x) mean(x dy)) x + mean(x dy) v + mean(v x) dy)
 
@@ -67,13 +67,13 @@ class _PixelNorm(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, *ctx.call = inputs
+        x, *ctx.options = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple:
-        dx = None if dy is None else _Grad.apply(dy, *ctx.saved_tensors, *ctx.call)
+        dx = None if dy is None else _Grad.apply(dy, *ctx.saved_tensors, *ctx.options)
         return dx, None, None, None
 
 
@@ -84,7 +84,7 @@ class _Grad(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        dy, x, *ctx.call = inputs
+        dy, x, *ctx.options = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(dy, x)
 
@@ -93,10 +93,10 @@ class _Grad(Function):
         if v is None:
             return (None,) * 5
         dy, x = ctx.saved_tensors
-        d_dy = _Grad.apply(v, x, *ctx.call) if ctx.needs_input_grad[0] else None
+        d_dy = _Grad.apply(v, x, *ctx.options) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return d_dy, None, None, None, None
-        dim, eps, _ = ctx.call
+        dim, eps, _ = ctx.options
         dtype = wide(x.dtype)
         v, dy, x_ = v.to(dtype), dy.to(dtype), x.to(dtype)
         r2 = 1 / (x_.square().mean(dim, keepdim=True) + eps)
@@ -111,25 +111,4 @@ def _pixel_norm(x: Tensor, dim: int, eps: float, backend: str) -> Tensor:
     return _PixelNorm.apply(x, dim, eps, backend)
 
 
-# The kernel as a PyTorch operator without autograd: y, or with dy its gradient.
-
-
-def _run(x, dy, dim, eps, backend):
-    y = torch.empty_like(x)
-    if x.numel() > 0:
-        x = in_layout(x, y.stride())
-        dy = None if dy is None else in_layout(dy, y.stride())
-        channels = x.shape[dim]
-        inner = y.stride(dim) if channels > 1 else 1  # elements between neighbours along dim
-        backends.kernels("pixel_norm", backend).pixel_norm(
-            x, dy, y, x.numel() // (channels * inner), channels, inner, x.dtype, eps
-        )
-    return y
-
-
-def _fake(x, dy, dim, eps, backend):
-    return torch.empty_like(x)
-
-
-define("pixel_norm(Tensor x, Tensor? dy, int dim, float eps, str backend) -> Tensor", _run, _fake)
 backends.register("pixel_norm", has=("cpu",))

@@ -44,8 +44,8 @@ def scale_bias_act(
         y: the shape and dtype of x; channels_last if x is, else contiguous. Half precision is computed in float32 and
             rounded once.
 
-    Where the slope is not defined, the gradient is the one of PyTorch: alpha at 0, and 1 at |y| = clamp. Saved for the
-    gradient: one bit an element each for slope and clamp, and x if there is a scale.
+    The gradient is PyTorch's where the slope is not defined: alpha at 0, and 1 at |y| = clamp. Saved for the gradient:
+    one bit an element each for slope and clamp, and x if there is a scale.
 
     Raises:
         ValueError: an activation that is not piecewise linear, shapes that do not fit, a negative clamp.
@@ -83,3 +83,6 @@ def scale_bias_act_ref(
     if clamp >= 0:
         y = y.clamp(-clamp, clamp)
     return y.to(x.dtype).contiguous(memory_format=layout(x))
+
+
+backends.register("scale_bias_act", has=("triton", "cpu"))

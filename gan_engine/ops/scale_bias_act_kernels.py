@@ -21,7 +21,7 @@ def slope_and_keep(mask: Tensor, alpha: float, clamp: float) -> tuple[Tensor | N
 
 
 def as_kernel_input(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """scale, b or noise as the kernels read it beside an x of `dtype`: contiguous, in float32 (float64 for float64)."""
+    """scale, b or noise as the kernels read them with an x of `dtype`: contiguous, in float32 (float64 for float64)"""
     return None if t is None else t.detach().to(wide(dtype)).contiguous()
 
 
@@ -113,4 +113,3 @@ define(
     _grad,
     _grad_fake,
 )
-backends.register("scale_bias_act", has=("triton", "cpu"))

@@ -83,9 +83,9 @@ def upsample2d(
 ) -> Tensor:
     """y = `upfirdn2d` with gain * up_x * up_y, which keeps the signal, and the padding that makes y `up` times as large
 
-    Pixels lie as with F.interpolate(align_corners=False). f = [1, 3, 3, 1] is bilinear interpolation by 2, except that
-    zeros stand outside the image where F.interpolate repeats the border. `padding` is added to the padding above.
-    Arguments, errors and gradients are as in `upfirdn2d`.
+    Pixels lie as with F.interpolate(align_corners=False). f = [1, 3, 3, 1] is bilinear interpolation by 2, but with
+    zeros outside the image, where F.interpolate repeats the border. `padding` is added to the padding above. Arguments,
+    errors and gradients are as in `upfirdn2d`.
     """
     h, w = taps_of(f)
     ux, uy = as_pair(up, "up", "upsample2d")
@@ -184,3 +184,6 @@ def _upfirdn2d(
 
 # y = U x for checked arguments.
 linear_upfirdn2d = linear_per_sample(_upfirdn2d)
+
+
+backends.register("upfirdn2d")

@@ -47,8 +47,8 @@ def upfirdn2d_act(
         y: [N, C, H', W'], the shape, dtype and layout of `upfirdn2d`. Half precision is computed in float32, and
             rounded once on a CPU.
 
-    Saved for the gradient: one bit an element each for slope and clamp, and x if there is a scale. On a CPU d_scale is
-    NaN if x is not finite in a pixel that f never reads.
+    Saved for the gradient: one bit an element each for slope and clamp, and x if there is a scale. A pixel of x that is
+    not finite makes d_scale NaN on a CPU, even if f never reads the pixel.
 
     Raises:
         ValueError, TypeError, RuntimeError: what `upfirdn2d` and `scale_bias_act` refuse.
@@ -85,3 +85,6 @@ def upfirdn2d_act_ref(
     options = {"up": fir.up, "down": fir.down, "padding": padding, "flip_filter": fir.flip, "gain": fir.gain}
     u = upfirdn2d_ref(x.to(wide(x.dtype)), f, **options)
     return scale_bias_act_ref(u, scale, b, noise, alpha, gain, clamp).to(x.dtype)
+
+
+backends.register("upfirdn2d_act", kernels_of="scale_bias_act")

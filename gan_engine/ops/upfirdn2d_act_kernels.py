@@ -78,4 +78,3 @@ define(
     _grad,
     _grad_fake,
 )
-backends.register("upfirdn2d_act", kernels_of="scale_bias_act")

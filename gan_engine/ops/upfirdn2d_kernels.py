@@ -48,4 +48,3 @@ define(
     _run,
     _fake,
 )
-backends.register("upfirdn2d")

@@ -1,4 +1,4 @@
-"""What a sample call is, and what an op brings to be tested and timed."""
+"""Sample calls, and the functions that an op is tested and timed with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
