@@ -1,0 +1,130 @@
+"""Functions that level 2 is taught by one rule: the step is then exact, as its formula is written."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_engine.losses import penalties
+from gan_engine.losses.level2 import rules
+from gan_engine.losses.level2.linear import linear
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.rules import rule
+from gan_engine.losses.penalties import backward_with_penalty
+from gan_engine.ops.linear_per_sample import linear_per_sample
+from tests.losses.networks import around, conv, gradients, images, softplus, written_out
+
+
+@pytest.fixture(autouse=True)
+def rules_are_put_back(monkeypatch):
+    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
+
+
+def assert_level_2_is_exact(D: nn.Module) -> None:
+    assert penalties.refusal(D, images()) is None
+    got = gradients(D, lambda: backward_with_penalty(D, images(), softplus, gamma=3.0, level=2))
+    torch.testing.assert_close(got, gradients(D, lambda: written_out(D, softplus)), rtol=1e-10, atol=1e-13)
+
+
+def teach_abs() -> None:
+    @rule("abs", in_place=True)
+    def absolute(function, x):
+        return x * x.value.sign()
+
+
+def teach_relu6() -> None:
+    @rule("relu6", "hardtanh")
+    def limited(function, x, *args, **kwargs):
+        inside = (x.value > 0) & (x.value < 6)
+        return x * inside.to(x.dtype) + 6.0 * (x.value >= 6)
+
+
+def teach_max_pool() -> None:
+    @rule("max_pool2d")
+    def max_pool2d(function, x, *args, **kwargs):
+        kwargs["return_indices"] = True
+        _, index = F.max_pool2d(x.value, *args, **kwargs)
+        return linear(lambda v: v.flatten(2).gather(2, index.flatten(2)).view_as(index), x)
+
+
+def teach_cumsum() -> None:
+    rule("cumsum")(linear)
+
+
+@torch.library.custom_op("gan_engine_tests::relu", mutates_args=())
+def tripled(x: Tensor) -> Tensor:
+    """Has the name of a function of PyTorch, and is another."""
+    return 3 * x
+
+
+tripled.register_autograd(lambda ctx, dy: 3 * dy)
+
+
+class Blurred(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x + x.roll(1, 2)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return dy + dy.roll(-1, 2)
+
+
+@linear_per_sample
+def blur(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    y = Blurred.apply(x)
+    return y if weight is None else y * weight
+
+
+class BlurredByWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return blur(F.leaky_relu(x, 0.2), self.weight)
+
+
+TAUGHT = {
+    "abs": (teach_abs, lambda: torch.abs),
+    "abs in place": (teach_abs, lambda: lambda x: (x * 1).abs_()),
+    "relu6": (teach_relu6, lambda: nn.ReLU6()),
+    "max pooling": (teach_max_pool, lambda: nn.MaxPool2d(2)),
+    "cumsum": (teach_cumsum, lambda: lambda x: x.cumsum(dim=2)),
+    "operator of a library": (lambda: rule(torch.ops.gan_engine_tests.relu)(linear), lambda: tripled),
+    "the same by its definition": (lambda: rule(tripled)(linear), lambda: torch.ops.gan_engine_tests.relu),
+}
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_rule_is_all_that_a_function_needs(name: str):
+    teach, layer = TAUGHT[name]
+    D = around(layer(), conv(), nn.LeakyReLU(0.2), conv())
+    with pytest.raises(NotPiecewiseLinear, match="is not known to be piecewise linear"):
+        backward_with_penalty(D, images(), softplus, gamma=3.0, level=2)
+    teach()
+    assert_level_2_is_exact(D)
+
+
+def test_a_function_that_is_declared_linear_needs_no_rule():
+    assert_level_2_is_exact(around(BlurredByWeight(), blur, conv(), nn.LeakyReLU(0.2)))
+
+
+def test_an_operator_of_a_library_is_not_taken_for_the_function_of_its_name():
+    for called in (tripled, torch.ops.gan_engine_tests.relu, torch.ops.gan_engine_tests.relu.default):
+        assert "gan_engine_tests.relu is not known" in penalties.refusal(around(called), images())
+
+
+@pytest.mark.parametrize("called", [torch.ops.aten.relu, torch.ops.aten.relu.default, torch.relu], ids=str)
+def test_an_operator_of_pytorch_meets_the_rule_of_its_function(called: Callable):
+    assert_level_2_is_exact(around(called, conv(), called))
+
+
+def test_a_new_rule_ends_the_memory_of_refusals(monkeypatch: pytest.MonkeyPatch):
+    D = around(torch.abs, conv())
+    backward_with_penalty(D, images(), softplus, gamma=3.0)
+    teach_abs()
+    monkeypatch.setattr(penalties, "backward_by_autograd", None)
+    backward_with_penalty(D, images(), softplus, gamma=3.0)
