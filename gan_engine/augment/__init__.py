@@ -1,7 +1,7 @@
-"""Augmentation of all that D sees, so that few images last longer, and G does not learn to draw augmented ones.
+"""Augmentation of everything that D sees: few images last longer, and G does not learn to draw augmented images.
 
-Whatever D is given, real or generated, in the phases of D and of G, goes through random transforms of the same
-distribution, and gradients flow back through them to G (Karras et al. 2020, arXiv:2006.06676; Zhao et al. 2020,
+All images go through random transforms of one distribution before D sees them: real and generated images, in the phases
+of D and of G. Gradients flow back through the transforms to G (Karras et al. 2020, arXiv:2006.06676; Zhao et al. 2020,
 arXiv:2006.10738).
 """
 
@@ -18,14 +18,17 @@ __all__ = ["PIPES", "POLICY", "Ada", "Augmented", "diff_augment"]
 class Augmented(nn.Module):
     """(img [N, C, H, W], c) -> D(augment(img), c)
 
-    To whatever differentiates by the image, this is the discriminator: R1, R2 and WGAN-GP take the gradient at the
-    image as it was before the augmentation, through the augmentation. D and the transforms drawn are together one
-    function of the data, and it is around the data that R1 holds it flat (arXiv:1801.04406, equation 9). So a step
-    needs one augmented pass for loss and penalty, and what a transform takes away, such as a square cut out, has no
-    gradient to be punished; a gradient at the augmented image would not know that a contrast has multiplied it.
+    Losses and penalties use this module as the discriminator. R1, R2 and WGAN-GP therefore take the gradient at the
+    image before the augmentation, through the augmentation. There are three reasons:
 
-    With its transforms D is still affine in pieces, but no chain of layers any more, and at p = 0 it looks like one:
-    the trainer takes penalties at level 1 here (gan_engine.losses.penalties).
+    - D and the transforms are together one function of the data. R1 keeps D flat around the data (arXiv:1801.04406,
+      equation 9).
+    - One augmented pass of D serves the loss and the penalty.
+    - A square that was cut out has no gradient, so it is not penalised. A gradient at the augmented image would not
+      know that a change of contrast has multiplied it.
+
+    D with its transforms is still piecewise affine, but it is not a chain of layers any more, except at p = 0. The
+    trainer therefore computes penalties at level 1 here (gan_engine.losses.penalties).
     """
 
     def __init__(self, D: nn.Module, augment: Callable[[Tensor], Tensor]) -> None:
@@ -36,5 +39,5 @@ class Augmented(nn.Module):
         return self.D(self.augment(img), c)
 
     def logits_and_classes(self, img: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a D that has an auxiliary classifier."""
+        """`D.logits_and_classes` of the augmented images, for a D with an auxiliary classifier"""
         return self.D.logits_and_classes(self.augment(img), c)

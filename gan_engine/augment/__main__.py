@@ -1,4 +1,4 @@
-"""What augmentation does to images, a row of a picture for each group of transforms: python -m gan_engine.augment."""
+"""python -m gan_engine.augment: a picture of what augmentation does, with a row for each group of transforms"""
 
 import sys
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _LABEL = 96  # pixels
 
 @dataclass(frozen=True)
 class Options:
-    """Draw a row of images without augmentation, and one for each group of transforms at a probability p."""
+    """Draw a row of images without augmentation, and a row for each group of transforms at probability p."""
 
     out: Path = Path("augment.png")
     """The picture to write."""
@@ -27,17 +27,17 @@ class Options:
     resolution: int = 32
     """Side of the images in pixels."""
     channels: int | None = None
-    """1 for grey images, 3 for colour. None: as the data are."""
+    """1 for grey images, 3 for colour images. None: like the data."""
     p: float = 1.0
-    """Probability of each transform of ada."""
+    """Probability of each transform of ada, 0 to 1."""
     num: int = 8
-    """Images in a row."""
+    """Number of images in a row."""
     seed: int = 0
-    """Of what is drawn."""
+    """Seed of the images and of the transforms."""
 
 
 def picture(images: torch.Tensor, p: float) -> Image.Image:
-    """images [N, C, H, W] in [-1, 1]: as they are, under each group of `Ada`, and under `diff_augment`"""
+    """Rows of images [N, C, H, W] in [-1, 1]: unchanged, then under each group of `Ada`, then under `diff_augment`"""
     rows = {"images": images, **{name: Ada(name, p=p)(images) for name in GROUPS}, "diffaugment": diff_augment(images)}
     strips = [grid(row, len(row)) for row in rows.values()]
     sheet = Image.new("RGB", (_LABEL + strips[0].width, sum(strip.height for strip in strips)), "white")

@@ -1,7 +1,7 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676).
 
-The transforms, their order and their ranges are those of appendix B there. Each is applied to each image with
-probability p by itself, and an image for which none was drawn stays as it is, bit for bit.
+The paper lists the transforms, their order and their ranges in appendix B. Each image gets each transform with
+probability p, independently. An image that gets no transform stays the same, bit for bit.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from gan_engine.augment import draw, geometry, values
 from gan_engine.ops.kernel_op import layout, wide
 
 GROUPS = ("blit", "geometry", "color", "filter", "noise", "cutout")
-# The paper names a set of groups by their initials, in this order; bgc is the one that it recommends.
+# The paper names a set of groups by their initials, in this order; it recommends bgc.
 PIPES = {"".join(name[0] for name in GROUPS[: i + 1]): GROUPS[: i + 1] for i in range(len(GROUPS))}
 
 
@@ -22,22 +22,25 @@ class Ada:
     """The transforms, and the controller of their probability p.
 
     D overfits when its logits of real images are nearly all positive: r_t = mean of sign(D(real)) approaches 1
-    (equation 1). Every `interval` minibatches p goes up by a small step if r_t is above `target`, else down: by so much
-    that all the way from 0 to 1 takes `adjust_kimg`. p stays in [0, 1]; transforms leak into the generated images when
-    p comes near 1, from 0.8 or so on (section 2.2), which is for the reader of the curve to see.
+    (equation 1). p changes by one step every `interval` minibatches: up if r_t is above `target`, down if it is below.
+    The way from 0 to 1 takes `adjust_kimg`. p stays in [0, 1]. Transforms leak into the generated images when p comes
+    near 1, from about 0.8 on (section 2.2); watch the curve of p.
 
     Args:
         groups: a key of PIPES ("bgc"), or names of GROUPS with commas between ("blit,color").
-        p: where the probability starts.
-        target: of r_t.
+        p: the probability at the start.
+        target: the r_t to aim at.
         adjust_kimg: thousands of real images in which p can go from 0 to 1.
         interval: minibatches between two steps of p.
-        total: adds a tensor up over all processes that train together, so that they have one p. `num_images` of
-            `update` counts the images of all.
+        total: sums a tensor over all processes that train together, so that they have one p. `num_images` of `update`
+            counts the images of all processes.
 
-    What is drawn for an image comes from torch's global generator on the CPU, and the noise of an image from that of
-    its device. p lives on the host, so that only images that were drawn are worked on: an `update` that is due waits
-    for the device, once in `interval` minibatches.
+    Raises:
+        ValueError: unknown groups, or p outside of [0, 1].
+
+    All parameters of the transforms are drawn from torch's global generator on the CPU. The noise itself is drawn on
+    the device of the images. p is a number on the host: only images that get a transform are computed, and `update`
+    waits for the device once in `interval` minibatches.
     """
 
     def __init__(
@@ -60,14 +63,14 @@ class Ada:
             raise ValueError(f"Ada: p must lie in [0, 1], got {p}")
         self.p, self.target, self.adjust_kimg, self.interval = float(p), target, adjust_kimg, interval
         self._total = total
-        self._forget()
+        self._reset()
 
     def __call__(self, img: Tensor) -> Tensor:
         """img [N, C, H, W], H = W and C 1 or 3, in [-1, 1] -> the same shape, dtype and layout, computed in float32
 
-        A grey image is treated as a colour image of three equal channels, of which the mean is taken.
+        A grey image is treated as a colour image with three equal channels; the result is the mean of its channels.
 
-        Gradients: every order in img, in which the transforms are affine.
+        Gradients: every order in img. The transforms are affine in img.
         """
         if img.ndim != 4 or img.shape[2] != img.shape[3] or img.shape[1] not in (1, 3):
             raise ValueError(f"Ada: img must be [N, C, H, W] with H = W and C 1 or 3, got {list(img.shape)}")
@@ -78,39 +81,40 @@ class Ada:
                 y = self._move(y)
             if "color" in self.groups:
                 C = draw.colors(n, p)
-                y = only(differs(C, 4), values.recolor, y, C)
+                y = transform_chosen(not_identity(C, 4), values.recolor, y, C)
             if "filter" in self.groups:
-                g = draw.gains(n, p)
-                y = only((g != 1).any(1), values.equalize, y, g)
+                g = draw.band_gains(n, p)
+                y = transform_chosen((g != 1).any(1), values.equalize, y, g)
             if "noise" in self.groups:
                 sigma = draw.gated(p, 0.1 * torch.randn(n).abs(), 0)
-                y = only(sigma != 0, values.add_noise, y, sigma)
+                y = transform_chosen(sigma != 0, values.add_noise, y, sigma)
             if "cutout" in self.groups:
                 cut, centre = draw.gated(p, torch.ones(n), 0) != 0, torch.rand(2, n)
-                y = only(cut, values.erase, y, *(values.rectangle(one, size) for one in centre))
+                columns, rows = (values.rectangle(position, size) for position in centre)
+                y = transform_chosen(cut, values.erase, y, columns, rows)
         return y if y is img else y.to(img.dtype).contiguous(memory_format=layout(img))
 
     def _move(self, img: Tensor) -> Tensor:
-        """Images that are only blitted are copied pixel by pixel; the others are warped, once for all transforms."""
+        """Images with blits only are copied pixel by pixel. The others are warped once, for all transforms together."""
         n, size = len(img), img.shape[2]
         moves = warps = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
         if "blit" in self.groups:
             moves = draw.blits(n, size, self.p)
         if "geometry" in self.groups:
             warps = draw.warpings(n, size, self.p)
-        warped = differs(warps, 3)
-        img = only(warped, geometry.warp, img, warps @ moves)
-        return only(~warped & differs(moves, 3), geometry.blit, img, moves)
+        warped = not_identity(warps, 3)
+        img = transform_chosen(warped, geometry.warp, img, warps @ moves)
+        return transform_chosen(~warped & not_identity(moves, 3), geometry.blit, img, moves)
 
     # The controller
 
     def observe(self, logits: Tensor) -> None:
-        """Take account of the logits of real images, as augmented for training. Nothing waits for the device."""
+        """Count the signs of the logits of real images, augmented as in training. Nothing waits for the device."""
         self._signs = self._signs + logits.detach().float().sign().sum()
         self._count += logits.numel()
 
     def update(self, num_images: int) -> None:
-        """To be called after each minibatch of `num_images` real images: p takes its step where one is due."""
+        """Call this after each minibatch of `num_images` real images. Every `interval` calls p takes a step."""
         self._minibatches += 1
         self._images += num_images
         if self._minibatches < self.interval:
@@ -119,9 +123,9 @@ class Ada:
         r_t = signs / max(count, 1)
         step = self._images / (1000 * self.adjust_kimg)
         self.p = min(max(self.p + step * ((r_t > self.target) - (r_t < self.target)), 0.0), 1.0)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._signs: Tensor = torch.zeros(())
         self._count = self._minibatches = self._images = 0
 
@@ -142,18 +146,18 @@ class Ada:
         self._minibatches, self._images = state["minibatches"], state["images"]
 
 
-def differs(matrices: Tensor, size: int) -> Tensor:
-    """Which of the matrices [N, size, size] are not the identity, bool [N]"""
+def not_identity(matrices: Tensor, size: int) -> Tensor:
+    """bool [N]: which of the matrices [N, size, size] are not the identity"""
     return (matrices != torch.eye(size, dtype=matrices.dtype)).any(2).any(1)
 
 
-def only(chosen: Tensor, transform: Callable[..., Tensor], img: Tensor, *parameters: Tensor) -> Tensor:
-    """`img` with transform(img, *parameters) in the place of the images that are `chosen`, bool [N] on the CPU."""
+def transform_chosen(chosen: Tensor, transform: Callable[..., Tensor], img: Tensor, *parameters: Tensor) -> Tensor:
+    """y[n] = transform(img, *parameters)[n] if chosen[n], else img[n]; `chosen` is bool [N] on the CPU"""
     if not chosen.any():
         return img
     if chosen.all():
         return transform(img, *parameters)
     index = chosen.nonzero()[:, 0]
     on_device = index.to(img.device)
-    y = transform(img.index_select(0, on_device), *(each[index] for each in parameters))
+    y = transform(img.index_select(0, on_device), *(parameter[index] for parameter in parameters))
     return img.index_copy(0, on_device, y)

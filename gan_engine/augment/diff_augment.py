@@ -14,24 +14,25 @@ POLICY = "color,translation,cutout"
 def diff_augment(img: Tensor, policy: str = POLICY) -> Tensor:
     """Every transform of `policy`, in its order, on every image   # arXiv:2006.10738
 
-        color        brightness: img + U(-1/2, 1/2), then saturation: the distance of a pixel's channels from their mean
-                     times U(0, 2), then contrast: that of the pixels from the mean of the image times U(1/2, 3/2)
-        translation  by up to an eighth of the image, in whole pixels, zeros outside
-        cutout       zeros in a square of half the image, anywhere
+        color        three steps: brightness adds U(-1/2, 1/2); saturation multiplies the distance of the channels of a
+                     pixel from their mean by U(0, 2); contrast multiplies the distance of all values from the mean of
+                     the image by U(1/2, 3/2)
+        translation  shifts by up to an eighth of the image, in whole pixels, with zeros outside
+        cutout       puts zeros in a rectangle of half the width and height, anywhere
 
     Args:
-        img: [N, C, H, W], in [-1, 1]; any number of channels, which have one brightness.
-        policy: some of the three names, with commas between; "" is none.
+        img: [N, C, H, W], in [-1, 1], with any number of channels.
+        policy: some of the three names, with commas between; "" is no transform.
 
     Returns:
         y: [N, C, H, W] in the dtype and layout of img, computed in float32.
 
-    What is drawn comes from torch's global generator on the CPU.
+    All numbers are drawn from torch's global generator on the CPU.
 
     Raises:
-        ValueError: another name, or an image that is none.
+        ValueError: an unknown name, or an img that is not [N, C, H, W].
 
-    Gradients: every order in img, in which all of it is affine.
+    Gradients: every order in img. The transforms are affine in img.
     """
     names = [name for name in policy.split(",") if name]
     if unknown := [name for name in names if name not in _TRANSFORMS]:
@@ -67,9 +68,9 @@ def _translation(img: Tensor) -> Tensor:
 
 
 def shift(img: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """y[n, :, i, j] = img[n, :, i - dy, j - dx], zero outside, for whole numbers dx, dy [N, 1, 1] below H and W"""
+    """y[n, :, i, j] = img[n, :, i - dy, j - dx], zero outside, for integers dx, dy [N, 1, 1] smaller than W, H"""
     n, _, h, w = img.shape
-    # One row and one column of zeros around the image stand for all that is outside.
+    # Everything outside is read from one row or column of zeros around the image.
     x = (torch.arange(1, w + 1, device=img.device) - dx).clamp(0, w + 1).expand(n, h, w)
     y = (torch.arange(1, h + 1, device=img.device)[:, None] - dy).clamp(0, h + 1).expand(n, h, w)
     return pixels(F.pad(img, [1, 1, 1, 1]), x, y)

@@ -1,6 +1,6 @@
-"""What ADA draws for each image, on the CPU and in float64 (Karras et al. 2020, arXiv:2006.06676, appendix B).
+"""The random numbers of ADA for each image, on the CPU in float64 (Karras et al. 2020, arXiv:2006.06676, appendix B).
 
-Lognormal(0, (s ln 2)^2), as the paper has it, is 2 to the power of s times a standard normal number.
+The paper's Lognormal(0, (s ln 2)^2) is 2^(s z) with a standard normal number z.
 """
 
 import math
@@ -14,7 +14,7 @@ SPECTRUM = (10, 1, 1, 1)  # the expected power of images in each of the four ban
 
 
 def gated(p: float, values: Tensor, neutral: float) -> Tensor:
-    """values [N, ...] float64 where a coin of probability p says so, else `neutral`; one coin for each image"""
+    """values [N, ...] in float64 with probability p, else `neutral`; each image has one coin"""
     coin = torch.rand(len(values)) < p
     return values.double().where(coin.view(-1, *[1] * (values.ndim - 1)), neutral)
 
@@ -25,13 +25,14 @@ def angles(n: int) -> Tensor:
 
 
 def blits(n: int, size: int, p: float) -> Tensor:
-    """G [n, 3, 3]: flips left to right, quarter turns, shifts of images of `size` pixels by up to an eighth
+    """G [n, 3, 3]: flips left to right, quarter turns, and shifts by up to an eighth of `size`, in whole pixels
 
-    A flip is drawn from {no, yes} and a turn from {0, 1, 2, 3}, so that one in two or four of them changes nothing.
+    A flip is drawn from {no, yes}, and a number of quarter turns from {0, 1, 2, 3}: half of the drawn flips and a
+    quarter of the drawn turns change nothing.
     """
     flip = 1 - 2 * gated(p, torch.randint(2, (n,)), 0)
     G = geometry.scale(flip, torch.ones_like(flip))
-    # Rounded: the cosine of a quarter turn is not quite 0.
+    # The cosine of a quarter turn is not exactly 0, so it is rounded.
     G = geometry.rotate(math.pi / 2 * gated(p, torch.randint(4, (n,)), 0)).round() @ G
     shift = gated(p, (2 * torch.rand(n, 2) - 1) / 8, 0)
     return geometry.translate(*(shift * size).round().unbind(1)) @ G
@@ -40,7 +41,7 @@ def blits(n: int, size: int, p: float) -> Tensor:
 def warpings(n: int, size: int, p: float) -> Tensor:
     """G [n, 3, 3]: scaling, rotation, scaling of one axis against the other, rotation, shift by a normal distance
 
-    Of the two rotations either has probability 1 - sqrt(1 - p), so that there is any with probability p.
+    Each of the two rotations has probability 1 - sqrt(1 - p), so at least one is drawn with probability p.
     """
     p_rotation = 1 - math.sqrt(1 - p)
     s = gated(p, torch.exp2(0.2 * torch.randn(n)), 1)
@@ -56,8 +57,8 @@ def warpings(n: int, size: int, p: float) -> Tensor:
 def colors(n: int, p: float) -> Tensor:
     """C [n, 4, 4], for (r, g, b, 1): brightness, contrast, mirrored luma, rotated hue, saturation
 
-    Luma is the direction v = (1, 1, 1) / sqrt(3): mirroring is I - 2 v v', hue a rotation around v, and saturation
-    multiplies what is not along v.
+    Luma is the direction v = (1, 1, 1) / sqrt(3). Mirroring is I - 2 v v', and hue is a rotation around v. Saturation
+    multiplies the part of a colour that is orthogonal to v.
     """
     eye = torch.eye(3, dtype=torch.float64)
     luma = torch.full_like(eye, 1 / 3)  # v v'
@@ -81,10 +82,11 @@ def colors(n: int, p: float) -> Tensor:
     return C
 
 
-def gains(n: int, p: float) -> Tensor:
-    """g [n, 4], the gains of the bands [0, pi/8], [pi/8, pi/4], [pi/4, pi/2], [pi/2, pi]
+def band_gains(n: int, p: float) -> Tensor:
+    """g [n, 4], the gains of the frequency bands [0, pi/8], [pi/8, pi/4], [pi/4, pi/2], [pi/2, pi]
 
-    For each band in turn, its gain against that of the others: with the expected power of an image left as it is.
+    One band after the other gets a gain; then all four gains are divided, so that the expected power of an image stays
+    the same.
     """
     power = torch.tensor(SPECTRUM, dtype=torch.float64)
     g = torch.ones(n, 4, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Affine maps of images by homogeneous matrices: pixels copied as they are, and a warp between orthogonal filters.
+"""Affine maps of images by homogeneous matrices: `blit` copies pixels, and `warp` samples between orthogonal filters.
 
-A matrix G [N, 3, 3] moves what is at (x, y, 1), in pixels from the centre of the image, x to the right and y down, to
-G (x, y, 1). What lies outside of the image is its mirror image, again and again, without a copy of the border pixels.
+A matrix G [N, 3, 3] moves the point (x, y, 1) to G (x, y, 1). x and y are pixels to the right and down from the centre
+of the image. Outside of the image lies its mirror image, again and again; the border pixels are not repeated.
 """
 
 import torch
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from gan_engine.ops import grid_sample, setup_filter, upfirdn2d, upsample2d
 
-# The wavelet "symlet 6", the least asymmetric of Daubechies' with six vanishing moments (digits as in PyWavelets 1.9).
-# Its even shifts are orthonormal, so that up by 2 and down by 2 is no change at all.
+# The wavelet "symlet 6", the least asymmetric Daubechies wavelet with six vanishing moments (digits of PyWavelets 1.9).
+# Its even shifts are orthonormal, so upsampling by 2 and downsampling by 2 changes nothing.
 SYM6 = (
     *(-0.007800708325034148, 0.0017677118642428036, 0.04472490177066578, -0.021060292512300564),
     *(-0.07263752278646252, 0.3379294217276218, 0.787641141030194, 0.49105594192674662),
     *(-0.048311742585632998, -0.11799011114819057, 0.0034907120842174702, 0.015404109327027373),
 )
-# By how many upsampled pixels it moves an image: its centre of mass is not quite its middle.
+# The filter moves an image by this many upsampled pixels, because its centre of mass is not exactly its middle.
 DELAY = sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6) - (len(SYM6) - 1) / 2
-MARGIN = len(SYM6) // 2  # pixels around an image for which filters reach
+MARGIN = len(SYM6) // 2  # pixels around an image that the filter reads
 
 
 def scale(x: Tensor, y: Tensor) -> Tensor:
@@ -39,14 +39,14 @@ def translate(x: Tensor, y: Tensor) -> Tensor:
 
 
 def reflect(position: Tensor, size: int) -> Tensor:
-    """`position` in pixels, mirrored at the centres of the first and last of `size` pixels until it lies between."""
+    """`position` in pixels, mirrored at the centres of the first and the last of `size` pixels until it is inside"""
     period = max(2 * (size - 1), 1)
     position = position.remainder(period)
     return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)
 
 
 def blit(img: Tensor, G: Tensor) -> Tensor:
-    """y[n, c] at G[n] (x, y, 1) = img[n, c] at (x, y, 1), for a G that moves pixels to pixels: values are copied.
+    """y[n, c] at G[n] (x, y, 1) = img[n, c] at (x, y, 1), for a G that moves pixels to pixels, so values are copied
 
     Args:
         img: [N, C, H, W].
@@ -60,7 +60,7 @@ def blit(img: Tensor, G: Tensor) -> Tensor:
 
 
 def pixels(img: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """[N, C, H', W'], the pixels of img [N, C, H, W] in columns x and rows y, int64 [N, H', W']"""
+    """[N, C, H', W'], the pixels of img [N, C, H, W] in columns x and rows y, which are int64 [N, H', W']"""
     index = (y * img.shape[3] + x).flatten(1)[:, None].expand(-1, img.shape[1], -1)
     return img.flatten(2).gather(2, index).unflatten(2, x.shape[1:])
 
@@ -68,9 +68,8 @@ def pixels(img: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def warp(img: Tensor, G: Tensor) -> Tensor:
     """y[n, c] at G[n] (x, y, 1) = img[n, c] at (x, y, 1), bilinear at twice the resolution   # 2006.06676, appendix B.2
 
-    The image is upsampled with `SYM6`, sampled there, and brought back with the same filter reversed, so that the
-    identity returns img. Where G needs more than the image and a margin, positions are reflected into the image, in
-    place of a margin of a size that depends on what was drawn.
+    The image is upsampled with `SYM6`, sampled, and downsampled with the same filter reversed, so the identity returns
+    img. Positions beyond the image and its margin are reflected into the image. The margin thus has one size for all G.
 
     Args:
         img: [N, C, H, W], float32 or float64.
@@ -83,7 +82,7 @@ def warp(img: Tensor, G: Tensor) -> Tensor:
     f = setup_filter(SYM6, device=img.device)
     columns, rows = (reflect(torch.arange(-MARGIN, n + MARGIN, device=img.device), n) for n in (w, h))
     large = upsample2d(img.index_select(2, rows).index_select(3, columns), f)
-    # A pixel at `position` is at 2 position + 1 / 2 + DELAY once upsampled; downsampling reads 5 more on either side.
+    # Upsampling moves a pixel at `position` to 2 position + 1 / 2 + DELAY. Downsampling reads 5 more on each side.
     x, y = (torch.arange(-5, 2 * n + 5, **options) / 2 - (0.5 + DELAY) / 2 for n in (w, h))
     grid = []
     for position, n in zip(_sources(G, x, y, (h, w)), (w, h), strict=True):
@@ -94,9 +93,9 @@ def warp(img: Tensor, G: Tensor) -> Tensor:
 
 
 def _sources(G: Tensor, x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Columns and rows [N, H', W'] of an image of `size` from which G gets what it has in columns x and rows y."""
+    """(columns, rows), each [N, H', W']: where G finds the values for columns x and rows y, in images of `size`"""
     inverse = torch.linalg.inv(G.double())
-    # The centre of the image as the origin, once and for all in float64.
+    # The map of pixel coordinates, whose origin is not the centre of the image, is computed in float64.
     h, w = size
     centre = torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=torch.float64, device=G.device)
     shift = inverse[:, :2, 2] - (inverse[:, :2, :2] @ centre) + centre

@@ -1,4 +1,4 @@
-"""What is done to the values of images: colours, frequencies, noise, and rectangles of zeros."""
+"""Transforms of the values of images: colours, frequencies, noise, and rectangles of zeros."""
 
 from functools import lru_cache
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from gan_engine.augment.geometry import reflect
 
-# The wavelet "symlet 2", which is Daubechies' second: (1 + sqrt 3, 3 + sqrt 3, 3 - sqrt 3, 1 - sqrt 3) / (4 sqrt 2).
+# The wavelet "symlet 2", or Daubechies 2: (1 + sqrt 3, 3 + sqrt 3, 3 - sqrt 3, 1 - sqrt 3) / (4 sqrt 2).
 SYM2 = tuple((a + b * 3**0.5) / 32**0.5 for a, b in ((1, 1), (3, 1), (3, -1), (1, -1)))
 
 
 def recolor(img: Tensor, C: Tensor) -> Tensor:
-    """y[n, :, h, w] = C[n] (img[n, :, h, w], 1) for img [N, 3, H, W], C [N, 4, 4]; grey as `Ada` says"""
+    """y[n, :, h, w] = C[n] (img[n, :, h, w], 1) for img [N, 3, H, W], C [N, 4, 4]; see `Ada` for grey images"""
     A, b = C[:, :3, :3], C[:, :3, 3:]
     if img.shape[1] == 1:
         A, b = A.sum(2, keepdim=True).mean(1, keepdim=True), b.mean(1, keepdim=True)
@@ -24,8 +24,8 @@ def recolor(img: Tensor, C: Tensor) -> Tensor:
 def equalize(img: Tensor, g: Tensor) -> Tensor:
     """y[n, c] = M[n] img[n, c] M[n]', M[n] = sum over i of g[n, i] B[i], for img [N, C, H, W], H = W, and g [N, 4]
 
-    B[i] [H, H] filters a column of the image, continued by its mirror image, to the i-th of its frequency bands. As
-    products of matrices, any filter of any image is one, and gradients of every order are too.
+    B[i] [H, H] filters a column of the image to its i-th frequency band. The column is continued by its mirror image.
+    Any filter of any image is a product of matrices, and so are its gradients of every order.
     """
     B = _band_matrices(img.shape[2], img.dtype, img.device)
     M = torch.einsum("ni,ihk->nhk", g.to(img.device, img.dtype), B)[:, None]
@@ -48,8 +48,8 @@ def _band_matrices(size: int, dtype: torch.dtype, device: torch.device) -> Tenso
 def bands() -> Tensor:
     """b [4, 43] float64, symmetric: the filters of the four bands, which add up to a single 1 in the middle
 
-    With H the transfer function of `SYM2`, H(z) H(1/z) / 2 passes the lower half of the spectrum, and what it lacks of
-    1 the upper half. The same of z^2 divides the lower half again, and of z^4 the lowest quarter.
+    H is the transfer function of `SYM2`. H(z) H(1/z) / 2 passes the lower half of the spectrum, and its difference from
+    1 passes the upper half. The same filter in z^2 divides the lower half again, and in z^4 the lowest quarter.
     """
     half = np.convolve(SYM2, SYM2[::-1]) / 2
     low, result = np.ones(1), []
@@ -63,18 +63,18 @@ def bands() -> Tensor:
 
 
 def add_noise(img: Tensor, sigma: Tensor) -> Tensor:
-    """y = img + sigma[n] N(0, 1), drawn on the device, for img [N, C, H, W] and sigma [N]"""
+    """y = img + sigma[n] N(0, 1) for img [N, C, H, W] and sigma [N]; the noise is drawn on the device of img"""
     return img + sigma.to(img.device, img.dtype)[:, None, None, None] * torch.randn_like(img)
 
 
 def rectangle(centre: Tensor, size: int) -> Tensor:
-    """[N, size], where i is in a rectangle of half the size around centre [N], from round((centre - 1/4) size) on"""
+    """bool [N, size]: which i are inside a rectangle of half the size that begins at round((centre - 1/4) size)"""
     low, high = (((centre + reach) * size).round()[:, None] for reach in (-0.25, 0.25))
     i = torch.arange(size)
     return (i >= low) & (i < high)
 
 
 def erase(img: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """y = 0 where img [N, C, H, W] is in the columns, bool [N, W], and rows, bool [N, H]"""
+    """img [N, C, H, W] with zeros in the columns, bool [N, W], and rows, bool [N, H]"""
     columns, rows = columns.to(img.device), rows.to(img.device)
     return img.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)

@@ -1,1 +1,1 @@
-"""How far generated images are from real ones: distances between features, and the extractor that ships with them."""
+"""Measures of generated images: distances from real images, and the classifier whose features they compare."""

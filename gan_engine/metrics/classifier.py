@@ -1,7 +1,7 @@
-"""fashion32: a small classifier of the embedded garments, whose features are what distances are measured in.
+"""fashion32: a small classifier of the embedded garments. Distances between images are measured in its features.
 
-`python -m gan_engine.metrics.classifier` trains it on 8,000 of the embedded images and writes the file that ships, two
-minutes on a CPU core. On the 2,000 images that are held out it is right about HELD_OUT of the time.
+`python -m gan_engine.metrics.classifier` trains it on 8,000 of the embedded images and writes the weights that ship.
+This takes two minutes on a CPU core. The classifier is right about a share of HELD_OUT of the other 2,000 images.
 """
 
 import sys
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gan_engine.data import DataConfig, ImageSet, load, to_float
 
 NAME = "fashion32"
-HELD_OUT = 0.904  # accuracy of the shipped weights
+HELD_OUT = 0.904  # accuracy of the weights that ship, on the images held out
 WEIGHTS = resources.files("gan_engine.metrics") / f"{NAME}.pt"
 
 
@@ -55,13 +55,13 @@ def classify(classifier: Classifier, images: Tensor, *, batch: int = 500) -> tup
 
 
 def split(data: ImageSet) -> tuple[Tensor, Tensor]:
-    """Indices of the images to learn from and of those held out, a fifth."""
+    """Indices of the images to learn from, and of the images held out, which are a fifth."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     return order[len(data) // 5 :], order[: len(data) // 5]
 
 
 def train(images: Tensor, labels: Tensor, *, epochs: int = 30, batch: int = 100) -> Classifier:
-    """A classifier of images uint8 [N, 1, 32, 32] with labels int64 [N]. It sees them mirrored and shifted by <= 2."""
+    """Train a classifier on images uint8 [N, 1, 32, 32], mirrored and shifted by <= 2 pixels, and labels int64 [N]."""
     torch.manual_seed(0)
     classifier = Classifier()
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.05)

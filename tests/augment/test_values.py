@@ -79,7 +79,7 @@ def test_gains_are_those_of_the_frequency_response():
 
 
 def test_an_equalized_image_is_the_convolution_of_its_mirrored_self(images):
-    x, g = images(2, 3, 12, torch.float64), draw.gains(2, 1.0)
+    x, g = images(2, 3, 12, torch.float64), draw.band_gains(2, 1.0)
     y = values.equalize(x, g)
     for n in range(2):
         taps = (g[n, :, None] * values.bands()).sum(0).numpy()
@@ -90,7 +90,7 @@ def test_an_equalized_image_is_the_convolution_of_its_mirrored_self(images):
 
 
 def test_gains_keep_the_expected_power():
-    g = draw.gains(1000, 0.5)
+    g = draw.band_gains(1000, 0.5)
     power = torch.tensor(draw.SPECTRUM, dtype=torch.float64)
     # With one of the four drawn, exactly; then t = (t_i, 1, 1, 1) / root, of which t_i is the odd one out.
     for i in range(4):
