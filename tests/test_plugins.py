@@ -324,7 +324,11 @@ def test_a_loss_for_patches_is_tried_on_patches(capsys):
         ),
         ("@dataclass(frozen=True)", "@dataclass", "a family: want a frozen dataclass as its Config, got <class"),
         ('preset="spots"', 'preset="dots"', "the preset spots: want preset='spots' in its Config, got 'dots'"),
-        ('    """Bright spots on black, 16x16: the example of a plug-in."""\n', "", "the preset spots: want a docstring"),
+        (
+            '    """Bright spots on black, 16x16: the example of a plug-in."""\n',
+            "",
+            "the preset spots: want a docstring",
+        ),
         ("z_dim: int = 8", "noise: int = 8", "the preset spots: want z_dim in the Config of its family"),
         (
             "    c_dim = 0  # no classes",
