@@ -1,7 +1,7 @@
 """Layers of PyTorch with their activation, in one pass over memory where there are kernels for it.
 
 A network holds the layer itself and calls one of these functions on it. Code that walks the modules of a network finds
-layers of PyTorch that do what PyTorch says, and may hook them, replace them or fuse them: what is behind them stays.
+layers of PyTorch that do what PyTorch says, and may hook, replace or fuse them: the activation behind them stays.
 """
 
 from collections.abc import Callable
@@ -13,25 +13,54 @@ from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
 from gan_engine.ops import bias_act, norm_act
-from gan_engine.ops.bias_act import FEW, few
+from gan_engine.ops.bias_act import is_few
+from gan_engine.ops.thresholds import TABLE
 
 
 def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
     """bias_act(layer(x), bias [O], act=act, gain=1), for a convolution or nn.Linear without a bias of its own
 
-    Of few elements the layer adds the bias, which spares PyTorch's own functions one more pass: those of SRGAN's
-    discriminator, lrelu of [16, 16, 48, 48], take 350 us forward and backward, and bias_act 620 (2026-11).
-    Penalties at levels 1 and 2 put bias_act there; a second gradient taken by hand meets the zeros of leaky_relu.
+    On the backend "pytorch" the layer adds the bias, and leaky_relu follows in place. Penalties at levels 1 and 2 put
+    bias_act there; a second gradient taken by hand meets the zeros of leaky_relu.
     """
-    if act == "lrelu" and not has_torch_function_unary(x) and backends.free(None) and _lacks_bias(layer):
-        if isinstance(layer, nn.Linear):
-            if x.ndim == 2 and few(x, len(x) * layer.out_features, 2 * FEW):
-                return F.leaky_relu(F.linear(x, layer.weight, bias), 0.2, inplace=True)
-        elif x.ndim == 4:
-            pixels = x[:, 0].numel() // (layer.stride[0] * layer.stride[1])
-            if few(x, pixels * layer.out_channels, 2 * FEW):
-                return F.leaky_relu(layer._conv_forward(x, layer.weight, bias), 0.2, inplace=True)
+    if (
+        act == "lrelu"
+        and not has_torch_function_unary(x)
+        and _can_take_bias(layer, x)
+        and backends.choose("biased", x, None, layer) == "pytorch"
+    ):
+        y = F.linear(x, layer.weight, bias) if x.ndim == 2 else layer._conv_forward(x, layer.weight, bias)
+        return F.leaky_relu(y, 0.2, inplace=True)
     return bias_act(layer(x), bias, act=act, gain=1)
+
+
+def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
+    """Whether it is a convolution or a linear layer of PyTorch without a bias, whose bias is that of bias_act."""
+    if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward) and layer.bias is None):
+        return False
+    return x.ndim == (2 if isinstance(layer, nn.Linear) else 4)
+
+
+def _bias_no_gain(backend: str, x: Tensor, layer: nn.Module | None) -> str | None:
+    if layer is None:
+        elements = x.numel()
+    elif x.ndim == 2:
+        elements = len(x) * layer.out_features
+    else:
+        elements = x[:, 0].numel() // (layer.stride[0] * layer.stride[1]) * layer.out_channels
+    few = TABLE["few elements behind a layer"]
+    if backend != "pytorch":
+        return few.sentence if is_few(x, elements, few) else None
+    return None if is_few(x, elements, few) else "bias_act behind the layer is as fast, and chooses for itself"
+
+
+backends.register(
+    "biased",
+    has=("cuda", "triton", "cpu", "pytorch"),
+    no_gain=_bias_no_gain,
+    recordable=True,
+    kernels_of="bias_act",
+)
 
 
 def normed(norm: nn.Module, x: Tensor, *, act: str) -> Tensor:
@@ -43,37 +72,42 @@ def normed(norm: nn.Module, x: Tensor, *, act: str) -> Tensor:
     """
     if act not in ("relu", "lrelu"):
         raise ValueError(f"normed: act must be relu or lrelu, got {act!r}")
-    # norm_act is built together with the C++ kernels of bias_act. What is no plain tensor is PyTorch's to refuse.
-    ours = not has_torch_function_unary(x) and backends.choose("bias_act", x) == "cpu"
-    # PyTorch is at its best in channels_last: few elements are not worth a call (backward pass of [32, 128, 8, 8]
-    # behind a convolution in us: 313, with PyTorch's and leaky_relu 265; by itself 113 and 157; 2026-11).
-    last = torch.channels_last
-    if ours and few(x, x.numel(), FEW) and backends.free(None) and x.is_contiguous(memory_format=last):
+    if has_torch_function_unary(x):  # PyTorch's to take or to refuse
+        return bias_act(norm(x), act=act, gain=1)
+    backend = backends.choose("normed", x)
+    if backend == "pytorch":
         y = norm(x)
         return F.leaky_relu(y, 0.2) if act == "lrelu" else F.relu(y)
-    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var) if ours and _is_usual(norm) else (None,)
+    usual = backend == "cpu" and _is_usual(norm)
+    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var) if usual else (None,)
     if any(t is None for t in tensors):
         return bias_act(norm(x), act=act, gain=1)
     norm._check_input_dim(x)
     if norm.training:
         norm.num_batches_tracked.add_(1)
-    options = {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps, "backend": "cpu"}
+    options = {"training": norm.training, "momentum": norm.momentum, "eps": norm.eps, "backend": backend}
     return norm_act(x, *tensors, act=act, **options)
 
 
-def _lacks_bias(layer: nn.Module) -> bool:
-    """Whether it is a convolution or a linear layer of PyTorch without a bias."""
-    return _does_no_more(layer, nn.Linear.forward, nn.Conv2d.forward) and layer.bias is None
+def _norm_no_gain(backend: str, x: Tensor, arguments: None) -> str | None:
+    few = TABLE["few elements of a batch norm"]
+    pytorchs = is_few(x, x.numel(), few) and x.is_contiguous(memory_format=torch.channels_last)
+    if backend != "pytorch":
+        return few.sentence if pytorchs else None
+    return None if pytorchs else "bias_act behind the norm is as fast, and chooses for itself"
+
+
+backends.register("normed", has=("cpu", "pytorch"), no_gain=_norm_no_gain, kernels_of="norm_act")
 
 
 def _is_usual(norm: nn.Module) -> bool:
     """Whether it is a batch norm of PyTorch whose running statistics move by its momentum."""
-    usual = _does_no_more(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
+    usual = _is_pytorchs(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
     return usual and norm.num_batches_tracked is not None
 
 
-def _does_no_more(layer: nn.Module, *forwards: Callable) -> bool:
-    """Whether a call of the layer does no more than one of these forward passes, which are methods of PyTorch."""
+def _is_pytorchs(layer: nn.Module, *forwards: Callable) -> bool:
+    """Whether a call of the layer is one of these forward passes of PyTorch and nothing else: no subclass, no hook."""
     kind = type(layer)
     return (
         kind.forward in forwards

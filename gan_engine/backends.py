@@ -1,15 +1,26 @@
-"""Which implementation runs a call, and why the others do not.
+"""Which implementation runs a call, and why the others do not: every op asks `choose`, and decides nothing beside it.
 
-One rule serves every op: of the backends that exist for it, in its order, the first that does not refuse runs, and a
-refusal is a sentence. Three ways to ask for one by name are one mechanism, and such a request never falls back:
+The backends of an op have an order: cuda, triton, cpu (kernels of csrc/ and kernels/), pytorch (PyTorch's own fast
+operators) and reference (the definition, which runs every call). Two kinds of reasons stand against a backend. Both are
+sentences:
 
-    bias_act(x, b, act="lrelu", backend="triton")      # one call
+    refusal     the backend cannot run the call: no GPU, a dtype, not built, a recorder at work
+    no_gain     the backend can run the call, but another backend is as fast: few elements, few channels, few pixels
+
+The automatic choice takes the first backend of the order that nothing stands against. A request by name runs whatever
+the backend gains, or raises if the backend cannot run the call:
+
+    bias_act(x, b, act="lrelu", backend="triton")      # one call: runs on triton, or raises
     with backends.use("reference"): ...                # a block (process-wide, also inside torch.compile)
     GAN_ENGINE_BACKEND=cpu python train.py             # a process
 
-torch.jit.trace and torch.export record "reference", in operators of PyTorch that need no gan_engine to run.
+A request for a block or a process concerns the ops that have the backend. The others choose as if nothing were asked.
+The numbers from which on a backend gains are all in gan_engine.ops.thresholds.
 
-Everything here is plain dicts and strings, filled at import, so that torch.compile(fullgraph=True) traces through it.
+torch.jit.trace and torch.export record operators of PyTorch alone ("reference", or a "pytorch" that is made of them),
+which need no gan_engine to run.
+
+Everything here is dicts, strings and functions, filled at import, so that torch.compile(fullgraph=True) traces through.
 """
 
 import contextlib
@@ -17,13 +28,14 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from gan_engine.system import native
 
-ORDER = ("cuda", "triton", "cpu", "reference")
+ORDER = ("cuda", "triton", "cpu", "pytorch", "reference")
+KERNELS = ("cuda", "triton", "cpu")  # the backends that are compiled from csrc/ and kernels/
 
 # TRITON_INTERPRET is read when a kernel is decorated, so later changes of it cannot count here either.
 INTERPRET = os.environ.get("TRITON_INTERPRET", "0") == "1"
@@ -50,68 +62,102 @@ MISSING: dict[str, str | None] = {
     "cuda": native.WHY_NO_CUDA or (None if torch.cuda.is_available() else "needs a CUDA GPU, and PyTorch sees none"),
     "triton": _why_no_triton(),
     "cpu": native.WHY_NO_CPU,
+    "pytorch": None,
     "reference": None,
 }
 
-# The device types whose tensors a backend takes. "reference" is plain PyTorch and takes any.
+# The device types whose tensors a backend takes; "pytorch" and "reference" take any.
 DEVICES: dict[str, tuple[str, ...]] = {
     "cuda": ("cuda",),
     "triton": ("cpu", "cuda") if INTERPRET else ("cuda",),
     "cpu": ("cpu",),
 }
 
+# What an op says against a backend: rule(backend, x, arguments) -> a sentence, or None. `arguments` is what `choose`
+# was given of the call, or None where only x is known.
+Rule = Callable[[str, torch.Tensor, Any], str | None]
+
 _kernels: dict[str, dict[str, Any]] = {}
-_refusals: dict[str, Callable[[str, torch.Tensor], str | None]] = {}
 _orders: dict[str, tuple[str, ...]] = {}
-_built: dict[str, bool] = {}
+_refusals: dict[str, Rule] = {}
+_no_gains: dict[str, Rule] = {}
+_recordable: dict[str, bool] = {}
 _forced: str | None = None
 _wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
+_log: list["Choice"] | None = None
+
+_RECORDED = "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
+
+
+class Choice(NamedTuple):
+    """One answer of `choose`, as `watched` notes it: `asked` is the backend that was asked for by name, if any."""
+
+    op: str
+    backend: str
+    x: torch.Tensor
+    arguments: Any
+    asked: str | None
+
+    def reasons(self) -> dict[str, str]:
+        """Why each backend before the chosen one did not run, by backend; empty if the backend was asked for."""
+        if self.asked is not None:
+            return {}
+        before = _orders[self.op][: _orders[self.op].index(self.backend)]
+        call = self.x, self.arguments
+        return {name: refusal(self.op, name, *call) or no_gain(self.op, name, *call) or "" for name in before}
+
+
+def _nothing(backend: str, x: torch.Tensor, arguments: Any) -> str | None:
+    return None
 
 
 def register(
     op: str,
     *,
-    has: tuple[str, ...] = ("cuda", "triton", "cpu"),
-    built: bool = True,
-    refuse: Callable[[str, torch.Tensor], str | None] = lambda backend, x: None,
-    order: tuple[str, ...] = ORDER,
+    has: tuple[str, ...] = KERNELS,
+    refuse: Rule = _nothing,
+    no_gain: Rule = _nothing,
+    recordable: bool = False,
     kernels_of: str | None = None,
 ) -> None:
-    """Make `op` known, with kernels on the backends it `has`, in gan_engine.system.native and gan_engine.kernels.<op>.
+    """Make `op` known, with the backends it `has` beside "reference".
 
-    An op that is made of another one runs where that does: `kernels_of` names it, and the rest is taken from there.
-    An op that is not `built` runs PyTorch's own kernels there, which nothing can be missing for.
-    `refuse(backend, x)` gives the op's own reason against a backend (a sentence) or None; `order` is ORDER unless the
-    benchmark on a real device showed another to be faster for this op.
+    Kernels are looked for in gan_engine.system.native and gan_engine.kernels.<op>. An op that is made of another op
+    runs on the kernels of that op, which `kernels_of` names, with rules of its own.
+
+    `refuse` gives the op's own reasons why a backend cannot run a call, and `no_gain` why a backend gains nothing.
+    `recordable`: the op's "pytorch" is made of operators that torch.jit.trace and torch.export may record.
     """
     if kernels_of is not None:
-        for table in (_kernels, _refusals, _built, _orders):
-            table[op] = table[kernels_of]
-        return
-    _kernels[op] = {"cuda": native.cuda, "cpu": native.cpu}
-    if "triton" in has and MISSING["triton"] is None:
-        _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
-    _refusals[op] = refuse
-    _built[op] = built
-    _orders[op] = tuple(name for name in order if name in has or name == "reference")
+        _kernels[op] = _kernels[kernels_of]
+        has = tuple(name for name in _orders[kernels_of] if name in KERNELS) if has is KERNELS else has
+    else:
+        _kernels[op] = {"cuda": native.cuda, "cpu": native.cpu}
+        if "triton" in has and MISSING["triton"] is None:
+            _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
+    _orders[op] = tuple(name for name in ORDER if name in has or name == "reference")
+    _refusals[op], _no_gains[op], _recordable[op] = refuse, no_gain, recordable
 
 
-def refusal(op: str, backend: str, x: torch.Tensor) -> str | None:
-    """Why `backend` does not run `op` on `x`: a sentence, or None if it does."""
+def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
+    """Why `backend` cannot run `op` on `x`: a sentence, or None if it can."""
     if backend == "reference":
         return None
     if backend not in _orders[op]:
-        return f"{op} has no {backend} kernel"
-    missing = MISSING[backend] if _built[op] else None
-    if missing is not None:
-        return missing
-    if x.device.type not in DEVICES[backend]:
-        return f"takes {' or '.join(DEVICES[backend])} tensors, not {x.device.type}"
-    if recorded():
-        return (
-            "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
-        )
-    return _refusals[op](backend, x)
+        return f"{op} has no {backend} kernel" if backend in KERNELS else f"{op} has no backend of that name"
+    if MISSING[backend] is not None:
+        return MISSING[backend]
+    devices = DEVICES.get(backend)
+    if devices is not None and x.device.type not in devices:
+        return f"takes {' or '.join(devices)} tensors, not {x.device.type}"
+    if (backend != "pytorch" or not _recordable[op]) and recorded():
+        return _RECORDED
+    return _refusals[op](backend, x, arguments)
+
+
+def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
+    """Why `backend`, which can run `op` on `x`, is no faster there than a backend behind it: a sentence, or None."""
+    return None if backend == "reference" else _no_gains[op](backend, x, arguments)
 
 
 def recorded() -> bool:
@@ -119,22 +165,49 @@ def recorded() -> bool:
     return torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
 
 
-def choose(op: str, x: torch.Tensor, backend: str | None = None) -> str:
-    """The backend that runs `op` on `x`: the one asked for, else the first in the op's order that does not refuse.
+def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any = None) -> str:
+    """The backend that runs `op` on `x`: the one asked for, else the first in the order that nothing stands against.
 
-    Raises RuntimeError with the reason if the one asked for refuses, ValueError if there is none of that name.
+    `arguments` is what the rules of the op read beside x.
+
+    Raises RuntimeError with the reason if the backend asked for cannot run, ValueError if there is none of that name.
     """
-    wanted = backend if backend is not None else asked()
-    if wanted is None:
-        for name in _orders[op]:
-            if refusal(op, name, x) is None:
-                return name
+    wanted = _wanted(op) if backend is None else backend
+    chosen = _automatic(op, x, arguments) if wanted is None else _named(op, wanted, x, arguments)
+    if _log is not None:
+        _log.append(Choice(op, chosen, x, arguments, wanted))
+    return chosen
+
+
+def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
+    # `refusal` and `no_gain` written out: this is the start of every call, and makes no sentence.
+    device, to_be_recorded = x.device.type, recorded()
+    for name in _orders[op]:
+        if name == "reference":
+            break
+        if MISSING[name] is not None or (name in DEVICES and device not in DEVICES[name]):
+            continue
+        if to_be_recorded and not (name == "pytorch" and _recordable[op]):
+            continue
+        if _no_gains[op](name, x, arguments) is None and _refusals[op](name, x, arguments) is None:
+            return name
+    return "reference"
+
+
+def _named(op: str, wanted: str, x: torch.Tensor, arguments: Any) -> str:
     if wanted not in ORDER:
         raise ValueError(f"backend: want one of {', '.join(ORDER)}, got {wanted!r}")
-    reason = refusal(op, wanted, x)
+    reason = refusal(op, wanted, x, arguments)
     if reason is not None:
         raise RuntimeError(f"{op}: backend {wanted!r} was asked for and cannot run: {reason}")
     return wanted
+
+
+def _wanted(op: str) -> str | None:
+    """The backend that this process asks for, if `op` has it."""
+    if _wrong is not None:
+        raise ValueError(_wrong)
+    return _forced if _forced in _orders[op] else None
 
 
 def asked() -> str | None:
@@ -142,16 +215,6 @@ def asked() -> str | None:
     if _wrong is not None:
         raise ValueError(_wrong)
     return _forced
-
-
-def free(backend: str | None) -> bool:
-    """Whether nobody asks for a backend by name: neither the call, whose `backend` this is, nor its process."""
-    return backend is None and asked() is None
-
-
-def open_to(backend: str) -> bool:
-    """Whether this process asks for `backend`, or for none: for kernels that take the place of PyTorch's own."""
-    return asked() in (None, backend)
 
 
 def kernels(op: str, backend: str) -> Any:
@@ -173,8 +236,19 @@ def force(backend: str | None) -> None:
 
 
 @contextlib.contextmanager
+def watched() -> Iterator[list[Choice]]:
+    """The answers of `choose` inside a `with` block, in every thread, in their order."""
+    global _log
+    before, _log = _log, []
+    try:
+        yield _log
+    finally:
+        _log = before
+
+
+@contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Ask for `backend` inside a `with` block: in every thread, whose values are right on any backend."""
+    """Ask for `backend` inside a `with` block, in every thread: values are right on any backend."""
     before = _forced
     force(backend)
     try:
@@ -183,9 +257,9 @@ def use(backend: str) -> Iterator[None]:
         force(before)
 
 
-_named = os.environ.get("GAN_ENGINE_BACKEND", "").strip()  # nothing but spaces asks for nothing
+_in_environment = os.environ.get("GAN_ENGINE_BACKEND", "").strip()  # nothing but spaces asks for nothing
 # A wrong name is an error of the first call, not of the import: commands tell it in a line, as they tell a wrong flag.
-if _named and _named not in ORDER:
-    _wrong = f"GAN_ENGINE_BACKEND: want one of {', '.join(ORDER)}, or nothing, got {_named!r}"
-elif _named:
-    force(_named)
+if _in_environment and _in_environment not in ORDER:
+    _wrong = f"GAN_ENGINE_BACKEND: want one of {', '.join(ORDER)}, or nothing, got {_in_environment!r}"
+elif _in_environment:
+    force(_in_environment)

@@ -131,7 +131,7 @@ def _native_core() -> str:
     except (ImportError, AttributeError):
         built, not_built = {}, {}
     try:
-        from gan_engine.ops.convolution import winograd
+        from gan_engine.ops.convolution import forms
         from gan_engine.system import native
     except Exception as error:
         return _wrap("native core: ", f"{type(error).__name__}: {error}")
@@ -149,7 +149,7 @@ def _native_core() -> str:
             if name == "_C":
                 others = [isa for isa in launcher.module.isas() if isa != launcher.module.isa()]
                 text += f"; runs {launcher.module.isa()}" + (f" (can run {', '.join(others)})" if others else "")
-                text += "; convolutions of PyTorch" + (" or minimal filtering" if winograd.WHY_NOT is None else "")
+                text += "; convolutions of PyTorch" + ("" if forms.PORTABLE else " or minimal filtering")
         lines.append(_wrap(f"{name:<8} ", text))
     return "\n".join(lines)
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from gan_engine import backends
 from gan_engine.activated import biased
 from gan_engine.ops import (
     bias_act,
@@ -296,9 +295,7 @@ class InstanceNorm2d(nn.Module):
         if has_torch_function_unary(x):  # PyTorch's to take or to refuse
             y = F.instance_norm(x, weight=self.weight, bias=self.bias)
             return bias_act(y, act=self.act, gain=1)
-        # norm_act is built together with the C++ kernels of bias_act, and has no others.
-        backend = "cpu" if backends.choose("bias_act", x) == "cpu" else "reference"
-        return norm_act(x, self.weight, self.bias, norm="instance", act=self.act, backend=backend)
+        return norm_act(x, self.weight, self.bias, norm="instance", act=self.act)
 
 
 class UpsampleBlock(nn.Module):

@@ -22,7 +22,7 @@ os.environ["GAN_ENGINE_CACHE"] = _decoded.name
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 
 # The C++ kernels are built once per instruction set and tested on each that this CPU can run.
-BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "reference"]
+BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "pytorch", "reference"]
 
 
 # Test files that take a minute or more. Parallel processes must start them first, or one process works alone at the
@@ -67,7 +67,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield from _run_on(request.param, getattr(request.module, "OP", None))
 
 
-@pytest.fixture(params=["cuda", "triton", f"cpu-{ISAS[0] if ISAS else 'none'}"])
+@pytest.fixture(params=["cuda", "triton", f"cpu-{ISAS[0] if ISAS else 'none'}", "pytorch"])
 def fastest(request: pytest.FixtureRequest) -> Iterator[str]:
     """As `backend`, but only our own kernels, and the C++ kernels only for the widest instruction set."""
     yield from _run_on(request.param, None)

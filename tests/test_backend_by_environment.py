@@ -31,7 +31,7 @@ def test_a_library_raises_for_a_wrong_name():
     result = run("refrence", "-c", PROGRAM)
     last = result.stderr.strip().splitlines()[-1]
     assert last == (
-        "ValueError: GAN_ENGINE_BACKEND: want one of cuda, triton, cpu, reference, or nothing, got 'refrence'"
+        "ValueError: GAN_ENGINE_BACKEND: want one of cuda, triton, cpu, pytorch, reference, or nothing, got 'refrence'"
     )
 
 
@@ -40,5 +40,5 @@ def test_a_command_tells_a_wrong_name_in_a_line(arguments: tuple[str, ...]):
     result = run("CPU", *arguments)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: GAN_ENGINE_BACKEND: want one of cuda, triton, cpu, reference, or nothing, got 'CPU'\n"
+        "error: GAN_ENGINE_BACKEND: want one of cuda, triton, cpu, pytorch, reference, or nothing, got 'CPU'\n"
     )

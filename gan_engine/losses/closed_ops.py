@@ -16,11 +16,11 @@ from torch.overrides import TorchFunctionMode
 from gan_engine import backends
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
-from gan_engine.ops.convolution.autograd import conv2d, convolution
-from gan_engine.ops.convolution.passes import Call
+from gan_engine.ops.convolution.arguments import ConvolutionArguments
+from gan_engine.ops.convolution.autograd import closed_convolution, conv2d
 from gan_engine.system import native
 
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_WITHOUT_TORCH_FUNCTION = frozenset((Tensor, torch.nn.Parameter))
 
 
 class ClosedOps(TorchFunctionMode):
@@ -40,7 +40,11 @@ class ClosedOps(TorchFunctionMode):
         replacement, kwargs = self._replacements.get(func), kwargs or {}
         # Tensors with a torch function of their own are to see what was called. Our autograd functions cannot be
         # batched, as torch.func.vmap does.
-        if replacement is None or not _PLAIN.issuperset(types) or torch._C._are_functorch_transforms_active():
+        if (
+            replacement is None
+            or not _WITHOUT_TORCH_FUNCTION.issuperset(types)
+            or torch._C._are_functorch_transforms_active()
+        ):
             return func(*args, **kwargs)
         self._stay_for_recomputation()
         result = replacement(*args, **kwargs)
@@ -97,8 +101,9 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
         return NotImplemented
     if not inplace:
         return bias_act(input, **act, gain=1)
-    # An undefined gradient of a view would be one of its base, and the reference saves the x that is written over.
-    if input._is_view() or backends.choose("bias_act", input) == "reference":
+    # An undefined gradient of a view would be one of its base. PyTorch's activations may save the x that is written
+    # over.
+    if input._is_view() or backends.choose("bias_act", input) in ("pytorch", "reference"):
         return NotImplemented
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))
 
@@ -112,7 +117,8 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
     if input.ndim != 4 or not _supported(input) or torch.is_autocast_enabled(input.device.type):
         return NotImplemented
-    return convolution(input, weight, bias, Call.of_transposed(2, stride, padding, output_padding, groups, dilation))
+    options = (stride, padding, output_padding, groups, dilation)
+    return closed_convolution(input, weight, bias, ConvolutionArguments.from_conv_transpose(2, *options))
 
 
 def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

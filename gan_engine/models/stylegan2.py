@@ -338,8 +338,7 @@ class Discriminator(nn.Module):
             x = x.to(dtype)
             if self.from_rgb is not None:
                 x = x + self.from_rgb(img)
-            # By name: it has no kernel, and a backend that is asked for the whole network would refuse.
-            x = self.conv(minibatch_stddev(x, group_size=self.config.mbstd_group, backend="reference"))
+            x = self.conv(minibatch_stddev(x, group_size=self.config.mbstd_group))
             x = self.logit(self.linear(x.flatten(1)))
             if self.embed is None:
                 return x.squeeze(1)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_engine.ops.convolution.passes import per_side
-from gan_engine.ops.kernel_op import Function, stride_to_keep
+from gan_engine import backends
+from gan_engine.ops.convolution.arguments import per_side
+from gan_engine.ops.kernel_op import Function, check_tensors, stride_to_keep
 from gan_engine.ops.linear_per_sample import linear_per_sample
 from gan_engine.ops.one_node import one_node
 
@@ -20,24 +21,43 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
+    *,
+    backend: str | None = None,
 ) -> Tensor:
     """y[n, c, i, j] = mean of x[n, c] over the window at (i, j)   # torch.nn.functional.avg_pool2d, with its arguments
 
     It differs in the second gradient, where PyTorch makes a tensor of zeros for x and sends it on: here there is none.
 
+    Args:
+        x: [N, C, H, W] or [C, H, W], float32, float64, bfloat16 or float16.
+        kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: as in PyTorch.
+        backend: see gan_engine.backends. "pytorch" is PyTorch's kernels, and "reference" PyTorch's function.
+
+    Returns:
+        y: [N, C, H', W'] in the dtype and layout that PyTorch gives it.
+
+    Raises:
+        TypeError: a dtype other than the four.
+
     Gradients: every order in x.
     """
+    check_tensors("avg_pool2d", x)
     stride = kernel_size if stride is None else stride
     pairs = (per_side(value, 2) for value in (kernel_size, stride, padding))
-    return _avg_pool2d(x, _Call(*pairs, ceil_mode, count_include_pad, divisor_override))
+    arguments = PoolArguments(*pairs, ceil_mode, count_include_pad, divisor_override)
+    if backends.choose("avg_pool2d", x, backend) == "reference":
+        return avg_pool2d_ref(x, arguments)
+    return _avg_pool2d(x, arguments)
 
 
-def avg_pool2d_ref(x: Tensor, call: "_Call") -> Tensor:
-    """The definition of `avg_pool2d` in plain PyTorch."""
-    return torch.nn.functional.avg_pool2d(x, *call)
+def avg_pool2d_ref(x: Tensor, arguments: "PoolArguments") -> Tensor:
+    """The definition of `avg_pool2d` in PyTorch."""
+    return torch.nn.functional.avg_pool2d(x, *arguments)
 
 
-class _Call(NamedTuple):
+class PoolArguments(NamedTuple):
+    """The arguments of PyTorch's operators for average pooling and its gradient, in their order."""
+
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -48,39 +68,42 @@ class _Call(NamedTuple):
 
 class _Pool(Function):
     @staticmethod
-    def forward(x, call):
-        return avg_pool2d_ref(x, call)
+    def forward(x, arguments):
+        return avg_pool2d_ref(x, arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, ctx.call = inputs
+        x, ctx.arguments = inputs
         ctx.set_materialize_grads(False)
         ctx.x = x.shape, stride_to_keep(x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple:
-        return None if dy is None else _Unpool.apply(dy, ctx.x, ctx.call), None
+        return None if dy is None else _Unpool.apply(dy, ctx.x, ctx.arguments), None
 
 
 class _Unpool(Function):
     """The transpose of the linear map that _Pool is."""
 
     @staticmethod
-    def forward(dy, x, call):
+    def forward(dy, x, arguments):
         like = dy.new_empty_strided(*x)
-        return torch.ops.aten.avg_pool2d_backward(dy, like, *call)
+        return torch.ops.aten.avg_pool2d_backward(dy, like, *arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, _, ctx.call = inputs
+        _, _, ctx.arguments = inputs
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, d_dx: Tensor | None) -> tuple:
-        return None if d_dx is None else _Pool.apply(d_dx, ctx.call), None, None
+        return None if d_dx is None else _Pool.apply(d_dx, ctx.arguments), None, None
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
 @one_node
-def _avg_pool2d(x: Tensor, call: _Call) -> Tensor:
-    return _Pool.apply(x, call)
+def _avg_pool2d(x: Tensor, arguments: PoolArguments) -> Tensor:
+    return _Pool.apply(x, arguments)
+
+
+backends.register("avg_pool2d", has=("pytorch",))

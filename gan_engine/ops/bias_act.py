@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine import backends
-from gan_engine.ops.bias_act_kernels import ACTIVATIONS
+from gan_engine.ops.bias_act_kernels import ACTIVATIONS, Activation
 from gan_engine.ops.kernel_op import Function, check_tensors, operators, stride_to_keep, wide
 from gan_engine.ops.one_node import one_node
+from gan_engine.ops.thresholds import TABLE, Threshold
 
 _DEFINITIONS = {
     "linear": lambda z, alpha: z,
@@ -24,12 +25,6 @@ _DEFINITIONS = {
     "softplus": lambda z, alpha: F.softplus(z),
     "swish": lambda z, alpha: z * torch.sigmoid(z),
 }
-# With no more elements on a CPU our kernel does not save what it takes to call it while other work has the caches.
-# Forward and backward of lrelu with a bias in microseconds, ours and `lrelu_product`: [64, 256] 104 and 57, [64, 1024]
-# 142 and 93, [32, 128, 8, 8] 303 and 258, in DCGAN's discriminator [32, 64, 16, 16] 560 and 400 (AVX-512, 2026-11).
-# PyTorch's tanh is slow: there an eighth.
-FEW = 1 << 19
-
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -61,9 +56,9 @@ def bias_act(
         y: the shape, dtype and memory layout of x, but for strides of dimensions of size 1. Half precision is computed
         in float32 and rounded once.
 
-    Where the slope is not defined the gradient is that of PyTorch: alpha at x + b = 0, and 1 at |y| = clamp. Saved for
-    the gradient: one bit an element each for slope and clamp (linear, relu, lrelu), or y, or x (swish, and the other
-    smooth activations with a clamp). Few elements on a CPU are left to PyTorch, which saves one number each.
+    Where the slope is not defined the gradient is that of PyTorch: alpha at x + b = 0, and 1 at |y| = clamp. Kernels
+    save for the gradient one bit an element each for slope and clamp (linear, relu, lrelu), or y, or x (swish, and the
+    other smooth activations with a clamp). PyTorch's operators, which run few elements on a CPU, save one number each.
 
     Raises:
         ValueError: an unknown `act`, a bias that does not fit, a `dim` out of range, a negative clamp.
@@ -74,6 +69,26 @@ def bias_act(
     if has_torch_function((x, b)):
         options = {"dim": dim, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
         return handle_torch_function(bias_act, (x, b), x, b, **options)
+    spec = _checked(x, b, dim, act, clamp)
+    dim = 0 if b is None else dim % x.ndim
+    if clamp == math.inf:
+        clamp = None
+    alpha = spec.alpha if alpha is None or act != "lrelu" else float(alpha)
+    gain = spec.gain if gain is None else float(gain)
+    mixed = b is not None and b.dtype != x.dtype
+    backend = backends.choose("bias_act", x, backend, (act, alpha, gain, clamp, mixed))
+    if backend == "pytorch" and clamp is None and not mixed:
+        if act == "linear" and gain == 1:
+            return x.clone() if b is None else x + _along(b, dim, x)
+        if _is_product(x, act, alpha):
+            return lrelu_product(x if b is None else x + _along(b, dim, x), alpha, gain)
+    if backend in ("pytorch", "reference"):
+        return bias_act_ref(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
+    return _bias_act(x, b, dim, act, alpha, gain, -1.0 if clamp is None else float(clamp), backend)
+
+
+def _checked(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | None) -> Activation:
+    """The activation; refuses arguments that do not fit."""
     check_tensors("bias_act", x, b=b)
     spec = ACTIVATIONS.get(act)
     if spec is None:
@@ -89,32 +104,15 @@ def bias_act(
             raise TypeError(f"bias_act: b must be {x.dtype} like x, or torch.float32, got {b.dtype}")
         if b.device != x.device:
             raise ValueError(f"bias_act: b must be on {x.device} like x, got {b.device}")
-        dim = dim % x.ndim
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"bias_act: clamp must be at least 0, got {clamp}")
-    if clamp == math.inf:
-        clamp = None
-    alpha = spec.alpha if alpha is None or act != "lrelu" else float(alpha)
-    gain = spec.gain if gain is None else float(gain)
-    if clamp is None and (b is None or b.dtype == x.dtype) and backends.free(backend):
-        if act == "linear" and gain == 1:
-            return x.clone() if b is None else x + _along(b, dim, x)
-        # m of lrelu_product is rounded once, and must not vanish or overflow.
-        if act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and few(x, x.numel(), FEW):
-            return lrelu_product(x if b is None else x + _along(b, dim, x), alpha, gain)
-        if act == "tanh" and few(x, x.numel(), FEW >> 3):
-            return bias_act_ref(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=None)
-    backend = backends.choose("bias_act", x, backend)
-    if backend == "reference":
-        return bias_act_ref(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
-    limit = -1.0 if clamp is None else float(clamp)
-    return _bias_act(x, b, dim if b is not None else 0, act, alpha, gain, limit, backend)
+    return spec
 
 
 def bias_act_ref(
     x: Tensor, b: Tensor | None, *, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> Tensor:
-    """The definition of `bias_act` in plain PyTorch."""
+    """The definition of `bias_act` in PyTorch's operators."""
     dtype = wide(x.dtype)
     z = x.to(dtype)
     if b is not None:
@@ -127,15 +125,51 @@ def bias_act_ref(
     return y.to(x.dtype)
 
 
-def few(x: Tensor, elements: int, most: int) -> bool:
-    """Whether so many elements, made of x, are left to PyTorch. What is traced takes the kernel, good for all sizes."""
+# What the chooser asks. The backend "pytorch" is the definition, but for two short forms without a clamp: x + b, and
+# lrelu as a product.
+
+_ONE_OPERATOR = "linear with a gain of 1 and no clamp is one operator of PyTorch"
+_AS_DEFINED = "is what the definition is"
+
+
+def _no_gain(backend: str, x: Tensor, arguments: tuple | None) -> str | None:
+    """`arguments`: (act, alpha, gain, clamp, whether b has another dtype than x)"""
+    faster = None if arguments is None else _faster_in_pytorch(x, *arguments)
+    if backend == "pytorch":
+        return _AS_DEFINED if faster is None else None
+    return faster
+
+
+def _faster_in_pytorch(x: Tensor, act: str, alpha: float, gain: float, clamp: float | None, mixed: bool) -> str | None:
+    """Why PyTorch's operators are as fast as a kernel; None where they are not."""
+    if clamp is not None or mixed:
+        return None
+    if act == "lrelu":
+        few = TABLE["few elements"]
+        return few.sentence if _is_product(x, act, alpha) and is_few(x, x.numel(), few) else None
+    if act == "tanh":
+        few = TABLE["few elements of tanh"]
+        return few.sentence if is_few(x, x.numel(), few) else None
+    return _ONE_OPERATOR if act == "linear" and gain == 1 else None
+
+
+def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
+    """Whether a call with so many elements, made of x, is up to the threshold.
+
+    A compiler's call never is: what it makes runs for other sizes too. Nor is a call under autocast.
+    """
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
+        x.dtype == torch.float32
         and not torch.compiler.is_compiling()
+        and elements <= threshold.number
+        and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and elements <= most
     )
+
+
+def _is_product(x: Tensor, act: str, alpha: float) -> bool:
+    """Whether `lrelu_product` is as accurate as the definition: its factor is rounded, and must not vanish."""
+    return act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and x.dtype in (torch.float32, torch.float64)
 
 
 def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
@@ -146,6 +180,9 @@ def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
     return z * torch.ops.aten.leaky_relu_backward(z.new_full((), gain), z.detach(), alpha, False)
 
 
+backends.register("bias_act", has=("cuda", "triton", "cpu", "pytorch"), no_gain=_no_gain, recordable=True)
+
+
 # Autograd. With m the derivative of y by x + b, read from what the forward pass saved:
 #
 #   forward     y = clamp(gain * act(x + b))
@@ -153,11 +190,12 @@ def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
 #   _Spread     d_dy     = m * (d_dx + d_db)
 #
 # _Reduce and _Spread are linear, and each is the other's gradient: with a piecewise linear activation every order runs
-# on the same kernel. The smooth ones take their second order from m and its slope in plain PyTorch. A gradient that is
-# undefined (None) stays so: zeros in its place would send whole convolutions over zeros through a gradient penalty.
+# on the same kernel. The smooth ones take their second order from m and its slope in PyTorch's operators. A gradient
+# that is undefined (None) stays so: zeros in its place would send whole convolutions over zeros through a gradient
+# penalty.
 
 
-class _Call(NamedTuple):
+class BiasActArguments(NamedTuple):
     """What every pass of one call shares. `stride` is the layout of y, which the bits of the mask follow."""
 
     stride: tuple[int, ...]
@@ -186,36 +224,36 @@ class _BiasAct(Function):
         y, mask = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mask)
-        ctx.call = _Call(stride_to_keep(y), dim, act, alpha, gain, clamp, backend)
+        ctx.given = BiasActArguments(stride_to_keep(y), dim, act, alpha, gain, clamp, backend)
         ctx.b_dtype = None if b is None else b.dtype
-        reads = ctx.call.reads
+        reads = ctx.given.reads
         ctx.save_for_backward({"mask": mask, "y": y, "x": x}[reads], b if reads == "x" else None)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple:
         if dy is None:
             return (None,) * 9
-        call, b_dtype = ctx.call, ctx.b_dtype if ctx.needs_input_grad[1] else None
-        if call.act == "linear" and call.clamp < 0 and call.gain == 1:  # dx is dy: there is no pass to join
-            db = None if b_dtype is None else _sum_to(dy, call.dim).to(b_dtype)
+        given, b_dtype = ctx.given, ctx.b_dtype if ctx.needs_input_grad[1] else None
+        if given.act == "linear" and given.clamp < 0 and given.gain == 1:  # dx is dy: there is no pass to join
+            db = None if b_dtype is None else _sum_to(dy, given.dim).to(b_dtype)
             return dy, db, None, None, None, None, None, None, None
-        return *_Reduce.apply(dy, *ctx.saved_tensors, b_dtype, call), None, None, None, None, None, None, None
+        return *_Reduce.apply(dy, *ctx.saved_tensors, b_dtype, given), None, None, None, None, None, None, None
 
 
 class _Reduce(Function):
     """(dx [x.shape], db [C] or None) = (m * dy, its sum over all but dim)"""
 
     @staticmethod
-    def forward(dy, saved, b, b_dtype, call):
-        dx, db = operators.bias_act_grad(dy, None, saved, b, *call, b_dtype is not None)
+    def forward(dy, saved, b, b_dtype, given):
+        dx, db = operators.bias_act_grad(dy, None, saved, b, *given, b_dtype is not None)
         return dx, None if b_dtype is None else db.to(b_dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        dy, saved, b, _, ctx.call = inputs
+        dy, saved, b, _, ctx.given = inputs
         ctx.set_materialize_grads(False)
         ctx.shape, ctx.dtype = dy.shape, dy.dtype
-        ctx.save_for_backward(None if ctx.call.reads == "mask" else dy, saved, b)
+        ctx.save_for_backward(None if ctx.given.reads == "mask" else dy, saved, b)
 
     @staticmethod
     def backward(ctx: Any, d_dx: Tensor | None, d_db: Tensor | None) -> tuple:
@@ -225,14 +263,14 @@ class _Reduce(Function):
         if d_dx is None:
             d_dx = d_db.new_zeros((), dtype=ctx.dtype).expand(ctx.shape)
         if dy is None:
-            return _Spread.apply(d_dx, d_db, saved, ctx.call), None, None, None, None
+            return _Spread.apply(d_dx, d_db, saved, ctx.given), None, None, None, None
         dtype = wide(dy.dtype)
         v = d_dx.to(dtype)
         if d_db is not None:
-            v = v + _along(d_db.to(dtype), ctx.call.dim, v)
-        m, slope = _m_and_slope(saved.to(dtype), b, ctx.call)
+            v = v + _along(d_db.to(dtype), ctx.given.dim, v)
+        m, slope = _m_and_slope(saved.to(dtype), b, ctx.given)
         d_saved = v * dy.to(dtype) * slope
-        d_b = _sum_to(d_saved, ctx.call.dim).to(b.dtype) if ctx.needs_input_grad[2] else None
+        d_b = _sum_to(d_saved, ctx.given.dim).to(b.dtype) if ctx.needs_input_grad[2] else None
         return (v * m).to(dy.dtype), d_saved.to(saved.dtype), d_b, None, None
 
 
@@ -240,12 +278,12 @@ class _Spread(Function):
     """d_dy [x.shape] = m * (d_dx [x.shape] + d_db [C]), for the piecewise linear activations"""
 
     @staticmethod
-    def forward(d_dx, d_db, saved, call):
-        return operators.bias_act_grad(d_dx, d_db, saved, None, *call, False)[0]
+    def forward(d_dx, d_db, saved, given):
+        return operators.bias_act_grad(d_dx, d_db, saved, None, *given, False)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, d_db, saved, ctx.call = inputs
+        _, d_db, saved, ctx.given = inputs
         ctx.set_materialize_grads(False)
         ctx.b_dtype = None if d_db is None else d_db.dtype
         ctx.save_for_backward(saved)
@@ -255,19 +293,19 @@ class _Spread(Function):
         if d_out is None:
             return (None,) * 4
         b_dtype = ctx.b_dtype if ctx.needs_input_grad[1] else None
-        return *_Reduce.apply(d_out, *ctx.saved_tensors, None, b_dtype, ctx.call), None, None
+        return *_Reduce.apply(d_out, *ctx.saved_tensors, None, b_dtype, ctx.given), None, None
 
 
-def _m_and_slope(saved: Tensor, b: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
+def _m_and_slope(saved: Tensor, b: Tensor | None, given: BiasActArguments) -> tuple[Tensor, Tensor]:
     """m as a function of what was saved, x or y, and its derivative by that; of the smooth activations."""
-    z = saved if b is None else saved + _along(b.to(saved.dtype), call.dim, saved)
-    if call.act == "swish":
+    z = saved if b is None else saved + _along(b.to(saved.dtype), given.dim, saved)
+    if given.act == "swish":
         s = torch.sigmoid(z)
         t = z * s
         m, slope = s * (1 + z * (1 - s)), s * (1 - s) * (2 + z * (1 - 2 * s))
     else:
         # With t = act(z), act' and d act' / dt are simple functions of t; by x the latter is multiplied by act' again.
-        t = _DEFINITIONS[call.act](z, call.alpha) if call.reads == "x" else saved / (call.gain or 1.0)
+        t = _DEFINITIONS[given.act](z, given.alpha) if given.reads == "x" else saved / (given.gain or 1.0)
         one = torch.ones((), dtype=t.dtype, device=t.device)
         m, slope = {
             "tanh": lambda: (1 - t * t, -2 * t),
@@ -275,11 +313,11 @@ def _m_and_slope(saved: Tensor, b: Tensor | None, call: _Call) -> tuple[Tensor, 
             "elu": lambda: (torch.where(t > 0, one, t + 1), (t < 0).to(t.dtype)),
             "selu": lambda: (torch.where(t > 0, _SELU_SCALE * one, t + _SELU_SCALE * _SELU_ALPHA), (t < 0).to(t.dtype)),
             "softplus": lambda: (1 - torch.exp(-t), torch.exp(-t)),
-        }[call.act]()
-        slope = slope * m if call.reads == "x" else slope / (call.gain or 1.0)
-    m, slope = m * call.gain, slope * call.gain
-    if call.clamp >= 0:
-        passes = (t * call.gain).abs() <= call.clamp
+        }[given.act]()
+        slope = slope * m if given.reads == "x" else slope / (given.gain or 1.0)
+    m, slope = m * given.gain, slope * given.gain
+    if given.clamp >= 0:
+        passes = (t * given.gain).abs() <= given.clamp
         m, slope = m * passes, slope * passes
     return m, slope
 

@@ -128,4 +128,3 @@ define(
     _slope,
     _slope_fake,
 )
-backends.register("bias_act")

@@ -95,6 +95,14 @@ def convolution(x: Tensor, weight: Tensor, *, up: int = 1, **options: Any) -> Te
     return F.conv2d(x, weight, padding=weight.shape[2] // 2)
 
 
+def conv2d(x: Tensor, w: Tensor, b: Tensor | None = None, **options: Any) -> Tensor:
+    return F.conv2d(x, w, b, **options)
+
+
+def avg_pool2d(x: Tensor, **options: Any) -> Tensor:
+    return F.avg_pool2d(x, **options)
+
+
 def upsample_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, mode: str = "nearest", f: Tensor | None, **options: Any
 ) -> Tensor:

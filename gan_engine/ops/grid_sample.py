@@ -27,7 +27,7 @@ def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tenso
         x: [N, C, H, W], float32, float64, bfloat16 or float16, any strides.
         grid: [N, H', W', 2] of (x, y), in the dtype of x or in float32. Use float32 for half precision images: in
             bfloat16 positions are 1/256 of the image apart.
-        backend: see gan_engine.backends; "cpu" and "cuda" are PyTorch's own kernels.
+        backend: see gan_engine.backends; "pytorch" is PyTorch's own kernels.
 
     Returns:
         y: [N, C, H', W'] in the dtype of x; channels_last if x is. Half precision is computed in float32 and rounded
@@ -165,10 +165,10 @@ def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     return _Sample.apply(x, grid)
 
 
-def _refuse(backend: str, x: Tensor) -> str | None:
-    if backend == "cuda" and torch.are_deterministic_algorithms_enabled():
+def _refuse(backend: str, x: Tensor, arguments: None) -> str | None:
+    if x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         return "its gradient on GPUs is not deterministic, which torch.use_deterministic_algorithms asks for"
     return None
 
 
-backends.register("grid_sample", has=("cuda", "cpu"), built=False, refuse=_refuse)
+backends.register("grid_sample", has=("pytorch",), refuse=_refuse)

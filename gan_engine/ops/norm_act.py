@@ -54,12 +54,33 @@ def norm_act(
             statistics where they are needed.
         TypeError: other dtypes, a momentum of None.
 
-    Gradients: every order in x, weight and bias, from the second on in plain PyTorch; with backend "reference" two
-    orders, for PyTorch's batch_norm takes mean and var for constants in the third.
+    Gradients: every order in x, weight and bias, from the second on in PyTorch's operators. With backend "reference"
+    two orders: PyTorch's batch_norm takes mean and var for constants in the third.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
-    check_tensors("norm_act", x, weight=weight, bias=bias, **running)
-    if weight is None or bias is None:
+    own, count = _checked(x, {"weight": weight, "bias": bias, **running}, norm, act, training, momentum)
+    slope = {"linear": 1.0, "relu": 0.0, "lrelu": float(alpha)}[act]
+    backend = backends.choose("norm_act", x, backend)
+    if backend == "reference":
+        options = {"norm": norm, "slope": slope, "training": own, "momentum": momentum, "eps": eps}
+        return norm_act_ref(x, weight, bias, running_mean, running_var, **options)
+    given = NormActArguments(norm == "batch", slope, float(eps), backend)
+    stats = (None, None) if own else (running_mean, running_var)
+    y, mean, var = _norm_act(x, weight, bias, *stats, given)
+    if own and running_mean is not None and x.numel() > 0:
+        # As in PyTorch's batch norm, autograd does not count this change: a backward pass may still wait.
+        running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
+    return y
+
+
+def _checked(
+    x: Tensor, tensors: dict[str, Tensor | None], norm: str, act: str, training: bool, momentum: float
+) -> tuple[bool, int]:
+    """Whether x is normalised by statistics of its own, and over how many elements; refuses what does not fit."""
+    check_tensors("norm_act", x, **tensors)
+    running_mean, running_var = tensors["running_mean"], tensors["running_var"]
+    if tensors["weight"] is None or tensors["bias"] is None:
         raise TypeError("norm_act: weight and bias must be [C]; ones and zeros are what None would stand for")
     if norm not in ("batch", "instance"):
         raise ValueError(f"norm_act: norm must be batch or instance, got {norm!r}")
@@ -67,7 +88,7 @@ def norm_act(
         raise ValueError(f"norm_act: act must be one of {', '.join(_ACTS)}, got {act!r}")
     if x.ndim < 2:
         raise ValueError(f"norm_act: x must be [N, C, ...], got {list(x.shape)}")
-    for name, t in {"weight": weight, "bias": bias, **running}.items():
+    for name, t in tensors.items():
         if t is None:
             continue
         if t.shape != x.shape[1:2]:
@@ -88,19 +109,7 @@ def norm_act(
     count = x[:, :1].numel() if norm == "batch" else x[:1, :1].numel()
     if own and x.numel() > 0 and count < 2:
         raise ValueError(f"norm_act: statistics must be over at least 2 elements, got x {list(x.shape)}")
-    slope = {"linear": 1.0, "relu": 0.0, "lrelu": float(alpha)}[act]
-    backend = backends.choose("norm_act", x, backend)
-    if backend == "reference":
-        options = {"norm": norm, "slope": slope, "training": own, "momentum": momentum, "eps": eps}
-        return norm_act_ref(x, weight, bias, running_mean, running_var, **options)
-    call = _Call(norm == "batch", slope, float(eps), backend)
-    given = (None, None) if own else (running_mean, running_var)
-    y, mean, var = _norm_act(x, weight, bias, *given, call)
-    if own and running_mean is not None and x.numel() > 0:
-        # As in PyTorch's batch norm this is no change that autograd counts: a pass of either may wait for its gradient.
-        running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
-    return y
+    return own, count
 
 
 def norm_act_ref(
@@ -116,7 +125,7 @@ def norm_act_ref(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """The definition of `norm_act` in plain PyTorch."""
+    """The definition of `norm_act` in PyTorch's operators."""
     dtype = wide(x.dtype)
     x_, weight, bias = (t.to(dtype) for t in (x, weight, bias))
     if x.numel() == 0:
@@ -144,7 +153,7 @@ def norm_act_ref(
 # With running statistics P(h) is h, and d_x = v_w m dy r.
 
 
-class _Call(NamedTuple):
+class NormActArguments(NamedTuple):
     batch: bool
     slope: float
     eps: float
@@ -155,12 +164,12 @@ class _NormAct(Function):
     """(y [x.shape], mean and var [C] or [N, C])"""
 
     @staticmethod
-    def forward(x, w, b, mean, var, call):
-        return operators.norm_act(x, w, b, mean, var, *call)
+    def forward(x, w, b, mean, var, given):
+        return operators.norm_act(x, w, b, mean, var, *given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, w, b, mean, var, ctx.call = inputs
+        x, w, b, mean, var, ctx.given = inputs
         _, own_mean, own_var = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(own_mean, own_var)
@@ -172,19 +181,19 @@ class _NormAct(Function):
     def backward(ctx: Any, dy: Tensor | None, _mean: None, _var: None) -> tuple:
         if dy is None:
             return (None,) * 6
-        return *_Grad.apply(dy, *ctx.saved_tensors, ctx.constant, ctx.call), None, None, None
+        return *_Grad.apply(dy, *ctx.saved_tensors, ctx.constant, ctx.given), None, None, None
 
 
 class _Grad(Function):
     """(dx [x.shape], dw [C], db [C])"""
 
     @staticmethod
-    def forward(dy, x, w, b, mean, var, constant, call):
-        return operators.norm_act_grad(dy, x, w, b, mean, var, constant, *call)
+    def forward(dy, x, w, b, mean, var, constant, given):
+        return operators.norm_act_grad(dy, x, w, b, mean, var, constant, *given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.constant, ctx.call = inputs
+        *tensors, ctx.constant, ctx.given = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
 
@@ -193,7 +202,7 @@ class _Grad(Function):
         if v is None and v_w is None and v_b is None:
             return (None,) * 8
         dy, x, w, b, mean, var = ctx.saved_tensors
-        over = [0, *range(2, x.ndim)] if ctx.call.batch else [*range(2, x.ndim)]
+        over = [0, *range(2, x.ndim)] if ctx.given.batch else [*range(2, x.ndim)]
         channels = [0, *range(2, x.ndim)]
         dtype = wide(x.dtype)
 
@@ -209,11 +218,11 @@ class _Grad(Function):
         mean, var = (
             (along(mean), along(var)) if ctx.constant else (average(x_), x_.var(over, correction=0, keepdim=True))
         )
-        r = (var + ctx.call.eps).rsqrt()
+        r = (var + ctx.given.eps).rsqrt()
         xhat = (x_ - mean) * r
         with torch.no_grad():
             rises = (w_ * xhat + along(b) > 0).to(dtype)
-            m = rises + (1 - rises) * ctx.call.slope
+            m = rises + (1 - rises) * ctx.given.slope
         dz = m * dy_
         h = w_ * dz
 
@@ -244,9 +253,9 @@ def _plus(a: Tensor | None, b: Tensor) -> Tensor:
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
 @one_node
 def _norm_act(
-    x: Tensor, w: Tensor, b: Tensor, mean: Tensor | None, var: Tensor | None, call: _Call
+    x: Tensor, w: Tensor, b: Tensor, mean: Tensor | None, var: Tensor | None, given: NormActArguments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _NormAct.apply(x, w, b, mean, var, call)
+    return _NormAct.apply(x, w, b, mean, var, given)
 
 
 # The kernels as PyTorch operators without autograd, which fake tensors and torch.compile need.

@@ -24,12 +24,9 @@ from gan_engine.ops.affine import ACTS
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution import conv2d, conv_transpose2d, transposed
 from gan_engine.ops.kernel_op import check_tensors
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.ops.upfirdn2d import taps_of, upfirdn2d
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
-
-# Of x, all samples together: with fewer on a CPU, making the wider kernel costs more than it saves, and the image is
-# doubled or halved as it says (forward and backward, 64 and 256 channels, 3x3, float32, AVX-512, one thread, 2026-11).
-FEWEST_PIXELS = {"nearest": 256, "mean": 1024}
 
 
 def upsample_conv2d(
@@ -64,19 +61,15 @@ def upsample_conv2d(
     Gradients: every order in x, weight and bias.
     """
     k = _check("upsample_conv2d", x, weight, bias, mode, ("nearest", "fir"), f)
-    backend = backends.choose("upsample_conv2d", x, backend)
+    asked, backend = backend, backends.choose("upsample_conv2d", x, backend)
     if mode == "fir":
         x, fir = before_fir(x, weight, f, up=2, padding=k // 2)
         if backend == "cpu" and act in ACTS and not has_torch_function_unary(x):
             options = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
             return upfirdn2d_act(x, f, None, bias, **fir, fir_gain=4, **options)
         x = upfirdn2d(x, f, **fir, gain=4, backend=backend)
-    elif backend == "reference" or (k > 1 and _few_pixels(x, mode)):
-        x = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
-    elif k == 1:  # a pixel's copies are alike also behind the convolution, which is four times cheaper before them
-        x = F.interpolate(F.conv2d(x, weight.to(x.dtype)), scale_factor=2, mode="nearest")
     else:
-        x = conv_transpose2d(x, widened(transposed(weight)).to(x.dtype), stride=2, padding=k // 2)
+        x = _doubled_conv2d(x, weight, _of_the_convolution(asked, backend))
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
@@ -114,15 +107,11 @@ def downsample_conv2d(
     k = _check("downsample_conv2d", x, weight, bias, mode, ("mean", "fir"), f)
     if x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"downsample_conv2d: H and W of x must be even, got {list(x.shape[2:])}")
-    backend = backends.choose("downsample_conv2d", x, backend)
+    asked, backend = backend, backends.choose("downsample_conv2d", x, backend)
     if mode == "fir":
         x = fir_downsample_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
-    elif backend == "reference" or (k > 1 and _few_pixels(x, mode)):
-        x = F.avg_pool2d(F.conv2d(x, weight.to(x.dtype), padding=k // 2), 2)
-    elif k == 1:
-        x = F.conv2d(F.avg_pool2d(x, 2), weight.to(x.dtype))
     else:
-        x = conv2d(x, (widened(weight) * 0.25).to(x.dtype), stride=2, padding=k // 2)
+        x = _halved_conv2d(x, weight, _of_the_convolution(asked, backend))
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
@@ -175,8 +164,47 @@ def widened(weight: Tensor) -> Tensor:
         return (weight.reshape(o, i, k * k) @ torch.kron(reach, reach)).reshape(o, i, k + 1, k + 1)
 
 
-def _few_pixels(x: Tensor, mode: str) -> bool:
-    return x.device.type == "cpu" and x.shape[0] * x.shape[2] * x.shape[3] < FEWEST_PIXELS[mode]
+def _of_the_convolution(asked: str | None, chosen: str) -> str | None:
+    """The request for the convolution without a filter, in an op that was asked for `asked` and runs on `chosen`."""
+    if chosen == "reference":
+        return "reference"
+    return None if asked is None else "pytorch"
+
+
+# The convolutions without a filter. "pytorch" is one strided convolution of PyTorch with the wider weight, which the
+# chooser may compute faster, and "reference" the definition: the image doubled or halved beside the convolution.
+
+
+def _doubled_conv2d(x: Tensor, weight: Tensor, backend: str | None) -> Tensor:
+    """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W]), weight [O, I, k, k])"""
+    k = int(weight.shape[2])
+    if backends.choose("doubled_conv2d", x, backend, k) == "reference":
+        return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
+    if k == 1:  # a pixel's copies are alike also behind the convolution, which is four times cheaper before them
+        return F.interpolate(F.conv2d(x, weight.to(x.dtype)), scale_factor=2, mode="nearest")
+    return conv_transpose2d(x, widened(transposed(weight)).to(x.dtype), stride=2, padding=k // 2)
+
+
+def _halved_conv2d(x: Tensor, weight: Tensor, backend: str | None) -> Tensor:
+    """y [N, O, H / 2, W / 2] = halve(conv(x [N, I, H, W], weight [O, I, k, k]))"""
+    k = int(weight.shape[2])
+    if backends.choose("halved_conv2d", x, backend, k) == "reference":
+        return F.avg_pool2d(F.conv2d(x, weight.to(x.dtype), padding=k // 2), 2)
+    if k == 1:
+        return F.conv2d(F.avg_pool2d(x, 2), weight.to(x.dtype))
+    return conv2d(x, (widened(weight) * 0.25).to(x.dtype), stride=2, padding=k // 2)
+
+
+def _few_pixels(threshold: str) -> backends.Rule:
+    """A rule: `arguments` is the kernel size k, and a 1x1 kernel needs no wider weight."""
+
+    def no_gain(backend: str, x: Tensor, k: int | None) -> str | None:
+        few = TABLE[threshold]
+        if k is None or k == 1 or x.device.type != "cpu" or x.shape[0] * x.shape[2] * x.shape[3] >= few.number:
+            return None
+        return few.sentence
+
+    return no_gain
 
 
 def _check(
@@ -203,3 +231,5 @@ def _size(f: Tensor | None) -> list[int] | None:
 
 for _op in ("upsample_conv2d", "downsample_conv2d"):
     backends.register(_op, kernels_of="bias_act")
+for _op, _threshold in (("doubled_conv2d", "few pixels to double"), ("halved_conv2d", "few pixels to halve")):
+    backends.register(_op, has=("pytorch",), no_gain=_few_pixels(_threshold))

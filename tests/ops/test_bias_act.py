@@ -14,7 +14,8 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from gan_engine import backends
 from gan_engine.ops import bias_act
-from gan_engine.ops.bias_act import ACTIVATIONS, FEW
+from gan_engine.ops.bias_act import ACTIVATIONS
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
 needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
@@ -41,7 +42,11 @@ def refused(**wrong):
         (refused(dim=4), ValueError, r"dim must be in \[-4, 3\] .* got 4"),
         (refused(clamp=-1.0), ValueError, "clamp must be at least 0, got -1"),
         (refused(clamp=math.nan), ValueError, "clamp must be at least 0, got nan"),
-        (refused(backend="triton2"), ValueError, "backend: want one of cuda, triton, cpu, reference, got 'triton2'"),
+        (
+            refused(backend="triton2"),
+            ValueError,
+            "backend: want one of cuda, triton, cpu, pytorch, reference, got 'triton2'",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_want_and_got(call, error, sentence):
@@ -60,8 +65,8 @@ def test_a_backend_asked_for_by_name_never_falls_back():
 @pytest.mark.parametrize("act", [name for name, spec in ACTIVATIONS.items() if spec.saved == "mask"])
 def test_undefined_gradients_stay_undefined(act: str, backend: str, device: str):
     """No zeros flow back from the second order of a piecewise linear activation: there is nothing to flow."""
-    if backend == "reference":
-        pytest.skip("reference: PyTorch's own double backward makes these zeros")
+    if backend in ("pytorch", "reference"):
+        pytest.skip(f"{backend}: PyTorch's own double backward makes these zeros")
     x, b = torch.randn(2, 3, 4, 4, device=device).requires_grad_(), torch.randn(3, device=device).requires_grad_()
     y = bias_act(x, b, act=act, clamp=0.5, backend=backend)
     dy = torch.randn_like(y).requires_grad_()
@@ -76,8 +81,8 @@ def test_undefined_gradients_stay_undefined(act: str, backend: str, device: str)
     [("linear", None, 0), ("linear", 1.0, 1), ("relu", None, 1), ("lrelu", None, 1), ("lrelu", 1.0, 2)],
 )
 def test_what_is_saved_is_a_packed_mask(act: str, clamp: float | None, bits: int, backend: str, device: str):
-    if backend == "reference":
-        pytest.skip("reference: saves what PyTorch saves")
+    if backend in ("pytorch", "reference"):
+        pytest.skip(f"{backend}: saves what PyTorch saves")
     x, b = torch.randn(2, 16, 8, 8, device=device).requires_grad_(), torch.randn(16, device=device).requires_grad_()
     y = bias_act(x, b, act=act, clamp=clamp, backend=backend)
     saved = [t for t in y.grad_fn.saved_tensors if t is not None]
@@ -86,8 +91,8 @@ def test_what_is_saved_is_a_packed_mask(act: str, clamp: float | None, bits: int
 
 @pytest.mark.parametrize("act", ["tanh", "sigmoid", "elu", "selu", "softplus"])
 def test_what_a_smooth_activation_saves_is_its_output(act: str, backend: str, device: str):
-    if backend == "reference":
-        pytest.skip("reference: saves what PyTorch saves")
+    if backend in ("pytorch", "reference"):
+        pytest.skip(f"{backend}: saves what PyTorch saves")
     y = bias_act(torch.randn(2, 3, 4, device=device).requires_grad_(), act=act, backend=backend)
     saved = [t for t in y.grad_fn.saved_tensors if t is not None]
     assert [t.data_ptr() for t in saved] == [y.data_ptr()]
@@ -213,7 +218,7 @@ def test_few_elements_of_nobodys_backend_are_pytorchs_with_the_same_gradients(op
         assert got[3] is None and got[4] is None
     with backends.use("cpu"):
         assert gradients(None, torch.float32)[0].grad_fn.name() == "_BiasActBackward"
-    many = torch.zeros(FEW + 1, requires_grad=True)
+    many = torch.zeros(TABLE["few elements"].number + 1, requires_grad=True)
     if options["act"] != "linear":
         assert bias_act(many, **options).grad_fn.name() == "_BiasActBackward"
 
@@ -309,8 +314,8 @@ def test_a_nan_passes_relu_both_ways(backend: str, device: str):
 
 
 def test_no_mask_is_written_where_no_gradient_is_to_come(backend: str, device: str, monkeypatch):
-    if backend == "reference":
-        pytest.skip("the definition has no mask")
+    if backend in ("pytorch", "reference"):
+        pytest.skip(f"{backend}: PyTorch's operators have no mask")
     kernels, masks = backends.kernels("bias_act", backend), []
 
     def watched(x, b, y, slope, keep, *rest):

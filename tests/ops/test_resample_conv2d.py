@@ -9,11 +9,13 @@ from gan_engine import backends
 from gan_engine.ops import (
     downsample_conv2d,
     modulated_conv2d,
-    resample_conv2d,
     setup_filter,
     upfirdn2d,
     upsample_conv2d,
 )
+from gan_engine.ops.thresholds import TABLE
+
+OP = "upsample_conv2d"  # downsample_conv2d has the same backends
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7])
@@ -26,12 +28,26 @@ def test_equals_resampling_beside_the_convolution(k: int, backend: str, device: 
     torch.testing.assert_close(downsample_conv2d(x, weight, backend=backend), down)
 
 
-@pytest.mark.parametrize(("op", "mode"), [(upsample_conv2d, "nearest"), (downsample_conv2d, "mean")])
-def test_few_pixels_are_resampled_beside_the_convolution(op, mode: str, monkeypatch):
+def set_threshold(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    monkeypatch.setitem(TABLE, name, TABLE[name]._replace(number=number))
+
+
+@pytest.fixture
+def whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny images are resampled as larger ones are, and convolved as with more channels."""
+    set_threshold(monkeypatch, "few channels for layouts", TABLE["few channels"].number)
+    set_threshold(monkeypatch, "few pixels to double", 0)
+    set_threshold(monkeypatch, "few pixels to halve", 0)
+
+
+@pytest.mark.parametrize(
+    ("op", "threshold"), [(upsample_conv2d, "few pixels to double"), (downsample_conv2d, "few pixels to halve")]
+)
+def test_few_pixels_are_resampled_beside_the_convolution(op, threshold: str, monkeypatch):
     x, weight = torch.randn(1, 3, 6, 8), torch.randn(4, 3, 3, 3)
     found, flops = [], []
     for fewest in (48, 49):
-        monkeypatch.setitem(resample_conv2d.FEWEST_PIXELS, mode, fewest)
+        set_threshold(monkeypatch, threshold, fewest)
         with FlopCounterMode(display=False) as counter:
             found.append(op(x, weight))
         flops.append(counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0))
@@ -81,6 +97,7 @@ def test_modulated_resampling_is_that_of_the_scaled_input(up: int, down: int, ba
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
+@pytest.mark.usefixtures("whatever_the_size")
 def test_layouts_of_the_passes_do_not_show(op, layout: torch.memory_format):
     """With enough channels the passes of a strided convolution on a CPU run in layouts of their own."""
     x = torch.randn(2, 32, 6, 10).to(memory_format=layout).requires_grad_()
@@ -143,6 +160,7 @@ def test_bad_input_is_refused_with_want_and_got(call, sentence: str):
 
 
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
+@pytest.mark.usefixtures("whatever_the_size")
 def test_autocast_with_two_gradients(op):
     """With enough channels for the layouts of a strided convolution, which are not for autocast to meet."""
     x = torch.randn(2, 32, 8, 8, requires_grad=True)

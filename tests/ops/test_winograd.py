@@ -11,13 +11,17 @@ from gan_engine import backends
 from gan_engine.layers import Conv2d, ConvTranspose2d
 from gan_engine.losses import penalties
 from gan_engine.ops import conv2d, convolution
-from gan_engine.ops.convolution import winograd
-from gan_engine.ops.convolution.passes import Call, dgrad, fprop, wgrad
-from gan_engine.ops.convolution.winograd import FORMS
+from gan_engine.ops.convolution import forms, maps
+from gan_engine.ops.convolution.arguments import ConvolutionArguments
+from gan_engine.ops.convolution.forms import FORMS
 from gan_engine.ops.kernel_op import operators
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
-pytestmark = pytest.mark.skipif(winograd.WHY_NOT is not None, reason=str(winograd.WHY_NOT))
+pytestmark = [
+    pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU)),
+    pytest.mark.skipif(forms.PORTABLE, reason="the vectors of the portable build are too short to be faster"),
+]
 
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -36,14 +40,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     native.cpu.module.use_isa(before)
 
 
-def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: winograd.Form) -> None:
+def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: forms.Form) -> None:
     """Every convolution of the kind is computed by this form, however small."""
     # A weight's gradient is that of the convolution without transposition, of which any form will do.
     anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3)}
-    forms = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
-    monkeypatch.setattr(winograd, "FORMS", forms | {kind: (form._replace(**anywhere),)})
-    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "GAIN", float("inf"))
+    others = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
+    monkeypatch.setattr(forms, "FORMS", others | {kind: (form._replace(**anywhere),)})
+    monkeypatch.setitem(TABLE, "few channels", TABLE["few channels"]._replace(number=1))
+    monkeypatch.setitem(TABLE, "small gain", TABLE["small gain"]._replace(number=float("inf")))
 
 
 def drawn(*shape: int, seed: int = 0, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
@@ -55,17 +59,27 @@ def relative(got: Tensor, want: Tensor) -> float:
     return float((got.detach().double() - want.detach()).norm() / want.detach().norm())
 
 
-def call_of(kind: tuple, padding: int, rest: int = 0) -> Call:
+def call_of(kind: tuple, padding: int, rest: int = 0) -> ConvolutionArguments:
     _, stride, transposed = kind
-    return Call.of_transposed(2, stride, padding, rest) if transposed else Call.direct(2, stride, padding)
+    return (
+        ConvolutionArguments.from_conv_transpose(2, stride, padding, rest)
+        if transposed
+        else ConvolutionArguments.from_conv(2, stride, padding)
+    )
 
 
-def kernels(x: Tensor, w: Tensor, dy: Tensor, call: Call) -> list[Tensor]:
+def takes(x: Tensor, weight: Tensor, call: ConvolutionArguments) -> bool:
+    """Whether the chooser takes minimal filtering for the forward pass."""
+    request = maps.forward_request(x, weight, None, call)
+    return request.way(backends.choose(maps.forward_op(call), x, None, request)) >= 0
+
+
+def kernels(x: Tensor, w: Tensor, dy: Tensor, call: ConvolutionArguments) -> list[Tensor]:
     """y, dx and dw of <y, dy>."""
-    return [fprop(x, w, None, call), dgrad(dy, x, w, call), wgrad(dy, x, w, call)]
+    return [maps.forward(x, w, None, call), maps.image_gradient(dy, w, x, call), maps.weight_gradient(x, dy, w, call)]
 
 
-def oracle(x: Tensor, w: Tensor, dy: Tensor, call: Call) -> list[Tensor]:
+def oracle(x: Tensor, w: Tensor, dy: Tensor, call: ConvolutionArguments) -> list[Tensor]:
     x, w, dy = (t.double() for t in (x, w, dy))
     return [
         torch.convolution(x, w, None, *call),
@@ -91,16 +105,16 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         call = call_of(kind, padding, rest if transposed else 0)
         weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=layout)
         x = drawn(n, i, h, w, layout=layout)
-        assert winograd.takes(x, weight, call)
+        assert takes(x, weight, call)
         dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=layout)
         for name, got, want in zip(
             ["y", "dx", "dw"], kernels(x, weight, dy, call), oracle(x, weight, dy, call), strict=True
         ):
             assert got.shape == want.shape
             assert relative(got, want) < 3e-6, (name, got.shape)
-        assert fprop(x, weight, None, call).stride() == torch.convolution(x, weight, None, *call).stride()
-        assert dgrad(dy, x, weight, call).stride() == x.stride()
-        assert wgrad(dy, x, weight, call).stride() == weight.stride()
+        assert maps.forward(x, weight, None, call).stride() == torch.convolution(x, weight, None, *call).stride()
+        assert maps.image_gradient(dy, weight, x, call).stride() == x.stride()
+        assert maps.weight_gradient(x, dy, weight, call).stride() == weight.stride()
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
@@ -125,7 +139,7 @@ def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, 
     call = call_of(kind, 0 if kind[:2] == (3, 2) else 1)
     x = F.leaky_relu(drawn(n, i, h, h), slope).to(memory_format=torch.channels_last)
     weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1, layout=torch.channels_last)
-    assert winograd.takes(x, weight, call)
+    assert takes(x, weight, call)
     dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=torch.channels_last)
     want = oracle(x, weight, dy, call)
     ours = [relative(a, b) for a, b in zip(kernels(x, weight, dy, call), want, strict=True)]
@@ -141,9 +155,9 @@ def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, 
 
 def test_a_bias_is_added():
     x, w, b = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), drawn(64, seed=2)
-    call = Call.direct(2, 1, 1)
-    assert winograd.takes(x, w, call)
-    assert relative(fprop(x, w, b, call), F.conv2d(x.double(), w.double(), b.double(), padding=1)) < 1e-6
+    call = ConvolutionArguments.from_conv(2, 1, 1)
+    assert takes(x, w, call)
+    assert relative(maps.forward(x, w, b, call), F.conv2d(x.double(), w.double(), b.double(), padding=1)) < 1e-6
 
 
 @pytest.mark.parametrize("wrong", [drawn(32), drawn(64).double(), drawn(64, 1)])
@@ -172,20 +186,20 @@ def test_another_default_dtype_changes_nothing():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_one_thread_or_several_make_no_difference(stride: int):
     x, w = drawn(2, 128, 64, 64, layout=torch.channels_last), drawn(160, 128, 3, 3, seed=1)
-    call = Call.direct(2, stride, 1)
+    call = ConvolutionArguments.from_conv(2, stride, 1)
     dy = drawn(*torch.convolution(x, w, None, *call).shape, seed=2)
     before, found = torch.get_num_threads(), []
     for threads in (1, 3, 5):
         torch.set_num_threads(threads)
         found.append(kernels(x, w, dy, call))
     torch.set_num_threads(before)
-    assert winograd.takes(x, w, call)
+    assert takes(x, w, call)
     assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(found[0], others, strict=True))
 
 
 def test_what_it_does_not_take_is_left_to_pytorch():
-    x, w, call = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), Call.direct(2, 1, 1)
-    assert winograd.takes(x, w, call)
+    x, w, call = drawn(4, 64, 16, 16), drawn(64, 64, 3, 3, seed=1), ConvolutionArguments.from_conv(2, 1, 1)
+    assert takes(x, w, call)
     others = {
         "float64": (x.double(), w.double(), call),
         "bfloat16": (x.bfloat16(), w.bfloat16(), call),
@@ -202,12 +216,12 @@ def test_what_it_does_not_take_is_left_to_pytorch():
         "other channels": (x, drawn(64, 48, 3, 3), call),
         "negative padding": (x, w, call._replace(padding=(-1, -1))),
         "a weight without numbers": (x, w.to("meta"), call),
-        "volume": (x[..., None], w[..., None], Call.direct(3, 1, 1)),
+        "volume": (x[..., None], w[..., None], ConvolutionArguments.from_conv(3, 1, 1)),
     }
     for name, arguments in others.items():
-        assert not winograd.takes(*arguments), name
+        assert not takes(*arguments), name
     with backends.use("reference"):
-        assert not winograd.takes(x, w, call)
+        assert not takes(x, w, call)
         assert torch.equal(conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(convolution.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
@@ -226,7 +240,7 @@ def test_the_layers_are_those_of_pytorch(make: type):
     ours = make(64, 96, 4, 2, 1)
     ours.load_state_dict(plain.state_dict())
     x = drawn(16, 64, 32, 32, layout=torch.channels_last)
-    assert winograd.takes(x, ours.weight, call_of((4, 2, make is ConvTranspose2d), 1))
+    assert takes(x, ours.weight, call_of((4, 2, make is ConvTranspose2d), 1))
     assert relative(ours(x), plain.double()(x.double())) < 1e-6
 
 
@@ -271,7 +285,7 @@ def test_second_gradients_are_those_of_pytorch_compiled_or_not(backend: str):
     def plain(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(x, w, padding=1).sin(), v, stride=2, padding=1)
 
-    assert winograd.takes(x, w, Call.direct(2, 1, 1))
+    assert takes(x, w, ConvolutionArguments.from_conv(2, 1, 1))
     function = squared_gradient(ours)
     if backend != "eager":
         torch._dynamo.reset()
@@ -298,7 +312,7 @@ def test_a_penalty_is_as_exact_as_autograd(level: int):
             penalties.backward_with_penalty(D, drawn(8, 3, 16, 16).to(dtype), F.softplus, gamma=1.0, level=level)
         return torch.cat([p.grad.double().flatten() for p in D.parameters()])
 
-    assert winograd.takes(drawn(8, 64, 16, 16), network()[2].weight, Call.direct(2, 1, 1))
+    assert takes(drawn(8, 64, 16, 16), network()[2].weight, ConvolutionArguments.from_conv(2, 1, 1))
     want = gradients("autograd", torch.float64, plain=True)
     ours = relative(gradients(level, torch.float32, plain=False), want)
     assert ours <= 2 * relative(gradients("autograd", torch.float32, plain=True), want)

@@ -17,8 +17,9 @@ from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import rule
 from gan_engine.losses.level2.tape import Gradients, Step
 from gan_engine.losses.level2.traced_tensor import TracedTensor, record_step, refuse_traced
+from gan_engine.ops.convolution import maps
+from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import conv2d
-from gan_engine.ops.convolution.passes import Call, dgrad, fprop, wgrad
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", conv2d)
@@ -33,7 +34,8 @@ def convolution(
     if "same" in (*args, *kwargs.values()) or "valid" in (*args, *kwargs.values()):
         return affine(function, input, weight, bias, *args, dim=1, **kwargs)
     input, weight, bias = cast_by_autocast(input, weight, bias)
-    read = Call.of_transposed if "transpose" in function.__name__ else Call.direct
+    transposed = "transpose" in function.__name__
+    read = ConvolutionArguments.from_conv_transpose if transposed else ConvolutionArguments.from_conv
     step = ConvolutionStep([input.slot], weight, bias, read(x.ndim - 2, *args, **kwargs))
     return record_step(input.tape, step, step.forward(input.value))[0]
 
@@ -44,7 +46,7 @@ class ConvolutionStep(Step):
 
     weight: Tensor
     bias: Tensor | None
-    call: Call
+    arguments: ConvolutionArguments
     empty_like_source: Callable[[], Tensor] = field(init=False)  # a tensor of its shape and layout
 
     result_is_fresh = gradient_is_fresh = True
@@ -60,13 +62,14 @@ class ConvolutionStep(Step):
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
         self.empty_like_source = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)
         bias = None if self.bias is None else self.bias.detach()
-        return fprop(x, self.weight.detach(), bias, self.call)
+        return maps.forward(x, self.weight.detach(), bias, self.arguments)
 
     def backward(self, deltas: list[Tensor | None], may_overwrite: bool) -> tuple:
         (delta,) = deltas
         if any(self.learned()):
             self.delta = delta
-        return (dgrad(delta, self.empty_like_source(), self.weight.detach(), self.call),)
+        like = self.empty_like_source()
+        return (maps.image_gradient(delta, self.weight.detach(), like, self.arguments),)
 
     def tangent(self, sources: list[Tensor], a: Tensor | None, may_overwrite: bool, grads: Gradients) -> tuple:
         if self.delta is not None:
@@ -74,11 +77,12 @@ class ConvolutionStep(Step):
                 per_image = self.delta.flatten(2).sum(2, dtype=a.dtype)  # [N, C]
                 grads.add(self.bias, (a @ per_image).to(self.bias.dtype))
             if self.weight.requires_grad:
-                grads.add(self.weight, wgrad(self.delta, sources[0], self.weight.detach(), self.call))
+                weight = self.weight.detach()
+                grads.add(self.weight, maps.weight_gradient(sources[0], self.delta, weight, self.arguments))
             self.delta = None
         if not self.needs_tangent:
             return ()
-        out = fprop(sources[0], self.weight.detach(), None, self.call)
+        out = maps.forward(sources[0], self.weight.detach(), None, self.arguments)
         if a is not None and self.bias is not None:
             bias = self.bias.detach().reshape([-1] + [1] * (out.ndim - 2))
             out.addcmul_(per_sample(a, out), bias)

@@ -1,4 +1,4 @@
-"""Convolutions for our own layers: PyTorch's, unless passes.py has a faster kernel."""
+"""Convolutions for our own layers: PyTorch's, unless the chooser has a faster way (maps.py)."""
 
 from typing import Any
 
@@ -8,47 +8,48 @@ from torch import Tensor
 from torch.overrides import has_torch_function
 
 from gan_engine import backends
+from gan_engine.ops.convolution import forms, maps
+from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import convolution
-from gan_engine.ops.convolution.passes import Call, gains
 from gan_engine.ops.convolution.relayout import in_layout
-from gan_engine.ops.convolution.winograd import FEWEST_CHANNELS
 from gan_engine.ops.kernel_op import Function, layout, operators
 from gan_engine.ops.one_node import one_node
-from gan_engine.system import native
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
     """F.conv2d, x [N, I, H, W], weight [O, I / groups, kh, kw], padding in numbers. Gradients: every order in all."""
-    if _own(x, weight, bias) and gains(x, weight, call := Call.direct(2, **options)):
-        return convolution(x, weight, bias, call)
-    return F.conv2d(x, weight, bias, **options)
+    return _faster("conv2d", ConvolutionArguments.from_conv, F.conv2d, x, weight, bias, options)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
     """F.conv_transpose2d, x [N, I, H, W], weight [I, O / groups, kh, kw]. Gradients: as `conv2d`."""
-    if _own(x, weight, bias) and gains(x, weight, call := Call.of_transposed(2, **options)):
-        return convolution(x, weight, bias, call)
-    return F.conv_transpose2d(x, weight, bias, **options)
+    read, theirs = ConvolutionArguments.from_conv_transpose, F.conv_transpose2d
+    return _faster("conv_transpose2d", read, theirs, x, weight, bias, options)
 
 
-def _own(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether our kernels may gain, and neither autocast nor a recorder is to see what PyTorch is asked for."""
-    return (
-        x.is_cpu
-        and x.ndim == weight.ndim == 4
-        and min(weight.shape[0], weight.shape[1]) >= FEWEST_CHANNELS
-        and not torch.is_autocast_enabled("cpu")
-        and not has_torch_function((x, weight, bias))
-        and not backends.recorded()
-    )
+def _faster(op, read, theirs, x, weight, bias, options) -> Tensor:
+    """theirs(x, weight, bias, **options), or our autograd functions where the backend of `op` is "cpu"."""
+    # Autocast, and whatever overrides torch functions, must see the function of PyTorch.
+    if not (has_torch_function((x, weight, bias)) or torch.is_autocast_enabled("cpu")):
+        request = maps.MapRequest(forms.for_forward, (x, weight, bias), x, weight, None, read, options)
+        chosen = backends.choose(op, x, None, request)
+        if chosen == "cpu":
+            return convolution(x, weight, bias, request.arguments, None, request.way(chosen))
+    return theirs(x, weight, bias, **options)
 
 
 def transposed(weight: Tensor) -> Tensor:
     """[I, O, kh, kw] of weight [O, I, kh, kw], the taps in reverse order: as a transposed convolution takes it"""
-    kernel = native.WHY_NO_CPU is None and not backends.recorded()
-    if kernel and weight.device.type == "cpu" and weight.dtype == torch.float32:
+    if backends.choose("transposed_weight", weight) == "cpu" and weight.dtype == torch.float32:
         return _transposed(weight)
     return weight.transpose(0, 1).flip([2, 3])
+
+
+def _no_gain(backend: str, weight: Tensor, arguments: None) -> str | None:
+    return None if weight.dtype == torch.float32 else "moves float32 alone; PyTorch's operators move the rest"
+
+
+backends.register("transposed_weight", has=("cpu",), no_gain=_no_gain)
 
 
 class _Transposed(Function):

@@ -1,6 +1,7 @@
 """Samples of the convolutions."""
 
 from gan_engine.ops import eager
+from gan_engine.ops.convolution.autograd import conv2d
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
@@ -31,7 +32,33 @@ _RESAMPLED = (  # upsample_conv2d and downsample_conv2d share these
     Sample("fir-2-dimensional", _conv(1, 2, 4, 4, 3, 5), {"mode": "fir", "taps": "4x4"}),
 )
 
+
+def _conv2d(n: int, i: int, h: int, w: int, o: int, k: int, groups: int = 1) -> Shapes:
+    return {"x": (n, i, h, w), "w": (o, i // groups, k, k), "b": (o,)}
+
+
 CONVOLUTION = {
+    "conv2d": Op(
+        conv2d,
+        eager.conv2d,
+        tiny=(
+            Sample("2x2", _conv2d(2, 2, 4, 5, 3, 2)),
+            Sample("3x3", _conv2d(2, 3, 5, 6, 4, 3), {"padding": 1}),
+            Sample("stride2-channels_last", _conv2d(2, 4, 6, 7, 3, 4), {"stride": 2, "padding": 1}, LAST),
+            Sample("stride2", _conv2d(1, 3, 7, 6, 2, 3), {"stride": 2}),
+            Sample("1x1", _conv2d(1, 4, 3, 3, 2, 1)),
+            Sample("groups", _conv2d(3, 4, 5, 5, 6, 3, groups=2), {"padding": 1, "groups": 2}),
+            Sample("pairs", _conv2d(2, 2, 9, 8, 3, 3), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}),
+            Sample("no-bias", {"x": (2, 3, 4, 4), "w": (2, 3, 3, 3)}),
+            Sample("empty-batch", _conv2d(0, 3, 4, 4, 2, 3)),
+        ),
+        real=(
+            Sample("8x8x32x32", _conv2d(8, 8, 32, 32, 8, 3), {"padding": 1}),
+            Sample("8x64x32x32", _conv2d(8, 64, 32, 32, 64, 3), {"padding": 1}),
+            Sample("16x64x32x32-4x4-stride2", _conv2d(16, 64, 32, 32, 128, 4), {"stride": 2, "padding": 1}, LAST),
+            Sample("8x256x16x16", _conv2d(8, 256, 16, 16, 256, 3), {"padding": 1}, LAST),
+        ),
+    ),
     "modulated_conv2d": Op(
         with_taps(modulated_conv2d),
         with_taps(eager.modulated_conv2d),

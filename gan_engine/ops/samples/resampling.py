@@ -1,10 +1,11 @@
-"""Samples of the ops that filter and resample images: grid_sample, upfirdn2d and upfirdn2d_act."""
+"""Samples of the ops that filter and resample images: avg_pool2d, grid_sample, upfirdn2d and upfirdn2d_act."""
 
 from typing import Any
 
 from torch import Tensor
 
 from gan_engine.ops import eager
+from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
 from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
 from gan_engine.ops.samples.taps import with_taps
@@ -35,6 +36,19 @@ _BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
 _BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
 
 RESAMPLING = {
+    "avg_pool2d": Op(
+        avg_pool2d,
+        eager.avg_pool2d,
+        tiny=(
+            Sample("halves", _image(2, 3, 6, 8), {"kernel_size": 2}),
+            Sample("overlap-channels_last", _image(2, 3, 7, 6), {"kernel_size": (3, 2), "stride": (2, 1)}, LAST),
+            Sample("padding", _image(1, 2, 5, 6), {"kernel_size": 3, "stride": 2, "padding": 1}),
+            Sample("open-end", _image(2, 2, 7, 6), {"kernel_size": 2, "stride": 3, "ceil_mode": True, "padding": 1}),
+            Sample("divisor", _image(1, 2, 4, 4), {"kernel_size": 2, "divisor_override": 3}),
+            Sample("empty-batch", _image(0, 3, 4, 4), {"kernel_size": 2}),
+        ),
+        real=(Sample("8x64x64x64", _image(8, 64, 64, 64), {"kernel_size": 2}),),
+    ),
     "grid_sample": Op(
         grid_sample,
         grid_sample_ref,

@@ -1,0 +1,178 @@
+"""The three maps of a convolution, each by the fastest code that there is for the call.
+
+<y, F(x, w)> = <x, D(y, w)> = <w, W(x, y)>: F is the forward pass, D the gradient by the image, W the gradient by the
+weight. Each map is an op of its own for the chooser. Their backends:
+
+    cpu         float32 images: minimal filtering (winograd.py), or PyTorch's kernels in the layout that is the faster
+    pytorch     PyTorch's kernels, in the layout that the tensors have
+    reference   the same kernels; a convolution as a whole is then differentiated by PyTorch
+
+PyTorch's kernels for a convolution with a stride, or a transposed one, are faster in one memory layout than in the
+other: y and dx in channels_last, and the gradient by the weight in contiguous memory (256 -> 256 channels, 3x3, stride
+2, 32x32 from or to 65x65, batch 8, AVX-512, one thread, milliseconds, 2026-11):
+
+                       y     dx    dweight
+    contiguous         72    76    64
+    channels_last      52    46    89
+
+A change of layout costs less than the difference: `relayout` moves those 34 MB in 6 ms.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine import backends
+from gan_engine.ops.convolution import forms, winograd
+from gan_engine.ops.convolution.arguments import ConvolutionArguments
+from gan_engine.ops.convolution.relayout import in_layout
+from gan_engine.ops.kernel_op import layout
+from gan_engine.ops.thresholds import TABLE
+
+# The ways to compute a map: the number of a form of minimal filtering, or one of these.
+RELAYOUTS = -1  # PyTorch's kernels, in the layout that is faster
+PYTORCH = -2
+UNDECIDED = -3
+
+
+class MapRequest:
+    """A call of a map as the chooser's rules read it: its tensors, its arguments, and its form, looked for once.
+
+    `search` is the function of forms.py for the map, which takes `tensors` and the arguments. `image` and `weight` are
+    the two tensors, out of those, whose sizes decide about layouts. `read` makes the arguments of `options` where they
+    are asked for: a small call never asks.
+    """
+
+    def __init__(
+        self,
+        search: Callable[..., forms.Found],
+        tensors: tuple[Tensor | None, ...],
+        image: Tensor,
+        weight: Tensor,
+        arguments: ConvolutionArguments | None,
+        read: Callable[..., ConvolutionArguments] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.search, self.tensors, self.image, self.weight = search, tensors, image, weight
+        self._arguments, self._read, self._options = arguments, read, options
+        self._found: forms.Found | None = None
+
+    @property
+    def arguments(self) -> ConvolutionArguments:
+        if self._arguments is None:
+            self._arguments = self._read(2, **self._options)
+        return self._arguments
+
+    def form(self) -> forms.Found:
+        """The number of the fastest form of minimal filtering, None if there is none, and whether it is faster."""
+        if self._found is None:
+            self._found = self.search(*self.tensors, self.arguments)
+        return self._found
+
+    def float32_images(self) -> bool:
+        x, weight = self.image, self.weight
+        return x.ndim == weight.ndim == 4 and x.dtype == weight.dtype == torch.float32
+
+    def layouts_gain(self) -> bool:
+        """Whether PyTorch's kernels gain more by their faster layout than changing it costs."""
+        fewest = TABLE["few channels for layouts"].number
+        return max(self.arguments.stride) > 1 and min(self.weight.shape[:2]) >= fewest
+
+    def way(self, backend: str) -> int:
+        """How `backend` computes the map."""
+        if backend != "cpu" or not self.float32_images():
+            return PYTORCH
+        form, faster = self.form()
+        if faster:
+            return form
+        # Whether a form or the layouts gain anything or not, a request by name takes them where there are any.
+        if self.layouts_gain() or (form is None and max(self.arguments.stride) > 1):
+            return RELAYOUTS
+        return PYTORCH if form is None else form
+
+
+def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
+    if backend != "cpu" or request is None or request.weight.device.type == "cpu":
+        return None
+    return f"takes cpu tensors, not a weight on {request.weight.device.type}"
+
+
+def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
+    if backend != "cpu" or request is None:
+        return None
+    shape = request.weight.shape
+    if min(shape[:2]) < TABLE["few channels"].number:
+        return TABLE["few channels"].sentence
+    if not request.float32_images():
+        return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
+    if request.form()[1] or request.layouts_gain():
+        return None
+    return TABLE["small gain"].sentence
+
+
+for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weight_gradient"):
+    backends.register(_op, has=("cpu", "pytorch"), refuse=_refuse, no_gain=_no_gain)
+
+
+def forward_request(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments) -> MapRequest:
+    return MapRequest(forms.for_forward, (x, w, b), x, w, arguments)
+
+
+def forward_op(arguments: ConvolutionArguments) -> str:
+    """The name of the forward pass in the chooser."""
+    return "conv_transpose2d" if arguments.transposed else "conv2d"
+
+
+def forward(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    arguments: ConvolutionArguments,
+    backend: str | None = None,
+    way: int = UNDECIDED,
+) -> Tensor:
+    """y = F(x, w) + b, in the layout that PyTorch gives it: channels_last if x or w is"""
+    if way == UNDECIDED:
+        request = forward_request(x, w, b, arguments)
+        way = request.way(backends.choose(forward_op(arguments), x, backend, request))
+    if way == PYTORCH:
+        return torch.convolution(x, w, b, *arguments)
+    if way != RELAYOUTS:
+        return winograd.forward(x, w, b, arguments, way)
+    last = torch.channels_last in (layout(x), layout(w))
+    return in_layout(torch.convolution(in_layout(x, True), w, b, *arguments), last)
+
+
+def image_gradient(
+    dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+) -> Tensor:
+    """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
+    request = MapRequest(forms.for_image_gradient, (dy, w, like), dy, w, arguments)
+    way = request.way(backends.choose("conv2d_image_gradient", dy, backend, request))
+    if way >= 0:
+        return winograd.image_gradient(dy, w, like, arguments, way)
+    wanted = (True, False, False)
+    if way == PYTORCH:
+        return torch.ops.aten.convolution_backward(dy, like, w, None, *arguments, wanted)[0]
+    last = torch.empty_like(like, memory_format=torch.channels_last)
+    dx = torch.ops.aten.convolution_backward(in_layout(dy, True), last, w, None, *arguments, wanted)[0]
+    return in_layout(dx, layout(like) == torch.channels_last)
+
+
+def weight_gradient(
+    x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+) -> Tensor:
+    """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
+    request = MapRequest(forms.for_weight_gradient, (x, dy, like), x, like, arguments)
+    way = request.way(backends.choose("conv2d_weight_gradient", x, backend, request))
+    if way >= 0:
+        return winograd.weight_gradient(x, dy, like, arguments, way)
+    wanted = (False, True, False)
+    if way == PYTORCH:
+        return torch.ops.aten.convolution_backward(dy, x, like, None, *arguments, wanted)[1]
+    contiguous = torch.empty_like(like, memory_format=torch.contiguous_format)
+    x, dy = in_layout(x, False), in_layout(dy, False)
+    dw = torch.ops.aten.convolution_backward(dy, x, contiguous, None, *arguments, wanted)[1]
+    return in_layout(dw, layout(like) == torch.channels_last)

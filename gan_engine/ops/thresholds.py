@@ -1,0 +1,102 @@
+"""From which size on a backend gains: every tuned number of the chooser, with why, where it was measured, and a row.
+
+A backend that can run a call, and gains nothing by it, leaves the call to another backend. The rules of the ops read
+the numbers here, and `python -m gan_engine.info` prints the sentences. A request by name overrides all of them.
+"""
+
+from typing import NamedTuple
+
+
+class Threshold(NamedTuple):
+    """One tuned number.
+
+    Attributes:
+        op: whose calls it concerns.
+        backend: gains nothing up to the number.
+        instead: the backend that runs these calls.
+        number: the number itself.
+        sentence: the calls, with the number, and why the backend gains nothing.
+        measured: what was measured, where and when.
+        row: where a committed measurement shows it.
+    """
+
+    op: str
+    backend: str
+    instead: str
+    number: float
+    sentence: str
+    measured: str
+    row: str
+
+
+_PERFORMANCE = "docs/performance.md, where PyTorch's own operators are faster"
+_CPU = "float32, AVX-512, PyTorch 2.13, 2026-11"
+
+TABLE: dict[str, Threshold] = {}
+
+
+def _add(name: str, op: str, backend: str, instead: str, number: float, sentence: str, measured: str) -> None:
+    text = sentence.format(number=f"{number:,}")
+    TABLE[name] = Threshold(op, backend, instead, number, text, f"{measured} ({_CPU})", f"{_PERFORMANCE}: {name}")
+
+
+_add(
+    "few elements",
+    *("bias_act", "cpu", "pytorch", 1 << 19),
+    "lrelu of up to {number} float32 elements: a call of a kernel costs more than it saves while other work has the"
+    " caches",
+    "forward and backward with a bias, us of the kernel / of PyTorch: [64, 256] 104 / 57, [64, 1024] 142 / 93,"
+    " [32, 128, 8, 8] 303 / 258, in DCGAN's discriminator [32, 64, 16, 16] 560 / 400",
+)
+_add(
+    "few elements of tanh",
+    *("bias_act", "cpu", "pytorch", 1 << 16),
+    "tanh of up to {number} float32 elements: a call of a kernel costs more than it saves; PyTorch's tanh is slow, and"
+    " its limit an eighth of lrelu's",
+    "as lrelu",
+)
+_add(
+    "few elements behind a layer",
+    *("biased", "cpu", "pytorch", 1 << 20),
+    "lrelu of up to {number} float32 elements behind a layer: the layer adds the bias itself, which saves a pass",
+    "forward and backward of SRGAN's discriminator, [16, 16, 48, 48]: 350 us, with bias_act behind the layer 620",
+)
+_add(
+    "few elements of a batch norm",
+    *("normed", "cpu", "pytorch", 1 << 19),
+    "up to {number} float32 elements in channels_last: PyTorch's batch norm is at its best there",
+    "backward pass of [32, 128, 8, 8] behind a convolution: 313 us, with PyTorch's operators 265; alone 113 and 157",
+)
+_add(
+    "few channels",
+    *("conv2d", "cpu", "pytorch", 32),
+    "fewer than {number} channels in or out: minimal filtering saves too few products",
+    "3x3 and 4x4 kernels, strides 1 and 2",
+)
+_add(
+    "small gain",
+    *("conv2d", "cpu", "pytorch", 0.9),
+    "no form of minimal filtering is accurate for the call and takes less than {number} of the time of PyTorch's"
+    " kernels, as estimated from the sizes",
+    "64 to 512 channels, 4x4 to 64x64 pixels, one thread at 220 GFLOP/s",
+)
+_add(
+    "few channels for layouts",
+    *("conv2d", "cpu", "pytorch", 256),
+    "a stride of 1, or fewer than {number} channels in or out: the layouts of PyTorch's kernels do not differ by what"
+    " changing them costs",
+    "a step of lapgan and pix2pix, 32 to 128 channels, is 2 to 4 % slower in layouts of their own; a step of StyleGAN2,"
+    " 512 channels, 2 % faster",
+)
+_add(
+    "few pixels to double",
+    *("doubled_conv2d", "pytorch", "reference", 256),
+    "fewer than {number} pixels of x in the batch, on a CPU: making the wider weight costs more than it saves",
+    "forward and backward, 64 and 256 channels, 3x3, one thread",
+)
+_add(
+    "few pixels to halve",
+    *("halved_conv2d", "pytorch", "reference", 1024),
+    "fewer than {number} pixels of x in the batch, on a CPU: making the wider weight costs more than it saves",
+    "forward and backward, 64 and 256 channels, 3x3, one thread",
+)
