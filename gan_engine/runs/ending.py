@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from gan_engine import models
+from gan_engine import models, report
 from gan_engine.config import Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.metrics.measures import measure_of
-from gan_engine.runs import report_page
 from gan_engine.system.names import legible, pasted
 
 
@@ -16,7 +15,7 @@ def is_over(run_dir: Path, last: Path) -> bool:
 
     A checkpoint from elsewhere has no report to come.
     """
-    page = run_dir / report_page.NAME
+    page = run_dir / report.NAME
     if last.resolve().parent.parent != run_dir.resolve():
         return True
     return page.is_file() and page.stat().st_mtime_ns >= last.stat().st_mtime_ns
@@ -26,7 +25,7 @@ def finish(run_dir: Path, config: Config, nimg: int, seconds: float, *, stopped:
     """Write the report and print the last lines of a run. A report that cannot be written is said, and ends nothing."""
     pictures = [run_dir / name for name in ("samples", "training.gif", "losses.png")]
     try:
-        page = [report_page.write(run_dir)]
+        page = [report.write(run_dir)]
     except Exception as error:  # plots and pictures raise nearly anything
         print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
         page = []

@@ -5,7 +5,7 @@ In the run directory:
     metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report
     tensorboard/                the same for TensorBoard, where it is installed
     samples/kimg-000123.456.png the grid after 123,456 images
-    training.gif  losses.png    written when the run ends, as is report.html (see runs/report_page.py)
+    training.gif  losses.png    written when the run ends, as is report.html (see gan_engine.report)
 
 Watching never ends a run: what cannot be written, for whatever reason, is said once and left out.
 """

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gan_engine import report
 from gan_engine.pictures.picture import grid
-from gan_engine.runs import loss_plot, monitors, report_page, sample_grids
+from gan_engine.runs import loss_plot, monitors, sample_grids
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system.names import legible
@@ -222,7 +223,7 @@ def test_a_name_is_text_whatever_it_looks_like(tmp_path, name):
     watch.close()
     assert (run_dir / "losses.png").exists() and (run_dir / "training.gif").exists()
     (run_dir / "run.json").write_text(json.dumps({"config": {"data": name}, "starts": []}))
-    page = report_page.write(run_dir).read_text(encoding="utf-8")
+    page = report.write(run_dir).read_text(encoding="utf-8")
     assert html.escape(legible(name)) in page and "<b>" not in page
 
 
@@ -303,4 +304,4 @@ def test_damaged_metrics_cost_what_is_damaged(tmp_path):
     with Image.open(tmp_path / "training.gif") as movie:
         assert movie.size[1] > 0
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "starts": []}))
-    assert "3.0 kimg" in report_page.write(tmp_path).read_text()
+    assert "3.0 kimg" in report.write(tmp_path).read_text()
