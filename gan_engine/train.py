@@ -30,8 +30,8 @@ from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS, table
 from gan_engine.runs import ending, record
 from gan_engine.system import checkpoint, malloc
-from gan_engine.system.devices import choose_device, crowded
-from gan_engine.system.names import pasted
+from gan_engine.system.devices import busy_cpus, choose_device
+from gan_engine.system.names import shell_word
 from gan_engine.training import distributed, memory, transfer
 from gan_engine.training.beginning import Start
 from gan_engine.training.distributed import PeerError, Processes
@@ -216,7 +216,7 @@ def prepare(
                 f"kimg: {start} is at {trainer.nimg / 1000:g} of {config.kimg:g} kimg; go on with a larger --kimg"
             )
 
-    reason = crowded(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
+    reason = busy_cpus(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
     if reason is not None:
         warnings.warn(reason, stacklevel=2)
     source = None if initial is None else initial[0]
@@ -272,7 +272,7 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt:
             processes.announce(RuntimeError("aborted"))
             again = (
-                f"--resume={pasted(run_dir)} goes on from the last checkpoint"
+                f"--resume={shell_word(run_dir)} goes on from the last checkpoint"
                 if _holds_run(run_dir)
                 else "nothing was saved"
             )

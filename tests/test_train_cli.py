@@ -229,7 +229,7 @@ def test_data_may_move_but_not_change(cwd, capsys):
     assert train.main(["--resume", "run", "--data", "after/", "--kimg", "0.192"]) == 0
     picture("after", 20)
     assert train.main(["--resume", "run", "--kimg", "0.224"]) == 2
-    assert "other images or labels than those of after" in capsys.readouterr().err
+    assert "got other data in after" in capsys.readouterr().err
 
 
 def test_runs_that_start_together_have_a_directory_each(cwd):

@@ -11,7 +11,7 @@ from gan_engine.command_line import console, flags
 from gan_engine.config import GROUPS, Basics, Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS
-from gan_engine.system.names import legible, nearest, pasted
+from gan_engine.system.names import legible, nearest, shell_word
 
 USAGE = """\
 usage: {prog} [PRESET] [--flags]
@@ -53,7 +53,7 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
     named = bool(argv) and not argv[0].startswith("-")
     name = argv[0] if named else resumed.preset if resumed is not None else next(iter(PRESETS))
     if name not in PRESETS:
-        hint = f"; images are --data {pasted(name)}" if os.path.exists(name) else nearest(name, PRESETS)
+        hint = f"; images are --data {shell_word(name)}" if os.path.exists(name) else nearest(name, PRESETS)
         raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
     if resumed is not None and name != resumed.preset:
         raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {name}")

@@ -43,8 +43,8 @@ def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSe
     """Read the images of a .npz or .npy file, and the labels of a .npz file if it has labels. Raises DataError.
 
     Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of
-    8 or 16 bits, or floats in [0, 1], [-1, 1] or [0, 255]; see `to_bytes`. Labels: see `indexed`. `ImageSet.notes` says
-    which arrays were used, and how they were understood.
+    8 or 16 bits, or floats in [0, 1], [-1, 1] or [0, 255]; see `to_bytes`. Labels: see `to_labels`. `ImageSet.notes`
+    says which arrays were used, and how they were understood.
     """
     heads = array_files.heads(path)
     name = choose_images(path, heads)
@@ -55,7 +55,7 @@ def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSe
     notes = [f"images from {name} ({heads[name].dtype.name} {layout}{values})"]
     labels, class_names = None, ()
     if labels_name is not None:
-        labels, class_names = indexed(path, array_files.read(path, labels_name, heads[labels_name]), len(images))
+        labels, class_names = to_labels(path, array_files.read(path, labels_name, heads[labels_name]), len(images))
         notes.append(f"labels from {labels_name}")
     unused = [other for other in heads if other not in (name, labels_name)]
     if unused:
@@ -73,8 +73,8 @@ def choose_images(path: Path, heads: Mapping[str, Head]) -> str:
     if "images" in heads or len(heads) == 1:
         return "images" if "images" in heads else next(iter(heads))
     fits = [name for name, head in heads.items() if _layouts(head.shape) and head.dtype.kind in "buif"]
-    fits = [name for name in fits if _named(name)[1] != "rest"] or fits
-    usual = [name for name in fits if _named(name)[0] in IMAGES]
+    fits = [name for name in fits if _name_and_part(name)[1] != "rest"] or fits
+    usual = [name for name in fits if _name_and_part(name)[0] in IMAGES]
     for names in (fits, usual):
         if len(names) == 1:
             return names[0]
@@ -88,8 +88,9 @@ def choose_labels(path: Path, heads: Mapping[str, Head], images: str) -> str | N
     """The name of the array of labels for the array `images`, or None. Raises DataError if several fit."""
     if "labels" in heads:
         return "labels"
-    part, num = _named(images)[1], heads[images].shape[0]
-    usual = [name for name in heads if name != images and _named(name)[0] in LABELS and _named(name)[1] == part]
+    part, num = _name_and_part(images)[1], heads[images].shape[0]
+    usual_names = {(word, part) for word in LABELS}
+    usual = [name for name in heads if name != images and _name_and_part(name) in usual_names]
     fits = [name for name in usual if len(heads[name].shape) <= 2 and heads[name].shape[:1] == (num,)]
     if len(fits) > 1:
         got = array_files.listing({name: heads[name] for name in fits})
@@ -97,7 +98,7 @@ def choose_labels(path: Path, heads: Mapping[str, Head], images: str) -> str | N
     return fits[0] if fits else next((name for name in usual if name != "arr_1"), None)
 
 
-def _named(name: str) -> tuple[str, str]:
+def _name_and_part(name: str) -> tuple[str, str]:
     """x_train -> (x, train): the name in small letters, and the part of the data set, or ''."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
     part = next((PARTS[word] for word in words if word in PARTS), "")
@@ -160,7 +161,7 @@ def _scaled(image: np.ndarray, *, first: float, last: float) -> np.ndarray:
     return np.rint((image.astype(np.float64) - first) * (255 / (last - first))).clip(0, 255).astype(np.uint8)
 
 
-def indexed(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:
+def to_labels(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:
     """-> labels int64 [num], numbered from 0, and the class names: the values in the file. Raises DataError.
 
     labels: [N] or [N, 1] integers, floats without fraction, or words; or [N, K] one-hot.

@@ -48,15 +48,15 @@ _SUFFIX, _UNFINISHED = ".images", ".tmp"
 _DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
 
 
-def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, **options: Any) -> ImageSet:
-    """Return the set that is kept for the folder or file `path`. If there is none, call `make`, and keep its set.
+def load_or_decode(path: Path, decode: Callable[[], ImageSet], *, channels: int | None, **options: Any) -> ImageSet:
+    """Return the set that is kept for the folder or file `path`. If there is none, call `decode`, and keep its set.
 
     A set from the cache repeats the warnings of its decoding, and has "from the cache" in `ImageSet.notes`.
 
     Args:
         channels: channels of the set. A set that was kept for None (the channels of the data) is used too, if it has
             this number of channels.
-        options: everything else that decides what `make` returns.
+        options: everything else that decides what `decode` returns.
     """
     home = folder()
     try:
@@ -64,7 +64,7 @@ def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, *
     except (OSError, zipfile.BadZipFile):  # decoding will explain the error
         files = None
     if home is None or files is None:
-        return make()
+        return decode()
     keys = [
         json.dumps([_versions(), str(path.absolute()), sorted(options.items()), c, files]) for c in (channels, None)
     ]
@@ -76,7 +76,7 @@ def through(path: Path, make: Callable[[], ImageSet], *, channels: int | None, *
     recent = _recent(path, files)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        data = make()
+        data = decode()
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     with contextlib.suppress(OSError, zipfile.BadZipFile):
@@ -209,7 +209,7 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor], prefix: str) ->
 
 
 def _keep(entry: Path, data: ImageSet, about: dict[str, Any]) -> None:
-    """Write an entry, completely or not at all, and make room for it. Warn if the disk is full, not if it is read-only.
+    """Write an entry completely or not at all, and make room for it. Warn if the disk is full, not if it is read-only.
 
     The names of the tensors of `data.source` begin with "source.".
     """

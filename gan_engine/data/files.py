@@ -48,7 +48,7 @@ def load_folder(
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """-> the paths of all regular files below a folder, relative to it, and (path, reason) of other entries.
 
-    Links are followed, but every folder is read only once, and folders `of_system` are skipped.
+    Links are followed, but every folder is read only once, and folders `is_system_folder` are skipped.
     """
     found, skipped, seen = [], [], set()
     folders, links = [("", str(path))], []
@@ -58,7 +58,7 @@ def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
             state = os.stat(folder)
             if (state.st_dev, state.st_ino) in seen:  # otherwise images count twice, or a loop never ends
                 continue
-            if of_system(state):
+            if is_system_folder(state):
                 skipped.append((prefix or folder, "a folder of the system"))
                 continue
             with os.scandir(folder) as entries:
@@ -78,7 +78,7 @@ def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
     return found, skipped
 
 
-def of_system(state: os.stat_result) -> bool:
+def is_system_folder(state: os.stat_result) -> bool:
     """True for the root folder, and for folders such as /proc whose files the operating system invents.
 
     Some of these files never end, and reading others waits forever.
@@ -94,7 +94,7 @@ def _system_devices() -> set[int]:
     return {os.stat(folder).st_dev for folder in system} - {os.stat(folder).st_dev for folder in others}
 
 
-def special(mode: int) -> str:
+def name_of_special(mode: int) -> str:
     """The name of a kind of file that is neither regular nor a folder: 'a pipe'."""
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
     return kinds.get(stat.S_IFMT(mode), "no regular file")
@@ -105,7 +105,7 @@ def _kind(entry: os.DirEntry) -> str:
     try:
         if entry.is_file():
             return "file"
-        return "folder" if entry.is_dir() else special(entry.stat().st_mode)
+        return "folder" if entry.is_dir() else name_of_special(entry.stat().st_mode)
     except FileNotFoundError:
         return "a link to nothing"
     except OSError as error:
@@ -127,18 +127,18 @@ def pictures(name: str, found: Sequence[str], open_file: Callable[[str], BinaryI
         try:
             with open_file(file) as opened:
                 return endings.begins_like_picture(opened)
-        except Exception:  # a file that cannot be read is not counted as a picture
+        except Exception:  # a file that cannot be read is not counted_remarks as a picture
             return False
 
     wanted = endings.endings()
     also = {file for file in found if not file.lower().endswith(wanted) and nameless(file)}
-    paths = chosen(name, found, wanted, what="image files", also=also)
+    paths = with_endings(name, found, wanted, what="image files", also=also)
     if others := endings.unread(set(found).difference(paths)):
         warnings.warn(legible(f"{name}: not read: {others}"), stacklevel=3)
     return paths
 
 
-def chosen(
+def with_endings(
     name: str, found: Sequence[str], wanted: tuple[str, ...], *, what: str, also: Collection[str] = ()
 ) -> list[str]:
     """The paths in `found` with one of the endings `wanted` that are not hidden, and the paths `also`, sorted.
@@ -217,10 +217,10 @@ def load_files(
     labels, class_names, label_notes = None, (), ()
     if labelled and not cut:
         labels, class_names, label_notes = labels_of(name, kept, found, open_file)
-    notes = (*notes, *left_out, *label_notes, *counted(remarks))
+    notes = (*notes, *left_out, *label_notes, *counted_remarks(remarks))
     return ImageSet(name, images, labels, class_names, skipped, notes=notes)
 
 
-def counted(remarks: Sequence[str]) -> list[str]:
+def counted_remarks(remarks: Sequence[str]) -> list[str]:
     """Turn remarks on single pictures into notes on the set: '4 with several frames'."""
     return [f"{count:,} {remark}" for remark, count in Counter(remarks).most_common()]

@@ -68,18 +68,18 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
         if class_of is None:
             labels, class_names, notes = by_folder(name, kept, shards_known=True)
             return labels, class_names, (f"{TABLE} holds no labels", *notes)
-        missing = [path for path in kept if class_of.get(as_it_looks(path)) is None]
+        missing = [path for path in kept if class_of.get(normal_form(path)) is None]
         if missing:
             named = len(kept) - len(missing)
             raise ValueError(f"gives a class to only {named:,} of {len(kept):,} images, and none to {missing[0]}")
-        values = _as_classes([class_of[as_it_looks(path)] for path in kept])
+        values = _as_classes([class_of[normal_form(path)] for path in kept])
     except ValueError as error:
-        return _none(name, f"no labels, because {TABLE} {error}")
+        return _no_labels(name, f"no labels, because {TABLE} {error}")
     notes = [f"classes of {TABLE}"]
-    if absent := class_of.keys() - set(map(as_it_looks, found)):
+    if absent := class_of.keys() - set(map(normal_form, found)):
         notes.append(f"{TABLE} names {len(absent):,} missing files")
         warnings.warn(f"{name}: {notes[-1]}, such as {legible(min(absent))}", stacklevel=3)
-    return *_indexed(values), tuple(notes)
+    return *_to_labels(values), tuple(notes)
 
 
 def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> Labels:
@@ -97,14 +97,14 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
     if len(outside) == len(kept):
         return None, (), ()
     if outside:
-        return _none(name, f"no labels, because {outside[0]} lies outside the class folders")
+        return _no_labels(name, f"no labels, because {outside[0]} lies outside the class folders")
     class_of = [folder[depth] for folder in folders]
     class_names = sorted(set(class_of))
     if _are_shards(class_names):
         if shards_known:
             return None, (), ()
         first, last = class_names[0], class_names[-1]
-        return _none(
+        return _no_labels(
             name,
             f"no labels, because the folders {first} to {last} look like numbered shards without a {TABLE}; "
             "rename them if they are classes",
@@ -114,20 +114,20 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
     has_domains = any(match and match[2] for match in map(_SPLIT.fullmatch, class_names))
     if all(splits) and not has_domains:
         why = f"no labels, because the folders {listed(class_names)} are splits of a set; all of them are read"
-        return _none(name, why)
+        return _no_labels(name, why)
     if "train" in splits and {*splits} - {"train", None}:
         named = [folder for folder, split in zip(class_names, splits) if split]
         why = "because there are other folders too"
         warnings.warn(f"{name}: the folders {listed(named)} are read as classes, {why}", stacklevel=3)
-    spellings = Counter(as_it_looks(folder).casefold() for folder in class_names)
-    if twins := [folder for folder in class_names if spellings[as_it_looks(folder).casefold()] > 1]:
+    spellings = Counter(normal_form(folder).casefold() for folder in class_names)
+    if twins := [folder for folder in class_names if spellings[normal_form(folder).casefold()] > 1]:
         how = "in capitals or in how accents are written"
         warnings.warn(f"{name}: {listed(twins)} are classes that differ only {how}", stacklevel=3)
-    return *_indexed(class_of), (f"folders are classes: {listed(class_names)}",)
+    return *_to_labels(class_of), (f"folders are classes: {listed(class_names)}",)
 
 
 def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, Any] | None:
-    """Read {"labels": [[file, class], ...]} as {file `as_it_looks`: class}. None if the table has no labels."""
+    """Read {"labels": [[file, class], ...]} as {file `normal_form`: class}. None if the table has no labels."""
     try:
         with open_file(table) as file:
             content = json.loads(file.read())
@@ -143,7 +143,7 @@ def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, A
         raise ValueError(f'must have labels [["file", class], ...], got {json.dumps(wrong)[:40]}')
     class_of: dict[str, Any] = {}
     for file, value in rows:
-        path = as_it_looks("/".join((*_folders(table), plain_path(file))))
+        path = normal_form("/".join((*_folders(table), plain_path(file))))
         if path in class_of and class_of[path] != value:
             raise ValueError(f"gives two classes to {file}")
         class_of[path] = value
@@ -155,7 +155,7 @@ def plain_path(path: str) -> str:
     return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
-def as_it_looks(path: str) -> str:
+def normal_form(path: str) -> str:
     """The same text for names that look the same. macOS writes a letter with an accent as two characters."""
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
@@ -183,13 +183,13 @@ def _as_classes(values: Sequence[Any]) -> list[int | str]:
     return [int(value) for value in values]
 
 
-def _indexed(values: Sequence[int] | Sequence[str]) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _to_labels(values: Sequence[int] | Sequence[str]) -> tuple[torch.Tensor, tuple[str, ...]]:
     """-> labels int64 [N], numbered from 0 in sorted order of the values, and the class names."""
     order = {value: i for i, value in enumerate(sorted(set(values)))}
     return torch.tensor([order[value] for value in values]), tuple(legible(str(value)) for value in order)
 
 
-def _none(name: str, why: str) -> Labels:
+def _no_labels(name: str, why: str) -> Labels:
     why = legible(why)
     warnings.warn(f"{name}: {why}", stacklevel=4)
     return None, (), (why,)

@@ -72,11 +72,11 @@ def _inside(triangles: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         order = (axis, *(other for other in range(3) if other != axis))
         turned = [values.transpose(order) for values in (winding, odd)]  # views
         # A cyclic order of the axes keeps the sense of rotation. The order (1, 0, 2) reverses it.
-        _look_along(triangles[..., order], -1 if axis == 1 else 1, *turned)
+        _add_votes(triangles[..., order], -1 if axis == 1 else 1, *turned)
     return (abs(winding) > 3) | (odd > 3)
 
 
-def _look_along(triangles: np.ndarray, sense: int, winding: np.ndarray, odd: np.ndarray) -> None:
+def _add_votes(triangles: np.ndarray, sense: int, winding: np.ndarray, odd: np.ndarray) -> None:
     """Add the votes of the two rays along the first axis, for every voxel: winding numbers, and how many are odd."""
     length, *plane = winding.shape
     column, depth, sign = _crossings(triangles, tuple(plane))

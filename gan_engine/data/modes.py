@@ -39,7 +39,7 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     raw = _raw_mode(image)
     if image.format == "TIFF":
         _require_read_right(image, raw)
-    opaque = _opaque(image) if raw == "RGB;16B" and "transparency" in image.info else None
+    opaque = _alpha_of_16_bit_png(image) if raw == "RGB;16B" and "transparency" in image.info else None
     image.load()
     picture: Image.Image = image
     if image.mode == "F":
@@ -125,7 +125,7 @@ def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
     return Image.merge("LA", (picture, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))))
 
 
-def _opaque(image: ImageFile.ImageFile) -> Image.Image:
+def _alpha_of_16_bit_png(image: ImageFile.ImageFile) -> Image.Image:
     """The alpha channel of a 16-bit PNG, mode L: 0 for pixels of its transparent colour, else 255.
 
     Pillow keeps only the upper byte of each value. Reading the file again as little-endian gives the lower byte.

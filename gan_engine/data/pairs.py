@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from gan_engine.data.decode import channels_of, decode_files, read_picture, square
-from gan_engine.data.files import counted, load_folder, pictures, summary, walk
+from gan_engine.data.files import counted_remarks, load_folder, pictures, summary, walk
 from gan_engine.data.image_set import DataError, ImageSet
-from gan_engine.data.labels import as_it_looks
+from gan_engine.data.labels import normal_form
 from gan_engine.system.names import listed
 
 FOLDERS = (("a", "b"), ("traina", "trainb"))
@@ -71,7 +71,7 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
         )
     source = ImageSet(path.name, both[0::2])
     return ImageSet(
-        path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=(*left_out, *counted(remarks))
+        path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=(*left_out, *counted_remarks(remarks))
     )
 
 
@@ -144,7 +144,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """{path without its ending: path} of the pictures below `folder`. Raises DataError if two share a key."""
     by_stem: dict[str, Path] = {}
     for file in pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0]):
-        stem = as_it_looks(PurePosixPath(file).with_suffix("").as_posix())
+        stem = normal_form(PurePosixPath(file).with_suffix("").as_posix())
         if stem in by_stem:
             raise DataError(f"{folder}: want one picture of each name, got {by_stem[stem].name} and {Path(file).name}")
         by_stem[stem] = folder / file

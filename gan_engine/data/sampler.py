@@ -64,7 +64,7 @@ class Sampler:
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor | None]:
-        index, flip = self._dealt(self.position)
+        index, flip = self._part_of_rank(self.position)
         index = index.to(self.images.device)
         img = self._read(index).to(self.device)
         self.position += self.world_size * self.batch_size
@@ -74,7 +74,7 @@ class Sampler:
             return to_float(img), None
         return to_float(img), F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
 
-    def _dealt(self, position: int) -> tuple[Tensor, Tensor]:
+    def _part_of_rank(self, position: int) -> tuple[Tensor, Tensor]:
         """This rank's part of the batch at `position`: image indices and flips."""
         index, flip = self._stream(position, self.world_size * self.batch_size)
         return index[self.rank :: self.world_size], flip[self.rank :: self.world_size]
@@ -86,7 +86,7 @@ class Sampler:
         if self._ahead is None:
             self._ahead = self._reader.submit(pixels.__getitem__, index.numpy())
         img = torch.from_numpy(self._ahead.result())
-        following, _ = self._dealt(self.position + self.world_size * self.batch_size)
+        following, _ = self._part_of_rank(self.position + self.world_size * self.batch_size)
         self._ahead = self._reader.submit(pixels.__getitem__, following.numpy())
         return img
 

@@ -120,10 +120,10 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
         raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run")
     if state is not None:
         reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
-        if files.of_system(state) or reader is None or not (path.is_dir() or path.is_file()):
+        if files.is_system_folder(state) or reader is None or not (path.is_dir() or path.is_file()):
             raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
         sizes = {"resolution": resolution, "channels": channels}
-        return cache.through(path, lambda: reader(path, **sizes), kind=kind, **sizes)
+        return cache.load_or_decode(path, lambda: reader(path, **sizes), kind=kind, **sizes)
     names = [*NAMED, "toy"]
     near = difflib.get_close_matches(source.lower(), names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -135,7 +135,7 @@ def _got(path: Path, state: os.stat_result) -> str:
     if path.is_dir():
         return "the root of all files" if path.samefile("/") else "a folder of the system"
     if not path.is_file():
-        return files.special(state.st_mode)
+        return files.name_of_special(state.st_mode)
     name = path.name.lower()
     if name.endswith(_ARCHIVES):
         return f"the file {path.name}; unpack it and name the folder"

@@ -34,7 +34,7 @@ def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSe
     if not folder.is_dir():
         _open("celeba", "CelebA", root, f"put the unpacked folder img_align_celeba into {folder.parent}")
     sizes = {"resolution": resolution, "channels": channels}
-    faces = cache.through(folder, lambda: load_folder(folder, **sizes, labelled=False), kind="image", **sizes)
+    faces = cache.load_or_decode(folder, lambda: load_folder(folder, **sizes, labelled=False), kind="image", **sizes)
     return ImageSet("celeba", faces.images, skipped=faces.skipped, notes=faces.notes)
 
 

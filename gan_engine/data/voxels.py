@@ -40,7 +40,7 @@ def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSe
     labels, class_names = None, ()
     if labels_name is not None:
         values = array_files.read(path, labels_name, heads[labels_name])
-        labels, class_names = arrays.indexed(path, values, len(volumes))
+        labels, class_names = arrays.to_labels(path, values, len(volumes))
     images = empty_images(path.stem, len(volumes), 1, resolution, dims=3)
     for i, (out, volume) in enumerate(zip(images.numpy(), volumes, strict=True)):
         try:
@@ -55,7 +55,7 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     """Read one .binvox file, or all .binvox files and meshes below a folder. Folders are classes. Raises DataError."""
     found, skipped = files.walk(path) if path.is_dir() else ([path.name], [])
     root, name = (path, legible(path.resolve().name)) if path.is_dir() else (path.parent, legible(path.stem))
-    kept, left_out = training_part(files.chosen(name, found, (".binvox", *meshes.ENDINGS), what="volumes"))
+    kept, left_out = training_part(files.with_endings(name, found, (".binvox", *meshes.ENDINGS), what="volumes"))
     mesh = next((file for file in kept if file.lower().endswith(meshes.ENDINGS)), None)
     if mesh is not None and any(importlib.util.find_spec(module) is None for module in ("trimesh", "scipy")):
         raise DataError(f"{name}: want trimesh and scipy to read {mesh}, got none: pip install trimesh scipy")

@@ -7,7 +7,7 @@ from gan_engine import models, report
 from gan_engine.config import Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.metrics.measures import measure_of
-from gan_engine.system.names import legible, pasted
+from gan_engine.system.names import legible, shell_word
 
 
 def is_over(run_dir: Path, last: Path) -> bool:
@@ -42,12 +42,12 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
 
     PICTURES stands for a picture or a folder of pictures.
     """
-    run, can = pasted(run_dir), models.capabilities(config.model)
-    plugins = "".join(f" --plugin={pasted(name)}" for name in config.plugin)
+    run, can = shell_word(run_dir), models.capabilities(config.model)
+    plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
     word, arguments = {
-        "generate": ("draw", f"{run} --out={pasted(run_dir / 'generated.png')}"),
-        "translate": ("translate", f"PICTURES {pasted(run_dir / 'translated')} --checkpoint={run}"),
-        "upscale": ("enlarge", f"PICTURES {pasted(run_dir / 'enlarged')} --checkpoint={run}"),
+        "generate": ("draw", f"{run} --out={shell_word(run_dir / 'generated.png')}"),
+        "translate": ("translate", f"PICTURES {shell_word(run_dir / 'translated')} --checkpoint={run}"),
+        "upscale": ("enlarge", f"PICTURES {shell_word(run_dir / 'enlarged')} --checkpoint={run}"),
     }[can.command]
     use = (word, f"{can.command} {arguments}{plugins}")
     longer = f"--resume={run} --kimg {2 * config.kimg:g}{plugins}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 
-def crowded(threads: int) -> str | None:
+def busy_cpus(threads: int) -> str | None:
     """A warning if other programs use CPUs that `threads` threads need; else None. Works on Linux only.
 
     Threads wait for one another at the end of every parallel loop, so one slow thread delays all of them. DCGAN on two

@@ -23,7 +23,7 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     return legible(", ".join(names[:most])) + rest
 
 
-def pasted(path: str | Path) -> str:
+def shell_word(path: str | Path) -> str:
     """`path` quoted as one word of a POSIX shell, for any characters in it; never read as an option."""
     text = str(path)
     text = f"./{text}" if text.startswith("-") else text

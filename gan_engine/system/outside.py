@@ -6,7 +6,7 @@ A checkpoint names plug-ins and never imports them: that is for the person who k
 from typing import Any
 
 from gan_engine.system.checkpoint import CheckpointError
-from gan_engine.system.names import legible, pasted
+from gan_engine.system.names import legible, shell_word
 
 # Every registered thing, such as "loss pearson", and the plug-in it is of, as it was named.
 REGISTERED: dict[str, str] = {}
@@ -33,7 +33,7 @@ def require(config: Any, source: Any) -> None:
     needed, names = (_texts(config.get(key)) for key in ("outside", "plugin"))
     missing = ", ".join(legible(thing) for thing in needed if thing not in REGISTERED)
     if missing:
-        flags = " ".join(f"--plugin {pasted(name)}" for name in names)
+        flags = " ".join(f"--plugin {shell_word(name)}" for name in names)
         raise CheckpointError(
             f"{source}: its run has this of plug-ins: {missing}; name them again, by {flags} or, in Python, by "
             "gan_engine.plugins.load"

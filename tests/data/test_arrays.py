@@ -255,6 +255,6 @@ def test_volumes_that_are_refused(tmp_path, named, message):
 
 
 def test_names_of_arrays():
-    assert [arrays._named(name) for name in ("x_train", "trainImages", "y-test", "arr_1", "latest", "VAL_LABELS")] == [
-        *(("x", "train"), ("images", "train"), ("y", "rest"), ("arr_1", ""), ("latest", ""), ("labels", "rest"))
-    ]
+    names = ("x_train", "trainImages", "y-test", "arr_1", "latest", "VAL_LABELS")
+    parts = (("x", "train"), ("images", "train"), ("y", "rest"), ("arr_1", ""), ("latest", ""), ("labels", "rest"))
+    assert tuple(map(arrays._name_and_part, names)) == parts

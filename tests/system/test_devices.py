@@ -18,7 +18,7 @@ from gan_engine.system import devices
 def test_a_warning_if_threads_would_wait_for_busy_cpus(monkeypatch, running, threads, reason):
     monkeypatch.setattr(devices.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(devices.Path, "read_text", lambda path: f"0.5 0.4 0.3 {running} 1234\n")
-    assert devices.crowded(threads) == reason
+    assert devices.busy_cpus(threads) == reason
 
 
 def test_no_warning_where_the_system_does_not_say(monkeypatch):
@@ -26,4 +26,4 @@ def test_no_warning_where_the_system_does_not_say(monkeypatch):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(devices.Path, "read_text", missing)
-    assert devices.crowded(64) is None
+    assert devices.busy_cpus(64) is None

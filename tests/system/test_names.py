@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from gan_engine.system.names import legible, pasted
+from gan_engine.system.names import legible, shell_word
 
 NAMES = [
     *(
@@ -34,13 +34,13 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_pasted_name_is_that_name(name, tmp_path):
+def test_a_quoted_name_is_that_name_in_a_shell(name, tmp_path):
     (tmp_path / name).mkdir()
-    command = f"cd -- {pasted(name)} && pwd -P"
+    command = f"cd -- {shell_word(name)} && pwd -P"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
     assert done.stdout == bytes(tmp_path / name) + b"\n"
-    assert pasted(name)[0] != "-" and "\n" not in pasted(name)
-    pasted(name).encode()
+    assert shell_word(name)[0] != "-" and "\n" not in shell_word(name)
+    shell_word(name).encode()
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
