@@ -1,7 +1,7 @@
-"""Compiles, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 80 90
+"""Compile, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 80 90
 
-Prints one line of JSON per kernel and architecture: its name, registers, and what is wrong with it. A program of its
-own, as Triton decides at import whether it interprets or compiles.
+The numbers are architectures. One line of JSON is printed per kernel and architecture: its name, its registers, and its
+faults. This is a separate program because Triton decides at import whether it interprets or compiles.
 """
 
 import json
@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 
 os.environ.pop("TRITON_INTERPRET", None)
 
@@ -20,11 +19,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction
 
-SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory that a block may have
+SHARED = {80: 163 << 10, 90: 227 << 10}  # limit of shared memory per block in bytes, by architecture
 
 
 class NoGPU:
-    """What Triton asks its driver before it compiles."""
+    """The answers that Triton wants from its driver before it compiles"""
 
     def __init__(self, arch: int) -> None:
         self.target = GPUTarget("cuda", arch, 32)
@@ -39,26 +38,26 @@ class NoGPU:
         return self.target
 
 
-def calls() -> Iterator[None]:
-    """Runs every op that has kernels on its samples, to the second order, on memory that nothing ever reads."""
+def run_samples() -> None:
+    """Run every op that has Triton kernels on its samples, to the second order. No kernel reads the memory."""
     from gan_engine import backends
 
     backends.MISSING["triton"] = None
     backends.DEVICES["triton"] = ("cpu",)
     from gan_engine.ops.samples import OPS
 
-    every = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
     for name, op in OPS.items():
         if backends.refusal(name, "triton", torch.empty(0)) is not None:
             continue
-        of = backends.kernels(name, "triton").__name__.rpartition(".")[2]
-        if of != name and of in OPS:
-            continue  # kernels of another op, which are compiled for that
-        for sample, dtypes, layout in (
-            *((s, every[:1], s.layout) for s in op.tiny),
-            *((s, every, layout) for s in op.real for layout in (torch.contiguous_format, torch.channels_last)),
+        owner = backends.kernels(name, "triton").__name__.rpartition(".")[2]
+        if owner != name and owner in OPS:
+            continue  # the kernels are compiled for the samples of their own op
+        for sample, sample_dtypes, layout in (
+            *((s, dtypes[:1], s.layout) for s in op.tiny),
+            *((s, dtypes, layout) for s in op.real for layout in (torch.contiguous_format, torch.channels_last)),
         ):
-            for dtype in dtypes:
+            for dtype in sample_dtypes:
                 tensors = {name: torch.empty(shape, dtype=dtype) for name, shape in sample.shapes.items()}
                 tensors = {k: t.to(memory_format=layout) if t.ndim == 4 else t for k, t in tensors.items()}
                 inputs = [t.requires_grad_() for t in tensors.values()]
@@ -68,7 +67,8 @@ def calls() -> Iterator[None]:
                 torch.autograd.grad(first, [dy, *inputs], [torch.empty_like(t) for t in first], allow_unused=True)
 
 
-def wrong(kernel: CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
+def faults(kernel: CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
+    """Stack, spills, too much shared memory, and offsets that may overflow"""
     found = [f"{usage[key]} bytes of {what}" for key, what in (("STACK", "stack"), ("LOCAL", "spills")) if usage[key]]
     if kernel.metadata.shared > SHARED[arch]:
         found.append(f"{kernel.metadata.shared} bytes of shared memory, more than {SHARED[arch]}")
@@ -76,7 +76,7 @@ def wrong(kernel: CompiledKernel, usage: dict[str, int], arch: int) -> list[str]
 
 
 def narrow_offsets(ttir: str) -> list[str]:
-    """Where an offset is not of 64 bits, or became so only after arithmetic in 32, which overflows at 2^31 elements."""
+    """Offsets that are not of 64 bits, or are widened after arithmetic in 32 bits, which overflows at 2^31 elements"""
     made = dict(re.findall(r"(%[\w#]+) = (.*)", ttir))
 
     def overflows(value: str, computed: bool = False) -> bool:
@@ -87,8 +87,8 @@ def narrow_offsets(ttir: str) -> list[str]:
         if op in ("tt.splat", "tt.expand_dims", "tt.broadcast", "tt.reshape", "tt.trans"):
             return overflows(re.findall(r"%[\w#]+", line)[0], computed)
         if op in ("arith.addi", "arith.muli", "arith.subi", "arith.shli"):
-            return any(overflows(each, True) for each in re.findall(r"%[\w#]+", line))
-        return computed  # an argument, a program's number, a value loaded: any number of 32 bits
+            return any(overflows(operand, True) for operand in re.findall(r"%[\w#]+", line))
+        return computed  # an argument, the index of a program or a loaded value may be any number of 32 bits
 
     found = [
         f"an offset is not of 64 bits: {line.strip()}"
@@ -111,7 +111,7 @@ def main(first: int, *others: int) -> None:
 
     JITFunction.run = compile_only
     triton.runtime.driver.set_active(NoGPU(first))
-    calls()
+    run_samples()
     for kernel in compiled.values():
         report(kernel, first, kernel.src.constants)
         for arch in others:
@@ -119,7 +119,7 @@ def main(first: int, *others: int) -> None:
 
 
 def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
-    """The kernel for another architecture, from what Triton made of the source before it looked at the architecture."""
+    """The kernel for another architecture, from its ttir, which does not depend on the architecture"""
     with tempfile.NamedTemporaryFile("w", suffix=".ttir") as file:
         file.write(kernel.asm["ttir"])
         file.flush()
@@ -135,7 +135,7 @@ def report(kernel: CompiledKernel, arch: int, constants: dict) -> None:
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
     row = {"arch": arch, "kernel": kernel.name, "constants": str(constants), "registers": usage["REG"]}
-    print(json.dumps(row | {"wrong": wrong(kernel, usage, arch)}))
+    print(json.dumps(row | {"wrong": faults(kernel, usage, arch)}))
 
 
 if __name__ == "__main__":
