@@ -47,8 +47,8 @@ are computed from their speed without other programs, 32 and 10 images a second.
 
 - `fd_fashion32` and `kd_fashion32` are the Frechet distance and the kernel distance between {num:,} generated images
   and the 10,000 embedded images. They are not FIDs, because their features come from the small classifier of garments
-  in the package. {num:,} real images have a distance of 0.6 from all 10,000. The GANs were trained on the same images,
-  and the classifier on 8,000 of them. So a GAN that memorises its data would score well.
+  in the package. A sample of {num:,} real images has a distance of 0.6 from all 10,000. The GANs were trained on the
+  same images, and the classifier on 8,000 of them. So a GAN that memorises its data would score well.
 - `classes` is the number of classes, of ten, that make up at least 1 % of the images.
 - `accuracy` is how often the classifier recognises the class that the generator was asked for. On real images the
   classifier is right in about 93 % of cases.

@@ -6,9 +6,9 @@ y = f(inputs), and dy is a given gradient of a loss by y. The three modes comput
     forward+backward    y, and g = the gradients of <y, dy> by the inputs
     second order        y, g, and the gradients of |g|^2 / 2 by the inputs and by dy
 
-A step returns everything that it computes, so that no compiler may skip a part. R1 needs the second order from every op
-of a discriminator; the gradient by dy then flows to the layers above the op. Eager mode computes the gradient of <g, v>
-with v = g held constant. This is the same value, and saves squares and sums.
+A step returns everything that it computes, so that no compiler may skip a part. R1 needs the second order of every op
+in a discriminator; the gradient by dy then flows on to the layers behind the op. Eager mode computes the gradient of
+<g, v> with v = g held constant. This is the same value, and saves squares and sums.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,8 +7,8 @@ A kept set is used only if all of these are unchanged:
 
 * every file below the folder: name, size, time of modification, time of change, inode; or, in an archive, the checksum
   of every member
-* the content of files that changed less than `RECENT` seconds before they were decoded, because two changes within one
-  tick of the file system's clock cannot be told apart
+* the content of files that changed less than `RECENT` seconds before they were decoded: two changes within one tick of
+  the file system's clock look alike
 * the options, the code in this folder, and the versions of `LIBRARIES` and Pillow's decoders
 
 Every entry has a checksum, and a damaged entry is decoded again.

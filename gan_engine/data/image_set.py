@@ -153,8 +153,8 @@ def require_memory(what: str, wanted: int) -> None:
 def available_bytes() -> int | None:
     """Bytes of memory that this process may still use; None on systems other than Linux.
 
-    The value is MemAvailable, at most what the limit of the control group leaves, divided by the number of processes
-    that torchrun has started on this machine.
+    The value is MemAvailable, or the memory that the control group still allows if that is less. Processes that
+    torchrun has started on this machine share it equally.
     """
     try:
         meminfo = _kernel_table("/proc/meminfo")

@@ -33,8 +33,8 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
     the upper 8 bits of 16-bit RGB.
 
     Raises:
-        ValueError: pixels that have no agreed white (floating point, or integers beyond 16 bits), or a TIFF that Pillow
-            reads wrongly (signed 8-bit pixels, or uncompressed planes of 16 bits).
+        ValueError: pixels without an agreed white: floating point, or integers beyond 16 bits. Or a TIFF that Pillow
+            reads wrongly: signed 8-bit pixels, or uncompressed planes of 16 bits.
     """
     raw = _raw_mode(image)
     if image.format == "TIFF":

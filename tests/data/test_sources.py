@@ -1,14 +1,6 @@
 """Every source gives an ImageSet, or an error of one sentence."""
 
-import gzip
-import importlib.util
-import pickle
 import shutil
-import struct
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 import zipfile
 
 import numpy as np
@@ -17,18 +9,15 @@ import torch
 from PIL import Image
 
 from gan_engine.data import DataConfig, DataError, Sampler, describe, image_set, load
-from gan_engine.data.arrays import pad_digits, read_idx
-
-# torchvision is looked for but not imported: a CUDA build with a CPU-only PyTorch needs torchvision_shim first.
-needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torchvision")
+from gan_engine.data.arrays import pad_digits
 
 
-def load_from(source, *, resolution=16, channels=3, root="unused", **options):
-    return load(DataConfig(str(source), root=str(root)), resolution=resolution, channels=channels, **options)
+def load_from(source, *, resolution=16, channels=3):
+    return load(DataConfig(str(source)), resolution=resolution, channels=channels)
 
 
 def save_pictures(folder, colours, size=(16, 16)):
-    """One PNG of plain colour per entry of {path below folder: colour}."""
+    """Save a picture of one colour for each entry of {path below folder: colour}."""
     for path, colour in colours.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, colour).save(folder / path)
@@ -273,96 +262,3 @@ def test_the_directory_of_a_run_is_no_data(tmp_path):
 def test_wrong_size_says_what_it_wants(wrong):
     with pytest.raises(DataError, match=f"{next(iter(wrong))} must be .*, got {next(iter(wrong.values()))}"):
         load_from("toy", **wrong)
-
-
-@needs_torchvision
-@pytest.mark.parametrize(
-    ("name", "where"),
-    [
-        ("mnist", "t10k-labels-idx1-ubyte into {root}/MNIST/raw"),
-        ("fashion-mnist-full", "t10k-labels-idx1-ubyte into {root}/FashionMNIST/raw"),
-        ("cifar10", "cifar-10-batches-py into {root}"),
-        ("celeba", "img_align_celeba into {root}/celeba"),
-    ],
-)
-def test_without_a_network_one_sentence_says_where_the_files_go(tmp_path, monkeypatch, name, where):
-    def no_network(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    monkeypatch.setitem(sys.modules, "gdown", None)  # the downloader of CelebA has its own way to the network
-    with pytest.raises(DataError) as error:
-        load_from(name, root=tmp_path)
-    message = str(error.value)
-    assert message.startswith(f"{name} is not in {tmp_path} and cannot be downloaded (")
-    assert message.endswith(where.format(root=tmp_path)) and "\n" not in message
-
-
-def write_idx(path, values):
-    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    path.write_bytes(header + values.tobytes())
-
-
-@needs_torchvision
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist-full", "FashionMNIST")])
-def test_digits_already_there_need_no_network(tmp_path, name, folder):
-    raw = tmp_path / folder / "raw"
-    raw.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
-    for split in ("train", "t10k"):
-        write_idx(raw / f"{split}-images-idx3-ubyte", images)
-        write_idx(raw / f"{split}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
-    data = load_from(name, root=tmp_path, resolution=32, channels=1)
-    assert torch.equal(data.images[:, 0, 2:30, 2:30], torch.from_numpy(images))
-    assert data.labels.tolist() == list(range(6)) and data.num_classes == 10 and data.name == name
-    assert np.array_equal(read_idx(gzip.compress((raw / "train-images-idx3-ubyte").read_bytes())), images)
-
-
-@needs_torchvision
-def test_cifar10_already_there_needs_no_network(tmp_path, monkeypatch):
-    from gan_engine.data.torchvision_shim import datasets
-
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
-    for i in range(1, 6):
-        (folder / f"data_batch_{i}").write_bytes(pickle.dumps({"data": pixels.reshape(2, -1), "labels": [i, 0]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}))
-    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    data = load_from("cifar10", root=tmp_path, resolution=32)
-    assert torch.equal(data.images[:2], torch.from_numpy(pixels))
-    assert data.labels.tolist() == [1, 0, 2, 0, 3, 0, 4, 0, 5, 0] and data.class_names[3] == "class 3"
-
-
-def test_celeba_needs_only_its_images(tmp_path):
-    save_pictures(
-        tmp_path / "celeba" / "img_align_celeba", {"000001.jpg": "red", "000002.jpg": "lime"}, size=(178, 218)
-    )
-    data = load_from("celeba", root=tmp_path, resolution=64)
-    assert data.name == "celeba" and data.images.shape == (2, 3, 64, 64) and data.labels is None
-
-
-# torchvision stays out of the way
-
-
-def test_torchvision_is_imported_only_when_needed():
-    code = (
-        "import sys, gan_engine.data as d; d.load(d.DataConfig('toy'), resolution=16, channels=1);"
-        "print('torchvision' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist-full", "cifar10", "celeba"])
-def test_without_torchvision_its_sets_are_refused_by_the_extra(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.delitem(sys.modules, "gan_engine.data.torchvision_shim", raising=False)
-    with pytest.raises(DataError, match=rf'^{name}: want torchvision, .*: pip install "gan-engine\[data\]"$'):
-        load_from(name, root=tmp_path, resolution=32)
-
-
-def test_without_torchvision_faces_that_are_there_are_read(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    save_pictures(tmp_path / "celeba" / "img_align_celeba", {"000001.jpg": "red"}, size=(178, 218))
-    assert len(load_from("celeba", root=tmp_path, resolution=64)) == 1
