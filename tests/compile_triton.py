@@ -1,7 +1,7 @@
-"""Compile, with no GPU, every Triton kernel that the ops launch on their samples: compile_triton.py 80 90
+"""Compile every Triton kernel that the ops launch on their samples, without a GPU: compile_triton.py 80 90
 
-The numbers are architectures. One line of JSON is printed per kernel and architecture: its name, its registers, and its
-faults. This is a separate program because Triton decides at import whether it interprets or compiles.
+The numbers are architectures. The program prints one line of JSON for each kernel and architecture: name, registers and
+faults. It is a program of its own because Triton decides at import whether it interprets or compiles.
 """
 
 import json
@@ -23,7 +23,7 @@ SHARED = {80: 163 << 10, 90: 227 << 10}  # limit of shared memory per block in b
 
 
 class NoGPU:
-    """The answers that Triton wants from its driver before it compiles"""
+    """A false driver with the answers that Triton needs before it compiles."""
 
     def __init__(self, arch: int) -> None:
         self.target = GPUTarget("cuda", arch, 32)
@@ -68,19 +68,20 @@ def run_samples() -> None:
 
 
 def faults(kernel: CompiledKernel, usage: dict[str, int], arch: int) -> list[str]:
-    """Stack, spills, too much shared memory, and offsets that may overflow"""
-    found = [f"{usage[key]} bytes of {what}" for key, what in (("STACK", "stack"), ("LOCAL", "spills")) if usage[key]]
+    """Faults of a compiled kernel: stack, spills, too much shared memory, and offsets that may overflow."""
+    memory = (("STACK", "stack"), ("LOCAL", "spills"))
+    messages = [f"{usage[key]} bytes of {name}" for key, name in memory if usage[key]]
     if kernel.metadata.shared > SHARED[arch]:
-        found.append(f"{kernel.metadata.shared} bytes of shared memory, more than {SHARED[arch]}")
-    return found + narrow_offsets(kernel.asm["ttir"])
+        messages.append(f"want at most {SHARED[arch]} bytes of shared memory, got {kernel.metadata.shared}")
+    return messages + narrow_offsets(kernel.asm["ttir"])
 
 
 def narrow_offsets(ttir: str) -> list[str]:
-    """Offsets that are not of 64 bits, or are widened after arithmetic in 32 bits, which overflows at 2^31 elements"""
-    made = dict(re.findall(r"(%[\w#]+) = (.*)", ttir))
+    """Offsets that do not have 64 bits, or get them only after 32-bit arithmetic, which overflows at 2^31 elements."""
+    definitions = dict(re.findall(r"(%[\w#]+) = (.*)", ttir))
 
     def overflows(value: str, computed: bool = False) -> bool:
-        line = made.get(value, "argument")
+        line = definitions.get(value, "argument")
         op = line.split()[0]
         if op in ("tt.make_range", "arith.constant"):
             return False
@@ -88,17 +89,17 @@ def narrow_offsets(ttir: str) -> list[str]:
             return overflows(re.findall(r"%[\w#]+", line)[0], computed)
         if op in ("arith.addi", "arith.muli", "arith.subi", "arith.shli"):
             return any(overflows(operand, True) for operand in re.findall(r"%[\w#]+", line))
-        return computed  # an argument, the index of a program or a loaded value may be any number of 32 bits
+        return computed  # an argument, a program index or a loaded value may be any number of 32 bits
 
-    found = [
-        f"an offset is not of 64 bits: {line.strip()}"
+    messages = [
+        f"an offset does not have 64 bits: {line.strip()}"
         for line in re.findall(r".*tt\.addptr.*", ttir)
         if not re.search(r"(, i64|xi64>)( loc\(.*\))?$", line.strip())
     ]
     for value in re.findall(r"arith\.ext[su]i (%[\w#]+) : (?:tensor<[\dx]*)?i32", ttir):
         if overflows(value):
-            found.append(f"widened to 64 bits after arithmetic in 32: {made[value].strip()}")
-    return found
+            messages.append(f"widened to 64 bits only after 32-bit arithmetic: {definitions[value].strip()}")
+    return messages
 
 
 def main(first: int, *others: int) -> None:
@@ -119,7 +120,7 @@ def main(first: int, *others: int) -> None:
 
 
 def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
-    """The kernel for another architecture, from its ttir, which does not depend on the architecture"""
+    """The kernel for another architecture, compiled from its ttir, which is the same for all architectures."""
     with tempfile.NamedTemporaryFile("w", suffix=".ttir") as file:
         file.write(kernel.asm["ttir"])
         file.flush()

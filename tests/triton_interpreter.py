@@ -1,10 +1,11 @@
-"""A pytest plugin: Triton's interpreter in half of its time, by leaving out what it does over and over.
+"""A pytest plugin that makes Triton's interpreter twice as fast, because repeated work is done only once.
 
-Before a kernel runs, the interpreter replaces the built-in functions of triton.language by its own, which it finds by
-looking at every member of the module. It does so anew at every call of a function inside the kernel, also those of a
-loop, where all of them are replaced already: some 30 % of the time. Here each set of modules is patched once
-a launch. Nor is its table of NumPy's types made anew for every array, or the type of a block for every value. What is
-interpreted, and how, stays as it is.
+Before a kernel runs, the interpreter replaces the built-in functions of triton.language by its own functions. It looks
+at every member of the module to find them. It repeats this at every call of a function inside the kernel, although all
+functions are replaced already; this takes about 30 % of the time. Here each set of modules is patched once per launch.
+
+In the same way, the table of NumPy types is made once, and the type of a block once for each shape. The results of the
+interpreter do not change.
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ _broadcast = TritonSemantic.broadcast_impl_value
 
 
 def patch_once(fn) -> interpreter._LangPatchScope:
-    """As `_patch_lang`, which looks for these two modules among the globals of fn."""
+    """`_patch_lang`, but only once per launch for each set of the modules tl and tl.core that fn's globals hold."""
     seen = [value for value in fn.__globals__.values() if value is tl or value is tl.core]
     modules = tuple(any(value is module for value in seen) for module in (tl, tl.core))
     if modules in _patched:
@@ -35,7 +36,7 @@ def patch_once(fn) -> interpreter._LangPatchScope:
 
 
 def launch(self, *args, **kwargs) -> None:
-    _patched.clear()  # the one before took its patches back
+    _patched.clear()  # the launch before this one has removed its patches
     _block_types.clear()
     _tensors.clear()
     _launch(self, *args, **kwargs)
@@ -49,7 +50,7 @@ def np_dtype(dtype: tl.dtype) -> np.dtype:
 
 
 def block_type(cls, element_ty, shape):
-    """The one of this element type, which it keeps alive, and shape."""
+    """The block type of this element type and shape, made once. It keeps the element type alive, and so its id."""
     key = id(element_ty), *(getattr(n, "value", n) for n in shape)
     if key not in _block_types:
         made = object.__new__(cls)
@@ -59,7 +60,7 @@ def block_type(cls, element_ty, shape):
 
 
 def tensor(self, handle, type) -> None:
-    """All but its handle is that of others of its type, which they keep alive."""
+    """Set the fields of a tensor. All fields but the handle are the same for every tensor of a type."""
     if id(type) not in _tensors:
         _make_tensor(self, None, type)
         _tensors[id(type)] = self.__dict__.copy()
@@ -67,14 +68,14 @@ def tensor(self, handle, type) -> None:
 
 
 def broadcast(self, lhs, rhs):
-    """Two blocks of one shape as they are."""
+    """Return two blocks of the same shape unchanged; Triton's own function broadcasts the others."""
     a, b = lhs.type, rhs.type
     same = a.is_block() and b.is_block() and a.shape.values == b.shape.values
     return (lhs, rhs) if same else _broadcast(self, lhs, rhs)
 
 
 tl.block_type.__new__ = block_type
-tl.block_type.__init__ = lambda self, element_ty, shape: None  # done by then
+tl.block_type.__init__ = lambda self, element_ty, shape: None  # __new__ has done this
 tl.tensor.__init__ = tensor
 TritonSemantic.broadcast_impl_value = broadcast
 interpreter._get_np_dtype = np_dtype
