@@ -209,6 +209,6 @@ def affine(
     x: Tensor, f: Tensor | None, scale: Tensor | None, b: Tensor | None, noise: Tensor | None, arguments: tuple
 ) -> Tensor:
     """clamp(gain * act(scale * F x + b + noise)) of checked arguments, with gradients of every order"""
-    *options, fir, transposed = arguments  # torch.compile hands over plain tuples
+    *options, fir, transposed = arguments  # torch.compile hands over tuples without names
     filters = (fir and FirArguments(*fir), transposed and FirArguments(*transposed))
     return _affine(x, f, scale, b, noise, AffineArguments(*options, *filters))

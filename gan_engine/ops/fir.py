@@ -146,7 +146,7 @@ def as_sides(padding: Padding, op: str = "upfirdn2d") -> list[int]:
 
 
 def taps_of(f: Tensor | None) -> tuple[int, int]:
-    """How many taps f has along y and along x, as plain integers.
+    """How many taps f has along y and along x, as Python integers.
 
     torch.compile(dynamic=True) then compiles for these numbers. Symbols would make symbols of the sizes of images, and
     the compiler could not order their strides.

@@ -46,7 +46,7 @@ def modulated_conv2d(
         noise_strength: [], factor of the noise; None is 1.
         bias: [O].
         act, alpha, gain, clamp: as in `scale_bias_act`.
-        up, down: factors of the image size; one of them is 1. Before the convolution `up` puts zeros behind every pixel
+        up, down: factors of the image size; at least one is 1. Before the convolution `up` puts zeros behind every pixel
             and filters with f and a gain of up^2. `down` filters behind it, and keeps every down-th pixel.
         f: [taps] or [taps, taps], from `setup_filter`; None is [1].
         padding: zeros around the upsampled x; None is half of the kernel size, which keeps H * up and W * up.
@@ -128,7 +128,7 @@ def _conv_scale_bias_act(
 ) -> Tensor:
     """scale_bias_act(conv(x, weight), d, bias, **options), upsampled before the convolution or downsampled behind it
 
-    The styles are in x and d. So the convolution has one weight for all images.
+    The styles are in x and d, so the convolution has one weight for all images.
     """
     padding = int(weight.shape[-1]) // 2 if padding is None else padding
     if up > 1:
