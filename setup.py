@@ -1,15 +1,16 @@
-"""Builds the two native modules with CMake; everything else about the package is in pyproject.toml.
+"""Builds the modules _C and _C_cuda with CMake. Everything else about the package is in pyproject.toml.
 
-A wheel with a native module is one for this Python and platform, and one without is one for all.
+A wheel with one of these modules is for this Python and platform. A wheel without them is for all.
 
-A module that cannot be built costs speed, not the installation: the reason is printed in one line and kept in
-gan_engine/_build_info.py, where `python -m gan_engine.info` finds it. The environment decides where that is not wanted:
+If a module cannot be built, the installation still succeeds, and the package is slower. The reason is printed in one
+line. `python -m gan_engine.info` shows it too, from gan_engine/_build_info.py. Environment variables change what is
+built:
 
     GAN_ENGINE_NATIVE=1   GAN_ENGINE_CUDA=1     _C / _C_cuda must be built: a failure ends the installation
-    GAN_ENGINE_NATIVE=0   GAN_ENGINE_CUDA=0     not built
-    (neither)                                   built if it can be, _C_cuda not for a PyTorch without CUDA
-    GAN_ENGINE_CUDA_ARCHS="90-real;90-virtual"  instead of the architectures in CMakeLists.txt
-    CXX, CUDACXX, CUDA_HOME, CMAKE_ARGS         as elsewhere
+    GAN_ENGINE_NATIVE=0   GAN_ENGINE_CUDA=0     _C / _C_cuda is not built
+    (neither)                                   built if possible; _C_cuda only if PyTorch has CUDA
+    GAN_ENGINE_CUDA_ARCHS="90-real;90-virtual"  replaces the architectures of CMakeLists.txt
+    CXX, CUDACXX, CUDA_HOME, CMAKE_ARGS         the usual meaning
 """
 
 import importlib
@@ -21,7 +22,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# pip reads this in the metadata too, but may fetch PyTorch before it says so.
+# The metadata says this too, but pip may download PyTorch before it reads them.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"gan_engine needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
@@ -35,11 +36,11 @@ REQUEST = {"_C": "GAN_ENGINE_NATIVE", "_C_cuda": "GAN_ENGINE_CUDA"}
 
 
 class NotBuilt(Exception):
-    """Why a module was not built, in one line."""
+    """A module was not built; the message is the reason, in one line."""
 
 
 def tool(name: str, attribute: str) -> str | None:
-    """The path of cmake or ninja: from the Python package of that name, which needs no PATH, or from PATH."""
+    """The path of cmake or ninja: in the Python package of that name, or on PATH."""
     try:
         folder = getattr(importlib.import_module(name), attribute)
     except (ImportError, AttributeError):
@@ -72,9 +73,9 @@ def cuda_compiler() -> str:
 
 
 def torch_without_cuda() -> str | None:
-    """The version of a PyTorch that could not use CUDA kernels, if one is installed beside this script.
+    """The version of the installed PyTorch if it cannot use CUDA kernels, else None.
 
-    Under build isolation there is none to ask: which PyTorch will be there is not known then.
+    Also None under build isolation, where no PyTorch is installed yet.
     """
     try:
         from torch import version
@@ -84,11 +85,11 @@ def torch_without_cuda() -> str | None:
 
 
 def first_error(output: str) -> str:
-    """The part of a failed build's output that says what is wrong, in one line."""
+    """The cause of a failed build, found in its output, in one line."""
     lines = output.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("CMake Error") and line.endswith(":"):
-            # The sentence stands below, indented and wrapped; the stack that may follow it is of no use here.
+            # The next lines are the sentence, indented and wrapped. A call stack may follow; it is left out.
             sentence = []
             for below in lines[number + 1 :]:
                 if (below and not below.startswith("  ")) or below.startswith("Call Stack"):
@@ -115,9 +116,9 @@ def _output_of(command: list) -> subprocess.CompletedProcess:
 
 
 def cmake_build(name: str) -> tuple[Path, str]:
-    """Builds one module in its own folder under build/, where the next build finds what has not changed.
+    """Builds one module in its own folder under build/, where the next build reuses what has not changed.
 
-    Returns the module's file and what it was built with. Raises NotBuilt.
+    Returns the file of the module, and the compiler with its version. Raises NotBuilt.
     """
     if os.environ.get(REQUEST[name]) == "0":
         raise NotBuilt(f"{REQUEST[name]}=0 was set")
@@ -148,7 +149,7 @@ def cmake_build(name: str) -> tuple[Path, str]:
     configure = [cmake, "-S", ROOT, "-B", folder, *options]
     done = _output_of(configure)
     if done.returncode != 0:
-        # A folder that was configured elsewhere, or with other tools, is refused by CMake: begin anew, once.
+        # CMake refuses a folder that was configured at another path or with other tools. Empty it, and try once more.
         shutil.rmtree(folder)
         folder.mkdir()
         done = _output_of(configure)
@@ -167,7 +168,7 @@ class Wheel(bdist_wheel):
         built = Path(self.get_finalized_command("build").build_lib, "gan_engine")
         if not any((built / f"{name}{SUFFIX}").exists() for name in REQUEST):
             self.root_is_pure = True
-            self.distribution.ext_modules = []  # or what is pure would go where native code goes
+            self.distribution.ext_modules = []  # otherwise the Python files go to the folder of compiled code
         super().run()
 
 
@@ -185,21 +186,21 @@ class BuildNative(build_ext):
                 print(f"gan_engine.{name} was not built: {reason}", file=sys.stderr, flush=True)
                 module.unlink(missing_ok=True)
             else:
-                # A new file, not new bytes in the old one, which a running process may have mapped.
+                # A new file replaces the old file, whose bytes do not change: a running process may have mapped them.
                 shutil.copy2(made, module.with_suffix(".new"))
                 module.with_suffix(".new").replace(module)
                 print(f"gan_engine.{name} was built with {built[name]}", flush=True)
         (target / "_build_info.py").write_text(
-            '"""Written by setup.py: what was built, with which compiler, and why the rest was not."""\n\n'
+            '"""Written by setup.py: what was built, with which compiler, and why a module was not built."""\n\n'
             f"BUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
         )
         if self.inplace and not (ROOT / "gan_engine" / "kernels").exists():
-            # So that the tree can be used with nothing installed.
+            # With this link the tree works without an installation.
             (ROOT / "gan_engine" / "kernels").symlink_to("../kernels")
         missed = [name for name in not_built if os.environ.get(REQUEST[name]) == "1"]
         if missed:
-            wants = ", ".join(f"{REQUEST[name]}=1 asks for {name}: {not_built[name]}" for name in missed)
-            raise SystemExit(f"not everything was built: {wants}")
+            reasons = ", ".join(f"{REQUEST[name]}=1 asks for {name}: {not_built[name]}" for name in missed)
+            raise SystemExit(f"not everything was built: {reasons}")
 
     def get_outputs(self) -> list[str]:
         return []
@@ -217,7 +218,7 @@ setup(
         "gan_engine.data": ["**/*.gz", "**/*LICENSE*"],
         "gan_engine.metrics": ["*.pt"],
     },
-    # Only their existence counts: BuildNative builds what is in REQUEST.
+    # Only their names count: BuildNative builds the modules of REQUEST.
     ext_modules=[Extension(f"gan_engine.{name}", []) for name in REQUEST],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
 )

@@ -1,8 +1,8 @@
-// y = act(w * (x - mean) / sqrt(var + eps) + b), a normalisation with the activation behind it;
+// y = act(w * (x - mean) / sqrt(var + eps) + b): a normalisation followed by an activation.
 // gan_engine/ops/norm_act.py is the definition.
 //
-// Dense memory [samples, outer, channels, inner]; there is a mean and a variance for each sample and channel, taken
-// over outer and inner, and only one of samples and inner is more than 1. w and b repeat after `features` channels.
+// Memory is dense, [samples, outer, channels, inner]. Each sample and channel has a mean and a variance over outer and
+// inner. Only one of samples and inner is more than 1. w and b repeat after `features` channels.
 #pragma once
 
 #include "common.h"
@@ -13,13 +13,15 @@ struct NormActShape {
     std::int64_t samples, outer, channels, inner, features;
 };
 
-// Pointers to S are to float, or to double for float64. act(z) = z > 0 ? z : slope * z.
+// S is float, or double for float64. act(z) = z > 0 ? z : slope * z.
 struct NormStatsParams {
     const void* x;
     void* mean;  // S [samples, channels]
     void* var;   // S [samples, channels], divided by outer * inner
     NormActShape shape;
     DType dtype;
+
+    auto fields() { return std::tie(x, mean, var, shape, dtype); }
 };
 
 struct NormActParams {
@@ -27,15 +29,17 @@ struct NormActParams {
     const void* mean;
     const void* var;
     const void* w;  // S [features]
-    const void* b;
+    const void* b;  // S [features]
     void* y;
     NormActShape shape;
     DType dtype;
     double slope, eps;
+
+    auto fields() { return std::tie(x, mean, var, w, b, y, shape, dtype, slope, eps); }
 };
 
-// dw and db: S [samples, channels], to be summed over what repeats. With constant_stats mean and var do not depend on
-// x.
+// dw and db are S [samples, channels]; the caller sums them over the channels that share a feature. With
+// constant_stats, mean and var do not depend on x.
 struct NormActGradParams {
     const void* dy;
     const void* x;
@@ -50,6 +54,8 @@ struct NormActGradParams {
     DType dtype;
     double slope, eps;
     bool constant_stats;
+
+    auto fields() { return std::tie(dy, x, mean, var, w, b, dx, dw, db, shape, dtype, slope, eps, constant_stats); }
 };
 
 }  // namespace gan_engine

@@ -1,5 +1,5 @@
-// y [n, cols, rows] = x [n, rows, cols], transposed image by image, and the columns in reverse order within groups of
-// `reversed` (1: as they are); see gan_engine/ops/convolution.py.
+// y [n, cols, rows] is x [n, rows, cols], every image transposed. Columns change order too: each group of `reversed`
+// columns is reversed (1: no change). gan_engine/ops/convolution/relayout.py is the caller.
 #pragma once
 
 #include "common.h"
@@ -10,6 +10,8 @@ struct RelayoutParams {
     const float* x;
     float* y;
     std::int64_t n, rows, cols, reversed;
+
+    auto fields() { return std::tie(x, y, n, rows, cols, reversed); }
 };
 
 }  // namespace gan_engine

@@ -1,8 +1,8 @@
 // y = clamp(gain * act(x * scale + b + noise)) over images; gan_engine/ops/scale_bias_act.py is the definition.
 //
-// An image is rows of columns: a row for each channel and a column for each pixel, or, where `channels_last`, a row for
-// each pixel and a column for each channel. A plane of mask bits holds bit i % 8 of byte i / 8 of its row for column i;
-// a row has mask_bytes(cols) bytes.
+// An image is a matrix. Its rows are channels and its columns are pixels; with `channels_last` rows are pixels and
+// columns are channels. A plane of mask bits has mask_bytes(cols) bytes for each row: column i is bit i % 8 of byte
+// i / 8. "Wide" numbers are float, or double for float64.
 #pragma once
 
 #include "common.h"
@@ -11,7 +11,6 @@ namespace gan_engine {
 
 inline std::int64_t mask_bytes(std::int64_t cols) { return (cols + 15) / 16 * 2; }
 
-// What "wide" numbers are: float, or double for float64.
 struct ScaleBiasActParams {
     const void* x;        // [n, rows, cols]
     const void* scale;    // wide [n, channels], or null
@@ -23,14 +22,20 @@ struct ScaleBiasActParams {
     std::int64_t n, rows, cols, noise_n;
     DType dtype;
     bool channels_last;
-    double alpha, gain, clamp;  // slope below 0: 1 is linear, 0 is relu; clamp < 0: none
+    double alpha, gain, clamp;  // alpha is the slope below 0: 1 is linear, 0 is relu; clamp < 0: none
+
+    auto fields() {
+        return std::tie(x, scale, b, noise, y, slope, keep, n, rows, cols, noise_n, dtype, channels_last, alpha, gain,
+                        clamp);
+    }
 };
 
-// With dz = m * dy, m the derivative that the bits give: dx = scale * dz, and the sums of dz and dz * x. Sums along a
-// row are complete; those along a column are of the rows in a slot, of which each image has `slots`.
+// dz = m * dy, where the mask bits give the derivative m. dx = scale * dz. The other results are sums of dz and of
+// dz * x. A sum along a row is complete. A sum along a column covers the rows of one slot; each image has `slots`
+// slots.
 struct ScaleBiasActGradParams {
     const void* dy;
-    const void* x;      // or null: no sums of dz * x
+    const void* x;      // null: no sums of dz * x
     const void* scale;  // wide [n, channels], or null
     const std::uint8_t* slope;
     const std::uint8_t* keep;
@@ -42,6 +47,11 @@ struct ScaleBiasActGradParams {
     DType dtype;
     bool channels_last;
     double alpha, gain;
+
+    auto fields() {
+        return std::tie(dy, x, scale, slope, keep, dx, d_scale, db, d_noise, slots, n, rows, cols, dtype, channels_last,
+                        alpha, gain);
+    }
 };
 
 }  // namespace gan_engine

@@ -1,7 +1,7 @@
-// y = clamp(gain * act(scale * u + b + noise)), u = the FIR filter of x; gan_engine/ops/upfirdn2d_act.py is the
+// y = clamp(gain * act(scale * u + b + noise)), where u is the FIR filter of x. gan_engine/ops/upfirdn2d_act.py is the
 // definition.
 //
-// Masks are those of scale_bias_act.h; a plane [h, w] has a row of bits for each of its own rows, and not one for all.
+// Masks are those of scale_bias_act.h, with one difference: a plane [h, w] has h rows of bits, not one row.
 #pragma once
 
 #include "scale_bias_act.h"
@@ -17,13 +17,18 @@ struct Upfirdn2dActParams {
     std::uint8_t* slope;  // bits scale * u + b + noise > 0, or null
     std::uint8_t* keep;   // bits |gain * act(..)| <= clamp, taken before rounding, or null
     std::int64_t noise_n;
-    double alpha, gain, clamp;  // slope below 0: 1 is linear, 0 is relu; clamp < 0: none
+    double alpha, gain, clamp;  // alpha is the slope below 0: 1 is linear, 0 is relu; clamp < 0: none
+
+    auto fields() {
+        return std::tuple_cat(fir.fields(), std::tie(scale, b, noise, slope, keep, noise_n, alpha, gain, clamp));
+    }
 };
 
-// With dz = m * dy, m the derivative that the bits give, and g the FIR filter of dz, transposed: dx = scale * g, and
-// the sums of g * x, dz and dz. To that filter, dy is x and dx is y. Sums are added to those that are there.
+// dz = m * dy, where the mask bits give the derivative m. g is the transposed FIR filter of dz: `fir` takes dy as its x
+// and dx as its y. dx = scale * g. d_scale, db and d_noise are the sums of g * x, dz and dz. They are added to what the
+// memory holds.
 struct Upfirdn2dActGradParams {
-    Upfirdn2dParams fir;  // y may be null
+    Upfirdn2dParams fir;  // fir.y may be null
     const void* x;        // as dx, or null
     const void* scale;    // wide [n, c], or null
     const std::uint8_t* slope;
@@ -32,6 +37,10 @@ struct Upfirdn2dActGradParams {
     double* db;       // [slots, n, c], or null
     double* d_noise;  // [slots, n, h.in, w.in], or null
     double alpha, gain;
+
+    auto fields() {
+        return std::tuple_cat(fir.fields(), std::tie(x, scale, slope, keep, d_scale, db, d_noise, alpha, gain));
+    }
 };
 
 }  // namespace gan_engine

@@ -1,40 +1,49 @@
-// Convolutions by Winograd's minimal filtering, channels last, float32; see gan_engine/ops/convolution/winograd.py.
+// Convolutions by Winograd's minimal filtering, channels last, float32; gan_engine/ops/convolution/winograd.py is the
+// caller.
 #pragma once
 
 #include "common.h"
 
 namespace gan_engine {
 
-// By kernel: tiles of 2x2, 4x2 and 4x4 pixels of y, then those with a stride of 2, "Up" for transposed ones;
-// gan_engine/ops/convolution/winograd.py counts the same way.
+// The algorithms: for 3x3 kernels with tiles of 2x2, 4x2 and 4x4 pixels of y, then those with a stride of 2. "Down" is
+// a convolution, "Up" a transposed convolution. The numbers are those of FORMS in
+// gan_engine/ops/convolution/winograd.py.
 enum class Minimal : int { k3 = 0, k3Tall = 1, k3Large = 2, k3Down = 3, k3Up = 4, k4Down = 5, k4Up = 6 };
 
-// A weight [out, in, k, k] of any strides, in elements, that may be negative.
+// A weight [out, in, k, k]. Strides are in elements, of any order and sign.
 struct WinogradWeight {
     std::int64_t out, in, stride_out, stride_in, stride_y, stride_x;
 };
 
 struct WinogradImages {
-    std::int64_t n, in_h, in_w, out_h, out_w, padding;  // padding: as the convolution has it, or its transpose
+    std::int64_t n, in_h, in_w, out_h, out_w, padding;  // padding: of the convolution, or of the transposed convolution
 };
 
-// y [n, out_h, out_w, out] of x [n, in_h, in_w, in], + bias [out] or null; weight: its first tap, which where they come
-// in reverse order is the last in memory.
+// y [n, out_h, out_w, out] is the convolution of x [n, in_h, in_w, in], plus bias [out] unless bias is null. The first
+// tap of the weight lies `begin` elements behind `weight`: with taps in reverse order it is the last in memory.
 struct WinogradParams {
-    const float *x, *weight, *bias;
+    const float *x, *weight;
+    std::int64_t begin;
+    const float* bias;
     float* y;
     WinogradImages images;
     WinogradWeight shape;
     Minimal minimal;
+
+    auto fields() { return std::tie(x, weight, begin, bias, y, images, shape, minimal); }
 };
 
-// The gradient of <y, dy> by the weight; not of the transposes, whose gradient is that of the convolution from dy to x.
+// The gradient of <y, dy> by the weight. The transposed algorithms have none: the caller swaps x and dy and asks for
+// the gradient of the convolution.
 struct WinogradWgradParams {
     const float *x, *dy;
     float* dweight;
     WinogradImages images;
     WinogradWeight shape;
     Minimal minimal;
+
+    auto fields() { return std::tie(x, dy, dweight, images, shape, minimal); }
 };
 
 }  // namespace gan_engine

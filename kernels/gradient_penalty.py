@@ -1,15 +1,14 @@
-"""Per-sample dot products and weighted sums; gan_engine/ops/gradient_penalty.py is the definition."""
+"""Dot products and weighted sums of each sample; gan_engine/ops/gradient_penalty.py is the definition."""
 
-import torch
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.rounding import narrow
+from gan_engine.kernels.precision import narrow, wide
 
-# Programs that a batch of dot products is split into, and the fewest elements worth one: 8 for each of 128
-# multiprocessors (estimates, untested on a GPU).
+# A batch of dot products is split into at most PROGRAMS programs, 8 for each of 128 multiprocessors. A program has at
+# least LEAST elements. Both are estimates, untested on a GPU.
 PROGRAMS, LEAST = 1024, 8192
-# 8 elements for each thread of 4 warps; with 16 a kernel for sm_80 needs stack (as compiled; untested on a GPU).
+# 8 elements for each thread of 4 warps. With 16, a kernel for sm_80 needs stack (as compiled; untested on a GPU).
 BLOCK = 1024
 
 
@@ -40,22 +39,18 @@ def _mix_kernel(x, y, a, b, out, size, blocks, TWO: tl.constexpr, WIDE: tl.const
     tl.store(out + at, narrow(v, out.dtype.element_ty), mask=i < size)
 
 
-def _wide(dtype: torch.dtype):
-    return tl.float64 if dtype == torch.float64 else tl.float32
-
-
 def sample_dot_slots(samples: int, size: int) -> int:
     return max(1, min(PROGRAMS // samples, size // LEAST))
 
 
 def sample_dot(x, y, partial, samples, size, slots, dtype):
     grid = (samples * slots,)
-    _dot_kernel[grid](x, y, partial, size, slots, -(-size // slots), WIDE=_wide(dtype), BLOCK=BLOCK)
+    _dot_kernel[grid](x, y, partial, size, slots, -(-size // slots), WIDE=wide(dtype), BLOCK=BLOCK)
 
 
 def sample_mix(x, y, a, b, out, samples, size, dtype):
     blocks = -(-size // BLOCK)
     two = y is not None
     _mix_kernel[(samples * blocks,)](
-        x, y if two else x, a, b if two else a, out, size, blocks, TWO=two, WIDE=_wide(dtype), BLOCK=BLOCK
+        x, y if two else x, a, b if two else a, out, size, blocks, TWO=two, WIDE=wide(dtype), BLOCK=BLOCK
     )

@@ -1,22 +1,21 @@
-"""scale_bias_act in Triton: csrc/scale_bias_act.h says what the passes read and write.
+"""scale_bias_act in Triton; csrc/scale_bias_act.h says what the kernels read and write.
 
-An image is a matrix, with the channels as rows and the pixels as columns or the other way round, so that what belongs
-to a channel or to a pixel is one number a row or column of a tile. In the backward pass a program takes a band of
-rows and runs over all of its columns: sums along rows are then complete, and a band is a slot of sums along columns.
+An image is a matrix, with channels as rows and pixels as columns, or the other way round. The scale, the bias and the
+noise are then one number for each row or column of a tile. In the backward pass a program takes a band of rows and runs
+over all columns. So the sums along rows are complete, and a band is a slot of sums along columns.
 
-A kernel is compiled anew per dtype, mode and tile shape, never per value of alpha, gain or clamp.
+Triton compiles a kernel for each dtype, mode and tile shape, not for each value of alpha, gain or clamp.
 """
 
-import torch
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.rounding import narrow
+from gan_engine.kernels.precision import narrow, wide
 
-# Elements per tile of the forward pass: 16 for each thread of 4 warps (from register counts, untested on a GPU).
+# Elements of a tile of the forward pass: 16 for each thread of 4 warps (from register counts, untested on a GPU).
 TILE = 2048
-# Rows of a band, and elements of its tiles: sums along columns are then 1 / 16 of what is read. With 32 rows
-# sm_80 runs out of registers (untested on a GPU).
+# Rows of a band, and elements of its tiles. Sums along columns are 1 / 16 of the elements read. With 32 rows, sm_80
+# runs out of registers (untested on a GPU).
 BAND, BAND_TILE = 16, 1024
 
 
@@ -117,7 +116,7 @@ def _backward_kernel(
                 else:
                     out = v * tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
             tl.store(dx + i, narrow(out, dx.dtype.element_ty), mask=inside)
-        # Across a tile in float64: it costs little beside the loads, and the sum is as good as its terms.
+        # Sums across a tile are in float64, which costs little beside the loads and is as exact as the terms.
         v = v.to(tl.float64)
         at = (slot * images + n) * cols + col
         if CHANNELS_LAST:
@@ -155,7 +154,7 @@ def scale_bias_act(
     grid = n * triton.cdiv(rows, tile_rows) * triton.cdiv(cols, tile_cols)
     _forward_kernel[(grid,)](
         x, scale, b, noise, y, slope, keep, rows, cols, _mask_bytes(cols), pixels if noise_n > 1 else 0,
-        alpha, gain, clamp, clamp >= 0, channels_last, _wide(dtype), tile_rows, tile_cols,
+        alpha, gain, clamp, clamp >= 0, channels_last, wide(dtype), tile_rows, tile_cols,
     )  # fmt: skip
 
 
@@ -168,18 +167,14 @@ def scale_bias_act_grad(
 ):
     _backward_kernel[(n * slots,)](
         dy, x, scale, slope, keep, dx, d_scale, db, d_noise, n, rows, cols, _mask_bytes(cols), alpha, gain,
-        channels_last, _wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
+        channels_last, wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
     )  # fmt: skip
 
 
 def _columns(cols, most):
-    """Columns of a tile: few shapes, as each is compiled on its own, none much wider than the matrix."""
+    """Columns of a tile. Triton compiles each shape, so there are few; none is much wider than the matrix."""
     return next((c for c in (512, 64) if c <= min(cols, most)), 16)
 
 
 def _mask_bytes(cols):
     return triton.cdiv(cols, 16) * 2
-
-
-def _wide(dtype):
-    return tl.float64 if dtype == torch.float64 else tl.float32

@@ -1,19 +1,18 @@
-"""upfirdn2d in Triton: csrc/upfirdn2d.h says which taps of which inputs an output takes.
+"""upfirdn2d in Triton; csrc/upfirdn2d.h says which taps of which inputs an output takes.
 
-A program makes a tile of y, straight from memory: neighbours share most of what they read, and the first-level cache
-turns that into one read of x. Inserted zeros are never met: an output takes each up-th tap.
+A program makes a tile of y directly from memory. Neighbouring outputs share most of their inputs, and the first-level
+cache makes that one read of x. No program reads an inserted zero: an output takes each up-th tap.
 
-A kernel is compiled anew per dtype, factors, size of the filter and tile shape, never per size of the image.
+Triton compiles a kernel for each dtype, up and down factor, filter size and tile shape, not for each image size.
 """
 
-import torch
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.rounding import narrow
+from gan_engine.kernels.precision import narrow, wide
 
 
-# The first tap of outputs o that meets an element of x, and that element.
+# The first tap of outputs o that does not meet an inserted zero, and its element of x.
 @triton.jit
 def _first(o, pad, UP: tl.constexpr, DOWN: tl.constexpr):
     at = o * DOWN - pad
@@ -21,7 +20,7 @@ def _first(o, pad, UP: tl.constexpr, DOWN: tl.constexpr):
     return k, (at + k) // UP
 
 
-# f[k] of taps k >= 0, 0 past the last, as the weight of a correlation.
+# The weights of taps k >= 0 of a correlation; 0 past the last tap.
 @triton.jit
 def _weight(f, k, TAPS: tl.constexpr, FLIP: tl.constexpr, WIDE: tl.constexpr):
     at = k if FLIP else TAPS - 1 - k
@@ -125,11 +124,8 @@ def upfirdn2d(x, f, y, n, c, h, w, dtype, separable, flip, channels_last, gain):
     in_h, out_h, up_y, down_y, pad_y, taps_y = h
     in_w, out_w, up_x, down_x, pad_x, taps_x = w
     sizes = in_h, in_w, out_h, out_w, pad_y, pad_x
-    constants = (
-        up_y, up_x, down_y, down_x, taps_y, taps_x, separable, flip,
-        tl.float64 if dtype == torch.float64 else tl.float32,
-    )  # fmt: skip
-    # 1024 elements a tile, 8 for each thread of 4 warps (an estimate, untested on a GPU)
+    constants = up_y, up_x, down_y, down_x, taps_y, taps_x, separable, flip, wide(dtype)
+    # Tiles of 1024 elements, 8 for each thread of 4 warps (an estimate, untested on a GPU).
     if channels_last:
         block, cols = (4, 64) if c > 16 else (8, 16)
         grid = n * triton.cdiv(out_h, block) * triton.cdiv(out_w, block) * triton.cdiv(c, cols)

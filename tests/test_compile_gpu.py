@@ -1,4 +1,4 @@
-"""The GPU kernels, compiled with no GPU for an A100 (sm_80) and an H100 (sm_90): they fit, and nothing spills."""
+"""The GPU kernels, compiled without a GPU for an A100 (sm_80) and an H100 (sm_90): they fit, and nothing spills."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory that a block may have
+SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory for a block, at most
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
 
 @pytest.fixture(scope="module")
 def triton_kernels():
-    """What became of each kernel on each architecture."""
+    """Every Triton kernel, compiled for each architecture: registers, and what is wrong."""
     pytest.importorskip("triton")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(ROOT / "build/triton")}
     command = [sys.executable, ROOT / "tests/compile_triton.py", *map(str, SHARED)]
@@ -53,7 +53,7 @@ def test_cuda_kernels(source):
 
 
 def compile_cuda(source: Path) -> str:
-    """What ptxas says of the kernels of a source file, kept until a source or the compiler changes."""
+    """The report of ptxas on the kernels of a source file. It is kept until a source or the compiler changes."""
     command = [NVCC, "-std=c++17", "-O3", "-DNDEBUG", "-fatbin", "--threads", "2", "-Xptxas", "-v", "-o", os.devnull]
     command += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in SHARED] + ["-I", str(ROOT / "csrc")]
     version = subprocess.run([NVCC, "--version"], capture_output=True, check=True).stdout

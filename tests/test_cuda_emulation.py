@@ -1,4 +1,4 @@
-"""The CUDA kernels on the CPU: the tests of the ops, with csrc/cuda compiled by the host compiler."""
+"""The CUDA kernels on the CPU: csrc/cuda, compiled by the host compiler, passes the tests of the operators."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves run here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs the kernels themselves")
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler was found")
 def test_cuda_kernels_pass_the_tests_of_the_ops_under_emulation():
     run = subprocess.run(

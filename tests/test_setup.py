@@ -1,4 +1,4 @@
-"""What setup.py does around CMake, with CMake replaced, and what an installation consists of."""
+"""setup.py with CMake replaced, and the contents of an installation."""
 
 import os
 import re
@@ -18,7 +18,7 @@ SETUP = Path(__file__).parents[1] / "setup.py"
 
 @pytest.mark.parametrize("heals", [True, False])
 def test_a_build_folder_that_cmake_refuses_is_emptied_once(tmp_path, monkeypatch, heals):
-    """As after the tree was moved: CMake's cache names the folder that it was made in."""
+    """For example after the tree was moved: CMake's cache names the folder where it was made."""
     pytest.importorskip("pybind11")
     monkeypatch.setattr(setuptools, "setup", lambda **_: None)
     build = runpy.run_path(str(SETUP))
@@ -76,7 +76,7 @@ def run(*command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory):
-    """The tree as an sdist has it, unpacked."""
+    """An unpacked sdist of the tree."""
     folder = tmp_path_factory.mktemp("sdist")
     run("setup.py", "-q", "egg_info", "--egg-base", folder, "sdist", "--dist-dir", folder, cwd=ROOT)
     (archive,) = folder.glob("*.tar.gz")
@@ -97,7 +97,7 @@ def test_an_sdist_is_the_repository(sdist):
     assert {file for file in found - files if not file.startswith("gan_engine.egg-info/")} <= {"PKG-INFO", "setup.cfg"}
 
 
-# A module of native code without a compiler.
+# Builds a wheel with a compiled module, but without a compiler.
 WITH_A_MODULE = """
 import runpy, setuptools, sys
 from pathlib import Path
@@ -124,7 +124,7 @@ def wheel(sdist, folder, *command, **environment):
 
 
 def test_a_wheel_with_native_code_is_for_one_platform_and_one_without_for_all(sdist, tmp_path):
-    """The second is built where the first has left its module behind, and the third has a compiler that fails."""
+    """The second wheel is built beside the module of the first. The third has a compiler that fails."""
     name, files = wheel(sdist, tmp_path / "native", "-c", WITH_A_MODULE)
     assert not name.endswith("none-any.whl") and f"cp{sys.version_info[0]}{sys.version_info[1]}" in name
     assert any(file.startswith("gan_engine/_C.") for file in files.namelist())

@@ -1,5 +1,5 @@
-// y = clamp(gain * act(z)) and its derivative, sixteen columns of a row at a time, with their bits; scale_bias_act.h
-// says how rows, columns and bits lie in memory.
+// y = clamp(gain * act(z)) and its derivative for sixteen columns of a row, with their mask bits. scale_bias_act.h
+// describes the memory of rows, columns and bits.
 #pragma once
 
 #include "vec.h"
@@ -15,7 +15,7 @@ inline std::uint16_t get_bits(const std::uint8_t* row, std::int64_t i) {
     return bits;
 }
 
-// A number a row or a column, or one that stands for all of them.
+// One number for each row or column; with `at` null, `otherwise` for all of them.
 template <class S>
 struct Side {
     const S* at;

@@ -1,7 +1,9 @@
 #include "../bias_act.h"
 
+#include <type_traits>
 #include <vector>
 
+#include "elementary.h"
 #include "threads.h"
 #include "vec.h"
 
@@ -9,12 +11,11 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// Larger outputs than this do not stay in the last-level cache until they are read, so they are written around it
-// (float32 forward, AVX-512, 32 MB of cache, 2026-11: 134 MB on two threads, 5.0 ms against 7.1; 33 MB on one, 1.7
-// against 1.95).
+// Outputs of more bytes leave the last-level cache before they are read, so they are written around it
+// (docs/performance.md, "bias_act: writes around the cache").
 constexpr std::int64_t kStreamBytes = 24 << 20;
 
-// How the channels of 16 neighbouring elements relate: one and the same, c to c + 15, or anything.
+// The channels of 16 neighbouring elements: the same for all, c to c + 15, or any mixture.
 enum class Spread { kConstant, kConsecutive, kMixed };
 
 struct Channels {
@@ -28,10 +29,10 @@ struct Channels {
                  : inner == 1 && count % kLanes == 0 ? Spread::kConsecutive
                                                      : Spread::kMixed;
     }
-    std::int64_t of(std::int64_t i) const { return i / inner % count; }
+    std::int64_t channel_of(std::int64_t i) const { return i / inner % count; }
 
-    // Where the run that starts at i ends: for its length the channels of a vector stay, or move on by 16, round and
-    // round.
+    // The end of the run that starts at i. Within a run, the channels of a vector stay the same, or all advance by 16
+    // with each vector and start again after the last channel.
     std::int64_t run_end(std::int64_t i, std::int64_t end) const {
         const std::int64_t stop = spread == Spread::kConstant      ? (i / inner + 1) * inner
                                   : spread == Spread::kConsecutive ? end
@@ -40,7 +41,7 @@ struct Channels {
     }
 };
 
-// The biases of elements i to i + 15, the first of which is of channel c.
+// The biases of elements i to i + 15. Element i belongs to channel c.
 template <Spread spread, class V, class S>
 V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
     if (b == nullptr) return V{};
@@ -55,8 +56,8 @@ V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
     return v;
 }
 
-// The loops are compiled for each piecewise linear activation, and once for all smooth ones: those are bound by their
-// arithmetic, so that a call a vector costs nothing beside it.
+// The loops are compiled once for each piecewise linear activation, and once for all smooth activations together. A
+// smooth activation takes so much arithmetic that a function call for each vector costs nothing beside it.
 enum class Kind { kLinear, kRelu, kLRelu, kSmooth };
 
 template <class V>
@@ -105,13 +106,13 @@ template <class T, Kind kind>
 struct Forward {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    const BiasActParams p;  // a copy, which the stores below cannot reach: the compiler keeps it in registers
+    const BiasActParams p;  // a copy: the stores below cannot change it, so it stays in registers
     const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.y) % 64 == 0;
 
     void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
         const V z = load(x) + bias;
-        // Through relu a NaN passes both ways, as in PyTorch.
+        // relu passes NaN on, and its slope at NaN is 1, as in PyTorch.
         if (p.slope != nullptr) put(p.slope, i, kind == Kind::kRelu ? ~(z <= 0) : z > 0);
         V v = z;
         if constexpr (kind == Kind::kRelu) v = z < 0 ? V{} : z;
@@ -130,7 +131,7 @@ struct Forward {
         const Forward pass = *this;
         const T* x = static_cast<const T*>(p.x);
         T* y = static_cast<T*>(p.y);
-        std::int64_t c = channels.of(i);
+        std::int64_t c = channels.channel_of(i);
         V bias = biases<spread, V>(static_cast<const S*>(p.b), channels, i, c);
         for (; i + kLanes <= stop; i += kLanes) {
             pass.vector(x + i, y + i, i, bias, stream);
@@ -160,7 +161,7 @@ struct Backward {
     using V = typename Wide<T>::Vec;
     using M = typename Wide<T>::Mask;
     const BiasActGradParams p;
-    double* sums;  // [channels] of this thread, or null
+    double* sums;  // of this thread, [channels], or null
     const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
     const V inverse_gain = splat<V>(S(p.gain != 0 ? 1 / p.gain : 0));
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.dx) % 64 == 0;
@@ -189,12 +190,14 @@ struct Backward {
         T* dx = static_cast<T*>(p.dx);
         const S* b = static_cast<const S*>(p.b);
         const S* db = static_cast<const S*>(p.d_db);
-        std::int64_t c = channels.of(i);
+        std::int64_t c = channels.channel_of(i);
         V bias = biases<spread, V>(b, channels, i, c), d_db = biases<spread, V>(db, channels, i, c);
         const Backward pass = *this;
         VecD total{};
-        V recent{};  // of the few vectors that are not in total yet
-        std::vector<S> rows(spread == Spread::kConsecutive && sums != nullptr ? channels.count : 0);  // likewise
+        V recent{};  // the sum of the last few vectors, not yet in total
+        std::vector<S> rows(spread == Spread::kConsecutive && sums != nullptr
+                                ? channels.count
+                                : 0);  // sums of the last rows of channels, not yet in sums
         int in_rows = 0;
         const auto settle = [&] {
             for (std::size_t k = 0; k < rows.size(); ++k) sums[k] += rows[k], rows[k] = 0;
@@ -228,7 +231,8 @@ struct Backward {
             std::memcpy(dx + i, out, left * sizeof(T));
             if (sums != nullptr) add_up(channels, i, c, __builtin_convertvector(v, VecD), left);
         }
-        if (sums != nullptr && spread == Spread::kConstant) sums[channels.of(stop - 1)] += sum(total) + sum(recent);
+        if (sums != nullptr && spread == Spread::kConstant)
+            sums[channels.channel_of(stop - 1)] += sum(total) + sum(recent);
     }
 
     void add_up(const Channels& channels, std::int64_t i, std::int64_t c, VecD v, int lanes) const {
@@ -240,6 +244,7 @@ struct Backward {
     }
 };
 
+// Runs `pass`, a Forward or a Backward, over elements [begin, end).
 template <class Pass>
 void sweep(const Pass& pass, const Channels& channels, std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end;) {
@@ -254,7 +259,7 @@ void sweep(const Pass& pass, const Channels& channels, std::int64_t begin, std::
 #endif
 }
 
-// The k-th of `parts` shares of n elements, cut at whole vectors.
+// Share k of `parts` shares of n elements. Shares begin at whole vectors.
 struct Share {
     std::int64_t begin, end;
     Share(std::int64_t n, int k, int parts) {
@@ -290,51 +295,32 @@ void backward(const BiasActGradParams& p, int threads) {
     for (std::size_t i = 0; i < sums.size(); ++i) static_cast<S*>(p.partial)[i] = S(sums[i]);
 }
 
-template <class T, class Run>
+// Calls run with the kind of an activation, as a constant.
+template <class Run>
 void with_kind(Act act, const Run& run) {
     switch (act) {
-        case Act::kLinear: return run.template operator()<T, Kind::kLinear>();
-        case Act::kRelu: return run.template operator()<T, Kind::kRelu>();
-        case Act::kLRelu: return run.template operator()<T, Kind::kLRelu>();
-        default: return run.template operator()<T, Kind::kSmooth>();
+        case Act::kLinear: return run(std::integral_constant<Kind, Kind::kLinear>());
+        case Act::kRelu: return run(std::integral_constant<Kind, Kind::kRelu>());
+        case Act::kLRelu: return run(std::integral_constant<Kind, Kind::kLRelu>());
+        default: return run(std::integral_constant<Kind, Kind::kSmooth>());
     }
 }
-
-template <class Run>
-void with_types(DType dtype, Act act, const Run& run) {
-    switch (dtype) {
-        case DType::kFloat32: return with_kind<float>(act, run);
-        case DType::kFloat64: return with_kind<double>(act, run);
-        case DType::kBFloat16: return with_kind<BFloat16>(act, run);
-        case DType::kFloat16: return with_kind<Float16>(act, run);
-    }
-}
-
-struct RunForward {
-    const BiasActParams& p;
-    int threads;
-    template <class T, Kind kind>
-    void operator()() const {
-        forward<T, kind>(p, threads);
-    }
-};
-
-struct RunBackward {
-    const BiasActGradParams& p;
-    int threads;
-    template <class T, Kind kind>
-    void operator()() const {
-        backward<T, kind>(p, threads);
-    }
-};
 
 }  // namespace
 
-void bias_act(const BiasActParams& p, int threads) { with_types(p.dtype, p.act, RunForward{p, threads}); }
+void bias_act(const BiasActParams& p, int threads) {
+    with_dtype(p.dtype, [&](auto stored) {
+        with_kind(p.act, [&](auto kind) { forward<typename decltype(stored)::T, kind()>(p, threads); });
+    });
+}
 
-void bias_act_grad(const BiasActGradParams& p, int threads) { with_types(p.dtype, p.act, RunBackward{p, threads}); }
+void bias_act_grad(const BiasActGradParams& p, int threads) {
+    with_dtype(p.dtype, [&](auto stored) {
+        with_kind(p.act, [&](auto kind) { backward<typename decltype(stored)::T, kind()>(p, threads); });
+    });
+}
 
-// One slot of partial sums for each thread that will run: fewer where the sums would outgrow the tensor itself.
+// A slot of partial sums for each thread, or fewer if the sums would take more memory than the tensor.
 int bias_act_grad_slots(std::int64_t n, std::int64_t, std::int64_t channels, int threads) {
     const std::int64_t affordable = channels > 0 ? n / (8 * channels) : 1;
     const int parts = threads_for(n, threads);

@@ -7,8 +7,8 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// Floats are added up over so many elements before the sum moves to double: 64 additions a lane round as often as a
-// pairwise sum of 64.
+// So many elements are added in float, then the sum moves to double. That is 64 additions for each lane, with the
+// rounding error of a pairwise sum of 64.
 constexpr std::int64_t kBlock = 64 * kLanes;
 
 template <class T>
@@ -32,7 +32,7 @@ double dot(const T* x, const T* y, std::int64_t size) {
 }
 
 template <class T>
-void sample_dot_of(const SampleDotParams& p, int threads) {
+void run_dot(const SampleDotParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     const std::int64_t jobs = p.samples * p.slots;
     const int parts = threads_for(p.samples * p.size, threads);
@@ -67,7 +67,7 @@ void mix(const T* x, const T* y, double a, double b, T* out, std::int64_t size) 
 }
 
 template <class T>
-void sample_mix_of(const SampleMixParams& p, int threads) {
+void run_mix(const SampleMixParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     const std::int64_t n = p.samples * p.size;
     const int parts = threads_for(n, threads);
@@ -87,24 +87,14 @@ void sample_mix_of(const SampleMixParams& p, int threads) {
 }  // namespace
 
 void sample_dot(const SampleDotParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return sample_dot_of<float>(p, threads);
-        case DType::kFloat64: return sample_dot_of<double>(p, threads);
-        case DType::kBFloat16: return sample_dot_of<BFloat16>(p, threads);
-        case DType::kFloat16: return sample_dot_of<Float16>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { run_dot<typename decltype(stored)::T>(p, threads); });
 }
 
 void sample_mix(const SampleMixParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return sample_mix_of<float>(p, threads);
-        case DType::kFloat64: return sample_mix_of<double>(p, threads);
-        case DType::kBFloat16: return sample_mix_of<BFloat16>(p, threads);
-        case DType::kFloat16: return sample_mix_of<Float16>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { run_mix<typename decltype(stored)::T>(p, threads); });
 }
 
-// So many shares of a sample that every thread has work.
+// The shares of a sample: enough that every thread has work.
 int sample_dot_slots(std::int64_t samples, std::int64_t size, int threads) {
     const int parts = threads_for(samples * size, threads);
     return samples >= 2 * parts ? 1 : parts;

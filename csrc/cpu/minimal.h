@@ -1,15 +1,19 @@
-// Winograd's algorithms, each of which makes a tile of y of a tile of x and the weight. Along one axis, with fewer
-// products than the kOut kTaps of the definition:
+// Winograd's algorithms. Each makes a tile of y from a tile of x and the weight. Along one axis:
 //
 //     y = A^T (G w * B^T x)        # x [kIn], w [kTaps], y [kOut], the product elementwise over kPoints numbers
 //
-// and along two axes the same with the tensor products of A, G and B. A tile of x begins kInStep pixels after the one
-// before it. `input` is B^T, `output` A^T, `weight` G; adjoints are for the gradient by the weight. G w has kWeights
-// numbers: the last one is that of all points from there on. Those of transposed convolutions are kUp, and kFromOdd
-// where their tiles of y begin at an odd pixel of the padded y.
+// kPoints is less than kOut kTaps, the number of products in the definition. Along two axes, the matrices are the
+// tensor products of A, G and B with themselves. Tiles of x begin kInStep pixels apart. `input` is B^T, `output` is
+// A^T, `weight` is G; the gradient by the weight takes the adjoints. G w has kWeights numbers, and the last number
+// serves all remaining points. Algorithms of transposed convolutions are kUp. kFromOdd: their tiles of y begin at an
+// odd pixel of the padded y.
 #pragma once
 
+#include "../winograd.h"
+
 #include <array>
+#include <stdexcept>
+#include <string>
 
 #include "vec.h"
 
@@ -45,8 +49,8 @@ struct K3 {
     }
 };
 
-// The same for four i: F(4, 3). At the usual points 0, 1, -1, 2, -2 its errors are twice as large as at these: 0, a,
-// -a, b, -b and infinity, a = 3/4, b = 3/2 (numbers from a normal distribution, 64 to 512 channels).
+// The same for four i: F(4, 3), at the points 0, a, -a, b, -b and infinity, with a = 3/4 and b = 3/2. Errors at the
+// usual points 0, 1, -1, 2, -2 are twice as large (numbers from a normal distribution, 64 to 512 channels).
 struct K3Four {
     static constexpr int kTaps = 3, kIn = 6, kInStep = 4, kOut = 4, kPoints = 6, kWeights = 6;
     static constexpr bool kUp = false;
@@ -88,7 +92,8 @@ struct K3Four {
     }
 };
 
-// F(2, 2): y[i] = a x[i] + b x[i+1] in three products, of which the strides below are made, a phase of x or y each.
+// F(2, 2): y[i] = a x[i] + b x[i+1] for two i, in three products. The algorithms for a stride of 2 apply it to every
+// other pixel of x or y.
 template <class V>
 GE_INLINE void pair_input(V x0, V x1, V x2, V* v) {
     v[0] = x0 - x1, v[1] = x1, v[2] = x1 - x2;
@@ -197,7 +202,7 @@ struct K4Up {
     }
 };
 
-// The algorithm with one of them along each axis; its numbers at kPoints pairs of points are in one row.
+// The algorithm in two dimensions: Y along the vertical axis, X along the horizontal axis. Its points are pairs.
 template <class Y, class X>
 struct Both {
     using Down = Y;
@@ -216,19 +221,19 @@ struct Both {
     using Weights = T[Y::kWeights][X::kWeights];
 };
 
-#define GE_ALONG_BOTH(map, From, To)                                                                \
-    template <class A, class V>                                                                     \
-    GE_INLINE void map##_of(const typename A::template From<V>& x, typename A::template To<V>& y) { \
-        constexpr int kFrom = sizeof(x) / sizeof(x[0]), kColumns = sizeof(y[0]) / sizeof(V);        \
-        constexpr int kMapped = sizeof(y) / sizeof(y[0]);                                           \
-        V half[kFrom][kColumns];                                                                    \
-        for (int i = 0; i < kFrom; ++i) A::Across::map(x[i], half[i]);                              \
-        for (int k = 0; k < kColumns; ++k) {                                                        \
-            V column[kFrom], mapped[kMapped];                                                       \
-            for (int i = 0; i < kFrom; ++i) column[i] = half[i][k];                                 \
-            A::Down::map(column, mapped);                                                           \
-            for (int i = 0; i < kMapped; ++i) y[i][k] = mapped[i];                                  \
-        }                                                                                           \
+#define GE_ALONG_BOTH(map, From, To)                                                                       \
+    template <class A, class V>                                                                            \
+    GE_INLINE void transform_##map(const typename A::template From<V>& x, typename A::template To<V>& y) { \
+        constexpr int kFrom = sizeof(x) / sizeof(x[0]), kColumns = sizeof(y[0]) / sizeof(V);               \
+        constexpr int kMapped = sizeof(y) / sizeof(y[0]);                                                  \
+        V half[kFrom][kColumns];                                                                           \
+        for (int i = 0; i < kFrom; ++i) A::Across::map(x[i], half[i]);                                     \
+        for (int k = 0; k < kColumns; ++k) {                                                               \
+            V column[kFrom], mapped[kMapped];                                                              \
+            for (int i = 0; i < kFrom; ++i) column[i] = half[i][k];                                        \
+            A::Down::map(column, mapped);                                                                  \
+            for (int i = 0; i < kMapped; ++i) y[i][k] = mapped[i];                                         \
+        }                                                                                                  \
     }
 GE_ALONG_BOTH(input, In, Points)
 GE_ALONG_BOTH(output, Points, Out)
@@ -237,7 +242,7 @@ GE_ALONG_BOTH(weight, Taps, Weights)
 GE_ALONG_BOTH(weight_adjoint, Weights, Taps)
 #undef GE_ALONG_BOTH
 
-// Which number of G w is the factor at point k.
+// The index of the number of G w that is the factor at point k.
 template <class A>
 constexpr int weight_at(int k) {
     const int y = k / A::Across::kPoints, last_y = A::Down::kWeights - 1;
@@ -245,7 +250,7 @@ constexpr int weight_at(int k) {
     return (y < last_y ? y : last_y) * A::Across::kWeights + (x < last_x ? x : last_x);
 }
 
-// The points, those with the same weight in a row.
+// All points, in an order that keeps those with the same weight together.
 template <class A>
 constexpr std::array<int, A::kPoints> points_by_weight() {
     std::array<int, A::kPoints> points = {};
@@ -254,6 +259,21 @@ constexpr std::array<int, A::kPoints> points_by_weight() {
         for (int k = 0; k < A::kPoints; ++k)
             if (weight_at<A>(k) == weight) points[n++] = k;
     return points;
+}
+
+// Calls run(Both<...>()) with the algorithm of this number.
+template <class Run>
+void with_algorithm(Minimal minimal, const Run& run) {
+    switch (minimal) {
+        case Minimal::k3: return run(Both<K3, K3>());
+        case Minimal::k3Tall: return run(Both<K3Four, K3>());
+        case Minimal::k3Large: return run(Both<K3Four, K3Four>());
+        case Minimal::k3Down: return run(Both<K3Down, K3Down>());
+        case Minimal::k3Up: return run(Both<K3Up, K3Up>());
+        case Minimal::k4Down: return run(Both<K4Down, K4Down>());
+        case Minimal::k4Up: return run(Both<K4Up, K4Up>());
+    }
+    throw std::invalid_argument("no form of minimal filtering has the number " + std::to_string(int(minimal)));
 }
 
 }  // namespace minimal

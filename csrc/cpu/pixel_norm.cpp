@@ -9,10 +9,11 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// Bytes of x (and dy) that are read for their sums and again for y: what stays in the 1 MB of a core's L2 cache.
+// Bytes of x (and dy) in a tile, which is read twice: for the sums, and for y. A tile fits into a core's L2 cache of 1
+// MB.
 constexpr std::int64_t kTileBytes = 256 << 10;
 constexpr int kMostVectors = 16;
-// So many numbers are summed one after the other, and then such sums: the rounding grows with neither count.
+// So many numbers are summed one after the other, and then such sums. This limits the growth of rounding errors.
 constexpr std::int64_t kRun = 32;
 
 template <class V>
@@ -21,7 +22,7 @@ V inverse_root(V v) {
     return v;
 }
 
-// r, and the factor of x in the gradient, from sums over n channels.
+// r of pixel_norm.h, and the factor of x in the gradient, from sums over n channels.
 template <class V, class S>
 struct Factors {
     V r, of_x;
@@ -41,7 +42,7 @@ struct PixelNorm {
     T* y = static_cast<T*>(p.y);
     const S n = S(p.channels), eps = S(p.eps);
 
-    // Channels are neighbours: `count` <= 16 pixels from `row` on.
+    // `count` <= 16 pixels from `row` on, where channels are neighbours.
     void rows(std::int64_t row, std::int64_t count) const {
         const std::int64_t whole = p.channels / kLanes * kLanes, rest = p.channels - whole;
         V squares{}, dots{};
@@ -69,7 +70,7 @@ struct PixelNorm {
         }
     }
 
-    // Channels lie `inner` apart: `width` <= 16 * kMostVectors pixels from i on of sample `o`.
+    // `width` <= 16 * kMostVectors pixels of sample `o` from i on, where channels are `inner` apart.
     void tile(std::int64_t o, std::int64_t i, std::int64_t width) const {
         const std::int64_t start = o * p.channels * p.inner + i;
         const int whole = int(width / kLanes), vectors = int((width + kLanes - 1) / kLanes);
@@ -135,12 +136,7 @@ void run(const PixelNormParams& p, int threads) {
 }  // namespace
 
 void pixel_norm(const PixelNormParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return run<float>(p, threads);
-        case DType::kFloat64: return run<double>(p, threads);
-        case DType::kBFloat16: return run<BFloat16>(p, threads);
-        case DType::kFloat16: return run<Float16>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { run<typename decltype(stored)::T>(p, threads); });
 }
 
 }  // namespace GE_ISA

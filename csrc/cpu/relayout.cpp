@@ -7,8 +7,8 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// v[i][k] becomes v[k][i]: interleaving the rows that lie half of all rows apart moves one bit of their numbers to the
-// end of the numbers of the lanes, and does so with all bits in four rounds.
+// v[i][k] becomes v[k][i]. A round interleaves row i with row i + 8, which moves one bit of the row's number to the end
+// of the lane's number. Four rounds move all bits.
 void transpose(VecF (&v)[kLanes]) {
     for (int round = 0; round < 4; ++round) {
         VecF w[kLanes];
@@ -22,7 +22,7 @@ void transpose(VecF (&v)[kLanes]) {
 
 }  // namespace
 
-// The inner loop is that over rows, so that y is written in 16 streams.
+// The inner loop runs over rows, so that y is written in 16 streams.
 void relayout(const RelayoutParams& p, int threads) {
     const std::int64_t blocks = (p.cols + kLanes - 1) / kLanes, items = p.n * blocks;
     const int parts = threads_for(p.n * p.rows * p.cols, threads);

@@ -10,7 +10,7 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// body(image, slot, first row, last row), the rows of every image in as many parts as there are slots.
+// body(image, slot, first row, end) for every image and slot. The slots share the rows of an image.
 template <class Body>
 void over_rows(std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_t slots, int threads,
                const Body& body) {
@@ -24,7 +24,7 @@ void over_rows(std::int64_t n, std::int64_t rows, std::int64_t cols, std::int64_
     });
 }
 
-// Enough slots that the threads are busy alike where there are few images: at least 4 items for each.
+// The slots of an image: with few images, enough that each thread has at least 4 pairs of image and slot.
 std::int64_t slots_for(std::int64_t n, std::int64_t rows, std::int64_t cols, int threads) {
     const std::int64_t parts = threads_for(n * rows * cols, threads);
     return parts == 1 || n == 0 ? 1 : std::min(rows, (4 * parts + n - 1) / n);
@@ -36,7 +36,7 @@ void forward(const ScaleBiasActParams& params, int threads) {
     using V = typename Wide<T>::Vec;
     const std::int64_t slots = slots_for(params.n, params.rows, params.cols, threads);
     const auto body = [&params](std::int64_t n, std::int64_t, std::int64_t r, std::int64_t end) {
-        const ScaleBiasActParams p = params;  // a copy, which the stores below cannot reach: it stays in registers
+        const ScaleBiasActParams p = params;  // a copy: the stores below cannot change it, so it stays in registers
         const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
         const std::int64_t line = mask_bytes(p.cols);
         const Activation<V> act(p.alpha, p.gain, p.clamp);
@@ -110,22 +110,12 @@ void backward(const ScaleBiasActGradParams& p, int threads) {
 
 template <bool channels_last>
 void forward(const ScaleBiasActParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return forward<float, channels_last>(p, threads);
-        case DType::kFloat64: return forward<double, channels_last>(p, threads);
-        case DType::kBFloat16: return forward<BFloat16, channels_last>(p, threads);
-        case DType::kFloat16: return forward<Float16, channels_last>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { forward<typename decltype(stored)::T, channels_last>(p, threads); });
 }
 
 template <bool channels_last>
 void backward(const ScaleBiasActGradParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return backward<float, channels_last>(p, threads);
-        case DType::kFloat64: return backward<double, channels_last>(p, threads);
-        case DType::kBFloat16: return backward<BFloat16, channels_last>(p, threads);
-        case DType::kFloat16: return backward<Float16, channels_last>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { backward<typename decltype(stored)::T, channels_last>(p, threads); });
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 namespace gan_engine {
 namespace GE_ISA {
 
-// Below this many elements a thread, starting threads costs more than it saves (about 5 us against 10 GB/s).
+// With fewer elements for each thread, starting threads costs more than it saves (about 5 us, at 10 GB/s).
 inline constexpr std::int64_t kElementsPerThread = 1 << 14;
 
 inline int threads_for(std::int64_t elements, int most) {
@@ -14,7 +14,7 @@ inline int threads_for(std::int64_t elements, int most) {
     return useful < 1 ? 1 : useful < most ? int(useful) : most;
 }
 
-// body(k) for k in [0, parts), each on a thread of its own where the runtime gives as many.
+// body(k) for k in [0, parts), each on its own thread if the runtime has as many.
 template <class Body>
 inline void in_parallel(int parts, const Body& body) {
     if (parts == 1) return body(0);

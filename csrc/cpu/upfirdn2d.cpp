@@ -4,11 +4,12 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
+// The ends of a filter that does nothing else.
 template <class Number, bool channels_last>
-struct Plain {
+struct FilterOnly {
     using T = Number;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kEvery = false;
+    static constexpr bool kReadsAll = false;
     const Upfirdn2dParams& p;
 
     fir::Untouched<V> in(const Row&, bool) const { return {}; }
@@ -34,20 +35,15 @@ template <class T>
 void with_layout(const Upfirdn2dParams& p, int threads) {
     const int parts = fir::parts(p, threads);
     in_parallel(parts, [&](int part) {
-        p.channels_last ? fir::filter<fir::Interleaved>(p, part, parts, Plain<T, true>{p})
-                        : fir::filter<fir::Planar>(p, part, parts, Plain<T, false>{p});
+        p.channels_last ? fir::filter<fir::Interleaved>(p, part, parts, FilterOnly<T, true>{p})
+                        : fir::filter<fir::Planar>(p, part, parts, FilterOnly<T, false>{p});
     });
 }
 
 }  // namespace
 
 void upfirdn2d(const Upfirdn2dParams& p, int threads) {
-    switch (p.dtype) {
-        case DType::kFloat32: return with_layout<float>(p, threads);
-        case DType::kFloat64: return with_layout<double>(p, threads);
-        case DType::kBFloat16: return with_layout<BFloat16>(p, threads);
-        case DType::kFloat16: return with_layout<Float16>(p, threads);
-    }
+    with_dtype(p.dtype, [&](auto stored) { with_layout<typename decltype(stored)::T>(p, threads); });
 }
 
 }  // namespace GE_ISA

@@ -7,7 +7,7 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// A row of an image [h, w] in a mask: its first byte, and from there to that of the next run.
+// The mask bits of a row of an image [h, w]: the first byte, and `step` bytes from a run to the next.
 template <bool channels_last>
 struct Bytes {
     std::int64_t first, step;
@@ -20,13 +20,13 @@ struct Bytes {
     }
 };
 
-// What scale_bias_act does, on the way out of the filter.
+// The ends of the filter that apply scale_bias_act to its results.
 template <class Number, bool channels_last>
 struct Forward {
     using T = Number;
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kEvery = false;
+    static constexpr bool kReadsAll = false;
     const Upfirdn2dActParams& p;
     Activation<V> act;
 
@@ -36,8 +36,8 @@ struct Forward {
     struct Run {
         T* y;
         std::uint8_t *slope, *keep;
-        Side<S> scale, shift;  // by the elements of the run
-        V factor, summand;     // of all of it
+        Side<S> scale, shift;  // for each element of the run
+        V factor, summand;     // for the whole run
         Activation<V> act;
         GE_INLINE void operator()(std::int64_t i, std::int64_t left, V v) const {
             if (left <= 0) return;
@@ -80,8 +80,8 @@ struct Forward {
     }
 };
 
-// The sums of a row over its pixels, to be added to those of the channels, and over its channels, to those of the
-// pixels: one of them is along a run, and the other across runs.
+// The sums of a row over its pixels, for each channel, and over its channels, for each pixel. One of the two sums runs
+// along a run, the other across runs. Both are added to what the memory holds.
 template <class S, class V, bool channels_last>
 struct Sums {
     double *of_channels, *of_pixels;  // or null
@@ -119,7 +119,7 @@ struct Backward {
     using T = Number;
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kEvery = true;
+    static constexpr bool kReadsAll = true;
     const Upfirdn2dActGradParams& p;
     std::int64_t slot;
     Derivative<V> derivative;
@@ -211,20 +211,15 @@ void with_layout(const Params& p, int threads) {
 }
 
 template <template <class, bool> class Ends, class Params>
-void with_dtype(const Params& p, int threads) {
-    switch (p.fir.dtype) {
-        case DType::kFloat32: return with_layout<Ends, float>(p, threads);
-        case DType::kFloat64: return with_layout<Ends, double>(p, threads);
-        case DType::kBFloat16: return with_layout<Ends, BFloat16>(p, threads);
-        case DType::kFloat16: return with_layout<Ends, Float16>(p, threads);
-    }
+void run(const Params& p, int threads) {
+    with_dtype(p.fir.dtype, [&](auto stored) { with_layout<Ends, typename decltype(stored)::T>(p, threads); });
 }
 
 }  // namespace
 
-void upfirdn2d_act(const Upfirdn2dActParams& p, int threads) { with_dtype<Forward>(p, threads); }
+void upfirdn2d_act(const Upfirdn2dActParams& p, int threads) { run<Forward>(p, threads); }
 
-void upfirdn2d_act_grad(const Upfirdn2dActGradParams& p, int threads) { with_dtype<Backward>(p, threads); }
+void upfirdn2d_act_grad(const Upfirdn2dActGradParams& p, int threads) { run<Backward>(p, threads); }
 
 int upfirdn2d_act_grad_slots(std::int64_t images, std::int64_t in, std::int64_t out, int threads) {
     return threads_for(images * std::max(in, out), threads);

@@ -1,7 +1,7 @@
-// Sixteen numbers at a time: the compiler's vector extensions, which it maps to whatever the instruction set has.
+// Vectors of sixteen numbers. The compiler's vector extensions map them to the registers of the instruction set.
 //
-// This header is compiled once per instruction set, so everything lives in a namespace named after it (GE_ISA):
-// a function shared between the builds would run one set's instructions on a CPU that has only another's.
+// This header is compiled once for each instruction set, in a namespace named after the set (GE_ISA). Without the
+// namespace the linker would keep one copy of a function for all sets, which another CPU may be unable to run.
 #pragma once
 
 #include <cmath>
@@ -15,7 +15,7 @@
 
 #include "../common.h"
 
-// Where a call would take the vectors through memory, and the compiler does not see it.
+// For functions of vectors: a call passes vectors through memory, and the compiler does not count that cost.
 #define GE_INLINE __attribute__((always_inline)) inline
 
 namespace gan_engine {
@@ -23,7 +23,7 @@ namespace GE_ISA {
 
 inline constexpr int kLanes = 16;
 
-// Storage types; float and double stand for themselves.
+// Half-precision numbers as memory holds them.
 struct BFloat16 {
     std::uint16_t bits;
 };
@@ -38,8 +38,9 @@ using MaskD = std::int64_t __attribute__((vector_size(8 * kLanes)));
 using BitsF = std::uint32_t __attribute__((vector_size(4 * kLanes)));
 using Bits16 = std::uint16_t __attribute__((vector_size(2 * kLanes)));
 
+// The type of computations on numbers that memory holds as T.
 template <class T>
-struct Wide {  // what numbers stored as T are computed in
+struct Wide {
     using Scalar = float;
     using Vec = VecF;
     using Mask = MaskF;
@@ -51,9 +52,24 @@ struct Wide<double> {
     using Mask = MaskD;
 };
 
+// with_dtype calls run(Stored<T>()), where memory holds the numbers of `dtype` as T.
+template <class Number>
+struct Stored {
+    using T = Number;
+};
+template <class Run>
+inline void with_dtype(DType dtype, const Run& run) {
+    switch (dtype) {
+        case DType::kFloat32: return run(Stored<float>());
+        case DType::kFloat64: return run(Stored<double>());
+        case DType::kBFloat16: return run(Stored<BFloat16>());
+        case DType::kFloat16: return run(Stored<Float16>());
+    }
+}
+
 template <class V, class S>
 inline V splat(S s) {
-    return static_cast<std::remove_reference_t<decltype(V{}[0])>>(s) - V{};  // s + 0 is no copy: of -0 it is 0
+    return static_cast<std::remove_reference_t<decltype(V{}[0])>>(s) - V{};  // not s + V{}, which turns -0 into 0
 }
 
 template <class V, class P>
@@ -98,7 +114,7 @@ inline VecF load(const Float16* p) {
 }
 #endif
 
-// `stream` writes around the caches; the address must then be aligned to the bytes written.
+// `stream` writes around the caches; then the address must be aligned to the number of bytes written.
 inline void store(float* p, VecF v, bool stream) {
 #if defined(__AVX512F__)
     if (stream) return _mm512_stream_ps(p, (__m512)v);
@@ -146,8 +162,8 @@ inline Float16 narrow(float f) {
     const std::uint16_t sign = (bits >> 16) & 0x8000u;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return {std::uint16_t(sign | 0x7e00u)};
-    if (bits >= 0x477ff000u) return {std::uint16_t(sign | 0x7c00u)};  // 65520 and more round to infinity
-    if (bits < 0x38800000u) {  // below 2^-14: a subnormal counts units of 2^-24; nearbyint rounds ties to even
+    if (bits >= 0x477ff000u) return {std::uint16_t(sign | 0x7c00u)};  // 65520 and above round to infinity
+    if (bits < 0x38800000u) {  // below 2^-14: a subnormal counts units of 2^-24, and nearbyint rounds ties to even
         float magnitude;
         std::memcpy(&magnitude, &bits, 4);
         return {std::uint16_t(sign | std::uint16_t(std::nearbyint(std::ldexp(magnitude, 24))))};
@@ -159,7 +175,7 @@ inline void store(Float16* p, VecF v, bool) {
 }
 #endif
 
-// The first n < kLanes numbers at p, 0 in the other lanes; and the way back.
+// load_some: the first n < kLanes numbers at p, and 0 in the other lanes. store_some writes n lanes.
 template <class V, class T>
 inline V load_some(const T* p, std::int64_t n) {
 #if defined(__AVX512F__)
@@ -180,7 +196,7 @@ inline void store_some(T* p, V v, std::int64_t n) {
     if (n > 0) std::memcpy(p, buffer, std::size_t(n) * sizeof(T));
 }
 
-// The first n numbers at p, or sixteen; and the way back, which for n <= 0 is none.
+// The first min(n, kLanes) numbers at p. With n <= 0, store_up_to writes nothing.
 template <class V, class T>
 inline V load_up_to(const T* p, std::int64_t n) {
     return n >= kLanes ? load(p) : load_some<V>(p, n);
@@ -191,7 +207,7 @@ inline void store_up_to(T* p, std::int64_t n, V v) {
     store_some(p, v, n);
 }
 
-// Sixteen lanes of the thirty-two of a and b, by number.
+// Sixteen of the thirty-two lanes of a and b, by their numbers.
 #if defined(__clang__)
 #define GE_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -206,7 +222,7 @@ struct Lanes<VecD> {
     using Numbers = MaskD;
 };
 
-// a and b as one sequence of 32: its numbers at even places, and at odd ones.
+// a and b are one sequence of 32 numbers: those at even places, and those at odd places.
 template <class V>
 inline V evens(V a, V b) {
     return GE_PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -215,7 +231,7 @@ template <class V>
 inline V odds(V a, V b) {
     return GE_PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
-// a0 b0 a1 b1 ...: the first sixteen, and the rest.
+// The sequence a0 b0 a1 b1 ...: the first sixteen numbers, and the last sixteen.
 template <class V>
 inline V interleave_low(V a, V b) {
     return GE_PICK(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -226,7 +242,7 @@ inline V interleave_high(V a, V b) {
 }
 #undef GE_PICK
 
-// Lane k of a mask is bit k.
+// A mask as bits: lane k is bit k.
 inline std::uint16_t pack(MaskF m) {
 #if defined(__AVX512DQ__)
     return _mm512_movepi32_mask((__m512i)m);
@@ -261,7 +277,7 @@ inline double sum(V v) {
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-// v in [low, high]; a NaN passes.
+// v, limited to [low, high]; NaN stays NaN.
 template <class V>
 inline V clamped(V v, V low, V high) {
 #if defined(__AVX512F__)
@@ -274,80 +290,6 @@ inline V clamped(V v, V low, V high) {
 template <class V>
 inline V absolute(V v) {
     return v < 0 ? -v : v;
-}
-
-// e^x = scale + scale * rest for x in [-87, 30], to about 1 ulp (e^x is 0 below): x = n ln 2 + r, scale = 2^n, and rest
-// = e^r - 1 by its Taylor polynomial for |r| <= ln(2) / 2.
-struct Exponential {
-    VecF scale, rest;
-    explicit Exponential(VecF x) {
-        x = x < -87.f ? splat<VecF>(-87.f) : x;
-        const VecF n = (x * 1.44269504f + 12582912.f) - 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
-        const VecF r = x - n * 0.693145752f - n * 1.42860677e-6f;
-        VecF q = r * 1.98412698e-4f + 1.38888889e-3f;
-        q = q * r + 8.33333333e-3f;
-        q = q * r + 4.16666667e-2f;
-        q = q * r + 1.66666667e-1f;
-        q = q * r + 0.5f;
-        rest = q * r * r + r;
-        scale = (VecF)((__builtin_convertvector(n, MaskF) + 127) << 23);
-    }
-};
-inline VecF exp(VecF x) {
-    const Exponential e(x);
-    const VecF y = e.scale + e.scale * e.rest;
-    return x != x ? x : x < -87.f ? VecF{} : y;
-}
-inline VecF expm1(VecF x) {
-    const Exponential e(x);
-    return x != x ? x : e.rest * e.scale + (e.scale - 1.f);
-}
-
-// log(1 + u) for u in [0, 1]: 2 atanh(z), z = u / (2 + u) <= 1/3, by its series.
-inline VecF log1p(VecF u) {
-    const VecF z = u / (u + 2.f);
-    const VecF z2 = z * z;
-    VecF s = splat<VecF>(1 / 17.f);
-    for (int k = 15; k >= 1; k -= 2) s = s * z2 + 1.f / float(k);
-    return 2.f * z * s;
-}
-
-inline VecD exp(VecD x) {
-    for (int k = 0; k < kLanes; ++k) x[k] = std::exp(x[k]);
-    return x;
-}
-inline VecD expm1(VecD x) {
-    for (int k = 0; k < kLanes; ++k) x[k] = std::expm1(x[k]);
-    return x;
-}
-inline VecD log1p(VecD u) {
-    for (int k = 0; k < kLanes; ++k) u[k] = std::log1p(u[k]);
-    return u;
-}
-
-// x + x^3 p(x^2) below 0.625, p a Chebyshev fit (relative error 7e-10); 1 - 2 e^-2x / (1 + e^-2x) beyond.
-inline VecF tanh(VecF x) {
-    const VecF x2 = x * x;
-    VecF p = x2 * 2.295840510e-3f - 8.346979685e-3f;
-    p = p * x2 + 2.176996060e-2f;
-    p = p * x2 - 5.395940585e-2f;
-    p = p * x2 + 1.333330428e-1f;
-    p = p * x2 - 3.333333318e-1f;
-    const VecF near = p * x2 * x + x;
-    const VecF e = exp(-2 * absolute(x));
-    const VecF t = 1 - 2 * e / (1 + e);
-    const VecF far = x < 0 ? -t : t;
-    return absolute(x) < 0.625f ? near : far;
-}
-inline VecD tanh(VecD x) {
-    for (int k = 0; k < kLanes; ++k) x[k] = std::tanh(x[k]);
-    return x;
-}
-
-template <class V>
-inline V sigmoid(V x) {
-    const V e = exp(-absolute(x));
-    return (x < 0 ? e : splat<V>(1)) / (1 + e);
 }
 
 }  // namespace GE_ISA

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "activations.h"
 #include "eight.h"
 #include "launch.h"
 #include "sum_of_block.h"
@@ -12,15 +13,12 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Blocks that the bias gradient is split over, and the fewest groups of 8 elements a thread worth one: 2 waves of 8
-// blocks on 132 multiprocessors (estimates, untested on a GPU).
+// The bias gradient is split over at most kBlocks blocks: 2 waves of 8 blocks on 132 multiprocessors. A thread of a
+// block has at least kGroupsPerThread groups of 8 elements. Both are estimates, untested on a GPU.
 constexpr std::int64_t kBlocks = 2048;
 constexpr std::int64_t kGroupsPerThread = 4;
 
-template <Act act>
-constexpr bool kIsSmooth = act >= Act::kTanh;
-
-// Groups of 8 that a thread loads before it works on them: at least 32 bytes in flight.
+// Groups of 8 elements that a thread loads before it computes: at least 32 bytes in flight.
 template <class T, Act act>
 constexpr int kInFlight = sizeof(T) == 2 && !kIsSmooth<act> ? 2 : 1;
 
@@ -33,7 +31,7 @@ struct Constants {
         : alpha(S(p.alpha)), gain(S(p.gain)), inverse_gain(S(p.gain != 0 ? 1 / p.gain : 0)), clamp(S(p.clamp)) {}
 };
 
-// How the channels of 8 neighbours relate: they have none, one and the same, c to c + 7, or anything.
+// The channels of 8 neighbours: not needed, the same for all, c to c + 7, or any mixture.
 enum class Spread { kNone, kConstant, kConsecutive, kMixed };
 
 // The biases of elements i to i + 7.
@@ -62,50 +60,6 @@ __device__ __forceinline__ void biases(S (&out)[8], const S* b, std::int64_t i, 
             out[k] = bias;
         }
     }
-}
-
-__device__ __forceinline__ float exp_of(float x) { return expf(x); }
-__device__ __forceinline__ double exp_of(double x) { return exp(x); }
-__device__ __forceinline__ float expm1_of(float x) { return expm1f(x); }
-__device__ __forceinline__ double expm1_of(double x) { return expm1(x); }
-__device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }
-__device__ __forceinline__ double log1p_of(double x) { return log1p(x); }
-__device__ __forceinline__ float tanh_of(float x) { return tanhf(x); }
-__device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
-
-template <class S>
-__device__ __forceinline__ S absolute(S v) {
-    return v < 0 ? -v : v;
-}
-
-template <class S>
-__device__ __forceinline__ S sigmoid(S z) {
-    const S e = exp_of(-absolute(z));
-    return (z < 0 ? e : S(1)) / (1 + e);
-}
-
-template <Act act, class S>
-__device__ __forceinline__ S activate(S z, S alpha) {
-    if constexpr (act == Act::kRelu) return z < 0 ? S(0) : z;
-    if constexpr (act == Act::kLRelu) return z > 0 ? z : alpha * z;
-    if constexpr (act == Act::kTanh) return tanh_of(z);
-    if constexpr (act == Act::kSigmoid) return sigmoid(z);
-    if constexpr (act == Act::kElu) return z > 0 ? z : expm1_of(z);
-    if constexpr (act == Act::kSelu) return z > 0 ? z * S(kSeluScale) : expm1_of(z) * S(kSeluScale * kSeluAlpha);
-    if constexpr (act == Act::kSoftplus)
-        return z > S(kSoftplusThreshold) ? z : (z > 0 ? z : S(0)) + log1p_of(exp_of(-absolute(z)));
-    if constexpr (act == Act::kSwish) return z * sigmoid(z);
-    return z;
-}
-
-// act'(x + b) from t = act(x + b).
-template <Act act, class S>
-__device__ __forceinline__ S slope_of(S t) {
-    if constexpr (act == Act::kTanh) return 1 - t * t;
-    if constexpr (act == Act::kSigmoid) return t * (1 - t);
-    if constexpr (act == Act::kElu) return t > 0 ? S(1) : t + 1;
-    if constexpr (act == Act::kSelu) return t > 0 ? S(kSeluScale) : t + S(kSeluScale * kSeluAlpha);
-    return -expm1_of(-t);  // softplus
 }
 
 template <class T, Act act>
@@ -143,7 +97,7 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// What the gradient of elements i to i + 7 reads.
+// The inputs of the gradient of elements i to i + 7.
 template <class T, Act act>
 struct Loaded {
     using S = Wide<T>;
@@ -177,9 +131,9 @@ struct Loaded {
     }
 };
 
-// The gradient by rows: of memory as [rows, channels, inner], a block takes its share of the groups of one channel, the
-// groups of a row being those that hold any of it. They start at multiples of 8 elements wherever the row does; what a
-// group holds of the neighbouring rows is loaded and left alone.
+// The gradient by rows. Memory is [rows, channels, inner]. A block takes a share of the groups of 8 elements of one
+// channel: all groups that hold an element of a row of the channel. Groups start at multiples of 8, so they may hold
+// elements of the neighbouring rows too. Those are loaded, and not written.
 struct Rows {
     std::int64_t rows, groups_per_row, slots, share;
     int threads;
@@ -237,13 +191,13 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// The gradient by columns, where the channels are innermost: of memory as [rows, width], `width` the least multiple of
-// the channels and of 8, a thread keeps to one group of 8 columns, so that it knows their channels. The last row may be
-// cut short. Column k is of channel k % channels: partial sums [slots, width] are partial sums [slots * repeat,
-// channels].
+// The gradient by columns, where the channels are innermost. Memory is [rows, width], where `width` is the least
+// multiple of `channels` and of 8; the last row may be shorter. A thread keeps to one group of 8 columns, so it knows
+// their channels. Column k belongs to channel k % channels. Partial sums [slots, width] are thus partial sums [slots *
+// repeat, channels].
 struct Columns {
     std::int64_t width, repeat, rows, blocks, slots, share;
-    int across, down;  // groups of columns, and rows, that a block is at at a time
+    int across, down;  // groups of columns, and rows, that a block handles at a time
 
     Columns(std::int64_t n, std::int64_t channels) {
         repeat = channels % 8 == 0 ? 1 : channels % 4 == 0 ? 2 : channels % 2 == 0 ? 4 : 8;
@@ -258,7 +212,8 @@ struct Columns {
     }
 };
 
-// Two blocks on a multiprocessor: left to choose, the compiler aims at more and spills (float32 swish, sm_80).
+// At least two blocks on a multiprocessor: without this bound the compiler aims at more, and spills (float32 swish,
+// sm_80).
 template <class T, Act act>
 __global__ void __launch_bounds__(kThreads, 2)
     backward_columns(BiasActGradParams p, Constants<Wide<T>> constants, Columns plan, bool aligned) {
@@ -359,21 +314,15 @@ void run_with(const Params& p, std::uintptr_t stream) {
     }
 }
 
-template <class Params>
-void run_with_types(const Params& p, std::uintptr_t stream) {
-    switch (p.dtype) {
-        case DType::kFloat32: return run_with<float>(p, stream);
-        case DType::kFloat64: return run_with<double>(p, stream);
-        case DType::kBFloat16: return run_with<__nv_bfloat16>(p, stream);
-        case DType::kFloat16: return run_with<__half>(p, stream);
-    }
-}
-
 }  // namespace
 
-void bias_act(const BiasActParams& p, std::uintptr_t stream) { run_with_types(p, stream); }
+void bias_act(const BiasActParams& p, std::uintptr_t stream) {
+    with_dtype(p.dtype, [&](auto stored) { run_with<typename decltype(stored)::T>(p, stream); });
+}
 
-void bias_act_grad(const BiasActGradParams& p, std::uintptr_t stream) { run_with_types(p, stream); }
+void bias_act_grad(const BiasActGradParams& p, std::uintptr_t stream) {
+    with_dtype(p.dtype, [&](auto stored) { run_with<typename decltype(stored)::T>(p, stream); });
+}
 
 int bias_act_grad_slots(std::int64_t n, std::int64_t inner, std::int64_t channels, std::uintptr_t) {
     if (inner != 1) return int(Rows(n, inner, channels).slots);

@@ -9,7 +9,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kStride = kThreads * 8;  // elements that a block has in hand at a time
+constexpr int kStride = kThreads * 8;  // elements that a block handles at a time
 
 template <class T>
 __global__ void dot_kernel(SampleDotParams p, bool aligned) {
@@ -69,25 +69,15 @@ void mix(const SampleMixParams& p, std::uintptr_t stream) {
 }  // namespace
 
 void sample_dot(const SampleDotParams& p, std::uintptr_t stream) {
-    switch (p.dtype) {
-        case DType::kFloat32: return dot<float>(p, stream);
-        case DType::kFloat64: return dot<double>(p, stream);
-        case DType::kBFloat16: return dot<__nv_bfloat16>(p, stream);
-        case DType::kFloat16: return dot<__half>(p, stream);
-    }
+    with_dtype(p.dtype, [&](auto stored) { dot<typename decltype(stored)::T>(p, stream); });
 }
 
 void sample_mix(const SampleMixParams& p, std::uintptr_t stream) {
-    switch (p.dtype) {
-        case DType::kFloat32: return mix<float>(p, stream);
-        case DType::kFloat64: return mix<double>(p, stream);
-        case DType::kBFloat16: return mix<__nv_bfloat16>(p, stream);
-        case DType::kFloat16: return mix<__half>(p, stream);
-    }
+    with_dtype(p.dtype, [&](auto stored) { mix<typename decltype(stored)::T>(p, stream); });
 }
 
-// About 1024 shares in all, 8 blocks for each of 128 multiprocessors, none of less than 8192 elements (an estimate,
-// untested on a GPU).
+// About 1024 shares for all samples, 8 blocks for each of 128 multiprocessors, with at least 8192 elements each
+// (estimates, untested on a GPU).
 int sample_dot_slots(std::int64_t samples, std::int64_t size, std::uintptr_t) {
     const std::int64_t wanted = 1024 / samples, most = size / 8192;
     const std::int64_t slots = wanted < most ? wanted : most;

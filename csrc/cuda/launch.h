@@ -1,4 +1,4 @@
-// Launching kernels, with errors as exceptions.
+// Launches kernels, and throws errors as exceptions.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,7 +13,7 @@ namespace cuda {
 
 __host__ __device__ inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Runs `blocks` blocks of `threads` threads on a stream; `op` is what an error names.
+// Runs `blocks` blocks of `threads` threads on a stream. `op` is the name in an error.
 template <class... Parameters, class... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), std::int64_t blocks, int threads, std::uintptr_t stream,
             Arguments&&... arguments) {
@@ -26,7 +26,7 @@ void launch(const char* op, void (*kernel)(Parameters...), std::int64_t blocks, 
     config.stream = reinterpret_cast<cudaStream_t>(stream);
     const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
     if (error != cudaSuccess) {
-        cudaGetLastError();  // or the next call would report it again
+        cudaGetLastError();  // clears the error, which the next call would report again
         throw std::runtime_error(std::string(op) + ": the CUDA kernel did not start: " + cudaGetErrorString(error));
     }
 }

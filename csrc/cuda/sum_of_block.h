@@ -6,8 +6,8 @@
 namespace gan_engine {
 namespace cuda {
 
-// The sum of `v` over a block of whole warps, for each of its threads, once in a kernel. It is taken in double: that
-// costs little here, and the sum is then as good as its terms.
+// The sum of `v` over a block of whole warps, returned to every thread. A kernel calls it once. The sum is in double,
+// which costs little here and is as exact as the terms.
 __device__ inline double sum_of_block(double v) {
     __shared__ double warps[32];
 #pragma unroll

@@ -5,30 +5,31 @@
 #include "eight.h"
 #include "launch.h"
 
-// A block makes a tile of y. What the tile needs of x is read once, into shared memory, zeros around it included; a
-// separable filter then runs along the rows into a second buffer there, and along the columns on the way out.
+// A block makes a tile of y. It reads the part of x that the tile needs once, into shared memory, with the zeros around
+// it. A separable filter then runs along the rows into a second buffer there, and along the columns into y.
 
 namespace gan_engine {
 namespace cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-// Of shared memory a block, so that 7 blocks fit on a multiprocessor that has 228 KiB (an estimate, untested on a GPU).
+// Shared memory of a block: 7 blocks fit on a multiprocessor with 228 KiB (an estimate, untested on a GPU).
 constexpr int kBytes = 32000;
-constexpr int kMost = 64;  // rows or columns of a tile
+constexpr int kMost = 64;  // the most rows or columns of a tile
 
-// Channels of a tile: those of a pixel are neighbours where they come last.
+// The channels of a tile. kLast: the channels come last, and those of a pixel are neighbours.
 template <bool kLast>
 constexpr int kChannels = kLast ? 16 : 1;
 
 struct Plan {
-    FirAxisOf<int> h, w;   // those of the parameters: 64-bit division is a function call
-    int y, x, in_y, in_x;  // a tile: its outputs, and the inputs that they take
+    FirAxisOf<int> h, w;   // the axes of the parameters in 32 bits: 64-bit division is a function call
+    int y, x, in_y, in_x;  // of a tile: its outputs, and the inputs that they take
     int weights;           // numbers in the filter
     int tiles_y, tiles_x;
     std::int64_t planes;
 
-    // The largest tile that fits into `capacity` numbers; false if none does, or if an axis does not fit into an int.
+    // Finds the largest tile that fits into `capacity` numbers. Returns false if none fits, or if an axis needs 64
+    // bits.
     bool fit(const Upfirdn2dParams& p, int channels, std::int64_t capacity) {
         if (!narrowed(p.h, h) || !narrowed(p.w, w)) return false;
         weights = int(std::min<std::int64_t>(p.separable ? p.w.taps : p.h.taps * p.w.taps, 1 << 20));
@@ -61,8 +62,8 @@ struct Plan {
     }
 };
 
-// Every up-th of the weights from the first on, for a sum over neighbours `step` apart; N of them, or 0 where the
-// compiler does not know how many.
+// The weights first, first + up, ..., for a sum over neighbours `step` apart. N is the most weights there are, or 0:
+// known only at run time.
 template <class S, int N>
 struct Line {
     S weight[N];
@@ -95,6 +96,47 @@ struct Line<S, 0> {
     }
 };
 
+// A tile of y and its plane. Element [y, x, c] of the plane lies at (y * width + x) * pixel + c, where c counts from
+// the first channel of the tile.
+template <class T, bool kLast>
+struct Tile {
+    static constexpr int C = kChannels<kLast>;
+    const T* x;
+    T* y;
+    std::int64_t pixel;
+    int channels, ox, oy, ix, iy;  // the first output, and the first input
+
+    __device__ __forceinline__ Tile(const Upfirdn2dParams& p, const Plan& plan) {
+        const unsigned tile = blockIdx.x, row_of_tiles = tile / plan.tiles_x, plane = row_of_tiles / plan.tiles_y;
+        ox = int(tile % plan.tiles_x) * plan.x, oy = int(row_of_tiles % plan.tiles_y) * plan.y;
+        pixel = kLast ? p.c : 1;
+        const unsigned blocks = kLast ? unsigned((p.c + C - 1) / C) : 1, image = plane / blocks;
+        const std::int64_t c0 = std::int64_t(plane % blocks) * C;
+        channels = kLast ? int(min(std::int64_t(C), p.c - c0)) : 1;
+        x = static_cast<const T*>(p.x) + image * p.h.in * p.w.in * pixel + c0;
+        y = static_cast<T*>(p.y) + image * p.h.out * p.w.out * pixel + c0;
+        iy = plan.h.first_input(oy), ix = plan.w.first_input(ox);
+    }
+
+    // Row r of the inputs of the tile, by a warp: `line` numbers, 0 outside x.
+    __device__ __forceinline__ void load_row(const Upfirdn2dParams& p, const Plan& plan, int r, int lane, int line,
+                                             Wide<T>* to) const {
+        const bool inside_y = iy + r >= 0 && iy + r < plan.h.in;
+        for (int j = lane; j < line; j += 32) {
+            const int at = ix + j / C;
+            const bool inside = inside_y && at >= 0 && at < plan.w.in && j % C < channels;
+            to[j] = inside ? widen(x[((iy + r) * p.w.in + at) * pixel + j % C]) : Wide<T>(0);
+        }
+    }
+
+    // Writes number j of row r of the outputs of the tile, unless it is outside y.
+    __device__ __forceinline__ void store(const Upfirdn2dParams& p, const Plan& plan, int r, int j, Wide<T> v) const {
+        const int row = oy + r, column = ox + j / C;
+        if (row < plan.h.out && column < plan.w.out && j % C < channels)
+            y[(row * p.w.out + column) * pixel + j % C] = narrow<T>(v);
+    }
+};
+
 template <class T, bool kLast, bool kSeparable, int N>
 __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan plan) {
     using S = Wide<T>;
@@ -103,25 +145,14 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
     __shared__ int row_tap[kMost], row_input[kMost], column_tap[kMost], column_input[kMost];
     const FirAxisOf<int>&h = plan.h, &w = plan.w;
     const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    const unsigned tile = blockIdx.x, row_of_tiles = tile / plan.tiles_x;
-    const int ox = int(tile % plan.tiles_x) * plan.x, oy = int(row_of_tiles % plan.tiles_y) * plan.y;
-    const unsigned plane = row_of_tiles / plan.tiles_y;
+    const Tile<T, kLast> tile(p, plan);
 
-    // Element [y, x, c] of the plane, c counted from c0, lies at (y * width + x) * pixel + c.
-    const std::int64_t pixel = kLast ? p.c : 1;
-    const unsigned blocks = kLast ? unsigned((p.c + C - 1) / C) : 1, image = plane / blocks;
-    const std::int64_t c0 = std::int64_t(plane % blocks) * C;
-    const int channels = kLast ? int(min(std::int64_t(C), p.c - c0)) : 1;
-    const T* x = static_cast<const T*>(p.x) + image * p.h.in * p.w.in * pixel + c0;
-    T* y = static_cast<T*>(p.y) + image * p.h.out * p.w.out * pixel + c0;
-
-    const int iy = h.first_input(oy), ix = w.first_input(ox);
     if (thread < plan.y) {
-        row_tap[thread] = h.first_tap(oy + thread);
-        row_input[thread] = h.first_input(oy + thread) - iy;
+        row_tap[thread] = h.first_tap(tile.oy + thread);
+        row_input[thread] = h.first_input(tile.oy + thread) - tile.iy;
     } else if (thread >= kMost && thread - kMost < plan.x) {
-        column_tap[thread - kMost] = w.first_tap(ox + thread - kMost);
-        column_input[thread - kMost] = w.first_input(ox + thread - kMost) - ix;
+        column_tap[thread - kMost] = w.first_tap(tile.ox + thread - kMost);
+        column_input[thread - kMost] = w.first_input(tile.ox + thread - kMost) - tile.ix;
     }
     S* weights = memory;
     const int size = kSeparable ? w.taps : h.taps * w.taps;
@@ -129,22 +160,10 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
 
     S* in = memory + plan.weights;
     const int in_line = plan.in_x * C, line = plan.x * C;
-    for (int r = warp; r < plan.in_y; r += kWarps) {
-        const bool inside_y = iy + r >= 0 && iy + r < h.in;
-        for (int j = lane; j < in_line; j += 32) {
-            const int at = ix + j / C;
-            const bool inside = inside_y && at >= 0 && at < w.in && j % C < channels;
-            in[r * in_line + j] = inside ? widen(x[((iy + r) * p.w.in + at) * pixel + j % C]) : S(0);
-        }
-    }
+    for (int r = warp; r < plan.in_y; r += kWarps) tile.load_row(p, plan, r, lane, in_line, in + r * in_line);
     __syncthreads();
 
     const S gain = S(p.gain);
-    const auto put = [&](int r, int j, S v) {
-        const int row = oy + r, column = ox + j / C;
-        if (row < h.out && column < w.out && j % C < channels)
-            y[(row * p.w.out + column) * pixel + j % C] = narrow<T>(v * gain);
-    };
     if constexpr (kSeparable) {
         S* part = in + plan.in_y * in_line;
         for (int j = lane; j < line; j += 32) {
@@ -156,7 +175,7 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
         for (int r = warp; r < plan.y; r += kWarps) {
             const Line<S, N> taps(weights, row_tap[r], h.up, h.taps);
             const S* from = part + row_input[r] * line;
-            for (int j = lane; j < line; j += 32) put(r, j, taps.sum(from + j, line));
+            for (int j = lane; j < line; j += 32) tile.store(p, plan, r, j, taps.sum(from + j, line) * gain);
         }
     } else {
         for (int r = warp; r < plan.y; r += kWarps)
@@ -165,12 +184,12 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
                 S total = 0;
                 for (int k = row_tap[r]; k < h.taps; k += h.up, from += in_line)
                     total += Line<S, 0>(weights + k * w.taps, column_tap[j / C], w.up, w.taps).sum(from, C);
-                put(r, j, total);
+                tile.store(p, plan, r, j, total * gain);
             }
     }
 }
 
-// One output a thread, for filters that no tile has room for.
+// One output for each thread, for filters that fit into no tile.
 template <class T>
 __global__ void __launch_bounds__(kThreads) one_by_one(Upfirdn2dParams p) {
     using S = Wide<T>;
@@ -219,12 +238,7 @@ void run_with_layout(const Upfirdn2dParams& p, std::uintptr_t stream) {
 }  // namespace
 
 void upfirdn2d(const Upfirdn2dParams& p, std::uintptr_t stream) {
-    switch (p.dtype) {
-        case DType::kFloat32: return run_with_layout<float>(p, stream);
-        case DType::kFloat64: return run_with_layout<double>(p, stream);
-        case DType::kBFloat16: return run_with_layout<__nv_bfloat16>(p, stream);
-        case DType::kFloat16: return run_with_layout<__half>(p, stream);
-    }
+    with_dtype(p.dtype, [&](auto stored) { run_with_layout<typename decltype(stored)::T>(p, stream); });
 }
 
 }  // namespace cuda

@@ -1,6 +1,6 @@
-"""The door to the native core: `_C` (C++) and `_C_cuda`, two pybind11 modules that know no PyTorch.
+"""Calls into the native core: `_C` (C++) and `_C_cuda`, two pybind11 modules that know no PyTorch.
 
-A module that was not built is no error here: WHY_NO_CPU and WHY_NO_CUDA say why it is missing and what to do, and
+A missing module is no error here. WHY_NO_CPU and WHY_NO_CUDA say why it is missing and what to do, and
 `gan_engine.backends` repeats that sentence wherever it matters.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-# The numbers of csrc/common.h.
+# The numbers of DType in csrc/common.h.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 try:
     from gan_engine._build_info import NOT_BUILT
 except ImportError:
-    NOT_BUILT = {}  # setup.py writes the file, and has not run
+    NOT_BUILT = {}  # setup.py writes the file, and has not run here
 
 
 def _why_not_installed() -> str:
@@ -48,11 +48,11 @@ _cpu, WHY_NO_CPU = _load("_C")
 _cuda, WHY_NO_CUDA = _load("_C_cuda")
 
 
-_NUMBERS = {int, float, bool, list, tuple}
+_PASSED_ON = {int, float, bool, list, tuple}
 
 
-def _plain(value: Any) -> Any:
-    if type(value) in _NUMBERS:  # most arguments are
+def _argument(value: Any) -> Any:
+    if type(value) in _PASSED_ON:  # true of most arguments
         return value
     if value is None:
         return 0
@@ -60,9 +60,9 @@ def _plain(value: Any) -> Any:
 
 
 class _Launcher:
-    """Calls functions of a native module with tensors as pointers, None as the null pointer and dtypes as numbers.
+    """Calls functions of a native module. Tensors become addresses, None becomes 0, and dtypes become their numbers.
 
-    The last argument, where to run, is added here: the number of threads, or the current stream of the current GPU.
+    The last argument is added here and says where to run: the number of threads, or the current stream of the GPU.
     """
 
     def __init__(self, module: ModuleType | None, where: Callable[[], int]) -> None:
@@ -73,7 +73,7 @@ class _Launcher:
         function = getattr(self.module, name)
 
         def launch(*args: Any) -> Any:
-            return function(*map(_plain, args), self._where())
+            return function(*map(_argument, args), self._where())
 
         setattr(self, name, launch)
         return launch

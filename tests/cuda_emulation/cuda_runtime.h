@@ -1,6 +1,6 @@
-// As much of CUDA as csrc/cuda uses, for a host compiler: blocks run one after another, and the threads of a block take
-// turns, each running until it waits for the others. So a machine without a GPU can run the kernels' logic: indices,
-// masks, tails, reductions. Not their memory model: a missing barrier can pass here.
+// The part of CUDA that csrc/cuda uses, for a host compiler. Blocks run one after another. The threads of a block take
+// turns: each runs until it waits for the others. So a machine without a GPU can test the logic of the kernels: indices,
+// masks, tails, reductions. It cannot test their memory model: a missing barrier may pass here.
 #pragma once
 
 #include <ucontext.h>

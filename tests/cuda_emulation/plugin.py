@@ -1,4 +1,4 @@
-"""A pytest plugin: the "cuda" backend becomes the kernels of csrc/cuda compiled for the CPU, on CPU tensors."""
+"""A pytest plugin: the "cuda" backend runs the kernels of csrc/cuda, compiled for the CPU, on CPU tensors."""
 
 import importlib.util
 import shutil
@@ -17,7 +17,7 @@ EMULATION = Path(__file__).parent
 
 
 def build() -> ModuleType:
-    """_C_cuda for the CPU, compiled anew only if a source changed."""
+    """_C_cuda for the CPU, compiled again only if a source changed."""
     sources = [ROOT / "csrc/bindings.cpp", *sorted(ROOT.glob("csrc/cuda/*.cu"))]
     target = ROOT / "build/cuda_emulation" / f"_C_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
     newest = max(path.stat().st_mtime for folder in (ROOT / "csrc", EMULATION) for path in folder.rglob("*.*"))

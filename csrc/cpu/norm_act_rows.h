@@ -1,0 +1,247 @@
+// Walks over memory [samples, outer, channels, inner]: sums for each statistic, and a function of each element. A
+// statistic is one sample and channel; norm_act.h says more about the memory.
+#pragma once
+
+#include "../norm_act.h"
+
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "threads.h"
+#include "vec.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+namespace norm_rows {
+
+// So many rows of neighbouring channels are read at a time, in the order of memory.
+constexpr std::int64_t kAtOnce = 4;
+
+// Memory as rows. A row is one (outer, channel) with `inner` numbers of one channel. Where inner is 1, a row is one
+// (sample, outer) with `channels` numbers of neighbouring channels.
+struct Rows {
+    const NormActShape& s;
+    const bool neighbours = s.inner == 1;
+    const std::int64_t count = s.samples * s.outer * (neighbours ? 1 : s.channels);
+    const std::int64_t length = neighbours ? s.channels : s.inner;
+    const std::int64_t stats = s.samples * s.channels;
+
+    std::int64_t first_stat(std::int64_t row) const {
+        return neighbours ? row / s.outer * s.channels : row % s.channels;
+    }
+    // The number of rows from `row` to `end` that belong to the sample of `row`.
+    std::int64_t in_sample(std::int64_t row, std::int64_t end) const {
+        const std::int64_t stop = (row / s.outer + 1) * s.outer;
+        return (stop < end ? stop : end) - row;
+    }
+    int parts(int threads) const {
+        const int most = threads_for(count * length, threads);
+        return count < most ? int(count) : most;
+    }
+};
+
+template <class V, class T>
+GE_INLINE V get(const T* p, std::int64_t lanes) {
+    return lanes == kLanes ? load(p) : load_some<V>(p, lanes);
+}
+template <class V, class T>
+GE_INLINE void put(T* p, V v, std::int64_t lanes) {
+    lanes == kLanes ? store(p, v, false) : store_some(p, v, lanes);
+}
+
+template <class V>
+struct Pair {
+    V a, b;
+};
+
+// body(row, first statistic, number of rows) for several rows of one sample at a time.
+template <class Body>
+GE_INLINE void side_by_side(const Rows& rows, std::int64_t row, std::int64_t end, const Body& body) {
+    while (row < end) {
+        const std::int64_t first = rows.first_stat(row), stop = row + rows.in_sample(row, end);
+        for (; row + kAtOnce <= stop; row += kAtOnce) body(row, first, std::integral_constant<int, kAtOnce>{});
+        for (; row < stop; ++row) body(row, first, std::integral_constant<int, 1>{});
+    }
+}
+
+// Sixteen doubles in two registers. GCC 12 keeps one vector of sixteen in memory, where additions are 4 times as slow.
+using Eight = double __attribute__((vector_size(64)));
+struct Doubles {
+    Eight low{}, high{};
+};
+
+GE_INLINE Doubles widen(VecF v) {
+#if defined(__AVX512DQ__)
+    return {(Eight)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)),
+            (Eight)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1))};
+#else
+    float __attribute__((vector_size(32))) half[2];
+    std::memcpy(half, &v, sizeof v);
+    return {__builtin_convertvector(half[0], Eight), __builtin_convertvector(half[1], Eight)};
+#endif
+}
+GE_INLINE Doubles widen(VecD v) {
+    Doubles d;
+    std::memcpy(&d, &v, sizeof v);
+    return d;
+}
+
+struct Sums {
+    Doubles a, ab;
+    template <class V>
+    GE_INLINE void add(const Pair<V>& terms) {
+        const Doubles wide = widen(terms.a), by = widen(terms.b);
+        a.low += wide.low, a.high += wide.high;
+        ab.low += wide.low * by.low, ab.high += wide.high * by.high;
+    }
+    void add(const Sums& other) {
+        a.low += other.a.low, a.high += other.a.high;
+        ab.low += other.ab.low, ab.high += other.ab.high;
+    }
+};
+
+inline double sum(const Doubles& d) {
+    VecD v;
+    std::memcpy(&v, &d, sizeof v);
+    return GE_ISA::sum(v);
+}
+
+// to[k] += number k of d, for the first `lanes` numbers.
+inline void add_to(double* to, const Doubles& d, std::int64_t lanes) {
+    double v[kLanes];
+    std::memcpy(v, &d, sizeof v);
+    for (int k = 0; k < lanes; ++k) to[k] += v[k];
+}
+
+// K numbers for each statistic. same_for_all gives them to 16 elements of statistic c; one_for_each gives them to one
+// element of each of the statistics c, c + 1, ...
+template <class S, class V, int K>
+struct Table {
+    std::int64_t stats;
+    std::vector<S> rows;
+    explicit Table(std::int64_t stats_) : stats(stats_), rows(K * stats_) {}
+    S& at(int k, std::int64_t c) { return rows[k * stats + c]; }
+    struct Values {
+        V v[K];
+    };
+    GE_INLINE Values same_for_all(std::int64_t c) const {
+        Values values;
+        for (int k = 0; k < K; ++k) values.v[k] = splat<V>(rows[k * stats + c]);
+        return values;
+    }
+    GE_INLINE Values one_for_each(std::int64_t c, std::int64_t lanes) const {
+        Values values;
+        for (int k = 0; k < K; ++k) values.v[k] = get<V>(rows.data() + k * stats + c, lanes);
+        return values;
+    }
+};
+
+// The sums of a and a * b for each statistic, in double. terms.terms(offset, values, lanes) gives a and b of 16
+// elements, where `values` are the numbers of the table for their statistics.
+template <class T, class Terms>
+class ChannelSums {
+  public:
+    ChannelSums(const NormActShape& shape, const Terms& terms_) : rows{shape}, terms(terms_) {}
+
+    // [2, stats]
+    std::vector<double> run(int threads) const {
+        const int parts = rows.parts(threads);
+        std::vector<double> partial(2 * rows.stats * parts);
+        in_parallel(parts, [&](int k) {
+            double* total = partial.data() + 2 * rows.stats * k;
+            const std::int64_t begin = rows.count * k / parts, end = rows.count * (k + 1) / parts;
+            rows.neighbours ? add_neighbours(begin, end, total) : add_channels(begin, end, total);
+        });
+        for (int k = 1; k < parts; ++k)
+            for (std::int64_t i = 0; i < 2 * rows.stats; ++i) partial[i] += partial[2 * rows.stats * k + i];
+        return partial;
+    }
+
+  private:
+    using V = typename Wide<T>::Vec;
+    const Rows rows;
+    const Terms& terms;
+    const std::int64_t whole = rows.length / kLanes * kLanes, rest = rows.length - whole;
+
+    // Rows of one channel.
+    void add_channels(std::int64_t begin, std::int64_t end, double* total) const {
+        std::vector<Sums> of_channel(rows.stats);
+        for (std::int64_t row = begin; row < end; ++row) {
+            const std::int64_t c = rows.first_stat(row), start = row * rows.length;
+            const auto values = terms.same_for_all(c);
+            Sums even = of_channel[c], odd;
+            std::int64_t i = 0;
+            for (; i + 2 * kLanes <= whole; i += 2 * kLanes) {
+                even.add(terms.terms(start + i, values, kLanes));
+                odd.add(terms.terms(start + i + kLanes, values, kLanes));
+            }
+            if (i < whole) even.add(terms.terms(start + i, values, kLanes));
+            if (rest > 0) odd.add(terms.terms(start + whole, values, rest));
+            even.add(odd);
+            of_channel[c] = even;
+        }
+        for (std::int64_t c = 0; c < rows.stats; ++c) {
+            total[c] = sum(of_channel[c].a);
+            total[rows.stats + c] = sum(of_channel[c].ab);
+        }
+    }
+
+    // Rows of neighbouring channels.
+    void add_neighbours(std::int64_t begin, std::int64_t end, double* total) const {
+        side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
+            const auto column = [&](std::int64_t c, std::int64_t lanes) {
+                const auto values = terms.one_for_each(first + c, lanes);
+                Sums sums;
+                if constexpr (Terms::kWide) {
+                    for (int j = 0; j < decltype(several)::value; ++j)
+                        sums.add(terms.terms((row + j) * rows.length + c, values, lanes));
+                } else {
+                    V a{}, ab{};
+                    for (int j = 0; j < decltype(several)::value; ++j) {
+                        const Pair<V> pair = terms.terms((row + j) * rows.length + c, values, lanes);
+                        a += pair.a, ab += pair.a * pair.b;
+                    }
+                    sums = {widen(a), widen(ab)};
+                }
+                add_to(total + first + c, sums.a, lanes);
+                add_to(total + rows.stats + first + c, sums.ab, lanes);
+            };
+            for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
+            if (rest > 0) column(whole, rest);
+        });
+    }
+};
+
+// Calls map(offset, values, lanes) for all elements, 16 at a time. `values` are the numbers of the table for their
+// statistics.
+template <class T, class Map>
+void for_all(const NormActShape& shape, const Map& map, int threads) {
+    const Rows rows{shape};
+    const int parts = rows.parts(threads);
+    const std::int64_t whole = rows.length / kLanes * kLanes, rest = rows.length - whole;
+    in_parallel(parts, [&](int k) {
+        const std::int64_t begin = rows.count * k / parts, end = rows.count * (k + 1) / parts;
+        if (!rows.neighbours) {
+            for (std::int64_t row = begin; row < end; ++row) {
+                const auto values = map.same_for_all(rows.first_stat(row));
+                const std::int64_t start = row * rows.length;
+                for (std::int64_t i = 0; i < whole; i += kLanes) map(start + i, values, kLanes);
+                if (rest > 0) map(start + whole, values, rest);
+            }
+            return;
+        }
+        side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
+            const auto column = [&](std::int64_t c, std::int64_t lanes) {
+                const auto values = map.one_for_each(first + c, lanes);
+                for (int j = 0; j < decltype(several)::value; ++j) map((row + j) * rows.length + c, values, lanes);
+            };
+            for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
+            if (rest > 0) column(whole, rest);
+        });
+    });
+}
+
+}  // namespace norm_rows
+}  // namespace GE_ISA
+}  // namespace gan_engine
