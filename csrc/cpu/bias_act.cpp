@@ -11,8 +11,8 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// Outputs of more bytes leave the last-level cache before they are read, so they are written around it
-// (docs/performance.md, "bias_act: writes around the cache").
+// Larger outputs leave the last-level cache before they are read, so they are written around it (measured in
+// docs/performance.md, "Thresholds of the C++ kernels").
 constexpr std::int64_t kStreamBytes = 24 << 20;
 
 // The channels of 16 neighbouring elements: the same for all, c to c + 15, or any mixture.
@@ -195,9 +195,8 @@ struct Backward {
         const Backward pass = *this;
         VecD total{};
         V recent{};  // the sum of the last few vectors, not yet in total
-        std::vector<S> rows(spread == Spread::kConsecutive && sums != nullptr
-                                ? channels.count
-                                : 0);  // sums of the last rows of channels, not yet in sums
+        // The sums of the last rows of channels, not yet in `sums`.
+        std::vector<S> rows(spread == Spread::kConsecutive && sums != nullptr ? channels.count : 0);
         int in_rows = 0;
         const auto settle = [&] {
             for (std::size_t k = 0; k < rows.size(); ++k) sums[k] += rows[k], rows[k] = 0;

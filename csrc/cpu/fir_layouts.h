@@ -231,7 +231,7 @@ class Interleaved {
 
   private:
     // Blocks have 64 channels if their staged rows fit into the first-level cache. Otherwise they have up to 256
-    // channels, because memory is read fastest in sequence (docs/performance.md, "FIR filter: channels per block").
+    // channels, because memory is read fastest in sequence (docs/performance.md, "Thresholds of the C++ kernels").
     static constexpr std::int64_t kCached = 64, kSequential = kMostChannels, kRowBytes = 5 << 10;
     const Upfirdn2dParams& p;
     Ends ends;
