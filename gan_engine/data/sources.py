@@ -89,10 +89,10 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
         raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
     if kind in KINDS and channels == 3 and not KINDS[kind].has_colours:
         raise DataError(f"channels must be 1 for {kind}, got {channels}")
-    if not config.source:
-        raise DataError(f"data: want one of toy, {', '.join(NAMED)}, a folder, a .zip or an .npz, got ''")
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
+    if not config.source:
+        raise DataError(f"data: want one of toy, {', '.join(NAMED)}, {_wanted(kind)}, got ''")
     if config.source == "toy":
         return toy.DRAW[kind](resolution=resolution, channels=channels, seed=seed)
     if config.source in NAMED:

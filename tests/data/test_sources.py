@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine.data import DataConfig, DataError, Sampler, describe, image_set, load
+from gan_engine.data import DataConfig, DataError, ImageSet, Sampler, describe, image_set, load, sources
 from gan_engine.data.arrays import pad_digits
 
 
@@ -239,7 +239,33 @@ def test_a_broken_archive_gives_an_error_of_one_sentence(tmp_path, ending):
         load_from(tmp_path / f"set.{ending}")
 
 
-# Names
+# Names and tables
+
+
+def noise(path, *, resolution, channels):
+    return ImageSet(path.stem, torch.full((3, channels or 1, resolution, resolution), 7, dtype=torch.uint8))
+
+
+def test_a_new_format_is_one_entry_in_a_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(sources.READERS["image"], ".noise", noise)
+    (tmp_path / "a.noise").write_bytes(b"content")
+    first, second = (load_from(tmp_path / "a.noise") for _ in range(2))
+    assert describe(first) == "a: 3 images 3x16x16, no labels, 0.0 MB" and second.notes == ("from the cache",)
+    with pytest.raises(DataError, match=r"want a folder, \.zip, \.npz, \.npy or \.noise, got the file a\.other"):
+        (tmp_path / "a.other").write_bytes(b"content")
+        load_from(tmp_path / "a.other")
+
+
+def test_a_new_name_is_one_entry_in_a_table(monkeypatch):
+    monkeypatch.setitem(sources.NAMED, "noise", noise)
+    assert len(load_from("noise")) == 3
+    with pytest.raises(DataError, match=r"did you mean noise\?"):
+        load_from("noize")
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(DataError, match=r"want one of toy, fashion-mnist, .*, a folder, \.zip, \.npz or \.npy, got ''"):
+        load_from("")
 
 
 def test_an_unknown_source_gets_a_suggestion(tmp_path):
