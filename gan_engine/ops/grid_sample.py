@@ -33,8 +33,8 @@ def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tenso
         y: [N, C, H', W'] in the dtype of x; channels_last if x is. Half precision is computed in float32 and rounded
             once.
 
-    The slope at an integer px or py is the slope on its right, as in PyTorch. Between integers, y is linear in px and in
-    py. Only the mixed second derivative by position is not zero.
+    The slope at an integer px or py is the slope on its right, as in PyTorch. y is linear in px and in py between
+    integers: only the mixed second derivative by position is not zero.
 
     Raises:
         ValueError: shapes that do not fit, an image without pixels.

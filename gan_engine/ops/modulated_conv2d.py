@@ -46,8 +46,8 @@ def modulated_conv2d(
         noise_strength: [], factor of the noise; None is 1.
         bias: [O].
         act, alpha, gain, clamp: as in `scale_bias_act`.
-        up, down: factors of the image size; at least one is 1. Before the convolution `up` puts zeros behind every pixel
-            and filters with f and a gain of up^2. `down` filters behind it, and keeps every down-th pixel.
+        up, down: factors of the image size; at least one is 1. `up` puts zeros behind every pixel and filters with f
+            and a gain of up^2, before the convolution. `down` filters behind it, and keeps every down-th pixel.
         f: [taps] or [taps, taps], from `setup_filter`; None is [1].
         padding: zeros around the upsampled x; None is half of the kernel size, which keeps H * up and W * up.
         backend: see gan_engine.backends.
