@@ -38,7 +38,7 @@ def curve(level: Level, layout: torch.memory_format, steps: int) -> dict[str, li
     kernels = plain_torch() if level == "autograd" else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, kernels:
         trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=Path(folder))
-        trainer.objective.level, trainer.layout = level, layout
+        trainer.objective.level, trainer.batches.layout = level, layout
         for net in (trainer.G, trainer.D):
             net.to(memory_format=layout)
         for step in range(1, steps + 1):

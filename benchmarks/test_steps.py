@@ -77,12 +77,12 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
     """A function that computes the gradients of `mode` and leaves them in .grad."""
     objective = trainer.objective
     net = trained(trainer, mode)
-    real_img, c = next(trainer.sampler)
-    source = trainer._source(real_img, trainer.source_sampler)
-    layout = torch.contiguous_format if contiguous else trainer.layout
+    real_img, c = next(trainer.batches.sampler)
+    source = trainer.batches.source(real_img, trainer.batches.source_sampler)
+    layout = torch.contiguous_format if contiguous else trainer.batches.layout
     batch = Batch(
         real_img.contiguous(memory_format=layout),
-        trainer._noise(len(real_img)),
+        trainer.batches.noise(len(real_img)),
         c if trainer.config.conditional else None,
         None if source is None else source.contiguous(memory_format=layout),
     )

@@ -200,7 +200,7 @@ def prepare(
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
     memory.require(config, device)
     allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
-    data = processes.one_first(lambda: read(config))
+    data = processes.one_per_machine_first(lambda: read(config))
     config = with_classes(with_channels(config, data), data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)
@@ -210,8 +210,10 @@ def prepare(
     taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
     if state is not None:
         trainer.load_state_dict(state, source=start)
-        ended = trainer.nimg == trainer.total and not ending.is_over(run_dir, start)  # killed while it was writing
-        if trainer.nimg >= trainer.total and not ended:
+        ended = trainer.nimg == trainer.clock.total and not ending.is_over(
+            run_dir, start
+        )  # killed while it was writing
+        if trainer.nimg >= trainer.clock.total and not ended:
             raise ValueError(
                 f"kimg: {start} is at {trainer.nimg / 1000:g} of {config.kimg:g} kimg; go on with a larger --kimg"
             )
@@ -279,7 +281,7 @@ def main(argv: list[str]) -> int:
             print(f"aborted; {again}", file=sys.stderr)
             return 128 + signal.SIGINT
         if processes.first:
-            ending.finish(run_dir, trainer.config, trainer.nimg, trainer.seconds, stopped=stopped_by is not None)
+            ending.finish(run_dir, trainer.config, trainer.nimg, trainer.clock.seconds, stopped=stopped_by is not None)
         return 0 if stopped_by is None else 128 + stopped_by
 
 

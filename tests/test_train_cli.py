@@ -40,6 +40,7 @@ train.main(sys.argv[1:])
 SLOW = """
 import sys, time
 from gan_engine import train
+from gan_engine.training import progress
 from gan_engine.training.trainer import Trainer
 from tqdm import tqdm
 
@@ -48,7 +49,7 @@ def step(self, step=Trainer.step):
     time.sleep(0.3)
 
 Trainer.step = step
-Trainer._bar = lambda self: tqdm(total=self.total, mininterval=0, miniters=1)
+progress.bar = lambda *, total, **_: tqdm(total=total, mininterval=0, miniters=1)
 sys.exit(train.main(sys.argv[1:]))
 """
 

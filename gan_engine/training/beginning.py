@@ -73,7 +73,7 @@ class Start:
         """The first lines that the run prints."""
         trainer, config, data = self.trainer, self.trainer.config, self.data
         sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
-        frozen = sum(p.numel() for p in trainer.frozen)
+        frozen = sum(p.numel() for p in trainer.networks.frozen)
         lines = [
             f"run        {legible(str(trainer.run_dir))}" + (f", from {self.resumed.name}" if self.resumed else ""),
             f"data       {describe(data)}",
@@ -92,7 +92,7 @@ class Start:
         lines.append(f"ops        {_by_backend(self.ops)}; python -m gan_engine.info says why")
         if self.resumed is None:
             lines += [f"advice     {sentence}" for sentence in advice(config, data, [trainer.G, trainer.D])]
-        if trainer.nimg >= trainer.total:
+        if trainer.nimg >= trainer.clock.total:
             lines.append("the training is over; what was not written is written now: the last pictures and the report")
         return lines
 

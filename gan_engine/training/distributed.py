@@ -2,9 +2,9 @@
 
     torchrun --nproc_per_node 2 -m gan_engine.train stylegan2_256 --data photos
 
-Every process has the whole networks and its part of each batch: the images i with i % size = rank. So are the groups of
-the minibatch standard deviation those of one process, as long as each process has whole groups. Where there is one
-process, nothing here waits or copies.
+Every process has the whole networks and its part of each batch: the images i with i % size = rank. If each process has
+whole groups of the minibatch standard deviation, they are the groups that one process alone would have. A single
+process waits for nothing and copies nothing here.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class PeerError(RuntimeError):
-    """Another process of the run has failed; the message is that process's own."""
+    """Another process of the run has failed; the message comes from that process."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Processes:
 
     rank: int = 0
     size: int = 1
-    local: int = 0  # rank among those of this machine
-    store: Any = None  # where a process that fails leaves its message
+    local: int = 0  # rank among the processes of this machine
+    store: Any = None  # the store in which a process that fails leaves its message
 
     @property
     def first(self) -> bool:
@@ -42,13 +42,13 @@ class Processes:
         return self.rank == 0
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, which all have tensors of these shapes."""
+        """Replace each tensor by its mean over the processes; all of them must pass tensors of the same shapes."""
         if self.size == 1 or not tensors:
             return
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             of_dtype = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in of_dtype])
-            with self._heard():
+            with self._failure_of_peers_told():
                 dist.all_reduce(flat)
             flat /= self.size
             for tensor, mean in zip(of_dtype, flat.split([t.numel() for t in of_dtype]), strict=True):
@@ -59,7 +59,7 @@ class Processes:
         if self.size == 1:
             return values
         values = values.clone()
-        with self._heard():
+        with self._failure_of_peers_told():
             dist.all_reduce(values)
         return values
 
@@ -68,21 +68,24 @@ class Processes:
         if self.size == 1:
             return number
         values = torch.tensor(number)
-        with self._heard():
+        with self._failure_of_peers_told():
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return int(values)
 
-    def all(self, value: T) -> list[T]:
-        """`value` of every process, by rank."""
+    def gather(self, value: T) -> list[T]:
+        """The `value` of every process, by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with self._heard():
+        with self._failure_of_peers_told():
             dist.all_gather_object(values, value)
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, in all of them; what it raises there is a PeerError elsewhere."""
+        """Call `make` in the first process, and return its result in all of them.
+
+        Where it raises, the first process raises the same, and the others raise PeerError.
+        """
         if self.size == 1:
             return make()
         result = error = None
@@ -91,15 +94,15 @@ class Processes:
                 result = make()
             except Exception as raised:
                 error = raised
-        found = self.all((result, None if error is None else str(error)))[0]
+        found = self.gather((result, None if error is None else str(error)))[0]
         if error is not None:
             raise error
         if found[1] is not None:
             raise PeerError(found[1])
         return found[0]
 
-    def one_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns, called in one process of each machine before the others: it may fill a cache on disk."""
+    def one_per_machine_first(self, make: Callable[[], T]) -> T:
+        """Call `make` in one process of each machine, then in the others: it may fill a cache on the disk."""
         result = error = None
         for turn in (True, False):
             if (self.local == 0) is turn:
@@ -107,14 +110,14 @@ class Processes:
                     result = make()
                 except Exception as raised:
                     error = raised
-            self.all(None)
+            self.gather(None)
         if error is not None:
             raise error
         return result
 
     def agree(self, error: Exception | None) -> None:
-        """Raise `error`, or PeerError where another process has one."""
-        others = self.all(None if error is None else str(error))
+        """Raise `error`, or PeerError where another process has an error."""
+        others = self.gather(None if error is None else str(error))
         if error is not None:
             raise error
         for rank, message in enumerate(others):
@@ -122,38 +125,38 @@ class Processes:
                 raise PeerError(f"process {rank}: {message}")
 
     def announce(self, error: BaseException) -> None:
-        """Tell the other processes, which wait for this one or soon will, why it ends."""
+        """Tell the other processes why this one ends; they wait for it, or soon will."""
         if self.store is not None and not isinstance(error, PeerError):
             with contextlib.suppress(RuntimeError):
                 self.store.set(_FAILURE, f"process {self.rank}: {type(error).__name__}: {error}")
 
     @contextlib.contextmanager
-    def _heard(self) -> Iterator[None]:
-        """A communication that fails because another process is gone raises what that one has announced."""
+    def _failure_of_peers_told(self) -> Iterator[None]:
+        """Inside, a communication that fails raises PeerError with what the process that is gone has announced."""
         try:
             yield
         except RuntimeError as error:
-            raise PeerError(_last_words(self.store) or _NO_WORDS) from error
+            raise PeerError(_announced(self.store) or _NOT_ANNOUNCED) from error
 
     @contextlib.contextmanager
-    def _not_kept_waiting(self) -> Iterator[None]:
-        """End this process if inside the block it does not by itself, once one has announced its failure.
+    def _ended_with_peers(self) -> Iterator[None]:
+        """Inside, end this process if another one has announced its failure and this one goes on for `_GRACE`.
 
         On GPUs a communication with a process that is gone may wait for minutes, in code that no exception reaches.
         """
         over = threading.Event()
-        store = self.store.clone()  # what one thread waits for in a store, others wait for too
+        store = self.store.clone()  # threads that share a store wait for each other
 
         def watch() -> None:
             while not over.wait(_POLL):
                 try:
                     failed = store.check([_FAILURE])
-                except RuntimeError:  # the store is gone, with the machine that had it
+                except RuntimeError:  # the machine that had the store is gone
                     failed = True
                 if failed and not over.wait(_GRACE):
-                    words = _last_words(store) or _NO_WORDS
+                    message = _announced(store) or _NOT_ANNOUNCED
                     if not over.is_set():
-                        print(f"error: {words}", file=sys.stderr, flush=True)
+                        print(f"error: {message}", file=sys.stderr, flush=True)
                         os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
@@ -165,12 +168,13 @@ class Processes:
 
 ALONE = Processes()
 _FAILURE = "gan_engine/failure"
-_NO_WORDS = "another process is gone and has left no word, killed perhaps; torchrun tells which"
-_POLL = 1  # seconds from one look for it to the next
+_NOT_ANNOUNCED = "another process is gone and has left no message, perhaps it was killed; torchrun tells which"
+_POLL = 1  # seconds from one look for a failure to the next
 _GRACE = 30  # seconds that a process has to end by itself
 
 
-def _last_words(store: Any) -> str | None:
+def _announced(store: Any) -> str | None:
+    """The message of a process that has failed."""
     for _ in range(20):  # a connection may break before the message is there
         with contextlib.suppress(RuntimeError):
             if store.check([_FAILURE]):
@@ -181,12 +185,13 @@ def _last_words(store: Any) -> str | None:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
-    """The processes that torchrun has started, or this one alone, and the device of this one.
+    """The processes that torchrun has started, or this one alone, and the device of this process.
 
     Args:
-        device: as in `choose_device`; auto and cuda are a GPU for each process of a machine, where there are any.
+        device: as in `choose_device`. For several processes, auto and cuda give each process of a machine its own GPU;
+            auto gives them the CPU on a machine without GPUs.
 
-    Raises ValueError where one device is named for several processes, or has too few GPUs for them.
+    Raises ValueError where one device is named for several processes, or where a machine has too few GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ALONE, device
@@ -205,7 +210,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     group = dist.PrefixStore("gan_engine/group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size)
     processes = Processes(rank, size, local, store)
-    with processes._not_kept_waiting():
+    with processes._ended_with_peers():
         try:
             yield processes, "cpu" if device == "auto" else device
         finally:

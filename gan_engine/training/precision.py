@@ -61,10 +61,15 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.name, self.device = name, device
-        # In fp16 gradients below 2^-24 vanish, so the loss is scaled up and a step that overflows is left out
-        # (Micikevicius et al. 2018, arXiv:1710.03740). bf16 has the exponents of fp32 and needs none of it.
-        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+        self.device = device
+        self.switch(name)
+
+    def switch(self, name: str) -> None:
+        """Become another precision, "fp32", "bf16" or "fp16"."""
+        self.name = name
+        # Gradients below 2^-24 vanish in fp16, so the loss is scaled up, and a step that overflows is left out
+        # (Micikevicius et al. 2018, arXiv:1710.03740). bf16 has the exponents of fp32 and needs no scale.
+        self.scaler = torch.amp.GradScaler(self.device.type) if name == "fp16" else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         if self.name == "fp32":

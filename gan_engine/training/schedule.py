@@ -1,4 +1,4 @@
-"""What a step is made of: phases, their optimisers, and the means of what they measure."""
+"""What a step is made of: phases, their optimisers, and the learning rates."""
 
 import math
 from collections.abc import Callable
@@ -10,31 +10,33 @@ from torch import Tensor, nn
 from gan_engine.config import Config
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.losses.step import Step, TermsStep
-from gan_engine.training.distributed import ALONE, Processes
 
-Terms = Callable[[Batch], dict[str, Tensor]]
+Optimizers = dict[str, torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One network's share of a step: every `interval`-th step `optimizer` lowers weight * the means of `terms`."""
+    """One network's share of a step: `optimizer` lowers weight * the sum of the means of `terms`."""
 
     name: str
     net: nn.Module
     optimizer: torch.optim.Optimizer
-    terms: Terms
+    terms: Callable[[Batch], dict[str, Tensor]]
+    """What the phase minimises, {name: [N]}."""
     interval: int = 1
+    """Steps from one in which the phase takes part to the next."""
     penalised: Callable[[Batch], Step] | None = None
-    """Makes the steps with penalties, which are every `penalty_interval`-th step."""
+    """Makes the passes of steps with penalties, which are every `penalty_interval`-th step."""
     penalty_interval: int = 1
     weight: float = 1
     weight_clip: float | None = None
+    """Limit of the absolute value of weights. None: no limit."""
     begin: float = 0
     """Images shown before the phase takes part."""
     end: float = math.inf
-    """Images shown when it no longer does."""
+    """Images shown when the phase no longer takes part."""
     no_graph: str | None = None
-    """Why no CUDA graph can hold the phase."""
+    """Why no CUDA graph can hold the phase. None: a graph can."""
 
     def due(self, nimg: int, step_count: int) -> bool:
         return self.begin <= nimg < self.end and step_count % self.interval == 0
@@ -42,16 +44,17 @@ class Phase:
     def penalties_due(self, step_count: int) -> bool:
         return self.penalised is not None and step_count % self.penalty_interval == 0
 
-    def step(self, batch: Batch, *, penalised: bool = False) -> Step:
+    def forward(self, batch: Batch, *, penalised: bool) -> Step:
+        """A pass over a batch, which waits for its backward pass."""
         return self.penalised(batch) if penalised else TermsStep(self.terms(batch))
 
 
-def optimizers(config: Config, G: nn.Module, D: nn.Module) -> dict[str, torch.optim.Optimizer]:
+def optimizers(config: Config, G: nn.Module, D: nn.Module) -> Optimizers:
     """Adam for each network.
 
-    A penalty with steps of its own adds one to k = pl_interval / n_critic steps of G's, which in all of them is to do
-    what it did in those (Karras et al. 2020, arXiv:1912.04958, appendix B). The penalties of D are in its ordinary
-    steps, and add none.
+    Path length steps come on top of k = pl_interval / n_critic steps of G. As k + 1 steps must act like k, the learning
+    rate is multiplied by k / (k + 1), and so is the exponent of betas (Karras et al. 2020, arXiv:1912.04958, appendix
+    B). The penalties of D are part of its ordinary steps and change nothing.
     """
     k = config.pl_interval / config.n_critic
     lazy = k / (k + 1) if config.pl_weight else 1
@@ -63,8 +66,21 @@ def optimizers(config: Config, G: nn.Module, D: nn.Module) -> dict[str, torch.op
     return {"D": adam(D, 1), "G": adam(G, lazy)}
 
 
+def set_learning_rates(optimizers: Optimizers, *, done: float, lr_decay: float) -> None:
+    """Set the learning rates: constant, then linear to 0 over the last `lr_decay` of the run.
+
+    Args:
+        done: the part of the run that is over, 0 to 1.
+    """
+    if lr_decay:
+        left = (1 - done) / lr_decay
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * min(1, left)
+
+
 def schedule(
-    config: Config, objective: GanObjective, G: nn.Module, D: nn.Module, optimizers: dict[str, torch.optim.Optimizer]
+    config: Config, objective: GanObjective, G: nn.Module, D: nn.Module, optimizers: Optimizers
 ) -> list[Phase]:
     """The phases of a step, in their order."""
     game = 1000 * config.pretrain_kimg
@@ -78,51 +94,20 @@ def schedule(
             penalty_interval=config.penalty_interval,
             weight_clip=config.weight_clip,
             begin=game,
-            no_graph="penalties in every step"
-            if objective.weights and config.penalty_interval == 1
-            else objective.no_graph,
+            no_graph=_no_graph_of_D(config, objective),
         ),
         Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
     ]
     if game:
         phases.append(Phase("G_content", G, optimizers["G"], objective.content, end=game))
     if config.pl_weight:
-        options = {
-            "interval": config.pl_interval,
-            "weight": config.pl_interval,
-            "no_graph": "the directions of path lengths",
-        }
-        phases.append(Phase("G_pl", G, optimizers["G"], objective.path_length, **options))
+        interval, reason = config.pl_interval, "the directions of path lengths"
+        lengths = Phase(
+            "G_pl", G, optimizers["G"], objective.path_length, interval=interval, weight=interval, no_graph=reason
+        )
+        phases.append(lengths)
     return phases
 
 
-class Means:
-    """Running means by name. They stay on the device until they are read, so that no step waits for them."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[Tensor, int]] = {}
-
-    def add(self, name: str, values: Tensor) -> None:
-        total, count = self.sums.get(name, (0, 0))
-        self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
-
-    def merge(self, others: "Means") -> None:
-        """Add what others have seen."""
-        for name, (total, count) in others.sums.items():
-            kept, kept_count = self.sums.get(name, (0, 0))
-            self.sums[name] = (kept + total, kept_count + count)
-
-    def read(self, processes: Processes = ALONE) -> dict[str, float]:
-        """The mean of each name since the last call, over all processes."""
-        # A process that has joined a resumed run may not know a name that the others keep from before.
-        names = sorted(set().union(*processes.all(list(self.sums))))
-        if not names:
-            return {}
-        device = next(iter(self.sums.values()))[0].device if self.sums else None
-        pairs = torch.tensor([[0.0, 0.0]] * len(names), dtype=torch.float64, device=device)
-        for pair, name in zip(pairs, names):
-            if name in self.sums:
-                pair[0], pair[1] = self.sums[name]
-        self.sums.clear()
-        totals, counts = processes.sum(pairs).t().cpu()
-        return dict(zip(names, (totals / counts).tolist(), strict=True))
+def _no_graph_of_D(config: Config, objective: GanObjective) -> str | None:
+    return "penalties in every step" if objective.weights and config.penalty_interval == 1 else objective.no_graph

@@ -41,7 +41,7 @@ def make(tmp_path):
 
 
 def test_every_image_that_D_sees_is_augmented(make, monkeypatch):
-    monkeypatch.setattr("gan_engine.training.trainer.diff_augment", lambda img: img * 0 + 7)
+    monkeypatch.setattr("gan_engine.training.game.diff_augment", lambda img: img * 0 + 7)
     for kind in ("diffaugment", "none"):
         trainer, given = make(CONFIG, augment=kind), []
         trainer.D.register_forward_pre_hook(lambda module, args, given=given: given.append(args[0]))
@@ -128,12 +128,12 @@ def test_the_half_life_of_the_moving_average_ramps_up(make):
         assert torch.equal(a, b)  # no images before: a half-life of 0
     start = copy.deepcopy(trainer.G_ema)
     for nimg, half_life in ((320, 32), (5000, 50)):
-        trainer.nimg = nimg
+        trainer.clock.nimg = nimg
         trainer.G_ema.load_state_dict(start.state_dict())
         with torch.no_grad():
             for p in trainer.G.parameters():
                 p += 1
-        trainer._average()
+        trainer.average.update(trainer.nimg)
         beta = 0.5 ** (16 / half_life)
         for a, b, ema in zip(start.parameters(), trainer.G.parameters(), trainer.G_ema.parameters(), strict=True):
             torch.testing.assert_close(ema, beta * a + (1 - beta) * b)

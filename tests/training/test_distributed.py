@@ -80,12 +80,12 @@ def halves(processes, folder):
                 trainer.step()
     if processes.first:
         checkpoint.save(folder / "two.pt", state)
-    processes.all(None)
+    processes.gather(None)
     torch.rand(3)
     second.load_state_dict(checkpoint.load(folder / "two.pt"))
     for _ in range(2):
         second.step()
-    return whole.D.state_dict(), second.D.state_dict(), processes.all(second.ada.p)
+    return whole.D.state_dict(), second.D.state_dict(), processes.gather(second.ada.p)
 
 
 def joined_later(processes, folder):
@@ -102,7 +102,7 @@ def path_lengths(processes, folder):
     trainer = make(dataclasses.replace(STYLEGAN2, pl_weight=2, pl_interval=2), processes, folder)
     for _ in range(3):
         trainer.step()
-    return processes.all(trainer.objective.pl_mean.item())
+    return processes.gather(trainer.objective.pl_mean.item())
 
 
 def in_two_processes(folder):
@@ -203,7 +203,7 @@ from gan_engine.training import distributed
 distributed._GRACE = 1
 store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
 distributed.Processes(rank=1, size=2, store=store).announce(ValueError("no memory is left"))
-with distributed.Processes(rank=0, size=2, store=store)._not_kept_waiting():
+with distributed.Processes(rank=0, size=2, store=store)._ended_with_peers():
     store.wait(["what nobody sets"])
 """
 
@@ -215,12 +215,12 @@ def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch):
     monkeypatch.setattr(distributed.os, "_exit", ended.append)
     store = torch.distributed.HashStore()
     processes = Processes(rank=1, size=2, store=store)
-    with processes._not_kept_waiting():
+    with processes._ended_with_peers():
         Processes(rank=0, size=2, store=store).announce(ValueError("gone"))
         time.sleep(0.1)
     time.sleep(0.5)
     assert not ended
-    with processes._not_kept_waiting():
+    with processes._ended_with_peers():
         time.sleep(0.6)
     assert ended[:1] == [1]
 
@@ -241,6 +241,6 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
 
 def test_one_process_communicates_with_nobody():
     x = torch.ones(2)
-    assert ALONE.sum(x) is x and ALONE.all(3) == [3] and ALONE.max(4) == 4 and ALONE.from_first(lambda: 5) == 5
+    assert ALONE.sum(x) is x and ALONE.gather(3) == [3] and ALONE.max(4) == 4 and ALONE.from_first(lambda: 5) == 5
     with pytest.raises(ValueError, match="mine"):
         ALONE.agree(ValueError("mine"))

@@ -15,7 +15,8 @@ from gan_engine.data import DataConfig, load
 from gan_engine.losses.objective import Batch
 from gan_engine.training import graphs
 from gan_engine.training.distributed import ALONE, Processes
-from gan_engine.training.schedule import Means, Phase
+from gan_engine.training.means import Means
+from gan_engine.training.schedule import Phase
 from gan_engine.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -124,7 +125,7 @@ def on_the_cpu(monkeypatch):
 
 def replays(trainer):
     """The phases that have a graph."""
-    return {name for name, run in trainer.graphs.items() if run.replay is not None}
+    return {name for name, run in trainer.gradients.graphs.items() if run.replay is not None}
 
 
 @pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
@@ -133,8 +134,8 @@ def test_recorded_phases_train_as_they_do_otherwise(config, tmp_path, on_the_cpu
     on_the_cpu(played())
     trainer, means, warned = trained(config, tmp_path)
     assert not warned
-    assert replays(trainer) == trainer.graphs.keys() >= {"D", "G"}
-    assert all(run.launch is run.replay for run in trainer.graphs.values())
+    assert replays(trainer) == trainer.gradients.graphs.keys() >= {"D", "G"}
+    assert all(run.launch is run.replay for run in trainer.gradients.graphs.values())
     assert means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -231,7 +232,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = graphs.Recorded(gradients, Phase("D", net, None, None), [net], [])
+        run = graphs.RecordedPhase(gradients, Phase("D", net, None, None), [net], [])
         for value in [1.0, 1.0, float("inf"), float("inf"), 2.0, 3.0]:
             assert run.launch is not run.replay
             net.zero_grad(set_to_none=True)
@@ -243,7 +244,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
     ("changes", "device", "processes", "reason"),
     [
         ({}, "cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
-        ({"augment": "ada"}, "cuda", ALONE, "what --augment ada draws is drawn by the host, anew in every pass"),
+        ({"augment": "ada"}, "cuda", ALONE, "the host draws the transforms of --augment ada anew in every pass"),
         ({}, "cuda", Processes(size=2), "they were never tried with 2 processes"),
         ({}, "cuda", ALONE, None),
     ],

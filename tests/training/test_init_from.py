@@ -156,7 +156,7 @@ def test_blocks_are_in_order_and_cover_all_but_the_end(make, config):
     assert left and all(name.startswith((*ENDS, "A.logit", "B.logit")) for name in left), left
     before = weights(trainer)
     trainer.step()
-    after, held = weights(trainer), {id(p) for p in trainer.frozen}
+    after, held = weights(trainer), {id(p) for p in trainer.networks.frozen}
     for name, p in trainer.D.named_parameters():
         if id(p) in held:
             assert torch.equal(before[f"D.{name}"], after[f"D.{name}"]) and p not in trainer.optimizers["D"].state, name
@@ -173,7 +173,7 @@ def test_blocks_are_in_order_and_cover_all_but_the_end(make, config):
 def test_frozen_blocks_stay_in_every_phase_and_after_a_resumption(make, tmp_path, config):
     config = dataclasses.replace(config, freeze_d=1)
     whole = make(config)
-    before = [p.clone() for p in whole.frozen]
+    before = [p.clone() for p in whole.networks.frozen]
     for _ in range(4):
         whole.step()
     first = make(config)
@@ -185,14 +185,14 @@ def test_frozen_blocks_stay_in_every_phase_and_after_a_resumption(make, tmp_path
     for _ in range(2):
         second.step()
     assert_equal(weights(whole), weights(second))
-    assert before and all(torch.equal(a, b) for a, b in zip(before, second.frozen, strict=True))
+    assert before and all(torch.equal(a, b) for a, b in zip(before, second.networks.frozen, strict=True))
 
 
 @pytest.mark.parametrize("config", [NO_NORM, SNGAN, FAMILIES["r3gan"], FAMILIES["cgan"]], ids=lambda c: c.preset)
 @pytest.mark.parametrize("num", [1, 2])
 def test_level_2_gives_the_gradients_of_autograd_around_frozen_blocks(make, config, num):
     trainer = make(config, freeze_d=num)
-    trainer._learn_only(trainer.D)
+    trainer.networks.learn_only(trainer.D)
     D = trainer.D.eval()  # no turn of a spectral norm between the two
     img, c = torch.randn(4, 1, 16, 16), torch.eye(5)[:4] if config.conditional else None
     found = {}
@@ -201,7 +201,7 @@ def test_level_2_gives_the_gradients_of_autograd_around_frozen_blocks(make, conf
             D.zero_grad(set_to_none=True)
             penalties.backward_with_penalty(D, img, torch.nn.functional.softplus, gamma=3.0, c=c, level=level)
             found[level] = {name: p.grad for name, p in D.named_parameters()}
-    held = {id(p) for p in trainer.frozen}
+    held = {id(p) for p in trainer.networks.frozen}
     for name, p in D.named_parameters():
         ours, want = found[2][name], found["autograd"][name]
         if id(p) in held:

@@ -15,9 +15,9 @@ def written_out(trainer, config):
     objective, k = trainer.objective, config.penalty_interval
     optimizer = torch.optim.Adam(trainer.D.parameters(), lr=config.lr, betas=config.betas)
     for step in range(3):
-        real_img, _ = next(trainer.sampler)
+        real_img, _ = next(trainer.batches.sampler)
         with torch.no_grad():
-            gen_img = trainer.G(trainer._noise(len(real_img)))
+            gen_img = trainer.G(trainer.batches.noise(len(real_img)))
         total = objective.loss.discriminator(trainer.D(gen_img), trainer.D(real_img)).mean()
         if step % k == 0:
             if config.gp_weight:
@@ -34,8 +34,8 @@ def test_steps_with_penalties_are_those_written_out(make, options):
     trainer, expected = (make(NO_NORM, n_critic=5, **options) for _ in range(2))
     for each in (trainer, expected):
         each.D.double(), each.G.double(), each.G_ema.double()
-        each.sampler = ((img.double(), c) for img, c in each.sampler)
-        each._noise = lambda n, noise=each._noise: noise(n).double()
+        each.batches.sampler = ((img.double(), c) for img, c in each.batches.sampler)
+        each.batches.noise = lambda n, noise=each.batches.noise: noise(n).double()
     trainer.phases = trainer.phases[:1]
     for _ in range(3):
         trainer.step()
@@ -87,7 +87,9 @@ def test_penalties_are_of_fp32_in_a_bf16_run(make, monkeypatch):
     trainer = make(NO_NORM, precision="bf16", r1_gamma=1.0, gp_weight=1.0)
     assert trainer.penalties().endswith("level 2")  # which tries D once
     trainer.D.logit.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
-    trainer._train(trainer.phases[0], Batch(*next(trainer.sampler)[:1], trainer._noise(16), None))
+    trainer.phase_steps.take(
+        trainer.phases[0], Batch(*next(trainer.batches.sampler)[:1], trainer.batches.noise(16), None)
+    )
     assert seen == [torch.float32, torch.bfloat16, torch.float32]  # gp, generated images, real images with R1
     means = trainer.means.read()
     assert means["loss/r1"] > 0 and means["loss/gp"] > 0
@@ -103,9 +105,9 @@ def test_path_lengths_take_steps_of_their_own_at_a_corrected_rate(make):
         torch.manual_seed(step)  # of the noise inputs and the mixing of styles
         trainer.step()
         torch.manual_seed(step)
-        img, _ = next(expected.sampler)
+        img, _ = next(expected.batches.sampler)
         if step % 2 == 0:
-            z = expected._noise(len(img))[:8]
+            z = expected.batches.noise(len(img))[:8]
             ws = expected.G.ws(z)
             penalty = path_length(
                 expected.G.synthesis, ws, expected.objective.pl_mean, generator=expected.penalty_generator

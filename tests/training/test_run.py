@@ -206,7 +206,7 @@ def test_a_gradient_that_is_not_finite_is_named(make):
 
 def test_gradients_that_overflow_at_every_loss_scale_end_the_run(make):
     trainer = make(MLP)
-    trainer.precision = Precision("fp16", CPU)
+    trainer.precision.switch("fp16")
 
     def terms(batch):
         logits = trainer.D(batch.real_img).float()

@@ -134,7 +134,7 @@ def test_the_layout_changes_memory_and_nothing_else(make, config):
         trainer.step()
         tensors = [*trainer.G.parameters(), *trainer.D.parameters(), *trainer.G_ema.parameters()]
         tensors.append(seen[1])  # generated images come first, real ones second
-        for tensor in (x for x in tensors if x.ndim == trainer.sampler.images.ndim and x.shape[1] > 1):
+        for tensor in (x for x in tensors if x.ndim == trainer.batches.sampler.images.ndim and x.shape[1] > 1):
             assert tensor.is_contiguous(memory_format=layout if channels_last else torch.contiguous_format)
         found.append(trainer.means.read())
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
@@ -157,7 +157,7 @@ def test_a_run_may_go_on_in_another_layout(make, before):
 def test_tf32_is_what_the_run_says_while_it_steps(make, allowed, monkeypatch):
     trainer, found = make(tf32=allowed), []
     switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    monkeypatch.setattr(trainer, "_average", lambda: found.extend(switch.allow_tf32 for switch in switches))
+    monkeypatch.setattr(trainer.average, "update", lambda _: found.extend(switch.allow_tf32 for switch in switches))
     before = [switch.allow_tf32 for switch in switches]
     trainer.step()
     assert found == [allowed, allowed] and [switch.allow_tf32 for switch in switches] == before
@@ -189,9 +189,9 @@ def class_steps(trainer, options):
     G, D, config = trainer.G, trainer.D, trainer.config
     optimizers = {net: torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas) for net in (D, G)}
     for _ in range(2):
-        real_img, c = next(trainer.sampler)
+        real_img, c = next(trainer.batches.sampler)
         for net in (D, G):
-            gen_img = G(trainer._noise(len(real_img)), c)
+            gen_img = G(trainer.batches.noise(len(real_img)), c)
             fake, fake_classes = D.logits_and_classes(gen_img if net is G else gen_img.detach(), c)
             real, real_classes = D.logits_and_classes(real_img, c)
             if net is D:
@@ -254,7 +254,7 @@ def test_the_moving_average_halves_in_its_half_life(make):
             p += 1
         end.blocks[0].norm.running_mean += 1
     for _ in range(5):  # 50 images
-        trainer._average()
+        trainer.average.update(trainer.nimg)
     for a, b, ema in zip(start.parameters(), end.parameters(), trainer.G_ema.parameters(), strict=True):
         torch.testing.assert_close(ema, (a + b) / 2)
     assert torch.equal(trainer.G_ema.blocks[0].norm.running_mean, end.blocks[0].norm.running_mean)
@@ -321,7 +321,7 @@ def test_the_perceptual_term_has_its_weight(make, monkeypatch):
     monkeypatch.setattr(translation, "PerceptualDistance", Distance)
     model = dataclasses.replace(PIX2PIX.model, dropout=0, perceptual_weight=3.0)
     objective = make(PIX2PIX, model=model).objective
-    batch = make(PIX2PIX).examples
+    batch = make(PIX2PIX).shown.examples
     terms = objective.generator(batch)
     assert terms.keys() == {"G", "L1", "perceptual"}
     difference = objective.G(batch.source) - batch.real_img
@@ -336,7 +336,7 @@ def test_samples_show_what_is_made_of_what(make, config, rows):
     samples = trainer.samples()
     assert trainer.columns == 8 and samples.shape == (2 * rows * 8, config.model.channels, size, size)
     assert torch.equal(samples, trainer.samples())
-    sources = trainer.examples.source
+    sources = trainer.shown.examples.source
     with torch.no_grad():
         torch.testing.assert_close(samples[8:16], trainer.G_ema(sources[:8]))
     scale = size // sources.shape[2]

@@ -1,0 +1,82 @@
+"""The game of a run: the objective of its family, and D behind the augmentation."""
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine import models
+from gan_engine.augment import Ada, Augmented, diff_augment
+from gan_engine.config import Config
+from gan_engine.losses import penalties
+from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.families import objective_of
+from gan_engine.losses.objective import GanObjective
+from gan_engine.training.distributed import Processes
+from gan_engine.training.means import Means
+from gan_engine.training.networks import Networks
+
+
+def ada_of(config: Config, processes: Processes) -> Ada | None:
+    """The adaptive augmentation of a run that asks for it."""
+    if config.augment != "ada":
+        return None
+    return Ada(config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg, total=processes.sum)
+
+
+def build(config: Config, networks: Networks, means: Means, ada: Ada | None, rng: torch.Generator) -> GanObjective:
+    """The objective, which adds what it measures to `means` and draws the numbers of penalties from `rng`."""
+    declared = models.capabilities(config.model).objective
+    objective = objective_of(models.family(config.model), declared)(
+        networks.G,
+        _behind_augmentation(networks.D, config, ada),
+        LOSSES[config.loss],
+        means.add if ada is None else _Observer(means, ada),
+        r1_gamma=config.r1_gamma,
+        r2_gamma=config.r2_gamma,
+        gp_weight=config.gp_weight,
+        penalty_interval=config.penalty_interval,
+        pl_weight=config.pl_weight,
+        pl_batch_shrink=config.pl_batch_shrink,
+        class_weight=getattr(config.model, "class_weight", 0),
+        rng=rng,
+    )
+    if config.augment != "none":  # the transforms change from pass to pass, so level 2 would hold for some passes only
+        objective.level = 1
+    return objective
+
+
+def _behind_augmentation(D: nn.Module, config: Config, ada: Ada | None) -> nn.Module:
+    """D with augmented images, generated and real, in every phase."""
+    return D if config.augment == "none" else Augmented(D, ada or diff_augment)
+
+
+class _Observer:
+    """Adds what the objective measures to `means`, and shows the logits of real images to `ada`."""
+
+    def __init__(self, means: Means, ada: Ada) -> None:
+        self.means, self.ada = means, ada
+
+    def __call__(self, name: str, values: Tensor) -> None:
+        self.means.add(name, values)
+        if name == "logits/real":
+            self.ada.observe(values)
+            self.means.add("ada/r_t", values.sign())
+
+
+def describe_penalties(config: Config, objective: GanObjective, D: nn.Module, image: torch.Size) -> str | None:
+    """The gradient penalties of a run and the level of their computation, or None without penalties.
+
+    Args:
+        image: the shape [C, H, W] or [C, D, H, W] of an image or volume.
+    """
+    paths = f"path length {config.pl_weight:g} every {config.pl_interval} steps" if config.pl_weight else None
+    if not objective.weights:
+        return paths
+    device = next(D.parameters()).device
+    img = torch.zeros(2, *image, device=device)
+    c = torch.eye(config.model.c_dim, device=device)[[0, 0]] if config.conditional else None
+    augmented = config.augment != "none"
+    reason = "its images are augmented" if augmented else penalties.refusal(D, img, c)
+    how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
+    names = ", ".join(f"{name} {weight:g}" for name, weight in objective.weights.items())
+    interval = f" every {config.penalty_interval} steps" if config.penalty_interval > 1 else ""
+    return f"{names}{interval}; {how}" + (f"; {paths}" if paths else "")

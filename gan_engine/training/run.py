@@ -1,0 +1,133 @@
+"""The loop of a run: steps, reports, grids, checkpoints and signals."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from gan_engine.command_line import console
+from gan_engine.config import Config
+from gan_engine.runs.monitors import Monitors
+from gan_engine.system import checkpoint
+from gan_engine.training import nonfinite, progress
+from gan_engine.training.clock import Clock
+from gan_engine.training.distributed import Processes
+
+
+class Trains(Protocol):
+    """What the loop asks of a trainer."""
+
+    config: Config
+    run_dir: Path
+    processes: Processes
+    clock: Clock
+    G: nn.Module
+
+    @property
+    def columns(self) -> int: ...
+    def step(self) -> None: ...
+    def heed_stops(self) -> None: ...
+    def agree_on_buffers(self) -> None: ...
+    def read_means(self) -> dict[str, float]: ...
+    def samples(self) -> Tensor: ...
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+class Run:
+    """One start of a run, up to its end or to a signal.
+
+    The first process has a `keeper` of checkpoints and `monitors`. The others have None, and take part in whatever the
+    processes do together.
+    """
+
+    def __init__(self, trainer: Trains) -> None:
+        self.trainer, self.config, self.clock = trainer, trainer.config, trainer.clock
+        self.keeper: checkpoint.Keeper | None = None
+        self.monitors: Monitors | None = None
+        if trainer.processes.first:
+            run_dir, nimg = trainer.run_dir, self.clock.nimg
+            self.keeper = checkpoint.Keeper(run_dir, self.config.keep, nimg=nimg)
+            self.monitors = Monitors(run_dir, tensorboard=self.config.tensorboard, resume_nimg=nimg)
+        self.between_steps = True  # when all that a checkpoint holds belongs together
+
+    def carry_out(self) -> int | None:
+        """Train; see Trainer.run."""
+        self._require_equal_weights()
+        try:
+            number = self._loop()
+        except nonfinite.NonFiniteError as error:
+            if self.monitors is None:
+                raise
+            self.monitors.close()
+            newest = self.keeper.newest() or "none yet"
+            raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {newest}") from None
+        except checkpoint.CheckpointError:
+            raise
+        except Exception:
+            # With several processes, the others may be inside a step.
+            if self.between_steps and self.clock.nimg and self.trainer.processes.size == 1:
+                self._save()
+            raise
+        if self.monitors is not None:
+            self.monitors.close()
+        return number or None
+
+    def _require_equal_weights(self) -> None:
+        processes, weights = self.trainer.processes, self.trainer.G.parameters()
+        sums = processes.gather(sum(float(p.detach().double().sum()) for p in weights))
+        if len(set(sums)) > 1:
+            raise RuntimeError(f"the processes must begin with equal weights, but those of G sum up to {sums}")
+
+    def _loop(self) -> int:
+        """Steps until the end or a signal. Returns the number of the signal, or 0."""
+        clock, number = self.clock, 0
+        with console.unbroken(), console.signals() as caught, self._bar() as bar:
+            if clock.nimg == 0 or clock.over:
+                self._show()
+            last = clock.over
+            while not last:
+                self._step()
+                bar.update(self.config.batch_size)
+                number = self.trainer.processes.max(caught[0] if caught else 0)
+                last = clock.over or bool(number)
+                if last and not clock.over:
+                    bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
+                if clock.over or clock.passed(self.config.metrics_kimg):
+                    self._report(bar)
+                if last or clock.passed(self.config.checkpoint_kimg):
+                    self._save()
+                if last or clock.passed(self.config.grid_kimg):
+                    self._show()
+        return number
+
+    def _bar(self) -> progress.tqdm | progress.Lines:
+        clock, shown = self.clock, self.trainer.processes.first
+        return progress.bar(total=clock.total, initial=clock.nimg, name=self.config.preset, shown=shown)
+
+    def _step(self) -> None:
+        self.between_steps, started = False, time.perf_counter()
+        self.trainer.step()
+        self.between_steps = True
+        self.clock.seconds += time.perf_counter() - started
+
+    def _report(self, bar: progress.tqdm | progress.Lines) -> None:
+        means = self.trainer.read_means()
+        losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
+        bar.set_postfix(losses, refresh=False)
+        if self.monitors is not None:
+            self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
+
+    def _save(self) -> None:
+        self.trainer.heed_stops()
+        state = self.trainer.state_dict()
+        if self.keeper is not None:
+            self.keeper.save(self.clock.nimg, state)
+
+    def _show(self) -> None:
+        self.trainer.agree_on_buffers()
+        if self.monitors is not None:
+            with self.monitors.watching("samples"):
+                self.monitors.grid(self.clock.nimg, self.trainer.samples(), columns=self.trainer.columns)
