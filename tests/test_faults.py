@@ -31,6 +31,7 @@ from PIL import Image
 from gan_engine import train
 from gan_engine.runs import monitors
 from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -171,12 +172,12 @@ def test_data_that_go_during_a_run(run, cwd, monkeypatch):
     (cwd / "pictures").mkdir()
     Image.new("L", (16, 16), 10).save(cwd / "pictures/0.png")
 
-    def step(self, step=train.Trainer.step):
+    def step(self, step=Trainer.step):
         for path in Path("pictures").iterdir():
             path.unlink()
         step(self)
 
-    monkeypatch.setattr(train.Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     assert run(*TINY, "--data", "pictures", "--out", "run")[0] == 0
 
 

@@ -10,6 +10,7 @@ import torch
 
 from gan_engine import report
 from gan_engine.runs.monitors import Monitors
+from gan_engine.runs.report import write as write_report
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run_dir(tmp_path):
 
 
 def test_the_page_needs_nothing_else(run_dir):
-    page = report.write(run_dir).read_text()
+    page = write_report(run_dir).read_text()
     pictures = re.findall(r'src="([^"]*)"', page)
     assert len(pictures) == 1 + 1 + 3 and all(src.startswith("data:image/png;base64,") for src in pictures)
     assert not re.search(r"https?://|<script|<link", page)
@@ -35,7 +36,7 @@ def test_the_page_needs_nothing_else(run_dir):
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"config": {"preset": "dcgan"}, "starts": []}))
-    assert "dcgan" in report.write(tmp_path).read_text()
+    assert "dcgan" in write_report(tmp_path).read_text()
 
 
 def test_what_is_no_run_is_said(tmp_path):
@@ -74,6 +75,6 @@ def test_a_plot_that_fails_costs_the_plot(run_dir, monkeypatch):
     def fail(run_dir):
         raise ValueError("no fonts")
 
-    monkeypatch.setattr(report, "plot_losses", fail)
+    monkeypatch.setattr("gan_engine.runs.report.plot_losses", fail)
     with pytest.warns(UserWarning, match="no plot of the losses: ValueError: no fonts"):
-        assert "loss/G" in report.write(run_dir).read_text()
+        assert "loss/G" in write_report(run_dir).read_text()

@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 
 from gan_engine import backends, models, presets, train
-from gan_engine.system import checkpoint
+from gan_engine.command_line.run_flags import parse
+from gan_engine.runs import directory
+from gan_engine.system import checkpoint, malloc
+from gan_engine.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -66,10 +69,10 @@ def weights(run_dir):
 
 
 def test_no_arguments_are_the_default_preset_on_the_embedded_images():
-    config = train.parse([])
+    config = parse([])
     assert (config.preset, config.data, config.model.resolution) == ("dcgan", "fashion-mnist", 32)
-    assert train.parse(["--data", "some/folder", "--res", "64"]).data == "some/folder"
-    assert train.parse(["vanilla", "--loss", "hinge", "--hidden", "8", "9"]).model.hidden == (8, 9)
+    assert parse(["--data", "some/folder", "--res", "64"]).data == "some/folder"
+    assert parse(["vanilla", "--loss", "hinge", "--hidden", "8", "9"]).model.hidden == (8, 9)
 
 
 def test_runs_are_numbered_and_recorded(cwd, capsys):
@@ -235,8 +238,8 @@ def test_data_may_move_but_not_change(cwd, capsys):
 
 def test_runs_that_start_together_have_a_directory_each(cwd):
     with (
-        train.claimed(train.parse(TINY), None) as first,
-        train.claimed(train.parse(TINY), None) as second,
+        directory.claimed(parse(TINY), None) as first,
+        directory.claimed(parse(TINY), None) as second,
     ):
         assert [str(first), str(second)] == ["runs/dcgan-1", "runs/dcgan-2"]
 
@@ -244,8 +247,8 @@ def test_runs_that_start_together_have_a_directory_each(cwd):
 def test_a_number_taken_in_between_is_passed_over(cwd, monkeypatch):
     numbers = iter([1, 2])
     Path("runs/dcgan-1").mkdir(parents=True)
-    monkeypatch.setattr(train, "_next_run", lambda preset: Path(f"runs/{preset}-{next(numbers)}"))
-    with train.claimed(train.parse(TINY), None) as run_dir:
+    monkeypatch.setattr(directory, "_next_run", lambda preset: Path(f"runs/{preset}-{next(numbers)}"))
+    with directory.claimed(parse(TINY), None) as run_dir:
         assert run_dir == Path("runs/dcgan-2")
 
 
@@ -284,7 +287,7 @@ def test_a_run_whose_reader_is_gone_goes_on_and_saves(cwd, interrupt):
 
 
 def test_malloc_is_tuned_on_the_cpu_unless_told_not_to(cwd, monkeypatch, capsys):
-    monkeypatch.setattr(train.malloc, "tune", lambda: "malloc was looked at")
+    monkeypatch.setattr(malloc, "tune", lambda: "malloc was looked at")
     assert train.main([*TINY, "--tune-malloc"]) == 0
     assert "memory     malloc was looked at\n" in capsys.readouterr().out
     assert train.main(TINY) == 0
@@ -313,7 +316,7 @@ def assert_equal(a, b):
 
 def test_a_preset_fits_the_resolution_and_the_device(monkeypatch):
     def sizes(*flags):
-        config = train.parse(["stylegan2", "--device", "cpu", *flags])
+        config = parse(["stylegan2", "--device", "cpu", *flags])
         return config.batch_size, config.model.channel_base, config.r1_gamma, config.pl_weight
 
     assert sizes() == (16, 4096, pytest.approx(5e-3 * 64**2 / 16), 0)
@@ -340,8 +343,8 @@ def test_two_runs_never_share_a_directory(tmp_path, capsys):
     run_dir.mkdir()
     code = f"""
 import pathlib, sys
-from gan_engine import train
-with train.locked(pathlib.Path({str(run_dir)!r})):
+from gan_engine.runs import directory
+with directory.locked(pathlib.Path({str(run_dir)!r})):
     print("locked", flush=True)
     sys.stdin.readline()
 """
@@ -390,6 +393,6 @@ def test_a_run_that_fails_on_its_way_was_no_wrong_call(cwd, monkeypatch, capsys,
     def fail(self):
         raise error
 
-    monkeypatch.setattr(train.Trainer, "run", fail)
+    monkeypatch.setattr(Trainer, "run", fail)
     assert train.main([*TINY, "--out", "run"]) == 1
     assert str(error) in capsys.readouterr().err.splitlines()[-1]

@@ -15,7 +15,7 @@ from gan_engine.metrics.classifier import classify, train
 from gan_engine.pictures.picture import to_uint8
 from gan_engine.presets import PRESETS
 from gan_engine.system.devices import choose_device
-from gan_engine.train import with_classes
+from gan_engine.training.inputs import with_classes
 from gan_engine.training.trainer import Trainer
 
 HALF = 5000  # real images, generated images, and held-out images

@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from gan_engine import models, report
+from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.metrics.measures import measure_of
+from gan_engine.runs import report
 from gan_engine.system.names import legible, shell_word
 
 

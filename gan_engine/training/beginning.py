@@ -1,7 +1,8 @@
-"""The start of a run: what run.json keeps of it, and the lines that a person reads."""
+"""The part of a run before its first step: everything that is read and built, what is recorded, and the first lines."""
 
 import datetime
 import platform
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,30 @@ import torch
 
 import gan_engine
 from gan_engine import backends
+from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
-from gan_engine.system import outside
+from gan_engine.runs import ending
+from gan_engine.system import malloc, outside
+from gan_engine.system.devices import choose_device, busy_cpus
 from gan_engine.system.names import legible
+from gan_engine.training import inputs, memory, transfer
 from gan_engine.training.advice import advice
+from gan_engine.training.distributed import Processes
+from gan_engine.training.precision import resolve
 from gan_engine.training.trainer import Trainer
-from gan_engine.training.transfer import Taken
+from gan_engine.training.transfer import TakenWeights
 
 
 @dataclass(frozen=True)
 class Start:
-    """A start of a run, when everything is ready for the first step.
+    """One start of a run, when everything is ready for the first step.
 
     Attributes:
-        trainer: at the beginning of the run, or where it goes on.
+        trainer: at the beginning of the run, or at the checkpoint `resumed`.
         data: of the run.
-        resumed: the checkpoint that it goes on from.
-        initial: the checkpoint whose weights it begins with, and `taken`, what of them.
+        resumed: the checkpoint from which the run goes on.
+        initial: the checkpoint whose weights the run begins with.
+        taken: the weights that each network has taken from `initial`.
         allocator: what was changed about the memory of the process.
         ops: the backend of each op.
     """
@@ -36,13 +44,13 @@ class Start:
     data: ImageSet
     resumed: Path | None
     initial: Path | None
-    taken: dict[str, Taken]
+    taken: dict[str, TakenWeights]
     allocator: str | None
     ops: dict[str, str]
 
     @property
     def device(self) -> str:
-        """With what it is."""
+        """The device, its model or number of threads, and the number of processes."""
         device, processes = self.trainer.device, self.trainer.processes
         what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         return f"{device} ({what}{f', {processes.size} processes' if processes.size > 1 else ''})"
@@ -54,7 +62,7 @@ class Start:
             "kimg": self.trainer.nimg / 1000,
             "resumed_from": str(self.resumed) if self.resumed else None,
             "initialised_from": str(self.initial) if self.initial else None,
-            "weights": {name: str(of) for name, of in self.taken.items()},
+            "weights": {name: str(weights) for name, weights in self.taken.items()},
             "device": self.device,
             "precision": self.trainer.precision.name,
             "versions": {
@@ -79,7 +87,7 @@ class Start:
             f"data       {describe(data)}",
             f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in sizes.items()),
             *(f"plug-in    {legible(name)}: {', '.join(outside.of(name, config.outside))}" for name in config.plugin),
-            *(f"weights    {name} of {legible(f'{self.initial}: {of}')}" for name, of in self.taken.items()),
+            *(f"weights    {name} of {legible(f'{self.initial}: {weights}')}" for name, weights in self.taken.items()),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
             f"device     {self.device}, {trainer.precision.name}",
         ]
@@ -92,8 +100,8 @@ class Start:
         lines.append(f"ops        {_by_backend(self.ops)}; python -m gan_engine.info says why")
         if self.resumed is None:
             lines += [f"advice     {sentence}" for sentence in advice(config, data, [trainer.G, trainer.D])]
-        if trainer.nimg >= trainer.clock.total:
-            lines.append("the training is over; what was not written is written now: the last pictures and the report")
+        if trainer.clock.over:
+            lines.append("the training is over; its last pictures and its report are missing, and are written now")
         return lines
 
 
@@ -102,3 +110,53 @@ def _by_backend(ops: dict[str, str]) -> str:
     of_backend = {name: [op for op, chosen in ops.items() if chosen == name] for name in backends.ORDER}
     *others, (most, _) = sorted(of_backend.items(), key=lambda item: len(item[1]))
     return f"{most}" + "".join(f", {name} for {', '.join(chosen)}" for name, chosen in others if chosen)
+
+
+def prepare(
+    config: Config,
+    run_dir: Path,
+    *,
+    device: str,
+    processes: Processes,
+    resumed: Path | None = None,
+    state: dict[str, Any] | None = None,
+) -> Start:
+    """Read the data, build the trainer, and load weights or a state.
+
+    Args:
+        config: the run.
+        run_dir: its directory.
+        device: as in `choose_device`.
+        processes: that train together.
+        resumed: the checkpoint from which the run goes on, and `state`, which it holds.
+
+    Raises ValueError, RuntimeError or OSError for everything that stands against the run.
+    """
+    device = choose_device(device)
+    resolve(config.precision, device)  # refuses before the data are read
+    initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
+    memory.require(config, device)
+    allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
+    data = processes.one_per_machine_first(lambda: inputs.read(config))
+    config = inputs.fitted(config, data)
+    torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
+    x = torch.empty(1, device=device)
+    ops = {op: backends.choose(op, x) for op in backends.ops()}
+    trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
+    taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
+    if state is not None:
+        trainer.load_state_dict(state, source=resumed)
+        _require_time_left(trainer, resumed)
+    reason = busy_cpus(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
+    if reason is not None:
+        warnings.warn(reason, stacklevel=2)
+    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator, ops)
+
+
+def _require_time_left(trainer: Trainer, resumed: Path) -> None:
+    """Raise ValueError for a run that is over, unless it was killed before its report was written."""
+    clock = trainer.clock
+    report_missing = clock.nimg == clock.total and not ending.is_over(trainer.run_dir, resumed)
+    if clock.over and not report_missing:
+        kimg = trainer.config.kimg
+        raise ValueError(f"kimg: {resumed} is at {clock.nimg / 1000:g} of {kimg:g} kimg; go on with a larger --kimg")

@@ -1,4 +1,4 @@
-"""New data for old networks: weights of another run to begin with, and layers of D that keep theirs."""
+"""Transfer learning: a run begins with the weights of another run, and some layers of D keep their weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,25 @@ NETWORKS = ("G", "D", "G_ema")
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a network has of another run's: the number of its tensors, and a line for each that does not fit."""
+class TakenWeights:
+    """The weights that a network has taken from another run."""
 
-    fitting: int
-    of: int
-    not_fitting: tuple[str, ...]
+    taken: int
+    """Tensors that fit and were taken."""
+    total: int
+    """Tensors of the network."""
+    not_taken: tuple[str, ...]
+    """A line for each tensor that does not fit."""
 
     def __str__(self) -> str:
-        rest = f", but not {', '.join(self.not_fitting)}" if self.not_fitting else ""
-        return f"{self.fitting} of {self.of} tensors{rest}"
+        rest = f", but not {', '.join(self.not_taken)}" if self.not_taken else ""
+        return f"{self.taken} of {self.total} tensors{rest}"
 
 
 def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint at `path` (or the newest of a run) and what it holds, for networks of the sizes in `model`.
+    """The checkpoint at `path`, or the newest of a run, and what it holds.
 
-    Raises CheckpointError where there is none, and ValueError for one of another family.
+    Raises CheckpointError where there is none, and ValueError where its family is not the family of `model`.
     """
     path = checkpoint.find(path)
     state = checkpoint.load(path)
@@ -48,18 +51,18 @@ def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
     return path, state
 
 
-def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[str, Any]) -> dict[str, Taken]:
-    """Give the networks those tensors of `state`, as `read` returns it, whose names and shapes agree with theirs.
+def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[str, Any]) -> dict[str, TakenWeights]:
+    """Give the networks the tensors of `state` whose names and shapes agree with theirs; the others stay as they are.
 
-    The others stay as they are. What a parametrisation (a spectral norm) computes a weight from is taken whole or not
-    at all. Raises ValueError where no tensor of a network fits.
+    A parametrisation, such as a spectral norm, computes a weight from several tensors: they are taken together or not
+    at all. `path` and `state` are what `read` returns. Raises ValueError where no tensor of a network fits.
     """
     taken = {}
     for name, network in zip(NETWORKS, (G, D, G_ema), strict=True):
         ours, theirs = network.state_dict(), state[name]
         wrong = {key: _why_not(x, theirs.get(key)) for key, x in ours.items()}
-        torn = {_layer(key) for key, why in wrong.items() if why is not None and _layer(key) != key}
-        wrong |= {key: "its layer fits in part" for key, why in wrong.items() if why is None and _layer(key) in torn}
+        in_part = {_layer(key) for key, why in wrong.items() if why is not None and _layer(key) != key}
+        wrong |= {key: "its layer fits in part" for key, why in wrong.items() if why is None and _layer(key) in in_part}
         fitting = [key for key, why in wrong.items() if why is None]
         if not fitting:
             raise ValueError(f"init_from: want tensors of the names and shapes of {name}, got none in {path}")
@@ -68,14 +71,14 @@ def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[
                 ours[key].copy_(theirs[key])
         left = [f"{key} ({why})" for key, why in wrong.items() if why is not None]
         left += [f"{key} (there {list(x.shape)}, not here)" for key, x in theirs.items() if key not in ours]
-        taken[name] = Taken(len(fitting), len(ours), tuple(left))
+        taken[name] = TakenWeights(len(fitting), len(ours), tuple(left))
     return taken
 
 
 def frozen(D: nn.Module, num: int, family: str) -> list[nn.Parameter]:
     """The parameters of the `num` blocks of D nearest to the image (FreezeD, Mo et al. 2020, arXiv:2002.10964).
 
-    What a block is, D says in `blocks_from_image`. Raises ValueError where it has none, or fewer.
+    D lists its blocks in `blocks_from_image`. Raises ValueError where D has no such list, or fewer blocks.
     """
     if not num:
         return []
@@ -92,7 +95,7 @@ def _parameters(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:
 
 
 def _layer(key: str) -> str:
-    """The name of the layer whose weight is computed from this tensor, else the name of the tensor."""
+    """The name of the layer whose weight is computed from the tensor `key`, or `key` for an ordinary weight."""
     return key.partition(".parametrizations.")[0]
 
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from gan_engine import models, train
+from gan_engine.command_line.run_flags import parse
 from gan_engine.data import DataConfig, load
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint
+from gan_engine.training import inputs
 
 RNG = np.random.default_rng(0)
 TINY = ["--res", "32", "--batch-size", "4", "--kimg", "0.008", "--device", "cpu", "--no-tensorboard", "--out", "run"]
@@ -144,5 +146,5 @@ def test_colours_are_not_learnt_from_grey_pictures(tmp_path, monkeypatch, capsys
 def test_toy_data_have_the_channels_of_the_preset():
     G, _ = models.build(PRESETS["dcgan"]().model)
     assert G(torch.zeros(2, 100)).shape == (2, 1, 32, 32) and not PRESETS["dcgan"]().channels_of_data
-    assert train.read(train.parse(["dcgan", "--data", "toy", "--res", "16"])).images.shape[1] == 1
-    assert train.read(train.parse(["stylegan2", "--res", "16"])).images.shape[1] == 3
+    assert inputs.read(parse(["dcgan", "--data", "toy", "--res", "16"])).images.shape[1] == 1
+    assert inputs.read(parse(["stylegan2", "--res", "16"])).images.shape[1] == 3

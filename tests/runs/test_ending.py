@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from gan_engine import evaluate, generate, presets, train, translate, upscale
+from gan_engine.command_line.run_flags import parse
 from gan_engine.config import Config
 from gan_engine.runs import ending
 from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -84,7 +86,7 @@ def test_a_kill_at_any_moment_is_made_good(tmp_path):
         assert {"report.html", "losses.png", "training.gif", "run.json", "metrics.jsonl"} <= names, run
         assert {"kimg-000000.064.png", "kimg-000000.064.pt"} <= names
         assert not any(name.startswith(".gan_engine-") for name in names)
-    assert done.stdout.count("the training is over; what was not written is written now") == 4
+    assert done.stdout.count("the training is over; its last pictures and its report are missing") == 4
 
 
 def test_a_run_that_is_over_is_not_begun_again(tmp_path, monkeypatch, capsys):
@@ -123,13 +125,13 @@ def test_the_last_lines_can_be_pasted(tmp_path, monkeypatch, capsys, name):
 def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def step(self, step=train.Trainer.step):
+    def step(self, step=Trainer.step):
         step(self)
         if self.nimg == 32:
             os.kill(os.getpid(), 15)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(train.Trainer, "step", step)
+        stopped.setattr(Trainer, "step", step)
         assert train.main([*TINY, "--out", "two words"]) == 128 + 15
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("go on")]
     assert line == "go on      python -m gan_engine.train --resume='two words'"
@@ -148,7 +150,7 @@ def test_every_family_has_commands_that_it_knows(preset, tmp_path):
                 parsed = generate.tyro.cli(options[verb], args=arguments)
                 assert parsed.checkpoint == tmp_path
             elif verb == "train":
-                assert train.parse([preset, *arguments]).resume == str(tmp_path)
+                assert parse([preset, *arguments]).resume == str(tmp_path)
     if not config.lr_decay:
         assert dataclasses.replace(config, kimg=2 * config.kimg)
 

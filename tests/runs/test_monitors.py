@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine import report
 from gan_engine.pictures.picture import grid
 from gan_engine.runs import loss_plot, monitors, sample_grids
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.monitors import Monitors
+from gan_engine.runs.report import write as write_report
 from gan_engine.system.names import legible
 
 
@@ -223,7 +223,7 @@ def test_a_name_is_text_whatever_it_looks_like(tmp_path, name):
     watch.close()
     assert (run_dir / "losses.png").exists() and (run_dir / "training.gif").exists()
     (run_dir / "run.json").write_text(json.dumps({"config": {"data": name}, "starts": []}))
-    page = report.write(run_dir).read_text(encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
     assert html.escape(legible(name)) in page and "<b>" not in page
 
 
@@ -304,4 +304,4 @@ def test_damaged_metrics_cost_what_is_damaged(tmp_path):
     with Image.open(tmp_path / "training.gif") as movie:
         assert movie.size[1] > 0
     (tmp_path / "run.json").write_text(json.dumps({"config": {}, "starts": []}))
-    assert "3.0 kimg" in report.write(tmp_path).read_text()
+    assert "3.0 kimg" in write_report(tmp_path).read_text()

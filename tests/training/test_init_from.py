@@ -67,7 +67,7 @@ def test_all_weights_of_the_same_sizes_are_taken(make, tmp_path, config):
     old.step()
     taken = begun(new, saved(old, tmp_path / "a.pt"))
     assert_equal(weights(old), weights(new))
-    assert all(each.fitting == each.of and not each.not_fitting for each in taken.values())
+    assert all(each.taken == each.total and not each.not_taken for each in taken.values())
     assert new.nimg == new.step_count == 0 and not any(optimizer.state for optimizer in new.optimizers.values())
     new.step()
 
@@ -92,11 +92,11 @@ def test_what_does_not_fit_is_listed_and_stays_fresh(make, tmp_path, config, cha
     path = saved(old, tmp_path / "a.pt")
     taken = begun(new, path)
     after, there = weights(new), weights(old)
-    listed = {f"{net}.{line.partition(' ')[0]}" for net, of in taken.items() for line in of.not_fitting}
+    listed = {f"{net}.{line.partition(' ')[0]}" for net, of in taken.items() for line in of.not_taken}
     assert not_taken <= listed
     for name, value in after.items():
         assert torch.equal(value, before[name] if name in listed else there[name]), name
-    assert str(taken["G"]).startswith(f"{taken['G'].fitting} of {taken['G'].of} tensors, but not ")
+    assert str(taken["G"]).startswith(f"{taken['G'].taken} of {taken['G'].total} tensors, but not ")
     new.step()
 
 
@@ -105,7 +105,7 @@ def test_a_weight_with_a_spectral_norm_is_taken_whole_or_not_at_all(make, tmp_pa
     old, new = make(SNGAN), make(resized(SNGAN, channels=3))
     taken = begun(new, saved(old, tmp_path / "a.pt"))
     prefix = "blocks.0.conv1.parametrizations.weight."
-    left = [line for line in taken["D"].not_fitting if line.startswith(prefix)]
+    left = [line for line in taken["D"].not_taken if line.startswith(prefix)]
     assert [line.partition(" ")[0] for line in left] == [prefix + name for name in ("original", "0._u", "0._v")]
     assert left[1].endswith("(its layer fits in part)")
 
@@ -115,7 +115,7 @@ def test_larger_images_take_the_layers_that_both_have(make, tmp_path):
     taken = begun(new, saved(old, tmp_path / "a.pt"))
     assert torch.equal(new.G.mapping.layers[0].weight, old.G.mapping.layers[0].weight)
     assert torch.equal(new.G.synthesis.const, old.G.synthesis.const)
-    assert any(line.startswith("synthesis.blocks.3.conv0.weight (here [") for line in taken["G"].not_fitting)
+    assert any(line.startswith("synthesis.blocks.3.conv0.weight (here [") for line in taken["G"].not_taken)
     new.step()
 
 
@@ -123,9 +123,9 @@ def test_classes_that_the_old_run_did_not_have_are_fresh(make, tmp_path):
     old = make(DCGAN)
     new = make(resized(DCGAN, c_dim=5), conditional=True)
     taken = begun(new, saved(old, tmp_path / "a.pt"))
-    assert any(line.startswith("embed.") and "not there" in line for line in taken["D"].not_fitting)
+    assert any(line.startswith("embed.") and "not there" in line for line in taken["D"].not_taken)
     back = begun(make(DCGAN), saved(new, tmp_path / "b.pt"))
-    assert any(line.startswith("embed.") and "not here" in line for line in back["D"].not_fitting)
+    assert any(line.startswith("embed.") and "not here" in line for line in back["D"].not_taken)
 
 
 def test_another_family_and_nothing_that_fits_are_refused(make, tmp_path):

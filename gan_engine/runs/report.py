@@ -1,0 +1,131 @@
+"""A run on one page: report.html in the run directory, which needs neither a network nor other files."""
+
+import base64
+import html
+import warnings
+from pathlib import Path
+from typing import Any
+
+from gan_engine.runs import record
+from gan_engine.runs.history import read_metrics
+from gan_engine.runs.loss_plot import plot_losses
+from gan_engine.runs.sample_grids import sample_grids, spread
+from gan_engine.system.names import legible
+from gan_engine.system.whole_file import replacing
+
+NAME = "report.html"
+_GRIDS = 6  # grids of samples on the page, evenly spaced from the first to the last
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+  body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+  img {{ max-width: 100%; image-rendering: pixelated; }}
+  img.plot {{ image-rendering: auto; }}
+  figure {{ margin: 1rem 0; }}
+  .grids {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }}
+  table {{ border-collapse: collapse; }}
+  td, th {{ border-bottom: 1px solid #ddd; padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }}
+  td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def write(run_dir: str | Path) -> Path:
+    """Write report.html into `run_dir` from the files that are there so far, and return its path.
+
+    Raises:
+        FileNotFoundError: there is no run in `run_dir`.
+        ValueError: its run.json is damaged.
+        OSError: the file cannot be written.
+    """
+    run_dir = Path(run_dir)
+    run = record.read(run_dir)
+    title = legible(run_dir.resolve().name)
+    try:
+        page = _PAGE.format(title=html.escape(title), body=_body(run_dir, run))
+    except RecursionError:
+        raise ValueError(f"{run_dir / record.NAME}: damaged: nested too deeply") from None
+    path = run_dir / NAME
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _body(run_dir: Path, run: dict[str, Any]) -> str:
+    parts = []
+    grids = spread(sample_grids(run_dir), _GRIDS)
+    if grids:
+        parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
+    rows = read_metrics(run_dir)
+    if rows:
+        parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(_numbers(rows[-1]))}")
+    parts += _plot(run_dir)
+    if len(grids) > 1:
+        figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)
+        parts.append(f'<h2>On the way</h2><div class="grids">{figures}</div>')
+    if run["starts"]:
+        parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
+    parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
+    return "\n".join(parts)
+
+
+def _plot(run_dir: Path) -> list[str]:
+    try:
+        plot = plot_losses(run_dir)
+    except Exception as error:  # the rest of the page does not depend on it
+        warnings.warn(f"no plot of the losses: {type(error).__name__}: {error}", stacklevel=2)
+        return []
+    if plot is None:
+        return []
+    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{_embedded(plot)}">']
+
+
+def _at(nimg: int) -> str:
+    return f"{nimg / 1000:,.1f} kimg"
+
+
+def _figure(path: Path, caption: str) -> str:
+    return (
+        f'<figure><img alt="samples at {caption}" src="{_embedded(path)}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _embedded(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: "not finite" if value is None else f"{value:,.4g}"
+        for name, value in row.items()
+        if "/" in name or name == "seconds"
+    }
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def _table(values: dict[str, str]) -> str:
+    rows = "".join(
+        f"<tr><th>{html.escape(legible(name))}</th><td{_number(value)}>{html.escape(legible(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _number(value: str) -> str:
+    return ' class="number"' if value[:1].isdigit() or value[:2].lstrip("-")[:1].isdigit() else ""

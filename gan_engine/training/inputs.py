@@ -1,0 +1,59 @@
+"""The data of a run, and the parts of its configuration that the data decide."""
+
+import dataclasses
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import ImageSet, describe, load
+from gan_engine.data.kinds import kind_of
+
+
+def read(config: Config) -> ImageSet:
+    """The data of a run. Their own channels are kept where the configuration leaves the channels to the data.
+
+    Toy data have no channels of their own, and get those of the configuration. Errors are those of data.load.
+    """
+    model, source = config.model, config.data_config
+    channels = None if config.channels_of_data and source.source != "toy" else model.channels
+    kind = models.data_kind(model)
+    data = load(source, resolution=model.resolution, channels=channels, kind=kind, seed=config.seed)
+    if not kind_of(kind).has_colours:
+        return data
+    found = data.images.shape[1]
+    notes = [f"{colour(found)} images"] if channels is None else []
+    return dataclasses.replace(data, notes=(*data.notes, *notes, f"trained in {colour(found)} (channels {found})"))
+
+
+def fitted(config: Config, data: ImageSet) -> Config:
+    """`config` with the channels and the number of classes of `data`, where it leaves them to the data.
+
+    Raises ValueError as `with_channels` and `with_classes` do.
+    """
+    return with_classes(with_channels(config, data), data)
+
+
+def with_classes(config: Config, data: ImageSet) -> Config:
+    """`config` with the number of classes of `data`, if it asks for classes. Raises ValueError for data without."""
+    if not config.conditional:
+        return config
+    if not data.num_classes:
+        raise ValueError(f"conditional: want data with classes (a folder for each), got {describe(data)}")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
+
+
+def with_channels(config: Config, data: ImageSet) -> Config:
+    """`config` with the channels of `data`, if it leaves them to the data. Raises ValueError where the model has no
+    such channels."""
+    if not config.channels_of_data:
+        return config
+    channels = data.images.shape[1]
+    try:
+        model = dataclasses.replace(config.model, channels=channels)
+    except ValueError as error:
+        raise ValueError(f"{error}, as {data.name} has {colour(channels)} images") from None
+    return dataclasses.replace(config, model=model, channels_of_data=False)
+
+
+def colour(channels: int) -> str:
+    """The word for images with 3 channels or 1."""
+    return "colour" if channels == 3 else "grey"
