@@ -1,4 +1,4 @@
-"""The end of a run: its report, and what a person can do next, in commands that can be pasted."""
+"""The end of a run: its report, and the commands that a person may want next, ready to be pasted."""
 
 import sys
 from pathlib import Path
@@ -12,9 +12,9 @@ from gan_engine.system.names import legible, shell_word
 
 
 def is_over(run_dir: Path, last: Path) -> bool:
-    """Whether nothing is missing after the checkpoint `last`: the report, which comes last, is no older.
+    """Whether the run is complete: the report, which comes last, is not older than the checkpoint `last`.
 
-    A checkpoint from elsewhere has no report to come.
+    A checkpoint in another directory gets no report, so its run counts as complete.
     """
     page = run_dir / report.NAME
     if last.resolve().parent.parent != run_dir.resolve():
@@ -23,11 +23,11 @@ def is_over(run_dir: Path, last: Path) -> bool:
 
 
 def finish(run_dir: Path, config: Config, nimg: int, seconds: float, *, stopped: bool) -> None:
-    """Write the report and print the last lines of a run. A report that cannot be written is said, and ends nothing."""
+    """Write the report and print the last lines of a run. If the report fails, a warning says so."""
     pictures = [run_dir / name for name in ("samples", "training.gif", "losses.png")]
     try:
         page = [report.write(run_dir)]
-    except Exception as error:  # plots and pictures raise nearly anything
+    except Exception as error:  # plots and pictures may raise nearly any error
         print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
         page = []
     print(f"{nimg / 1000:g} kimg in {seconds:,.0f} s, in {legible(str(run_dir))}")
@@ -39,9 +39,9 @@ def finish(run_dir: Path, config: Config, nimg: int, seconds: float, *, stopped:
 
 
 def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str, str]]:
-    """(what it does, the command) of what can be done with a run next, going on first where it was stopped.
+    """The commands for the next steps with a run, each with a word for what it does.
 
-    PICTURES stands for a picture or a folder of pictures.
+    A run that was `stopped` has the command to go on first. PICTURES stands for a picture or a folder of pictures.
     """
     run, can = shell_word(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
@@ -62,6 +62,6 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
 
 
 def _is_measured_alone(model: models.Config) -> bool:
-    """Whether evaluate measures such a generator without being told any data."""
+    """Whether evaluate can measure such a generator without a flag that names data."""
     can, kind = models.capabilities(model), kind_of(models.data_kind(model))
     return can.command != "upscale" and not kind.unpaired and measure_of(can.measure, kind.axes).refusal(model) is None

@@ -1,4 +1,4 @@
-"""What metrics.jsonl of a run holds, as far as it is intact."""
+"""The measurements of a run: the intact rows of metrics.jsonl."""
 
 import json
 import sys
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for what was not finite.
+    """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for a number that was not finite.
 
-    Lines that are no whole row are left out, and values that are no numbers.
+    Damaged lines and values that are no numbers are left out.
     """
     path = Path(run_dir) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()

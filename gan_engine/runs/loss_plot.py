@@ -1,4 +1,4 @@
-"""losses.png of a run."""
+"""losses.png, the plot of a run."""
 
 import math
 import warnings
@@ -12,14 +12,14 @@ from gan_engine.runs.history import read_metrics
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 
-# Okabe and Ito 2008: tells apart for every kind of colour vision.
+# Okabe and Ito 2008: people with any kind of colour vision can tell these colours apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def plot_losses(run_dir: str | Path) -> Path | None:
-    """Write losses.png: every loss term, and the logits where they were reported, over the images shown.
+    """Write losses.png: every loss term, and logits that were reported, over the images shown. Return its path.
 
-    A thin line is what was reported, the thick one its moving average. None if there is nothing to plot.
+    The thin line is what was reported, and the thick line its moving average. None: there is nothing to plot.
     """
     rows = read_metrics(run_dir)
     panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
@@ -36,7 +36,7 @@ def plot_losses(run_dir: str | Path) -> Path | None:
     figure = Figure(figsize=(9, 0.6 + 3.6 * len(panels)), dpi=120, layout="constrained")
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for ax, (_, label, curves) in zip(axes, panels, strict=True):
-        # One early spike must not flatten the rest.
+        # Percentiles, as one early spike would flatten the rest.
         low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
         lines = []
         for i, (kimg, values) in enumerate(curves.values()):
@@ -60,13 +60,13 @@ def plot_losses(run_dir: str | Path) -> Path | None:
     figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
     path = Path(run_dir) / "losses.png"
     with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that the font does not have is a box
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font draws a box for a letter that it lacks
         figure.savefig(temporary)
     return path
 
 
 def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{name: (kimg, values)} of the reports called `kind`/name; those with no finite value are left out."""
+    """{name: (kimg, values)} of the reports called `kind`/name. Curves without a finite value are left out."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
         for key, value in row.items():
@@ -79,7 +79,7 @@ def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.nda
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential moving average over a fiftieth of the curve, started without bias; gaps are carried over."""
+    """Exponential moving average over a fiftieth of the curve, without bias at its start; gaps keep the last mean."""
     decay = 1 - 1 / max(1.0, len(values) / 50)
     total = weight = 0.0
     smooth = np.empty(len(values))

@@ -1,13 +1,13 @@
-"""What a run shows of itself: metrics.jsonl, TensorBoard, sample grids, an animation of them and a plot of the losses.
+"""The monitors of a run: metrics, TensorBoard, grids of samples, their animation and a plot of the losses.
 
-In the run directory:
+Files in the run directory:
 
     metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report
     tensorboard/                the same for TensorBoard, where it is installed
     samples/kimg-000123.456.png the grid after 123,456 images
-    training.gif  losses.png    written when the run ends, as is report.html (see gan_engine.report)
+    training.gif  losses.png    written when the run ends, like report.html (gan_engine.runs.report)
 
-Watching never ends a run: what cannot be written, for whatever reason, is said once and left out.
+A monitor never ends a run. If a file cannot be written, for any reason, one warning says so and the run goes on.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ class Monitors:
     """Reports of one run, in its directory.
 
     Args:
-        run_dir: made if need be.
-        tensorboard: write for TensorBoard too; where it is not installed, that is said once.
-        resume_nimg: the images already shown when a run is started or resumed. What an earlier process reported beyond
-            that is dropped, so that a run that was killed and resumed leaves one history.
+        run_dir: is made if it is not there.
+        tensorboard: write for TensorBoard too. A warning says where it is not installed.
+        resume_nimg: the images already shown when a run is started or resumed. Later reports of an earlier process are
+            dropped, so that a run that was killed and resumed leaves one history.
     """
 
     def __init__(self, run_dir: str | Path, *, tensorboard: bool = True, resume_nimg: int | None = None) -> None:
@@ -59,17 +59,17 @@ class Monitors:
 
     @contextlib.contextmanager
     def watching(self, what: str) -> Iterator[None]:
-        """Inside, no exception ends the run: the first of its kind is told, with the place `what` in the directory."""
+        """Inside, an exception becomes a warning, with the place `what` in the directory, once for each kind."""
         try:
             yield
-        except Exception as error:  # plots, pictures and protocol buffers raise nearly anything
+        except Exception as error:  # plots, pictures and protocol buffers may raise nearly any error
             kind = what.partition("/")[0], type(error).__name__
             if kind not in self._said:
                 self._said.add(kind)
                 warnings.warn(f"{self.run_dir / what}: not written: {_reason(error)}; the run goes on", stacklevel=3)
 
     def scalars(self, nimg: int, values: dict[str, float]) -> None:
-        """Report `values` after `nimg` images. What is not finite is written as null, which JSON has."""
+        """Report `values` after `nimg` images. Values that are not finite become null, as JSON has no NaN."""
         with self.watching("metrics.jsonl"):
             numbers = {name: float(value) for name, value in values.items()}
             row = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
@@ -105,7 +105,7 @@ class Monitors:
             plot_losses(self.run_dir)
 
     def _rewind(self, nimg: int) -> None:
-        """Drop what was reported beyond `nimg`, and a line that a kill cut in two."""
+        """Drop reports beyond `nimg`, and a line that a kill has cut in two."""
         for at, path in sample_grids(self.run_dir):
             if at > nimg:
                 path.unlink()
@@ -116,7 +116,7 @@ class Monitors:
 
 
 def _reason(error: Exception) -> str:
-    """One line."""
+    """The message of `error` in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     message = " ".join(str(error).split())
@@ -124,7 +124,7 @@ def _reason(error: Exception) -> str:
 
 
 def _append_line(path: Path, text: str) -> None:
-    """Append `text` as a line, the whole of it or nothing."""
+    """Append `text` as a line, whole or not at all."""
     line = text.encode() + b"\n"
     with open(path, "ab", buffering=0) as file:
         written = file.write(line)

@@ -1,4 +1,4 @@
-"""run.json: what a run was asked to do, and what it found each time that it was started."""
+"""run.json: the configuration of a run, and an entry for each start of the run."""
 
 import json
 import warnings
@@ -36,7 +36,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
 
 
 def write(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
-    """The resolved configuration, and `entry` of this start beside those of earlier ones. Raises OSError."""
+    """Write the resolved configuration, the entries of earlier starts, and `entry`, of this start. Raises OSError."""
     path = run_dir / NAME
     starts = []
     if path.exists():

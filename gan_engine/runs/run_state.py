@@ -1,4 +1,4 @@
-"""What may stand in a checkpoint: the state of a run is held against that of a trainer that has just been built."""
+"""The check of a checkpoint: its state must look like the state of a trainer that has just been built."""
 
 import math
 import textwrap
@@ -11,45 +11,45 @@ from torch import Tensor
 
 from gan_engine.system.checkpoint import CheckpointError
 
-SAMPLER = {"seed": 0, "position": 0, "num_images": 0, "sha256": ""}  # as data.Sampler.state_dict
+SAMPLER = {"seed": 0, "position": 0, "num_images": 0, "sha256": ""}  # the entries of data.Sampler.state_dict
 
 
-def check(value: Any, like: Any, where: str, source: str | Path) -> None:
-    """Raises CheckpointError, which names `source` and the place, unless `value` is such as `like` is.
+def check(value: Any, expected: Any, where: str, source: str | Path) -> None:
+    """Raises CheckpointError, which names `source` and the place `where`, unless `value` looks like `expected`.
 
-    Tensors are of one shape and dtype, dicts have the same keys, lists the same length, and everything the same type.
-    Whole numbers are from 0 to below 2^63, and floats are finite. A function in `like` says itself what `value` is
-    held against.
+    Both must be of one type at every place. Tensors agree in shape and dtype, dicts in their keys, lists in their
+    length. Whole numbers are from 0 to below 2^63, and floats are finite. A function in `expected` is called with the
+    value at its place, and returns what is expected there.
     """
-    like = like(value) if callable(like) else like
-    if isinstance(like, Tensor) and isinstance(value, Tensor):
-        if value.shape != like.shape or value.dtype != like.dtype:
-            want, got = (f"{x.dtype} {list(x.shape)}" for x in (like, value))
+    expected = expected(value) if callable(expected) else expected
+    if isinstance(expected, Tensor) and isinstance(value, Tensor):
+        if value.shape != expected.shape or value.dtype != expected.dtype:
+            want, got = (f"{x.dtype} {list(x.shape)}" for x in (expected, value))
             raise CheckpointError(f"{source}: {where}: want {want}, got {got}")
         return
-    if _kind(value) is not _kind(like):
+    if _kind(value) is not _kind(expected):
         got = _kind(value).__name__
         got += textwrap.shorten(f" {value!r}", 60) if isinstance(value, str | int | float) else ""
-        raise CheckpointError(f"{source}: {where}: want {_kind(like).__name__}, got {got}")
-    if isinstance(like, dict):
-        for name in like.keys() ^ value.keys():
+        raise CheckpointError(f"{source}: {where}: want {_kind(expected).__name__}, got {got}")
+    if isinstance(expected, dict):
+        for name in expected.keys() ^ value.keys():
             wrong = "want no such entry" if name in value else "want an entry, got none"
             raise CheckpointError(f"{source}: {where}[{name!r}]: {wrong}")
-        for name, each in like.items():
-            check(value[name], each, f"{where}[{name!r}]" if where else str(name), source)
-    elif isinstance(like, list | tuple):
-        if len(value) != len(like):
-            raise CheckpointError(f"{source}: {where}: want {len(like)} entries, got {len(value)}")
-        for i, (item, each) in enumerate(zip(value, like, strict=True)):
-            check(item, each, f"{where}[{i}]", source)
-    elif type(like) is int and not 0 <= value < 2**63:
+        for name, entry in expected.items():
+            check(value[name], entry, f"{where}[{name!r}]" if where else str(name), source)
+    elif isinstance(expected, list | tuple):
+        if len(value) != len(expected):
+            raise CheckpointError(f"{source}: {where}: want {len(expected)} entries, got {len(value)}")
+        for i, (item, entry) in enumerate(zip(value, expected, strict=True)):
+            check(item, entry, f"{where}[{i}]", source)
+    elif type(expected) is int and not 0 <= value < 2**63:
         raise CheckpointError(f"{source}: {where}: want 0 to 2^63 - 1, got {value:.6g}")
-    elif isinstance(like, float) and not math.isfinite(value):
+    elif isinstance(expected, float) and not math.isfinite(value):
         raise CheckpointError(f"{source}: {where}: want a finite number, got {value}")
 
 
 def check_finite(weights: dict[str, Tensor], where: str, source: str | Path) -> None:
-    """Raises CheckpointError, as `check` does, if a weight is NaN or infinite: pictures drawn with it show nothing."""
+    """Raises CheckpointError, as `check` does, if a weight is NaN or infinite: its pictures would show nothing."""
     for name, weight in weights.items():
         if not weight.isfinite().all():
             raise CheckpointError(f"{source}: {where}[{name!r}]: want finite numbers, got NaN or infinite ones")
@@ -59,27 +59,32 @@ def _kind(value: Any) -> type:
     return next((kind for kind in (dict, Tensor) if isinstance(value, kind)), type(value))
 
 
-def list_of(like: Any) -> Callable[[Any], Any]:
-    """A list of such as `like`, however long."""
-    return lambda value: [like] * len(value) if isinstance(value, list) else []
+def list_of(entry: Any) -> Callable[[Any], Any]:
+    """Expects a list of any length, each entry like `entry`."""
+    return lambda value: [entry] * len(value) if isinstance(value, list) else []
 
 
-def dict_of(like: Any) -> Callable[[Any], Any]:
-    """A dict of such as `like`, whose names are any text."""
-    return lambda value: {name: like for name in value if isinstance(name, str)} if isinstance(value, dict) else {}
+def dict_of(entry: Any) -> Callable[[Any], Any]:
+    """Expects a dict with any text as names, each entry like `entry`."""
+    return lambda value: {name: entry for name in value if isinstance(name, str)} if isinstance(value, dict) else {}
 
 
-def or_none(like: Any) -> Callable[[Any], Any]:
-    """None, or such as `like`."""
-    return lambda value: None if value is None else like
+def or_none(expected: Any) -> Callable[[Any], Any]:
+    """Expects None, or a value like `expected`."""
+    return lambda value: None if value is None else expected
 
 
 def of_run(
-    common: dict[str, Any], own: dict[str, Any], optimizers: dict[str, torch.optim.Optimizer], image: torch.Size
+    shared: dict[str, Any], own: dict[str, Any], optimizers: dict[str, torch.optim.Optimizer], image: torch.Size
 ) -> dict[str, Any]:
-    """What the state of a run may be, from that of a trainer before its first step: `common`, and `own` of a process.
+    """What `check` expects of the state of a run.
 
-    The configuration is checked when it is read. The options of an optimiser follow from it, and are not read.
+    Args:
+        shared: what all processes share in a trainer that has just been built, and `own`, the part of one process.
+        optimizers: of that trainer. Their options follow from the configuration and are not read.
+        image: the shape of an image, for pools of generated images.
+
+    The configuration is checked when it is read, not here.
     """
     anything = _same
     objective = own["objective"]
@@ -88,7 +93,7 @@ def of_run(
     rng = own["rng"]
     rng = rng | {"python": rng["python"] | {"gauss": or_none(0.0)}, "cuda": list_of(_bytes)}
     process = own | {"rng": rng, "objective": objective, "means": dict_of((torch.zeros(()), 0))}
-    return common | {
+    return shared | {
         "config": anything,
         "class_names": list_of(""),
         "optimizers": {
@@ -99,7 +104,7 @@ def of_run(
 
 
 def processes(state: dict[str, Any], source: str | Path) -> list[dict[str, Any]]:
-    """What is of each process alone, at least one. Raises CheckpointError where there is no such list."""
+    """The part of each process, at least one. Raises CheckpointError where there is no such list."""
     saved = state["processes"]
     if not isinstance(saved, list) or not saved or not all(isinstance(own, dict) for own in saved):
         raise CheckpointError(
@@ -117,29 +122,29 @@ def _bytes(value: Any) -> Tensor:
 
 
 def _images(shape: torch.Size) -> Callable[[Any], Any]:
-    """Any number of images of that shape, of any floating-point dtype."""
+    """Expects any number of images of that shape, of any floating-point dtype."""
 
-    def like(value: Any) -> Tensor:
+    def expected(value: Any) -> Tensor:
         floating = isinstance(value, Tensor) and value.is_floating_point()
         return torch.empty(shape, dtype=value.dtype if floating else torch.float32, device="meta")
 
-    return list_of(like)
+    return list_of(expected)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Callable[[Any], Any]:
-    """The state of a fused Adam: of each parameter all of its moments, or nothing."""
+    """Expects the state of a fused Adam: all moments of a parameter, or none of it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     step = torch.zeros((), dtype=torch.float32)
 
-    def of(value: Any) -> Any:
+    def expected(value: Any) -> Any:
         numbers = [i for i in value if type(i) is int and 0 <= i < len(parameters)] if isinstance(value, dict) else []
         return {i: {"step": step, "exp_avg": parameters[i], "exp_avg_sq": parameters[i]} for i in numbers}
 
-    return of
+    return expected
 
 
 def class_names(state: dict[str, Any], source: str | Path) -> list[str]:
-    """Those of the classes that a generator was trained on; [] without classes."""
+    """The names of the classes on which a generator was trained; [] without classes."""
     names = state.get("class_names", [])
     check(names, list_of(""), "class_names", source)
     return names

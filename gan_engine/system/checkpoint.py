@@ -1,7 +1,7 @@
-"""Checkpoints: one file each, written whole or not at all, checked when read, and unable to run code.
+"""Checkpoints: files that are written whole or not at all, are checked when they are read, and cannot run code.
 
-A checkpoint is an ordinary torch.save archive (a zip), so torch.load(path, weights_only=True) reads it too. Its zip
-comment holds the SHA-256 of all bytes before that comment:
+A checkpoint is an ordinary torch.save archive (a zip), so torch.load(path, weights_only=True) reads it too. The comment
+of the zip holds the SHA-256 of all bytes before that comment:
 
     archive | 2 bytes: length of the comment | b"gan_engine sha256 " + 64 hexadecimal digits
 """
@@ -27,15 +27,15 @@ from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing, sweep
 
 _MARK = b"gan_engine sha256 "
-_TAIL = 2 + len(_MARK) + 64  # bytes behind what the checksum covers
+_TAIL = 2 + len(_MARK) + 64  # bytes at the end that the checksum does not cover
 _BLOCK = 1 << 20
 _NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.pt")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, found or read; the message says which, why, and what is left intact.
+    """A checkpoint that cannot be written, found or read; the message says which one, why, and what is left intact.
 
-    The message is one line that any terminal takes, whatever it quotes of a file.
+    The message is one line that any terminal can show, even if it quotes strange bytes of a file.
     """
 
     def __init__(self, message: str) -> None:
@@ -43,7 +43,7 @@ class CheckpointError(RuntimeError):
 
 
 class _Hashed:
-    """A file as torch.save sees it: hashes what passes, and keeps the error that torch reports as one of its own."""
+    """The file that torch.save writes to: it hashes all bytes, and keeps an OSError that torch would replace."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha256, self.error = file, hashlib.sha256(), None
@@ -62,20 +62,20 @@ class _Hashed:
 
 
 def save(path: str | Path, state: dict) -> None:
-    """Write `state` to `path` so that at every moment, in a power cut too, it is the old file or the new one.
+    """Write `state` to `path`, which is the old file or the new one at every moment, even in a power cut.
 
-    The bytes go to a new file beside it, are forced to the disk, and take the name by one rename.
+    The bytes go to a new file beside it and are forced to the disk. Then one renaming gives the new file its name.
 
     Args:
-        path: the file; its directory is made if need be.
+        path: the file; its directory is made if it is not there.
         state: dicts (keys str or int), lists, tuples, tensors, str, bytes, int, float, bool and None, at any depth.
 
     Raises:
         TypeError: `state` holds anything else; the message says where.
-        CheckpointError: the disk is full or the file cannot be written; an older file at `path` is as it was.
+        CheckpointError: the disk is full or the file cannot be written; an older file at `path` is unchanged.
     """
     path = Path(path)
-    state = _plain(state, "state")
+    state = _detached(state, "state")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -98,11 +98,11 @@ def save(path: str | Path, state: dict) -> None:
 
 
 def load(path: str | Path) -> dict:
-    """What `save` wrote to `path`, its tensors on the CPU. No code in the file is run.
+    """The state that `save` wrote to `path`, with its tensors on the CPU. No code in the file is run.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or cut short, it was not written by `save`, or it holds
-            more than plain types and tensors.
+            other things than simple types and tensors.
     """
     path = Path(path)
     try:
@@ -118,8 +118,8 @@ def load(path: str | Path) -> dict:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = found.group(1) if found else "something else"
-        raise CheckpointError(f"{path}: want plain types and tensors only, got {what}; not loaded") from error
-    except Exception as error:  # whoever can write a checksum can write any bytes, and these are met with any error
+        raise CheckpointError(f"{path}: want simple types and tensors only, got {what}; not loaded") from error
+    except Exception as error:  # any bytes may have a right checksum, and PyTorch meets them with any error
         message = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not an archive of tensors: {type(error).__name__}: {message}") from error
     if odd is not None:
@@ -131,7 +131,7 @@ def load(path: str | Path) -> dict:
 
 
 def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
-    """Raises CheckpointError, which names `what`, unless `state` has all of `keys`."""
+    """Raises CheckpointError, which calls the state `what`, unless `state` has all of `keys`."""
     missing = [key for key in keys if key not in state]
     if missing:
         got = textwrap.shorten(str(list(state)), 500)
@@ -141,7 +141,7 @@ def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
 def find(path: str | Path) -> Path:
     """`path` itself if it is a file; in a run directory the newest intact checkpoint.
 
-    Damaged checkpoints are passed over with a warning that names them.
+    A warning names each damaged checkpoint that is skipped.
 
     Raises:
         CheckpointError: there is nothing at `path`, or no intact checkpoint in it.
@@ -158,7 +158,7 @@ def find(path: str | Path) -> Path:
             with open(file, "rb") as opened:
                 _verify(file, opened)
         except (OSError, CheckpointError) as error:
-            warnings.warn(f"passed over a checkpoint. {error}", stacklevel=2)
+            warnings.warn(f"skipped a checkpoint. {error}", stacklevel=2)
         else:
             return file
     found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "none was written yet"
@@ -166,21 +166,21 @@ def find(path: str | Path) -> Path:
 
 
 def stem(nimg: int) -> str:
-    """The name of what belongs to the moment at which `nimg` images were shown: kimg-000123.456 for 123456."""
+    """The name, without its ending, of a file written after `nimg` images: kimg-000123.456 for 123456."""
     return f"kimg-{nimg // 1000:06d}.{nimg % 1000:03d}"
 
 
 class Keeper:
     """Writes `run_dir/checkpoints/kimg-000123.456.pt` and keeps the last `keep` of them.
 
-    An older one is deleted only when the new one is safely on the disk, so `keep` + 1 must fit. A run that was resumed
-    from an older checkpoint leaves those of the abandoned stretch under names that end in `.rewound`, so that `find`
+    An old checkpoint is deleted only after the new one is safely on the disk, so the disk needs room for `keep` + 1. A
+    run that was resumed from an older checkpoint renames later ones to names that end in `.rewound`, so that `find`
     does not take them for the newest.
 
     Args:
         run_dir: of the run.
         keep: checkpoints to keep.
-        nimg: where the run starts or goes on; checkpoints beyond are of an abandoned stretch. None: there are none.
+        nimg: images shown where the run starts or goes on; later checkpoints are renamed. None: no such renaming.
     """
 
     def __init__(self, run_dir: str | Path, keep: int, *, nimg: int | None = None) -> None:
@@ -201,7 +201,7 @@ class Keeper:
             return None
 
     def save(self, nimg: int, state: dict) -> Path:
-        """Write `state` as the checkpoint at `nimg` images and return its path. Errors are those of `save`."""
+        """Write `state` as the checkpoint at `nimg` images and return its path. Raises what `save` raises."""
         path = self.directory / f"{stem(nimg)}.pt"
         save(path, state)
         for _, file in _numbered(self.directory)[: -self.keep]:
@@ -210,7 +210,7 @@ class Keeper:
 
 
 def rng_state() -> dict:
-    """The state of the random generators of Python, numpy, torch on the CPU, and torch on every CUDA device."""
+    """The states of the random generators: Python's, NumPy's, PyTorch's on the CPU and on every CUDA device."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -227,13 +227,13 @@ def rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
-    """Give all generators the state that `rng_state` returned; CUDA devices that are not here are left out.
+    """Give all generators the states that `rng_state` returned. States of missing CUDA devices are not used.
 
-    Raises ValueError for numbers that no generator has.
+    Raises ValueError for states that no generator can have.
     """
     python, numpy = state["python"], state["numpy"]
-    if not 0 <= numpy["position"] <= 624:  # which numpy does not look at, and reads what lies there
-        raise ValueError(f"rng: want a position of numpy's generator from 0 to 624, got {numpy['position']}")
+    if not 0 <= numpy["position"] <= 624:  # NumPy does not check the position, and would read foreign memory
+        raise ValueError(f"rng: want a position of NumPy's generator from 0 to 624, got {numpy['position']}")
     try:
         random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
         keys = numpy["keys"].numpy().astype(np.uint32)
@@ -241,19 +241,19 @@ def set_rng_state(state: dict) -> None:
         torch.set_rng_state(state["torch"])
     except (TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"rng: not the state of a generator: {error}") from error
-    for device, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(one, device)
+    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
 
 
-def _plain(value: Any, where: str) -> Any:
-    """`value` with every dict a plain one, every tensor detached and no larger than what it shows."""
+def _detached(value: Any, where: str) -> Any:
+    """`value` with builtin dicts, and with tensors that are detached and have no storage beyond their values."""
     if isinstance(value, dict):
         for key in value:
             if type(key) not in (str, int):
                 raise TypeError(f"checkpoint: keys of {where} must be str or int, got {key!r}")
-        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: _detached(item, f"{where}[{key!r}]") for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+        return type(value)(_detached(item, f"{where}[{i}]") for i, item in enumerate(value))
     if type(value) in (torch.Tensor, torch.nn.Parameter):
         value = value.detach()
         return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
@@ -274,9 +274,9 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
-    """Whether `tensor` is such as `save` writes: dense, and as large as its storage."""
-    plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return plain and not tensor.is_quantized and tensor.untyped_storage().nbytes() == tensor.nbytes
+    """Whether `save` can have written `tensor`: a dense one without subclass, as large as its storage."""
+    dense = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return dense and not tensor.is_quantized and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def _why_not_written(path: Path, state: dict, error: OSError) -> str:
@@ -284,9 +284,7 @@ def _why_not_written(path: Path, state: dict, error: OSError) -> str:
     reason = f"{path}: not written: {error.strerror or error}; needs about {needed / 1e6:.1f} MB"
     if path.parent.is_dir():
         reason += f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free on that disk"
-    return reason + (
-        "; the file of that name is as it was" if path.exists() else "; older checkpoints are as they were"
-    )
+    return reason + ("; the file of that name is unchanged" if path.exists() else "; older checkpoints are unchanged")
 
 
 def _verify(path: Path, file: BinaryIO) -> None:
@@ -322,7 +320,7 @@ def _discard(path: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Force the renaming itself to the disk, where the file system can: a power cut could bring the old file back."""
+    """Force the renaming to the disk, if the file system can do that: a power cut could bring the old file back."""
     descriptor = os.open(directory, os.O_RDONLY)
     with contextlib.suppress(OSError):
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a person who starts a run may not know, one sentence each, where it is due."""
+"""Advice at the start of a run: one sentence for each thing that a person may not know."""
 
 from torch import nn
 
@@ -6,12 +6,12 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import ImageSet
 
-FEW_IMAGES = 10_000  # below which D learns its images by heart (figure 1 of arXiv:2006.06676)
-SMALL_BATCH = 4  # from which on the statistics of a batch norm are worth something
+FEW_IMAGES = 10_000  # D learns fewer images by heart (figure 1 of arXiv:2006.06676)
+SMALL_BATCH = 4  # the statistics of fewer images are of no use to a batch norm
 
 
 def advice(config: Config, data: ImageSet, nets: list[nn.Module]) -> list[str]:
-    """Sentences for the start of a run of `nets` on `data`. Toy data are for trying things, and ask for nothing."""
+    """Sentences for the start of a run of `nets` on `data`. Toy data, which are for trials, need no advice."""
     return [
         sentence
         for rule in (_few_images, _unused_classes, _frozen_chance, _small_batches)
@@ -30,13 +30,13 @@ def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> st
     unused = not config.conditional and models.reads_classes(config.model)
     if config.data == "toy" or not unused or data.num_classes < 2:
         return None
-    return f"the data have {data.num_classes:,} classes, which the networks are not told: --conditional tells them"
+    return f"the data have {data.num_classes:,} classes, and the networks do not see them: --conditional shows them"
 
 
 def _frozen_chance(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
     if not config.freeze_d or config.init_from or config.resume:
         return None
-    return f"--freeze-d {config.freeze_d} keeps weights that were drawn by chance: --init-from RUN gives D others"
+    return f"--freeze-d {config.freeze_d} keeps random weights: --init-from RUN gives D trained weights"
 
 
 def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
@@ -46,6 +46,4 @@ def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str
     if not any("BatchNorm" in type(module).__name__ for net in nets for module in net.modules()):
         return None
     flag = "--batch-size" if config.batch_gpu is None else "--batch-gpu"
-    return (
-        f"batch norms over {images} image{'s' * (images > 1)} are little but noise: want {flag} {SMALL_BATCH} or more"
-    )
+    return f"batch norms over {images} image{'s' * (images > 1)} are mostly noise: want {flag} {SMALL_BATCH} or more"

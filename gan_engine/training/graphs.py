@@ -28,7 +28,7 @@ def refusal(config: Config, device: torch.device, processes: Processes) -> str |
     if config.augment != "none":
         return f"the host draws the transforms of --augment {config.augment} anew in every pass"
     if processes.size > 1:
-        return f"they were never tried with {processes.size} processes"
+        return f"CUDA graphs were never tried with {processes.size} processes"
     return None
 
 

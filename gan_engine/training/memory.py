@@ -1,4 +1,4 @@
-"""Whether a run fits into the memory of its device at all."""
+"""The check that a run can fit into the memory of its device."""
 
 import math
 import os
@@ -9,19 +9,19 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data.kinds import kind_of
 
-# Bytes of a weight in training: itself, its gradient, two moments and, of G, its average.
+# Bytes for a weight in training: the weight, its gradient, two moments and, for G, its average.
 _OF_D, _OF_G = 16, 20
 
 
 def require(config: Config, device: torch.device) -> None:
     """Raises ValueError where the weights and the images of one pass are larger than the whole memory of `device`.
 
-    What networks compute on the way is not counted, so a run that passes may still find too little.
+    The intermediate results of the networks are not counted, so a run that passes here may still run out of memory.
     """
     total = _total(device)
     with torch.device("meta"):  # where tensors have sizes and no memory
         G, D = models.build(config.model)
-    weights = sum(each * p.numel() for net, each in ((G, _OF_G), (D, _OF_D)) for p in net.parameters())
+    weights = sum(size * p.numel() for net, size in ((G, _OF_G), (D, _OF_D)) for p in net.parameters())
     model = config.model
     values = model.channels * math.prod(kind_of(models.data_kind(model)).sides(model.resolution))
     images = 2 * 4 * (config.batch_gpu or config.batch_size) * values

@@ -1,4 +1,4 @@
-"""Where a value that is not finite came from: named term by term and layer by layer, from the step that showed it."""
+"""The origin of a value that is not finite: the first term, layer or gradient of the step that shows it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,18 +8,21 @@ from torch import Tensor, nn
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient that is not finite. The message names the first place where it shows."""
+    """A loss or gradient that is not finite. The message names the first place that shows it."""
 
 
 def trace(nets: dict[str, nn.Module], terms: Callable[[], dict[str, Tensor]]) -> str | None:
-    """Compute `terms()` and its gradients once more and report the first values that are not finite, None if all are.
+    """Compute `terms()` and its gradients once more and report the first values that are not finite.
 
     Args:
-        nets: every network that takes part, by name; those in training are the ones that require gradients.
+        nets: every network that takes part, by name; the weights in training are those that require gradients.
         terms: gives the named losses, each [N], of the step in question.
+
+    Returns:
+        The report, or None if all values are finite.
     """
-    # Buffers tell nothing: running statistics have already seen the step.
-    weights = [(f"{prefix}.{name}", p) for prefix, one in nets.items() for name, p in one.named_parameters()]
+    # Buffers are left out: the running statistics have already seen the step.
+    weights = [(f"{prefix}.{name}", p) for prefix, net in nets.items() for name, p in net.named_parameters()]
     broken = [f"{name}: {_count(p)}" for name, p in weights if not p.isfinite().all()]
     if broken:
         return _lines("weights were not finite before this step:", broken)
@@ -34,7 +37,7 @@ def trace(nets: dict[str, nn.Module], terms: Callable[[], dict[str, Tensor]]) ->
     if lines:
         return _lines("in the forward pass:", lines)
 
-    trained = [(name, p) for name, p in weights if p.requires_grad][::-1]  # the way the backward pass goes
+    trained = [(name, p) for name, p in weights if p.requires_grad][::-1]  # the order of the backward pass
     grads = torch.autograd.grad(sum(loss.sum() for loss in losses.values()), [p for _, p in trained], allow_unused=True)
     named = [(name, grad) for (name, _), grad in zip(trained, grads, strict=True) if grad is not None]
     broken = [f"{name}: {_count(grad)}" for name, grad in named if not grad.isfinite().all()]
@@ -45,7 +48,7 @@ def trace(nets: dict[str, nn.Module], terms: Callable[[], dict[str, Tensor]]) ->
 
 @contextlib.contextmanager
 def _watched(nets: dict[str, nn.Module], found: list[str]) -> Iterator[None]:
-    """Append every module with an output that is not finite to `found`, in the order of computation."""
+    """Inside, append every module with an output that is not finite to `found`, in the order of computation."""
 
     def hook(name: str) -> Callable:
         def look(module: nn.Module, inputs: tuple, output: Tensor) -> None:

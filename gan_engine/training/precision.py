@@ -12,16 +12,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(name: str, device: torch.device) -> str:
-    """The precision that `name` ("auto", "fp32", "bf16" or "fp16") stands for on `device`.
+    """The precision that `name` ("auto", "fp32", "bf16" or "fp16") means on `device`: "fp32", "bf16" or "fp16".
 
-    Raises ValueError where it cannot be had or is of no use, with the reason.
+    Raises ValueError for another name, and for fp16 on a CPU.
     """
     if name == "auto":
         return "bf16" if _computes_bf16(device) else "fp32"
     if name not in ("fp32", *DTYPES):
         raise ValueError(f"precision: want auto, fp32, {' or '.join(DTYPES)}, got {textwrap.shorten(repr(name), 60)}")
     if name == "fp16" and device.type != "cuda":
-        # Measured: oneDNN 3.x, AVX-512 without FP16 arithmetic, 3x3 convolutions with 64 to 512 channels.
+        # 20 times: oneDNN 3.x, AVX-512 without FP16 arithmetic, 3x3 convolutions with 64 to 512 channels.
         raise ValueError(
             f"precision: fp16 is for GPUs; on {device.type} its convolutions run about 20 times slower than in fp32. "
             "Want fp32, bf16 or auto"
@@ -40,7 +40,7 @@ def _computes_bf16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def tf32_products(allowed: bool) -> Iterator[None]:
-    """Inside, float32 convolutions and matrix products on GPUs round their factors to TF32, or do not."""
+    """Inside, float32 convolutions and matrix products on GPUs round their factors to TF32 if it is `allowed`."""
     switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     try:
@@ -53,7 +53,7 @@ def tf32_products(allowed: bool) -> Iterator[None]:
 
 
 class Precision:
-    """How a phase computes: `autocast` around the forward pass, `scale` before the backward pass, then `step`.
+    """The precision of a phase: `autocast` around its forward pass, `scale` for its backward pass, then `step`.
 
     Args:
         name: "fp32", "bf16" or "fp16".
@@ -83,22 +83,22 @@ class Precision:
         return self.scaler.scale(torch.full((), share, device=self.device))
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradients of `optimizer` those of the loss itself."""
+        """Divide the gradients of `optimizer` by the loss scale."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
     def bears(self, norm: Tensor) -> Tensor:
-        """Whether training can go on from gradients of that norm: they are finite, or a smaller loss scale may help.
+        """Whether training can go on after gradients with that norm: it is finite, or a smaller loss scale may help.
 
-        Below a scale of 1 it is not the scale that makes them overflow.
+        A smaller scale does not help below a scale of 1, where the scale is not the reason of the overflow.
         """
         finite = norm.isfinite()
         return finite if self.scaler is None else finite | (self.scaler._scale >= 1)
 
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
-        """Let `optimizer` step; where `skip` (a float32 scalar on the device) is not 0 nothing changes.
+        """Let `optimizer` step, unless `skip`, a float32 scalar on the device, is not 0.
 
-        The optimiser must be a fused one: those read `skip` on the device, so that the host need not wait for it.
+        The optimiser must be fused: fused optimisers read `skip` on the device, so that the host need not wait for it.
         """
         if self.scaler is None:
             optimizer.found_inf = skip

@@ -1,4 +1,4 @@
-"""How far a run is: a bar where somebody watches a terminal, and one line for each report in a log file."""
+"""The progress of a run: a bar on a terminal, and one line for each report in a log file."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def bar(*, total: int, initial: int, name: str, shown: bool) -> "tqdm | Lines":
-    """Of `total` images, of which `initial` were shown before; nothing is written unless `shown`."""
+    """A bar, or lines, for `total` images, of which `initial` were shown before. It writes only if `shown`."""
     if shown and not sys.stderr.isatty():
         return Lines(total, initial, name)
     options = {"unit": " img", "unit_scale": True, "smoothing": 0.05, "mininterval": 0.5}
@@ -16,7 +16,7 @@ def bar(*, total: int, initial: int, name: str, shown: bool) -> "tqdm | Lines":
 
 
 class Lines:
-    """What the training loop asks of a tqdm bar, on standard error, without carriage returns."""
+    """Stands in for a tqdm bar where standard error is no terminal: it writes whole lines."""
 
     def __init__(self, total: int, initial: int, name: str) -> None:
         self.total, self.shown, self.name = total, initial, name
@@ -32,7 +32,7 @@ class Lines:
         self.shown += images
 
     def set_postfix(self, values: dict[str, str], *, refresh: bool = False) -> None:
-        """Write the line of a report: images shown and per second since the last line, time left, and `values`."""
+        """Write a line: images shown, images per second since the last line, time left, and `values`."""
         now = time.perf_counter()
         rate = (self.shown - self._shown_then) / max(now - self._then, 1e-9)
         self._then, self._shown_then = now, self.shown

@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         assert checkpoint.load(old)["nimg"] == 1000
         assert list(old.parent.iterdir()) == [old]
         checkpoint.save(old, state_of(3000, 300_000))
-        with pytest.raises(CheckpointError, match="the file of that name is as it was"):
+        with pytest.raises(CheckpointError, match="the file of that name is unchanged"):
             checkpoint.save(old, state_of(4000, 700_000))
         assert checkpoint.load(old)["nimg"] == 3000
     finally:

@@ -38,7 +38,7 @@ def told(preset, num=100, classes=0, **changes):
         (
             "sngan",
             {"num": 10_000, "classes": 7},
-            ["the data have 7 classes, which the networks are not told: --conditional tells them"],
+            ["the data have 7 classes, and the networks do not see them: --conditional shows them"],
         ),
         ("sngan", {"num": 10_000, "classes": 1}, []),
         ("cgan", {"num": 10_000, "classes": 7}, []),
@@ -46,18 +46,18 @@ def told(preset, num=100, classes=0, **changes):
         (
             "dcgan",
             {"num": 10_000, "batch_size": 2},
-            ["batch norms over 2 images are little but noise: want --batch-size 4 or more"],
+            ["batch norms over 2 images are mostly noise: want --batch-size 4 or more"],
         ),
         (
             "dcgan",
             {"num": 10_000, "batch_size": 64, "batch_gpu": 1},
-            ["batch norms over 1 image are little but noise: want --batch-gpu 4 or more"],
+            ["batch norms over 1 image are mostly noise: want --batch-gpu 4 or more"],
         ),
         ("dcgan", {"num": 10_000, "batch_size": 4}, []),
         (
             "dcgan",
             {"num": 10_000, "freeze_d": 2},
-            ["--freeze-d 2 keeps weights that were drawn by chance: --init-from RUN gives D others"],
+            ["--freeze-d 2 keeps random weights: --init-from RUN gives D trained weights"],
         ),
         ("dcgan", {"num": 10_000, "freeze_d": 2, "init_from": "run"}, []),
         ("pix2pix", {"batch_size": 1}, []),

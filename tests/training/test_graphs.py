@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
     [
         ({}, "cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
         ({"augment": "ada"}, "cuda", ALONE, "the host draws the transforms of --augment ada anew in every pass"),
-        ({}, "cuda", Processes(size=2), "they were never tried with 2 processes"),
+        ({}, "cuda", Processes(size=2), "CUDA graphs were never tried with 2 processes"),
         ({}, "cuda", ALONE, None),
     ],
 )
