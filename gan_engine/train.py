@@ -107,7 +107,9 @@ def run(trainer: Trainer) -> int:
     except KeyboardInterrupt:
         processes.announce(RuntimeError("aborted"))
         saved = directory.holds_run(trainer.run_dir)
-        again = f"--resume={shell_word(trainer.run_dir)} goes on from the last checkpoint" if saved else "nothing was saved"
+        again = (
+            f"--resume={shell_word(trainer.run_dir)} goes on from the last checkpoint" if saved else "nothing was saved"
+        )
         print(f"aborted; {again}", file=sys.stderr)
         return 128 + signal.SIGINT
     if processes.first:

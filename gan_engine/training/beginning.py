@@ -16,7 +16,7 @@ from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
 from gan_engine.runs import ending
 from gan_engine.system import malloc, outside
-from gan_engine.system.devices import choose_device, busy_cpus
+from gan_engine.system.devices import busy_cpus, choose_device
 from gan_engine.system.names import legible
 from gan_engine.training import inputs, memory, transfer
 from gan_engine.training.advice import advice

@@ -192,7 +192,7 @@ class Trainer:
             self.average.copy_buffers()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on as if nothing had happened; plain types and tensors."""
+        """All that `load_state_dict` needs to go on as if nothing had happened; simple types and tensors."""
         self.agree_on_buffers()
         return self._state.state_dict()
 
