@@ -205,7 +205,7 @@ def test_sizes_that_no_memory_has_take_none():
 
 
 def test_tensors_that_are_not_what_they_seem_are_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_plain", lambda value, where: value)
+    monkeypatch.setattr(checkpoint, "_detached", lambda value, where: value)
     for tensor in (
         torch.zeros(1).expand(2**40),
         torch.zeros(4)[:2],

@@ -95,7 +95,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, write, sig
     with open(path, "wb") as file:
         write({"G": Mine()}, file, 2) if write is pickle.dump else write({"G": Mine()}, file)
     if signed:
-        monkeypatch.setattr(checkpoint, "_plain", lambda value, where: value)
+        monkeypatch.setattr(checkpoint, "_detached", lambda value, where: value)
         checkpoint.save(path, {"G": Mine()}) if write is torch.save else sign(path)
     with pytest.raises(CheckpointError, match="mkdir|not loaded|not an archive" if signed else "no checkpoint"):
         checkpoint.load(path)
