@@ -30,12 +30,13 @@ from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
+from gan_engine.inference.tiles import enlarge
 from gan_engine.pictures import files as picture_files
 from gan_engine.pictures.picture import grid
 from gan_engine.runs.sample_grids import sample_grids
 from gan_engine.system import checkpoint
 from gan_engine.upscale import Options as UpscaleOptions
-from gan_engine.upscale import enlarge, upscale
+from gan_engine.upscale import upscale
 
 OUT = Path(__file__).parent.parent / "docs" / "gallery"
 PAGE = """# Gallery

@@ -8,12 +8,11 @@ Volumes are drawn as pictures, or written as they are: --out shapes.npz, or surf
 import math
 import re
 import sys
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
 from torch import Tensor, nn
@@ -24,14 +23,10 @@ from gan_engine.command_line import console, flags
 from gan_engine.data.kinds import kind_of
 from gan_engine.inference import search, w_files
 from gan_engine.inference.generator import TrainedGenerator, images, latents, load
-from gan_engine.inference.latents import MOST_NUMBERS, images_of, mixed, parse_numbers, walk, walk_in_w
+from gan_engine.inference.latents import MOST_NUMBERS, images_of, parse_numbers, table, walk, walk_in_w
 from gan_engine.models.checks import check_at_least, check_choice, check_types
-from gan_engine.pictures import animation, volumes
+from gan_engine.pictures import animation, targets, volumes
 from gan_engine.pictures.picture import grid, picture, to_uint8, write_picture
-from gan_engine.system.whole_file import replacing
-
-_OTHER_FILES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
-
 
 _MODES = ("interpolate", "style_mix", "project")
 
@@ -126,68 +121,84 @@ def generate(options: Options) -> Path:
     """Do what the command line asks and return the file or directory that was written.
 
     Raises:
-        ValueError: an unknown class or device, a generator without truncation, or an `out` that is neither a directory
-            nor ends in .png (of volumes: or .npz).
+        ValueError: an unknown class or device, a generator without what an option needs, or an `out` that is neither a
+            directory nor ends as it must.
         CheckpointError: see `load`.
         OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
     """
     plugins.load(*options.plugin)
     trained = load(options.checkpoint, options.device)
     trained.require_noise()
-    G = trained.network
-    _check_styles(options, G)
+    _check_styles(options, trained.network)
     classes = trained.classes(options.num, options.class_, columns=options.columns)
-    more = trained.truncated(options.truncation)
-    ws = _ws(options, trained, classes, **more) if options.w else None
+    truncation = trained.truncated(options.truncation)
+    ws = _ws(options, trained, classes, **truncation) if options.w else None
     num = options.num if ws is None else len(ws)
-    as_volumes = kind_of(models.data_kind(G.config)).axes == 3
+    as_volumes = kind_of(models.data_kind(trained.config)).axes == 3
     in_one = _prepare(options, num, as_volumes)
-    if options.interpolate is not None:
-        return _walk(options, G, num, ws, classes, **more)
     if options.project is not None:
-        return _find(options, G, classes)
-    if options.style_mix is not None:
-        return _table(options, G, ws, classes, **more)
-
-    if ws is None:
-        batches = images(G, num, seed=options.sources, classes=classes, batch=options.batch, **more)
+        _search(options, trained.network, classes)
+    elif options.interpolate is not None:
+        _walk(options, trained.network, num, ws, classes, **truncation)
+    elif options.style_mix is not None:
+        _mix(options, trained.network, ws, classes, **truncation)
     else:
-        batches = images_of(G, ws, batch=options.batch)
-    drawn = []
-    with tqdm(total=num, unit=" img", disable=None if num > options.batch else True) as bar:
-        for first, img in zip(range(0, num, options.batch), batches, strict=True):
+        if ws is None:
+            sources = {"seed": options.sources, "classes": classes}
+            batches = images(trained.network, num, **sources, batch=options.batch, **truncation)
+        else:
+            batches = images_of(trained.network, ws, batch=options.batch)
+        with tqdm(total=num, unit=" img", disable=None if num > options.batch else True) as bar:
             if in_one:
-                drawn.append(img.float().cpu())
-            elif as_volumes:
-                for i, volume in enumerate(img[:, 0].float().cpu().numpy(), first):
-                    volumes.write_obj(options.out / _name(i, ".obj"), volume)
+                columns = options.columns if ws is None else None
+                _write_one_file(options.out, trained.config, _counted(batches, bar), columns)
             else:
-                for i, pixels in enumerate(to_uint8(img), first):
-                    write_picture(picture(pixels), options.out / _name(i))
-            bar.update(len(img))
-    if in_one and options.out.suffix.lower() == ".npz":
-        with replacing(options.out) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, voxels=(torch.cat(drawn)[:, 0] > 0).numpy())
-    elif in_one:
-        columns = options.columns if ws is None else None
-        write_picture(grid(models.pictures(G.config, torch.cat(drawn)), columns), options.out)
+                _write_directory(options.out, _counted(batches, bar), as_volumes=as_volumes)
     return options.out
 
 
-def _ws(options: Options, trained: TrainedGenerator, classes: list[int] | None, **more: float) -> Tensor:
+def _counted(batches: Iterator[Tensor], bar: tqdm) -> Iterator[Tensor]:
+    for img in batches:
+        yield img
+        bar.update(len(img))
+
+
+def _write_one_file(out: Path, config: models.Config, batches: Iterator[Tensor], columns: int | None) -> None:
+    """Write all images as a grid, or volumes as an .npz of occupied voxels, bool [N, X, Y, Z]."""
+    drawn = torch.cat([img.float().cpu() for img in batches])
+    if out.suffix.lower() == ".npz":
+        volumes.write_voxels(out, drawn[:, 0].numpy())
+    else:
+        write_picture(grid(models.pictures(config, drawn), columns), out)
+
+
+def _write_directory(out: Path, batches: Iterator[Tensor], *, as_volumes: bool) -> None:
+    """Write 000000.png, 000001.png, ..., or the surfaces of volumes as 000000.obj, 000001.obj, ..."""
+    if as_volumes:
+        drawn = (volume for img in batches for volume in img[:, 0].float().cpu().numpy())
+        for i, volume in enumerate(drawn):
+            volumes.write_obj(out / targets.numbered(i, ".obj"), volume)
+    else:
+        drawn = (pixels for img in batches for pixels in to_uint8(img))
+        for i, pixels in enumerate(drawn):
+            write_picture(picture(pixels), out / targets.numbered(i))
+
+
+def _ws(options: Options, trained: TrainedGenerator, classes: list[int] | None, **truncation: float) -> Tensor:
     """ws [N, num_ws, w_dim] of the files, and behind them those of the seeds."""
     ws = w_files.read(options.w, trained.network)
     if options.seeds is not None:
         z, c = latents(trained.network, options.num, seed=options.sources, classes=classes)
-        ws = torch.cat([ws, trained.network.ws(z, c, **more)])
+        ws = torch.cat([ws, trained.network.ws(z, c, **truncation)])
     if options.style_mix is not None and options.seeds is None and len(ws) % 2:
         raise ValueError(f"w: want as many for the left edge as for the top one, or --seeds for that, got {len(ws)}")
     return ws
 
 
 def _walk(
-    options: Options, G: nn.Module, num: int, ws: Tensor | None, classes: list[int] | None, **more: float
-) -> Path:
+    options: Options, G: nn.Module, num: int, ws: Tensor | None, classes: list[int] | None, **truncation: float
+) -> None:
+    """Write walks side by side, each through its share of the pictures, as one animation."""
     columns, rows = map(int, (options.grid or "1x1").split("x"))
     cells = columns * rows
     if num % cells:
@@ -195,56 +206,51 @@ def _walk(
     if num // cells < 2:
         raise ValueError(f"interpolate: want two pictures or more to walk between, got {num // cells}")
     pace = {"frames": options.interpolate, "batch": max(1, options.batch // cells)}
-    parts = [slice(i, i + num // cells) for i in range(0, num, num // cells)]
+    shares = [slice(i, i + num // cells) for i in range(0, num, num // cells)]
     if ws is None:
         z, c = latents(G, num, seed=options.sources, classes=classes)
-        walks = [walk(G, z[part], None if c is None else c[part], **pace, **more) for part in parts]
+        walks = [walk(G, z[share], None if c is None else c[share], **pace, **truncation) for share in shares]
     else:
-        walks = [walk_in_w(G, ws[part], **pace) for part in parts]
+        walks = [walk_in_w(G, ws[share], **pace) for share in shares]
     frames = (
-        np.vstack([np.hstack(frame[i : i + columns]) for i in range(0, cells, columns)])
+        frame
         for imgs in zip(*walks, strict=True)
-        for frame in zip(*(to_uint8(models.pictures(G.config, img)) for img in imgs), strict=True)
+        for frame in animation.side_by_side([to_uint8(models.pictures(G.config, img)) for img in imgs], columns)
     )
     total = num // cells * options.interpolate
     animation.write(options.out, iter(tqdm(frames, total=total, unit=" frame", disable=None)))
-    return options.out
 
 
-def _table(options: Options, G: nn.Module, ws: Tensor | None, classes: list[int] | None, **more: float) -> Path:
+def _mix(options: Options, G: nn.Module, ws: Tensor | None, classes: list[int] | None, **truncation: float) -> None:
+    """Write a table whose pictures have the w of some layers from the top edge, and the others from the left edge."""
     layers = parse_numbers("style_mix", options.style_mix, G.config.num_ws)
     side = options.columns
     if ws is None:
         z, c = latents(G, 2 * side, seed=options.sources, classes=classes and (classes * 2)[: 2 * side])
-        ws = G.ws(z, c, **more)
+        ws = G.ws(z, c, **truncation)
     else:
         side = len(ws) // 2 if options.seeds is None else len(ws) - options.num
-    edges = torch.cat(list(images_of(G, ws, batch=options.batch))).float().cpu()
-    left, top = edges[:side], edges[side:]
-    rows = [torch.cat([torch.ones_like(top[:1]), top])]
-    mixtures = mixed(G, ws[:side], ws[side:], layers, batch=options.batch)
-    for edge, row in zip(left, tqdm(mixtures, total=side, unit=" row", disable=None)):
-        rows.append(torch.cat([edge[None], row.float().cpu()]))
-    write_picture(grid(torch.cat(rows), len(top) + 1), options.out)
-    return options.out
+    rows = table(G, ws[:side], ws[side:], layers, batch=options.batch)
+    drawn = torch.cat(list(tqdm(rows, total=side + 1, unit=" row", disable=None)))
+    write_picture(grid(drawn, len(ws) - side + 1), options.out)
 
 
-def _find(options: Options, G: nn.Module, classes: list[int] | None) -> Path:
+def _search(options: Options, G: nn.Module, classes: list[int] | None) -> None:
+    """Write the picture that was given beside the nearest that G draws, and the w of that."""
     img = search.read(options.project, G)
     c = None if classes is None else torch.eye(G.config.c_dim, device=img.device)[classes[:1]]
     limits = {"steps": options.steps, "space": options.space, "seed": options.seed}
     steps = tqdm(search.project(G, img, c, search.distance(G), **limits), total=options.steps, disable=None)
     for found in steps:
-        w, off = found
-        steps.set_postfix(distance=f"{off:.4f}", refresh=False)
+        w, distance = found
+        steps.set_postfix(distance=f"{distance:.4f}", refresh=False)
     (drawn,) = images_of(G, w.expand(-1, G.config.num_ws, -1), batch=1)
     write_picture(grid(torch.cat([img, drawn]).cpu(), 2), options.out)
     w_files.write(options.out.with_suffix(".npz"), w)
-    return options.out
 
 
 def _check_styles(options: Options, G: nn.Module) -> None:
-    """Refuse what needs w of a family without, and a search for a picture that is not there."""
+    """Refuse options that need latents w where the family has none, and a search for a picture that is not there."""
     for name in ("style_mix", "project", "w"):
         if getattr(options, name) not in (None, ()) and not models.capabilities(G.config).styles:
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
@@ -257,42 +263,19 @@ def _prepare(options: Options, num: int, as_volumes: bool) -> bool:
     out = options.out
     if options.interpolate is not None:
         animation.check(out)
-        _prepare_files([out], out.parent, options.overwrite)
-        return False
-    endings = (".png", ".npz") if as_volumes else (".png",)
-    names = f"a name ending in {' or '.join(endings)}"
-    in_one = out.suffix.lower() in endings and not out.is_dir()
+        targets.prepare([out], out.parent, overwrite=options.overwrite)
+        return True
+    in_one = targets.is_one_file(out, (".png", ".npz") if as_volumes else (".png",))
     if as_volumes and not in_one:
         volumes.require_surfaces()
-    if out.suffix.lower() in _OTHER_FILES.difference(endings) and not out.is_dir():
-        raise ValueError(f"out: want {names} or a directory, got {out}")
-    if not in_one and out.is_file():
-        raise FileExistsError(f"{out} is a file; want a directory or {names}")
     if (options.style_mix is not None or options.project is not None) and not in_one:
         raise ValueError(f"out: want a name ending in .png, got {out}")
-    files = (
-        [out, *([out.with_suffix(".npz")] if options.project is not None else [])]
-        if in_one
-        else [out / _name(i, ".obj" if as_volumes else ".png") for i in range(num)]
-    )
-    _prepare_files(files, out.parent if in_one else out, options.overwrite)
+    if in_one:
+        files = [out] if options.project is None else [out, out.with_suffix(".npz")]
+    else:
+        files = [out / targets.numbered(i, ".obj" if as_volumes else ".png") for i in range(num)]
+    targets.prepare(files, out.parent if in_one else out, overwrite=options.overwrite)
     return in_one
-
-
-def _prepare_files(files: list[Path], directory: Path, overwrite: bool) -> None:
-    existing = next((file for file in files if file.exists()), None)
-    if existing is not None and not overwrite:
-        raise FileExistsError(f"{existing} exists; --overwrite replaces it")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise type(error)(f"{directory} cannot be written: {error.strerror}") from error
-
-
-def _name(i: int, ending: str = ".png") -> str:
-    return f"{i:06d}{ending}"
 
 
 @console.command

@@ -6,7 +6,7 @@ follows from them, unless the command line has that too.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,37 @@ from gan_engine.data.kinds import kind_of
 from gan_engine.system.devices import choose_device
 
 
+class Cost(NamedTuple):
+    """What a preset takes, for the list of presets.
+
+    Attributes:
+        G, D: parameters of the networks, with ten classes where the preset has classes. They are written down, because
+            building all networks takes half a minute of a slow core. A test counts them.
+        minutes: minutes of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), at the rates of runs that were
+            mostly shorter. None: the preset is for a GPU.
+    """
+
+    G: int
+    D: int
+    minutes: int | None = None
+
+
+# In the order of the file. The first preset runs where none is named. Plug-ins add theirs.
+PRESETS: dict[str, Callable[..., Config]] = {}
+COSTS: dict[str, Cost] = {}
+
+
+def _preset(**cost: int) -> Callable[[Callable[..., Config]], Callable[..., Config]]:
+    """Make a function a preset of its name, which takes so much."""
+
+    def register(function: Callable[..., Config]) -> Callable[..., Config]:
+        PRESETS[function.__name__], COSTS[function.__name__] = function, Cost(**cost)
+        return function
+
+    return register
+
+
+@_preset(G=1_066_881, D=661_312, minutes=4)
 def dcgan() -> Config:
     """The deep convolutional GAN, 32x32 grey images."""
     # The paper has batches of 128 at a rate of 2e-4. On the embedded images small batches at twice the rate show the
@@ -23,16 +54,19 @@ def dcgan() -> Config:
     return Config(preset="dcgan", model=models.dcgan.Config(), batch_size=32, lr=4e-4, kimg=100, grid_kimg=5)
 
 
+@_preset(G=1_732_352, D=1_705_985, minutes=2)
 def vanilla() -> Config:
     """The fully connected GAN, 32x32 grey images."""
     return Config(preset="vanilla", model=models.vanilla.Config(), kimg=300)
 
 
+@_preset(G=1_050_691, D=393_409, minutes=71)
 def upsample_gan() -> Config:
     """The tutorials' GAN for CIFAR-10, 32x32 colour images: nearest neighbours and convolutions."""
     return Config(preset="upsample_gan", model=models.upsample_gan.Config(), data="cifar10", batch_size=32, kimg=1000)
 
 
+@_preset(G=1_066_881, D=661_312, minutes=11)
 def wgan() -> Config:
     """The Wasserstein GAN with clipped weights (Arjovsky et al. 2017), 32x32 grey images."""
     # RMSProp in the paper, which is Adam without its first moment, but for the first steps.
@@ -48,6 +82,7 @@ def wgan() -> Config:
     )
 
 
+@_preset(G=1_066_881, D=660_928, minutes=18)
 def wgan_gp() -> Config:
     """The Wasserstein GAN with a gradient penalty (Gulrajani et al. 2017), 32x32 grey images."""
     return Config(
@@ -62,6 +97,7 @@ def wgan_gp() -> Config:
     )
 
 
+@_preset(G=12_173_272, D=14_037_569, minutes=360)
 def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) -> Config:
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
     # For a GPU by the rules that its ADA follow-up (arXiv:2006.06676) publishes for any data set; on CPUs an eighth of
@@ -84,31 +120,37 @@ def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) ->
     return config if gpu else dataclasses.replace(config, pl_weight=0, r1_gamma=25 * config.r1_gamma)
 
 
+@_preset(G=19_947_539, D=21_507_073)
 def stylegan2_32() -> Config:
     """StyleGAN2, 32x32 colour images, 512 feature maps throughout; for a GPU."""
     return _stylegan2("stylegan2_32", 32, channel_base=16384, mapping_layers=2, batch_size=64)
 
 
+@_preset(G=22_243_608, D=23_407_361)
 def stylegan2_64() -> Config:
     """StyleGAN2, 64x64 colour images; for a GPU."""
     return _stylegan2("stylegan2_64", 64, channel_base=16384, mapping_layers=2, batch_size=32)
 
 
+@_preset(G=22_949_277, D=23_882_369)
 def stylegan2_128() -> Config:
     """StyleGAN2, 128x128 colour images; for a GPU."""
     return _stylegan2("stylegan2_128", 128, channel_base=16384, mapping_layers=2, batch_size=32)
 
 
+@_preset(G=24_767_458, D=24_001_089)
 def stylegan2_256() -> Config:
     """StyleGAN2, config E of the paper at 256x256 (batches of 64); for a GPU."""
     return _stylegan2("stylegan2_256", 256, channel_base=16384, batch_size=64, ema_kimg=20)
 
 
+@_preset(G=30_276_583, D=28_982_849)
 def stylegan2_512() -> Config:
     """StyleGAN2, config F of the paper at 512x512; for a GPU."""
     return _stylegan2("stylegan2_512", 512, batch_size=32, batch_gpu=8)
 
 
+@_preset(G=30_370_060, D=29_012_513)
 def stylegan2_1024() -> Config:
     """StyleGAN2, config F of the paper, 1024x1024; for a GPU."""
     return _stylegan2("stylegan2_1024", 1024, batch_size=32, batch_gpu=4, lr=2e-3)
@@ -128,6 +170,7 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
     return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
 
 
+@_preset(G=178_129, D=170_064, minutes=11)
 def r3gan() -> Config:
     """R3GAN, small: 32x32 grey images, a relativistic loss with R1 and R2 in every step."""
     model = models.r3gan.Config(width=16, blocks=1)
@@ -137,27 +180,32 @@ def r3gan() -> Config:
     return _r3gan("r3gan", model, batch_size=16, kimg=100, lr=1e-3, gamma=1.0, betas=(0.5, 0.99))
 
 
+@_preset(G=4_871_715, D=4_847_520)
 def r3gan_64() -> Config:
     """R3GAN, 64x64 colour images; for a GPU."""
     model = models.r3gan.Config(resolution=64, channels=3, width=96, max_width=384)
     return _r3gan("r3gan_64", model, data="toy", batch_size=64, kimg=10000, gamma=1.0, ema_kimg=10)
 
 
+@_preset(G=911_105, D=663_489, minutes=4)
 def cgan() -> Config:
     """A conditional GAN, 32x32 grey images of ten classes."""
     return Config(preset="cgan", model=models.cgan.Config(), conditional=True, batch_size=32, lr=4e-4, kimg=100)
 
 
+@_preset(G=725_633, D=214_849, minutes=8)
 def sngan() -> Config:
     """The residual GAN with spectral norms, 32x32 grey images and a hinge loss."""
     return _sngan("sngan", models.sngan.Config())
 
 
+@_preset(G=727_682, D=215_362, minutes=10)
 def sagan() -> Config:
     """SAGAN: residual networks with self-attention at 16x16 and spectral norms in both, 32x32 grey images."""
     return _sngan("sagan", models.sngan.Config(attention=16, g_spectral_norm=True))
 
 
+@_preset(G=403_330, D=353_539, minutes=7)
 def lapgan() -> Config:
     """The Laplacian pyramid of GANs at 8x8, 16x16 and 32x32, grey images."""
     return Config(preset="lapgan", model=models.lapgan.Config(), lr=4e-4, batch_size=32, kimg=200)
@@ -172,39 +220,46 @@ def _r3gan(preset: str, model: models.r3gan.Config, *, gamma: float, **options: 
     return Config(preset=preset, model=model, **run)
 
 
+@_preset(G=5_335_331, D=696_225, minutes=6)
 def pix2pix() -> Config:
     """pix2pix, 64x64 colour images from silhouettes, or from the pairs of --data."""
     model = models.pix2pix.Config(resolution=64, width=32, max_width=256, d_width=32)
     return _translation("pix2pix", model, kimg=12)
 
 
+@_preset(G=39_158_339, D=2_768_705)
 def pix2pix_256() -> Config:
     """pix2pix in the sizes of its paper, 256x256 pairs; for a GPU."""
     return _translation("pix2pix_256", models.pix2pix.Config(), kimg=400)
 
 
+@_preset(G=2_217_702, D=1_389_378, minutes=20)
 def cyclegan() -> Config:
     """CycleGAN, 64x64 silhouettes and colour images, or trainA and trainB of --data."""
     model = models.cyclegan.Config(resolution=64, width=24, d_width=32)
     return _translation("cyclegan", model, loss="least_squares", kimg=12)
 
 
+@_preset(G=22_766_854, D=5_531_266)
 def cyclegan_256() -> Config:
     """CycleGAN in the sizes of its paper, 256x256 images of two kinds; for a GPU."""
     return _translation("cyclegan_256", models.cyclegan.Config(), loss="least_squares", kimg=400)
 
 
+@_preset(G=1_547_350, D=23_563_649)
 def srgan() -> Config:
     """SRGAN in the sizes of its paper, 96x96 patches of photographs from 24x24, with perceptual features; for a GPU."""
     return _srgan("srgan", models.srgan.Config(perceptual_weight=1), kimg=4000, pretrain_kimg=2000)
 
 
+@_preset(G=136_105, D=589_409, minutes=9)
 def srgan_light() -> Config:
     """SRGAN, small: 48x48 patches of photographs from 24x24."""
     model = models.srgan.Config(resolution=48, scale=2, width=32, blocks=4, d_width=16)
     return _srgan("srgan_light", model, kimg=100, pretrain_kimg=60, lr=2e-4)
 
 
+@_preset(G=16_697_987, D=38_243_713)
 def esrgan() -> Config:
     """SRGAN with the generator of ESRGAN and a relativistic loss, 128x128 patches from 32x32; for a GPU."""
     model = models.srgan.Config(resolution=128, variant="rrdb", perceptual_weight=1)
@@ -219,11 +274,13 @@ def _srgan(preset: str, model: models.Config, *, kimg: float, **options: Any) ->
     )
 
 
+@_preset(G=2_296_257, D=665_824, minutes=12)
 def gan3d() -> Config:
     """3D-GAN, small: volumes of 32x32x32 voxels, procedural solids or those of --data."""
     return _gan3d("gan3d", models.gan3d.Config(), batch_size=16, kimg=40)
 
 
+@_preset(G=17_569_665, D=11_047_872)
 def gan3d_64() -> Config:
     """3D-GAN in the sizes of its paper, volumes of 64x64x64 voxels; for a GPU."""
     return _gan3d("gan3d_64", models.gan3d.Config(resolution=64, width=64), batch_size=64, kimg=1000)
@@ -245,51 +302,21 @@ def _translation(preset: str, model: models.Config, *, kimg: float, **options: A
     return Config(preset=preset, model=model, kimg=kimg, grid_kimg=kimg / 20, checkpoint_kimg=kimg / 10, **run)
 
 
-# The first is what runs where none is named.
-PRESETS: dict[str, Callable[[], Config]] = {
-    function.__name__: function
-    for function in (
-        *(dcgan, vanilla, upsample_gan, wgan, wgan_gp),
-        *(stylegan2, stylegan2_32, stylegan2_64, stylegan2_128, stylegan2_256, stylegan2_512, stylegan2_1024),
-        *(r3gan, r3gan_64, cgan, sngan, sagan, lapgan),
-        *(pix2pix, pix2pix_256, cyclegan, cyclegan_256),
-        *(srgan, srgan_light, esrgan),
-        *(gan3d, gan3d_64),
-    )
-}
-
-# Of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), at the rates of runs that were mostly shorter.
-MINUTES = {
-    **{"dcgan": 4, "vanilla": 2, "upsample_gan": 71, "wgan": 11, "wgan_gp": 18, "stylegan2": 360, "r3gan": 11},
-    **{"cgan": 4, "sngan": 8, "sagan": 10, "lapgan": 7, "pix2pix": 6, "cyclegan": 20, "srgan_light": 9, "gan3d": 12},
-}
-
-# Of G and D, with ten classes where a preset has classes. They stand here because a list that builds all networks takes
-# half a minute of a slow core; the test of the list counts them.
-PARAMETERS = {
-    **{"dcgan": (1_066_881, 661_312), "vanilla": (1_732_352, 1_705_985), "upsample_gan": (1_050_691, 393_409)},
-    **{"wgan": (1_066_881, 661_312), "wgan_gp": (1_066_881, 660_928), "stylegan2": (12_173_272, 14_037_569)},
-    **{"stylegan2_32": (19_947_539, 21_507_073), "stylegan2_64": (22_243_608, 23_407_361)},
-    **{"stylegan2_128": (22_949_277, 23_882_369), "stylegan2_256": (24_767_458, 24_001_089)},
-    **{"stylegan2_512": (30_276_583, 28_982_849), "stylegan2_1024": (30_370_060, 29_012_513)},
-    **{"r3gan": (178_129, 170_064), "r3gan_64": (4_871_715, 4_847_520), "cgan": (911_105, 663_489)},
-    **{"sngan": (725_633, 214_849), "sagan": (727_682, 215_362), "lapgan": (403_330, 353_539)},
-    **{"pix2pix": (5_335_331, 696_225), "pix2pix_256": (39_158_339, 2_768_705)},
-    **{"cyclegan": (2_217_702, 1_389_378), "cyclegan_256": (22_766_854, 5_531_266)},
-    **{"srgan": (1_547_350, 23_563_649), "srgan_light": (136_105, 589_409), "esrgan": (16_697_987, 38_243_713)},
-    **{"gan3d": (2_296_257, 665_824), "gan3d_64": (17_569_665, 11_047_872)},
-}
-
-
 def parameters(config: Config) -> tuple[int, int]:
-    """The parameters of G and D of a preset, from the table above; those of plug-ins are counted."""
-    if config.preset not in PARAMETERS:
+    """The parameters of G and D of a preset. Those of a preset of a plug-in are counted."""
+    if config.preset not in COSTS:
         with torch.device("meta"):  # where tensors take no time and no memory
             G, D = models.build(config.model)
         return sum(p.numel() for p in G.parameters()), sum(p.numel() for p in D.parameters())
     # On a GPU, the networks of stylegan2 are those of stylegan2_64.
     gpu = config.preset == "stylegan2" and config.model == stylegan2_64().model
-    return PARAMETERS["stylegan2_64" if gpu else config.preset]
+    cost = COSTS["stylegan2_64" if gpu else config.preset]
+    return cost.G, cost.D
+
+
+def _minutes(name: str) -> str:
+    cost = COSTS.get(name)
+    return "" if cost is None or cost.minutes is None else str(cost.minutes)
 
 
 def table() -> str:
@@ -303,7 +330,7 @@ def table() -> str:
             (
                 *(name, config.data, "x".join(map(str, [model.channels, *sides]))),
                 *(f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size / 1e3:.0f} k" for size in parameters(config)),
-                *(f"{config.kimg:g}", str(MINUTES.get(name, "")), preset.__doc__.strip().rstrip(".")),
+                *(f"{config.kimg:g}", _minutes(name), preset.__doc__.strip().rstrip(".")),
             )
         )
     widths = [max(map(len, column)) for column in zip(*lines)]

@@ -12,27 +12,22 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 import tyro
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
 from gan_engine.data.decode import pixels
 from gan_engine.data.files import pictures, walk
 from gan_engine.inference.generator import load
+from gan_engine.inference.tiles import enlarge
+from gan_engine.metrics import enlargements
 from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
-from gan_engine.metrics.similarity import psnr, ssim
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.pictures import files
 from gan_engine.pictures.files import Job
 from gan_engine.system.devices import choose_device
-
-# Of a tile, on each side, in pixels of the source. A pixel of rrdb depends on 350, but with weights of He's size all
-# that is farther than 32 changes it by less than a thousandth of a 255th (23 blocks of 32 feature maps, 2026-11).
-_MAX_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -61,27 +56,6 @@ class Options:
     def __post_init__(self) -> None:
         check_types(self)
         check_at_least(self, 16, "tile")
-
-
-@torch.no_grad()
-def enlarge(G: nn.Module, source: Tensor, *, tile: int = 256) -> Tensor:
-    """img [1, C, scale * H, scale * W] of source [1, C, H, W], on the CPU
-
-    The same as G(source), tile by tile: each is computed with its surroundings, as far as a pixel depends on them but
-    at most 64 pixels wide, and cut out of them.
-    """
-    config, device = G.config, next(G.parameters()).device
-    overlap, scale = min(config.reach, _MAX_OVERLAP), config.scale
-    height, width = source.shape[2:]
-    img = torch.empty(1, config.channels, scale * height, scale * width)
-    for y in range(0, height, tile):
-        for x in range(0, width, tile):
-            top, left = max(y - overlap, 0), max(x - overlap, 0)
-            bottom, right = min(y + tile, height), min(x + tile, width)
-            part = G(source[:, :, top : bottom + overlap, left : right + overlap].to(device))
-            part = part[:, :, scale * (y - top) : scale * (bottom - top), scale * (x - left) : scale * (right - left)]
-            img[:, :, scale * y : scale * bottom, scale * x : scale * right] = part.cpu()
-    return img
 
 
 def upscale(options: Options) -> tuple[list[str], list[str]]:
@@ -122,10 +96,9 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
         if not originals:
             return
         original = _original(originals[path], path, made, config)
-        img, source = files.to_tensor(pixels(made)), read(path)
-        bicubic = F.interpolate(source, scale_factor=config.scale, mode="bicubic", align_corners=False)
+        img = files.to_tensor(pixels(made))
         try:
-            compared[path] = [_measured(each, original, config.scale, perceptual) for each in (img, bicubic)]
+            compared[path] = enlargements.compare(img, read(path), original, scale=config.scale, perceptual=perceptual)
         except ValueError as error:
             raise ValueError(f"{path}: not compared: {originals[path]}: {error}") from None
 
@@ -147,23 +120,6 @@ def _original(path: Path | None, source: Path, made: Image.Image, config: models
             f"{source.name}, got {original.width}x{original.height}"
         )
     return files.to_tensor(pixels(original))
-
-
-def _measured(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:
-    found = [psnr(img, original, border=scale), ssim(img, original, border=scale)]
-    if perceptual is not None:
-        found.append(_in_tiles(perceptual, img, original))
-    return [float(value) for value in found]
-
-
-@torch.no_grad()
-def _in_tiles(perceptual: PerceptualDistance, img: Tensor, original: Tensor, *, side: int = 512) -> float:
-    """The mean distance over tiles, weighted by their pixels, so that memory does not grow with the picture."""
-    device, total = perceptual.stem.weight.device, 0.0
-    for tiles in zip(img.split(side, 2), original.split(side, 2), strict=True):
-        for a, b in zip(*(tile.split(side, 3) for tile in tiles), strict=True):
-            total += float(perceptual(a.to(device), b.to(device))) * a[0, 0].numel()
-    return total / img[0, 0].numel()
 
 
 def _originals(options: Options, todo: list[Job]) -> dict[Path, Path | None]:

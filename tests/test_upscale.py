@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from gan_engine import models, upscale
+from gan_engine.inference.tiles import enlarge
+from gan_engine.metrics import enlargements
 from gan_engine.system import checkpoint
-from gan_engine.upscale import Options, enlarge
+from gan_engine.upscale import Options
 
 SRRESNET = models.srgan.Config(resolution=32, scale=2, width=4, blocks=2)
 
@@ -115,7 +117,7 @@ def test_perceptual_distances_are_means_over_tiles():
     distance.stem = torch.nn.Linear(1, 1)
     distance.forward = lambda x, y: (x - y).abs().mean((1, 2, 3))
     a, b = torch.rand(2, 1, 3, 50, 70).unbind(0)
-    assert upscale._in_tiles(distance, a, b, side=32) == pytest.approx(float((a - b).abs().mean()))
+    assert enlargements.in_tiles(distance, a, b, side=32) == pytest.approx(float((a - b).abs().mean()))
 
 
 def test_what_cannot_be_is_refused(run_dir, photos, tmp_path):

@@ -80,6 +80,19 @@ def mixed(G: nn.Module, rows: Tensor, columns: Tensor, layers: list[int], *, bat
         yield img
 
 
+def table(G: nn.Module, left: Tensor, top: Tensor, layers: list[int], *, batch: int) -> Iterator[Tensor]:
+    """Rows of images [K + 1, C, H, W], float32 on the CPU: a table of `mixed` images behind its edges
+
+    left [R, num_ws, w_dim] and top [K, num_ws, w_dim]. The first row is a white image and the images of `top`. Each of
+    the R other rows is the image of a `left`, and its mixtures with every `top`.
+    """
+    edges = torch.cat(list(images_of(G, torch.cat([left, top]), batch=batch))).float().cpu()
+    first, others = edges[len(left) :], edges[: len(left)]
+    yield torch.cat([torch.ones_like(first[:1]), first])
+    for edge, row in zip(others, mixed(G, left, top, layers, batch=batch), strict=True):
+        yield torch.cat([edge[None], row.float().cpu()])
+
+
 MOST_NUMBERS = 1_000_000  # of pictures, frames or steps that one call is asked for
 
 

@@ -12,7 +12,7 @@ on generated ones. D must not have been told the class for that, so it does not 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -20,14 +20,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import (
-    Channels,
-    check_at_least,
-    check_channels,
-    check_choice,
-    check_power_of_two,
-    check_types,
-)
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_choice, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
 
@@ -41,12 +34,10 @@ FAMILY = Family(needs_classes=True)
 class Config:
     """Sizes of the two networks, and how the classes enter the discriminator."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a power of two from 16 to 256."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 100
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 100
     width: int = 64
     """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
     max_width: int = 256
@@ -60,10 +51,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 16, 256)
-        check_channels(self)
-        check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")
+        check_sizes(self, 16, 256, "z_dim", "width", "max_width", "embed_dim")
         check_choice(self, method=Method)
         check_at_least(self, 0, "class_weight")
         if self.class_weight and self.method == "concat":

@@ -11,8 +11,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-# The channels of images. In training the data decide, unless the command line has them.
-Channels = Annotated[int, tyro.conf.arg(help_behavior_hint="(default: as the data are)")]
+# Fields that most families have. In training the data decide on the channels, unless the command line has them.
+Resolution = Annotated[int, tyro.conf.arg(aliases=["--res"])]
+Channels = Annotated[
+    int, tyro.conf.arg(help="1 for grey images, 3 for colour.", help_behavior_hint="(default: as the data are)")
+]
+NoiseSize = Annotated[int, tyro.conf.arg(help="Dimensions of the noise z.")]
+
+
+def check_sizes(config: Any, low: int, high: int, *at_least_1: str) -> None:
+    """Check the types, a resolution that is a power of two from `low` to `high`, the channels, and fields from 1 on."""
+    check_types(config)
+    check_power_of_two(config, low, high)
+    check_channels(config)
+    check_at_least(config, 1, *at_least_1)
 
 
 def check_power_of_two(config: Any, low: int, high: int) -> None:

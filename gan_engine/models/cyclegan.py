@@ -7,15 +7,14 @@ checkerboard.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Direction, Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -34,10 +33,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the networks and weights of the losses."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
+    resolution: Resolution = 256
     """Side of the images in pixels: a multiple of 4, at least 32."""
     channels: Channels = 3
-    """1 for grey images, 3 for colour."""
     width: int = 64
     """Feature maps of the generators at the resolution; twice and four times as many at half and a quarter of it."""
     blocks: int | None = None

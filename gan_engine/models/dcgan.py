@@ -6,7 +6,6 @@ features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equatio
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import tyro
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 
 FAMILY = Family()
@@ -24,12 +23,10 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a power of two from 16 to 256."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 100
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 100
     width: int = 64
     """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
     max_width: int = 512
@@ -41,10 +38,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 16, 256)
-        check_channels(self)
-        check_at_least(self, 1, "z_dim", "width", "max_width", "embed_dim")
+        check_sizes(self, 16, 256, "z_dim", "width", "max_width", "embed_dim")
 
     @property
     def widths(self) -> list[int]:

@@ -22,7 +22,8 @@ class Family:
 
     A G that starts from images has no noise and no classes: G(source [N, C', H', W']) -> img [N, C, H, W], where
     Config.source_channels is C'. Its D gives logits [N, P], one for each of P patches of an image. Where the data have
-    no sources, G.source_of(img) makes them of the targets.
+    no sources, G.source_of(img) makes them of the targets. upscale also needs two numbers: an image is Config.scale
+    times as wide as its source, and its pixels depend on Config.reach pixels of the source in each direction.
     """
     objective: str = "game"
     """What G and D minimise: a name in gan_engine.losses.families.OBJECTIVES."""

@@ -9,14 +9,14 @@ projection of its last features on another (Miyato and Koyama 2018, arXiv:1802.0
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import normed
 from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights, check_class
-from gan_engine.models.checks import check_at_least, check_power_of_two, check_types
+from gan_engine.models.checks import NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.pictures import volumes
 
@@ -27,10 +27,9 @@ FAMILY = Family(picture=volumes.render)
 class Config:
     """Sizes of the two networks. Those of the paper are 64 voxels and 64 feature maps."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the volumes in voxels: a power of two from 16 to 128."""
-    z_dim: int = 200
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 200
     width: int = 32
     """Feature maps at half the resolution of the volumes; they double with each halving down to 4x4x4."""
     embed_dim: int = 32
@@ -40,14 +39,18 @@ class Config:
     data_kind: ClassVar[str] = "voxels"
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 16, 128)
-        check_at_least(self, 1, "z_dim", "width", "embed_dim")
+        check_sizes(self, 16, 128, "z_dim", "width", "embed_dim")
 
     @property
     def widths(self) -> list[int]:
         """Feature maps at 4x4x4, 8x8x8, ... up to half the resolution."""
         return [self.width << i for i in range(self.resolution.bit_length() - 4, -1, -1)]
+
+
+def _init(module: nn.Module) -> None:
+    """Weights N(0, 0.02^2), as in dcgan, whose shape the networks have."""
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | Weights):
+        nn.init.normal_(module.weight, 0, 0.02)
 
 
 class Generator(nn.Module):
@@ -100,9 +103,3 @@ class Discriminator(nn.Module):
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """The convolutions, but for that of the logit; --freeze-d counts them, from the image on."""
         return [(layer,) for layer in self.layers]
-
-
-def _init(module: nn.Module) -> None:
-    """Weights N(0, 0.02^2), as in dcgan, whose shape the networks have."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | Weights):
-        nn.init.normal_(module.weight, 0, 0.02)

@@ -11,14 +11,13 @@ is what a level makes of the class.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
 
@@ -29,10 +28,9 @@ FAMILY = Family(objective="pyramid", penalties=False, augmentation=False)
 class Config:
     """Sizes of the networks of all levels."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a multiple of 4 times 2^(levels - 1)."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
     levels: int = 3
     """Levels of the pyramid, each of half the resolution of the next."""
     level: int | None = None

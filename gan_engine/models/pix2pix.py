@@ -9,23 +9,15 @@ ends with training. Doubling is by nearest neighbours and a 3x3 convolution, whi
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d
-from gan_engine.models.checks import (
-    Channels,
-    check_at_least,
-    check_channels,
-    check_choice,
-    check_power_of_two,
-    check_types,
-)
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -48,10 +40,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the two networks and weights of the losses."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 256
+    resolution: Resolution = 256
     """Side of the images in pixels: a power of two from 32 to 1024."""
     channels: Channels = 3
-    """1 for grey images, 3 for colour."""
     source: Source = "pairs"
     """What G starts from: pairs of the data, or a source made of the target: grey, to colour it, or its edges."""
     width: int = 64
@@ -73,13 +64,10 @@ class Config:
     c_dim: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, MIN_RESOLUTION, 1024)
-        check_channels(self)
+        check_sizes(self, MIN_RESOLUTION, 1024, "width", "max_width", "d_width")
         check_choice(self, source=Source)
         if self.source == "grey" and self.channels == 1:
             raise ValueError("channels: want 3 to colour grey images, got 1")
-        check_at_least(self, 1, "width", "max_width", "d_width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: want 0 to below 1, got {self.dropout}")
         check_at_least(self, 0, "adversarial_weight", "l1_weight", "perceptual_weight")

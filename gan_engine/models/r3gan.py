@@ -13,14 +13,13 @@ features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equatio
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 
@@ -34,12 +33,10 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks, which mirror each other."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a power of two from 8 to 1024."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 64
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 64
     width: int = 32
     """Feature maps at the resolution of the images; they double with each halving down to 4x4."""
     max_width: int = 128
@@ -55,10 +52,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 8, 1024)
-        check_channels(self)
-        check_at_least(self, 1, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")
+        check_sizes(self, 8, 1024, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")
         for width in self.widths:
             if width * self.expansion % self.group:
                 raise ValueError(

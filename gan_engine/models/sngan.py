@@ -11,7 +11,6 @@ equation 4). Without attention D is piecewise linear.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import tyro
@@ -20,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
 
@@ -31,12 +30,10 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks. The paper at 32x32: width 256, d_width 128, max_width 256."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a power of two from 16 to 256."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 128
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 128
     width: int = 32
     """Feature maps of the generator at the resolution of the images; they double with each halving down to 4x4."""
     d_width: int = 32
@@ -50,10 +47,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 16, 256)
-        check_channels(self)
-        check_at_least(self, 1, "z_dim", "width", "d_width", "max_width")
+        check_sizes(self, 16, 256, "z_dim", "width", "d_width", "max_width")
         if self.attention and self.attention not in self.shared_sizes:
             sizes = ", ".join(map(str, self.shared_sizes))
             raise ValueError(

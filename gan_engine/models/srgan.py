@@ -7,16 +7,15 @@ what is nearest to the target, which is blurred, then with a discriminator what 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_choice, check_types
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_choice, check_types
 from gan_engine.models.declaration import Family
 
 Variant = Literal["srresnet", "rrdb"]
@@ -35,10 +34,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the two networks and weights of the losses."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 96
+    resolution: Resolution = 96
     """Side of the patches in pixels that photographs are cut into for training: a multiple of 16, at least 32."""
     channels: Channels = 3
-    """1 for grey images, 3 for colour."""
     scale: Literal[2, 4] = 4
     """How many times as wide and high as its source an image is."""
     variant: Variant = "srresnet"

@@ -10,14 +10,14 @@ two dtypes and casts where they meet, so that styles, demodulation, colours and 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_power_of_two, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
@@ -36,12 +36,10 @@ FAMILY = Family(styles=True)
 class Config:
     """Sizes of the two networks. Config F of the paper is the default, config E has half its `channel_base`."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 64
+    resolution: Resolution = 64
     """Side of the images in pixels: a power of two from 8 to 1024."""
     channels: Channels = 3
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 512
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 512
     w_dim: int = 512
     """Dimensions of w, and of the classes in both networks."""
     mapping_layers: int = 8
@@ -67,10 +65,7 @@ class Config:
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_power_of_two(self, 8, 1024)
-        check_channels(self)
-        check_at_least(self, 1, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
+        check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
         if self.channel_base < self.resolution:
             raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
         for name in ("architecture", "d_architecture"):

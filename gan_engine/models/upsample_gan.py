@@ -9,7 +9,6 @@ features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equatio
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import tyro
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
 
@@ -28,12 +27,10 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels: a multiple of 8 from 16 to 256."""
     channels: Channels = 3
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 100
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 100
     width: int = 128
     """Feature maps of the generator at a quarter of the resolution; half as many where it has doubled twice."""
     d_width: int = 32

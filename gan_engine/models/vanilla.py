@@ -5,14 +5,13 @@ With classes it is the conditional GAN of Mirza and Osindero 2014, arXiv:1411.17
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
-from gan_engine.models.checks import Channels, check_at_least, check_channels, check_types
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
 
 FAMILY = Family()
@@ -22,12 +21,10 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Annotated[int, tyro.conf.arg(aliases=["--res"])] = 32
+    resolution: Resolution = 32
     """Side of the images in pixels."""
     channels: Channels = 1
-    """1 for grey images, 3 for colour."""
-    z_dim: int = 100
-    """Dimensions of the noise z."""
+    z_dim: NoiseSize = 100
     hidden: tuple[int, ...] = (256, 512, 1024)
     """Widths of the generator's hidden layers; the discriminator has them in reverse."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data

@@ -38,6 +38,12 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
         _write_by_pillow(path, (Image.fromarray(frame) for frame in large), 1000 // RATE)
 
 
+def side_by_side(parts: Sequence[np.ndarray], columns: int) -> Iterator[np.ndarray]:
+    """parts, each bytes [N, H, W, C] -> N frames [rows * H, columns * W, C], whose cells are the parts, row by row"""
+    for frame in zip(*parts, strict=True):
+        yield np.vstack([np.hstack(frame[i : i + columns]) for i in range(0, len(frame), columns)])
+
+
 def write_history(path: Path, grids: Sequence[tuple[int, Path]]) -> None:
     """Write a GIF of picture files, each above a bar that shows how far the training was.
 

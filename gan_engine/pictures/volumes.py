@@ -82,6 +82,12 @@ def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return vertices - 0.5, triangles  # voxel 0 is at 1 of what is padded, and its centre half a voxel from the edge
 
 
+def write_voxels(path: Path, volumes: np.ndarray) -> None:
+    """Write an .npz with `voxels`, bool [N, X, Y, Z]: where `volumes` [N, X, Y, Z] are above 0."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, voxels=volumes > 0)
+
+
 def write_obj(path: Path, volume: np.ndarray) -> None:
     """Write the `surface` of [X, Y, Z] as a Wavefront .obj; the longest side of the volume is 1 long."""
     vertices, triangles = surface(volume)
