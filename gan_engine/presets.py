@@ -37,10 +37,12 @@ COSTS: dict[str, Cost] = {}
 
 
 def _preset(**cost: int) -> Callable[[Callable[..., Config]], Callable[..., Config]]:
-    """Make a function a preset of its name, which takes so much."""
+    """Make a function a preset of its name. `cost` has the fields of Cost; without them the parameters are counted."""
 
     def register(function: Callable[..., Config]) -> Callable[..., Config]:
-        PRESETS[function.__name__], COSTS[function.__name__] = function, Cost(**cost)
+        PRESETS[function.__name__] = function
+        if cost:
+            COSTS[function.__name__] = Cost(**cost)
         return function
 
     return register
@@ -303,7 +305,7 @@ def _translation(preset: str, model: models.Config, *, kimg: float, **options: A
 
 
 def parameters(config: Config) -> tuple[int, int]:
-    """The parameters of G and D of a preset. Those of a preset of a plug-in are counted."""
+    """The parameters of G and D of a preset."""
     if config.preset not in COSTS:
         with torch.device("meta"):  # where tensors take no time and no memory
             G, D = models.build(config.model)

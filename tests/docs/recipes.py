@@ -62,6 +62,7 @@ class Discriminator(nn.Module):
         return self.logit(img.flatten(1)).squeeze(1)
 '''
 PRESET = '''
+@_preset()
 def drawer() -> Config:
     """Drawings, 8x8."""
     return Config(preset="drawer", model=models.drawer.Config(), batch_size=4, kimg=0.008)
@@ -140,8 +141,7 @@ RECIPES: dict[str, list[Edit]] = {
     "Add a family": [
         Edit("gan_engine/models/drawer.py", DRAWER),
         Edit("gan_engine/models/__init__.py", '        "drawer",', "    for name in ("),
-        Edit("gan_engine/presets.py", PRESET, "# The first is what runs"),
-        Edit("gan_engine/presets.py", "        drawer,", "    for function in ("),
+        Edit("gan_engine/presets.py", PRESET, "def parameters("),
     ],
     "Add a kind of data": [
         Edit("gan_engine/data/kinds.py", '    "drawings": Kind(contents="drawings"),', "KINDS: dict[str, Kind] = {"),
