@@ -40,7 +40,10 @@ class Weights(nn.Module):
     padding say: code that looks for them, say to put another in their place, relies on it.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.weight = layer.weight
         self.register_parameter("bias", layer.bias)
@@ -115,6 +118,8 @@ class EqualizedConv2d(nn.Module):
     one by nearest neighbours and by means.
     """
 
+    f: Tensor | None
+
     def __init__(
         self,
         in_channels: int,
@@ -136,7 +141,7 @@ class EqualizedConv2d(nn.Module):
         self.scale = (in_channels * kernel_size**2) ** -0.5
         if gain is not None and not bias and act == "linear" and clamp is None:
             self.scale, gain = self.scale * gain, None  # in the weight it costs no pass over y
-        self.after = {"act": act, "gain": gain, "clamp": clamp}
+        self.after: dict[str, Any] = {"act": act, "gain": gain, "clamp": clamp}
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
@@ -155,6 +160,8 @@ class EqualizedConv2d(nn.Module):
 class Blur(nn.Module):
     """y [N, C, H, W] = x [N, C, H, W] filtered with `taps` along both axes, whose sum is made 1"""
 
+    f: Tensor
+
     def __init__(self, taps: Sequence[float] = (1, 3, 3, 1)) -> None:
         super().__init__()
         self.register_buffer("f", setup_filter(taps), persistent=False)
@@ -169,7 +176,7 @@ class BiasAct(nn.Module):
     `name` is what the layer is called in a state_dict.
     """
 
-    def __init__(self, layer: nn.Module, *, act: str = "lrelu", name: str = "layer") -> None:
+    def __init__(self, layer: Any, *, act: str = "lrelu", name: str = "layer") -> None:
         super().__init__()
         self.act, self.name = act, name
         self.add_module(name, layer)
@@ -184,12 +191,17 @@ class Conv2d(nn.Conv2d):
     """nn.Conv2d, by the fastest kernels that there are for it"""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if isinstance(padding, str):
             return super()._conv_forward(input, weight, bias)
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
-        options = {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}
+        options: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
         return convolution.conv2d(input, weight, bias, **options)
 
 
@@ -197,8 +209,11 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """nn.ConvTranspose2d, by the fastest kernels that there are for it"""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        sizes = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
-        options = {"output_padding": tuple(self._output_padding(input, *sizes)), "dilation": self.dilation}
+        sizes: Any = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        options: dict[str, Any] = {
+            "output_padding": tuple(self._output_padding(input, *sizes)),
+            "dilation": self.dilation,
+        }
         options |= {"stride": self.stride, "padding": self.padding, "groups": self.groups}
         return convolution.conv_transpose2d(input, self.weight, self.bias, **options)
 
@@ -232,6 +247,8 @@ class ModulatedConv2d(nn.Module):
     kernel_size 1 its layer to colours. The noise is drawn anew at every call unless it is given; its strength is learnt
     and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
     """
+
+    f: Tensor | None
 
     def __init__(
         self,

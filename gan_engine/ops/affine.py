@@ -124,7 +124,7 @@ class _Affine(Function):
             return (None,) * 6
         by_x, _, *needed, _ = ctx.needs_input_grad
         dtypes = [dtype if need else None for dtype, need in zip(ctx.dtypes, needed, strict=True)]
-        wanted = WantedGradients(by_x, *dtypes, ctx.noise_n)
+        wanted = WantedGradients(by_x, *dtypes, ctx.noise_n)  # type: ignore[call-arg, arg-type]
         dx, *others = _AffineGradients.apply(dy, *ctx.saved_tensors, ctx.arguments, wanted)
         return dx, None, *others, None
 
@@ -211,4 +211,4 @@ def affine(
     """clamp(gain * act(scale * F x + b + noise)) of checked arguments, with gradients of every order"""
     *options, fir, transposed = arguments  # torch.compile hands over tuples without names
     filters = (fir and FirArguments(*fir), transposed and FirArguments(*transposed))
-    return _affine(x, f, scale, b, noise, AffineArguments(*options, *filters))
+    return _affine(x, f, scale, b, noise, AffineArguments(*options, *filters))  # type: ignore[call-arg]

@@ -43,8 +43,8 @@ def avg_pool2d(
     """
     check_tensors("avg_pool2d", x)
     stride = kernel_size if stride is None else stride
-    pairs = (per_side(value, 2) for value in (kernel_size, stride, padding))
-    arguments = PoolArguments(*pairs, ceil_mode, count_include_pad, divisor_override)
+    size, step, zeros = (per_side(value, 2) for value in (kernel_size, stride, padding))
+    arguments = PoolArguments(size, step, zeros, ceil_mode, count_include_pad, divisor_override)
     if backends.choose("avg_pool2d", x, backend) == "reference":
         return avg_pool2d_ref(x, arguments)
     return _avg_pool2d(x, arguments)
@@ -58,9 +58,9 @@ def avg_pool2d_ref(x: Tensor, arguments: "PoolArguments") -> Tensor:
 class PoolArguments(NamedTuple):
     """The arguments of PyTorch's operators for average pooling and its gradient, in their order."""
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
     ceil_mode: bool
     count_include_pad: bool
     divisor_override: int | None

@@ -67,7 +67,14 @@ def bias_act(
     Gradients: every order in x and b.
     """
     if has_torch_function((x, b)):
-        options = {"dim": dim, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+        options: dict[str, Any] = {
+            "dim": dim,
+            "act": act,
+            "alpha": alpha,
+            "gain": gain,
+            "clamp": clamp,
+            "backend": backend,
+        }
         return handle_torch_function(bias_act, (x, b), x, b, **options)
     spec = _checked(x, b, dim, act, clamp)
     dim = 0 if b is None else dim % x.ndim
@@ -261,6 +268,7 @@ class _Reduce(Function):
             return (None,) * 5
         dy, saved, b = ctx.saved_tensors
         if d_dx is None:
+            assert d_db is not None
             d_dx = d_db.new_zeros((), dtype=ctx.dtype).expand(ctx.shape)
         if dy is None:
             return _Spread.apply(d_dx, d_db, saved, ctx.given), None, None, None, None

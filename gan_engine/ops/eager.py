@@ -30,8 +30,8 @@ def bias_act(
     if act == "lrelu":
         x = F.leaky_relu(x, spec.alpha if alpha is None else alpha)
     elif act != "linear":
-        functions = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "swish": F.silu}
-        x = functions.get(act, getattr(F, act, None))(x)
+        functions: dict[str, Any] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "swish": F.silu}
+        x = (functions.get(act) or getattr(F, act))(x)
     gain = spec.gain if gain is None else gain
     if gain != 1:
         x = x * gain
@@ -169,11 +169,10 @@ def upfirdn2d(
         x = x if inside else F.pad(x, [x0, x1, y0, y1])
         return F.conv2d(x, f.expand(c, 1, h, w), stride=(dy, dx), padding=inside, groups=c)
     f = f.flip([0, 1]) if flip_filter else f
+    crop: int | list[int] = 0
     sides = [x0 - w + 1, x1 - w + ux, y0 - h + 1, y1 - h + uy]  # negative where the convolution makes too much
     if sides[0] == sides[1] <= 0 and sides[2] == sides[3] <= 0:
         crop, sides = [-sides[2], -sides[0]], [0, 0, 0, 0]
-    else:
-        crop = 0
     y = F.conv_transpose2d(x, f.expand(c, 1, h, w), stride=(uy, ux), padding=crop, groups=c)
     return F.pad(y, sides)[:, :, ::dy, ::dx]
 

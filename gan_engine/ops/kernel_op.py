@@ -15,7 +15,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def check_tensors(op: str, x: object, **others: object) -> None:
+def check_tensors(op: str, x: Any, **others: Any) -> None:
     """Refuse, in the name of `op`, an x that is no dense tensor of floating point, and others that are not dense."""
     for name, t in {"x": x, **others}.items():
         if t is None and name != "x":
@@ -43,7 +43,7 @@ class Function(torch.autograd.Function):
         args = unwrap_dead_wrappers(args)
         if not torch.is_grad_enabled():
             return cls.forward(*args)
-        return super(torch.autograd.Function, cls).apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
 
 _library = torch.library.Library("gan_engine", "FRAGMENT")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -28,8 +28,8 @@ def linear_per_sample(function: F) -> F:
             return handle_torch_function(op, (x,), x, *args, **kwargs)
         return function(x, *args, **kwargs)
 
-    op.linear_per_sample = True
-    return op
+    op.linear_per_sample = True  # type: ignore[attr-defined]
+    return cast(F, op)
 
 
 def is_linear_per_sample(function: Any) -> bool:

@@ -62,12 +62,12 @@ def norm_act(
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": float(alpha)}[act]
     backend = backends.choose("norm_act", x, backend)
     if backend == "reference":
-        options = {"norm": norm, "slope": slope, "training": own, "momentum": momentum, "eps": eps}
+        options: dict[str, Any] = {"norm": norm, "slope": slope, "training": own, "momentum": momentum, "eps": eps}
         return norm_act_ref(x, weight, bias, running_mean, running_var, **options)
     given = NormActArguments(norm == "batch", slope, float(eps), backend)
     stats = (None, None) if own else (running_mean, running_var)
     y, mean, var = _norm_act(x, weight, bias, *stats, given)
-    if own and running_mean is not None and x.numel() > 0:
+    if own and running_mean is not None and running_var is not None and x.numel() > 0:
         # As in PyTorch's batch norm, autograd does not count this change: a backward pass may still wait.
         running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
@@ -243,6 +243,7 @@ class _Grad(Function):
         if v_b is not None:
             d_dy = _plus(d_dy, m * along(v_b))
         d_x = None if d_x is None else d_x.to(x.dtype)
+        assert d_dy is not None  # v, v_w or v_b is there
         return d_dy.to(dy.dtype), d_x, d_w, None, None, None, None, None
 
 

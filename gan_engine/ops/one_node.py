@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable)
 
@@ -22,7 +22,7 @@ def one_node(function: F) -> F:
 
     The conditions of torch.compiler.allow_in_graph hold here too.
     """
-    compiler = sys.modules.get(_COMPILER)
+    compiler: Any = sys.modules.get(_COMPILER)
     if hasattr(compiler, "allow_in_graph"):
         compiler.allow_in_graph(function)
     else:  # it is not imported yet, or only in part: _Finder registers the function later
@@ -39,7 +39,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         others = (finder for finder in list(sys.meta_path) if finder is not self)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None:
-            spec.loader.exec_module = _then_register(spec.loader.exec_module)
+            loader: Any = spec.loader
+            loader.exec_module = _then_register(loader.exec_module)
         return spec
 
 

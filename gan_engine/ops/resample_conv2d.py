@@ -14,6 +14,8 @@ runs at the larger size, behind a transposed convolution or before a strided one
 would cost more multiplications than it saves.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,7 +67,7 @@ def upsample_conv2d(
     if mode == "fir":
         x, fir = before_fir(x, weight, f, up=2, padding=k // 2)
         if backend == "cpu" and act in ACTS and not has_torch_function_unary(x):
-            options = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
+            options: dict[str, Any] = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
             return upfirdn2d_act(x, f, None, bias, **fir, fir_gain=4, **options)
         x = upfirdn2d(x, f, **fir, gain=4, backend=backend)
     else:
@@ -115,9 +117,7 @@ def downsample_conv2d(
     return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
 
 
-def before_fir(
-    x: Tensor, weight: Tensor, f: Tensor | None, *, up: int, padding: int
-) -> tuple[Tensor, dict[str, int | list[int]]]:
+def before_fir(x: Tensor, weight: Tensor, f: Tensor | None, *, up: int, padding: int) -> tuple[Tensor, dict[str, Any]]:
     """t and options: conv(x upsampled by `up` and filtered with f, weight) = upfirdn2d(t, f, **options, gain=up^2)
 
     x [N, I, H, W], weight [O, I, kh, kw]; the padding is that of the upsampled image, beside what keeps the filter

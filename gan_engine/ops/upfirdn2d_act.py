@@ -82,7 +82,13 @@ def upfirdn2d_act_ref(
     clamp: float,
 ) -> Tensor:
     """The definition of `upfirdn2d_act` in PyTorch's own operators; alpha, gain and clamp as in `affine_options`."""
-    options = {"up": fir.up, "down": fir.down, "padding": padding, "flip_filter": fir.flip, "gain": fir.gain}
+    options: dict = {
+        "up": fir.up,
+        "down": fir.down,
+        "padding": padding,
+        "flip_filter": fir.flip,
+        "gain": fir.gain,
+    }
     u = upfirdn2d_ref(x.to(wide(x.dtype)), f, **options)
     return scale_bias_act_ref(u, scale, b, noise, alpha, gain, clamp).to(x.dtype)
 

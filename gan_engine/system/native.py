@@ -66,7 +66,7 @@ class _Launcher:
     """
 
     def __init__(self, module: ModuleType | None, where: Callable[[], int]) -> None:
-        self.module = module
+        self.module: Any = module
         self._where = where
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import gan_engine.layers
 import gan_engine.losses.penalties
 from benchmarks import gallery
 from gan_engine import ops
+from gan_engine.ops.thresholds import TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -114,3 +115,11 @@ def test_public_functions_are_annotated(name):
     signature = inspect.signature(function)
     bare = [p.name for p in signature.parameters.values() if p.name != "self" and p.annotation is p.empty]
     assert not bare
+
+
+def test_the_pages_show_every_threshold_of_the_chooser():
+    backends = (ROOT / "docs" / "backends.md").read_text()
+    performance = (ROOT / "docs" / "performance.md").read_text()
+    for name, row in TABLE.items():
+        assert f"| {name} | `{row.op}` | `{row.backend}` | `{row.instead}` | {row.sentence} |" in backends
+        assert f"| {name} | {row.measured} |" in performance

@@ -19,16 +19,16 @@ class ConvolutionArguments(NamedTuple):
         cls, dims: int, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
     ) -> "ConvolutionArguments":
         """Read the arguments of torch.nn.functional.conv1d, 2d and 3d."""
-        sides = (per_side(value, dims) for value in (stride, padding, dilation))
-        return cls(*sides, False, (0,) * dims, groups)
+        stride, padding, dilation = (per_side(value, dims) for value in (stride, padding, dilation))
+        return cls(stride, padding, dilation, False, (0,) * dims, groups)
 
     @classmethod
     def from_conv_transpose(
         cls, dims: int, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
     ) -> "ConvolutionArguments":
         """Read the arguments of torch.nn.functional.conv_transpose1d, 2d and 3d."""
-        sides = (per_side(value, dims) for value in (stride, padding, dilation))
-        return cls(*sides, True, per_side(output_padding, dims), groups)
+        stride, padding, dilation = (per_side(value, dims) for value in (stride, padding, dilation))
+        return cls(stride, padding, dilation, True, per_side(output_padding, dims), groups)
 
     def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> list[int]:
         """[H', W'] of y for [H, W] of x, without dilation."""

@@ -58,7 +58,7 @@ def conv2d(
     Gradients: every order in x, w and b.
     """
     if has_torch_function((x, w, b)):
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         options |= {} if backend is None else {"backend": backend}
         return handle_torch_function(conv2d, (x, w, b), x, w, b, **options)
     check_tensors("conv2d", x, w=w, b=b)
@@ -66,7 +66,7 @@ def conv2d(
         raise ValueError(f"conv2d: x and w must have 4 dimensions, got {list(x.shape)} and {list(w.shape)}")
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, w, b = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, w, b))
+        x, w, b = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, w, b))  # type: ignore[assignment]
     return closed_convolution(x, w, b, ConvolutionArguments.from_conv(2, stride, padding, dilation, groups), backend)
 
 

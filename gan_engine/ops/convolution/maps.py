@@ -52,8 +52,8 @@ class MapRequest:
         image: Tensor,
         weight: Tensor,
         arguments: ConvolutionArguments | None,
-        read: Callable[..., ConvolutionArguments] | None = None,
-        options: dict[str, Any] | None = None,
+        read: Any = None,
+        options: Any = None,
     ) -> None:
         self.search, self.tensors, self.image, self.weight = search, tensors, image, weight
         self._arguments, self._read, self._options = arguments, read, options
@@ -85,7 +85,7 @@ class MapRequest:
         if backend != "cpu" or not self.float32_images():
             return PYTORCH
         form, faster = self.form()
-        if faster:
+        if faster and form is not None:
             return form
         # Whether a form or the layouts gain anything or not, a request by name takes them where there are any.
         if self.layouts_gain() or (form is None and max(self.arguments.stride) > 1):
