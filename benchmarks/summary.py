@@ -17,8 +17,8 @@ RATIOS = {"vs_eager": "eager PyTorch", "vs_compile": "torch.compile", "vs_peer":
 LEGEND = """\
 ms          median time of a call
 vs ...      how many times faster ours is than the fastest eager / compiled / other form; "<": ours is slower
-/ floor     time divided by the floor, the time to move the data once (or of the convolution alone)
-MiB         peak memory of a call; "eager MiB": the same of the eager form that needs least
+/ floor     time divided by the floor: the time to move the data once, or of the convolution alone
+MiB         peak memory of a call; "eager MiB": the same for the eager form that needs least
 family step gradients only, without data, optimiser and moving average, which are the same for all forms"""
 
 
