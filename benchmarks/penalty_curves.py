@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.plain_torch import plain_torch
+from benchmarks.eager import eager_pytorch
 from gan_engine import models
 from gan_engine.data import load
 from gan_engine.losses.penalties import Level
@@ -35,7 +35,7 @@ def curve(level: Level, layout: torch.memory_format, steps: int) -> dict[str, li
     config = dataclasses.replace(dcgan(), model=model, batch_size=16, lr=4e-5, r1_gamma=1.0, precision="fp32")
     data = load(config.data_config, resolution=32, channels=1)
     found: dict[str, list[float]] = {}
-    kernels = plain_torch() if level == "autograd" else contextlib.nullcontext()
+    kernels = eager_pytorch() if level == "autograd" else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, kernels:
         trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=Path(folder))
         trainer.objective.level, trainer.batches.layout = level, layout

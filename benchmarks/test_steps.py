@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch._inductor import config as inductor
 
-from benchmarks.plain_torch import plain_torch
+from benchmarks.eager import eager_pytorch
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import load
@@ -128,11 +128,11 @@ def compiled(trainer: Trainer) -> Trainer:
 
 
 def on_pytorch(call: Callable[[], None]) -> Callable[[], None]:
-    def plainly() -> None:
-        with plain_torch():
+    def run() -> None:
+        with eager_pytorch():
             call()
 
-    return plainly
+    return run
 
 
 def gradients(net: torch.nn.Module) -> Tensor:

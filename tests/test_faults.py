@@ -1,19 +1,18 @@
-"""What a week of training brings, and what the person in front of it sees. Nothing is lost but the time since the last
-checkpoint.
+"""Faults that a long training run meets. A run loses at most the time since its last checkpoint.
 
-    fault                               what is seen
-    SIGKILL, ten times                  nothing: resumed each time, the run ends in the weights of one never killed
-    the disk is full                    which checkpoint was not written, what it needs, what is free
-    the disk is full for metrics only   a warning; the run goes on
-    the run directory is read-only      that it cannot be written, before anything is read
-    the data folder is gone             which folder, at the start; a run that has begun does not need it
-    other images in the data folder     that they are not those of the run
-    a checkpoint is damaged             which one, and the one before is taken
-    a checkpoint of another run         the fields that differ
-    a checkpoint with code in it        what it holds; the code does not run
-    a number in the data is NaN         that images are bytes
-    a loss is not finite                which term, layer or gradient, and the last good checkpoint (test_run.py)
-    a process of several dies           its error, from all of them (test_distributed.py)
+fault                               the user sees
+SIGKILL, ten times                  nothing: the run, resumed each time, ends with the weights of an unbroken run
+the disk is full                    which checkpoint was not written, the space it needs, the space that is free
+the disk is full for metrics only   a warning; the run continues
+the run directory is read-only      an error, before any data are read
+the data folder is missing          an error at the start that names the folder; a running run does not need it
+other images in the data folder     an error: they are not the images of the run
+a checkpoint is damaged             its name; the checkpoint before it is used
+a checkpoint of another run         the fields that differ
+a checkpoint with code in it        its contents; the code does not run
+a number in the data is NaN         an error: images must be finite numbers
+a loss is not finite                which term, layer or gradient, and the last good checkpoint (test_run.py)
+one of several processes dies       its error, from all processes (test_distributed.py)
 """
 
 import os
@@ -50,7 +49,7 @@ def cwd(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(cwd, capsys):
-    """train.main: (exit status, what it printed)"""
+    """train.main(arguments) -> (exit status, printed text)."""
 
     def call(*arguments):
         status = train.main(list(arguments))
@@ -71,8 +70,8 @@ def assert_same(a, b):
             assert torch.equal(value, b[1][net][name]), f"{net}.{name}"
 
 
-# A process that has imported everything makes a child for the run that is never killed, and one for each attempt of the
-# other, which it kills somewhere on its way.
+# This process imports everything once. It forks a child for a run that is never killed, and then a child for each
+# attempt of a second run, which it kills at a random time.
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -99,7 +98,7 @@ arguments += ["--out", "killed"]
 while True:
     child = os.fork()
     if child == 0:
-        started = any(Path("killed/checkpoints").glob("kimg-*.pt"))  # beside what the first one was cut off in
+        started = any(Path("killed/checkpoints").glob("kimg-*.pt"))  # a checkpoint that was cut off has another name
         os._exit(train.main([*arguments, *(["--resume", "killed"] if started else [])]))
     if killed < 10:
         time.sleep(moments.uniform(0.05, 0.5))
@@ -151,7 +150,7 @@ def test_a_read_only_run_directory(run):
     assert status == 2 and "out: want a directory that can be written, got /proc/run: " in shown
 
 
-def test_a_data_folder_that_goes_or_changes(run, cwd):
+def test_a_data_folder_that_changes_or_disappears(run, cwd):
     pictures = cwd / "pictures"
     pictures.mkdir()
     for i in range(20):
@@ -169,7 +168,7 @@ def test_a_data_folder_that_goes_or_changes(run, cwd):
     assert_same(before, newest("run"))
 
 
-def test_data_that_go_during_a_run(run, cwd, monkeypatch):
+def test_data_that_disappear_during_a_run(run, cwd, monkeypatch):
     (cwd / "pictures").mkdir()
     Image.new("L", (16, 16), 10).save(cwd / "pictures/0.png")
 

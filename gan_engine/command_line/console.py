@@ -35,7 +35,7 @@ def command(work: Callable[[list[str]], int | None]) -> Main:
 
     @functools.wraps(work)
     def main(argv: list[str] | None = None) -> int:
-        with unbroken(), _short_warnings():
+        with safe_streams(), _short_warnings():
             try:
                 _check_backend()
                 return work(sys.argv[1:] if argv is None else argv) or 0
@@ -84,7 +84,7 @@ def _short_warnings() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-class Unbroken:
+class SafeStream:
     """A text stream that never fails: text is dropped once the reader is gone, and odd characters become escapes.
 
     `train 2>&1 | tee log` needs this: Ctrl-C reaches both programs, and tee ends before the run has saved.
@@ -97,7 +97,7 @@ class Unbroken:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._dropped():
+        with self._reader_may_be_gone():
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:  # such as a file name with characters that the terminal cannot show
@@ -106,11 +106,11 @@ class Unbroken:
         return len(text)
 
     def flush(self) -> None:
-        with self._dropped():
+        with self._reader_may_be_gone():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _dropped(self) -> Iterator[None]:
+    def _reader_may_be_gone(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -123,9 +123,9 @@ class Unbroken:
 
 
 @contextlib.contextmanager
-def unbroken() -> Iterator[None]:
-    """Make standard output and standard error `Unbroken` inside this context."""
-    with contextlib.redirect_stdout(Unbroken(sys.stdout)), contextlib.redirect_stderr(Unbroken(sys.stderr)):
+def safe_streams() -> Iterator[None]:
+    """Make standard output and standard error `SafeStream` inside this context."""
+    with contextlib.redirect_stdout(SafeStream(sys.stdout)), contextlib.redirect_stderr(SafeStream(sys.stderr)):
         try:
             yield
         finally:  # flush here: otherwise Python flushes when it exits, and fails
@@ -134,7 +134,7 @@ def unbroken() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
+def end_signals() -> Iterator[list[int]]:
     """Yield a list, and append the first SIGINT or SIGTERM to it. The second signal acts as it did before.
 
     The handler does nothing else. If it printed, it could interrupt a print that is under way.

@@ -84,7 +84,7 @@ class Run:
     def _loop(self) -> int:
         """Steps until the end or a signal. Returns the number of the signal, or 0."""
         clock, number = self.clock, 0
-        with console.unbroken(), console.signals() as caught, self._bar() as bar:
+        with console.safe_streams(), console.end_signals() as caught, self._bar() as bar:
             if clock.nimg == 0 or clock.over:
                 self._show()
             last = clock.over
