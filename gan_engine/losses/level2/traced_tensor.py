@@ -53,7 +53,9 @@ class TracedTensor(Tensor):
         if not torch.is_grad_enabled():
             raise NotPiecewiseLinear("it computes without gradients (no_grad, or a reentrant checkpoint)")
         target = args[0] if in_place else None
-        if in_place and (not rule.in_place or not isinstance(target, TracedTensor) or target.shares_memory):
+        if in_place and not rule.in_place:
+            raise NotPiecewiseLinear(f"{name} in place is not known, but {name} that returns a new tensor is")
+        if in_place and (not isinstance(target, TracedTensor) or target.shares_memory):
             raise NotPiecewiseLinear(f"{name} writes into memory that another tensor shows")
         try:
             result = rule.run(func, *args, **kwargs)
