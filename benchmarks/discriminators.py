@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gan_engine.ops import bias_act
 
 
-def plain(width: int = 64, depth: int = 5) -> nn.Sequential:
+def convolutions(width: int = 64, depth: int = 5) -> nn.Sequential:
     """`depth` 3x3 convolutions of `width` channels with leaky ReLUs, and the sum of what comes out."""
     layers = [layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2))]
     return nn.Sequential(*layers, Sum())

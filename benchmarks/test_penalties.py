@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.discriminators import R3GAN, dcgan, plain
+from benchmarks.discriminators import R3GAN, convolutions, dcgan
 from gan_engine import backends
 from gan_engine.losses.penalties import backward_with_penalty, between
 
@@ -30,7 +30,7 @@ GAMMA = 1.0
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 SAMPLES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "5x64 8x64x32x32": (lambda: plain(64, 5), (8, 64, 32, 32)),
+    "5x64 8x64x32x32": (lambda: convolutions(64, 5), (8, 64, 32, 32)),
     "dcgan 16x3x64x64": (lambda: dcgan(64), (16, 3, 64, 64)),
     "r3gan 8x3x64x64": (lambda: R3GAN(), (8, 3, 64, 64)),
 }

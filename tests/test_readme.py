@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.discriminators import plain
+from benchmarks.discriminators import convolutions
 from gan_engine import models
+from gan_engine.losses.level2 import rules
 from gan_engine.system import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +25,11 @@ PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 def names(tmp_path, monkeypatch) -> dict[str, object]:
     """What the reader of a page has: a run of dcgan, a discriminator, images and a number of steps."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # to which a page adds
     config = models.dcgan.Config(resolution=16, width=4)
     state = {"model": models.to_dict(config), "G_ema": models.build(config)[0].state_dict()}
     checkpoint.Keeper("runs/dcgan-1", keep=1).save(1000, state)
-    return {"D": plain(4, 1)}
+    return {"D": convolutions(4, 1)}
 
 
 def run(page: Path, names: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Level 1 changes what D runs on, and never what it computes: its gradients are those of plain autograd."""
+"""Level 1 changes what D runs on, and never what it computes: its gradients are those of autograd."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ from gan_engine.losses import penalties
 from tests.losses.networks import (
     Lambda,
     around,
-    assert_level_1_is_plain_autograd,
+    assert_level_1_is_autograd,
     conv,
     gradients,
     images,
@@ -106,7 +106,7 @@ SORTS = {
 @pytest.mark.parametrize("sort", SORTS)
 def test_every_sort_of_network(sort: str, backend: str | None):
     with contextlib.nullcontext() if backend is None else backends.use(backend):
-        assert_level_1_is_plain_autograd(around(SORTS[sort]()))
+        assert_level_1_is_autograd(around(SORTS[sort]()))
 
 
 def test_a_function_that_is_differentiable_once_is_refused_as_by_pytorch():

@@ -1,4 +1,4 @@
-"""Steps with a penalty: every level gives the gradients that are written, at the cost that it promises."""
+"""Steps with a penalty: every level gives the gradients of the formula as it is written."""
 
 import copy
 import math
@@ -8,51 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.discriminators import R3GAN, ResNet, dcgan, plain
-from benchmarks.timing import peak_tensor_mib
+from benchmarks.discriminators import ResNet, convolutions, dcgan
 from gan_engine import backends
-from gan_engine.layers import DownsampleConv2d, EqualizedConv2d, EqualizedLinear, UpsampleConv2d
+from gan_engine.layers import EqualizedConv2d
 from gan_engine.losses import penalties
 from gan_engine.losses.penalties import backward_with_penalty
+from tests.losses.discriminators import DISCRIMINATORS, seeded
+from tests.losses.networks import softplus
 
 LEVELS = [2, 1, "autograd"]
-
-
-def softplus(logits: Tensor) -> Tensor:
-    return F.softplus(-logits)
-
-
-def seeded(make, *args, **kwargs):
-    torch.manual_seed(0)
-    return make(*args, **kwargs)
-
-
-def of_our_layers() -> nn.Sequential:
-    return nn.Sequential(
-        EqualizedConv2d(3, 4, 3, act="lrelu", clamp=1),
-        EqualizedConv2d(4, 32, 3, act="lrelu", resample="down"),
-        EqualizedConv2d(32, 32, 3, act="lrelu", resample="up", taps=[1, 3, 3, 1]),
-        EqualizedConv2d(32, 8, 3, act="lrelu", resample="down", taps=[1, 3, 3, 1]),
-        DownsampleConv2d(8, 6, 1),
-        UpsampleConv2d(6, 6, 3),
-        nn.Flatten(),
-        EqualizedLinear(6 * 16, 5, act="lrelu"),
-        EqualizedLinear(5, 1),
-        nn.Flatten(0),
-    )
-
-
-# Small ones of each shape, with images for them.
-DISCRIMINATORS = {
-    "plain": (lambda: plain(8, 3), (8, 12, 12)),
-    "dcgan": (lambda: dcgan(4), (3, 64, 64)),
-    "dcgan spectral norm": (lambda: dcgan(4, spectral_norm=True).eval(), (3, 64, 64)),
-    "resnet": (lambda: ResNet(4), (3, 8, 8)),
-    "r3gan": (lambda: R3GAN((8, 8), group=4), (3, 8, 8)),
-    "our layers": (of_our_layers, (3, 8, 8)),
-}
 
 
 @pytest.fixture(params=DISCRIMINATORS)
@@ -179,83 +144,6 @@ def test_a_clamp_of_its_own_is_exact(clamp: Callable[..., Tensor]):
     assert_close(gradients(D, img, level=2), written_out(D, img), 1e-10)
 
 
-# Convolution passes
-
-
-class Multiplications(TorchDispatchMode):
-    """Counts those of convolutions: forward, and backward by data and by weights.
-
-    Calls would not do: PyTorch differentiates a grouped convolution twice by one call for each group.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket is torch.ops.aten.convolution:
-            self.count += out.numel() * args[1][0].numel()
-        if func.overloadpacket is torch.ops.aten.convolution_backward:
-            self.count += sum(args[10][:2]) * args[0].numel() * args[2][0].numel()
-        return out
-
-
-def passes(D: nn.Module, img: Tensor, step) -> float:
-    """The multiplications of `step` in units of those of D(img)."""
-    counts = []
-    for call in (step, lambda: D(img)):
-        with Multiplications() as found:
-            call()
-        counts.append(found.count)
-    return counts[0] / counts[1]
-
-
-@pytest.mark.parametrize("name", ["dcgan", "resnet", "r3gan"])
-def test_convolution_passes_per_layer(name: str):
-    make, shape = DISCRIMINATORS[name]
-    D, img = seeded(make), torch.randn(2, *shape)
-    count = lambda step: passes(D, img, step)  # noqa: E731
-    step = lambda level, loss: count(lambda: backward_with_penalty(D, img, loss, gamma=1.0, level=level))  # noqa: E731
-
-    # A plain step does without the gradient by the image, and all do without the tangent of a last convolution.
-    assert 2.5 < count(lambda: softplus(D(img)).mean().backward()) < 3
-    last = count(lambda: D[-2](torch.zeros(2, 32, 4, 4))) if name == "dcgan" else 0
-    assert step(2, softplus) == pytest.approx(4 - last, rel=1e-12)
-    assert step(2, None) == pytest.approx(4 - last, rel=1e-12)
-    assert 3.99 < step(1, None) <= 4
-    assert 3.99 < count(lambda: penalties.r1(D, img).mean().backward()) <= 4
-    assert 5.99 < step(1, softplus) <= 6
-    with backends.use("reference"):  # the activations of PyTorch
-        assert 5.99 < step("autograd", softplus) <= 6
-        assert 5.5 < step("autograd", None) <= 6
-
-
-def test_the_tangent_ends_at_the_last_weight():
-    D, img = seeded(plain, 8, 4), torch.randn(2, 8, 12, 12)
-    step = lambda: backward_with_penalty(D, img, softplus, gamma=1.0, level=2)  # noqa: E731
-    assert passes(D, img, step) == 4 - 1 / 4
-    for layer in list(D)[2:]:
-        layer.requires_grad_(False)
-    assert passes(D, img, step) == 2 + 1 / 4
-
-
-def test_level_2_needs_no_more_memory_than_a_plain_step():
-    D = seeded(plain, 32, 6).to(memory_format=torch.channels_last)
-    img = torch.randn(8, 32, 64, 64).to(memory_format=torch.channels_last)
-
-    def regularised() -> None:
-        D.zero_grad(set_to_none=True)
-        backward_with_penalty(D, img, softplus, gamma=1.0, level=2)
-
-    def unregularised() -> None:
-        D.zero_grad(set_to_none=True)
-        softplus(D(img)).mean().backward()
-
-    regularised(), unregularised()
-    assert peak_tensor_mib(regularised) < 1.1 * peak_tensor_mib(unregularised)
-
-
 # What a step takes
 
 
@@ -351,7 +239,7 @@ def test_fifty_steps_of_adam_end_where_those_of_autograd_do(level):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("centre", [0.0, 1.0])
 def test_a_gradient_of_zero_gives_no_nan(level, centre):
-    D = plain(4, 2)
+    D = convolutions(4, 2)
     for parameter in D.parameters():
         nn.init.zeros_(parameter)
     found = gradients(D, torch.randn(2, 4, 8, 8), centre=centre, level=level)

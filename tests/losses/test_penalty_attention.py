@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_engine.losses import penalties
-from tests.losses.networks import Lambda, around, assert_level_1_is_plain_autograd, gradients, images
+from tests.losses.networks import Lambda, around, assert_level_1_is_autograd, gradients, images
 
 
 def heads(x: Tensor, n: int = 2) -> Tensor:
@@ -92,4 +92,4 @@ def test_attention_has_the_gradients_of_the_math_kernel(kind: str):
         return
     if kind == "encoder for inference":
         D.eval()
-    assert_level_1_is_plain_autograd(D)
+    assert_level_1_is_autograd(D)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.discriminators import plain
+from benchmarks.discriminators import convolutions
 from gan_engine.losses import penalties
 from gan_engine.ops import conv2d
 
@@ -61,7 +61,7 @@ def test_path_length():
 
 
 def test_zero_gradient_in_the_plain_forms():
-    D, img = plain(4, 2), torch.randn(2, 4, 8, 8)
+    D, img = convolutions(4, 2), torch.randn(2, 4, 8, 8)
     for parameter in D.parameters():
         nn.init.zeros_(parameter)
     G = lambda ws: D[:-1](ws[:, :, None, None].expand(-1, -1, 8, 8))  # noqa: E731

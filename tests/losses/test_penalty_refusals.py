@@ -5,15 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.discriminators import R3GAN, plain
+from benchmarks.discriminators import R3GAN, convolutions
 from gan_engine.losses import penalties
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import avg_pool2d, conv2d, minibatch_stddev
-
-
-def softplus(logits: Tensor) -> Tensor:
-    return F.softplus(-logits)
+from tests.losses.networks import softplus
 
 
 def step(D: nn.Module, img: Tensor, level: int | str | None) -> list[Tensor]:
@@ -105,7 +102,7 @@ def test_what_is_not_piecewise_linear_is_refused_by_name_and_served_by_level_1(l
 
 
 def test_what_is_wrong_is_refused_with_want_and_got():
-    D, img = plain(4, 1), torch.randn(2, 4, 8, 8)
+    D, img = convolutions(4, 1), torch.randn(2, 4, 8, 8)
     with pytest.raises(ValueError, match='level must be 2, 1, "autograd" or None, got 3'):
         backward_with_penalty(D, img, None, gamma=1.0, level=3)
     patches = nn.Conv2d(4, 1, 3)
@@ -119,7 +116,7 @@ def test_what_is_wrong_is_refused_with_want_and_got():
 
 
 def compiled_forward():
-    D = plain(4, 1)
+    D = convolutions(4, 1)
     D.compile()
     return D
 
@@ -127,9 +124,9 @@ def compiled_forward():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: torch.compile(plain(4, 1)),
-        lambda: nn.Sequential(torch.compile(plain(4, 1))),
-        lambda: torch.compile(plain(4, 1).forward),
+        lambda: torch.compile(convolutions(4, 1)),
+        lambda: nn.Sequential(torch.compile(convolutions(4, 1))),
+        lambda: torch.compile(convolutions(4, 1).forward),
         compiled_forward,
     ],
     ids=["module", "part of a module", "function", "in place"],

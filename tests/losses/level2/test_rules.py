@@ -25,7 +25,9 @@ def rules_are_put_back(monkeypatch):
 def assert_level_2_is_exact(D: nn.Module) -> None:
     assert penalties.refusal(D, images()) is None
     got = gradients(D, lambda: backward_with_penalty(D, images(), softplus, gamma=3.0, level=2))
-    torch.testing.assert_close(got, gradients(D, lambda: written_out(D, softplus)), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        got, gradients(D, lambda: written_out(D, images(), softplus, gamma=3.0)), rtol=1e-10, atol=1e-13
+    )
 
 
 def teach_abs() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gan_engine.losses.level2 import rules
 
-PAGE = (Path(__file__).parents[2] / "docs" / "penalties.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "penalties.md").read_text()
 
 
 def test_the_code_of_the_page_runs(monkeypatch, capsys):

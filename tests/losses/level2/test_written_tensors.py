@@ -11,13 +11,10 @@ from torch import nn
 from gan_engine.losses.level2 import trial
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import bias_act
-from tests.losses.test_penalty_graph import assert_equal, softplus, taken, written_out
+from tests.losses.level2.steps import assert_equal, images_fixture, taken
+from tests.losses.networks import softplus, written_out
 
-
-@pytest.fixture
-def img():
-    torch.manual_seed(1)
-    return torch.randn(4, 3, 8, 8, dtype=torch.float64)
+img = images_fixture(4)
 
 
 class Writer(nn.Module):
