@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 
-# These fill the table of rules.
-from gan_engine.losses.level2 import activations, convolution, linear, products, shapes, sums  # noqa: F401
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.tape import Gradients, Step, Tape, only_readers, write_count
 from gan_engine.losses.level2.traced_tensor import TracedTensor

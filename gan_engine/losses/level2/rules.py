@@ -28,7 +28,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gan_engine.losses.level2 import refusals
+from gan_engine.losses.level2.refusals import forget_all
 from gan_engine.ops.linear_per_sample import is_linear_per_sample, linear_per_sample
 
 # What stands for a function in the table: the name of a function of PyTorch, or any other function itself.
@@ -60,7 +60,7 @@ def rule(*functions: Key, in_place: bool = False) -> Callable[[Callable], Callab
     def add(run: Callable) -> Callable:
         for function in functions:
             RULES[function if isinstance(function, str) else described(function).key] = Rule(run, in_place)
-        refusals.forget_all()
+        forget_all()
         return run
 
     return add

@@ -4,9 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_engine.losses.level2 import refusals
 from gan_engine.losses.level2.forward import RecordedForward
-from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear, remember
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.network import Network, why_compiled
 
@@ -44,5 +43,5 @@ def record_forward(D: Network, img: Tensor, c: Any = None) -> RecordedForward:
     except BaseException as error:
         before.restore()
         if isinstance(error, NotPiecewiseLinear):
-            refusals.remember(D, img, c)
+            remember(D, img, c)
         raise
