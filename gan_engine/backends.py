@@ -79,12 +79,13 @@ Rule = Callable[[str, torch.Tensor, Any], str | None]
 
 _kernels: dict[str, dict[str, Any]] = {}
 _orders: dict[str, tuple[str, ...]] = {}
-_refusals: dict[str, Rule] = {}
-_no_gains: dict[str, Rule] = {}
+_rules: dict[str, tuple[Rule | None, Rule | None]] = {}  # why a backend cannot run a call, and why it gains nothing
 _recordable: dict[str, bool] = {}
 _forced: str | None = None
 _wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
 _log: list["Choice"] | None = None
+
+_is_compiling, _is_exporting = torch.compiler.is_compiling, torch.compiler.is_exporting
 
 _RECORDED = "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
 
@@ -107,16 +108,12 @@ class Choice(NamedTuple):
         return {name: refusal(self.op, name, *call) or no_gain(self.op, name, *call) or "" for name in before}
 
 
-def _nothing(backend: str, x: torch.Tensor, arguments: Any) -> str | None:
-    return None
-
-
 def register(
     op: str,
     *,
     has: tuple[str, ...] = KERNELS,
-    refuse: Rule = _nothing,
-    no_gain: Rule = _nothing,
+    refuse: Rule | None = None,
+    no_gain: Rule | None = None,
     recordable: bool = False,
     kernels_of: str | None = None,
 ) -> None:
@@ -136,7 +133,7 @@ def register(
         if "triton" in has and MISSING["triton"] is None:
             _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
     _orders[op] = tuple(name for name in ORDER if name in has or name == "reference")
-    _refusals[op], _no_gains[op], _recordable[op] = refuse, no_gain, recordable
+    _rules[op], _recordable[op] = (refuse, no_gain), recordable
 
 
 def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
@@ -152,17 +149,19 @@ def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
         return f"takes {' or '.join(devices)} tensors, not {x.device.type}"
     if (backend != "pytorch" or not _recordable[op]) and recorded():
         return _RECORDED
-    return _refusals[op](backend, x, arguments)
+    refuse, _ = _rules[op]
+    return None if refuse is None else refuse(backend, x, arguments)
 
 
 def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
     """Why `backend`, which can run `op` on `x`, is no faster there than a backend behind it: a sentence, or None."""
-    return None if backend == "reference" else _no_gains[op](backend, x, arguments)
+    _, gains_nothing = _rules[op]
+    return None if backend == "reference" or gains_nothing is None else gains_nothing(backend, x, arguments)
 
 
 def recorded() -> bool:
     """Whether a recorder of PyTorch follows what is called, to run it elsewhere or with other shapes."""
-    return torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
+    return torch._C._get_tracing_state() is not None or _is_exporting()
 
 
 def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any = None) -> str:
@@ -172,24 +171,37 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
 
     Raises RuntimeError with the reason if the backend asked for cannot run, ValueError if there is none of that name.
     """
-    wanted = _wanted(op) if backend is None else backend
-    chosen = _automatic(op, x, arguments) if wanted is None else _named(op, wanted, x, arguments)
+    if backend is None and (_forced is not None or _wrong is not None):
+        backend = _wanted(op)
+    chosen = _automatic(op, x, arguments) if backend is None else _named(op, backend, x, arguments)
     if _log is not None:
-        _log.append(Choice(op, chosen, x, arguments, wanted))
+        _log.append(Choice(op, chosen, x, arguments, backend))
     return chosen
 
 
 def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
-    # `refusal` and `no_gain` written out: this is the start of every call, and makes no sentence.
-    device, to_be_recorded = x.device.type, recorded()
+    # `refusal` and `no_gain` written out: this is the start of every call. A compiler would note is_cpu in its graph.
+    device = "cpu" if not _is_compiling() and x.is_cpu else x.device.type
+    refuse, gains_nothing = _rules[op]
+    to_be_recorded = torch._C._get_tracing_state() is not None or _is_exporting()
+    kernel_gains_nothing = False
     for name in _orders[op]:
-        if name == "reference":
-            break
         if MISSING[name] is not None or (name in DEVICES and device not in DEVICES[name]):
             continue
-        if to_be_recorded and not (name == "pytorch" and _recordable[op]):
+        if name == "pytorch":
+            # Where a kernel gains nothing, PyTorch's own operators are as fast.
+            if to_be_recorded and not _recordable[op]:
+                continue
+            if gains_nothing is not None and not kernel_gains_nothing and gains_nothing(name, x, arguments) is not None:
+                continue
+        elif name == "reference":
+            break
+        elif to_be_recorded:
             continue
-        if _no_gains[op](name, x, arguments) is None and _refusals[op](name, x, arguments) is None:
+        elif gains_nothing is not None and gains_nothing(name, x, arguments) is not None:
+            kernel_gains_nothing = True
+            continue
+        if refuse is None or refuse(name, x, arguments) is None:
             return name
     return "reference"
 

@@ -87,9 +87,10 @@ def bias_act(
     if backend == "pytorch" and clamp is None and not mixed:
         if act == "linear" and gain == 1:
             return x.clone() if b is None else x + _along(b, dim, x)
-        if _is_product(x, act, alpha):
+        # As a product, lrelu rounds its factor, which must not vanish.
+        if act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and x.dtype.itemsize >= 4:
             return lrelu_product(x if b is None else x + _along(b, dim, x), alpha, gain)
-    if backend in ("pytorch", "reference"):
+    if backend == "pytorch" or backend == "reference":
         return bias_act_ref(x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
     return _bias_act(x, b, dim, act, alpha, gain, -1.0 if clamp is None else float(clamp), backend)
 
@@ -141,23 +142,21 @@ _AS_DEFINED = "is what the definition is"
 
 def _no_gain(backend: str, x: Tensor, arguments: tuple | None) -> str | None:
     """`arguments`: (act, alpha, gain, clamp, whether b has another dtype than x)"""
-    faster = None if arguments is None else _faster_in_pytorch(x, *arguments)
+    faster = None  # why PyTorch's operators are as fast as a kernel
+    if arguments is not None:
+        act, alpha, gain, clamp, mixed = arguments
+        if clamp is None and not mixed:
+            if act == "lrelu":
+                if 1e-6 <= abs(alpha) <= 1e6 and is_few(x, x.numel(), few := TABLE["few elements"]):
+                    faster = few.sentence
+            elif act == "tanh":
+                if is_few(x, x.numel(), few := TABLE["few elements of tanh"]):
+                    faster = few.sentence
+            elif act == "linear" and gain == 1:
+                faster = _ONE_OPERATOR
     if backend == "pytorch":
         return _AS_DEFINED if faster is None else None
     return faster
-
-
-def _faster_in_pytorch(x: Tensor, act: str, alpha: float, gain: float, clamp: float | None, mixed: bool) -> str | None:
-    """Why PyTorch's operators are as fast as a kernel; None where they are not."""
-    if clamp is not None or mixed:
-        return None
-    if act == "lrelu":
-        few = TABLE["few elements"]
-        return few.sentence if _is_product(x, act, alpha) and is_few(x, x.numel(), few) else None
-    if act == "tanh":
-        few = TABLE["few elements of tanh"]
-        return few.sentence if is_few(x, x.numel(), few) else None
-    return _ONE_OPERATOR if act == "linear" and gain == 1 else None
 
 
 def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
@@ -166,17 +165,12 @@ def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
     A compiler's call never is: what it makes runs for other sizes too. Nor is a call under autocast.
     """
     return (
-        x.dtype == torch.float32
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and elements <= threshold.number
-        and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
+        and x.is_cpu
+        and x.dtype == torch.float32
+        and not (torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"))
     )
-
-
-def _is_product(x: Tensor, act: str, alpha: float) -> bool:
-    """Whether `lrelu_product` is as accurate as the definition: its factor is rounded, and must not vanish."""
-    return act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and x.dtype in (torch.float32, torch.float64)
 
 
 def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
@@ -331,6 +325,9 @@ def _m_and_slope(saved: Tensor, b: Tensor | None, given: BiasActArguments) -> tu
 
 
 def _along(b: Tensor, dim: int, x: Tensor) -> Tensor:
+    """b [C], so that it broadcasts along dimension `dim` of x"""
+    if dim == x.ndim - 1:
+        return b
     return b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
 
 

@@ -17,15 +17,20 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def check_tensors(op: str, x: Any, **others: Any) -> None:
     """Refuse, in the name of `op`, an x that is no dense tensor of floating point, and others that are not dense."""
-    for name, t in {"x": x, **others}.items():
-        if t is None and name != "x":
-            continue
-        if not isinstance(t, torch.Tensor):
-            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(t).__module__}.{type(t).__qualname__}")
-        if t.layout != torch.strided:
-            raise TypeError(f"{op}: {name} must be a dense tensor, got one of {t.layout}")
+    if not isinstance(x, torch.Tensor) or x.layout != torch.strided:
+        raise _not_dense(op, "x", x)
+    for name, t in others.items():
+        if t is not None and (not isinstance(t, torch.Tensor) or t.layout != torch.strided):
+            raise _not_dense(op, name, t)
     if x.dtype not in native.DTYPES:
         raise TypeError(f"{op}: x must be float32, float64, bfloat16 or float16, got {x.dtype}")
+
+
+def _not_dense(op: str, name: str, value: object) -> TypeError:
+    if isinstance(value, torch.Tensor):
+        return TypeError(f"{op}: {name} must be a dense tensor, got one of {value.layout}")
+    kind = type(value)
+    return TypeError(f"{op}: {name} must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}")
 
 
 class Function(torch.autograd.Function):

@@ -31,7 +31,7 @@ def _faster(op, read, theirs, x, weight, bias, options) -> Tensor:
     """theirs(x, weight, bias, **options), or our autograd functions where the backend of `op` is "cpu"."""
     # Autocast, and whatever overrides torch functions, must see the function of PyTorch.
     if not (has_torch_function((x, weight, bias)) or torch.is_autocast_enabled("cpu")):
-        request = maps.MapRequest(forms.for_forward, (x, weight, bias), x, weight, None, read, options)
+        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, **options))
         chosen = backends.choose(op, x, None, request)
         if chosen == "cpu":
             return convolution(x, weight, bias, request.arguments, None, request.way(chosen))

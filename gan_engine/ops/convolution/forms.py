@@ -1,7 +1,7 @@
 """Which form of minimal filtering computes a map of a convolution, and whether it is faster than PyTorch's kernels.
 
 `for_forward`, `for_image_gradient` and `for_weight_gradient` answer (number of the form, whether it is faster), and
-NO_FORM where no form is accurate or fits the call.
+NO_FORM where no form is accurate or fits the call. They take float32 images [N, C, H, W] and their weights.
 """
 
 from collections.abc import Sequence
@@ -66,8 +66,10 @@ def for_forward(x: Tensor, weight: Tensor, bias: Tensor | None, arguments: Convo
     if not _fits(x, weight, arguments, weight.shape[0 if arguments.transposed else 1]):
         return NO_FORM
     size = arguments.output_size(x.shape[2:], weight.shape[2:])
-    last = torch.channels_last in (layout(x), layout(weight))
-    return _fastest(_kind(weight, arguments, arguments.transposed), x, out, size, arguments.padding[0], last)
+    x_last = _is_last(x)
+    y_last = x_last or _is_last(weight)
+    kind = _kind(weight, arguments, arguments.transposed)
+    return _fastest(kind, x.shape, out, size, arguments.padding[0], _moved(x, x_last, y_last, out, size))
 
 
 def for_image_gradient(dy: Tensor, weight: Tensor, like: Tensor, arguments: ConvolutionArguments) -> Found:
@@ -75,8 +77,9 @@ def for_image_gradient(dy: Tensor, weight: Tensor, like: Tensor, arguments: Conv
     if not _fits(dy, weight, arguments, weight.shape[1 if arguments.transposed else 0]):
         return NO_FORM
     transposed = arguments.stride[0] > 1 and not arguments.transposed
-    out, last = weight.shape[0 if arguments.transposed else 1], layout(like) == torch.channels_last
-    return _fastest(_kind(weight, arguments, transposed), dy, out, like.shape[2:], arguments.padding[0], last)
+    out, size = weight.shape[0 if arguments.transposed else 1], like.shape[2:]
+    moved = _moved(dy, _is_last(dy), _is_last(like), out, size)
+    return _fastest(_kind(weight, arguments, transposed), dy.shape, out, size, arguments.padding[0], moved)
 
 
 def for_weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments) -> Found:
@@ -85,15 +88,22 @@ def for_weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: Convolut
         x, dy = dy, x
     if dy.dtype != torch.float32 or dy.ndim != 4 or not _fits(x, like, arguments, like.shape[1]):
         return NO_FORM
-    return _fastest(_kind(like, arguments, False), x, dy.shape[1], dy.shape[2:], arguments.padding[0], None, dy)
+    moved = sum(0 if _is_last(t) else t.numel() for t in (x, dy))
+    kind, (_, out, *size) = _kind(like, arguments, False), dy.shape
+    return _fastest(kind, x.shape, out, size, arguments.padding[0], moved, for_weight=True)
+
+
+def _is_last(x: Tensor) -> bool:
+    return layout(x) == torch.channels_last
+
+
+def _moved(x: Tensor, x_last: bool, y_last: bool, out: int, size: Sequence[int]) -> int:
+    """Elements of x and y that are not in channels_last: relayouts move them."""
+    return (0 if x_last else x.numel()) + (0 if y_last else x.shape[0] * out * size[0] * size[1])
 
 
 def _fits(x: Tensor, weight: Tensor, arguments: ConvolutionArguments, channels: int) -> bool:
-    """Whether there are forms for the kernel size, and the tensors are as the forms need them: x has `channels`."""
-    if not (x.is_cpu and weight.is_cpu and x.ndim == weight.ndim == 4):
-        return False
-    if not x.dtype == weight.dtype == torch.float32:
-        return False
+    """Whether there are forms for the kernel size, and the images have the `channels` of the weight."""
     (kh, kw), stride, padding = weight.shape[2:], arguments.stride, arguments.padding
     square = kh == kw and stride[0] == stride[1] and 0 <= padding[0] == padding[1] < kh
     if not square or x.shape[1] != channels or arguments.groups != 1 or arguments.dilation != (1, 1):
@@ -107,23 +117,24 @@ def _kind(weight: Tensor, arguments: ConvolutionArguments, transposed: bool) -> 
 
 def _fastest(
     kind: tuple[int, int, bool],
-    x: Tensor,
+    shape: Sequence[int],
     out: int,
     size: Sequence[int],
     padding: int,
-    last: bool | None,
-    dy: Tensor | None = None,
+    moved: int,
+    *,
+    for_weight: bool = False,
 ) -> Found:
     """The fastest form of the kind that is accurate, and whether it is faster than PyTorch's kernels.
 
-    `size` is the size of y, which is to be channels_last if `last`. With dy the form is for the gradient by the weight.
+    `shape` is the shape of x, `size` the size of y, and `moved` is how many elements change their layout.
 
     The unit of time is the product of a vector [I] and a matrix [I, O], 2 I O / 220 GFLOP/s on one thread, as fitted to
     measurements of 64 to 512 channels and 4x4 to 64x64 pixels. PyTorch takes a product for each tap and pixel, and 100
     products for reading a tap. A form takes a product for each point and tile, in full vectors, and 84 for making a
-    weight. It also takes time for its pixels, which come from and go to tensors in channels_last.
+    weight. It also takes 0.7 ns for an element that changes its layout: pixels come and go in channels_last.
     """
-    n, channels, h, w = x.shape
+    n, channels, h, w = shape
     if min(n, h, w, *size) < 1:
         return NO_FORM
     k, _, transposed = kind
@@ -131,17 +142,12 @@ def _fastest(
     early = transposed and padding % 2 != (k == 4)
     pixels = n * size[0] * size[1]
     vectors = -(-channels // 16) * 16 * -(-out // 32) * 32 / (channels * out)
-    # What relayouts move, 0.7 ns an element.
-    moved = 0 if layout(x) == torch.channels_last else x.numel()
-    if dy is not None:
-        moved += 0 if layout(dy) == torch.channels_last else dy.numel()
-    elif not last:
-        moved += pixels * out
     best, least = None, float("inf")
     for form in FORMS.get(kind, ()):
-        if padding not in form.paddings or (channels < form.channels if dy is None else pixels < form.pixels):
+        if padding not in form.paddings or (pixels < form.pixels if for_weight else channels < form.channels):
             continue
-        down, across = (-(-(side + early) // tile) for side, tile in zip(size, form.tile, strict=True))
+        (height, width), down, across = form.tile, size[0] + early, size[1] + early
+        down, across = -(-down // height), -(-across // width)
         cost = form.points * n * down * across * (vectors + 12 / channels + 12 / out)
         cost += 84 * form.weights + 77 * moved / (channels * out)
         if cost < least:

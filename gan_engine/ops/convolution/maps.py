@@ -19,7 +19,6 @@ A change of layout costs less than the difference: `relayout` moves those 34 MB 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,29 +39,26 @@ UNDECIDED = -3
 class MapRequest:
     """A call of a map as the chooser's rules read it: its tensors, its arguments, and its form, looked for once.
 
-    `search` is the function of forms.py for the map, which takes `tensors` and the arguments. `image` and `weight` are
-    the two tensors, out of those, whose sizes decide about layouts. `read` makes the arguments of `options` where they
-    are asked for: a small call never asks.
+    `search` is the function of forms.py for the map, which takes `tensors` and the arguments. The first of the tensors
+    and `weight` are those whose sizes decide about layouts.
     """
+
+    _found: forms.Found | None = None
 
     def __init__(
         self,
         search: Callable[..., forms.Found],
         tensors: tuple[Tensor | None, ...],
-        image: Tensor,
         weight: Tensor,
-        arguments: ConvolutionArguments | None,
-        read: Any = None,
-        options: Any = None,
+        arguments: ConvolutionArguments | Callable[[], ConvolutionArguments],
     ) -> None:
-        self.search, self.tensors, self.image, self.weight = search, tensors, image, weight
-        self._arguments, self._read, self._options = arguments, read, options
-        self._found: forms.Found | None = None
+        self.search, self.tensors, self.weight, self._arguments = search, tensors, weight, arguments
 
     @property
     def arguments(self) -> ConvolutionArguments:
-        if self._arguments is None:
-            self._arguments = self._read(2, **self._options)
+        """Given, or made when they are asked for: a call with few channels never asks."""
+        if not isinstance(self._arguments, ConvolutionArguments):
+            self._arguments = self._arguments()
         return self._arguments
 
     def form(self) -> forms.Found:
@@ -72,7 +68,7 @@ class MapRequest:
         return self._found
 
     def float32_images(self) -> bool:
-        x, weight = self.image, self.weight
+        x, weight = self.tensors[0], self.weight
         return x.ndim == weight.ndim == 4 and x.dtype == weight.dtype == torch.float32
 
     def layouts_gain(self) -> bool:
@@ -102,9 +98,10 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
-    shape = request.weight.shape
-    if min(shape[:2]) < TABLE["few channels"].number:
-        return TABLE["few channels"].sentence
+    a, b, *_ = request.weight.shape
+    few = TABLE["few channels"]
+    if a < few.number or b < few.number:
+        return few.sentence
     if not request.float32_images():
         return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
     if request.form()[1] or request.layouts_gain():
@@ -117,7 +114,7 @@ for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weigh
 
 
 def forward_request(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments) -> MapRequest:
-    return MapRequest(forms.for_forward, (x, w, b), x, w, arguments)
+    return MapRequest(forms.for_forward, (x, w, b), w, arguments)
 
 
 def forward_op(arguments: ConvolutionArguments) -> str:
@@ -149,7 +146,7 @@ def image_gradient(
     dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
 ) -> Tensor:
     """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
-    request = MapRequest(forms.for_image_gradient, (dy, w, like), dy, w, arguments)
+    request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
     way = request.way(backends.choose("conv2d_image_gradient", dy, backend, request))
     if way >= 0:
         return winograd.image_gradient(dy, w, like, arguments, way)
@@ -165,7 +162,7 @@ def weight_gradient(
     x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
 ) -> Tensor:
     """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
-    request = MapRequest(forms.for_weight_gradient, (x, dy, like), x, like, arguments)
+    request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
     way = request.way(backends.choose("conv2d_weight_gradient", x, backend, request))
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
