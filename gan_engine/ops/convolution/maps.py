@@ -48,7 +48,7 @@ class MapRequest:
     def __init__(
         self,
         search: Callable[..., forms.Found],
-        tensors: tuple[Tensor | None, ...],
+        tensors: tuple[Tensor, Tensor, Tensor | None],
         weight: Tensor,
         arguments: ConvolutionArguments | Callable[[], ConvolutionArguments],
     ) -> None:
@@ -89,6 +89,10 @@ class MapRequest:
         return PYTORCH if form is None else form
 
 
+_NO_FASTER_WAY = f"{TABLE['small gain'].sentence}; {TABLE['few channels for layouts'].sentence}"
+_PORTABLE = "minimal filtering needs AVX2 or AVX-512: the vectors of the portable build are too short to be faster"
+
+
 def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None or request.weight.device.type == "cpu":
         return None
@@ -98,15 +102,14 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
-    a, b, *_ = request.weight.shape
-    few = TABLE["few channels"]
-    if a < few.number or b < few.number:
+    shape, few = request.weight.shape, TABLE["few channels"]
+    if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
     if not request.float32_images():
         return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
     if request.form()[1] or request.layouts_gain():
         return None
-    return TABLE["small gain"].sentence
+    return _PORTABLE if forms.PORTABLE else _NO_FASTER_WAY
 
 
 for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weight_gradient"):
