@@ -26,9 +26,9 @@ class Session:
         now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
         default = ROOT / "runs" / "benchmarks" / f"{now}-{rows.slug(self.environment['device'])}.jsonl"
         self.path = config.getoption("--benchmark-rows") or default
-        others = config.getoption("--benchmark-peers")
-        self.peers = peers.load(others, OPS) if others else {}
-        self.peer_name = others.resolve().stem if others else ""
+        peers_path = config.getoption("--benchmark-peers")
+        self.peers = peers.load(peers_path, OPS) if peers_path else {}
+        self.peer_name = peers_path.resolve().stem if peers_path else ""
         self.errors: dict[Any, dict[str, str]] = {}  # {case: {name: error}}, from the check against the definition
         self.measured = False
         torch.backends.cudnn.benchmark = True

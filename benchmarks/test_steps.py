@@ -59,7 +59,7 @@ SAMPLES: dict[str, Callable[[], Config]] = {
 MODES = ("G", "D", "D + penalties", "R1", "G path length")
 
 
-def made(sample: str, dtype: str, device: str) -> Trainer:
+def make_trainer(sample: str, dtype: str, device: str) -> Trainer:
     config = dataclasses.replace(SAMPLES[sample](), data="toy", precision=dtype, tensorboard=False)
     model, kind = config.model, models.data_kind(config.model)
     data = load(config.data_config, resolution=model.resolution, channels=model.channels, kind=kind)
@@ -68,7 +68,7 @@ def made(sample: str, dtype: str, device: str) -> Trainer:
     return Trainer(config, data, device=torch.device(device), run_dir=Path("unused"))
 
 
-def trained(trainer: Trainer, mode: str) -> torch.nn.Module:
+def trained_network(trainer: Trainer, mode: str) -> torch.nn.Module:
     """The network whose gradients the phase computes."""
     return trainer.G if mode.startswith("G") else trainer.D
 
@@ -76,7 +76,7 @@ def trained(trainer: Trainer, mode: str) -> torch.nn.Module:
 def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callable[[], None]:
     """A function that computes the gradients of `mode` and leaves them in .grad."""
     objective = trainer.objective
-    net = trained(trainer, mode)
+    net = trained_network(trainer, mode)
     real_img, c = next(trainer.batches.sampler)
     source = trainer.batches.source(real_img, trainer.batches.source_sampler)
     layout = torch.contiguous_format if contiguous else trainer.batches.layout
@@ -148,14 +148,14 @@ def relative(x: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, benchmark) -> None:
-    ours = made(sample, dtype, session.device)
+    ours = make_trainer(sample, dtype, session.device)
     if mode == "D + penalties" and not ours.objective.weights:
         pytest.skip("trained without penalties")
     if mode == "R1" and not (ours.config.r1_gamma and ours.config.penalty_interval > 1):
         pytest.skip("no trainer gives this penalty its own step")
     if mode == "G path length" and not ours.config.pl_weight:
         pytest.skip("trained without a path-length penalty")
-    eager, contiguous = (made(sample, dtype, session.device) for _ in range(2))
+    eager, contiguous = (make_trainer(sample, dtype, session.device) for _ in range(2))
     for net in (contiguous.G, contiguous.D):
         net.to(memory_format=torch.contiguous_format)
     for trainer in (eager, contiguous):
@@ -171,12 +171,12 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
     }
     if mode in ("G", "D"):
         torch.compiler.reset()
-        trainers["compile"] = compiled(made(sample, dtype, session.device))
+        trainers["compile"] = compiled(make_trainer(sample, dtype, session.device))
         by_role["compile"]["compile"] = on_pytorch(step_of(trainers["compile"], mode))
 
     errors = {}
     if dtype == "fp32":
-        found = {}
+        grads = {}
         for name, call in {name: call for calls in by_role.values() for name, call in calls.items()}.items():
             try:
                 call()
@@ -185,11 +185,11 @@ def test_family_step(sample: str, dtype: str, mode: str, malloc: str, session, b
                     raise
                 errors[name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
-            found[name] = gradients(trained(trainers[name], mode))
+            grads[name] = gradients(trained_network(trainers[name], mode))
         # PyTorch's gradients in two memory layouts differ by rounding. Batch norms can magnify this to 1e-3.
-        rounding = relative(found["eager"], found["eager channels_last"])
-        for name in found.keys() - {"eager", "eager channels_last"}:
-            off = relative(found[name], found["eager channels_last"])
+        rounding = relative(grads["eager"], grads["eager channels_last"])
+        for name in grads.keys() - {"eager", "eager channels_last"}:
+            off = relative(grads[name], grads["eager channels_last"])
             if not off < 1e-3 + 2 * rounding:
                 errors[name] = f"gradients are off by {off:.1e}; PyTorch's two layouts differ by {rounding:.1e}"
     roles = {name: role for role, steps in by_role.items() for name in steps}

@@ -71,8 +71,8 @@ def in_one_line(box: str) -> str:
     body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
     words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
     # The flag already names the field, and checks of a whole dataclass name their fields themselves.
-    said = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
-    return f"{said.rstrip('.')}; --help lists the flags"
+    message = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
+    return f"{message.rstrip('.')}; --help lists the flags"
 
 
 def known(kind: type) -> dict[str, tuple[str, ...]]:
