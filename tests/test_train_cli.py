@@ -178,7 +178,7 @@ def test_a_resumed_run_has_its_configuration_from_its_checkpoint(cwd, capsys):
     assert "lr: the run has 0.001, now 1.0" in err and "model.z_dim: the run has 100, now 5" in err
     assert "preset" not in err and "hidden" not in err
     assert train.main(["dcgan", "--resume", "runs/vanilla-1", "--kimg", "1"]) == 2
-    assert "preset: the run to go on with is of vanilla, got dcgan" in capsys.readouterr().err
+    assert "preset: want vanilla, the preset of the resumed run, got dcgan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["config", "rng"])

@@ -1,4 +1,4 @@
-"""What the command line of gan_engine.train asks for: a preset, and flags in groups that change it."""
+"""The command line of gan_engine.train: a preset, and flags in groups that change the preset."""
 
 import dataclasses
 import inspect
@@ -16,15 +16,15 @@ from gan_engine.system.names import legible, nearest, shell_word
 USAGE = """\
 usage: {prog} [PRESET] [--flags]
 
-{prog} PRESET --help lists the flags of a preset; without one they are those of the first.
-{prog} --list shows data, sizes and length of all presets.
-{prog} --resume RUN goes on with a run: its directory, one of its checkpoints, or latest.
+{prog} PRESET --help lists the flags of a preset. Without a preset, the flags belong to the first preset.
+{prog} --list shows the data, sizes and length of all presets.
+{prog} --resume RUN continues a run. RUN is its directory, one of its checkpoints, or latest.
 
 presets:
 {presets}
 """
 
-# What other programs call it, and what it is here.
+# {flag of other programs: the flag of this program}
 ELSEWHERE = {
     **dict.fromkeys(("--learning-rate", "--g-lr", "--d-lr"), "the learning rate of both networks is --lr"),
     **dict.fromkeys(
@@ -38,14 +38,14 @@ ELSEWHERE = {
 
 
 def parse(argv: list[str], resumed: Config | None = None) -> Config:
-    """The configuration that the command line asks for.
+    """Read the command line into a configuration.
 
     Args:
-        argv: the preset, if one is named, and flags.
-        resumed: the configuration of the run to go on with, which the flags then change instead of a preset's.
+        argv: the name of a preset, which may be missing, and flags.
+        resumed: the configuration of the run to continue. The flags then change this configuration and not a preset.
 
     Raises:
-        ValueError, SystemExit: see `flags.parse`; --help exits with 0.
+        ValueError, SystemExit: see `flags.parse`. --help exits with status 0.
     """
     if argv[:1] in (["-h"], ["--help"]):
         print(usage(), end="")
@@ -56,11 +56,11 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         hint = f"; images are --data {shell_word(name)}" if os.path.exists(name) else nearest(name, PRESETS)
         raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
     if resumed is not None and name != resumed.preset:
-        raise ValueError(f"preset: the run to go on with is of {resumed.preset}, got {name}")
+        raise ValueError(f"preset: want {resumed.preset}, the preset of the resumed run, got {name}")
     argv = argv[1:] if named else argv
     preset, about = PRESETS[name], inspect.getdoc(PRESETS[name])
     if resumed is not None:
-        return _changed(resumed, argv, "The run to go on with.")
+        return _changed(resumed, argv, "Continue a run.")
     config = _changed(preset(), argv, about)
     if inspect.signature(preset).parameters:
         processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -72,7 +72,7 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
 
 
 def usage() -> str:
-    """What --help without a preset says."""
+    """The text of --help without a preset."""
     width = max(map(len, PRESETS)) + 4
     presets = (
         textwrap.fill(
@@ -87,7 +87,7 @@ def usage() -> str:
 
 
 def _changed(config: Config, argv: list[str], about: str) -> Config:
-    """`config` with what the flags ask for. For tyro the model and every group are fields, and its boxes."""
+    """`config`, changed by the flags. The model and every group are fields for tyro, and so boxes in --help."""
     boxes = {group.__name__: group for group in GROUPS}
     kind = dataclasses.make_dataclass(
         "Flags", {"Model": type(config.model), **boxes}.items(), bases=(Basics,), frozen=True, kw_only=True
@@ -99,7 +99,7 @@ def _changed(config: Config, argv: list[str], about: str) -> Config:
     except flags.NoSuchFlag as error:
         families = [family for family, module in models.FAMILIES.items() if error.flag in flags.known(module.Config)]
         if families:
-            raise ValueError(f"{error.flag}: no flag of {config.preset}, but of {', '.join(families)}") from None
+            raise ValueError(f"{error.flag}: not a flag of {config.preset}, only of {', '.join(families)}") from None
         if error.flag in ELSEWHERE:
             raise ValueError(f"{error.flag}: no such flag; {ELSEWHERE[error.flag]}") from None
         raise
