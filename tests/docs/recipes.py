@@ -133,6 +133,13 @@ PEARSON = """
     ),
 """
 
+ABSOLUTE = '''
+
+@rule("abs")
+def absolute(function, x):
+    return x * x.value.sign()
+'''
+
 # By the heading in CONTRIBUTING.md.
 RECIPES: dict[str, list[Edit]] = {
     "Add a loss": [
@@ -153,6 +160,9 @@ RECIPES: dict[str, list[Edit]] = {
         Edit("gan_engine/metrics/darkness.py", DARKNESS),
         Edit("gan_engine/metrics/measures.py", '    "darkness": Measure(darkness.measure),', "MEASURES: dict["),
         Edit("gan_engine/metrics/measures.py", "from gan_engine.metrics import darkness", "from typing import"),
+    ],
+    "Add a penalty rule": [
+        Edit("gan_engine/losses/level2/activations.py", ABSOLUTE, "from gan_engine.ops.kernel_op import"),
     ],
     "Add a command": [
         Edit("gan_engine/count.py", COMMAND),

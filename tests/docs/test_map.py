@@ -47,3 +47,63 @@ def test_files_and_functions_that_a_page_names_exist(page):
         file = found(path, page)
         assert file is not None, f"{path}: no such file"
         assert definition is None or definition in definitions(file), f"{path} has no {definition}"
+
+
+def rooms() -> list[set[str]]:
+    """The rooms of the table in docs/architecture.md, from those that import nothing upwards."""
+    section = (ROOT / "docs" / "architecture.md").read_text().split("\n## Arrows")[1].split("\n## ")[0]
+    return [set(re.findall(r"`([\w.]+)`", row.split("|")[1])) for row in re.findall(r"^\| `.*$", section, re.M)]
+
+
+def modules() -> dict[str, Path]:
+    """Python files by their name within the package. Its own __init__ only says the version, and imports when called."""
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] not in ("kernels", "_build_info", "__init__"):
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(name: str, known: dict[str, Path]) -> set[str]:
+    """The modules that a module imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(known[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    found = {each.removeprefix("gan_engine.") for each in found if each.startswith("gan_engine.")}
+    # `from a import b` means the module a.b, if there is such a module, and else a.
+    inner = {each for each in found if each in known}
+    return {each for each in inner if not any(other.startswith(f"{each}.") for other in inner)} - {name}
+
+
+def room(name: str) -> str:
+    return name if name == "augment.__main__" else name.partition(".")[0]
+
+
+def test_every_room_is_in_the_table_of_arrows():
+    named = set().union(*rooms())
+    assert {room(name) for name in modules()} == named
+
+
+def test_imports_between_rooms_go_one_way():
+    place = {name: number for number, row in enumerate(rooms()) for name in row}
+    known = modules()
+    wrong = [
+        f"{name} imports {each}"
+        for name in known
+        for each in imports(name, known)
+        if room(each) != room(name) and place[room(each)] >= place[room(name)]
+    ]
+    assert not wrong
+
+
+def test_modules_import_in_no_circle():
+    known = modules()
+    left = {name: imports(name, known) for name in known}
+    while free := [name for name, wanted in left.items() if not wanted & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left

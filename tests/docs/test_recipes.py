@@ -42,8 +42,12 @@ def root(tmp_path_factory) -> Path:
 
 
 def call(root: Path, *words: str) -> str:
+    return run(root, "-m", "gan_engine", *words)
+
+
+def run(root: Path, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "gan_engine", *words],
+        [sys.executable, *words],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -59,6 +63,23 @@ def test_a_loss_a_family_data_a_metric_and_a_command_by_the_recipes(root):
     call(root, "train", "drawer", *flags)
     assert re.search(r"^dark of the data +0.5000$", call(root, "evaluate", "run", "--num", "8"), re.MULTILINE)
     assert call(root, "count", "run").split() == ["320"]  # 8x8 pixels of 4 weights and a bias each
+
+
+def test_a_penalty_rule_by_its_recipe(root):
+    code = """if True:
+        import torch
+        from gan_engine.losses import penalties
+        print(penalties.refusal(lambda img: img.abs().flatten(1).sum(1), torch.ones(2, 1, 4, 4)))
+    """
+    assert run(root, "-c", code).split() == ["None"]
+
+
+@pytest.mark.parametrize("heading", RECIPES)
+def test_the_table_counts_the_files_of_a_recipe(heading):
+    edits = RECIPES[heading]
+    new, edited = ({e.path for e in edits if (e.anchor is None) == is_new} for is_new in (True, False))
+    anchor = heading.lower().replace(" ", "-")
+    assert f"(#{anchor}) | {len(new)} | {len(edited)} |" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("heading", RECIPES)
