@@ -133,12 +133,12 @@ PEARSON = """
     ),
 """
 
-ABSOLUTE = '''
+ABSOLUTE = """
 
 @rule("abs")
 def absolute(function, x):
     return x * x.value.sign()
-'''
+"""
 
 # By the heading in CONTRIBUTING.md.
 RECIPES: dict[str, list[Edit]] = {

@@ -56,7 +56,7 @@ def rooms() -> list[set[str]]:
 
 
 def modules() -> dict[str, Path]:
-    """Python files by their name within the package. Its own __init__ only says the version, and imports when called."""
+    """Python files by their name within the package. Its own __init__ imports nothing before it is called."""
     found = {}
     for file in PACKAGE.rglob("*.py"):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
