@@ -16,9 +16,9 @@ from gan_engine.system.names import legible, nearest, shell_word
 USAGE = """\
 usage: {prog} [PRESET] [--flags]
 
-{prog} PRESET --help lists the flags of a preset. Without a preset, the flags belong to the first preset.
+{prog} PRESET --help lists the flags of a preset. The default PRESET is {first}.
 {prog} --list shows the data, sizes and length of all presets.
-{prog} --resume RUN continues a run. RUN is its directory, one of its checkpoints, or latest.
+{prog} --resume RUN continues a run: its directory, one of its checkpoints, or latest.
 
 presets:
 {presets}
@@ -83,7 +83,7 @@ def usage() -> str:
         )
         for name, preset in PRESETS.items()
     )
-    return USAGE.format(prog=console.prog("train"), presets="\n".join(presets))
+    return USAGE.format(prog=console.prog("train"), first=next(iter(PRESETS)), presets="\n".join(presets))
 
 
 def _changed(config: Config, argv: list[str], about: str) -> Config:
