@@ -1,6 +1,6 @@
-"""Piecewise linear discriminators of the three usual shapes, for tests and benchmarks: img [N, C, H, W] -> logits [N].
+"""Piecewise linear discriminators of the usual shapes, for tests and benchmarks: img [N, C, H, W] -> logits [N].
 
-They are written as their users write them, with PyTorch's own layers; the last also takes `bias_act`.
+They are written as users write them, with PyTorch's own layers. The last one also uses `bias_act`.
 """
 
 from itertools import pairwise
@@ -13,7 +13,7 @@ from gan_engine.ops import bias_act
 
 
 def convolutions(width: int = 64, depth: int = 5) -> nn.Sequential:
-    """`depth` 3x3 convolutions of `width` channels with leaky ReLUs, and the sum of what comes out."""
+    """`depth` 3x3 convolutions of `width` channels with leaky ReLUs, and the sum of the result over the image."""
     layers = [layer for _ in range(depth) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2))]
     return nn.Sequential(*layers, Sum())
 
@@ -69,8 +69,8 @@ class ResNet(nn.Module):
 class R3GAN(nn.Module):
     """Residual blocks 1x1, grouped 3x3, 1x1 with an inverted bottleneck, biases before leaky ReLUs and no norms.
 
-    Written from the description in Huang et al. 2024, arXiv:2501.05441, section 3.4: each stage is a transition, which
-    resamples bilinearly and widens, and two blocks; the last layer of a block begins at zero there, and here small.
+    Written from the description in Huang et al. 2024, arXiv:2501.05441, section 3.4. A stage is a transition, which
+    resamples bilinearly and widens, and two blocks. The last layer of a block begins at zero in the paper, here small.
     """
 
     class Block(nn.Module):

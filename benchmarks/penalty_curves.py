@@ -1,8 +1,8 @@
 """python -m benchmarks.penalty_curves [--steps 2000] [--out ...png]: the losses of one run with R1, level by level.
 
-The same small run, from the same seed, with the penalty by level 2, by level 1 and by plain autograd on PyTorch's
-kernels, the last in both memory layouts, which differ by rounding alone. Its networks are wide enough for minimal
-filtering, and it learns slowly enough for rounding not to be magnified at once.
+One small run from one seed, with the penalty by level 2, by level 1 and by autograd on PyTorch's own operators. The
+last is run in both memory layouts, which differ by rounding alone. The networks are wide enough for minimal filtering.
+The learning rate is low, so that the training does not magnify rounding at once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from gan_engine.losses.penalties import Level
 from gan_engine.presets import dcgan
 from gan_engine.training.trainer import Trainer
 
-EVERY = 20  # steps that a point of a curve is the mean of
+EVERY = 20  # a point of a curve is the mean over so many steps
 CURVES: dict[str, tuple[Level, torch.memory_format]] = {
     "autograd": ("autograd", torch.channels_last),
     "autograd, contiguous": ("autograd", torch.contiguous_format),
@@ -35,8 +35,8 @@ def curve(level: Level, layout: torch.memory_format, steps: int) -> dict[str, li
     config = dataclasses.replace(dcgan(), model=model, batch_size=16, lr=4e-5, r1_gamma=1.0, precision="fp32")
     data = load(config.data_config, resolution=32, channels=1)
     found: dict[str, list[float]] = {}
-    kernels = eager_pytorch() if level == "autograd" else contextlib.nullcontext()
-    with tempfile.TemporaryDirectory() as folder, kernels:
+    operators = eager_pytorch() if level == "autograd" else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, operators:
         trainer = Trainer(config, data, device=torch.device("cpu"), run_dir=Path(folder))
         trainer.objective.level, trainer.batches.layout = level, layout
         for net in (trainer.G, trainer.D):
@@ -67,9 +67,9 @@ def main() -> None:
     axes.legend()
     figure.savefig(options.out, dpi=110)
     for loss in losses:
-        plain = torch.tensor(curves["autograd"][loss])
+        autograd = torch.tensor(curves["autograd"][loss])
         for name in list(CURVES)[1:]:
-            off = (torch.tensor(curves[name][loss]) - plain).abs() / plain.abs().mean()
+            off = (torch.tensor(curves[name][loss]) - autograd).abs() / autograd.abs().mean()
             print(f"{loss}, {name}: off by {off.mean():.1e} of the mean on average, {off[0]:.1e} at first")
     print(f"written: {options.out}")
 

@@ -1,15 +1,15 @@
-"""A whole step of D with R1, and of a WGAN-GP critic: ours, the other exact forms, an approximation, and no penalty.
+"""A whole step of D with R1, and of a WGAN-GP critic, in every way that there is to compute it.
 
-A step is mean(softplus(-D(img))) + gamma / 2 * mean(|dD/dimg|^2) and its gradients by the parameters:
+A step is the gradients of mean(softplus(-D(img))) + gamma / 2 * mean(|dD/dimg|^2) by the parameters:
 
     ours        backward_with_penalty, level 2 and level 1
     eager       autograd.grad(create_graph=True) and backward, on PyTorch's own activations
     compile     the whole step compiled, in the two ways in which torch.compile differentiates twice
-    APT         the penalty as a difference, |D(img) - D(img + noise)|^2 (Lin et al. 2025, arXiv:2501.08316): no second
-                gradient, and not exact
-    plain step  the loss without any penalty, which stands as the floor
+    APT         the penalty as a difference, |D(img) - D(img + noise)|^2 (Lin et al. 2025, arXiv:2501.08316): not exact,
+                and without a second gradient
+    plain step  the loss without a penalty, as the floor
 
-All networks and images are channels_last, which is the faster layout for every one of them.
+All networks and images are channels_last: every network here is faster in that layout.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from gan_engine.losses.penalties import backward_with_penalty, between
 
 GAMMA = 1.0
 
-# What torch.compile imports warns of PyTorch's own past.
+# The imports of torch.compile warn of deprecated parts of PyTorch.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 SAMPLES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -161,7 +161,7 @@ def test_wgan_gp_step(sample: str, malloc: str, session, benchmark) -> None:
 
 
 def measure(op, sample, malloc, session, benchmark, D, by_role, *, exact: tuple[str, ...]) -> None:
-    """Compare the steps, leaving out those of an `exact` role whose gradients are not those of eager to 1e-3."""
+    """Time the steps. Where gradients of an `exact` role differ from eager's by 1e-3, the row has no time but an error."""
     by_role["eager"]["eager"]()
     truth = {name: p.grad.double() for name, p in D.named_parameters() if p.grad is not None}
     errors = {}
@@ -170,7 +170,7 @@ def measure(op, sample, malloc, session, benchmark, D, by_role, *, exact: tuple[
             try:
                 off = relative_error(D, step, truth)
             except (TorchDynamoException, torch.OutOfMemoryError):
-                continue  # what torch.compile cannot take, or the device cannot hold; compare tells why
+                continue  # torch.compile cannot take the step, or the device cannot hold it; `compare` says why
             if not off < 1e-3:
                 errors[name] = f"gradients are {off:.1e} off"
     roles = {name: role for role, steps in by_role.items() for name in steps}

@@ -1,7 +1,7 @@
 """Level 1: what a network runs on so that its gradient can be differentiated again.
 
-Some functions of PyTorch compute with zeros in their second gradient, and the fused kernels of attention have none. A
-mode puts others in their place. It changes nothing but the call: no setting of the process and no other thread.
+Some functions of PyTorch make tensors of zeros in their second gradient, and the fused kernels of attention have no
+second gradient. A mode replaces the calls of these functions. It changes no setting of the process and no other thread.
 """
 
 import types
@@ -24,10 +24,11 @@ _WITHOUT_TORCH_FUNCTION = frozenset((Tensor, torch.nn.Parameter))
 
 
 class ClosedOps(TorchFunctionMode):
-    """The block runs on ops that are closed under differentiation; with `closed=False`, on PyTorch's own.
+    """Inside of the block, functions of PyTorch run on ops that are closed under differentiation.
 
-    Attention runs on its math kernel in both cases. A region under torch.utils.checkpoint runs again in backward
-    passes, after the block has ended. The mode is in force there too, since the two runs must save the same tensors.
+    With `closed=False`, only attention is replaced: it runs on PyTorch's math kernel in both cases. A region under
+    torch.utils.checkpoint runs again in backward passes, after the block has ended. The mode is in force there too,
+    because both runs must save the same tensors.
     """
 
     def __init__(self, *, closed: bool = True) -> None:
@@ -38,8 +39,8 @@ class ClosedOps(TorchFunctionMode):
         self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         replacement, kwargs = self._replacements.get(func), kwargs or {}
-        # Tensors with a torch function of their own are to see what was called. Our autograd functions cannot be
-        # batched, as torch.func.vmap does.
+        # A tensor with a torch function of its own must see the function that was called. torch.func.vmap cannot batch
+        # our autograd functions.
         if (
             replacement is None
             or not _WITHOUT_TORCH_FUNCTION.issuperset(types)
@@ -51,7 +52,7 @@ class ClosedOps(TorchFunctionMode):
         return func(*args, **kwargs) if result is NotImplemented else result
 
     def _stay_for_recomputation(self) -> None:
-        """Make the innermost checkpoint, where the network is inside of one, run its region again in this mode."""
+        """If the network is inside of a checkpoint, make the innermost one run its region again in this mode."""
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
         pack = hooks[0] if hooks is not None else None
         if not getattr(pack, "__qualname__", "").startswith("_checkpoint_hook."):
@@ -62,6 +63,8 @@ class ClosedOps(TorchFunctionMode):
 
 
 class _Recomputation:
+    """Runs a region of a checkpoint again, in `mode`."""
+
     def __init__(self, run: Callable, mode: ClosedOps) -> None:
         self.run, self.mode = run, mode
 
@@ -71,7 +74,7 @@ class _Recomputation:
 
 
 class _Overwrite(torch.autograd.Function):
-    """x <- y: what an activation in place does. The gradient is that of y, and none is made up for the old x."""
+    """x <- y, as an activation in place does. y has the gradient of the result. The old x has none, and not zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -101,8 +104,8 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
         return NotImplemented
     if not inplace:
         return bias_act(input, **act, gain=1)
-    # An undefined gradient of a view would be one of its base. PyTorch's activations may save the x that is written
-    # over.
+    # Where a gradient of a view is undefined, so would be that of its base. PyTorch's activations may save the x that
+    # is written over.
     if input._is_view() or backends.choose("bias_act", input) in ("pytorch", "reference"):
         return NotImplemented
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))
@@ -128,7 +131,7 @@ def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ) -> Tensor:
-    """What torch.nn.attention.sdpa_kernel(SDPBackend.MATH) chooses, for this call alone"""
+    """F.scaled_dot_product_attention as under torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for this call alone"""
     if query.is_nested:
         return NotImplemented
     device = query.device.type
@@ -148,7 +151,7 @@ def _scaled_dot_product_attention(
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple:
-    """F.multi_head_attention_forward, which the mode does not see into, on our scaled_dot_product_attention"""
+    """F.multi_head_attention_forward on `_scaled_dot_product_attention`: the mode sees no call inside of it."""
     names = vars(F) | {"scaled_dot_product_attention": _scaled_dot_product_attention}
     function = F.multi_head_attention_forward
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
@@ -156,6 +159,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple:
     return copy(*args, **kwargs)
 
 
+# A replacement returns NotImplemented for a call that it leaves to PyTorch.
 _ATTENTION: dict[Callable, Callable] = {
     F.scaled_dot_product_attention: _scaled_dot_product_attention,
     F.multi_head_attention_forward: _multi_head_attention,

@@ -122,7 +122,7 @@ class Slopes:
         """y. What m and k are read from is kept: two bits for each element of y, or two truth values."""
         self.dim = self.dim % x.ndim if b is not None else 0
         self.backend = backends.choose("bias_act", x, self.backend)
-        if self.backend == "pytorch":  # which notes no bits
+        if self.backend == "pytorch":  # PyTorch's activations note no bits
             self.backend = "reference"
         if self.backend == "reference":
             options = {"dim": self.dim, "act": self.act, "alpha": self.alpha, "gain": self.gain}
