@@ -161,7 +161,7 @@ def test_wgan_gp_step(sample: str, malloc: str, session, benchmark) -> None:
 
 
 def measure(op, sample, malloc, session, benchmark, D, by_role, *, exact: tuple[str, ...]) -> None:
-    """Time the steps. Where gradients of an `exact` role differ from eager's by 1e-3, the row has no time but an error."""
+    """Time the steps. An `exact` role whose gradients differ from those of eager by 1e-3 gets an error, and no time."""
     by_role["eager"]["eager"]()
     truth = {name: p.grad.double() for name, p in D.named_parameters() if p.grad is not None}
     errors = {}
