@@ -103,7 +103,7 @@ class GanObjective:
         return {"pl": self.pl_weight * penalty}
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes in training, besides the networks; plain types and tensors."""
+        """What changes in training besides the networks, in simple types and tensors."""
         return {"pl_mean": self.pl_mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

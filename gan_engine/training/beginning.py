@@ -56,7 +56,7 @@ class Start:
         return f"{device} ({what}{f', {processes.size} processes' if processes.size > 1 else ''})"
 
     def entry(self) -> dict[str, Any]:
-        """What run.json says of this start, in plain types."""
+        """The entry of this start in run.json, in simple types."""
         return {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "kimg": self.trainer.nimg / 1000,

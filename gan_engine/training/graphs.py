@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gan_engine.config import Config
 from gan_engine.losses.objective import Batch
-from gan_engine.system.checkpoint import rng_state, set_rng_state
+from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.distributed import Processes
 from gan_engine.training.means import Means
 from gan_engine.training.schedule import Phase

@@ -14,6 +14,7 @@ from gan_engine.config import Config, differences, from_dict, to_dict
 from gan_engine.losses.objective import GanObjective
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint
+from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
@@ -62,7 +63,7 @@ class State:
 
     def _own(self) -> dict[str, Any]:
         return {
-            "rng": checkpoint.rng_state(),
+            "rng": rng_state(),
             "penalty_generator": self.penalty_generator.get_state(),
             "objective": self.objective.state_dict(),
             "means": dict(self.means.sums),
@@ -130,7 +131,7 @@ class State:
         device = self.batches.device
         self.means.sums = {name: (total.to(device), count) for name, (total, count) in own["means"].items()}
         self.penalty_generator.set_state(own["penalty_generator"])
-        checkpoint.set_rng_state(own["rng"])
+        set_rng_state(own["rng"])
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

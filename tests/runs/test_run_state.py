@@ -11,6 +11,7 @@ from gan_engine.inference import generator
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint
 from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.random_state import rng_state, set_rng_state
 from tests.training.runs import CYCLEGAN, DCGAN, MLP, PATHS
 
 TINY = dataclasses.replace(MLP, model=dataclasses.replace(MLP.model, hidden=(4,)), batch_size=4)
@@ -224,7 +225,7 @@ def test_tensors_that_are_not_what_they_seem_are_not_loaded(tmp_path, monkeypatc
 
 
 def test_numbers_that_no_generator_has():
-    good = checkpoint.rng_state()
+    good = rng_state()
     words = good["python"]["words"]
     for part in (
         {"numpy": good["numpy"] | {"position": 625}},
@@ -232,4 +233,4 @@ def test_numbers_that_no_generator_has():
         {"python": good["python"] | {"version": 9}},
     ):
         with pytest.raises(ValueError, match=r"rng|state with version 9"):
-            checkpoint.set_rng_state(good | part)
+            set_rng_state(good | part)

@@ -13,6 +13,7 @@ import torch
 
 from gan_engine.system import checkpoint
 from gan_engine.system.checkpoint import CheckpointError, Keeper
+from gan_engine.system.random_state import rng_state, set_rng_state
 
 
 def state_of(nimg, size=1000):
@@ -240,8 +241,8 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
         return [random.random(), random.gauss(0, 1), *np.random.randn(3), *torch.randn(3).tolist()]
 
     draw()
-    checkpoint.save(tmp_path / "a.pt", {"rng": checkpoint.rng_state()})
+    checkpoint.save(tmp_path / "a.pt", {"rng": rng_state()})
     first = draw()
     assert draw() != first
-    checkpoint.set_rng_state(checkpoint.load(tmp_path / "a.pt")["rng"])
+    set_rng_state(checkpoint.load(tmp_path / "a.pt")["rng"])
     assert draw() == first

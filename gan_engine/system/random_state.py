@@ -1,0 +1,42 @@
+"""The random generators of this process, and their states in simple types, which a checkpoint can hold."""
+
+import random
+
+import numpy as np
+import torch
+
+
+def rng_state() -> dict:
+    """The states of the random generators: Python's, NumPy's, PyTorch's on the CPU and on every CUDA device."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "numpy": {
+            "keys": torch.from_numpy(keys.astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict) -> None:
+    """Give all generators the states that `rng_state` returned. States of missing CUDA devices are not used.
+
+    Raises ValueError for states that no generator can have.
+    """
+    python, numpy = state["python"], state["numpy"]
+    if not 0 <= numpy["position"] <= 624:  # NumPy does not check the position, and would read foreign memory
+        raise ValueError(f"rng: want a position of NumPy's generator from 0 to 624, got {numpy['position']}")
+    try:
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+        keys = numpy["keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+        torch.set_rng_state(state["torch"])
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"rng: not the state of a generator: {error}") from error
+    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
