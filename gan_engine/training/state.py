@@ -23,7 +23,7 @@ from gan_engine.training.precision import Precision, resolve
 from gan_engine.training.schedule import Optimizers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """The parts of a trainer that change in training, gathered for checkpoints."""
 

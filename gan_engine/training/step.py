@@ -18,6 +18,7 @@ class PhaseSteps:
 
     def __init__(
         self,
+        *,
         networks: Networks,
         objective: GanObjective,
         gradients: Gradients,

@@ -73,18 +73,18 @@ class Trainer:
         self.shown = Samples(config, data, self.G_ema, self.objective, self.batches)
         self._build_steps()
         self._state = State(
-            config,
-            data.class_names if config.conditional else (),
-            {"G": self.G, "D": self.D, "G_ema": self.G_ema},
-            self.optimizers,
-            self.objective,
-            self.precision,
-            self.batches,
-            self.means,
-            self.ada,
-            self.penalty_generator,
-            self.clock,
-            processes,
+            config=config,
+            class_names=data.class_names if config.conditional else (),
+            networks={"G": self.G, "D": self.D, "G_ema": self.G_ema},
+            optimizers=self.optimizers,
+            objective=self.objective,
+            precision=self.precision,
+            batches=self.batches,
+            means=self.means,
+            ada=self.ada,
+            penalty_generator=self.penalty_generator,
+            clock=self.clock,
+            processes=processes,
         )
 
     def _build_networks(self, data: ImageSet) -> None:
@@ -112,14 +112,14 @@ class Trainer:
         self.gradients = Gradients(networks, batches, self.precision, self.means)
         self.stops = Stops(networks, batches, self.precision, self.clock, self.processes)
         self.phase_steps = PhaseSteps(
-            networks,
-            self.objective,
-            self.gradients,
-            self.precision,
-            self.stops,
-            self.means,
-            self.clock,
-            self.processes,
+            networks=networks,
+            objective=self.objective,
+            gradients=self.gradients,
+            precision=self.precision,
+            stops=self.stops,
+            means=self.means,
+            clock=self.clock,
+            processes=self.processes,
         )
         no_graphs = graphs.refusal(config, self.device, self.processes) if config.cuda_graphs else "not asked for"
         self.graphs_line = f"none: {no_graphs}" if no_graphs else graphs.describe(self.phases)
