@@ -1,4 +1,4 @@
-"""Every loss equals its closed form, and both sides pull the logits the way the game wants."""
+"""Every loss equals its closed form, and both sides pull the logits in their direction of the game."""
 
 import pytest
 import torch

@@ -110,7 +110,7 @@ def test_memory_that_others_show_is_not_written_over():
 
 @pytest.mark.usefixtures("poisoned_memory")
 def test_gradients_that_others_read_are_not_written_over():
-    """Those of a fork's branches, dense ones from a convolution behind it."""
+    """The branches of a fork read one gradient, in memory of its own from the convolution behind them."""
 
     class Forked(nn.Module):
         def __init__(self) -> None:
@@ -200,7 +200,7 @@ def test_a_weight_for_each_image_and_a_relativistic_loss(case, level):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("autocast", [True, False])
 def test_half_precision_is_as_exact_as_autograd_in_it(case, autocast, dtype):
-    """In float16 the gradients are below its least number, and come through by the scale of the loss."""
+    """In float16 the gradients are too small to be numbers. The scale of the loss brings them through."""
     D, img = case
     img = img.to(memory_format=torch.channels_last)
     scale = 2.0**16 if dtype == torch.float16 else 1.0

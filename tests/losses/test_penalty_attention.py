@@ -34,7 +34,7 @@ def in_its_own_context(x: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query=q, key=q, value=q)
 
 
-def plain_attention(**options) -> Callable[[Tensor], Tensor]:
+def attention_with(**options) -> Callable[[Tensor], Tensor]:
     return lambda x: F.scaled_dot_product_attention(heads(x), heads(x).flip(1), heads(x), **options)
 
 
@@ -64,11 +64,11 @@ def encoder(**options) -> nn.Module:
 
 
 ATTENTION = {
-    "plain": lambda: plain_attention(),
-    "causal": lambda: plain_attention(is_causal=True),
-    "boolean mask": lambda: plain_attention(attn_mask=mask(4, 1)),
-    "additive mask": lambda: plain_attention(attn_mask=mask().double().log() / 3),
-    "dropout": lambda: plain_attention(dropout_p=0.3),
+    "no options": lambda: attention_with(),
+    "causal": lambda: attention_with(is_causal=True),
+    "boolean mask": lambda: attention_with(attn_mask=mask(4, 1)),
+    "additive mask": lambda: attention_with(attn_mask=mask().double().log() / 3),
+    "dropout": lambda: attention_with(dropout_p=0.3),
     "grouped queries": lambda: grouped,
     "its own sdpa_kernel": lambda: in_its_own_context,
     "multi-head": lambda: Tokens(attention(), in_three(need_weights=False)),
@@ -82,7 +82,7 @@ ATTENTION = {
 @pytest.mark.parametrize("kind", ATTENTION)
 def test_attention_has_the_gradients_of_the_math_kernel(kind: str):
     D = around(ATTENTION[kind](), nn.LeakyReLU(0.2))
-    if kind == "its own sdpa_kernel":  # which the oracle could not differentiate
+    if kind == "its own sdpa_kernel":  # autograd could not differentiate it
         settings = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
         got = gradients(D, lambda: penalties.r1(D, images()).mean().backward())
         assert (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()) == settings

@@ -35,7 +35,7 @@ def regular(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def trusting(block: nn.Module, x: Tensor) -> Tensor:
-    """What is computed again is not compared with what was computed first."""
+    """The checkpoint does not compare the second run of the block with the first."""
     return checkpoint(block, x, use_reentrant=False, determinism_check="none")
 
 
@@ -83,7 +83,7 @@ BLOCKS = {
 @pytest.mark.parametrize("run", [regular, trusting, in_sequence, nested], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_checkpoint_changes_nothing(step: str, run: Callable, block: str, dtype: torch.dtype):
-    """In float32, a leaky ReLU that saves other values of the same shape would be a wrong gradient without a word."""
+    """In float32, a leaky ReLU that saves other values of the same shape would give a wrong gradient silently."""
     part = Checkpointed(BLOCKS[block](), run)
     D, img = around(nn.LeakyReLU(0.2), part, nn.LeakyReLU(0.2)).to(dtype), images().to(dtype)
     found = []

@@ -60,7 +60,7 @@ def test_path_length():
     assert all(p.grad.isfinite().all() for p in G[0].parameters())
 
 
-def test_zero_gradient_in_the_plain_forms():
+def test_zero_gradient_in_the_forms_by_themselves():
     D, img = convolutions(4, 2), torch.randn(2, 4, 8, 8)
     for parameter in D.parameters():
         nn.init.zeros_(parameter)
@@ -74,7 +74,7 @@ def test_zero_gradient_in_the_plain_forms():
 @pytest.mark.parametrize("convolve", [F.conv2d, conv2d, F.conv_transpose2d])
 @pytest.mark.parametrize("part", ["weight", "bias"])
 def test_path_lengths_through_weights_that_the_latents_make(convolve, part):
-    """A hypernetwork, from latents that a mapping network made: the gradient by the latents is wanted in full."""
+    """A hypernetwork on latents from a mapping network: the whole gradient by the latents must come back."""
     torch.manual_seed(0)
     channels, features = (3, 4) if convolve is F.conv_transpose2d else (4, 3)
     mapping, to_weight, to_bias = (nn.Linear(8, n).double() for n in (8, 3 * 4 * 9, features))

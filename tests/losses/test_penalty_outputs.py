@@ -1,4 +1,4 @@
-"""What D and G return, and where gradients are off: a penalty is right there, or an error that says what is wanted."""
+"""Wrong outputs of D and G, and modes without gradients: a penalty is right, or an error says what is wanted."""
 
 from collections.abc import Callable
 

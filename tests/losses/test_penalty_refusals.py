@@ -1,4 +1,4 @@
-"""What is not piecewise linear, or compiled, is refused by name, and what level 2 refuses is served by level 1."""
+"""A layer that is not piecewise linear, or is compiled, is refused by name. Level 1 serves what level 2 refuses."""
 
 import pytest
 import torch
@@ -161,7 +161,7 @@ def test_the_fix_works():
         torch.testing.assert_close(got[name], torch.zeros_like(p) if p.grad is None else p.grad, rtol=1e-3, atol=1e-5)
 
 
-class OfSlices(nn.Module):
+class ActivationOfSlices(nn.Module):
     """An activation in place on some of the channels."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Dynamic(nn.Module):
         return F.conv2d(x.reshape(1, n * c, h, w), weight, groups=n).reshape(n, -1).sum(1)
 
 
-@pytest.mark.parametrize("made", [OfSlices, Dynamic])
+@pytest.mark.parametrize("made", [ActivationOfSlices, Dynamic])
 def test_level_1_holds_for_activations_on_slices_and_for_weights_from_the_image(made):
     D, img = made().double(), torch.randn(4, 3, 6, 6, dtype=torch.float64)
     torch.testing.assert_close(step(D, img, None), step(D, img, "autograd"))

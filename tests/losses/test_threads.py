@@ -1,4 +1,4 @@
-"""A penalty in one thread changes nothing for the others: no switch of the process is turned while it is taken."""
+"""A penalty in one thread changes nothing for the other threads: it sets no switch of the process."""
 
 import threading
 from collections.abc import Callable

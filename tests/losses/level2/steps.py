@@ -39,6 +39,12 @@ class Net(nn.Module):
         return self.last((h.tanh() if self.curved else h).flatten(1))
 
 
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(6 * 64, 1), nn.Flatten(0)
+    return nn.Sequential(*layers).double()
+
+
 def step(D: Callable, net: nn.Module, img: Tensor, level: Any, **options: Any) -> list[Tensor]:
     """The logits, the penalty, and the gradients of the parameters of `net`, which D runs."""
     net.zero_grad(set_to_none=True)
@@ -55,7 +61,7 @@ def taken(leaves: list[Tensor]) -> list[Tensor | None]:
 
 
 def assert_equal(got: list[Tensor | None], want: list[Tensor | None]) -> None:
-    """No gradient is as good as one of zeros, which autograd makes up for some."""
+    """A missing gradient equals a gradient of zeros, which autograd makes in some places."""
     for g, w in zip(got, want, strict=True):
         if g is None or w is None:
             assert all(x is None or not x.any() for x in (g, w))

@@ -10,17 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from gan_engine.losses.penalties import backward_with_penalty
-from tests.losses.level2.steps import assert_equal, images_fixture, taken
+from tests.losses.level2.steps import assert_equal, images_fixture, small, taken
 from tests.losses.networks import softplus, written_out
 
 img = images_fixture(4)
 BEST = [None, 2]
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 6, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(6 * 64, 1), nn.Flatten(0)
-    return nn.Sequential(*layers).double()
 
 
 @pytest.mark.parametrize("level", [None, 2, 1])

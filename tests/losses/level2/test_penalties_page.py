@@ -1,4 +1,4 @@
-"""The code of docs/penalties.md runs as it stands there, and its table has every reason that level 2 refuses for."""
+"""The code of docs/penalties.md runs as it stands there, and its table has every reason of a refusal."""
 
 import re
 from pathlib import Path

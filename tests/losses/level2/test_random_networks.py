@@ -1,4 +1,4 @@
-"""Level 2 is exact on discriminators that nobody chose: hypothesis draws them."""
+"""Level 2 is exact on random discriminators, which hypothesis draws."""
 
 import contextlib
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class BiasAct(nn.Module):
 
 
 class Affine(nn.Module):
-    """A scale and a shift for each channel, in the ways that people write them."""
+    """A scale and a shift for each channel, written in three usual ways."""
 
     def __init__(self, channels: int, way: int) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def activation(draw, channels: int) -> nn.Module:
 
 
 def block(draw, channels: int, depth: int) -> tuple[nn.Module, int]:
-    """A block on `channels` channels, and how many it gives."""
+    """A block that takes `channels` channels, and the number of channels of its result."""
     kind = draw(st.sampled_from(["conv", "conv", "residual", "concatenate", "resample", "affine", "views"]))
     if kind == "resample":
         return Resample(draw(st.integers(0, 5))), channels
@@ -213,10 +213,10 @@ def run(D: nn.Module, img: Tensor, c: Tensor | None, level, loss, centre: float)
 def test_both_levels_are_as_exact_as_autograd(D, batch, size, layout, loss, centre):
     """|ours - truth| <= 2 |autograd - truth| + 1 ulp over all gradients, and to 1e-5 in each parameter by itself.
 
-    The truth is autograd in float64. What autograd is off by in float32 is a matter of chance: in a single parameter
-    down to nothing, so it is judged over all, as the most of two orders of the batch, and an ulp is allowed where it is
-    off by nothing. (Over 1,200 networks neither level needed more; over 3,000 the median error of a parameter was 1.0
-    ulp by autograd and 0.9 at level 2.)
+    The truth is autograd in float64. The error of autograd in float32 is a matter of chance, and can be 0 in a single
+    parameter. So it is taken over all parameters, as the larger error of two orders of the batch. One ulp is allowed on
+    top. (Over 1,200 networks neither level needed more. Over 3,000 networks the median error of a parameter was 1.0
+    ulp by autograd and 0.9 ulp at level 2.)
     """
     note(str(D))
     img = torch.randn(batch, 3, size, size).to(memory_format=layout)

@@ -19,7 +19,7 @@ img = images_fixture(8)
 
 @pytest.fixture
 def passes(monkeypatch) -> list[str]:
-    """Notes each pass that is tried."""
+    """The passes that are tried, noted as they begin."""
     made = []
 
     class Noted(trial.RecordedForward):

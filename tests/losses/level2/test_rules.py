@@ -1,4 +1,4 @@
-"""Functions that level 2 is taught by one rule: the step is then exact, as its formula is written."""
+"""One rule teaches level 2 a function: its step is then exactly the step of the formula."""
 
 from collections.abc import Callable
 
@@ -57,7 +57,7 @@ def teach_cumsum() -> None:
 
 @torch.library.custom_op("gan_engine_tests::relu", mutates_args=())
 def tripled(x: Tensor) -> Tensor:
-    """Has the name of a function of PyTorch, and is another."""
+    """It has the name of a function of PyTorch, but computes something else."""
     return 3 * x
 
 

@@ -13,17 +13,11 @@ from torch.nn.utils import parametrizations
 
 from gan_engine.losses import penalties
 from gan_engine.losses.penalties import backward_with_penalty
-from tests.losses.level2.steps import assert_equal, images_fixture, taken
+from tests.losses.level2.steps import assert_equal, images_fixture, small, taken
 from tests.losses.networks import softplus, written_out
 
 img = images_fixture(4)
 BEST = [None, 2]
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 6, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(6 * 64, 1), nn.Flatten(0)
-    return nn.Sequential(*layers).double()
 
 
 class Shared(nn.Module):
@@ -58,7 +52,7 @@ def frozen() -> nn.Module:
 
 
 class Recorded:
-    """Hooks of every kind on the parameters of D, that change the gradient where they can."""
+    """Hooks of every kind on the parameters of D. They change the gradient where a hook can."""
 
     def __init__(self, D: nn.Module) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -74,7 +68,9 @@ class Recorded:
 
 @pytest.mark.parametrize("level", [None, 2, 1])
 @pytest.mark.parametrize("reads_D", [False, True], ids=["logits", "reads D"])
-@pytest.mark.parametrize("make", [lambda: Shared().double(), normed, frozen], ids=["plain", "spectral norm", "frozen"])
+@pytest.mark.parametrize(
+    "make", [lambda: Shared().double(), normed, frozen], ids=["as it is", "spectral norm", "frozen"]
+)
 def test_a_hook_sees_the_whole_gradient_once(img, make, level, reads_D):
     torch.manual_seed(0)
     D = make()
@@ -137,7 +133,7 @@ def test_nothing_learnt_is_no_error(img):
 
 
 def test_gradients_are_taken_over_without_a_copy(img):
-    """Where autograd has nothing to add they are the memory that the kernels wrote: no more than one of each weight."""
+    """A weight that one layer reads has the memory of its gradient from that layer, without a copy."""
     D, made = small(), []
     keep = lambda g: made.append(g.data_ptr())  # noqa: E731
     for p in D.parameters():

@@ -20,7 +20,7 @@ img = images_fixture(8)
 
 
 class Counting(Net):
-    """Changes all that a forward pass may change, and is then refused."""
+    """It changes all that a forward pass may change, and is then refused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class Counting(Net):
 
     def state(self) -> dict[str, Any]:
         names = ("attribute", "calls", "history", "seen", "held", "fresh")
-        plain = {name: copy.deepcopy(getattr(self, name, None)) for name in names}
+        attributes = {name: copy.deepcopy(getattr(self, name, None)) for name in names}
         generators = {"generator": self.generator.get_state(), "random": torch.get_rng_state()}
-        return {**{name: v.clone() for name, v in self.state_dict().items()}, **plain, **generators}
+        return {**{name: v.clone() for name, v in self.state_dict().items()}, **attributes, **generators}
 
 
 HANDED = {
@@ -85,7 +85,7 @@ def test_a_refusal_leaves_no_trace(img, how):
     want = step(other, other, img, "autograd")
     after = other.state()
     torch.set_rng_state(before["random"])
-    assert_equal(step(called, D, img, None), want)  # and it has run once
+    assert_equal(step(called, D, img, None), want)  # D has run once
     torch.testing.assert_close(D.state(), after, rtol=0, atol=0)
 
 
@@ -126,7 +126,7 @@ SIZES = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_buffers_that_grow_are_put_back(img, name):
-    """Such as a queue of features; what a buffer was given the memory of stays what it was, too."""
+    """A buffer may be a queue of features. A tensor whose memory a buffer was given stays as it was, too."""
 
     class Growing(Net):
         def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def test_buffers_that_grow_are_put_back(img, name):
 
 
 def test_spectral_norms_turn_once_a_step(img):
-    """At level 2, and where level 2 is refused, as in a step without a penalty."""
+    """As in a step without a penalty, at level 2 and where level 2 is refused."""
     for last in (nn.Identity(), nn.Tanh()):
         torch.manual_seed(0)
         D = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten(), last)

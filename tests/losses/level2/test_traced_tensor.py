@@ -61,7 +61,7 @@ def test_code_that_reads_memory_by_itself_is_refused_and_harms_nothing():
     assert done.stdout.splitlines()[-1:] == ["done"], (done.returncode, done.stdout, done.stderr[-2000:])
 
 
-def test_the_tensor_of_the_tape_says_what_it_stands_for():
+def test_a_traced_tensor_has_the_properties_of_what_it_stands_for():
     value = torch.empty(4, 3, 2, 5).to(memory_format=torch.channels_last)
     x = TracedTensor(value, Tape(4))
     assert (x.shape, x.dtype, x.device, x.layout, x.stride()) == (*_facts(value), value.stride())

@@ -76,7 +76,7 @@ def test_what_D_must_return_is_said(img, returned, got, level):
 
 
 class Packed(nn.Module):
-    """PacGAN's: one judgement of four images together, for each of them."""
+    """PacGAN judges four images together: one row of features makes the four logits."""
 
     def __init__(self) -> None:
         super().__init__()

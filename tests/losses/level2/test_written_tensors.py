@@ -1,4 +1,4 @@
-"""A tensor that D computes with, and that is written to before the gradients are there.
+"""Tensors that D computes with, and that are written to before the gradients are there.
 
 What is wanted is the step as its formula is written, by autograd in float64, which reads no addend again.
 """
@@ -80,7 +80,7 @@ def test_addends_may_be_written_to_when_they_have_been_added(img, name, level, r
 @pytest.mark.parametrize("level", [None, 1])
 @pytest.mark.parametrize("write", [lambda D: D.conv.weight.mul_(0.9), lambda D: D.linear.weight.zero_()])
 def test_weights_may_not(img, level, write):
-    """PyTorch refuses it, at whatever level."""
+    """PyTorch refuses that at every level."""
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         backward_with_penalty(Writer(write=write), img, softplus, gamma=1.0, level=level)
 
