@@ -37,14 +37,8 @@ def wrong_results(
         if any(a is not b for a, b in zip(converted, inputs)):
             layouts.append(converted)
     exact = [t.detach().double().requires_grad_() for t in inputs]
-    compared = torch.ones_like(dy, dtype=torch.bool)
-    with torch.no_grad():
-        y = reference(*exact)
-        near = 1e-5 * y.square().mean().sqrt()
-        for f, args in [*((f, inputs) for f in functions.values()), *((eager, args) for args in layouts)]:
-            with contextlib.suppress(Exception):  # reported below
-                result = f(*args)
-                compared &= ((result > 0) == (y > 0)) | (result.abs() > near) | (y.abs() > near)
+    calls = [*((f, inputs) for f in functions.values()), *((eager, args) for args in layouts)]
+    compared = _same_slopes((reference, exact), calls)
     dy = dy * compared
 
     def results(f: Callable[..., Tensor], inputs: Sequence[Tensor], dy: Tensor) -> list[Tensor | None]:
@@ -70,6 +64,23 @@ def wrong_results(
             if not error <= limit:  # NaN is wrong too
                 wrong[name] = f"wrong: result {i} of {mode}: want an error of at most {limit:.3g}, got {error:.3g}"
     return wrong
+
+
+FunctionAndInputs = tuple[Callable[..., Tensor], Sequence[Tensor]]
+
+
+@torch.no_grad()
+def _same_slopes(oracle: FunctionAndInputs, calls: Sequence[FunctionAndInputs]) -> Tensor:
+    """bool [shape of y]: False where the oracle's y is close to 0 and one of the calls gives it the other sign."""
+    reference, exact = oracle
+    y = reference(*exact)
+    same = torch.ones_like(y, dtype=torch.bool)
+    near = 1e-5 * y.square().mean().sqrt()
+    for f, inputs in calls:
+        with contextlib.suppress(Exception):  # `wrong_results` reports the error
+            result = f(*inputs)
+            same &= ((result > 0) == (y > 0)) | (result.abs() > near) | (y.abs() > near)
+    return same
 
 
 def _largest(t: Tensor | None) -> float:
