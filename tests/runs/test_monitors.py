@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine.pictures.picture import grid
 from gan_engine.runs import loss_plot, monitors, sample_grids
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.monitors import Monitors
@@ -59,16 +58,6 @@ def test_a_grid_shows_every_image_where_it_belongs(tmp_path):
         assert picture.size == (3 * 64 + 4 * 2, 2 * 64 + 3 * 2)
         sheet = np.asarray(picture)
     assert [int(sheet[34 + 66 * (i // 3), 34 + 66 * (i % 3)]) for i in range(6)] == [0, 64, 128, 191, 255, 255]
-
-
-def test_colours_and_limits():
-    images = torch.tensor([[-1.0, 0.2, 3.0], [math.nan, -7.0, 1.0]])[:, :, None, None].expand(2, 3, 100, 80)
-    sheet = np.asarray(grid(images))
-    assert sheet.shape == (104, 166, 3)
-    assert sheet[50, 40].tolist() == [0, 153, 255]
-    assert sheet[50, 120].tolist() == [0, 0, 255]
-    with pytest.raises(ValueError, match=r"C 1 or 3, got \[2, 5, 8, 8\]"):
-        grid(torch.zeros(2, 5, 8, 8))
 
 
 def test_tensorboard_gets_the_same(tmp_path):
