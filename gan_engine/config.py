@@ -1,4 +1,7 @@
-"""What a run is: one frozen dataclass, of which tyro makes the command line and the trainer everything else."""
+"""The configuration of a run: one frozen dataclass. tyro makes the command line of it, and the trainer makes the run.
+
+A help text is the docstring of its field. tyro keeps its line breaks, so lines end where sentences end.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from gan_engine.system.checkpoint import CheckpointError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
 
-# What nobody means: it would never end, or not begin. Times that are never reached are a way to say never.
+# Larger numbers are mistakes: such a run would never begin, or never end. A time that is never reached means never.
 LARGEST = {
     **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
     **dict.fromkeys(("n_critic", "keep"), 2**20),
@@ -34,10 +37,11 @@ class Basics:
     """The flags that people use first. Times are in kimg: thousands of real images shown to the discriminator."""
 
     data: str = DataConfig.source
-    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, .zip, .npz or .npy, or a torchvision set:
-    mnist, fashion-mnist-full, cifar10, celeba. For pairs: a folder with A and B, or of pictures side by side; for two
-    kinds of images a folder with trainA and trainB. For volumes: a folder of meshes and .binvox files, or a .binvox,
-    .npy or .npz."""
+    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, or a .zip, .npz or .npy file.
+    Images of torchvision: mnist, fashion-mnist-full, cifar10, celeba.
+    Pairs: a folder that holds A and B, or pictures that are two images side by side.
+    Two kinds of images: a folder that holds trainA and trainB.
+    Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file."""
     conditional: bool = False
     """Give both networks the classes of the data."""
     kimg: float = 100
@@ -45,10 +49,11 @@ class Basics:
     batch_size: int = 64
     """Images per step."""
     augment: Literal[AUGMENTS] = "none"
-    """What all images go through before D sees them. ada: random transforms with a probability that follows how far D
-    overfits; diffaugment: colour, translation and cutout of fixed strength."""
+    """Augmentation of all images that D sees.
+    ada: random transforms; their probability follows how far D overfits.
+    diffaugment: colour, translation and cutout of fixed strength."""
     seed: int = 0
-    """Of the first weights, the noise and the order of the data."""
+    """Seed of the first weights, the noise and the order of the data."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     out: Path | None = None
@@ -56,10 +61,11 @@ class Basics:
     resume: str | None = None
     """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
     plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Python file or module that adds losses, families or data (gan_engine.plugins); once for each."""
+    """A Python file or module that adds losses, families or data (gan_engine.plugins). Once for each."""
     init_from: str | None = None
-    """Begin with the weights of another run of this family, wherever their names and shapes agree: its directory or one
-    of its checkpoints. Everything else begins anew: optimisers, augmentation and time."""
+    """Begin with the weights of another run of this family: its directory or one of its checkpoints.
+    Weights are taken wherever their names and shapes agree.
+    Optimisers, augmentation and time begin anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,47 +73,49 @@ class Data:
     """How the images are read."""
 
     mirror: bool = DataConfig.mirror
-    """Flip every second image, drawn at random, left to right."""
+    """Flip images left to right, each with probability 1/2 in every epoch."""
     data_root: str = DataConfig.root
     """Folder of the torchvision sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The adversarial loss, and the penalties beside it."""
+    """The adversarial loss, and the penalties that are added to it."""
 
     loss: Literal[tuple(LOSSES)] = "nonsaturating"
-    """The adversarial loss; wasserstein means something only where D is held to a Lipschitz constant."""
+    """The adversarial loss.
+    wasserstein needs a D that is held to a Lipschitz constant, by a penalty or by --weight-clip."""
     r1_gamma: float = 0
-    """Weight gamma of R1, gamma / 2 of the squared gradients of D at real images; 0 leaves it out."""
+    """Weight gamma of R1: gamma / 2 times the squared gradient of D at real images. 0: no R1."""
     r2_gamma: float = 0
-    """Weight gamma of R2, the same at generated images, which D then sees in one batch with the real ones."""
+    """Weight gamma of R2: the same at generated images, which D then sees in one batch with the real ones. 0: no R2."""
     gp_weight: float = 0
-    """Weight lambda of the WGAN-GP penalty; 0 leaves it out."""
+    """Weight lambda of the WGAN-GP penalty. 0: no such penalty."""
     penalty_interval: int = 1
-    """Steps from one with penalties to the next; their weights are multiplied by it."""
+    """Penalties are computed in every Nth step of D, with N times their weight."""
     pl_weight: float = 0
-    """Weight of the path length penalty of stylegan2 (2 in its paper); 0 leaves it out."""
+    """Weight of the path length penalty of stylegan2; its paper has 2. 0: no such penalty."""
     pl_interval: int = 4
-    """Steps from one of the path length penalty, which G takes beside its others, to the next."""
+    """G takes a step for path lengths in every Nth step, in addition to its other steps."""
     pl_batch_shrink: int = 2
-    """Part of a batch that the path length penalty is taken of: 2 for a half."""
+    """The path length penalty is computed on 1/N of a batch."""
     weight_clip: float | None = None
     """Limit of the absolute value of D's weights, as in WGAN. None: no limit."""
     n_critic: int = 1
     """Steps of D for each step of G."""
     freeze_d: int = 0
-    """Blocks of D, from the image on, that keep their weights (FreezeD): for few images, after another run."""
+    """Number of blocks of D, counted from the image, that keep their weights (FreezeD).
+    Use it with --init-from, on few images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How strong the augmentation ada is."""
+    """Strength of the augmentation ada."""
 
     ada_target: float = 0.6
-    """Mean sign of D's logits of real images which ada holds."""
+    """Mean sign of D's logits of real images. ada adjusts its probability to hold this value."""
     ada_kimg: float = 500
-    """Time in which the probability of ada can go from 0 to 1."""
+    """Time in which the probability of ada can rise from 0 to 1."""
     ada_groups: Literal[tuple(PIPES)] = "bgc"
     """Transforms of ada, by initials: blit, geometry, color, filter, noise, cutout."""
 
@@ -121,66 +129,67 @@ class Optimiser:
     betas: tuple[float, float] = (0.5, 0.999)
     """Decay rates of Adam's two moments."""
     lr_decay: float = 0
-    """Part of the run, at its end, in which the learning rate falls linearly to 0: 0.5 for the second half."""
+    """Share of the run, at its end, in which the learning rate falls linearly to 0. 0.5: the second half."""
     pretrain_kimg: float = 0
-    """Time at the beginning in which G, of a family with a content loss, learns that alone and D waits."""
+    """Time at the beginning in which G learns its content loss alone, and D waits. For pix2pix and srgan."""
     ema_kimg: float = 1
-    """Half-life of the moving average of G's weights, which is what samples are drawn from."""
+    """Half-life of the moving average of G's weights. Samples are drawn with this average."""
     ema_rampup: float | None = None
-    """Limit of that half-life, as a share of the images shown so far (0.05 in ADA's paper): first weights are forgotten
-    sooner. None: no limit."""
+    """Limit of that half-life, as a share of the images shown so far. None: no limit.
+    A limit lets the average forget the first weights sooner. The paper of ADA has 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What changes the time and the memory of a run; its results stay the same up to rounding."""
+    """Time and memory of a run. Results stay the same up to rounding."""
 
     precision: Literal[PRECISIONS] = "auto"
-    """Of the passes; weights and losses stay float32. auto: bf16 where the device computes it natively, else fp32."""
+    """Precision of the passes. Weights and losses stay float32.
+    auto: bf16 if the device computes it in hardware, else fp32."""
     batch_gpu: int | None = None
-    """Images per pass; gradients of several passes add up to those of a step. None: all in one."""
+    """Images per pass. The gradients of several passes add up to the gradient of a step. None: one pass."""
     channels_last: bool = True
-    """Keep the channels of a pixel next to each other in memory, as most convolutions like it best."""
+    """Keep the channels of a pixel next to each other in memory, which most convolutions prefer."""
     tf32: bool = False
-    """On GPUs, let convolutions and matrix products in float32 round their factors to 10 bits, which is faster. It is
-    off because penalties are computed in float32 for the sake of its bits."""
+    """Let convolutions and matrix products in float32 round their factors to 10 bits on GPUs, which is faster.
+    It is off because penalties need the precision of float32."""
     cuda_graphs: bool = False
-    """On GPUs, record what the host launches in the main phases, and launch it as one: small networks wait for the host
-    otherwise. Takes memory of its own for each phase. Phases that cannot be recorded run as ever, and say why."""
+    """Record the launches of each main phase on GPUs, and replay them together. This helps small networks.
+    Each phase takes memory. A phase that cannot be recorded runs as usual, and says why."""
     tune_malloc: bool = True
-    """On the CPU, let the C allocator keep freed blocks for the next tensors."""
+    """Let the C allocator keep freed blocks for the next tensors, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a run writes, and how often."""
+    """Files that a run writes, and how often."""
 
     metrics_kimg: float = 1
-    """How often losses are written."""
+    """Time between two reports of the losses."""
     grid_kimg: float = 10
-    """How often a grid of samples is written."""
+    """Time between two grids of samples."""
     checkpoint_kimg: float = 20
-    """How often a checkpoint is written."""
+    """Time between two checkpoints."""
     keep: int = 2
-    """Checkpoints to keep."""
+    """Number of checkpoints to keep."""
     tensorboard: bool = True
-    """Write TensorBoard events as well, if it is installed."""
+    """Write TensorBoard events too, if TensorBoard is installed."""
 
 
-# The boxes of `train PRESET --help`, in this order behind the basics and the model. A field belongs to one of them.
+# The boxes of `train PRESET --help`, in this order after the basics and the model. A field belongs to one box.
 GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output)
 
 
 @dataclass(frozen=True)
 class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
-    """A run, complete."""
+    """The complete configuration of a run."""
 
     preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
     model: models.Config
     channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
-    """Whether `gan_engine.train` replaces model.channels by those of the data, once it has read them."""
+    """True if `gan_engine.train` sets model.channels to the channels of the data, once it has read the data."""
     outside: tyro.conf.Fixed[tyro.conf.Suppress[tuple[str, ...]]] = ()
-    """What the run has of plug-ins, such as "loss pearson"; the trainer fills it in."""
+    """The parts of the run that plug-ins define, such as "loss pearson". The trainer fills it in."""
 
     def __post_init__(self) -> None:
         check_types(self, largest=LARGEST)
@@ -221,7 +230,7 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
                 raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
 
     def _check_family(self) -> None:
-        """Refuse what the family of the model cannot do."""
+        """Raise ValueError for fields that ask for what the family of the model cannot do."""
         family, can = models.family(self.model), models.capabilities(self.model)
         if self.pl_weight and not can.styles:
             with_styles = ", ".join(models.names(lambda other: other.styles))
@@ -242,7 +251,7 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 
     @property
     def can_augment(self) -> bool:
-        """Whether D may see augmented images. No augmentation transforms volumes."""
+        """True if D may see augmented images. No augmentation transforms volumes."""
         kind = kind_of(models.data_kind(self.model))
         return kind.axes == 2 and models.capabilities(self.model).augmentation
 
@@ -251,9 +260,9 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
         return DataConfig(source=self.data, mirror=self.mirror, root=self.data_root)
 
 
-# What a resumed run may have otherwise than the run it goes on with: none of it changes what is learnt, up to
-# rounding. The data may have moved; that they are the same images is for the sampler to see. Where the learning rate
-# falls towards the end, its place is part of the run.
+# Fields that may change when a run is resumed: they do not change what is learnt, up to rounding. `data` may name
+# another place, and the sampler checks that the images are the same. `kimg` may not change where the learning rate
+# falls towards the end of the run.
 FREE_ON_RESUME = {
     *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
@@ -268,20 +277,19 @@ def declare() -> None:
 
 
 def of_plugins(config: Config) -> tuple[str, ...]:
-    """What a run has of plug-ins."""
+    """The parts of a run that plug-ins define."""
     return outside.used(models.family(config.model), config.loss, config.data)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """`config` in plain types, as run.json and checkpoints hold it."""
-    return _plain({**dataclasses.asdict(config), "model": models.to_dict(config.model)})
+    """`config` in dicts, lists, numbers and text, as run.json and checkpoints hold it."""
+    return _as_json({**dataclasses.asdict(config), "model": models.to_dict(config.model)})
 
 
 def from_dict(values: dict[str, Any], source: str | Path) -> Config:
-    """The inverse of `to_dict`, but for `out` and `resume`, which belong to one start of a run: they are None.
+    """The inverse of `to_dict`. `out` and `resume` belong to one start of a run, and become None.
 
-    Raises CheckpointError, which names `source`, for fields or values that this version does not have, and for what is
-    of a plug-in that was not named.
+    Raises CheckpointError, which names `source`, for unknown fields and values, and for plug-ins that were not named.
     """
     outside.require(values, source)
     try:
@@ -297,16 +305,16 @@ def from_dict(values: dict[str, Any], source: str | Path) -> Config:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = "") -> list[str]:
-    """One line for each field of two `to_dict` results that a resumed run must not change but does."""
+    """One line for each field that differs between two results of `to_dict`, and that a resumed run must keep."""
     lines = []
     for name in sorted(before.keys() | now.keys()):
         if not prefix and name in FREE_ON_RESUME and not (name == "kimg" and before.get("lr_decay")):

@@ -1,13 +1,13 @@
-"""The families. Each module has a Config, a Generator, a Discriminator and a declaration of what it can do, FAMILY:
+"""The families. The module of a family has Config, Generator, Discriminator, and FAMILY, which declares its abilities.
 
-G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1], in stylegan2, r3gan and lapgan a little beyond
+G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]; stylegan2, r3gan and lapgan may go a little beyond
 D(img, c=None) -> logits [N], higher is more real
 
-A family that makes images of images has G(source [N, C', H', W']) -> img [N, C, H, W], and its D gives logits [N, P],
-one for each of P patches of an image. `models.declaration.Family` says what else a family may declare.
+A family that makes images of images has G(source [N, C', H', W']) -> img [N, C, H, W]. Its D gives logits [N, P], one
+for each of P patches of an image. `models.declaration.Family` lists what a family can declare.
 
-`Config.data_kind` names the kind of data that the family trains on, a row of gan_engine.data.kinds. It is "image" where
-a Config does not have it. For "voxels" img is a volume [N, 1, R, R, R].
+`Config.data_kind` names the kind of data that the family trains on, a row of gan_engine.data.kinds. A Config without it
+trains on "image". The img of "voxels" is a volume [N, 1, R, R, R].
 """
 
 import dataclasses
@@ -47,12 +47,12 @@ def family(config: Config) -> str:
 
 
 def capabilities(config: Config) -> Family:
-    """What the family of `config` can do."""
+    """The declaration of the family of `config`."""
     return declared(FAMILIES[family(config)])
 
 
 def declared(module: ModuleType) -> Family:
-    """What the module of a family declares. A plug-in may declare nothing: its Generator and `picture` then tell."""
+    """The declaration in the module of a family. A plug-in may have none; its Generator and `picture` then decide."""
     found = getattr(module, "FAMILY", None)
     if found is None:
         return Family(styles=hasattr(module.Generator, "ws"), picture=getattr(module, "picture", None))
@@ -70,12 +70,12 @@ def data_kind(config: Config) -> str:
 
 
 def reads_classes(config: Config) -> bool:
-    """Whether networks of `config` can be told classes: c_dim is then a field of it."""
+    """True if the networks of `config` can read classes: c_dim is then a field of `config`."""
     return any(field.name == "c_dim" for field in dataclasses.fields(config))
 
 
 def pictures(config: Config, img: Tensor) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1] of what a generator of `config` makes, for people to look at."""
+    """Turn the results of a generator of `config` into images [N, C, H, W] in [-1, 1] for people to look at."""
     picture = capabilities(config).picture
     return img if picture is None else picture(img)
 
@@ -87,7 +87,7 @@ def build(config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """`config` and its family in plain types, as a checkpoint holds them."""
+    """`config` and its family as a dict of numbers and text, as a checkpoint holds it."""
     return {"family": family(config), **dataclasses.asdict(config)}
 
 

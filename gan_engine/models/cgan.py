@@ -1,13 +1,14 @@
-"""The conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784) with convolutions; the classes enter both networks.
+"""The conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784) with convolutions. Both networks read classes.
 
-G reads an embedding of c beside z. Into D the classes come in one of three ways:
+G reads an embedding of c beside z. D reads the classes by one of three methods:
 
-    concat      as maps beside the image, 1 everywhere in that of c, as in the paper
+    concat      as maps beside the image, one for each class; the map of c is 1, the others are 0 (the paper's method)
     projection  logit = logit(features) + <embedding of c, features> (Miyato and Koyama 2018, arXiv:1802.05637, eq. 4)
-    none        not at all: D has to name them, as the auxiliary classifier GAN does (Odena et al. 2017, 1610.09585)
+    none        D is not told the class and has to name it, as in the auxiliary classifier GAN (Odena et al. 2017,
+                arXiv:1610.09585)
 
-With `class_weight` D has a classifier beside its logit, and both networks lower its cross-entropy: D on real images, G
-on generated ones. D must not have been told the class for that, so it does not go with concat.
+`class_weight` gives D a classifier beside its logit. Both networks lower its cross-entropy, D on real images and G on
+generated ones. D must not be told the class for that, so `class_weight` does not go with concat.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Config:
     channels: Channels = 1
     z_dim: NoiseSize = 100
     width: int = 64
-    """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
+    """Feature maps at half the resolution of the images. They double with each halving, down to 4x4."""
     max_width: int = 256
     """Limit of the feature maps of a layer."""
     embed_dim: int = 32
@@ -47,7 +48,7 @@ class Config:
     method: Method = "projection"
     """How D reads the class: as maps beside the image, by an inner product with its features, or not at all."""
     class_weight: float = 0
-    """Weight of the cross-entropy of an auxiliary classifier in D, for both networks; 0 leaves it out."""
+    """Weight of the cross-entropy of an auxiliary classifier in D, for both networks. 0: no classifier."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]
 
-    It has no norms, and is piecewise linear.
+    D has no norms, and is piecewise linear.
     """
 
     def __init__(self, config: Config) -> None:
@@ -115,7 +116,7 @@ class Discriminator(nn.Module):
         return self._logits(self._features(img, c), c)
 
     def logits_and_classes(self, img: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """logits [N], and those of the auxiliary classifier [N, c_dim], from one pass"""
+        """logits [N], and the logits of the auxiliary classifier [N, c_dim], from one pass"""
         x = self._features(img, c)
         return self._logits(x, c), self.classifier(x.flatten(1))
 
@@ -134,5 +135,5 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their biases; --freeze-d counts them, from the image on."""
+        """The convolutions with their biases. --freeze-d counts from the image on."""
         return list(zip(self.convs, self.biases, strict=True))

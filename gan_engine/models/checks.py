@@ -1,4 +1,4 @@
-"""What the configurations of several families refuse, each with the field, what it wants and what it got."""
+"""Checks of configurations. Each raises ValueError that names the field, the wanted value and the value that came."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-# Fields that most families have. In training the data decide on the channels, unless the command line has them.
+# Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
 Resolution = Annotated[int, tyro.conf.arg(aliases=["--res"])]
 Channels = Annotated[
     int, tyro.conf.arg(help="1 for grey images, 3 for colour.", help_behavior_hint="(default: as the data are)")
@@ -43,7 +43,7 @@ def check_at_least(config: Any, least: float, *names: str) -> None:
     """The fields `names` must be numbers of at least `least`."""
     for name in names:
         value = getattr(config, name)
-        if not value >= least:  # what is not a number neither
+        if not value >= least:  # NaN is refused too
             raise ValueError(f"{name}: want at least {least}, got {value}")
 
 
@@ -54,15 +54,15 @@ def check_choice(config: Any, **choices: Any) -> None:
             raise ValueError(f"{name}: want one of {', '.join(get_args(literal))}, got {getattr(config, name)!r}")
 
 
-LARGEST = 2**20  # of every number that says how large something is; no network has a width or a depth beyond
+LARGEST = 2**20  # limit of all sizes; no network is wider or deeper
 
 
 def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) -> None:
-    """Every field must be of the type that it is declared with, and every number finite and at most `largest`.
+    """Every field must have its declared type, and every number must be finite and at most `largest`.
 
-    `largest` is for all fields, or for those that it names.
+    `largest` is one limit for all fields, or a limit for each field that it names.
 
-    What came from a file or another program may be anything, and the checks that follow compute with it.
+    Values from a file or another program may be of any type. The checks that follow compute with them.
     """
     for name, hint in hints(type(config)).items():
         most = largest.get(name, math.inf) if isinstance(largest, Mapping) else largest
@@ -71,7 +71,7 @@ def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) 
 
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
-    """The types of the fields of a dataclass, without what is for tyro alone."""
+    """The types of the fields of a dataclass, without the annotations for tyro."""
     types = get_type_hints(cls)
     return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 
@@ -97,17 +97,17 @@ def _short(number: float) -> str:
 
 def _is(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
-        return type(value) in set(map(type, get_args(kind)))  # which of them is for another check to say
+        return type(value) in set(map(type, get_args(kind)))  # another check looks at the value
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         inner = inner[:1] * len(value) if isinstance(value, tuple) and inner[-1] is ... else inner
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is, value, inner))
-    if kind in _PLAIN:  # not a subclass: True is no number, and checkpoints hold none of numpy's
-        return type(value) in _PLAIN[kind]
+    if kind in _EXACT:  # no subclasses: True is not a number, and checkpoints hold no numbers of numpy
+        return type(value) in _EXACT[kind]
     return isinstance(value, kind)
 
 
-_PLAIN = {int: (int,), float: (int, float), bool: (bool,), str: (str,), Path: (str, *{type(Path()), Path})}
+_EXACT = {int: (int,), float: (int, float), bool: (bool,), str: (str,), Path: (str, *{type(Path()), Path})}
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
 
 

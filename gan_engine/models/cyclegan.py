@@ -1,9 +1,9 @@
 """Translation between two kinds of images without pairs: CycleGAN (Zhu et al. 2017, arXiv:1703.10593).
 
-Two generators, A2B and B2A, and two discriminators, A and B, trained side by side: G and D are modules of two networks
-each. A generator halves its image twice, passes it through residual blocks and doubles it twice (Johnson et al. 2016,
-arXiv:1603.08155), by nearest neighbours before 3x3 convolutions where the paper has transposed ones, which leave a
-checkerboard.
+Two generators, A2B and B2A, and two discriminators, A and B, are trained side by side. G and D hold two networks each.
+A generator halves its image twice, passes it through residual blocks and doubles it twice (Johnson et al. 2016,
+arXiv:1603.08155). It doubles by nearest neighbours before 3x3 convolutions. The paper has transposed convolutions,
+which leave a checkerboard.
 """
 
 from dataclasses import dataclass
@@ -37,19 +37,19 @@ class Config:
     """Side of the images in pixels: a multiple of 4, at least 32."""
     channels: Channels = 3
     width: int = 64
-    """Feature maps of the generators at the resolution; twice and four times as many at half and a quarter of it."""
+    """Feature maps of the generators at the resolution. They double with each of the two halvings."""
     blocks: int | None = None
     """Residual blocks of the generators. None: 6 up to 128x128, else 9, as in the paper."""
     d_width: int = 64
     """Feature maps of the first layer of the discriminators."""
     adversarial_weight: float = 2
-    """Weight of the adversarial losses of G. At 2 least squares are those of the paper, which has no half in them."""
+    """Weight of the adversarial losses of G. 2 gives the least squares of the paper, which are not halved."""
     cycle_weight: float = 10
-    """Weight of the mean absolute difference after a translation there and back, for either kind of images."""
+    """Weight of the mean absolute difference after a translation there and back, for both kinds of images."""
     identity_weight: float = 0.5
-    """Weight, as a share of cycle_weight, of the difference that a generator makes to images of its target's kind."""
+    """Weight, as a share of cycle_weight, of the change that a generator makes to images of its target's kind."""
     pool_size: int = 50
-    """Generated images of each kind among which D is shown older ones; 0 for none."""
+    """Older generated images of each kind, of which D is shown some. 0: D sees new images only."""
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0
@@ -130,7 +130,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """img [N, C, H, W] -> logits [N, P] of how much its patches are those of one kind"""
+    """img [N, C, H, W] -> logits [N, P]: how much each patch looks like a real image of one kind"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -141,5 +141,5 @@ class Discriminator(nn.Module):
         return (self.A if kind == "A" else self.B)(img)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Those of both discriminators side by side; --freeze-d counts them, from the image on."""
+        """The blocks of both discriminators, side by side. --freeze-d counts from the image on."""
         return [a + b for a, b in zip(self.A.blocks_from_image(), self.B.blocks_from_image(), strict=True)]

@@ -1,7 +1,7 @@
 """The deep convolutional GAN of Radford et al. 2016, arXiv:1511.06434.
 
-With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
-features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+Both networks can read classes c. The generator reads an embedding of c beside z. The discriminator adds the projection
+of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Config:
     channels: Channels = 1
     z_dim: NoiseSize = 100
     width: int = 64
-    """Feature maps at half the resolution of the images; they double with each halving down to 4x4."""
+    """Feature maps at half the resolution of the images. They double with each halving, down to 4x4."""
     max_width: int = 512
     """Limit of the feature maps of a layer."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
     d_norm: bool = True
-    """Batch norms in the discriminator. A gradient penalty, which is of single images, wants none."""
+    """Batch norms in the discriminator. Turn them off for a gradient penalty, which looks at single images."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Discriminator(nn.Module):
         widths = [config.channels, *reversed(config.widths)]
         blocks = []
         for i, o in pairwise(widths):
-            # The paper leaves the norm out where the discriminator reads the image.
+            # The paper has no norm in the layer that reads the image.
             blocks.append(Block(Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=config.d_norm and bool(blocks)))
         self.blocks = nn.Sequential(*blocks)
         self.logit = Conv2d(widths[-1], 1, 4, bias=False)
@@ -109,7 +109,7 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their norms, but for that of the logit; --freeze-d counts them, from the image on."""
+        """The convolutions with their norms, except the convolution of the logit. --freeze-d counts from the image."""
         return [(block,) for block in self.blocks]
 
 

@@ -1,6 +1,6 @@
-"""What a family can do: its module declares a `Family`, and the rest of the package reads that declaration.
+"""The declaration of a family: its module has a `Family` that says what it can do. The rest of the package reads it.
 
-The kind of data that a family trains on may depend on its sizes, so it is in the configuration: `Config.data_kind`.
+The kind of data that a family trains on may depend on its sizes, so `Config.data_kind` names it.
 """
 
 from collections.abc import Callable
@@ -15,37 +15,37 @@ Direction = Literal["A2B", "B2A"]
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a family can do. The defaults are those of a GAN that draws images from noise."""
+    """The abilities of a family. The defaults describe a GAN that draws images from noise."""
 
     command: Command = "generate"
     """The command that draws with G. generate gives G noise, translate and upscale give it images.
 
-    A G that starts from images has no noise and no classes: G(source [N, C', H', W']) -> img [N, C, H, W], where
-    Config.source_channels is C'. Its D gives logits [N, P], one for each of P patches of an image. Where the data have
-    no sources, G.source_of(img) makes them of the targets. upscale also needs two numbers: an image is Config.scale
-    times as wide as its source, and its pixels depend on Config.reach pixels of the source in each direction.
+    A G that starts from images reads neither noise nor classes: G(source [N, C', H', W']) -> img [N, C, H, W], where
+    Config.source_channels is C'. Its D gives logits [N, P], one for each of P patches of an image. G.source_of(img)
+    makes sources of targets, if the data have no sources. upscale needs two more numbers: an image is Config.scale
+    times as wide as its source, and a pixel depends on Config.reach pixels of the source in each direction.
     """
     objective: str = "game"
-    """What G and D minimise: a name in gan_engine.losses.families.OBJECTIVES."""
+    """The objective of G and D: a name in gan_engine.losses.families.OBJECTIVES."""
     measure: str | None = None
-    """How `evaluate` measures G: a name in gan_engine.metrics.measures.MEASURES. None: the measure of its data."""
+    """The measure of `evaluate`: a name in gan_engine.metrics.measures.MEASURES. None: images or volumes decide."""
     penalties: bool = True
-    """Whether the objective has gradient penalties: R1, R2 and that of WGAN-GP."""
+    """True if the objective has gradient penalties: R1, R2 and the penalty of WGAN-GP."""
     augmentation: bool = True
-    """Whether D may see augmented images."""
+    """True if D may see augmented images."""
     content_loss: bool = False
-    """Whether the objective has `content`, which G can learn before D takes part (--pretrain-kimg)."""
+    """True if the objective has `content`, which G can learn before D takes part (--pretrain-kimg)."""
     styles: bool = False
-    """Whether G has latents w: `G.ws`, `G.synthesis` and `G.mapping`. Path lengths, --style-mix, --project and --w need
-    them."""
+    """True if G has latents w: `G.ws`, `G.synthesis` and `G.mapping`. Path lengths, --style-mix, --project and --w need
+    w."""
     needs_classes: bool = False
-    """Whether the networks cannot do without classes."""
+    """True if the networks need classes."""
     directions: tuple[Direction, ...] = ()
-    """The directions of G(source, direction); () for a G that translates one way only, and takes no direction."""
+    """The two directions of G(source, direction). () if G translates one way only, and takes no direction."""
     extracts: tuple[str, ...] = ()
-    """Values of Config.source with which G.source_of makes sources of targets; `translate --extract` does that too."""
+    """Values of Config.source for which G.source_of makes sources of targets. `translate --extract` then works."""
     picture: Callable[[Tensor], Tensor] | None = None
-    """Makes images [N, C, H, W] in [-1, 1] of what G makes. None: G makes such images."""
+    """Turns the results of G into images [N, C, H, W] in [-1, 1]. None: they are such images."""
 
     def __post_init__(self) -> None:
         if self.command not in get_args(Command):
@@ -53,5 +53,5 @@ class Family:
 
     @property
     def from_noise(self) -> bool:
-        """Whether G starts from noise z. Any other G starts from an image."""
+        """True if G starts from noise z. Any other G starts from an image."""
         return self.command == "generate"

@@ -1,10 +1,10 @@
 """The 3D-GAN of Wu et al. 2016, arXiv:1610.07584: volumes of voxels from noise.
 
-A volume is [1, R, R, R] in [-1, 1] with y upwards, and its voxels are occupied where they are above 0. The paper has
-[0, 1], which is the same up to scale, and a discriminator with batch norms; without them it can be penalised.
+A volume is [1, R, R, R] in [-1, 1] with y upwards, and a voxel is occupied where it is above 0. The paper has [0, 1],
+which differs by the scale only. The paper's discriminator has batch norms; this one has none, so it can be penalised.
 
-With classes both networks read c as in dcgan: the generator an embedding of it beside z, and the discriminator adds the
-projection of its last features on another (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+Both networks can read classes c, as in dcgan. The generator reads an embedding of c beside z. The discriminator adds
+the projection of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ FAMILY = Family(picture=volumes.render)
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the two networks. Those of the paper are 64 voxels and 64 feature maps."""
+    """Sizes of the two networks. The paper has a resolution of 64 and a width of 64."""
 
     resolution: Resolution = 32
     """Side of the volumes in voxels: a power of two from 16 to 128."""
     z_dim: NoiseSize = 200
     width: int = 32
-    """Feature maps at half the resolution of the volumes; they double with each halving down to 4x4x4."""
+    """Feature maps at half the resolution of the volumes. They double with each halving, down to 4x4x4."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
@@ -48,7 +48,7 @@ class Config:
 
 
 def _init(module: nn.Module) -> None:
-    """Weights N(0, 0.02^2), as in dcgan, whose shape the networks have."""
+    """Weights N(0, 0.02^2), as in dcgan."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d | Weights):
         nn.init.normal_(module.weight, 0, 0.02)
 
@@ -101,5 +101,5 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions, but for that of the logit; --freeze-d counts them, from the image on."""
+        """The convolutions, except the convolution of the logit. --freeze-d counts from the image on."""
         return [(layer,) for layer in self.layers]

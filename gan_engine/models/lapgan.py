@@ -1,13 +1,14 @@
 """The Laplacian pyramid of conditional GANs (Denton et al. 2015, arXiv:1506.05751), from coarse to fine.
 
-An image is taken apart into smaller ones, each the last one filtered and halved, I[k-1] = down(I[k]). The first level
-is a GAN of the smallest images. Each of the others draws the details that the one below lacks,
+A pyramid holds an image at several sizes, each of which is the next larger one filtered and halved, I[k-1] =
+down(I[k]). The first level is a GAN of the smallest images. Every other level draws the details that the level below it
+lacks:
 
     low[k] = up(I[k-1])          I[k] = low[k] + G[k](z[k], low[k])          D[k](I[k] - low[k], low[k])
 
-and in training its low[k] is that of a real image, for D[k] the same as for G[k]: the levels depend on each other only
-when images are drawn, and are trained side by side or alone. The noise of a level is one more map of its size, and so
-is what a level makes of the class.
+low[k] is made of a real image in training, and is the same for D[k] and G[k]. So the levels depend on each other only
+when images are drawn, and can be trained side by side or alone. A level reads its noise as one more map of its size,
+and the class as another.
 """
 
 from dataclasses import dataclass
@@ -32,15 +33,15 @@ class Config:
     """Side of the images in pixels: a multiple of 4 times 2^(levels - 1)."""
     channels: Channels = 1
     levels: int = 3
-    """Levels of the pyramid, each of half the resolution of the next."""
+    """Levels of the pyramid. Each has half the resolution of the next."""
     level: int | None = None
-    """Resolution of the only level to train. None: all of them."""
+    """Resolution of the only level to train. None: train all levels."""
     base_z_dim: int = 100
-    """Dimensions of the noise of the first level; the others have one number for each pixel."""
+    """Dimensions of the noise of the first level. The other levels have one number for each pixel."""
     hidden: int = 512
-    """Units in each of the two hidden layers of the first level, whose networks are fully connected."""
+    """Units in each of the two hidden layers of the first level, which is fully connected."""
     width: int = 32
-    """Feature maps of the convolutional networks of the others."""
+    """Feature maps of the other levels, which are convolutional."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class Config:
 
     @property
     def sizes(self) -> list[int]:
-        """Resolutions of the levels, the first one's first."""
+        """Resolutions of the levels, the smallest first."""
         return [self.resolution >> i for i in range(self.levels - 1, -1, -1)]
 
     @property
@@ -82,7 +83,7 @@ def _class_map(config: Config, size: int) -> nn.Module | None:
 
 
 class Pyramid(nn.Module):
-    """img [N, C, H, W] -> (I[k], low[k]) of every level, the smallest image first, beside which there is no low"""
+    """img [N, C, H, W] -> (I[k], low[k]) of every level, the smallest image first; its low is None"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -95,7 +96,7 @@ class Pyramid(nn.Module):
             images.insert(0, self.down(images[0]))
         return list(zip(images, [None, *map(self.up, images[:-1])], strict=True))
 
-    # The filter meets zeros outside the image: with black at 0 they are black, and not grey.
+    # The filter reads zeros outside the image. Shifted by 1 they are black; otherwise they would be grey.
 
     def down(self, img: Tensor) -> Tensor:
         return downsample2d(img + 1, as_filter(self.f)) - 1
@@ -122,7 +123,7 @@ class BaseGenerator(nn.Module):
 
 
 class DetailGenerator(nn.Module):
-    """(z [N, H W], low [N, C, H, W], c) -> img [N, C, H, W], low and the details to it"""
+    """(z [N, H W], low [N, C, H, W], c) -> img [N, C, H, W], the sum of low and details"""
 
     def __init__(self, config: Config, size: int) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class BaseDiscriminator(nn.Module):
 
 
 class DetailDiscriminator(nn.Module):
-    """(img, low [N, C, H, W], c) -> logits [N]; it reads the details img - low, and low"""
+    """(img, low [N, C, H, W], c) -> logits [N]; D reads the details img - low, and low"""
 
     def __init__(self, config: Config, size: int) -> None:
         super().__init__()
@@ -177,7 +178,7 @@ class DetailDiscriminator(nn.Module):
 
 
 class Generator(nn.Module):
-    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W], close to [-1, 1]: the levels one after the other"""
+    """(z [N, z_dim], c [N, c_dim] or None) -> img [N, C, H, W], close to [-1, 1]; the levels run one after the other"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -195,9 +196,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N], the sum of those that the levels give to its pyramid
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N], the sum of the logits of all levels
 
-    Training asks each level by itself; see gan_engine.losses.pyramid.
+    Training uses the logits of each level by themselves; see gan_engine.losses.pyramid.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,7 +1,7 @@
-"""The PatchGAN of pix2pix (Isola et al. 2017, arXiv:1611.07004, section 3.2.2) and CycleGAN, in both families.
+"""The PatchGAN, D of both pix2pix (Isola et al. 2017, arXiv:1611.07004, section 3.2.2) and CycleGAN.
 
-It judges every patch of an image by itself: its logits [N, P] are of P patches that overlap, 70x70 pixels each with
-three halvings. A loss is of every logit, and the terms [N] of an objective are means over the patches.
+It judges every patch of an image by itself. Its logits [N, P] are of P patches that overlap; three halvings give
+patches of 70x70 pixels. Objectives compute a loss for every logit, and take means over the patches as terms [N].
 """
 
 from itertools import pairwise
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, Weights
 
-MIN_RESOLUTION = 32  # of images, which leaves 2x2 patches
+MIN_RESOLUTION = 32  # an image of this side has 2x2 patches
 
 
 class PatchDiscriminator(nn.Module):
     """img [N, C, H, W] -> logits [N, P], higher is more real
 
-    Convolutions 4x4 with `width`, 2, 4 and 8 times as many feature maps; the first three have the stride 2. All but the
-    first and the last have an instance norm, where pix2pix has the batch norm of batches of one image.
+    Convolutions 4x4 with 1, 2, 4 and 8 times `width` feature maps, and one for the logits. The first three have the
+    stride 2. All but the first and the last have an instance norm; pix2pix has a batch norm, over batches of one image.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -41,7 +41,7 @@ class PatchDiscriminator(nn.Module):
         return self.logit(x).flatten(1)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their norms, but for that of the logits; --freeze-d counts them, from the image on."""
+        """The convolutions with their norms, except the convolution of the logits. --freeze-d counts from the image."""
         return [(self.first, self.bias), *zip(self.convs, self.norms, strict=True)]
 
 

@@ -1,10 +1,10 @@
 """Pictures from pictures of the same place: pix2pix (Isola et al. 2017, arXiv:1611.07004), trained on pairs.
 
-A U-Net halves its source down to 1x1 and doubles it again; every resolution on the way up sees the feature maps of the
+A U-Net halves its source down to 1x1 and doubles it again. Every resolution on the way up reads the feature maps of the
 same size on the way down. The discriminator judges patches of the picture beside its source.
 
-The paper's only noise is dropout, kept when images are made; here a picture is a function of its source, as dropout
-ends with training. Doubling is by nearest neighbours and a 3x3 convolution, which leave no checkerboard.
+Two things differ from the paper. Dropout, the paper's only noise, ends with training, so a picture is a function of its
+source. A layer doubles by nearest neighbours and a 3x3 convolution, which leave no checkerboard.
 """
 
 from dataclasses import dataclass
@@ -44,13 +44,14 @@ class Config:
     """Side of the images in pixels: a power of two from 32 to 1024."""
     channels: Channels = 3
     source: Source = "pairs"
-    """What G starts from: pairs of the data, or a source made of the target: grey, to colour it, or its edges."""
+    """Source that G starts from. pairs: the data have it.
+    grey, edges: it is made of the target; grey teaches G to colour, edges to fill in drawings."""
     width: int = 64
-    """Feature maps of G at half the resolution; they double with each halving."""
+    """Feature maps of G at half the resolution. They double with each halving."""
     max_width: int = 512
     """Limit of the feature maps of a layer of G."""
     dropout: float = 0.5
-    """Share of the feature maps' values that the three lowest layers on the way up drop in training."""
+    """Share of values that dropout sets to 0 in training, in the three lowest layers on the way up."""
     d_width: int = 64
     """Feature maps of the first layer of D."""
     adversarial_weight: float = 1
@@ -58,7 +59,7 @@ class Config:
     l1_weight: float = 100
     """Weight of the mean absolute difference from the target."""
     perceptual_weight: float = 0
-    """Weight of the difference in the features of a classifier, which needs the extra "perceptual"."""
+    """Weight of the difference in the features of a classifier. It needs the extra "perceptual"."""
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0
@@ -95,9 +96,9 @@ def grey(img: Tensor) -> Tensor:
 
 
 def edges(img: Tensor) -> Tensor:
-    """img [N, 1 or 3, H, W] -> dark lines on white [N, 1, H, W] in [-1, 1]
+    """1 - 2 min(1, |gradient of the luma|): img [N, 1 or 3, H, W] -> dark lines on white [N, 1, H, W] in [-1, 1]
 
-    1 - min(2, |gradient of the luma|), the gradient by Sobel's filters, in units of half the range per two pixels.
+    The gradient is taken by Sobel's filters / 4: a step from black to white has the gradient 2.
     """
     x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=img.dtype, device=img.device) / 4
     gradient = F.conv2d(F.pad(grey(img), (1, 1, 1, 1), mode="replicate"), torch.stack([x, x.t()])[:, None])
@@ -127,12 +128,12 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        # No norm on the source, and none at 1x1, where it would leave nothing.
+        # The first layer has no norm, as in the paper. The last has none, because a norm of 1x1 values leaves nothing.
         self.down = nn.ModuleList(
             Down(i, o, norm=0 < k < len(widths) - 1)
             for k, (i, o) in enumerate(pairwise([config.source_channels, *widths]))
         )
-        joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # what comes up beside what went down
+        joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # maps of the way up and of the way down
         self.up = nn.ModuleList(
             UpsampleBlock(i, o, dropout=config.dropout if k < 3 else 0)
             for k, (i, o) in enumerate(zip(joined[:-1], reversed(widths[:-1]), strict=True))
@@ -152,7 +153,7 @@ class Generator(nn.Module):
         return bias_act(self.to_rgb(x), self.bias, act="tanh")
 
     def source_of(self, img: Tensor) -> Tensor:
-        """What G starts from to make img, where that is made of it."""
+        """The source [N, 1, R, R] that is made of a target img [N, C, R, R], for Config.source grey or edges."""
         return SOURCES[self.config.source](img)
 
 
@@ -168,5 +169,5 @@ class Discriminator(nn.Module):
         return self.patches(torch.cat([img, source.to(img.dtype)], dim=1))
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their norms, but for that of the logits; --freeze-d counts them, from the image on."""
+        """The convolutions with their norms, except the convolution of the logits. --freeze-d counts from the image."""
         return self.patches.blocks_from_image()

@@ -1,14 +1,14 @@
 """The modern baseline R3GAN (Huang et al. 2024, arXiv:2501.05441): residual blocks without norms in both networks.
 
-A stage is a transition, which resamples bilinearly and changes the width, and blocks of a 1x1 convolution that widens,
-a grouped 3x3 and a 1x1 that narrows again. G starts from a learnt 4x4 basis whose maps z weighs, and D ends in the
-inner products of its last features with one. There is nothing but convolutions, biases and leaky ReLUs: D is piecewise
-linear, and the penalties of gan_engine.losses.penalties run at level 2.
+A stage is a transition and residual blocks. The transition resamples bilinearly and changes the width. A block is a 1x1
+convolution that widens, a grouped 3x3 convolution, and a 1x1 convolution that narrows again. G starts from a learnt 4x4
+basis, whose maps are weighted by z. D ends in inner products of its last features with such a basis. All layers are
+convolutions, biases and leaky ReLUs, so D is piecewise linear, and gan_engine.losses.penalties run at level 2.
 
 The paper trains it with the loss "relativistic" and R1 and R2 in every step.
 
-With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
-features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+Both networks can read classes c. The generator reads an embedding of c beside z. The discriminator adds the projection
+of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
 from dataclasses import dataclass
@@ -38,15 +38,15 @@ class Config:
     channels: Channels = 1
     z_dim: NoiseSize = 64
     width: int = 32
-    """Feature maps at the resolution of the images; they double with each halving down to 4x4."""
+    """Feature maps at the resolution of the images. They double with each halving, down to 4x4."""
     max_width: int = 128
     """Limit of the feature maps of a stage."""
     blocks: int = 2
     """Residual blocks of a stage."""
     expansion: int = 2
-    """Feature maps inside a block, as a multiple of those of its stage."""
+    """Feature maps inside a block, as a multiple of the feature maps of its stage."""
     group: int = 16
-    """Feature maps that a grouped convolution mixes."""
+    """Feature maps in each group of a grouped convolution."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
@@ -76,8 +76,9 @@ def _conv(i: int, o: int, kernel_size: int = 1, *, groups: int = 1, scale: float
 class Block(nn.Module):
     """y [N, C, H, W] = x + reduce(act(conv(act(expand(x) + b1)) + b2))
 
-    It begins as the identity: `reduce` at zero, and the others smaller by L^(-1/4) for L blocks in a row (Zhang et al.
-    2019, arXiv:1901.09321), so that their first steps do not grow with the depth either.
+    It begins as the identity, because the weights of `reduce` begin at zero. The other weights begin smaller by
+    L^(-1/4) for L blocks in a row, so that the first steps do not grow with the depth (Zhang et al. 2019,
+    arXiv:1901.09321).
     """
 
     def __init__(self, config: Config, width: int) -> None:
@@ -154,7 +155,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N], without a bias, which the loss would cancel"""
+    """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]; they have no bias, which the loss would cancel"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -174,7 +175,7 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The stages, each of a resolution; colours belong to the first; --freeze-d counts them, from the image on."""
+        """The stages, one for each resolution; `from_rgb` belongs to the first. --freeze-d counts from the image on."""
         n = self.config.blocks
         first, *others = self.stages[:n], *(self.stages[i : i + n + 1] for i in range(n, len(self.stages), n + 1))
         return [(self.from_rgb, first), *((stage,) for stage in others)]

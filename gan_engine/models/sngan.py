@@ -1,12 +1,12 @@
-"""The residual GAN with spectral norms (Miyato et al. 2018, arXiv:1802.05957, table 4), and with self-attention SAGAN.
+"""The residual GAN with spectral norms (Miyato et al. 2018, arXiv:1802.05957, table 4), and SAGAN.
 
-Every weight of D is divided by an estimate of its largest singular value, which one power iteration a pass keeps up to
-date: D is Lipschitz, and trained with the hinge loss. `attention` puts one layer of self-attention at that resolution
-into both networks (Zhang et al. 2018, arXiv:1805.08318), whose paper has spectral norms in G too.
+Every weight of D is divided by an estimate of its largest singular value; one power iteration in each pass updates the
+estimate. So D is Lipschitz, and is trained with the hinge loss. `attention` names the resolution at which both networks
+get a layer of self-attention, as in SAGAN (Zhang et al. 2018, arXiv:1805.08318). SAGAN has spectral norms in G too.
 
-With classes the norms of G have a scale and a shift for each (Dumoulin et al. 2017, arXiv:1610.07629), and the
-discriminator adds the projection of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637,
-equation 4). Without attention D is piecewise linear.
+Both networks can read classes c. The norms of G have a scale and a shift for each class (Dumoulin et al. 2017,
+arXiv:1610.07629). The discriminator adds the projection of its last features on an embedding of c (Miyato and Koyama
+2018, arXiv:1802.05637, equation 4). D is piecewise linear if it has no attention.
 """
 
 from dataclasses import dataclass
@@ -35,15 +35,15 @@ class Config:
     channels: Channels = 1
     z_dim: NoiseSize = 128
     width: int = 32
-    """Feature maps of the generator at the resolution of the images; they double with each halving down to 4x4."""
+    """Feature maps of the generator at the resolution of the images. They double with each halving, down to 4x4."""
     d_width: int = 32
-    """Feature maps of the discriminator at half the resolution; they double with each halving down to 8x8."""
+    """Feature maps of the discriminator at half the resolution. They double with each halving, down to 8x8."""
     max_width: int = 128
     """Limit of the feature maps of a layer."""
     attention: int = 0
-    """Resolution at which both networks have self-attention; 0 leaves it out."""
+    """Resolution at which both networks have self-attention. 0: no self-attention."""
     g_spectral_norm: bool = False
-    """Spectral norms in the generator too."""
+    """Divide the generator's weights by their spectral norms, as the discriminator's always are."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Config:
 
 
 def _layer(layer: nn.Module, *, spectral: bool) -> nn.Module:
-    """`layer` with weights as Glorot and Bengio 2010 draw them, which is how the paper's begin."""
+    """`layer` with weights drawn as in the paper, by the rule of Glorot and Bengio 2010."""
     nn.init.xavier_uniform_(layer.weight)
     return spectral_norm(layer) if spectral else layer
 
@@ -100,7 +100,10 @@ class Attention(nn.Module):
 
 
 class Norm(nn.Module):
-    """y [N, C, H, W] = max(0, scale * norm(x) + shift), normalised over the batch; learnt, for each class its own"""
+    """y [N, C, H, W] = max(0, scale * norm(x) + shift), normalised over the batch
+
+    The scale and the shift are learnt; each class has its own.
+    """
 
     def __init__(self, width: int, c_dim: int) -> None:
         super().__init__()
@@ -166,7 +169,7 @@ class Generator(nn.Module):
 class DownBlock(nn.Module):
     """x [N, I, H, W] -> [N, O, H / 2, W / 2], or of the same size and width if not `down`
 
-    The `first` reads the image, of which no ReLU may take the negative half.
+    The `first` block reads the image, and has no ReLU before it that would cut off negative values.
     """
 
     def __init__(self, i: int, o: int, *, down: bool = True, first: bool = False) -> None:
@@ -209,5 +212,5 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The residual blocks and the self-attention; --freeze-d counts them, from the image on."""
+        """The residual blocks and the self-attention. --freeze-d counts from the image on."""
         return [(block,) for block in self.blocks]

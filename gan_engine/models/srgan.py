@@ -1,7 +1,8 @@
 """Enlarging photographs: SRGAN (Ledig et al. 2017, arXiv:1609.04802), and the generator of ESRGAN (1809.00219).
 
-G makes an image `scale` times as large as its source, which in training is the target made smaller. First it learns
-what is nearest to the target, which is blurred, then with a discriminator what looks real: see `pretrain_kimg`.
+G makes an image `scale` times as large as its source. The source is the target made smaller, in training. G first
+learns to come near the target, which gives blurred images. Then it learns from a discriminator to make them look real:
+see `pretrain_kimg`.
 """
 
 import math
@@ -35,26 +36,26 @@ class Config:
     """Sizes of the two networks and weights of the losses."""
 
     resolution: Resolution = 96
-    """Side of the patches in pixels that photographs are cut into for training: a multiple of 16, at least 32."""
+    """Side in pixels of the patches that photographs are cut into for training: a multiple of 16, at least 32."""
     channels: Channels = 3
     scale: Literal[2, 4] = 4
-    """How many times as wide and high as its source an image is."""
+    """Ratio of the sides of an image to the sides of its source."""
     variant: Variant = "srresnet"
-    """The generator: srresnet has batch norms and pixel shuffle, rrdb dense residual blocks without norms."""
+    """The generator. srresnet: batch norms and pixel shuffle. rrdb: dense residual blocks without norms."""
     width: int = 64
     """Feature maps of G."""
     blocks: int | None = None
-    """Residual blocks of G. None: those of the papers, 16 for srresnet and 23 for rrdb."""
+    """Residual blocks of G. None: as in the papers, 16 for srresnet and 23 for rrdb."""
     growth: int = 32
-    """Feature maps that each layer of a dense block of rrdb adds."""
+    """Feature maps that each layer of a dense block adds, in rrdb."""
     d_width: int = 64
-    """Feature maps of the first layer of D; they double with each halving."""
+    """Feature maps of the first layer of D. They double with each halving."""
     adversarial_weight: float = 5e-3
     """Weight of the adversarial loss of G."""
     l1_weight: float = 1
     """Weight of the mean absolute difference from the target."""
     perceptual_weight: float = 0
-    """Weight of the difference in the features of a classifier, which needs the extra "perceptual"."""
+    """Weight of the difference in the features of a classifier. It needs the extra "perceptual"."""
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0
@@ -87,7 +88,7 @@ class Config:
 
     @property
     def reach(self) -> int:
-        """Pixels of the source in each direction that a pixel of the image depends on."""
+        """Number of pixels of the source, in each direction, that a pixel of the image depends on."""
         if self.variant == "srresnet":
             return math.ceil(4 + 2 * self.num_blocks + 1 + sum(2.0**-i for i in range(self.doublings)) + 4 / self.scale)
         return math.ceil(1 + 15 * self.num_blocks + 1 + 2 * sum(2.0**-i for i in range(1, self.doublings + 1)) + 1)
@@ -96,7 +97,7 @@ class Config:
 def shrink(img: Tensor, scale: int) -> Tensor:
     """img [N, C, H, W] in [-1, 1] -> [N, C, H / scale, W / scale], bicubic without aliases, rounded to 256 values
 
-    A file has no more values, and what is learnt from sources between them does not hold for files.
+    Files have 256 values. A generator that has learnt from values between them does worse on files.
     """
     small = F.interpolate(img, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
     return ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
@@ -120,7 +121,7 @@ class Residual(nn.Module):
 
 
 class Shuffle(nn.Module):
-    """x [N, C, H, W] -> [N, C, 2 H, 2 W]: four pixels of four times as many feature maps (arXiv:1609.05158)"""
+    """x [N, C, H, W] -> [N, C, 2 H, 2 W]: four times as many feature maps become 2x2 pixels (arXiv:1609.05158)"""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,7 +136,7 @@ def _leaky(conv: nn.Conv2d) -> BiasAct:
 
 
 class Dense(nn.Module):
-    """y = x + conv(all before) / 5: four layers, each of which reads x and what the layers before it have made of it"""
+    """y = x + conv(x, y1, ..., y4) / 5, where layer k = 1 to 4 gives yk = act(conv(x, y1, ..., y(k-1)))"""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -165,11 +166,12 @@ class RRDB(nn.Module):
 class Generator(nn.Module):
     """source [N, C, H, W] -> img [N, C, scale * H, scale * W], close to [-1, 1]
 
-    The papers' networks, whose result is added to the source, enlarged by bicubic interpolation (Kim et al. 2016,
-    arXiv:1511.04587). That is where training begins, as the last layer begins at 0: otherwise the first tens of
-    thousands of patches teach no more than that colours stay what they are.
+    The result of the papers' networks is added to the source, enlarged by bicubic interpolation (Kim et al. 2016,
+    arXiv:1511.04587). The last layer begins at 0, so training begins with the bicubic enlargement. Otherwise the first
+    tens of thousands of patches teach no more than to keep the colours.
 
-    Nothing in it depends on the size: in eval mode parts of an image are those of the whole, `config.reach` from edges.
+    No layer depends on the size of the image. G of a part of the source equals that part of G(source) in eval mode,
+    except within `config.reach` pixels of the edges of the part.
     """
 
     def __init__(self, config: Config) -> None:
@@ -199,14 +201,14 @@ class Generator(nn.Module):
         return base + self.up(x + self.body(x))
 
     def source_of(self, img: Tensor) -> Tensor:
-        """The source that G is to make img of."""
+        """The source [N, C, H / scale, W / scale] of a target img [N, C, H, W]."""
         return shrink(img, self.config.scale)
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, R, R], source) -> logits [N, 1]; it judges the image alone and as a whole
+    """(img [N, C, R, R], source) -> logits [N, 1]; D judges the image as a whole, and ignores the source
 
-    Convolutions in pairs, the second of which halves, and two dense layers, like those of VGG.
+    Pairs of convolutions, in which the second one halves, and two dense layers, as in VGG.
     """
 
     def __init__(self, config: Config) -> None:
@@ -229,12 +231,12 @@ class Discriminator(nn.Module):
         return self.logit(biased(self.dense, x.flatten(1), self.bias, act="lrelu"))
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their norms; --freeze-d counts them, from the image on."""
+        """The convolutions with their norms. --freeze-d counts from the image on."""
         return [(self.first,), *zip(self.convs, self.norms, strict=True)]
 
 
 def _small(module: nn.Module) -> None:
-    """Weights a tenth of He's, so that a deep net without norms begins near the identity (section 3.1, 1809.00219)."""
+    """Weights of a tenth of He's size: a deep net without norms then begins near the identity (3.1 of 1809.00219)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
         with torch.no_grad():

@@ -1,11 +1,11 @@
 """StyleGAN2 (Karras et al. 2020, arXiv:1912.04958) with the changes of its ADA follow-up (2006.06676).
 
-A mapping network turns z into w, and the synthesis network starts from a constant and is steered by w alone: every
-convolution is modulated by a style, an affine function of its own copy of w. Mixing of styles, noise inputs and
-truncation are those of StyleGAN (Karras et al. 2019, arXiv:1812.04948).
+A mapping network turns z into w. The synthesis network starts from a constant, and w is its only input: every
+convolution is modulated by a style, an affine function of a copy of w. Mixing of styles, noise inputs and truncation
+are as in StyleGAN (Karras et al. 2019, arXiv:1812.04948).
 
-Under autocast the resolutions that `half_resolutions` names compute in its dtype, and all else in that of the weights:
-two dtypes and casts where they meet, so that styles, demodulation, colours and logits lose no digits.
+The `half_resolutions` highest resolutions compute in the dtype of autocast, where it is on. Everything else computes in
+the dtype of the weights, so that styles, demodulation, colours and logits lose no digits.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
 
-TAPS = (1, 3, 3, 1)  # of every filter around a change of size
-W_MEAN_HALF_LIFE = 4400  # images, of the running mean of w: 0.995 for a batch of 32
+TAPS = (1, 3, 3, 1)  # taps of every filter around a change of size
+W_MEAN_HALF_LIFE = 4400  # half-life of the running mean of w, in images: a factor of 0.995 for a batch of 32
 
 Architecture = Literal["skip", "residual"]
 Noise = Literal["random", "const", "none"]
@@ -34,34 +34,35 @@ FAMILY = Family(styles=True)
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the two networks. Config F of the paper is the default, config E has half its `channel_base`."""
+    """Sizes of the two networks. The defaults are config F of the paper. Config E has half its `channel_base`."""
 
     resolution: Resolution = 64
     """Side of the images in pixels: a power of two from 8 to 1024."""
     channels: Channels = 3
     z_dim: NoiseSize = 512
     w_dim: int = 512
-    """Dimensions of w, and of the classes in both networks."""
+    """Dimensions of w, and of the embeddings of classes in both networks."""
     mapping_layers: int = 8
-    """Layers between z and w, and between class and projection."""
+    """Layers between z and w, and between the class and its projection in D."""
     mapping_lr: float = 0.01
-    """Learning rate of those layers, as a share of that of the others."""
+    """Learning rate of the mapping layers, as a share of the learning rate of all other layers."""
     channel_base: int = 32768
     """Feature maps at a resolution: channel_base / resolution, but at most channel_max."""
     channel_max: int = 512
     """Limit of the feature maps of a layer."""
     architecture: Architecture = "skip"
-    """Of G: skip adds up colours of every resolution, residual adds up feature maps (figure 7 of the paper)."""
+    """Architecture of G (figure 7 of the paper).
+    skip: the colours of all resolutions are added up. residual: feature maps are added up."""
     d_architecture: Architecture = "residual"
-    """Of D: skip reads the image at every resolution."""
+    """Architecture of D. skip: D reads the image at every resolution. residual: feature maps are added up."""
     style_mixing: float = 0.9
-    """Share of the images that are trained with two w, one up to some layer and the other from there on."""
+    """Share of the images that are trained with two w: one w up to a random layer, the other w after it."""
     mbstd_group: int = 4
-    """Images among which D sees the standard deviation; parts of a batch are split into equal groups up to that."""
+    """Largest group of images over which D computes the standard deviation. A pass is split into equal groups."""
     half_resolutions: int = 4
-    """Highest resolutions that compute in half precision where training does."""
+    """Number of resolutions, the highest ones, that compute in half precision if --precision says so."""
     clamp: float | None = 256
-    """Limit of what their layers return, which float16 needs and bfloat16 does not."""
+    """Limit of the absolute values in these resolutions. float16 needs a limit, bfloat16 does not."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class Config:
 
     @property
     def num_ws(self) -> int:
-        """Copies of w that G takes: two for each resolution."""
+        """Number of copies of w that G reads: two for each resolution."""
         return 2 * len(self.resolutions)
 
     def width(self, resolution: int) -> int:
@@ -94,12 +95,12 @@ class Config:
         return min(self.channel_base // resolution, self.channel_max)
 
     def is_half(self, resolution: int) -> bool:
-        """Whether a resolution computes in half precision under autocast: the highest, but for 4x4."""
+        """True if a resolution computes in half precision under autocast: one of the highest, and not 4x4."""
         return resolution > max(self.resolution >> self.half_resolutions, 4)
 
 
 def _half(x: Tensor, otherwise: torch.dtype) -> torch.dtype:
-    """The dtype of the higher resolutions: that of autocast, if it is on."""
+    """The dtype of the higher resolutions: the dtype of autocast if it is on."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else otherwise
 
@@ -117,7 +118,7 @@ def _mapping_layers(config: Config, in_features: int) -> nn.Sequential:
 class Mapping(nn.Module):
     """(z [N, z_dim], c [N, c_dim] or None) -> w [N, w_dim]
 
-    z and an embedding of c are brought to unit length, side by side. `w_mean` [c_dim or 1, w_dim] holds the running
+    z and an embedding of c are normalised by `pixel_norm` and concatenated. `w_mean` [c_dim or 1, w_dim] is the running
     mean of w, of each class its own; training updates it.
     """
 
@@ -153,7 +154,7 @@ class Mapping(nn.Module):
 class SynthesisBlock(nn.Module):
     """(x [N, I, H / 2, W / 2], img or None, ws) -> x [N, O, H, W], img [N, C, H, W] or None
 
-    Two modulated convolutions, the first of which doubles; at 4x4 there is the second alone, and x has that size.
+    Two modulated convolutions; the first doubles. The block of 4x4 has the second alone, and its x is 4x4 too.
     """
 
     def __init__(self, config: Config, resolution: int) -> None:
@@ -165,7 +166,7 @@ class SynthesisBlock(nn.Module):
         clamp = config.clamp if self.half else None
         layer = {"w_dim": config.w_dim, "clamp": clamp}
         self.conv0 = None if first else ModulatedConv2d(i, o, 3, up=2, taps=TAPS, act="lrelu", **layer)
-        # The sum of two branches has the variance of one if each is multiplied by sqrt(1/2): the gain of lrelu is 1.
+        # Each of two branches is multiplied by sqrt(1/2), which keeps the variance of their sum: lrelu has the gain 1.
         self.conv1 = ModulatedConv2d(o, o, 3, act="lrelu", gain=1 if residual else None, **layer)
         self.skip = None
         if residual:
@@ -192,14 +193,14 @@ class SynthesisBlock(nn.Module):
 
 
 def _noise(const: Tensor, noise: Noise) -> Tensor | None:
-    """What a layer adds; None lets it draw noise anew."""
+    """The noise that a layer adds. None lets the layer draw noise."""
     return None if noise == "random" else const if noise == "const" else torch.zeros_like(const)
 
 
 class Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] -> img [N, C, H, W]
 
-    The colours of a resolution take the same w as the first convolution of the next one.
+    The colours of a resolution read the same w as the first convolution of the next resolution.
     """
 
     def __init__(self, config: Config) -> None:
@@ -254,8 +255,8 @@ class Generator(nn.Module):
     def ws(self, z: Tensor, c: Tensor | None = None, *, truncation: float = 1, cutoff: int | None = None) -> Tensor:
         """ws [N, num_ws, w_dim], with styles mixed in training (arXiv:1812.04948, section 3.1)
 
-        The first `cutoff` of them (None: all) are brought nearer to the mean, to w_mean + truncation * (w - w_mean):
-        fewer strange images for less variety (appendix B there). With classes the mean is that of the class.
+        The first `cutoff` of the ws (None: all) become w_mean + truncation * (w - w_mean). That gives fewer strange
+        images and less variety (appendix B there). Each class has its own mean.
         """
         w = self.mapping(z, c)
         layer = torch.arange(self.config.num_ws, device=w.device)[:, None]
@@ -275,7 +276,7 @@ class Generator(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """(x [N, I, H, W] or None, img [N, C, H, W]) -> x [N, O, H / 2, W / 2], img of that size or None
 
-    Two convolutions, the second of which halves.
+    Two convolutions; the second halves.
     """
 
     def __init__(self, config: Config, resolution: int) -> None:
@@ -305,8 +306,8 @@ class DiscriminatorBlock(nn.Module):
 class Discriminator(nn.Module):
     """(img [N, C, H, W], c [N, c_dim] or None) -> logits [N]
 
-    With classes the logit is the product of the last features and of what a mapping network makes of c, divided by
-    sqrt(w_dim) (Miyato and Koyama 2018, arXiv:1802.05637; arXiv:2006.06676).
+    A mapping network turns a class c into w. The logit is then <last features, w> / sqrt(w_dim) (Miyato and Koyama
+    2018, arXiv:1802.05637; arXiv:2006.06676).
     """
 
     def __init__(self, config: Config) -> None:
@@ -341,5 +342,5 @@ class Discriminator(nn.Module):
             return (x * w).sum(1) / w.shape[1] ** 0.5
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The blocks, one for each resolution down to 8x8; --freeze-d counts them, from the image on."""
+        """The blocks, one for each resolution down to 8x8. --freeze-d counts from the image on."""
         return [(block,) for block in self.blocks]

@@ -1,10 +1,10 @@
-"""The small convolutional GAN of the tutorials on CIFAR-10: the generator doubles by nearest neighbours and convolves.
+"""The small convolutional GAN of the tutorials on CIFAR-10. The generator doubles by nearest neighbours and convolves.
 
-Doubling before a convolution leaves no checkerboard, as a transposed convolution can (Odena et al. 2016, Distill,
-doi:10.23915/distill.00003). Both happen in one convolution here; see gan_engine.ops.upsample_conv2d.
+A transposed convolution can leave a checkerboard; doubling before a convolution leaves none (Odena et al. 2016,
+Distill, doi:10.23915/distill.00003). One operator does both, gan_engine.ops.upsample_conv2d.
 
-With classes the generator reads an embedding of c beside z, and the discriminator adds the projection of its last
-features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
+Both networks can read classes c. The generator reads an embedding of c beside z. The discriminator adds the projection
+of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Config:
     channels: Channels = 3
     z_dim: NoiseSize = 100
     width: int = 128
-    """Feature maps of the generator at a quarter of the resolution; half as many where it has doubled twice."""
+    """Feature maps of the generator at a quarter and half of the resolution. It has half as many at the resolution."""
     d_width: int = 32
-    """Feature maps of the discriminator at half the resolution; they double with each further layer, to 8 times."""
+    """Feature maps of the discriminator at half the resolution. They double with each layer, up to 8 times as many."""
     dropout: float = 0.25
-    """Share of the discriminator's features that is set to 0 in training."""
+    """Share of the discriminator's features that dropout sets to 0 in training."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
@@ -61,7 +61,7 @@ class Generator(nn.Module):
         width, side = config.width, config.resolution // 4
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), width * side**2)
-        # The norms take any bias of the layers before them back.
+        # No biases: the norms that follow would subtract them again.
         self.convs = nn.ModuleList(
             [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
         )
@@ -106,5 +106,5 @@ class Discriminator(nn.Module):
         return logits if self.embed is None else logits + self.embed(x, c)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The convolutions with their norms; --freeze-d counts them, from the image on."""
+        """The convolutions with their norms. --freeze-d counts from the image on."""
         return list(zip(self.convs, self.norms, strict=True))

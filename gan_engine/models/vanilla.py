@@ -1,6 +1,7 @@
 """The fully connected GAN of Goodfellow et al. 2014, arXiv:1406.2661, with leaky ReLU, and logits instead of a sigmoid.
 
-With classes it is the conditional GAN of Mirza and Osindero 2014, arXiv:1411.1784: c is concatenated to z and to img.
+Both networks can read classes c, which are concatenated to z and to img. That is the conditional GAN of Mirza and
+Osindero 2014, arXiv:1411.1784.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Config:
     channels: Channels = 1
     z_dim: NoiseSize = 100
     hidden: tuple[int, ...] = (256, 512, 1024)
-    """Widths of the generator's hidden layers; the discriminator has them in reverse."""
+    """Widths of the generator's hidden layers. The discriminator has them in reverse order."""
     c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -76,5 +77,5 @@ class Discriminator(nn.Module):
         return self.layers(x if c is None else torch.cat([x, c.to(x.dtype)], dim=1)).squeeze(1)
 
     def blocks_from_image(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The hidden layers; --freeze-d counts them, from the image on."""
+        """The hidden layers. --freeze-d counts from the image on."""
         return [(layer,) for layer in self.layers[:-1]]
