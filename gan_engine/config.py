@@ -276,9 +276,9 @@ def declare() -> None:
     hints.cache_clear()
 
 
-def of_plugins(config: Config) -> tuple[str, ...]:
+def plugin_parts(config: Config) -> tuple[str, ...]:
     """The parts of a run that plug-ins define."""
-    return outside.used(models.family(config.model), config.loss, config.data)
+    return outside.parts(models.family(config.model), config.loss, config.data)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

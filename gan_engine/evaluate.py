@@ -36,20 +36,21 @@ class Options:
     """Measure the averaged generator of a checkpoint against images."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     data: str | None = None
-    """What to compare with, all of it; see the same flag of gan_engine.train. Of translations: pairs, best such as the
-    run has not seen. None: what the run was trained on."""
+    """Data to compare with; see the same flag of gan_engine.train. All images are used.
+    Translations: pairs, preferably pairs that the run has not seen.
+    None: the data that the run was trained on."""
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
     num: int = 5000
-    """Images to generate from noise; only measurements of the same number compare."""
+    """Number of images to generate from noise. Only measurements with the same number compare."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     batch: int = 100
     """Images per pass."""
     plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Python file or module that the run had as a plug-in; once for each."""
+    """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
 
@@ -80,7 +81,7 @@ def evaluate(options: Options) -> dict[str, float]:
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
     c_dim = G.config.c_dim
-    classes = [i % c_dim for i in range(options.num)] if c_dim else None  # all of them in turn
+    classes = [i % c_dim for i in range(options.num)] if c_dim else None  # every class in turn
     subject = Subject(
         G=G,
         data=data,
@@ -95,7 +96,7 @@ def evaluate(options: Options) -> dict[str, float]:
 
 
 def _data(options: Options, config: models.Config, state: dict[str, Any], *, wants_unseen: bool) -> ImageSet:
-    """The data that `options` names, else those of the run of `state`, if they are still where they were."""
+    """The data that `options` names, else the data of the run of `state`."""
     name = models.data_kind(config)
     if kind_of(name).unpaired:
         if options.data is None:
@@ -113,9 +114,9 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
     try:
         data = load(run.data_config, seed=run.seed, **sizes)
     except DataError as error:
-        raise DataError(f"{error}; --data names others than those of the run") from None
+        raise DataError(f"{error}; --data names other data than the run had") from None
     if wants_unseen:
-        warnings.warn("these pairs are those of the run, which it has seen; --data names others", stacklevel=3)
+        warnings.warn("the run was trained on these pairs; --data names pairs that it has not seen", stacklevel=3)
     if data.sha256 != state["sampler"]["sha256"]:
         raise DataError(
             f"data: {run.data} has other images than the run was trained on; --data names what to compare with"
@@ -124,7 +125,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
 
 
 def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
-    """`options.num` images from noise in batches, behind a bar that shows how far they are."""
+    """`options.num` images from noise in batches, with a progress bar."""
     drawn = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch)
     return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
 

@@ -1,8 +1,8 @@
 """Pictures from a trained generator: `python -m gan_engine.generate CHECKPOINT --num 64 --seed 0 --out grid.png`.
 
-With --interpolate they are the stations of a walk (--out walk.gif), with --style-mix the edges of a table, and
---project PICTURE looks for the w of which G draws that picture. --w FILE draws what was found, walks it and mixes it.
-Volumes are drawn as pictures, or written as they are: --out shapes.npz, or surfaces into a directory.
+--interpolate walks from picture to picture (--out walk.gif). --style-mix makes a table, and the pictures are its edges.
+--project PICTURE searches the w whose picture is nearest to the given one, and writes w to a file. --w FILE reads that
+w. Volumes are drawn as pictures, or written as voxels (--out shapes.npz) or as surfaces (--out DIRECTORY).
 """
 
 import math
@@ -36,43 +36,48 @@ class Options:
     """Draw pictures from the averaged generator of a checkpoint."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     num: int = 64
-    """Pictures to draw."""
+    """Number of pictures to draw."""
     seed: int = 0
-    """Of the noise. Picture i of a seed is the same whatever --num and --batch are, up to rounding."""
+    """Seed of the noise. Picture i of a seed does not depend on --num and --batch, up to rounding."""
     seeds: str | None = None
-    """Seeds, such as 0-35,77: the first picture of each, in place of --num pictures of one seed."""
+    """Seeds, such as 0-35,77: draw the first picture of each seed, instead of --num pictures of one seed."""
     out: Path = Path("grid.png")
-    """A name ending in .png: one grid of all pictures. Any other: a directory of 000000.png, 000001.png, ... Of volumes
-    also a name ending in .npz, for all of them, and a directory has their surfaces, 000000.obj, 000001.obj, ..."""
+    """A name that ends in .png: one grid of all pictures. Any other name: a directory of 000000.png, 000001.png, ...
+    Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ..."""
     w: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """A file of --project; once for each. Its w are drawn in place of --num pictures, those of --seeds behind them; of
-    --style-mix they are then the left edge, without --seeds both halves. stylegan2."""
+    """A file that --project has written. Once for each. For stylegan2.
+    Its w are drawn instead of --num pictures. The pictures of --seeds follow them.
+    A table of --style-mix has these w on its left edge and --seeds on its top edge.
+    A table without --seeds has one half of the w on each edge."""
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """Name or number of the class of all pictures. None: one class for each row of the grid, in turn."""
+    """Name or number of the class of all pictures. None: each row of the grid has the next class."""
     truncation: float = 1
-    """Distance of every w from the mean, as a factor: below 1 fewer strange pictures for less variety. stylegan2."""
+    """Factor for the distance of every w from the mean. For stylegan2.
+    Below 1 there are fewer strange pictures, and less variety."""
     interpolate: int | None = None
-    """Frames from each picture to the next: a closed walk through --num of them, as a .gif, a .webp or, by ffmpeg, an
-    .mp4."""
+    """Frames from each picture to the next, in a closed walk through --num pictures.
+    --out must end in .gif, .webp or .mp4, which needs ffmpeg."""
     grid: str | None = None
-    """Columns x rows, such as 3x2: so many walks side by side, each through its share of the pictures."""
+    """Columns x rows, such as 3x2: show as many walks side by side. Each has its share of the pictures."""
     style_mix: str | None = None
-    """Layers, such as 0-3,7: a table whose pictures have the w of these layers from the top edge, and the others from
-    the left one. It has as many rows and columns as a grid of --num; of --seeds the first half is the left edge.
-    stylegan2."""
+    """Layers, such as 0-3,7: draw a table of mixed pictures. For stylegan2.
+    A mixed picture has the w of these layers from the top edge, and the w of the others from the left edge.
+    The table has as many rows and columns as a grid of --num pictures.
+    The first half of --seeds is the left edge, the second half is the top edge."""
     project: Path | None = None
-    """A picture: the w of which G draws the nearest to it is looked for. `out` shows both side by side, and a file of
-    that name with .npz has w, for --w. stylegan2."""
+    """A picture: search the w whose picture is nearest to it. For stylegan2.
+    --out shows both pictures side by side. A file of the same name that ends in .npz holds w, for --w."""
     space: search.Space = "w"
-    """Of that search: w, one for all layers, or w+, one for each, which comes nearer and mixes worse."""
+    """Space of that search. w: one w for all layers.
+    w+: a w for each layer, which comes nearer and mixes worse."""
     steps: int = 500
-    """Of that search."""
+    """Number of steps of that search."""
     batch: int = 64
     """Pictures per pass."""
     plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Python file or module that the run had as a plug-in; once for each."""
+    """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -107,12 +112,12 @@ class Options:
 
     @property
     def sources(self) -> int | list[int]:
-        """The seed of all pictures, or that of each."""
+        """The seed of all pictures, or a list with the seed of each picture."""
         return self.seed if self.seeds is None else parse_numbers("seeds", self.seeds, 2**63)
 
     @property
     def columns(self) -> int:
-        """Of the grid, or of the table behind its left edge."""
+        """Columns of the grid, or of the table without its left edge."""
         edges = self.style_mix is not None and self.seeds is not None
         return self.num // 2 if edges else math.ceil(math.sqrt(self.num))
 
@@ -121,10 +126,10 @@ def generate(options: Options) -> Path:
     """Do what the command line asks and return the file or directory that was written.
 
     Raises:
-        ValueError: an unknown class or device, a generator without what an option needs, or an `out` that is neither a
-            directory nor ends as it must.
+        ValueError: an unknown class or device, a generator that cannot do what an option asks for, or an `out` that is
+            neither a directory nor ends as it must.
         CheckpointError: see `load`.
-        OSError: `out` exists or cannot be written. All but a full disk is found before the first picture is drawn.
+        OSError: `out` exists or cannot be written. Everything but a full disk is found before the first picture.
     """
     plugins.load(*options.plugin)
     trained = load(options.checkpoint, options.device)
@@ -185,7 +190,7 @@ def _write_directory(out: Path, batches: Iterator[Tensor], *, as_volumes: bool) 
 
 
 def _ws(options: Options, trained: TrainedGenerator, classes: list[int] | None, **truncation: float) -> Tensor:
-    """ws [N, num_ws, w_dim] of the files, and behind them those of the seeds."""
+    """ws [N, num_ws, w_dim] of the files, followed by the ws of the seeds."""
     ws = w_files.read(options.w, trained.network)
     if options.seeds is not None:
         z, c = latents(trained.network, options.num, seed=options.sources, classes=classes)
@@ -198,7 +203,7 @@ def _ws(options: Options, trained: TrainedGenerator, classes: list[int] | None, 
 def _walk(
     options: Options, G: nn.Module, num: int, ws: Tensor | None, classes: list[int] | None, **truncation: float
 ) -> None:
-    """Write walks side by side, each through its share of the pictures, as one animation."""
+    """Write an animation of walks side by side. Each walk has its share of the pictures."""
     columns, rows = map(int, (options.grid or "1x1").split("x"))
     cells = columns * rows
     if num % cells:
@@ -222,7 +227,7 @@ def _walk(
 
 
 def _mix(options: Options, G: nn.Module, ws: Tensor | None, classes: list[int] | None, **truncation: float) -> None:
-    """Write a table whose pictures have the w of some layers from the top edge, and the others from the left edge."""
+    """Write a table: its pictures have the w of some layers from the top edge, and of the others from the left edge."""
     layers = parse_numbers("style_mix", options.style_mix, G.config.num_ws)
     side = options.columns
     if ws is None:
@@ -236,7 +241,7 @@ def _mix(options: Options, G: nn.Module, ws: Tensor | None, classes: list[int] |
 
 
 def _search(options: Options, G: nn.Module, classes: list[int] | None) -> None:
-    """Write the picture that was given beside the nearest that G draws, and the w of that."""
+    """Search the w whose picture is nearest to the given one. Write both pictures side by side, and w."""
     img = search.read(options.project, G)
     c = None if classes is None else torch.eye(G.config.c_dim, device=img.device)[classes[:1]]
     limits = {"steps": options.steps, "space": options.space, "seed": options.seed}
@@ -250,7 +255,7 @@ def _search(options: Options, G: nn.Module, classes: list[int] | None) -> None:
 
 
 def _check_styles(options: Options, G: nn.Module) -> None:
-    """Refuse options that need latents w where the family has none, and a search for a picture that is not there."""
+    """Raise ValueError if an option needs latents w and the family has none, or if the picture to search is missing."""
     for name in ("style_mix", "project", "w"):
         if getattr(options, name) not in (None, ()) and not models.capabilities(G.config).styles:
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
@@ -259,7 +264,7 @@ def _check_styles(options: Options, G: nn.Module) -> None:
 
 
 def _prepare(options: Options, num: int, as_volumes: bool) -> bool:
-    """Whether one file is asked for. Makes the directory, and refuses what exists or cannot be written."""
+    """Make the directory, and return whether `out` is one file. Raises as `generate` does."""
     out = options.out
     if options.interpolate is not None:
         animation.check(out)

@@ -1,11 +1,12 @@
-"""Losses, families, objectives and data from outside: a Python file registers them, and --plugin FILE imports it.
+"""Plug-ins: a Python file registers losses, families, objectives and data, and --plugin FILE imports the file.
 
     from gan_engine import plugins
     from gan_engine.losses.adversarial import Adversarial
 
     plugins.register_loss("my_loss", Adversarial(generator=..., discriminator=..., paper="..."))
 
-Every function raises PluginError for what does not fit, before any training. An example is docs/examples/plugin.py.
+Every function raises PluginError for a part that does not fit, before any training. docs/examples/plugin.py is an
+example.
 """
 
 import argparse
@@ -35,34 +36,35 @@ from gan_engine.metrics.measures import MEASURES
 from gan_engine.presets import PRESETS
 from gan_engine.system.outside import REGISTERED
 
-# All that plug-ins add to; a plug-in that fails leaves them as they were.
+# All tables that plug-ins add to. A plug-in that fails leaves them unchanged.
 TABLES = (LOSSES, models.FAMILIES, PRESETS, REPLACED, sources.NAMED, sources.KIND_OF, REGISTERED)
 
-_loading: list[str] = []  # the plug-in that is being imported, as it was named
-_loaded: dict[str, str] = {}  # by file or module: the name under which it was
+_loading: list[str] = []  # the name of the plug-in that is being imported
+_loaded: dict[str, str] = {}  # file or module -> the name of the plug-in
 
 
 class PluginError(ValueError):
-    """A plug-in that cannot be used; the message is one sentence for the person who named or wrote it."""
+    """A plug-in that cannot be used. The message is one sentence for its author, or for the person who named it."""
 
 
 def register_loss(name: str, loss: Adversarial) -> None:
     """Make `loss` a choice of --loss. Both sides are tried on three logits, and must give three values."""
-    _free(f"loss {name}", name in LOSSES)
+    _refuse_taken(f"loss {name}", name in LOSSES)
     if not isinstance(loss, Adversarial):
         raise PluginError(f"the loss {name}: want an Adversarial, got {type(loss).__name__}")
     try_loss(name, loss, (3,))
     LOSSES[name] = loss
-    _register(f"loss {name}", loss.generator.__module__)
+    _note_owner(f"loss {name}", loss.generator.__module__)
 
 
 def register_family(module: Any, *presets: Callable[..., Config]) -> None:
     """Make presets, and with them a family, choices of gan_engine.train. The first preset has the name of the family.
 
     Args:
-        module: has Config, Generator and Discriminator as the modules in gan_engine.models, and may have FAMILY, a
-            gan_engine.models.Family that declares what the family can do. sys.modules[__name__] is the plug-in itself.
-        presets: functions with a docstring that return a Config whose preset has the name of the function.
+        module: has Config, Generator and Discriminator, like the modules in gan_engine.models. It may have FAMILY, a
+            gan_engine.models.Family, which declares what the family can do. A plug-in that is such a module passes
+            sys.modules[__name__].
+        presets: functions with a docstring. Each returns a Config, whose `preset` is the name of the function.
     """
     for name in ("Config", "Generator", "Discriminator"):
         if not hasattr(module, name):
@@ -73,9 +75,9 @@ def register_family(module: Any, *presets: Callable[..., Config]) -> None:
     if not presets:
         raise PluginError("a family: want at least one preset, got none")
     family = presets[0].__name__
-    _free(f"family {family}", family in models.FAMILIES)
+    _refuse_taken(f"family {family}", family in models.FAMILIES)
     for preset in presets:
-        _free(f"preset {preset.__name__}", preset.__name__ in PRESETS)
+        _refuse_taken(f"preset {preset.__name__}", preset.__name__ in PRESETS)
     models.FAMILIES[family] = module
     configuration.declare()
     try:
@@ -86,29 +88,29 @@ def register_family(module: Any, *presets: Callable[..., Config]) -> None:
         configuration.declare()
         raise
     PRESETS.update({preset.__name__: preset for preset in presets})
-    _register(f"family {family}", presets[0].__module__)
+    _note_owner(f"family {family}", presets[0].__module__)
 
 
 def register_objective(family: str, objective: type[GanObjective]) -> None:
-    """Train `family` with this objective, a GanObjective, in place of that class itself."""
+    """Train `family` with this subclass of GanObjective instead of GanObjective."""
     if family not in models.FAMILIES:
         raise PluginError(f"an objective: want a family, one of {', '.join(models.FAMILIES)}, got {family}")
     declared = models.declared(models.FAMILIES[family]).objective
-    _free(f"objective {family}", family in REPLACED or OBJECTIVES[declared] is not GanObjective)
+    _refuse_taken(f"objective {family}", family in REPLACED or OBJECTIVES[declared] is not GanObjective)
     if not (isinstance(objective, type) and issubclass(objective, GanObjective)):
         raise PluginError(f"the objective of {family}: want a subclass of GanObjective, got {objective!r}")
     REPLACED[family] = objective
-    _register(f"objective {family}", objective.__module__)
+    _note_owner(f"objective {family}", objective.__module__)
 
 
 def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "image") -> None:
     """Make `name` a choice of --data, which loader(root, resolution=R, channels=C) reads.
 
     Args:
-        loader: returns an ImageSet of uint8 [N, C, R, R]. C is None where the data shall decide. `root` is --data-root.
-        kind: what it is, as in gan_engine.data.load: image, pairs, unpaired, patches or voxels.
+        loader: returns an ImageSet of uint8 [N, C, R, R]. `channels` None lets the data decide. `root` is --data-root.
+        kind: the kind of the data, a name in gan_engine.data.kinds.KINDS.
     """
-    _free(f"data {name}", name in sources.NAMED or name == "toy")
+    _refuse_taken(f"data {name}", name in sources.NAMED or name == "toy")
     if kind not in sources.READERS:
         raise PluginError(f"the data {name}: want a kind, one of {', '.join(sources.READERS)}, got {kind!r}")
 
@@ -116,7 +118,7 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
         try:
             data = loader(root, resolution=resolution, channels=channels)
         except Exception as error:
-            raise DataError(f"data: {name}, of a plug-in, failed: {_said(error)}") from error
+            raise DataError(f"data: {name}, of a plug-in, failed: {_in_one_line(error)}") from error
         if not isinstance(data, ImageSet):
             raise DataError(f"data: want an ImageSet from {name}, of a plug-in, got {type(data).__name__}")
         shape = list(data.images.shape)
@@ -126,11 +128,11 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
         return data
 
     sources.NAMED[name], sources.KIND_OF[name] = load, kind
-    _register(f"data {name}", loader.__module__)
+    _note_owner(f"data {name}", loader.__module__)
 
 
 def load(*names: str) -> None:
-    """Import plug-ins: Python files, or modules that Python finds. One that was imported already stays as it is."""
+    """Import plug-ins: Python files, or modules that Python finds. A plug-in is imported once only."""
     for name in names:
         is_file = name.endswith(".py") or os.sep in name or Path(name).is_file()
         key = os.path.realpath(name) if is_file else name
@@ -150,8 +152,10 @@ def load(*names: str) -> None:
             if isinstance(error, PluginError):
                 raise PluginError(f"plugin {name}: {error}") from error.__cause__
             if isinstance(error, Exception | SystemExit):
-                place = _place(error, key if is_file else None)
-                raise PluginError(f"plugin {name}: it failed when it was imported: {_said(error)}{place}") from error
+                place = _place_of(error, key if is_file else None)
+                raise PluginError(
+                    f"plugin {name}: it failed when it was imported: {_in_one_line(error)}{place}"
+                ) from error
             raise
         finally:
             _loading.pop()
@@ -159,7 +163,7 @@ def load(*names: str) -> None:
 
 
 def from_arguments(argv: Sequence[str]) -> list[str]:
-    """Import what the command line names by --plugin, and return the rest of it, in which presets stand first again."""
+    """Import the plug-ins that --plugin names, and return the command line without --plugin, so the preset is first."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--plugin", action="append", nargs="?", const="", default=[])
     asked, rest = parser.parse_known_args(list(argv))
@@ -170,7 +174,7 @@ def from_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def try_loss(name: str, loss: Adversarial, shape: tuple[int, ...]) -> None:
-    """Raises PluginError unless both sides give a finite value for each logit, of which it has a gradient."""
+    """Raises PluginError unless both sides give a finite value with a gradient for each logit."""
     logits = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
     for side, reads in (("generator", loss.generator_reads_real), ("discriminator", True)):
         fake, real = (x.clone().requires_grad_() for x in (logits, logits.flip(0)))
@@ -179,7 +183,7 @@ def try_loss(name: str, loss: Adversarial, shape: tuple[int, ...]) -> None:
             values = getattr(loss, side)(fake, real if reads else None)
         except Exception as error:
             hint = "" if reads else " (real is None, unless generator_reads_real)"
-            raise PluginError(f"{of}: {_said(error)}{hint}") from error
+            raise PluginError(f"{of}: {_in_one_line(error)}{hint}") from error
         got = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         if got != list(shape):
             raise PluginError(f"{of}: want {list(shape)}, a value for each logit, got {got}")
@@ -188,16 +192,19 @@ def try_loss(name: str, loss: Adversarial, shape: tuple[int, ...]) -> None:
 
 
 def admitted(config: Config) -> Config:
-    """`config` with the names of what it has of plug-ins, for its checkpoints. A loss is tried on logits of patches."""
-    things = configuration.of_plugins(config)
-    if f"loss {config.loss}" in things and not models.capabilities(config.model).from_noise:
+    """`config` with the names of its plug-ins and of their parts, for checkpoints.
+
+    A loss is tried on logits of patches, if D gives such logits.
+    """
+    parts = configuration.plugin_parts(config)
+    if f"loss {config.loss}" in parts and not models.capabilities(config.model).from_noise:
         try_loss(config.loss, LOSSES[config.loss], (3, 2))
-    return dataclasses.replace(config, outside=things, plugin=tuple(dict.fromkeys(REGISTERED[each] for each in things)))
+    return dataclasses.replace(config, outside=parts, plugin=tuple(dict.fromkeys(REGISTERED[part] for part in parts)))
 
 
 @torch.no_grad()
 def try_networks(config: Config, G: torch.nn.Module, D: torch.nn.Module) -> None:
-    """Raises PluginError where the family is of a plug-in and G and D, in eval mode, give other shapes than wanted."""
+    """Raises PluginError if G or D of a plug-in's family gives a wrong shape, tried in eval mode."""
     family, model = models.family(config.model), config.model
     if f"family {family}" not in REGISTERED:
         return
@@ -215,7 +222,7 @@ def try_networks(config: Config, G: torch.nn.Module, D: torch.nn.Module) -> None
             with torch.random.fork_rng():  # so that a run is the same with and without the trial
                 y = network.eval()(x, c)
         except Exception as error:
-            raise PluginError(f"the {name} of {family} failed on {list(x.shape)}: {_said(error)}") from error
+            raise PluginError(f"the {name} of {family} failed on {list(x.shape)}: {_in_one_line(error)}") from error
         finally:
             network.train(training)
         got = list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
@@ -223,16 +230,16 @@ def try_networks(config: Config, G: torch.nn.Module, D: torch.nn.Module) -> None
             raise PluginError(f"the {name} of {family}: want {want} of {list(x.shape)}, got {got}")
 
 
-def _free(thing: str, taken: bool) -> None:
+def _refuse_taken(part: str, taken: bool) -> None:
     if taken:
-        owner = REGISTERED.get(thing, "gan_engine")
-        raise PluginError(f"the {thing} is there already, of {owner}; want another name")
+        owner = REGISTERED.get(part, "gan_engine")
+        raise PluginError(f"the {part} is there already, of {owner}; want another name")
 
 
-def _register(thing: str, module: str) -> None:
-    """Note whose `thing` is: of the plug-in that is being imported, else of the module."""
+def _note_owner(part: str, module: str) -> None:
+    """Note the owner of `part`: the plug-in that is being imported, else the module."""
     file = getattr(sys.modules.get(module), "__file__", None) if module == "__main__" else None
-    REGISTERED[thing] = _loading[-1] if _loading else file or module
+    REGISTERED[part] = _loading[-1] if _loading else file or module
     configuration.declare()
 
 
@@ -274,7 +281,7 @@ def _import(name: str, key: str, is_file: bool) -> None:
         return
     if not Path(key).is_file():
         raise PluginError("want a Python file or a module, and there is no such file")
-    # Under a name that no other module has: a file called random.py must not become Python's.
+    # The module gets a name that no other module has: a file called random.py must not replace Python's module.
     module_name = f"gan_engine_plugin_{len(_loaded)}_{Path(key).stem}"
     spec = importlib.util.spec_from_file_location(module_name, key)
     if spec is None or spec.loader is None:
@@ -295,12 +302,12 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def _said(error: BaseException) -> str:
+def _in_one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
-def _place(error: BaseException, file: str | None) -> str:
-    """Where it was raised, if possible in the plug-in's file."""
+def _place_of(error: BaseException, file: str | None) -> str:
+    """The place that raised the error, if possible in the plug-in's file."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     frames = [f for f in frames if f.filename == file] or frames
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and not isinstance(error, SyntaxError) else ""

@@ -1,7 +1,7 @@
-"""Named runs: each function returns a complete configuration, and its docstring says what it trains.
+"""Presets, which are named runs: each function returns a complete configuration, and its docstring says what it trains.
 
-A function that takes a resolution and a device is asked again with those of the command line: what else it chooses
-follows from them, unless the command line has that too.
+A function that takes a resolution and a device is called again with the values of the command line. It chooses other
+values to fit them, and the command line may override these values too.
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ from gan_engine.system.devices import choose_device
 
 
 class Cost(NamedTuple):
-    """What a preset takes, for the list of presets.
+    """The cost of a preset, for the list of presets.
 
     Attributes:
-        G, D: parameters of the networks, with ten classes where the preset has classes. They are written down, because
-            building all networks takes half a minute of a slow core. A test counts them.
-        minutes: minutes of one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), at the rates of runs that were
+        G, D: numbers of parameters, with ten classes if the preset has classes. They are written down because building
+            all networks takes half a minute of a slow core. A test counts them.
+        minutes: minutes on one core of an AMD EPYC with AVX-512, in bfloat16 (2026-11), at the rates of runs that were
             mostly shorter. None: the preset is for a GPU.
     """
 
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
     minutes: int | None = None
 
 
-# In the order of the file. The first preset runs where none is named. Plug-ins add theirs.
+# All presets, in the order of this file. The first preset runs if none is named. Plug-ins add theirs.
 PRESETS: dict[str, Callable[..., Config]] = {}
 COSTS: dict[str, Cost] = {}
 
@@ -51,8 +51,8 @@ def _preset(**cost: int) -> Callable[[Callable[..., Config]], Callable[..., Conf
 @_preset(G=1_066_881, D=661_312, minutes=4)
 def dcgan() -> Config:
     """The deep convolutional GAN, 32x32 grey images."""
-    # The paper has batches of 128 at a rate of 2e-4. On the embedded images small batches at twice the rate show the
-    # same shapes after less than half as many images (grids compared by eye at 10 and 20 kimg, 2 cores, 2026-11).
+    # The paper has batches of 128 at a rate of 2e-4. Small batches at twice the rate show the same shapes after less
+    # than half as many embedded images (grids compared by eye at 10 and 20 kimg, 2 cores, 2026-11).
     return Config(preset="dcgan", model=models.dcgan.Config(), batch_size=32, lr=4e-4, kimg=100, grid_kimg=5)
 
 
@@ -71,7 +71,7 @@ def upsample_gan() -> Config:
 @_preset(G=1_066_881, D=661_312, minutes=11)
 def wgan() -> Config:
     """The Wasserstein GAN with clipped weights (Arjovsky et al. 2017), 32x32 grey images."""
-    # RMSProp in the paper, which is Adam without its first moment, but for the first steps.
+    # The paper has RMSProp, which is Adam without its first moment, except in the first steps.
     return Config(
         preset="wgan",
         model=models.dcgan.Config(),
@@ -102,19 +102,19 @@ def wgan_gp() -> Config:
 @_preset(G=12_173_272, D=14_037_569, minutes=360)
 def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) -> Config:
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
-    # For a GPU by the rules that its ADA follow-up (arXiv:2006.06676) publishes for any data set; on CPUs an eighth of
+    # A GPU gets the rules that the ADA follow-up (arXiv:2006.06676) publishes for any data set. A CPU gets an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
-    # There gamma is 25 times as large: for 3,486 emoji of 64x64, at the rule's 0.05, loss/D was 0.25 after 45 kimg and
-    # G drew faint spots; at this one it is 0.5, and there are shapes and edges (docs/gallery). Several processes share
-    # a batch of 64, in groups of at least 4 for the minibatch statistic.
+    # gamma is 25 times the rule's on a CPU. 3,486 emoji of 64x64, at the rule's 0.05: loss/D was 0.25 after 45 kimg,
+    # and G drew faint spots. At 25 times that it is 0.5, and there are shapes and edges (docs/gallery). Several
+    # processes share a batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
-    each = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
+    share = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
     config = _stylegan2(
         "stylegan2",
         resolution,
         channel_base=(32768 if resolution >= 512 else 16384) if gpu else 4096,
         mapping_layers=2,
-        batch_size=processes * max(4, each // 4 * 4),
+        batch_size=processes * max(4, share // 4 * 4),
         kimg=25000 if gpu else 200,
         lr=2e-3 if resolution >= 1024 else 2.5e-3,
         ema_rampup=0.05,
@@ -159,11 +159,11 @@ def stylegan2_1024() -> Config:
 
 
 def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 25000, **options: Any) -> Config:
-    """`options` are of the model where it has them, else of the run.
+    """A run of stylegan2. `options` are fields of the model or of the run.
 
-    Adam has no first moment (arXiv:1912.04958, appendix B), and G's moving average the half-life of 10 kimg of the
-    paper's batch of 32, at any other in proportion. R1 is lazy, with gamma by the rule of thumb of arXiv:2006.06676,
-    and the path length penalty that of the paper.
+    Adam has no first moment (arXiv:1912.04958, appendix B). The half-life of G's moving average is 10 kimg for the
+    paper's batch of 32, and proportional to the batch. R1 is lazy; the rule of thumb of arXiv:2006.06676 gives gamma.
+    The path length penalty is as in the paper.
     """
     sizes = {field.name for field in dataclasses.fields(models.stylegan2.Config)} & options.keys()
     model = models.stylegan2.Config(resolution=resolution, **{name: options.pop(name) for name in sizes})
@@ -176,9 +176,9 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
 def r3gan() -> Config:
     """R3GAN, small: 32x32 grey images, a relativistic loss with R1 and R2 in every step."""
     model = models.r3gan.Config(width=16, blocks=1)
-    # Adam has no first moment in the paper; in a short run it helps. fd_fashion32 N=1000 after 12 to 14 kimg in bf16,
-    # one seed each (2026-11): 71 without one (gamma 0.1), 51 with it at gamma 1 and this rate, 58 at twice the rate, 58
-    # at twice the rate and gamma 0.1, 61 at gamma 5.
+    # Adam has no first moment in the paper. A first moment helps in a short run: fd_fashion32 N=1000 after 12 to
+    # 14 kimg in bf16, one seed each (2026-11), is 71 without it (gamma 0.1) and 51 with it, at gamma 1 and this rate.
+    # It is 58 at twice the rate, 58 at twice the rate and gamma 0.1, and 61 at gamma 5.
     return _r3gan("r3gan", model, batch_size=16, kimg=100, lr=1e-3, gamma=1.0, betas=(0.5, 0.99))
 
 
@@ -278,7 +278,7 @@ def _srgan(preset: str, model: models.Config, *, kimg: float, **options: Any) ->
 
 @_preset(G=2_296_257, D=665_824, minutes=12)
 def gan3d() -> Config:
-    """3D-GAN, small: volumes of 32x32x32 voxels, procedural solids or those of --data."""
+    """3D-GAN, small: volumes of 32x32x32 voxels, procedural solids or the volumes of --data."""
     return _gan3d("gan3d", models.gan3d.Config(), batch_size=16, kimg=40)
 
 
@@ -290,10 +290,10 @@ def gan3d_64() -> Config:
 
 def _gan3d(preset: str, model: models.gan3d.Config, **options: Any) -> Config:
     # The paper has cross-entropies, rates of 2.5e-3 for G and 1e-5 for D, and a D that waits while it is right four
-    # times in five. With a hinge loss one rate does. On the toy solids at 5 kimg, by eye (one seed, 2026-11): hinge and
-    # batches of 16 at 4e-4 show tori and plates; the nonsaturating loss with R1 and batches of 32 shreds, at 4e-4 and
-    # 1e-3. R1 makes samples less alike: the share of occupied voxels varies by 0.043 with it and 0.028 without, that of
-    # the data by 0.112.
+    # times in five. A hinge loss needs one rate only. Toy solids at 5 kimg, by eye (one seed, 2026-11): hinge and
+    # batches of 16 at 4e-4 give tori and plates; the nonsaturating loss with R1 and batches of 32 gives shreds, at 4e-4
+    # and 1e-3. R1 makes samples less alike: the share of occupied voxels varies by 0.043 with R1, by 0.028 without R1,
+    # and by 0.112 in the data.
     run = {"loss": "hinge", "lr": 4e-4, "r1_gamma": 1.0, "penalty_interval": 4} | options
     return Config(preset=preset, model=model, data="toy", **run)
 
@@ -310,7 +310,7 @@ def parameters(config: Config) -> tuple[int, int]:
         with torch.device("meta"):  # where tensors take no time and no memory
             G, D = models.build(config.model)
         return sum(p.numel() for p in G.parameters()), sum(p.numel() for p in D.parameters())
-    # On a GPU, the networks of stylegan2 are those of stylegan2_64.
+    # stylegan2 has the networks of stylegan2_64 on a GPU.
     gpu = config.preset == "stylegan2" and config.model == stylegan2_64().model
     cost = COSTS["stylegan2_64" if gpu else config.preset]
     return cost.G, cost.D
@@ -322,7 +322,7 @@ def _minutes(name: str) -> str:
 
 
 def table() -> str:
-    """Every preset in a line: data, image size, parameters of G and D, length, minutes of a core, and what it is."""
+    """A line for every preset: data, image size, parameters of G and D, length, minutes of a core, its docstring."""
     lines = [("preset", "data", "images", "G", "D", "kimg", "minutes", "")]
     for name, preset in PRESETS.items():
         config = preset()

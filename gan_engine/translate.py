@@ -1,8 +1,8 @@
-"""Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, with the families that translate.
+"""Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, for families that translate.
 
-IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the resolution of it.
+IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the same resolution.
 
-One that cannot be read is named on standard error; the others are made all the same, and the exit status is 1.
+A picture that cannot be read is named on standard error, and the others are made. The exit status is then 1.
 """
 
 import sys
@@ -27,17 +27,17 @@ class Options:
     """Translate pictures with the averaged generator of a checkpoint."""
 
     input: tyro.conf.Positional[Path]
-    """A picture, or a folder of them."""
+    """A picture, or a folder of pictures."""
     out: tyro.conf.Positional[Path]
-    """A name ending in .png, or a directory."""
+    """A name that ends in .png, or a directory."""
     checkpoint: Path
-    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     direction: Direction = "A2B"
-    """Which way cyclegan goes."""
+    """Direction of the translation, for cyclegan."""
     extract: bool = False
-    """The pictures are such as pix2pix was trained on: take their edges, or their grey, first."""
+    """Take the edges or the grey of each picture first, as a pix2pix with --source edges or grey did in training."""
     plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Python file or module that the run had as a plug-in; once for each."""
+    """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -48,7 +48,7 @@ def translate(options: Options) -> list[str]:
     """Do what the command line asks and return a sentence for each picture that could not be read.
 
     Raises:
-        ValueError: a generator that does not translate, or not so; see also `files.jobs`.
+        ValueError: a generator that does not translate, or not in this way; see also `files.jobs`.
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """

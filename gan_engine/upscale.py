@@ -1,10 +1,9 @@
-"""Larger pictures: `python -m gan_engine.upscale IN OUT --checkpoint RUN`, with srgan.
+"""Larger pictures: `python -m gan_engine.upscale IN OUT --checkpoint RUN`, for families that enlarge.
 
-IN is a file or a folder, OUT a .png or a folder. Large pictures are made in tiles that overlap by as much as a pixel
-depends on, so that there are no seams.
+IN is a file or a folder, OUT a .png or a folder. Large pictures are made in tiles without seams.
 
-Every picture is written before it is compared with its original. One that cannot be read, or cannot be compared, is
-named on standard error; the others are made all the same, and the exit status is 1.
+Every picture is written before it is compared with its original. A picture that cannot be read or compared is named on
+standard error, and the others are made. The exit status is then 1.
 """
 
 import sys
@@ -35,19 +34,19 @@ class Options:
     """Enlarge pictures with the averaged generator of a checkpoint."""
 
     input: tyro.conf.Positional[Path]
-    """A picture, or a folder of them."""
+    """A picture, or a folder of pictures."""
     out: tyro.conf.Positional[Path]
-    """A name ending in .png, or a directory."""
+    """A name that ends in .png, or a directory."""
     checkpoint: Path
-    """A checkpoint, or the directory of a run, of which the newest intact checkpoint is taken."""
+    """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     original: Path | None = None
-    """The picture, or a folder of those of the same names, to compare with: prints PSNR, SSIM and, where the extra
-    "perceptual" is installed, the distance in the features of a classifier. A picture whose original is missing or of
-    another size is enlarged all the same."""
+    """The original to compare with, or a folder of originals with the names of the pictures.
+    Prints PSNR, SSIM and, with the extra "perceptual", a perceptual distance.
+    A picture is enlarged even if its original is missing or has another size."""
     tile: int = 256
-    """Side of the tiles in pixels of the source. Less needs less memory."""
+    """Side of the tiles in pixels of the source. Smaller tiles need less memory."""
     plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Python file or module that the run had as a plug-in; once for each."""
+    """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     overwrite: bool = False
@@ -62,11 +61,11 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     """Do what the command line asks.
 
     Returns:
-        One line for each picture that was compared, the last one with the means, and a sentence for each picture that
-        could not be read or, once it was written, compared.
+        Two lists. The first has a line for each picture that was compared, and a last line with the means. The second
+        has a sentence for each picture that could not be read, or was written and could not be compared.
 
     Raises:
-        ValueError: a generator that does not enlarge, or not one original; see also `files.jobs`.
+        ValueError: a generator that does not enlarge, or no original at all; see also `files.jobs`.
         CheckpointError: see `load`.
         OSError: there is nothing to read, or `out` exists or cannot be written.
     """
@@ -107,7 +106,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
 
 
 def _original(path: Path | None, source: Path, made: Image.Image, config: models.Config) -> Tensor:
-    """What `made` is compared with. Raises ValueError, which says why there is no comparison."""
+    """The original of `made`. Raises ValueError, which says why there is no comparison."""
     if path is None:
         raise ValueError(f"{source}: not compared: there is no original of that name")
     try:
@@ -149,15 +148,15 @@ def _originals(options: Options, todo: list[Job]) -> dict[Path, Path | None]:
 def _lines(compared: dict[Path, list[list[float]]], wanted: int) -> list[str]:
     lines = [_line(path.name, values) for path, values in compared.items()]
     if len(compared) > 1:
-        columns = (zip(*each) for each in zip(*compared.values()))  # of our pictures, and of bicubic ones
-        means = [[sum(column) / len(compared) for column in each] for each in columns]
+        tables = (zip(*rows) for rows in zip(*compared.values()))  # columns of our pictures, and of bicubic ones
+        means = [[sum(column) / len(compared) for column in columns] for columns in tables]
         lines.append(_line("mean" if len(compared) == wanted else f"mean of {len(compared)} of {wanted}", means))
     return lines
 
 
 def _line(name: str, compared: list[list[float]]) -> str:
     ours, bicubic = compared
-    # The perceptual distance comes last, where it was measured.
+    # The perceptual distance is the last number, and may be missing.
     shown = ", ".join(["PSNR {:.2f} dB", "SSIM {:.4f}", "perceptual {:.4f}"][: len(ours)]).format(*ours)
     beside = ", ".join(["{:.2f} dB", "{:.4f}", "{:.4f}"][: len(ours)]).format(*bicubic)
     return f"{name}: {shown} (bicubic {beside})"

@@ -130,10 +130,8 @@ def test_a_checkpoint_names_its_plugin_and_imports_nothing(main, argv, capsys):
     forget()
     Path("imported").unlink()
     err = refused(main, argv, capsys)
-    assert (
-        "its run has this of plug-ins: family spots, objective spots, data spots; name them again, by --plugin run.py"
-        in err
-    )
+    parts = "family spots, objective spots, data spots"
+    assert f"its run has parts of plug-ins: {parts}; name the plug-ins again by --plugin run.py" in err
     assert not Path("imported").exists()
 
 
@@ -147,7 +145,7 @@ def test_a_plugin_may_have_moved_and_is_known_by_what_it_has(capsys):
     assert train.main(["--resume", "run", "--kimg", "0.096", "--plugin=elsewhere/it is here.py"]) == 0
     assert "--plugin='elsewhere/it is here.py'" in capsys.readouterr().out
     forget()
-    assert "name them again, by --plugin 'elsewhere/it is here.py'" in refused(generate.main, ["run"], capsys)
+    assert "name the plug-ins again by --plugin 'elsewhere/it is here.py'" in refused(generate.main, ["run"], capsys)
 
 
 def test_a_family_may_declare_what_it_can_do(capsys):
@@ -182,7 +180,7 @@ def test_a_loss_alone_trains_a_family_that_is_there(capsys):
     record = json.loads(Path("run/run.json").read_text())["config"]
     assert record["plugin"] == ["first.py"] and record["outside"] == ["loss mine"]  # what the run has of them
     forget()
-    assert "loss mine; name them again, by --plugin first.py" in refused(train.main, ["--resume", "run"], capsys)
+    assert "loss mine; name the plug-ins again by --plugin first.py" in refused(train.main, ["--resume", "run"], capsys)
 
 
 def test_a_plugin_of_which_a_run_has_nothing_is_not_needed(capsys):
@@ -437,7 +435,7 @@ def test_what_a_file_says_of_plugins_is_text(capsys):
     state = {"model": {"family": "x"}, "G_ema": {}, "config": {"outside": ["family x\n"], "plugin": ["a'b; rm x\n"]}}
     checkpoint.save("a.pt", state)
     err = refused(generate.main, ["a.pt"], capsys)
-    assert r"family x\n; name them again, by --plugin $'a\x27b; rm x\x0a'" in err
+    assert r"family x\n; name the plug-ins again by --plugin $'a\x27b; rm x\x0a'" in err
 
 
 def test_a_new_process_takes_plugins():

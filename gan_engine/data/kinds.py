@@ -26,7 +26,7 @@ class Kind:
 
     @property
     def unpaired(self) -> bool:
-        """Whether nothing says which image of `source` belongs to an image."""
+        """True if there is a source, and its images belong to no image in particular."""
         return self.has_source and not self.paired
 
     @property

@@ -1,1 +1,1 @@
-"""What a trained generator draws: `generator` loads and samples it, `latents` walks, mixes and searches."""
+"""Trained generators: load one, draw with it, and search its latents."""

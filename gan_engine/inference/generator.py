@@ -23,7 +23,7 @@ class TrainedGenerator(nn.Module):
     """The averaged generator of a run, in eval mode and without gradients; calling it calls `network`.
 
     Attributes:
-        network: G_ema, of the module of its family.
+        network: G_ema, the Generator of its family.
         config: the sizes of the network.
         class_names: the names of the classes, if the run had classes with names.
         path: the checkpoint.
@@ -40,7 +40,7 @@ class TrainedGenerator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and what it draws."""
+        """The device of the network and of the images that it draws."""
         return next(self.network.parameters()).device
 
     def sample(
@@ -54,21 +54,21 @@ class TrainedGenerator(nn.Module):
         truncation: float = 1,
         batch: int = 64,
     ) -> Tensor:
-        """img [num, C, H, W] in [-1, 1], float32, on `device`; of a generator of volumes [num, 1, R, R, R]
+        """img [num, C, H, W] in [-1, 1], float32, on `device`; volumes are [num, 1, R, R, R]
 
-        They are the pictures that `python -m gan_engine.generate` draws of the same seed and classes.
+        `python -m gan_engine.generate` draws the same pictures from the same seed and classes.
 
         Args:
-            num: images to draw. None: as many as `seeds` or `classes` has.
-            seed: of the noise. Image i of a seed is the same whatever `num` and `batch` are, up to rounding.
-            seeds: a seed for each image, in place of `seed`: the first image of each.
+            num: number of images. None: the number of `seeds` or `classes`.
+            seed: seed of the noise. Image i of a seed does not depend on `num` and `batch`, up to rounding.
+            seeds: a seed for each image, instead of `seed`; each gives its first image.
             class_: the class of all images, by its name or its number.
-            classes: the class of each image. Without any, each row of a square grid has the next class.
-            truncation: distance of every w from the mean, as a factor, of a family that has it (stylegan2).
+            classes: the class of each image. None: each row of a square grid has the next class.
+            truncation: factor for the distance of every w from the mean, for families that have it (stylegan2).
             batch: images per pass.
 
-        Raises ValueError for what the generator does not have, numbers that do not agree, and one that starts from
-        pictures.
+        Raises ValueError for a generator that starts from pictures, for classes or truncation that the generator does
+        not have, and for numbers that do not agree.
         """
         self.require_noise()
         num = _agreed(num, seeds=seeds, classes=classes)
@@ -83,7 +83,7 @@ class TrainedGenerator(nn.Module):
         return torch.cat([img.float().clamp(-1, 1) for img in drawn])
 
     def require_noise(self) -> None:
-        """Raises ValueError, which names the command, for a generator that makes pictures of pictures."""
+        """Raises ValueError for a generator that starts from pictures; it names the command for such a generator."""
         can = models.capabilities(self.config)
         if not can.from_noise:
             raise ValueError(
@@ -93,7 +93,7 @@ class TrainedGenerator(nn.Module):
             )
 
     def class_number(self, wanted: str | int) -> int:
-        """The number of a class that is given by its name or its number. Raises ValueError where there is none."""
+        """The number of a class that is given by its name or its number. Raises ValueError for an unknown class."""
         c_dim, names = self.config.c_dim, self.class_names
         if not c_dim:
             raise ValueError(f"class: this generator was trained without classes, got {wanted!r}")
@@ -106,9 +106,9 @@ class TrainedGenerator(nn.Module):
         raise ValueError(f"class: want a number from 0 to {c_dim - 1}{among}, got {wanted!r}{hint}")
 
     def classes(self, num: int, wanted: str | int | None = None, *, columns: int | None = None) -> list[int] | None:
-        """The class of each of `num` images: `wanted`, else one for each row of a grid of `columns`, in turn.
+        """The class of each of `num` images: `wanted`, or else every row of a grid of `columns` has the next class.
 
-        None for a generator without classes. `columns`: None for a square grid.
+        Returns None for a generator without classes. `columns` None is a square grid.
         """
         if wanted is not None:
             return [self.class_number(wanted)] * num
@@ -118,7 +118,7 @@ class TrainedGenerator(nn.Module):
         return [i // columns % self.config.c_dim for i in range(num)]
 
     def truncated(self, truncation: float) -> dict[str, float]:
-        """The options of the network for this truncation. Raises ValueError where its family has none."""
+        """The options of the network for this truncation. Raises ValueError if the network has no truncation."""
         if not math.isfinite(truncation):
             raise ValueError(f"truncation: want a finite number, got {truncation}")
         if truncation == 1:
@@ -129,19 +129,19 @@ class TrainedGenerator(nn.Module):
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenerator:
-    """The averaged generator of a run: of its directory, where the newest intact checkpoint counts, or of a checkpoint.
+    """The averaged generator of a run.
 
         G = gan_engine.load("runs/dcgan-1")
         img = G.sample(16, seed=0)                   # [16, C, H, W] in [-1, 1]
 
-    G(z) draws of noise of your own, z [N, G.config.z_dim], with c [N, G.config.c_dim], one-hot, if it has classes.
+    G(z, c) draws from your own noise z [N, G.config.z_dim] and, if it has classes, one-hot c [N, G.config.c_dim].
 
     Args:
-        path: a run directory or a checkpoint.
+        path: a checkpoint, or a run directory, whose newest intact checkpoint is used.
         device: cpu, cuda or cuda:N. auto: the first GPU if there is one.
 
     Raises:
-        CheckpointError: there is no intact checkpoint, or it does not hold a generator that this version can build.
+        CheckpointError: there is no intact checkpoint, or this version cannot build its generator.
         ValueError: an unknown device.
     """
     device = choose_device(str(device))
@@ -150,12 +150,12 @@ def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenera
 
 
 def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
-    """As `load`, on the CPU, from the `state` that was read from `path`."""
+    """Like `load`, on the CPU, from the `state` that was read from `path`."""
     checkpoint.require(state, ("model", "G_ema"), path)
     outside.require(state.get("config"), path)
     try:
         config = models.from_dict(state["model"])
-        with _NoLargerThan(_largest(state["G_ema"])):  # no memory is taken for what does not fit
+        with _NoLargerThan(_largest(state["G_ema"])):  # sizes that do not fit take no memory
             G = models.FAMILIES[models.family(config)].Generator(config)
         run_state.check(state["G_ema"], G.state_dict(), "G_ema", path)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -166,13 +166,13 @@ def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
 
 
 def _largest(weights: Any) -> int:
-    """The number of elements of the largest of the weights, or of a filter, which a checkpoint does not hold."""
+    """The number of elements of the largest weight, but at least 1024 for filters, which no checkpoint holds."""
     tensors = weights.values() if isinstance(weights, dict) else ()
     return max([1024, *(x.numel() for x in tensors if isinstance(x, Tensor))])
 
 
 class _NoLargerThan(TorchFunctionMode):
-    """Refuses to make a tensor of more than `most` elements, before its memory is taken."""
+    """Refuses to make a tensor of more than `most` elements before its memory is allocated."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class _NoLargerThan(TorchFunctionMode):
         if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.randn):
             size = kwargs.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
             if math.prod(size) > self.most:
-                raise ValueError(f"want tensors of at most {self.most:,} elements, as it holds, got {list(size)}")
+                raise ValueError(f"want tensors of at most {self.most:,} elements, as in the file, got {list(size)}")
         return func(*args, **kwargs)
 
 
@@ -200,11 +200,11 @@ def images(
 
     Args:
         G: a generator that starts from noise, in eval mode.
-        num: images to draw.
-        seed: of the noise, which is drawn on the CPU, one image after the other; or a seed for each image.
+        num: number of images.
+        seed: seed of the noise, or a seed for each image. Noise is drawn on the CPU, one image after the other.
         classes: the class of each image, for a generator with classes.
         batch: images per pass.
-        options: of G in its family, such as truncation.
+        options: options of G in its family, such as truncation.
     """
     z, c = latents(G, num, seed=seed, classes=classes)
     for i in range(0, num, batch):
@@ -216,19 +216,19 @@ def images(
 def latents(
     G: nn.Module, num: int, *, seed: int | Sequence[int] = 0, classes: list[int] | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """What `images` are drawn from: z [num, z_dim], and c [num, c_dim] for a generator with classes, on G's device.
+    """The noise z [num, z_dim] and classes c [num, c_dim] or None of `images`, on G's device.
 
-    Raises ValueError for seeds below 0 or from 2^63, and for seeds that are not one for each image.
+    Raises ValueError for seeds outside [0, 2^63), and for a number of seeds that is not `num`.
     """
     device = next(G.parameters()).device
-    seeds = [operator.index(each) for each in (seed if isinstance(seed, Sequence) else [seed])]
-    for each in seeds:
-        if not 0 <= each < 2**63:
-            raise ValueError(f"seed: want 0 to 2^63 - 1, got {each}")
+    seeds = [operator.index(number) for number in (seed if isinstance(seed, Sequence) else [seed])]
+    for number in seeds:
+        if not 0 <= number < 2**63:
+            raise ValueError(f"seed: want 0 to 2^63 - 1, got {number}")
     if isinstance(seed, Sequence):
         if len(seeds) != num:
             raise ValueError(f"seed: want one, or one for each of {num} images, got {len(seeds)}")
-        sources = (torch.Generator().manual_seed(each) for each in seeds)
+        sources = (torch.Generator().manual_seed(number) for number in seeds)
     else:
         sources = [torch.Generator().manual_seed(seeds[0])] * num
     z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
@@ -236,14 +236,14 @@ def latents(
 
 
 def _agreed(num: int | None, **lists: Sequence | None) -> int:
-    """The number of images on which `num` and the lists, of one entry for each image, agree."""
+    """The number of images: `num` and the lengths of the lists must agree. Raises ValueError if they do not."""
     for name, entries in lists.items():
         if isinstance(entries, str):
             raise ValueError(f"{name}: want a list with an entry for each image, got {entries!r}")
     asked = {"num": num} | {name: len(entries) for name, entries in lists.items() if entries is not None}
     numbers = {value for value in asked.values() if value is not None}
     if not numbers:
-        raise ValueError("num: want a number of images, or seeds or classes, one for each; got none of them")
+        raise ValueError("num: want a number of images, or seeds or classes, one for each; got none")
     if len(numbers) > 1:
         got = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
         raise ValueError(f"num: want one number of images, got {got}")

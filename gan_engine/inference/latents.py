@@ -1,6 +1,7 @@
-"""What can be done with the latents of a trained generator: walks, and tables of mixed styles.
+"""Walks through the latents of a trained generator, and tables of mixed styles.
 
-Images are made without gradients, but handed over outside of `no_grad`, which would be on in the caller otherwise.
+Images are made without gradients. Every generator here leaves `no_grad` before it yields, because `no_grad` would
+otherwise be on in its caller.
 """
 
 import re
@@ -16,8 +17,8 @@ def walk(
     """A closed walk through the pictures of z [N, z_dim]: N * frames images, in batches [at most `batch`, C, H, W]
 
     `frames` steps lead from each picture to the next, and from the last to the first. A generator with w goes straight
-    from w to w (`walk_in_w`), any other along the great circle from z to z, whose points are as likely as its ends
-    (White 2016, arXiv:1609.04468); classes c [N, c_dim] fade into each other.
+    from w to w (`walk_in_w`). Any other goes along the great circle from z to z, whose points are as likely as its ends
+    (White 2016, arXiv:1609.04468), and classes c [N, c_dim] fade into each other.
     """
     if hasattr(G, "ws"):
         with torch.no_grad():
@@ -31,7 +32,7 @@ def walk(
 
 
 def walk_in_w(G: nn.Module, ws: Tensor, frames: int, *, batch: int) -> Iterator[Tensor]:
-    """As `walk`, straight from each of ws [N, num_ws, w_dim] to the next (Karras et al. 2019, 1812.04948, part 4.1)"""
+    """Like `walk`, straight from each of ws [N, num_ws, w_dim] to the next (4.1 of Karras et al. 2019, 1812.04948)"""
     for i, j, t in _steps(len(ws), frames, batch, ws.device):
         with torch.no_grad():
             img = G.synthesis(ws[i].lerp(ws[j], t[:, :, None]))
@@ -39,7 +40,7 @@ def walk_in_w(G: nn.Module, ws: Tensor, frames: int, *, batch: int) -> Iterator[
 
 
 def _steps(num: int, frames: int, batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(i, j, t) of every frame of a closed walk, in batches: t [B, 1] of the way from station i [B] to j [B]"""
+    """(i, j, t) of the frames of a closed walk, in batches: each frame is t [B, 1] of the way from i [B] to j [B]"""
     for start in range(0, num * frames, batch):
         frame = torch.arange(start, min(start + batch, num * frames), device=device)
         i = frame // frames
@@ -57,7 +58,7 @@ def images_of(G: nn.Module, ws: Tensor, *, batch: int) -> Iterator[Tensor]:
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """sin((1 - t) phi) / sin(phi) a + sin(t phi) / sin(phi) b, phi the angle between a and b
 
-    a, b [N, z_dim], t [N, 1]. Shoemake 1985; for parallel vectors the limit, (1 - t) a + t b.
+    a, b [N, z_dim], t [N, 1]. Shoemake 1985. The limit for parallel vectors is (1 - t) a + t b.
     """
     cosine = torch.cosine_similarity(a, b, dim=1)[:, None].clamp(-1, 1)
     phi = cosine.arccos()
@@ -67,10 +68,10 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def mixed(G: nn.Module, rows: Tensor, columns: Tensor, layers: list[int], *, batch: int) -> Iterator[Tensor]:
-    """Images of rows [R, num_ws, w_dim], in which columns [K, num_ws, w_dim] give the w of `layers`
+    """Images with the w of columns [K, num_ws, w_dim] in `layers`, and of rows [R, num_ws, w_dim] in the others
 
-    Yields [K, C, H, W] for each row. Early layers are pose and shape, late ones colours and texture (Karras et al.
-    2019, section 3.1 and figure 3).
+    Yields [K, C, H, W] for each row. Early layers decide on pose and shape, late layers on colours and texture (Karras
+    et al. 2019, section 3.1 and figure 3).
     """
     for row in rows:
         ws = row.repeat(len(columns), 1, 1)
@@ -93,11 +94,11 @@ def table(G: nn.Module, left: Tensor, top: Tensor, layers: list[int], *, batch: 
         yield torch.cat([edge[None], row.float().cpu()])
 
 
-MOST_NUMBERS = 1_000_000  # of pictures, frames or steps that one call is asked for
+MOST_NUMBERS = 1_000_000  # limit of the pictures, frames or steps of one call
 
 
 def parse_numbers(option: str, text: str, num: int) -> list[int]:
-    """The numbers in "0-3,7" and the like, in their order, each below `num`. ValueError, of `option`, for all else."""
+    """The numbers in a text such as "0-3,7", each below `num`. Raises ValueError, which names `option`."""
     numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)

@@ -1,4 +1,4 @@
-"""The w of which a trained generator draws the nearest to a picture."""
+"""Search the w whose picture is nearest to a given picture."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,22 +18,22 @@ Space = Literal["w", "w+"]  # one w for all layers, or one for each
 
 
 def read(path: Path, G: nn.Module) -> Tensor:
-    """The picture at `path` as G draws pictures, img [1, C, H, W] on its device. Raises ValueError, OSError."""
+    """The picture at `path`, img [1, C, H, W] in the size and on the device of G. Raises ValueError, OSError."""
     try:
         with open(path, "rb") as file:
             pixels = decode_file(file, resolution=G.config.resolution, channels=G.config.channels)
     except UnidentifiedImageError:
-        raise ValueError(f"project: want a picture, and {path} is none that Pillow can read") from None
+        raise ValueError(f"project: want a picture, got {path}, which Pillow cannot read") from None
     return to_tensor(pixels).to(next(G.parameters()).device)
 
 
 def distance(G: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """What is least where images [N, C, H, W] look alike: a perceptual distance and the mean square difference [N]"""
+    """The function to minimise: perceptual distance + mean square difference [N] of images [N, C, H, W]"""
     perceptual = PerceptualDistance().to(next(G.parameters()).device)
-    small = max(1, 32 // G.config.resolution)  # what the classifier sees at least
+    small = max(1, 32 // G.config.resolution)  # the classifier needs at least 32 pixels
 
     def between(x: Tensor, y: Tensor) -> Tensor:
-        x, y = (F.interpolate(each, scale_factor=small) if small > 1 else each for each in (x, y))
+        x, y = (F.interpolate(img, scale_factor=small) if small > 1 else img for img in (x, y))
         return perceptual(x, y) + (x - y).square().mean((1, 2, 3))
 
     return between
@@ -52,8 +52,8 @@ def project(
 ) -> Iterator[tuple[Tensor, float]]:
     """w [1, 1 or num_ws, w_dim] after each of `steps`, and distance(G(w), img) before it: Adam on w from its mean
 
-    As Karras et al. 2020, arXiv:1912.04958, appendix D, without the noise maps: in the first three quarters w is looked
-    for around noise that dies out, and the rate rises and falls. In the space "w+" every layer has a w of its own
+    The method is appendix D of Karras et al. 2020, arXiv:1912.04958, without the noise maps. Noise is added to w in the
+    first three quarters, and dies out. The learning rate rises and falls. Every layer has its own w in the space "w+"
     (Abdal et al. 2019, arXiv:1904.03189): pictures come nearer but mix worse. img [1, C, H, W], c [1, c_dim].
     """
     generator = torch.Generator().manual_seed(seed)

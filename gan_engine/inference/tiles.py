@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-# Surroundings of a tile on each side, in pixels of the source. A pixel of rrdb depends on 350 pixels around it. With
-# weights of He's size, pixels farther than 32 change it by less than a thousandth of a 255th (23 blocks of 32 feature
+# Surroundings of a tile on each side, in pixels of the source. A pixel of rrdb depends on 350 pixels around it. Pixels
+# farther than 32 change it by less than a thousandth of a 255th, if weights have He's size (23 blocks of 32 feature
 # maps, 2026-11).
 _MAX_OVERLAP = 64
 
@@ -13,8 +13,8 @@ _MAX_OVERLAP = 64
 def enlarge(G: nn.Module, source: Tensor, *, tile: int = 256) -> Tensor:
     """img [1, C, scale * H, scale * W] of source [1, C, H, W], on the CPU
 
-    It equals G(source). Each tile of the source is computed together with its surroundings, as far as a pixel depends
-    on them (G.config.reach), but at most 64 pixels wide; the tile is then cut out.
+    It equals G(source). A tile of the source is computed together with its surroundings, and then cut out. The
+    surroundings are as wide as a pixel depends on them (G.config.reach), but at most 64 pixels.
     """
     config, device = G.config, next(G.parameters()).device
     overlap, scale = min(config.reach, _MAX_OVERLAP), config.scale

@@ -1,4 +1,4 @@
-"""Files of w: an .npz with w [N, w_dim], or with ws [N, num_ws, w_dim] where every layer has its own."""
+"""Files of w: an .npz with w [N, w_dim], or with ws [N, num_ws, w_dim] if every layer has its own w."""
 
 import zipfile
 import zlib
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_engine.system.whole_file import replacing
 
-LARGEST = 1e6  # of any w that training finds the entries are below a hundred; the square of this is far from overflow
+LARGEST = 1e6  # entries of a w that training finds are below 100; the square of this limit is far from overflow
 
 
 def write(path: Path, w: Tensor) -> None:
@@ -25,7 +25,8 @@ def write(path: Path, w: Tensor) -> None:
 def read(paths: Sequence[Path], G: nn.Module) -> Tensor:
     """ws [N, num_ws, w_dim] of all files, one after the other, on G's device.
 
-    A file may have a single w [w_dim] or ws [num_ws, w_dim] too. Raises ValueError for what does not fit G, OSError.
+    A file may also hold a single w [w_dim] or ws [num_ws, w_dim]. Raises OSError, and ValueError if a file does not fit
+    G.
     """
     return torch.cat([_read(path, G.config.num_ws, G.config.w_dim) for path in paths]).to(next(G.parameters()).device)
 
@@ -43,7 +44,7 @@ def _read(path: Path, num_ws: int, w_dim: int) -> Tensor:
         )
     if not shape[0]:
         raise ValueError(f"w: want {fits} with at least one, got none in {path}")
-    if not (np.abs(values) <= LARGEST).all():  # what is not a number neither
+    if not (np.abs(values) <= LARGEST).all():  # NaN is refused too
         raise ValueError(f"w: want finite numbers of at most {LARGEST:,.0f}, got others in {path}")
     ws = torch.from_numpy(values.astype(np.float32)).reshape(shape)
     return ws if name == "ws" else ws[:, None].repeat(1, num_ws, 1)
@@ -52,7 +53,7 @@ def _read(path: Path, num_ws: int, w_dim: int) -> Tensor:
 def _array(path: Path, fits: str) -> tuple[str, np.ndarray]:
     """The name and the values of the one array `w` or `ws` in a file."""
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"w: want an .npz file with {fits}, got {path}, which is none")
+        raise ValueError(f"w: want an .npz file with {fits}, got {path}, which is not one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = [name for name in ("ws", "w") if name in arrays.files]

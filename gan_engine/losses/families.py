@@ -1,10 +1,10 @@
-"""Objectives by name, and which of them trains a family."""
+"""Objectives by name, and the objective of a family."""
 
 from gan_engine.losses.objective import GanObjective
 from gan_engine.losses.pyramid import PyramidObjective
 from gan_engine.losses.translation import CycleObjective, PairedObjective
 
-# By the name that a family declares, `models.declaration.Family.objective`.
+# The keys are the names that families declare, `models.declaration.Family.objective`.
 OBJECTIVES: dict[str, type[GanObjective]] = {
     "game": GanObjective,
     "pyramid": PyramidObjective,
@@ -12,7 +12,7 @@ OBJECTIVES: dict[str, type[GanObjective]] = {
     "cycle": CycleObjective,
 }
 
-# By family: what plug-ins have put in place of the declared objective.
+# Objectives of plug-ins, which replace the declared one; the keys are families.
 REPLACED: dict[str, type[GanObjective]] = {}
 
 

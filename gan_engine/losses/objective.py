@@ -1,6 +1,6 @@
-"""What a GAN minimises: named terms {name: [N]} for each network, from one batch.
+"""The objective of a GAN: named terms {name: [N]} for each network, from one batch.
 
-`observe(name, values)` is told whatever is worth a curve besides the terms; it must not keep the graph alive.
+`observe(name, values)` receives values that are worth a curve besides the terms. It must not keep the graph alive.
 """
 
 from collections.abc import Callable
@@ -16,28 +16,28 @@ from gan_engine.losses.step import TermsStep
 
 
 class Batch(NamedTuple):
-    """One pass's share of a batch. Real images and noise are of equal number, and share the classes."""
+    """The part of a batch that one pass takes. Real images and noise have equal numbers, and share the classes."""
 
     real_img: Tensor  # [N, C, H, W] in [-1, 1]
     z: Tensor  # [N, z_dim]
     c: Tensor | None  # [N, c_dim], one-hot; None without classes
-    source: Tensor | None = None  # [N, C', H', W'] in [-1, 1], what a G starts from that translates images
+    source: Tensor | None = None  # [N, C', H', W'] in [-1, 1], the input of a G that translates
 
 
 class GanObjective:
-    """The game of G against D under one of the losses in `adversarial.LOSSES`.
+    """The game of G against D with one of the losses in `adversarial.LOSSES`.
 
     D sees real and generated images in separate passes, so that its batch norms never mix the two (Radford et al.
     2016). Logits are widened to float32 before the loss.
 
     Args:
-        r1_gamma, r2_gamma, gp_weight: weights of the penalties of those names; see gan_engine.losses.penalties.
-        penalty_interval: penalties count so many times as much, because they are due so many times less often.
+        r1_gamma, r2_gamma, gp_weight: weights of the penalties R1, R2 and WGAN-GP; see gan_engine.losses.penalties.
+        penalty_interval: factor of the penalties, which are computed in every Nth step only.
         pl_weight: weight of the path length penalty, for a G with `ws` and `synthesis`.
-        pl_batch_shrink: part of a batch that it is taken of; 2 for a half.
+        pl_batch_shrink: the path length penalty is computed on 1/N of a batch.
         class_weight: weight of the cross-entropy of D's auxiliary classifier (Odena et al. 2017, arXiv:1610.09585), for
-            a D with `logits_and_classes`: D lowers it on real images, G on generated ones.
-        rng: draws where the WGAN-GP penalty is taken, and the directions of the path lengths.
+            a D with `logits_and_classes`. D lowers it on real images, G on generated ones.
+        rng: draws the points of the WGAN-GP penalty, and the directions of the path lengths.
     """
 
     no_graph: str | None = None  # why no CUDA graph can hold `discriminator`, or None
@@ -83,7 +83,7 @@ class GanObjective:
         return logits.float(), {name: self.class_weight * F.cross_entropy(classes.float(), c, reduction="none")}
 
     def penalised_discriminator(self, batch: Batch) -> "PenalisedStep":
-        """The step of D with the terms of `discriminator` and those of the penalties."""
+        """The step of D with the terms of `discriminator` and the terms of the penalties."""
         return PenalisedStep(self, batch)
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ class GanObjective:
         return {"pl": self.pl_weight * penalty}
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes in training besides the networks, in simple types and tensors."""
+        """The values that change in training, except the networks: numbers, text and tensors."""
         return {"pl_mean": self.pl_mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,7 +183,7 @@ class PenalisedStep:
         return fake.detach(), real.detach()
 
     def _classes(self, scale: float | Tensor) -> None:
-        """The term of the classifier, in a pass of its own: the pass with penalties has the logits alone."""
+        """The term of the classifier, from one more pass: the pass with penalties gives logits only."""
         if self.objective.class_weight:
             _, classes = self.objective._judged(self.batch.real_img, self.batch.c, "D_class")
             self.terms |= TermsStep(classes).backward(scale)

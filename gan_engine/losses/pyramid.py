@@ -1,7 +1,7 @@
-"""What a Laplacian pyramid of GANs minimises: at every level the game of that level's networks, by itself.
+"""The objective of a Laplacian pyramid of GANs: every level is a game of its own networks.
 
-Denton et al. 2015, arXiv:1506.05751, section 3: real and generated images of a level share the coarse image that they
-add details to, which is that of a real image.
+Real and generated images of a level add details to the same coarse image, which is made of a real image (Denton et al.
+2015, arXiv:1506.05751, section 3).
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from gan_engine.losses.objective import Batch, GanObjective
 
 
 class PyramidObjective(GanObjective):
-    """As GanObjective, for the networks of gan_engine.models.lapgan; one term for each level, "D/32" and "G/32".
+    """GanObjective for the networks of gan_engine.models.lapgan, with terms for each level, such as "D/32" and "G/32".
 
-    All levels are trained or, if the configuration names one, that alone. There are no gradient penalties.
+    All levels are trained, or the only level that the configuration names. There are no gradient penalties.
     """
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:

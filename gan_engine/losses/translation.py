@@ -1,6 +1,6 @@
-"""What translation minimises: beside the adversarial loss, how far its images are from what they should be.
+"""Objectives of translations: the adversarial loss, and the distance of an image from its target.
 
-Logits of discriminators that judge patches are [N, P]; the terms are [N], their means over the patches.
+Discriminators that judge patches give logits [N, P]. The terms [N] are means over the patches.
 """
 
 from typing import Any
@@ -15,10 +15,11 @@ from gan_engine.metrics.similarity import l1
 
 
 class PairedObjective(GanObjective):
-    """The target is known: G(source) shall look real, and be the real image (Isola et al. 2017, arXiv:1611.07004).
+    """The target is known: G(source) shall look real, and be the target (Isola et al. 2017, arXiv:1611.07004).
 
-    For G(source) and D(img, source) -> logits [N, P], with the weights in G's configuration. Terms G, L1 and, in the
-    features of a classifier, perceptual; `content` is L1 alone, which G can learn before there is any game.
+    It trains G(source) and D(img, source) -> logits [N, P]. G's configuration has the weights. The terms of G are G, L1
+    and perceptual, the distance in the features of a classifier. `content` is L1 alone, which G can learn before D
+    takes part.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -52,7 +53,7 @@ class PairedObjective(GanObjective):
         return {"L1": self.G.config.l1_weight * l1(self.G(batch.source), batch.real_img)}
 
     def rows(self, G: torch.nn.Module, batch: Batch) -> list[Tensor]:
-        """Sources, images of G and targets, each [N, C, H, W]: what a grid of samples shows below each other."""
+        """Sources, images of G and targets, each [N, C, H, W]: the rows of a grid of samples."""
         target = batch.real_img
         source = F.interpolate(batch.source, target.shape[2:], mode="nearest")
         return [source.expand_as(target), G(batch.source), target]
@@ -61,10 +62,10 @@ class PairedObjective(GanObjective):
 class CycleObjective(GanObjective):
     """No target is known: an image shall look real, and lead back to its source (Zhu et al. 2017, arXiv:1703.10593).
 
-    For G with the directions A2B and B2A and D with the kinds A and B, where a batch has images of A as `source` and of
-    B as `real_img`; the weights are in G's configuration. A generator leaves images of its target's kind alone, as far
-    as identity_weight asks for it (section 5.2). D is shown generated images from a pool (Shrivastava et al. 2017,
-    arXiv:1612.07828), so that it does not forget what G made before.
+    It trains G with the directions A2B and B2A, and D with the kinds A and B. A batch has images of A as `source` and
+    images of B as `real_img`. G's configuration has the weights. identity_weight asks a generator to leave images of
+    its target's kind as they are (section 5.2). D sees generated images from a pool, so that it does not forget older
+    ones (Shrivastava et al. 2017, arXiv:1612.07828).
     """
 
     no_graph = "the pools of generated images"
@@ -100,7 +101,7 @@ class CycleObjective(GanObjective):
         return terms
 
     def rows(self, G: torch.nn.Module, batch: Batch) -> list[Tensor]:
-        """Images of A, what G makes of them, images of B and what G makes of those, each [N, C, H, W]."""
+        """Images of A, their translations, images of B, and their translations, each [N, C, H, W]."""
         return [batch.source, G(batch.source), batch.real_img, G(batch.real_img, "B2A")]
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,19 +113,22 @@ class CycleObjective(GanObjective):
             pool.images = state["pools"][kind]
 
     def _kinds(self, batch: Batch) -> list[tuple[str, Tensor, Tensor, str]]:
-        """(kind, its real images, the other images, the direction that leads from those to the kind)"""
+        """(kind, its real images, images of the other kind, direction from the other kind to this kind)"""
         return [("B", batch.real_img, batch.source, "A2B"), ("A", batch.source, batch.real_img, "B2A")]
 
 
 class Pool:
-    """Up to `size` images that were generated before. An image that comes while it is not full is kept."""
+    """Up to `size` images that were generated before. A pool that is not full keeps every new image."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.images: list[Tensor] = []
 
     def exchange(self, images: Tensor, rng: torch.Generator | None) -> Tensor:
-        """images [N, C, H, W], every second one, drawn at random, exchanged for one from the full pool"""
+        """images [N, C, H, W], each exchanged for a random image of the pool with probability 1/2
+
+        An image that comes before the pool is full is returned as it is.
+        """
         if not self.size:
             return images
         out = []

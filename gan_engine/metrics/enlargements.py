@@ -1,4 +1,4 @@
-"""Enlarged pictures, held against their originals: PSNR in dB, SSIM and, where it is installed, perceptual distance."""
+"""Enlarged pictures, compared with their originals: PSNR in dB, SSIM and, if it is installed, perceptual distance."""
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +11,19 @@ from gan_engine.metrics.similarity import psnr, ssim
 def compare(
     img: Tensor, source: Tensor, original: Tensor, *, scale: int, perceptual: PerceptualDistance | None
 ) -> list[list[float]]:
-    """The numbers of an enlarged picture, and those of a bicubic enlargement.
+    """The numbers of an enlarged picture, and the same numbers of a bicubic enlargement.
 
     Args:
         img: the picture [1, C, scale * H, scale * W] in [-1, 1] that was made of `source`.
         source: [1, C, H, W].
         original: of the size of img.
-        scale: how many times as wide and high as its source a picture is. So many pixels at each edge are left out of
-            PSNR and SSIM.
-        perceptual: None leaves that distance out.
+        scale: ratio of the sides of img and source. PSNR and SSIM ignore as many pixels at each edge.
+        perceptual: None leaves the perceptual distance out.
 
     Raises ValueError for pictures that are too small for SSIM.
     """
     bicubic = F.interpolate(source, scale_factor=scale, mode="bicubic", align_corners=False)
-    return [_numbers(each, original, scale, perceptual) for each in (img, bicubic)]
+    return [_numbers(picture, original, scale, perceptual) for picture in (img, bicubic)]
 
 
 def _numbers(img: Tensor, original: Tensor, scale: int, perceptual: PerceptualDistance | None) -> list[float]:

@@ -1,14 +1,14 @@
-"""Generators of 32x32 grey images, in the features of a classifier of garments, fashion32.
+"""The measure of generators of 32x32 grey images, in the features of fashion32, a classifier of garments.
 
     fd_fashion32 N=5000    Frechet distance to the data in the features of the classifier
     kd_fashion32 N=5000    kernel distance in the same features; its expectation does not depend on N
     classes                number of classes that the classifier finds in at least 1 % of the images
-    accuracy               share of the images that the classifier finds to be of the class that was asked for
+    accuracy               share of the images in which the classifier finds the class that was asked for
 
-fashion32 knows garments as the embedded images show them. Its distances compare generators of garments, measured with
-the same N. They are no FIDs, which are distances in another network. The classifier has learnt from 8,000 of the
-embedded images. It is right about 94 % of these and 90 % of the others, and 1,000 embedded images are at a distance
-(fd) of 0.6 from all. A generator that knows its data by heart scores like one that draws new images.
+fashion32 knows garments as the embedded images show them. Its distances compare generators of garments with the same N.
+They are no FIDs, which are distances in another network. The classifier has learnt from 8,000 of the embedded images.
+It is right about 94 % of these and 90 % of the others. 1,000 embedded images are at a distance (fd) of 0.6 from all
+10,000. A generator that only repeats its data is not told from a generator that draws new images.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from gan_engine.pictures.picture import to_uint8
 
 
 def refusal(config: Any) -> str | None:
-    """Why generators of `config` cannot be measured, or None: the classifier reads 32x32 grey images alone."""
+    """A sentence if generators of `config` cannot be measured: the classifier reads 32x32 grey images only."""
     if (config.resolution, config.channels) == (32, 1):
         return None
     size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
@@ -31,7 +31,7 @@ def refusal(config: Any) -> str | None:
 
 
 def measure(subject: Subject) -> dict[str, float]:
-    """The numbers above. `accuracy` is there where the classes of the run are those of the classifier."""
+    """The numbers above. `accuracy` is there if the run has the classes of the classifier."""
     classifier = load_classifier(subject.device)
     pixels = [torch.from_numpy(to_uint8(img)) for img in subject.draw()]
     features, found = classify(classifier, torch.cat(pixels).permute(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""What `evaluate` can measure, by name. A measure is a module beside this one, and a row of this table."""
+"""The measures of `evaluate` by name. A measure is a module in this folder, and a row of this table."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ class Measure(NamedTuple):
     """One way to measure a generator."""
 
     measure: Callable[[Subject], dict[str, float]]
-    """Returns numbers by name, in the order in which they are printed."""
+    """Returns numbers by name, in the order of printing."""
     refusal: Callable[[Any], str | None] = lambda config: None
-    """Says why generators of a configuration cannot be measured so, or returns None."""
+    """Says why it cannot measure generators of a configuration, or returns None."""
     wants_unseen: bool = False
-    """Whether the numbers mean little on data that the run has seen."""
+    """True if the numbers mean little on data that the run has seen."""
 
 
 MEASURES: dict[str, Measure] = {
@@ -24,10 +24,10 @@ MEASURES: dict[str, Measure] = {
     "volumes": Measure(volumes.measure),
 }
 
-# What a family that declares no measure is measured by: the sides of its images decide.
+# The measure of a family that declares none, by the number of sides of its images.
 BY_AXES = {2: "garments", 3: "volumes"}
 
 
 def measure_of(declared: str | None, axes: int) -> Measure:
-    """The measure that a family declares, else that of images with so many axes."""
+    """The measure that a family declares, or else the measure of images with so many axes."""
     return MEASURES[declared or BY_AXES[axes]]

@@ -1,4 +1,4 @@
-"""What a measure is given: a generator, and the data that it is held against."""
+"""The argument of a measure: a generator, and the data that it is compared with."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from gan_engine.data import ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A generator in eval mode, and the data that it is held against."""
+    """A generator in eval mode, and the data that it is compared with."""
 
     G: nn.Module
     data: ImageSet
     batch: int
     """Images per pass."""
     num: int = 0
-    """Images that `draw` makes."""
+    """Number of images that `draw` makes."""
     draw: Callable[[], Iterator[Tensor]] = lambda: iter(())
-    """Makes `num` images of G from noise, in batches on the device of G. For a G that starts from noise."""
+    """Makes `num` images of G from noise, in batches on the device of G. G must start from noise."""
     classes: list[int] | None = None
-    """The class that each of these images was asked to be, or None without classes."""
+    """The class that was asked for, for each of these images. None without classes."""
     class_names: tuple[str, ...] = ()
-    """The names of the classes, where the run had names."""
+    """The names of the classes, if the run had names."""
     directions: tuple[str, ...] = ()
-    """The directions of G(source, direction); () for a G that takes no direction."""
+    """The directions of G(source, direction). () if G takes no direction."""
 
     @property
     def device(self) -> torch.device:

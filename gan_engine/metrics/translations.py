@@ -1,4 +1,4 @@
-"""Translations, held against the targets of all pairs of the data; in each direction where G has two.
+"""The measure of translations: their distance from the targets of all pairs of the data, in each direction of G.
 
 L1                     mean absolute difference from the target; black and white are 1 apart
 perceptual             distance from the target in the features of a classifier of photographs, if it is installed
@@ -19,10 +19,7 @@ from gan_engine.metrics.subject import Subject
 
 @torch.no_grad()
 def measure(subject: Subject) -> dict[str, float]:
-    """The numbers above: means over the pairs of `subject.data`.
-
-    Where the data have no sources, G makes them of the targets.
-    """
+    """The numbers above: means over the pairs of `subject.data`. G makes sources of targets if the data have none."""
     G, data, device = subject.G, subject.data, subject.device
     distances = {"L1": lambda x, y: l1(x, y) / 2}
     if perceptual.installed():

@@ -1,4 +1,4 @@
-"""Generators of volumes: how much of a volume is occupied.
+"""The measure of generators of volumes: the share of occupied voxels.
 
 occupied               mean share of occupied voxels
 occupied sd            standard deviation of that share between volumes

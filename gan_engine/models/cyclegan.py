@@ -49,7 +49,7 @@ class Config:
     identity_weight: float = 0.5
     """Weight, as a share of cycle_weight, of the change that a generator makes to images of its target's kind."""
     pool_size: int = 50
-    """Older generated images of each kind, of which D is shown some. 0: D sees new images only."""
+    """Number of older generated images of each kind that are kept to show to D. 0: D sees new images only."""
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0

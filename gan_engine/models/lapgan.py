@@ -1,8 +1,7 @@
 """The Laplacian pyramid of conditional GANs (Denton et al. 2015, arXiv:1506.05751), from coarse to fine.
 
-A pyramid holds an image at several sizes, each of which is the next larger one filtered and halved, I[k-1] =
-down(I[k]). The first level is a GAN of the smallest images. Every other level draws the details that the level below it
-lacks:
+A pyramid holds an image at several sizes. Each image is the next larger one, filtered and halved: I[k-1] = down(I[k]).
+The first level is a GAN of the smallest images. Every other level draws the details that the level below it lacks:
 
     low[k] = up(I[k-1])          I[k] = low[k] + G[k](z[k], low[k])          D[k](I[k] - low[k], low[k])
 

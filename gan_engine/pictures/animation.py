@@ -21,7 +21,7 @@ _LARGEST_SIDE = 720  # pixels
 
 
 def check(path: Path) -> None:
-    """Raises ValueError for a name of which no animation can be made here."""
+    """Raises ValueError if no animation of that name can be made here."""
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"out: want a name ending in {', '.join(ENDINGS)} for an animation, got {path}")
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:

@@ -1,4 +1,4 @@
-"""Commands that make pictures of pictures: which file becomes which, and one after the other."""
+"""Picture files become picture files: the names of the results, and the conversion of one file after the other."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
 from gan_engine.pictures.picture import picture, to_uint8, write_picture
 
-Job = tuple[Path, Path]  # a picture and the .png that is to be made of it
+Job = tuple[Path, Path]  # a picture, and the .png that is made of it
 
 
 def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
     """One job for a file, or one for each picture below a folder, which keeps its name and place below `out`.
 
     Raises:
-        ValueError: no pictures, two of them that would become one file, or an `out` of another ending than .png.
+        ValueError: no pictures, two pictures that would become one file, or an `out` that does not end in .png.
         OSError: there is no such file or folder, or `out` exists.
     """
     if source.is_dir():
@@ -50,13 +50,13 @@ def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
 
 
 def read(path: Path, channels: int) -> Image.Image:
-    """The picture in the mode L or RGB. Raises ValueError that names a file which is none."""
+    """The picture in the mode L or RGB. Raises ValueError that names `path` if it is not a picture."""
     try:
         with open(path, "rb") as file:
             return read_picture(file, channels=channels)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image that Pillow can read") from None
-    except Exception as error:  # decoders meet arbitrary bytes and raise nearly anything
+    except Exception as error:  # decoders read arbitrary bytes, and raise nearly anything
         raise ValueError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -65,10 +65,10 @@ def convert(
     make: Callable[[Path], Image.Image],
     then: Callable[[Path, Image.Image], None] = lambda source, made: None,
 ) -> list[str]:
-    """Write make(picture) for every job, call then(picture, made), and return what failed, one sentence each.
+    """Write make(picture) for every job, call then(picture, made), and return a sentence for each failure.
 
-    `make` raises ValueError for a picture that cannot be read, and `then` for what it cannot do with one that is
-    written already.
+    Both may raise ValueError, whose message is the sentence: `make` for a picture that cannot be read, and `then` after
+    the result was written.
     """
     failures = []
     with warnings.catch_warnings(), tqdm(todo, unit=" img", disable=None if len(todo) > 1 else True) as bar:

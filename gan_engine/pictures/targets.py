@@ -4,13 +4,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# Endings of files of pictures and volumes. With an ending that a command does not write, a name is taken for a mistake
-# and not for a directory.
+# Endings of files of pictures and volumes. A name with an ending that a command does not write is a mistake, and no
+# directory.
 _FILES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
 
 
 def is_one_file(out: Path, endings: Sequence[str]) -> bool:
-    """Whether `out` names one file with one of the `endings`. Otherwise `out` is a directory, or becomes one.
+    """True if `out` names one file with one of the `endings`. Otherwise `out` is a directory, or becomes one.
 
     Raises ValueError for a name with the ending of other files, and FileExistsError for a file in place of a directory.
     """

@@ -1,6 +1,6 @@
-"""What volumes look like from outside: pictures of them (`render`), and their surfaces (`surface`).
+"""Pictures of volumes (`render`), their surfaces (`surface`), and files of voxels and surfaces.
 
-A volume is [X, Y, Z] with y upwards, and a voxel of it is occupied where it is above 0.
+A volume is [X, Y, Z] with y upwards. A voxel is occupied where its value is above 0.
 """
 
 import importlib.util
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from gan_engine.system.whole_file import replacing
 
-# The camera stands far off, to the left of the z axis and above it; the light higher up, so that the three sides of a
-# box that are seen differ.
+# The camera is far away, to the left of the z axis and above it. The light is higher up, so that the three visible
+# sides of a box differ in brightness.
 _AZIMUTH, _ELEVATION = math.radians(30), math.radians(25)
 _LIGHT = (-0.25, 0.8, 0.5)
-_VIEW = 1.5  # half the width of a picture, in half sides of the volume: all of a cube is seen
+_VIEW = 1.5  # half the width of a picture, in half sides of the volume: a whole cube is visible
 
 
 def render(volumes: Tensor) -> Tensor:
-    """volumes [N, 1, R, R, R] -> grey images [N, 1, 2 R, 2 R] in [-1, 1]: what is occupied, on white
+    """volumes [N, 1, R, R, R] -> grey images [N, 1, 2 R, 2 R] in [-1, 1]: occupied voxels on white
 
-    Parallel rays, one for each pixel, end at the first voxel that is occupied. Its brightness is 0.2 + 0.6 max(0, n.l)
-    with l towards the light and n the direction in which the occupancy, averaged over 3x3x3 voxels, falls most.
+    Parallel rays, one for each pixel, end at the first occupied voxel. Its brightness is 0.2 + 0.6 max(0, n.l): l
+    points to the light, and n in the direction in which the occupancy, averaged over 3x3x3 voxels, falls most.
     """
     volumes = volumes.detach().float()
     side = volumes.shape[2]
@@ -45,7 +45,7 @@ def render(volumes: Tensor) -> Tensor:
 
 
 def _rays(side: int) -> tuple[Tensor, Tensor]:
-    """Voxels along the rays, nearest first: flat indices [2 R, 2 R, steps], and whether they are outside the volume."""
+    """Voxels along the rays, nearest first: flat indices, and True outside the volume, both [2 R, 2 R, steps]."""
     sin_a, cos_a, sin_e, cos_e = (f(angle) for angle in (_AZIMUTH, _ELEVATION) for f in (math.sin, math.cos))
     towards = torch.tensor([-sin_a * cos_e, sin_e, cos_a * cos_e])  # from the volume to the camera
     right, up = torch.tensor([cos_a, 0, sin_a]), torch.tensor([sin_a * sin_e, cos_e, -cos_a * sin_e])
@@ -59,19 +59,19 @@ def _rays(side: int) -> tuple[Tensor, Tensor]:
 
 
 def require_surfaces() -> None:
-    """Raises ValueError where what makes surfaces is not installed."""
+    """Raises ValueError if PyMCubes, which makes surfaces, is not installed."""
     if importlib.util.find_spec("mcubes") is None:
         raise ValueError("surfaces: want PyMCubes, and it is not installed; pip install PyMCubes (the extra meshes)")
 
 
 def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[X, Y, Z] -> vertices [V, 3] in voxels and triangles int [T, 3], which index them: where `volume` crosses 0
+    """[X, Y, Z] -> vertices [V, 3] in voxels and triangles int [T, 3] of vertices: where `volume` crosses 0
 
-    By marching cubes (Lorensen and Cline 1987), from the centre of one voxel to that of the next. What is outside of
-    the volume counts as -1, so that the surface is closed. Seen from outside the corners of a triangle run
-    anticlockwise.
+    Marching cubes (Lorensen and Cline 1987) look for the surface between the centres of neighbouring voxels. Voxels
+    outside the volume count as -1, so the surface is closed. The corners of a triangle run anticlockwise, seen from
+    outside.
 
-    Raises ValueError for values that cannot be below 0, and see `require_surfaces`.
+    Raises ValueError for types without values below 0, and if PyMCubes is not installed.
     """
     require_surfaces()
     if volume.dtype.kind in "bu":
@@ -79,7 +79,7 @@ def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import mcubes
 
     vertices, triangles = mcubes.marching_cubes(np.pad(volume.astype(np.float64), 1, constant_values=-1), 0)
-    return vertices - 0.5, triangles  # voxel 0 is at 1 of what is padded, and its centre half a voxel from the edge
+    return vertices - 0.5, triangles  # padding has moved voxel 0 to 1, and its centre is half a voxel from its edge
 
 
 def write_voxels(path: Path, volumes: np.ndarray) -> None:

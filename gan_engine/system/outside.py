@@ -1,6 +1,6 @@
-"""What in a run is of plug-ins, and the sentence for a run whose plug-ins were not named.
+"""The parts of a run that plug-ins define, and the error for a run whose plug-ins were not named.
 
-A checkpoint names plug-ins and never imports them: that is for the person who knows where the file comes from.
+A checkpoint names plug-ins and never imports them. A person who trusts the checkpoint names them again.
 """
 
 from typing import Any
@@ -8,34 +8,35 @@ from typing import Any
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import legible, shell_word
 
-# Every registered thing, such as "loss pearson", and the plug-in it is of, as it was named.
+# Every registered part, such as "loss pearson", and the name of its plug-in.
 REGISTERED: dict[str, str] = {}
 
 
-def used(family: str, loss: str, data: str) -> tuple[str, ...]:
-    """What a run with these has of plug-ins."""
-    things = (f"family {family}", f"objective {family}", f"loss {loss}", f"data {data}")
-    return tuple(thing for thing in things if thing in REGISTERED)
+def parts(family: str, loss: str, data: str) -> tuple[str, ...]:
+    """The parts of such a run that plug-ins define."""
+    all_parts = (f"family {family}", f"objective {family}", f"loss {loss}", f"data {data}")
+    return tuple(part for part in all_parts if part in REGISTERED)
 
 
-def of(plugin: str, things: tuple[str, ...]) -> list[str]:
-    """Those of `things` that this plug-in has registered."""
-    return [thing for thing in things if REGISTERED.get(thing) == plugin]
+def listing(plugin: str, parts: tuple[str, ...]) -> str:
+    """The parts that this plug-in has registered, in one line."""
+    return ", ".join(part for part in parts if REGISTERED.get(part) == plugin)
 
 
 def require(config: Any, source: Any) -> None:
-    """Raises CheckpointError, which names `source` and the plug-ins, where the run has more than is registered.
+    """Raises CheckpointError, which names `source` and the plug-ins, if parts of the run are not registered.
 
-    `config` is that of the run in plain types, or whatever a file has in its place, which others check.
+    `config` is the configuration of the run as `config.to_dict` returns it. A file may hold anything in its place;
+    that is not checked here.
     """
     if not isinstance(config, dict):
         return
     needed, names = (_texts(config.get(key)) for key in ("outside", "plugin"))
-    missing = ", ".join(legible(thing) for thing in needed if thing not in REGISTERED)
+    missing = ", ".join(legible(part) for part in needed if part not in REGISTERED)
     if missing:
         flags = " ".join(f"--plugin {shell_word(name)}" for name in names)
         raise CheckpointError(
-            f"{source}: its run has this of plug-ins: {missing}; name them again, by {flags} or, in Python, by "
+            f"{source}: its run has parts of plug-ins: {missing}; name the plug-ins again by {flags}, or in Python by "
             "gan_engine.plugins.load"
         )
 

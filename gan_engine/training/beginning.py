@@ -86,7 +86,7 @@ class Start:
             f"run        {legible(str(trainer.run_dir))}" + (f", from {self.resumed.name}" if self.resumed else ""),
             f"data       {describe(data)}",
             f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in sizes.items()),
-            *(f"plug-in    {legible(name)}: {', '.join(outside.of(name, config.outside))}" for name in config.plugin),
+            *(f"plug-in    {legible(name)}: {outside.listing(name, config.outside)}" for name in config.plugin),
             *(f"weights    {name} of {legible(f'{self.initial}: {weights}')}" for name, weights in self.taken.items()),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
             f"device     {self.device}, {trainer.precision.name}",

@@ -223,7 +223,7 @@ def test_files_that_are_none(run):
     ):
         draw(run, w=(Path("no.npz"),))
     np.save("a.npy", np.zeros((1, 4), np.float32))
-    with pytest.raises(ValueError, match=r"got a\.npy, which is none"):
+    with pytest.raises(ValueError, match=r"got a\.npy, which is not one"):
         draw(run, w=(Path("a.npy"),))
     np.savez_compressed("a.npz", w=randoms(9, 4).numpy())
     whole = Path("a.npz").read_bytes()

@@ -193,13 +193,13 @@ def test_evaluate_compares_with_what_the_run_was_trained_on(tmp_path, pairs):
     folder, _, B = pairs
     options = {"resolution": 32, "width": 4, "max_width": 8, "d_width": 4, "source": "grey"}
     path = saved(tmp_path, B, "pix2pix", data=str(folder / "B"), **options)
-    with pytest.warns(UserWarning, match="these pairs are those of the run, which it has seen"):
+    with pytest.warns(UserWarning, match="the run was trained on these pairs"):
         assert evaluate(Options(path)) == evaluate(Options(path, data=str(folder / "B")))
     (folder / "B" / "2.png").unlink()
     with pytest.raises(DataError, match="has other images than the run was trained on; --data names what to compare"):
         evaluate(Options(path))
     (folder / "B").rename(folder / "C")
-    with pytest.raises(DataError, match=r"no such file or folder.*; --data names others than those of the run"):
+    with pytest.raises(DataError, match=r"no such file or folder.*; --data names other data than the run had"):
         evaluate(Options(path))
 
 
