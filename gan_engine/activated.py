@@ -43,8 +43,8 @@ def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
 
 def _bias_no_gain(backend: str, x: Tensor, layer: nn.Module | None) -> str | None:
     if layer is None:
-        elements = x.numel()
-    elif x.ndim == 2:
+        return None
+    if x.ndim == 2:
         elements = len(x) * layer.out_features
     else:
         elements = x[:, 0].numel() // (layer.stride[0] * layer.stride[1]) * layer.out_channels

@@ -91,21 +91,32 @@ _RECORDED = "torch.jit.trace and torch.export record operators of PyTorch alone,
 
 
 class Choice(NamedTuple):
-    """One answer of `choose`, as `watched` notes it: `asked` is the backend that was asked for by name, if any."""
+    """One answer of `choose`, as `watched` notes it.
+
+    Attributes:
+        op: the op that asked.
+        backend: the answer.
+        shape, dtype: of x.
+        asked: the backend that was asked for by name, if any.
+        reasons: why each backend before the answer did not run; empty if the backend was asked for.
+    """
 
     op: str
     backend: str
-    x: torch.Tensor
-    arguments: Any
+    shape: tuple[int, ...]
+    dtype: torch.dtype
     asked: str | None
+    reasons: dict[str, str]
 
-    def reasons(self) -> dict[str, str]:
-        """Why each backend before the chosen one did not run, by backend; empty if the backend was asked for."""
-        if self.asked is not None:
-            return {}
-        before = _orders[self.op][: _orders[self.op].index(self.backend)]
-        call = self.x, self.arguments
-        return {name: refusal(self.op, name, *call) or no_gain(self.op, name, *call) or "" for name in before}
+
+def _note(op: str, backend: str, x: torch.Tensor, arguments: Any, asked: str | None) -> None:
+    reasons = {}
+    if asked is None:
+        for name in _orders[op][: _orders[op].index(backend)]:
+            reason = refusal(op, name, x, arguments) or no_gain(op, name, x, arguments)
+            reasons[name] = reason or "gains nothing"
+    if _log is not None:
+        _log.append(Choice(op, backend, tuple(x.shape), x.dtype, asked, reasons))
 
 
 def register(
@@ -175,7 +186,7 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
         backend = _wanted(op)
     chosen = _automatic(op, x, arguments) if backend is None else _named(op, backend, x, arguments)
     if _log is not None:
-        _log.append(Choice(op, chosen, x, arguments, backend))
+        _note(op, chosen, x, arguments, backend)
     return chosen
 
 
@@ -229,6 +240,11 @@ def asked() -> str | None:
     return _forced
 
 
+def has(op: str, backend: str) -> bool:
+    """Whether `op` has `backend` at all, on any machine."""
+    return backend in _orders[op]
+
+
 def kernels(op: str, backend: str) -> Any:
     """The object whose functions launch the kernels of `op` on `backend`."""
     return _kernels[op][backend]
@@ -249,7 +265,7 @@ def force(backend: str | None) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[Choice]]:
-    """The answers of `choose` inside a `with` block, in every thread, in their order."""
+    """The answers of `choose` inside a `with` block, in every thread, in their order. No tensor is kept."""
     global _log
     before, _log = _log, []
     try:

@@ -1,10 +1,14 @@
-"""What runs here: `python -m gan_engine.info` prints versions, hardware, and op x backend with reasons."""
+"""What runs here: `python -m gan_engine.info` prints versions, hardware, and op x backend with reasons.
+
+`python -m gan_engine.info --call conv2d --shape 8,64,32,32 --weight 64,64,3,3` answers for one call.
+"""
 
 import argparse
 import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -25,7 +29,7 @@ def report() -> str:
     """All of it, at most 100 columns wide. A part that is missing is said, and no error."""
     parts = [_versions(), _hardware(), _native_core()]
     try:
-        parts += [table(), _missing()]
+        parts += [table(), thresholds(), _missing()]
     except ValueError:  # GAN_ENGINE_BACKEND is wrong
         raise
     except Exception as error:
@@ -34,15 +38,18 @@ def report() -> str:
 
 
 def table() -> str:
-    """Op x backend for tensors on the CPU and, if there is one, on a GPU; the reasons stand below as notes."""
+    """Op x backend for large tensors on the CPU and, if there is one, on a GPU; the reasons stand below as notes."""
     import torch
 
-    import gan_engine.ops  # noqa: F401 - registers the ops
     from gan_engine import backends
 
+    for name in ("gan_engine.ops", "gan_engine.activated"):
+        importlib.import_module(name)  # registers its ops
     notes: list[str] = []
 
     def cell(op: str, backend: str, x: torch.Tensor) -> str:
+        if not backends.has(op, backend):
+            return "-"
         reason = backends.refusal(op, backend, x)
         if reason is None:
             return "chosen" if backend == _chosen(op, x) else "runs"
@@ -58,8 +65,19 @@ def table() -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [_wrap(f"({i}) ", note) for i, note in enumerate(notes, 1)]
+    lines.append("(-) the op has no such backend")
     if named := os.environ.get("GAN_ENGINE_BACKEND", "").strip():
-        lines.append(_wrap("", f"GAN_ENGINE_BACKEND={named} asks for that backend, or an error."))
+        text = f"GAN_ENGINE_BACKEND={named} asks for that backend, or an error, of each op that has it."
+        lines.append(_wrap("", text))
+    return "\n".join(lines)
+
+
+def thresholds() -> str:
+    """The calls that a backend of the table gains nothing by, and what runs them instead."""
+    from gan_engine.ops.thresholds import TABLE
+
+    lines = ["Calls that gain nothing by their backend run on another, unless it is asked for by name:"]
+    lines += [_wrap(f"  {t.op}: ", f"{t.instead}, not {t.backend}: {t.sentence}") for t in TABLE.values()]
     return "\n".join(lines)
 
 
@@ -188,9 +206,25 @@ def _wrap(label: str, text: str) -> str:
 @console.command
 def main(argv: list[str]) -> None:
     """The command line, read by argparse: this command works where tyro is missing too."""
-    about = "Print versions, hardware, and which backend runs each op, with reasons."
-    argparse.ArgumentParser(prog=console.prog("info"), description=about).parse_args(argv)
-    print(report())
+    about = "Print versions, hardware, and which backend runs each op, with reasons; or what runs one call."
+    parser = argparse.ArgumentParser(prog=console.prog("info"), description=about)
+    try:
+        from gan_engine.command_line import one_call
+    except Exception:  # PyTorch is missing or broken, which the report says
+        parser.parse_args(argv)
+        print(report())
+        return
+    one_call.add_flags(parser)
+    asked = parser.parse_args(argv)
+    if asked.call is None:
+        print(report())
+    else:
+        label = re.compile(r" *(not \w+: )?")
+        print(
+            "\n".join(
+                _wrap(label.match(line).group(), line[label.match(line).end() :]) for line in one_call.report(asked)
+            )
+        )
 
 
 if __name__ == "__main__":

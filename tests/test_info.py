@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gan_engine import backends, info
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
 
@@ -32,11 +33,62 @@ def test_the_table_says_what_backends_say():
     for op in backends.ops():
         for backend, cell in cells(op, "cpu").items():
             reason = backends.refusal(op, backend, x)
-            if reason is None:
+            if not backends.has(op, backend):
+                assert cell == "-"
+            elif reason is None:
                 assert cell == ("chosen" if backend == backends.choose(op, x) else "runs")
             else:
                 assert cell.startswith("no(")
                 assert reason.replace(" ", "") in text
+
+
+def test_the_thresholds_are_said():
+    text = "".join(info.thresholds().split())
+    for threshold in TABLE.values():
+        assert f"{threshold.op}:{threshold.instead},not{threshold.backend}:" in text
+        assert threshold.sentence.replace(" ", "") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["conv2d", "--shape=4,8,9,9", "--weight=8,8,3,3"], ["conv2d: pytorch", "not cpu: fewer than 32 channels"]),
+        (["conv_transpose2d", "--shape=2,3,4,4", "--weight=3,5,4,4", "--option=stride=2"], ["conv_transpose2d: "]),
+        (["bias_act", "--shape=4,5", "--option=act=lrelu", "--tensor=b=5"], ["lrelu of up to 524,288 float32"]),
+        (["upsample_conv2d", "--shape=1,3,4,4", "--weight=3,3,3,3"], ["doubled_conv2d: reference", "256 pixels"]),
+        (["upfirdn2d", "--shape=1,3,4,4", "--option=f=[1,3,3,1]", "--dtype=bf16", "--channels-last"], ["upfirdn2d: "]),
+        (["minibatch_stddev", "--shape=4,3,4,4"], ["minibatch_stddev: reference"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_one_call_is_explained(arguments, lines, capsys):
+    if native.WHY_NO_CPU is not None:
+        pytest.skip(native.WHY_NO_CPU)
+    assert not info.main(["--call", *arguments])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= info.WIDTH
+    flat = " ".join(text.split())
+    assert all(line in flat for line in lines), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["conv2d"], "--call: want --shape, the shape of x"),
+        (["conv2d", "--shape=1,2,3,3"], "missing 1 required positional argument: 'w'; --weight, --tensor and --option"),
+        (["bias_act", "--shape=1,2", "--option=act=gelu"], "act must be one of linear"),
+        (["bias_act", "--shape=1,x"], "want sides with commas between them, as 8,64,32,32, got '1,x'"),
+        (["bias_act", "--shape=1,2", "--option=lrelu"], "want NAME=VALUE, got 'lrelu'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_call_is_an_error_in_a_line(arguments, sentence, capsys):
+    try:
+        code = info.main(["--call", *arguments])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_missing_backend_has_its_reason_and_its_remedy(monkeypatch):

@@ -44,6 +44,22 @@ def write(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
             starts = read(run_dir)["starts"]
         except (OSError, ValueError) as error:
             warnings.warn(f"{path}: damaged, and written anew without its earlier starts ({error})", stacklevel=2)
-    text = json.dumps({"config": to_dict(config), "starts": [*starts, entry]}, indent=2)
+    _write(path, {"config": to_dict(config), "starts": [*starts, entry]})
+
+
+def add_to_last_start(run_dir: Path, more: dict[str, Any]) -> None:
+    """Add `more` to the entry of the last start, if there is one. A run goes on without it: errors are warnings."""
+    try:
+        run = read(run_dir)
+        run["starts"][-1] |= more
+        _write(run_dir / NAME, run)
+    except FileNotFoundError:  # a trainer that is used without the command
+        pass
+    except (OSError, ValueError, IndexError) as error:
+        warnings.warn(f"{run_dir / NAME}: {', '.join(more)} not written ({error})", stacklevel=2)
+
+
+def _write(path: Path, run: dict[str, Any]) -> None:
+    text = json.dumps(run, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -37,7 +37,6 @@ class Start:
         initial: the checkpoint whose weights the run begins with.
         taken: the weights that each network has taken from `initial`.
         allocator: what was changed about the memory of the process.
-        ops: the backend of each op.
     """
 
     trainer: Trainer
@@ -46,7 +45,6 @@ class Start:
     initial: Path | None
     taken: dict[str, TakenWeights]
     allocator: str | None
-    ops: dict[str, str]
 
     @property
     def device(self) -> str:
@@ -73,7 +71,6 @@ class Start:
             },
             "data": describe(self.data),
             "memory": self.allocator,
-            "ops": self.ops,
             "graphs": self.trainer.graphs_line,
         }
 
@@ -97,19 +94,11 @@ class Start:
             lines.append(f"graphs     {trainer.graphs_line}")
         if self.allocator:
             lines.append(f"memory     {self.allocator}")
-        lines.append(f"ops        {_by_backend(self.ops)}; python -m gan_engine.info says why")
         if self.resumed is None:
             lines += [f"advice     {sentence}" for sentence in advice(config, data, [trainer.G, trainer.D])]
         if trainer.clock.over:
             lines.append("the training is over; its last pictures and its report are missing, and are written now")
         return lines
-
-
-def _by_backend(ops: dict[str, str]) -> str:
-    """All on one backend, or those of each."""
-    of_backend = {name: [op for op, chosen in ops.items() if chosen == name] for name in backends.ORDER}
-    *others, (most, _) = sorted(of_backend.items(), key=lambda item: len(item[1]))
-    return f"{most}" + "".join(f", {name} for {', '.join(chosen)}" for name, chosen in others if chosen)
 
 
 def prepare(
@@ -141,7 +130,8 @@ def prepare(
     config = inputs.fitted(config, data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
     x = torch.empty(1, device=device)
-    ops = {op: backends.choose(op, x) for op in backends.ops()}
+    for op in backends.ops():
+        backends.choose(op, x)  # refuses here, and not in the first step, what this process asks for and cannot have
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
     taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
     if state is not None:
@@ -150,7 +140,7 @@ def prepare(
     reason = busy_cpus(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
     if reason is not None:
         warnings.warn(reason, stacklevel=2)
-    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator, ops)
+    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator)
 
 
 def _require_time_left(trainer: Trainer, resumed: Path) -> None:

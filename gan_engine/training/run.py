@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from gan_engine import backends
 from gan_engine.command_line import console
 from gan_engine.config import Config
+from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
-from gan_engine.training import nonfinite, progress
+from gan_engine.training import chosen_ops, nonfinite, progress
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
 
@@ -51,6 +53,7 @@ class Run:
             run_dir, nimg = trainer.run_dir, self.clock.nimg
             self.keeper = checkpoint.Keeper(run_dir, self.config.keep, nimg=nimg)
             self.monitors = Monitors(run_dir, tensorboard=self.config.tensorboard, resume_nimg=nimg)
+        self.ops: dict[str, Any] | None = None  # what ran the ops of the first step
         self.between_steps = True  # when all that a checkpoint holds belongs together
 
     def carry_out(self) -> int | None:
@@ -89,7 +92,7 @@ class Run:
                 self._show()
             last = clock.over
             while not last:
-                self._step()
+                self._step() if self.ops is not None else self._first_step(bar)
                 bar.update(self.config.batch_size)
                 number = self.trainer.processes.max(caught[0] if caught else 0)
                 last = clock.over or bool(number)
@@ -112,6 +115,15 @@ class Run:
         self.trainer.step()
         self.between_steps = True
         self.clock.seconds += time.perf_counter() - started
+
+    def _first_step(self, bar: progress.tqdm | progress.Lines) -> None:
+        """A step, after which the run says what ran its ops, so that a slow run is not a silent one."""
+        with backends.watched() as choices:
+            self._step()
+        self.ops = chosen_ops.summary(choices)
+        if self.trainer.processes.first:
+            bar.write(chosen_ops.line(self.ops), file=sys.stdout)
+            record.add_to_last_start(self.trainer.run_dir, {"ops": self.ops})
 
     def _report(self, bar: progress.tqdm | progress.Lines) -> None:
         means = self.trainer.read_means()
