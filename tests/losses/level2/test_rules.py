@@ -119,7 +119,9 @@ def test_an_operator_of_a_library_is_not_taken_for_the_function_of_its_name():
         assert "gan_engine_tests.relu is not known" in penalties.refusal(around(called), images())
 
 
-@pytest.mark.parametrize("called", [torch.ops.aten.relu, torch.ops.aten.relu.default, torch.relu], ids=str)
+@pytest.mark.parametrize(
+    "called", [torch.ops.aten.relu, torch.ops.aten.relu.default, torch.relu], ids=["packet", "overload", "function"]
+)
 def test_an_operator_of_pytorch_meets_the_rule_of_its_function(called: Callable):
     assert_level_2_is_exact(around(called, conv(), called))
 
