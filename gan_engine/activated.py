@@ -1,7 +1,7 @@
-"""Layers of PyTorch with their activation, in one pass over memory where there are kernels for it.
+"""Layers of PyTorch with the activation behind them, in one pass over memory where a backend has one.
 
 A network holds the layer itself and calls one of these functions on it. Code that walks the modules of a network finds
-layers of PyTorch that do what PyTorch says, and may hook, replace or fuse them: the activation behind them stays.
+layers of PyTorch, and may hook, replace or fuse them. The activation behind them stays.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from gan_engine.ops.thresholds import TABLE
 def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
     """bias_act(layer(x), bias [O], act=act, gain=1), for a convolution or nn.Linear without a bias of its own
 
-    On the backend "pytorch" the layer adds the bias, and leaky_relu follows in place. Penalties at levels 1 and 2 put
-    bias_act there; a second gradient taken by hand meets the zeros of leaky_relu.
+    On the backend "pytorch" the layer adds the bias, and leaky_relu follows in place. Penalties at levels 1 and 2 run
+    bias_act instead. A second gradient that is taken by hand meets the zeros of leaky_relu.
     """
     if (
         act == "lrelu"
@@ -35,7 +35,7 @@ def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
 
 
 def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
-    """Whether it is a convolution or a linear layer of PyTorch without a bias, whose bias is that of bias_act."""
+    """Whether the layer is a convolution or a linear layer of PyTorch without a bias, and could add one to x."""
     if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward) and layer.bias is None):
         return False
     return x.ndim == (2 if isinstance(layer, nn.Linear) else 4)
@@ -64,15 +64,14 @@ backends.register(
 
 
 def normed(norm: nn.Module, x: Tensor, *, act: str) -> Tensor:
-    """act(norm(x [N, C, ...])) with gain 1, for a batch norm, in one pass of `norm_act` where that has a kernel
+    """act(norm(x [N, C, ...])) with gain 1, for a batch norm; on the backend "cpu" in one pass of `norm_act`
 
-    `act`: relu or lrelu. A network that calls this holds the batch norm of PyTorch itself. So whatever looks for batch
-    norms finds it and may put another module in its place, as nn.SyncBatchNorm.convert_sync_batchnorm does; the
-    activation stays.
+    `act`: relu or lrelu. A network that calls this function holds the batch norm of PyTorch itself. Code that replaces
+    batch norms, such as nn.SyncBatchNorm.convert_sync_batchnorm, finds it. The activation stays.
     """
     if act not in ("relu", "lrelu"):
         raise ValueError(f"normed: act must be relu or lrelu, got {act!r}")
-    if has_torch_function_unary(x):  # PyTorch's to take or to refuse
+    if has_torch_function_unary(x):  # a tensor that is PyTorch's to take or to refuse
         return bias_act(norm(x), act=act, gain=1)
     backend = backends.choose("normed", x)
     if backend == "pytorch":
@@ -101,7 +100,7 @@ backends.register("normed", has=("cpu", "pytorch"), no_gain=_norm_no_gain, kerne
 
 
 def _is_usual(norm: nn.Module) -> bool:
-    """Whether it is a batch norm of PyTorch whose running statistics move by its momentum."""
+    """Whether the layer is a batch norm of PyTorch whose running statistics move by its momentum."""
     usual = _is_pytorchs(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
     return usual and norm.num_batches_tracked is not None
 

@@ -1,7 +1,7 @@
 """Modules and checks shared by the families.
 
-Equalised learning rate (Karras et al. 2018, arXiv:1710.10196, section 4.1): weights are drawn from N(0, 1) and scaled
-where they are used, by 1 / sqrt(fan in), so that Adam changes all of them by the same share of their size.
+Equalised learning rate (Karras et al. 2018, arXiv:1710.10196, section 4.1): weights are drawn from N(0, 1). They are
+scaled by 1 / sqrt(fan in) in the forward pass, so that Adam changes all of them by the same share of their size.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def check_class(c: Tensor | None, c_dim: int) -> None:
 class Weights(nn.Module):
     """The weight and bias of `layer` under the same names, in a module that has a call of its own.
 
-    A subclass of nn.Linear takes one argument, and one of nn.Conv2d makes images of the size that its stride and
-    padding say: code that looks for them, say to put another in their place, relies on it.
+    Code that replaces layers relies on what nn.Linear and nn.Conv2d do: nn.Linear takes one argument, and the stride
+    and padding of nn.Conv2d give the size of its images. A module that does something else must not be a subclass.
     """
 
     weight: nn.Parameter
@@ -78,15 +78,15 @@ class ClassProjection(Weights):
 
 
 def as_filter(f: Tensor | None) -> Tensor | None:
-    """A filter from `setup_filter`, float32 again where it is a buffer of a network in another dtype."""
+    """A filter from `setup_filter`, in float32 again if the network that holds it has another dtype."""
     return None if f is None else f.float()
 
 
 class EqualizedLinear(nn.Module):
     """y [..., O] = act(x [..., I] @ (weight * lr_multiplier / sqrt(I))^T + bias * lr_multiplier)
 
-    `lr_multiplier` slows the layer down against the others, the 0.01 of StyleGAN's mapping network (Karras et al. 2019,
-    arXiv:1812.04948, appendix C); its weights start the larger for it.
+    `lr_multiplier` below 1 lets the layer learn more slowly than the others, as 0.01 does in StyleGAN's mapping network
+    (Karras et al. 2019, arXiv:1812.04948, appendix C). Its weights start larger by 1 / lr_multiplier.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class EqualizedLinear(nn.Module):
 class EqualizedConv2d(nn.Module):
     """y [N, O, H', W'] = act(conv(x [N, I, H, W], weight / sqrt(I k^2)) + bias)
 
-    `resample` "up" doubles x before the convolution and "down" halves its result: with the filter `taps`, or without
-    one by nearest neighbours and by means.
+    `resample` "up" doubles x before the convolution, and "down" halves its result. Both use the filter `taps`. Without
+    a filter, "up" repeats the nearest neighbours and "down" takes means.
     """
 
     f: Tensor | None
@@ -188,7 +188,7 @@ class BiasAct(nn.Module):
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d, by the fastest kernels that there are for it"""
+    """nn.Conv2d, on the backend that the chooser finds for each call"""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding
@@ -206,7 +206,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d, by the fastest kernels that there are for it"""
+    """nn.ConvTranspose2d, on the backend that the chooser finds for each call"""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         sizes: Any = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
@@ -243,9 +243,9 @@ class ModulatedConv2d(nn.Module):
 
     `up` is the factor of the image's size, and `taps` the filter behind it.
 
-    The layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c), with `demodulate=False`, `noise=False` and
-    kernel_size 1 its layer to colours. The noise is drawn anew at every call unless it is given; its strength is learnt
-    and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
+    This is the layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c). With `demodulate=False`,
+    `noise=False` and kernel_size 1 it is StyleGAN2's layer to colours. Noise that is not given is drawn in each call.
+    Its strength is learnt and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
     """
 
     f: Tensor | None
@@ -270,7 +270,7 @@ class ModulatedConv2d(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(())) if noise else None
-        # Demodulation takes any factor back; without it the styles have the one of the equalised learning rate.
+        # Demodulation cancels any factor. Without it the styles are scaled for the equalised learning rate.
         self.scale = 1.0 if demodulate else (in_channels * kernel_size**2) ** -0.5
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -298,8 +298,7 @@ class ModulatedConv2d(nn.Module):
 class InstanceNorm2d(nn.Module):
     """y [N, C, H, W] = act(weight * (x - mean) / sqrt(var + eps) + bias), of each image and channel, with gain 1
 
-    In one pass of `norm_act` where that has a kernel (Ulyanov et al. 2016, arXiv:1607.08022). `act`: linear, relu or
-    lrelu.
+    `norm_act` computes it (Ulyanov et al. 2016, arXiv:1607.08022). `act`: linear, relu or lrelu.
     """
 
     def __init__(self, features: int, *, act: str = "linear") -> None:
@@ -309,7 +308,7 @@ class InstanceNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        if has_torch_function_unary(x):  # PyTorch's to take or to refuse
+        if has_torch_function_unary(x):  # a tensor that is PyTorch's to take or to refuse
             y = F.instance_norm(x, weight=self.weight, bias=self.bias)
             return bias_act(y, act=self.act, gain=1)
         return norm_act(x, self.weight, self.bias, norm="instance", act=self.act)

@@ -56,9 +56,9 @@ def bias_act(
         y: the shape, dtype and memory layout of x, but for strides of dimensions of size 1. Half precision is computed
         in float32 and rounded once.
 
-    Where the slope is not defined the gradient is that of PyTorch: alpha at x + b = 0, and 1 at |y| = clamp. Kernels
-    save for the gradient one bit an element each for slope and clamp (linear, relu, lrelu), or y, or x (swish, and the
-    other smooth activations with a clamp). PyTorch's operators, which run few elements on a CPU, save one number each.
+    Where the slope is not defined, it is PyTorch's: alpha at x + b = 0, and 1 at |y| = clamp. For the gradient, kernels
+    save one bit an element for the slope and one for the clamp (linear, relu, lrelu), or y, or x (swish, and the other
+    smooth activations with a clamp). PyTorch's operators run few elements on a CPU, and save one number an element.
 
     Raises:
         ValueError: an unknown `act`, a bias that does not fit, a `dim` out of range, a negative clamp.
@@ -67,15 +67,9 @@ def bias_act(
     Gradients: every order in x and b.
     """
     if has_torch_function((x, b)):
-        options: dict[str, Any] = {
-            "dim": dim,
-            "act": act,
-            "alpha": alpha,
-            "gain": gain,
-            "clamp": clamp,
-            "backend": backend,
-        }
-        return handle_torch_function(bias_act, (x, b), x, b, **options)
+        return handle_torch_function(
+            bias_act, (x, b), x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend
+        )
     spec = _checked(x, b, dim, act, clamp)
     dim = 0 if b is None else dim % x.ndim
     if clamp == math.inf:
@@ -96,7 +90,7 @@ def bias_act(
 
 
 def _checked(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | None) -> Activation:
-    """The activation; refuses arguments that do not fit."""
+    """Refuse arguments that do not fit. Returns the activation."""
     check_tensors("bias_act", x, b=b)
     spec = ACTIVATIONS.get(act)
     if spec is None:
@@ -133,11 +127,11 @@ def bias_act_ref(
     return y.to(x.dtype)
 
 
-# What the chooser asks. The backend "pytorch" is the definition, but for two short forms without a clamp: x + b, and
+# What the chooser asks. The backend "pytorch" is the definition, except for two short forms without a clamp: x + b, and
 # lrelu as a product.
 
 _ONE_OPERATOR = "linear with a gain of 1 and no clamp is one operator of PyTorch"
-_AS_DEFINED = "is what the definition is"
+_AS_DEFINED = "runs the operators of the definition"
 
 
 def _no_gain(backend: str, x: Tensor, arguments: tuple | None) -> str | None:
@@ -160,9 +154,9 @@ def _no_gain(backend: str, x: Tensor, arguments: tuple | None) -> str | None:
 
 
 def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
-    """Whether a call with so many elements, made of x, is up to the threshold.
+    """Whether `elements` float32 numbers on a CPU, made of x, are at most the threshold.
 
-    A compiler's call never is: what it makes runs for other sizes too. Nor is a call under autocast.
+    A compiler's call never is: its code runs for other sizes too. A call under autocast is not either.
     """
     return (
         not torch.compiler.is_compiling()
@@ -174,9 +168,9 @@ def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
 
 
 def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
-    """gain * leaky_relu(z, alpha) as z m, where m, gain or alpha * gain, is a constant to every order
+    """gain * leaky_relu(z, alpha) as z m: the slope m, gain or alpha * gain, is a constant to every order
 
-    The second order of PyTorch's own leaky_relu is a tensor of zeros, which goes on through all layers before it.
+    The second order of PyTorch's own leaky_relu is a tensor of zeros, which flows on through all layers before it.
     """
     return z * torch.ops.aten.leaky_relu_backward(z.new_full((), gain), z.detach(), alpha, False)
 
@@ -299,7 +293,7 @@ class _Spread(Function):
 
 
 def _m_and_slope(saved: Tensor, b: Tensor | None, given: BiasActArguments) -> tuple[Tensor, Tensor]:
-    """m as a function of what was saved, x or y, and its derivative by that; of the smooth activations."""
+    """m of a smooth activation as a function of the saved x or y, and the derivative of m by it."""
     z = saved if b is None else saved + _along(b.to(saved.dtype), given.dim, saved)
     if given.act == "swish":
         s = torch.sigmoid(z)

@@ -30,24 +30,24 @@ def norm_act(
 ) -> Tensor:
     """y = act(weight * (x - mean) / sqrt(var + eps) + bias)
 
-    with mean and var (divided by the number of elements) of each channel over the batch and its pixels, "batch" (Ioffe
-    and Szegedy 2015, arXiv:1502.03167), or over the pixels of each sample, "instance" (Ulyanov et al. 2016,
-    arXiv:1607.08022). The activation costs no pass over memory: the forward pass reads x twice and writes y, the
-    gradient reads dy and x twice and writes dx, and x is all that is saved. Against PyTorch's normalisation with
-    bias_act behind it, forward and backward on one core (AVX-512, 2026-11): batch 2.4 to 2.6 times as fast in float32
-    and 1.5 to 1.9 in bfloat16, 1.4 to 1.9 in channels_last; instance 1.4 to 2, and 2.4 to 3 in channels_last.
+    with mean and var of each channel; var is divided by the number of elements. "batch" takes them over the batch and
+    its pixels (Ioffe and Szegedy 2015, arXiv:1502.03167), "instance" over the pixels of each sample (Ulyanov et al.
+    2016, arXiv:1607.08022). The activation costs no pass over memory. The forward pass reads x twice and writes y. The
+    gradient reads dy and x twice and writes dx. x is the only image that is saved. Forward and backward are 1.4 to 3
+    times as fast as PyTorch's normalisation with bias_act behind it (one core, AVX-512, 2026-11): "batch" 2.4 to 2.6 in
+    float32, 1.5 to 1.9 in bfloat16 and 1.4 to 1.9 in channels_last; "instance" 1.4 to 2, and 2.4 to 3 in channels_last.
 
     Args:
         x: [N, C, ...], float32, float64, bfloat16 or float16, any strides.
         weight, bias: [C], in the dtype of x or in float32.
-        running_mean, running_var: [C] or None, "batch" alone, in float32 or the dtype of x. While training they move by
-            `momentum` towards mean and the unbiased variance, in place; otherwise they stand for mean and var.
+        running_mean, running_var: [C] or None, for "batch" alone, in float32 or the dtype of x. In training they move
+            in place by `momentum` towards mean and the unbiased variance. Otherwise they are mean and var.
         act: linear, relu or lrelu, whose slope below 0 is alpha; no gain.
         training: False normalises "batch" with the running statistics; "instance" does the same in both modes.
         backend: see gan_engine.backends.
 
     Returns:
-        y: the shape and dtype of x, channels_last where x is. Half precision is computed in float32 and rounded once.
+        y: the shape and dtype of x, channels_last if x is. Half precision is computed in float32 and rounded once.
 
     Raises:
         ValueError: an unknown `norm` or `act`, shapes that do not fit, statistics over a single element, no running

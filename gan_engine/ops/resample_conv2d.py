@@ -1,17 +1,18 @@
 """Convolution that doubles or halves an image on the way, without the image in between.
 
-Nearest-neighbour doubling repeats every pixel twice in either direction: it is a transposed convolution of stride 2
-with ones [2, 2], and two convolutions in a row are one, with the weight K = weight * ones [2, 2] of [k + 1, k + 1]. So
+Nearest-neighbour doubling repeats every pixel twice in either direction. It is a transposed convolution of stride 2
+with ones [2, 2]. Two convolutions in a row are one convolution, with the wider weight K = weight * ones [2, 2] of
+[k + 1, k + 1]:
 
     conv(double(x), weight) = transposed conv(x, K),   halve(conv(x, weight)) = conv(x, K / 4), both of stride 2
 
-take ((k + 1) / k)^2 / 4 of the multiplications, 1 / 2.25 for k = 3, and so do their gradients. K is a linear function
-of the weight, a product with one constant matrix, which brings its gradients of every order along. It is made in
-float32: in half precision it is rounded in place of a weight in float32, and beside one in half precision.
+Both take ((k + 1) / k)^2 / 4 of the multiplications, 1 / 2.25 for k = 3, and so do their gradients. K is a linear
+function of the weight, a product with one constant matrix, so it has gradients of every order. K is made in float32.
+In half precision it is rounded once: instead of a float32 weight, or in addition to a weight in half precision.
 
-With an FIR filter f (Karras et al. 2020, arXiv:1912.04958, section 2) the convolution has the stride and the filter
-runs at the larger size, behind a transposed convolution or before a strided one: folded into the weight as well, f
-would cost more multiplications than it saves.
+With an FIR filter f (Karras et al. 2020, arXiv:1912.04958, section 2) the convolution has the stride. The filter runs
+at the larger size, behind a transposed convolution or before a strided one. Folded into the weight as well, f would
+cost more multiplications than it saves.
 """
 
 from typing import Any
@@ -165,14 +166,14 @@ def widened(weight: Tensor) -> Tensor:
 
 
 def _of_the_convolution(asked: str | None, chosen: str) -> str | None:
-    """The request for the convolution without a filter, in an op that was asked for `asked` and runs on `chosen`."""
+    """The request for the convolution inside of an op that was asked for `asked`, and runs on `chosen`."""
     if chosen == "reference":
         return "reference"
     return None if asked is None else "pytorch"
 
 
-# The convolutions without a filter. "pytorch" is one strided convolution of PyTorch with the wider weight, which the
-# chooser may compute faster, and "reference" the definition: the image doubled or halved beside the convolution.
+# The convolutions without a filter. "pytorch" is one strided convolution with the wider weight, whose own backend the
+# chooser finds. "reference" is the definition: the image is doubled or halved beside the convolution.
 
 
 def _doubled_conv2d(x: Tensor, weight: Tensor, backend: str | None) -> Tensor:
@@ -221,7 +222,7 @@ def _check(
         )
     k = int(weight.shape[2])  # torch.jit.trace has a tensor for it
     if weight.shape[3] != k or k % 2 == 0:
-        raise ValueError(f"{op}: the kernel must be k x k with k odd, got {list(weight.shape[2:])}")
+        raise ValueError(f"{op}: the kernel size must be k x k with k odd, got {list(weight.shape[2:])}")
     return k
 
 

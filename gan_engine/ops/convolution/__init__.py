@@ -18,28 +18,28 @@ from gan_engine.ops.one_node import one_node
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
     """F.conv2d, x [N, I, H, W], weight [O, I / groups, kh, kw], padding in numbers. Gradients: every order in all."""
-    return _faster("conv2d", ConvolutionArguments.from_conv, F.conv2d, x, weight, bias, options)
+    return _by_chosen_backend("conv2d", ConvolutionArguments.from_conv, F.conv2d, x, weight, bias, options)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
     """F.conv_transpose2d, x [N, I, H, W], weight [I, O / groups, kh, kw]. Gradients: as `conv2d`."""
-    read, theirs = ConvolutionArguments.from_conv_transpose, F.conv_transpose2d
-    return _faster("conv_transpose2d", read, theirs, x, weight, bias, options)
+    read, of_pytorch = ConvolutionArguments.from_conv_transpose, F.conv_transpose2d
+    return _by_chosen_backend("conv_transpose2d", read, of_pytorch, x, weight, bias, options)
 
 
-def _faster(op, read, theirs, x, weight, bias, options) -> Tensor:
-    """theirs(x, weight, bias, **options), or our autograd functions where the backend of `op` is "cpu"."""
-    # Autocast, and whatever overrides torch functions, must see the function of PyTorch.
+def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor:
+    """The function `of_pytorch`, or our autograd functions on the backend "cpu". `read` makes ConvolutionArguments."""
+    # Autocast, and everything that overrides torch functions, must see the function of PyTorch.
     if not (has_torch_function((x, weight, bias)) or torch.is_autocast_enabled("cpu")):
         request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, **options))
         chosen = backends.choose(op, x, None, request)
         if chosen == "cpu":
             return convolution(x, weight, bias, request.arguments, None, request.way(chosen))
-    return theirs(x, weight, bias, **options)
+    return of_pytorch(x, weight, bias, **options)
 
 
 def transposed(weight: Tensor) -> Tensor:
-    """[I, O, kh, kw] of weight [O, I, kh, kw], the taps in reverse order: as a transposed convolution takes it"""
+    """weight [O, I, kh, kw] as a transposed convolution takes it: [I, O, kh, kw], with the taps in reverse order"""
     if backends.choose("transposed_weight", weight) == "cpu" and weight.dtype == torch.float32:
         return _transposed(weight)
     return weight.transpose(0, 1).flip([2, 3])
@@ -53,7 +53,7 @@ backends.register("transposed_weight", has=("cpu",), no_gain=_no_gain)
 
 
 class _Transposed(Function):
-    """Its own inverse, and so its own gradient."""
+    """The map is its own inverse, and so its own gradient."""
 
     @staticmethod
     def forward(weight, channels_last):

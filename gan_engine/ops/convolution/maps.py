@@ -135,8 +135,7 @@ def forward(
 ) -> Tensor:
     """y = F(x, w) + b, in the layout that PyTorch gives it: channels_last if x or w is"""
     if way == UNDECIDED:
-        request = forward_request(x, w, b, arguments)
-        way = request.way(backends.choose(forward_op(arguments), x, backend, request))
+        way = _chosen_way(forward_op(arguments), forward_request(x, w, b, arguments), backend)
     if way == PYTORCH:
         return torch.convolution(x, w, b, *arguments)
     if way != RELAYOUTS:
@@ -150,14 +149,13 @@ def image_gradient(
 ) -> Tensor:
     """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
     request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
-    way = request.way(backends.choose("conv2d_image_gradient", dy, backend, request))
+    way = _chosen_way("conv2d_image_gradient", request, backend)
     if way >= 0:
         return winograd.image_gradient(dy, w, like, arguments, way)
-    wanted = (True, False, False)
     if way == PYTORCH:
-        return torch.ops.aten.convolution_backward(dy, like, w, None, *arguments, wanted)[0]
+        return _gradients_by_pytorch(dy, like, w, arguments, (True, False, False))[0]
     last = torch.empty_like(like, memory_format=torch.channels_last)
-    dx = torch.ops.aten.convolution_backward(in_layout(dy, True), last, w, None, *arguments, wanted)[0]
+    dx = _gradients_by_pytorch(in_layout(dy, True), last, w, arguments, (True, False, False))[0]
     return in_layout(dx, layout(like) == torch.channels_last)
 
 
@@ -166,13 +164,23 @@ def weight_gradient(
 ) -> Tensor:
     """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
     request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
-    way = request.way(backends.choose("conv2d_weight_gradient", x, backend, request))
+    way = _chosen_way("conv2d_weight_gradient", request, backend)
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
-    wanted = (False, True, False)
     if way == PYTORCH:
-        return torch.ops.aten.convolution_backward(dy, x, like, None, *arguments, wanted)[1]
+        return _gradients_by_pytorch(dy, x, like, arguments, (False, True, False))[1]
     contiguous = torch.empty_like(like, memory_format=torch.contiguous_format)
     x, dy = in_layout(x, False), in_layout(dy, False)
-    dw = torch.ops.aten.convolution_backward(dy, x, contiguous, None, *arguments, wanted)[1]
+    dw = _gradients_by_pytorch(dy, x, contiguous, arguments, (False, True, False))[1]
     return in_layout(dw, layout(like) == torch.channels_last)
+
+
+def _chosen_way(op: str, request: MapRequest, backend: str | None) -> int:
+    return request.way(backends.choose(op, request.tensors[0], backend, request))
+
+
+def _gradients_by_pytorch(
+    dy: Tensor, x: Tensor, w: Tensor, arguments: ConvolutionArguments, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of <F(x, w) + b, dy> by x, w and b"""
+    return torch.ops.aten.convolution_backward(dy, x, w, None, *arguments, wanted)

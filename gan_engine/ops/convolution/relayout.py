@@ -1,4 +1,4 @@
-"""The same numbers in the other memory layout, and weights transposed, faster than PyTorch copies them on CPUs."""
+"""Change the memory layout of an image, and transpose a weight, faster than PyTorch does on CPUs."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from gan_engine.system import native
 
 
 def in_layout(x: Tensor, channels_last: bool) -> Tensor:
-    """x, dense in the layout asked for."""
+    """x, dense in channels_last or in contiguous memory."""
     wanted, other = torch.contiguous_format, torch.channels_last
     if channels_last:
         wanted, other = other, wanted
