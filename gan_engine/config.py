@@ -231,22 +231,24 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 
     def _check_family(self) -> None:
         """Raise ValueError for fields that ask for what the family of the model cannot do."""
-        family, can = models.family(self.model), models.capabilities(self.model)
-        if self.pl_weight and not can.styles:
+        family, declared = models.family(self.model), models.capabilities(self.model)
+        if self.pl_weight and not declared.styles:
             with_styles = ", ".join(models.names(lambda other: other.styles))
             raise ValueError(f"pl_weight: want a model with latents w ({with_styles}), got {family}")
-        if self.pretrain_kimg and not can.content_loss:
+        if self.pretrain_kimg and not declared.content_loss:
             with_content = ", ".join(models.names(lambda other: other.content_loss))
             raise ValueError(f"pretrain_kimg: want a model with a content loss ({with_content}), got {family}")
-        if can.needs_classes and not self.conditional:
+        if declared.needs_classes and not self.conditional:
             raise ValueError(f"conditional: want True for {family}, whose networks read classes, got False")
         if self.conditional and not models.reads_classes(self.model):
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
         if self.augment != "none" and not self.can_augment:
-            why = "whose objective has none" if not can.augmentation else "whose volumes no augmentation transforms"
+            why = (
+                "whose objective has none" if not declared.augmentation else "whose volumes no augmentation transforms"
+            )
             raise ValueError(f"augment: want none for {family}, {why}, got {self.augment}")
         for name in ("r1_gamma", "r2_gamma", "gp_weight"):
-            if getattr(self, name) and not can.penalties:
+            if getattr(self, name) and not declared.penalties:
                 raise ValueError(f"{name}: want 0 for {family}, whose objective has none, got {getattr(self, name)}")
 
     @property

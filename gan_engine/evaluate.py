@@ -72,11 +72,11 @@ def evaluate(options: Options) -> dict[str, float]:
     device = choose_device(options.device)
     state = checkpoint.load(path)
     G = from_state(state, path).network.to(device)
-    can = models.capabilities(G.config)
-    if can.command == "upscale":
+    declared = models.capabilities(G.config)
+    if declared.command == "upscale":
         what = f"what {models.family(G.config)} enlarges"
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
-    measure = measure_of(can.measure, kind_of(models.data_kind(G.config)).axes)
+    measure = measure_of(declared.measure, kind_of(models.data_kind(G.config)).axes)
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
@@ -90,7 +90,7 @@ def evaluate(options: Options) -> dict[str, float]:
         draw=lambda: _drawn(G, options, classes),
         classes=classes,
         class_names=tuple(run_state.class_names(state, path)),
-        directions=can.directions,
+        directions=declared.directions,
     )
     return measure.measure(subject)
 

@@ -178,17 +178,17 @@ def try_loss(name: str, loss: Adversarial, shape: tuple[int, ...]) -> None:
     logits = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
     for side, reads in (("generator", loss.generator_reads_real), ("discriminator", True)):
         fake, real = (x.clone().requires_grad_() for x in (logits, logits.flip(0)))
-        of = f"the {side} of the loss {name}, on logits {list(shape)}"
+        side_of_loss = f"the {side} of the loss {name}, on logits {list(shape)}"
         try:
             values = getattr(loss, side)(fake, real if reads else None)
         except Exception as error:
             hint = "" if reads else " (real is None, unless generator_reads_real)"
-            raise PluginError(f"{of}: {_in_one_line(error)}{hint}") from error
+            raise PluginError(f"{side_of_loss}: {_in_one_line(error)}{hint}") from error
         got = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         if got != list(shape):
-            raise PluginError(f"{of}: want {list(shape)}, a value for each logit, got {got}")
+            raise PluginError(f"{side_of_loss}: want {list(shape)}, a value for each logit, got {got}")
         if not (values.requires_grad and values.isfinite().all()):
-            raise PluginError(f"{of}: want finite values with a gradient, got {values}")
+            raise PluginError(f"{side_of_loss}: want finite values with a gradient, got {values}")
 
 
 def admitted(config: Config) -> Config:
@@ -243,17 +243,19 @@ def _note_owner(part: str, module: str) -> None:
     configuration.declare()
 
 
-def _check_declaration(can: Any) -> None:
-    if not isinstance(can, models.Family):
-        raise PluginError(f"a family: want a gan_engine.models.Family as its FAMILY, got {can!r}")
-    if not can.from_noise:
-        raise PluginError(f"a family: want command='generate' in its FAMILY, which gives G noise, got {can.command!r}")
-    if can.objective not in OBJECTIVES:
+def _check_declaration(declared: Any) -> None:
+    if not isinstance(declared, models.Family):
+        raise PluginError(f"a family: want a gan_engine.models.Family as its FAMILY, got {declared!r}")
+    if not declared.from_noise:
+        raise PluginError(
+            f"a family: want command='generate' in its FAMILY, which gives G noise, got {declared.command!r}"
+        )
+    if declared.objective not in OBJECTIVES:
         names = ", ".join(OBJECTIVES)
-        raise PluginError(f"a family: want an objective in its FAMILY, one of {names}, got {can.objective!r}")
-    if can.measure is not None and can.measure not in MEASURES:
+        raise PluginError(f"a family: want an objective in its FAMILY, one of {names}, got {declared.objective!r}")
+    if declared.measure is not None and declared.measure not in MEASURES:
         names = ", ".join(MEASURES)
-        raise PluginError(f"a family: want a measure in its FAMILY, one of {names} or None, got {can.measure!r}")
+        raise PluginError(f"a family: want a measure in its FAMILY, one of {names} or None, got {declared.measure!r}")
 
 
 def _check_preset(preset: Callable[..., Config], module: Any) -> None:

@@ -56,16 +56,16 @@ def translate(options: Options) -> list[str]:
     device = choose_device(options.device)
     todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
     G = load(options.checkpoint, device).network
-    config, family, can = G.config, models.family(G.config), models.capabilities(G.config)
-    if can.command != "translate":
+    config, family, declared = G.config, models.family(G.config), models.capabilities(G.config)
+    if declared.command != "translate":
         families = " or ".join(models.names(lambda other: other.command == "translate"))
         raise ValueError(f"{options.checkpoint}: want a generator of {families}, got {family}")
-    if options.direction != "A2B" and not can.directions:
+    if options.direction != "A2B" and not declared.directions:
         raise ValueError(f"direction: want A2B for {family}, which goes one way only, got {options.direction}")
-    if options.extract and (not can.extracts or config.source not in can.extracts):
+    if options.extract and (not declared.extracts or config.source not in declared.extracts):
         raise ValueError(f"extract: want {_extracting()}, got {family} trained on {models.data_kind(config)}")
     channels = config.channels if options.extract else config.source_channels
-    arguments = (options.direction,) if can.directions else ()
+    arguments = (options.direction,) if declared.directions else ()
 
     def make(path: Path) -> Image.Image:
         pixels = square(files.read(path, channels), config.resolution)

@@ -76,7 +76,7 @@ class TrainedGenerator(nn.Module):
             raise ValueError(f"batch: want at least 1, got {batch}")
         if class_ is not None and classes is not None:
             raise ValueError("class_: want either class_, of all images, or classes, of each, got both")
-        numbers = self.classes(num, class_) if classes is None else [self.class_number(each) for each in classes]
+        numbers = self.classes(num, class_) if classes is None else [self.class_number(wanted) for wanted in classes]
         options = self.truncated(truncation)
         source = seed if seeds is None else list(seeds)
         drawn = images(self.network, num, seed=source, classes=numbers, batch=batch, **options)
@@ -84,12 +84,11 @@ class TrainedGenerator(nn.Module):
 
     def require_noise(self) -> None:
         """Raises ValueError for a generator that starts from pictures; it names the command for such a generator."""
-        can = models.capabilities(self.config)
-        if not can.from_noise:
+        declared, family = models.capabilities(self.config), models.family(self.config)
+        if not declared.from_noise:
             raise ValueError(
-                f"{self.path}: want a generator that starts from noise, got {models.family(self.config)}, which does "
-                f"not: it makes pictures of pictures by python -m gan_engine.{can.command}, or by G(source), source in "
-                "[-1, 1]"
+                f"{self.path}: want a generator that starts from noise, got {family}, which does not: it makes "
+                f"pictures of pictures by python -m gan_engine.{declared.command}, or by G(source), source in [-1, 1]"
             )
 
     def class_number(self, wanted: str | int) -> int:

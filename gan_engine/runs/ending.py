@@ -43,14 +43,14 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
 
     A run that was `stopped` has the command to go on first. PICTURES stands for a picture or a folder of pictures.
     """
-    run, can = shell_word(run_dir), models.capabilities(config.model)
+    run, declared = shell_word(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
     word, arguments = {
         "generate": ("draw", f"{run} --out={shell_word(run_dir / 'generated.png')}"),
         "translate": ("translate", f"PICTURES {shell_word(run_dir / 'translated')} --checkpoint={run}"),
         "upscale": ("enlarge", f"PICTURES {shell_word(run_dir / 'enlarged')} --checkpoint={run}"),
-    }[can.command]
-    use = (word, f"{can.command} {arguments}{plugins}")
+    }[declared.command]
+    use = (word, f"{declared.command} {arguments}{plugins}")
     longer = f"--resume={run} --kimg {2 * config.kimg:g}{plugins}"
     if stopped:
         return [("go on", f"train --resume={run}{plugins}"), use]
@@ -62,6 +62,10 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
 
 
 def _is_measured_alone(model: models.Config) -> bool:
-    """Whether evaluate can measure such a generator without a flag that names data."""
-    can, kind = models.capabilities(model), kind_of(models.data_kind(model))
-    return can.command != "upscale" and not kind.unpaired and measure_of(can.measure, kind.axes).refusal(model) is None
+    """True if evaluate can measure such a generator without a flag that names data."""
+    declared, kind = models.capabilities(model), kind_of(models.data_kind(model))
+    return (
+        declared.command != "upscale"
+        and not kind.unpaired
+        and measure_of(declared.measure, kind.axes).refusal(model) is None
+    )
