@@ -27,6 +27,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -83,7 +84,8 @@ _rules: dict[str, tuple[Rule | None, Rule | None]] = {}  # why a backend cannot 
 _recordable: dict[str, bool] = {}
 _forced: str | None = None
 _wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
-_log: list["Choice"] | None = None
+_watching: tuple[list["Choice"], ...] = ()  # the lists of `watched` blocks under way
+_entering = threading.Lock()
 
 _is_compiling, _is_exporting = torch.compiler.is_compiling, torch.compiler.is_exporting
 
@@ -115,8 +117,9 @@ def _note(op: str, backend: str, x: torch.Tensor, arguments: Any, asked: str | N
         for name in _orders[op][: _orders[op].index(backend)]:
             reason = refusal(op, name, x, arguments) or no_gain(op, name, x, arguments)
             reasons[name] = reason or "gains nothing"
-    if _log is not None:
-        _log.append(Choice(op, backend, tuple(x.shape), x.dtype, asked, reasons))
+    choice = Choice(op, backend, tuple(x.shape), x.dtype, asked, reasons)
+    for choices in _watching:
+        choices.append(choice)
 
 
 def register(
@@ -185,7 +188,7 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
     if backend is None and (_forced is not None or _wrong is not None):
         backend = _wanted(op)
     chosen = _automatic(op, x, arguments) if backend is None else _named(op, backend, x, arguments)
-    if _log is not None:
+    if _watching:
         _note(op, chosen, x, arguments, backend)
     return chosen
 
@@ -265,13 +268,19 @@ def force(backend: str | None) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[Choice]]:
-    """The answers of `choose` inside a `with` block, in every thread, in their order. No tensor is kept."""
-    global _log
-    before, _log = _log, []
+    """The answers of `choose` inside a `with` block, in every thread, in their order. No tensor is kept.
+
+    Blocks may be inside each other, or overlap in several threads: each has all answers from its begin to its end.
+    """
+    global _watching
+    choices: list[Choice] = []
+    with _entering:
+        _watching = (*_watching, choices)
     try:
-        yield _log
+        yield choices
     finally:
-        _log = before
+        with _entering:
+            _watching = tuple(other for other in _watching if other is not choices)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ gan_engine.losses.level2.convolution runs the three maps without autograd's reco
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -40,8 +41,9 @@ def conv2d(
         w: [O, I / groups, kh, kw], in the dtype of x.
         b: [O] or None, in the dtype of x.
         stride, padding, dilation, groups: as in torch.nn.functional.conv2d; padding in numbers.
-        backend: see gan_engine.backends. "cpu" is minimal filtering, or PyTorch's kernels in their faster layout; it
-            takes float32. "pytorch" is PyTorch's kernels, "reference" torch.nn.functional.conv2d.
+        backend: see gan_engine.backends. "cpu" is minimal filtering, or PyTorch's kernels in their faster layout. In
+            other dtypes than float32, "cpu" is PyTorch's kernels as they are. "pytorch" is PyTorch's kernels, and
+            "reference" torch.nn.functional.conv2d.
 
     Returns:
         y: [N, O, H', W'] in the layout that PyTorch gives it.
@@ -77,8 +79,15 @@ def closed_convolution(
     request = maps.forward_request(x, w, b, arguments)
     chosen = backends.choose(maps.forward_op(arguments), x, backend, request)
     if chosen == "reference":
-        return torch.convolution(x, w, b, *arguments)
+        return _reference(x, w, b, arguments)
     return convolution(x, w, b, arguments, backend, request.way(chosen))
+
+
+def _reference(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments) -> Tensor:
+    stride, padding, dilation, transposed, output_padding, groups = arguments
+    if transposed:
+        return F.conv_transpose2d(x, w, b, stride, padding, output_padding, groups, dilation)  # type: ignore[arg-type]
+    return F.conv2d(x, w, b, stride, padding, dilation, groups)  # type: ignore[arg-type]
 
 
 # Autograd. Three bilinear maps, <y, F(x, w)> = <x, D(y, w)> = <w, W(x, y)>, are each other's gradients:
