@@ -270,7 +270,7 @@ struct Share {
 };
 
 template <class T, Kind kind>
-void forward(const BiasActParams& p, int threads) {
+[[gnu::noinline]] void forward(const BiasActParams& p, int threads) {
     const Channels channels(p.n, p.inner, p.channels, p.b != nullptr);
     const Forward<T, kind> pass{p};
     const int parts = threads_for(p.n, threads);

@@ -34,7 +34,7 @@ template <class T>
 void stats(const NormStatsParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     StatsTerms<T, S, typename Wide<T>::Vec> terms(p.shape, static_cast<const T*>(p.x));
-    const std::vector<double> total = ChannelSums<T, decltype(terms)>(p.shape, terms).run(threads);
+    const std::vector<double> total = channel_sums<T>(p.shape, terms, threads);
     const double n = double(p.shape.outer) * double(p.shape.inner);
     for (std::int64_t c = 0; c < terms.stats; ++c) {
         const double mean = total[c] / n, var = total[terms.stats + c] / n - mean * mean;
@@ -111,7 +111,7 @@ template <class T>
 void grad(const NormActGradParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     Gradient<T, S, typename Wide<T>::Vec> gradient(p);
-    const std::vector<double> total = ChannelSums<T, decltype(gradient)>(p.shape, gradient).run(threads);
+    const std::vector<double> total = channel_sums<T>(p.shape, gradient, threads);
     const double n = double(p.shape.outer) * double(p.shape.inner);
     for (std::int64_t c = 0; c < gradient.stats; ++c) {
         const double sum_dz = total[c], sum_x = total[gradient.stats + c];

@@ -137,58 +137,40 @@ struct Table {
     }
 };
 
-// The sums of a and a * b for each statistic, in double. terms.terms(offset, values, lanes) gives a and b of 16
-// elements, where `values` are the numbers of the table for their statistics.
+// [2, stats]: the sums of a and a * b for each statistic, in double. terms.terms(offset, values, lanes) gives a and b
+// of 16 elements, where `values` are the numbers of the table for their statistics.
 template <class T, class Terms>
-class ChannelSums {
-  public:
-    ChannelSums(const NormActShape& shape, const Terms& terms_) : rows{shape}, terms(terms_) {}
-
-    // [2, stats]
-    std::vector<double> run(int threads) const {
-        const int parts = rows.parts(threads);
-        std::vector<double> partial(2 * rows.stats * parts);
-        in_parallel(parts, [&](int k) {
-            double* total = partial.data() + 2 * rows.stats * k;
-            const std::int64_t begin = rows.count * k / parts, end = rows.count * (k + 1) / parts;
-            rows.neighbours ? add_neighbours(begin, end, total) : add_channels(begin, end, total);
-        });
-        for (int k = 1; k < parts; ++k)
-            for (std::int64_t i = 0; i < 2 * rows.stats; ++i) partial[i] += partial[2 * rows.stats * k + i];
-        return partial;
-    }
-
-  private:
+std::vector<double> channel_sums(const NormActShape& shape, const Terms& terms, int threads) {
     using V = typename Wide<T>::Vec;
-    const Rows rows;
-    const Terms& terms;
+    const Rows rows{shape};
+    const int parts = rows.parts(threads);
+    std::vector<double> partial(2 * rows.stats * parts);
     const std::int64_t whole = rows.length / kLanes * kLanes, rest = rows.length - whole;
-
-    // Rows of one channel.
-    void add_channels(std::int64_t begin, std::int64_t end, double* total) const {
-        std::vector<Sums> of_channel(rows.stats);
-        for (std::int64_t row = begin; row < end; ++row) {
-            const std::int64_t c = rows.first_stat(row), start = row * rows.length;
-            const auto values = terms.same_for_all(c);
-            Sums even = of_channel[c], odd;
-            std::int64_t i = 0;
-            for (; i + 2 * kLanes <= whole; i += 2 * kLanes) {
-                even.add(terms.terms(start + i, values, kLanes));
-                odd.add(terms.terms(start + i + kLanes, values, kLanes));
+    in_parallel(parts, [&](int k) {
+        double* total = partial.data() + 2 * rows.stats * k;
+        const std::int64_t begin = rows.count * k / parts, end = rows.count * (k + 1) / parts;
+        if (!rows.neighbours) {
+            std::vector<Sums> of_channel(rows.stats);
+            for (std::int64_t row = begin; row < end; ++row) {
+                const std::int64_t c = rows.first_stat(row), start = row * rows.length;
+                const auto values = terms.same_for_all(c);
+                Sums even = of_channel[c], odd;
+                std::int64_t i = 0;
+                for (; i + 2 * kLanes <= whole; i += 2 * kLanes) {
+                    even.add(terms.terms(start + i, values, kLanes));
+                    odd.add(terms.terms(start + i + kLanes, values, kLanes));
+                }
+                if (i < whole) even.add(terms.terms(start + i, values, kLanes));
+                if (rest > 0) odd.add(terms.terms(start + whole, values, rest));
+                even.add(odd);
+                of_channel[c] = even;
             }
-            if (i < whole) even.add(terms.terms(start + i, values, kLanes));
-            if (rest > 0) odd.add(terms.terms(start + whole, values, rest));
-            even.add(odd);
-            of_channel[c] = even;
+            for (std::int64_t c = 0; c < rows.stats; ++c) {
+                total[c] = sum(of_channel[c].a);
+                total[rows.stats + c] = sum(of_channel[c].ab);
+            }
+            return;
         }
-        for (std::int64_t c = 0; c < rows.stats; ++c) {
-            total[c] = sum(of_channel[c].a);
-            total[rows.stats + c] = sum(of_channel[c].ab);
-        }
-    }
-
-    // Rows of neighbouring channels.
-    void add_neighbours(std::int64_t begin, std::int64_t end, double* total) const {
         side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
             const auto column = [&](std::int64_t c, std::int64_t lanes) {
                 const auto values = terms.one_for_each(first + c, lanes);
@@ -210,8 +192,11 @@ class ChannelSums {
             for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
             if (rest > 0) column(whole, rest);
         });
-    }
-};
+    });
+    for (int k = 1; k < parts; ++k)
+        for (std::int64_t i = 0; i < 2 * rows.stats; ++i) partial[i] += partial[2 * rows.stats * k + i];
+    return partial;
+}
 
 // Calls map(offset, values, lanes) for all elements, 16 at a time. `values` are the numbers of the table for their
 // statistics.

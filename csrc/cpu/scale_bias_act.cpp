@@ -62,7 +62,7 @@ void forward(const ScaleBiasActParams& params, int threads) {
 }
 
 template <class T, bool channels_last>
-void backward(const ScaleBiasActGradParams& p, int threads) {
+[[gnu::noinline]] void backward(const ScaleBiasActGradParams& p, int threads) {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
     const std::int64_t channels = channels_last ? p.cols : p.rows;

@@ -95,7 +95,7 @@ struct Convolution {
     }
 
     // Transforms `count` tiles of x. The products take whole rows of kRows tiles, so the last tile may be repeated.
-    void transform_block(std::int64_t first, std::int64_t count, float* v) const {
+    [[gnu::noinline]] void transform_block(std::int64_t first, std::int64_t count, float* v) const {
         const std::int64_t rows = round_up(count, kRows);
         for (std::int64_t t = 0; t < rows; ++t) {
             typename A::template In<const float*> at;
@@ -105,7 +105,8 @@ struct Convolution {
     }
 
     // m = v u, for each point and for the panels from `from` to `to`.
-    void multiply_block(const float* v, float* m, std::int64_t count, std::int64_t from, std::int64_t to) const {
+    [[gnu::noinline]] void multiply_block(const float* v, float* m, std::int64_t count, std::int64_t from,
+                                          std::int64_t to) const {
         // Each product of kRows tiles fetches its share of the part of u that comes next.
         constexpr std::int64_t kShares = kBlock / kRows, kPart = kDepth * kPanel / kLine,
                                kAhead = (kPart + kShares - 1) / kShares;
@@ -122,8 +123,8 @@ struct Convolution {
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.
-    void write_block(const float* m, std::int64_t first, std::int64_t count, std::int64_t from, std::int64_t to,
-                     float* outside) const {
+    [[gnu::noinline]] void write_block(const float* m, std::int64_t first, std::int64_t count, std::int64_t from,
+                                       std::int64_t to, float* outside) const {
         for (std::int64_t t = 0; t < count; ++t) {
             typename A::template Out<float*> at;
             tiles.out(first + t, p.y, out, outside, at);

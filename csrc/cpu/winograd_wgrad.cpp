@@ -43,22 +43,24 @@ struct WeightGradient {
     // v and d of `count` tiles of x and dy.
     void transform_tiles(std::int64_t first, std::int64_t count) const {
         const float* outside = zeros.get();
+        // Copies: as far as the compiler knows, the stores below may change the members.
+        const std::int64_t panel_size = together * kPanel, v_step = v_point, d_step = d_point, width = columns * kPanel;
         for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t t = begin; t < end; ++t) {
                 typename A::template In<const float*> in;
                 typename A::template Out<const float*> out;
                 tiles.in(first + t, p.x, s.in, outside, in), tiles.out(first + t, p.dy, s.out, outside, out);
                 for (std::int64_t c = 0; c < s.in; c += kLanes)
-                    transform_tile<A>(in, c, s.in, v.get() + c * together + t * kLanes, v_point);
-                for (std::int64_t c = 0; c < columns * kPanel; c += kLanes) {
+                    transform_tile<A>(in, c, s.in, v.get() + c * together + t * kLanes, v_step);
+                for (std::int64_t c = 0; c < width; c += kLanes) {
                     typename A::template Out<VecF> y;
                     typename A::template Points<VecF> to;
                     for (int i = 0; i < A::Down::kOut; ++i)
                         for (int j = 0; j < A::Across::kOut; ++j)
                             y[i][j] = c < s.out ? load_up_to<VecF>(out[i][j] + c, s.out - c) : VecF{};
                     transform_output_adjoint<A>(y, to);
-                    float* at = d.get() + (c / kPanel * together + t) * kPanel + c % kPanel;
-                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_point, (&to[0][0])[k], false);
+                    float* at = d.get() + c / kPanel * panel_size + t * kPanel + c % kPanel;
+                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_step, (&to[0][0])[k], false);
                 }
             }
         });
