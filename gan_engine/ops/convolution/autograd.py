@@ -86,8 +86,8 @@ def closed_convolution(
 def _reference(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments) -> Tensor:
     stride, padding, dilation, transposed, output_padding, groups = arguments
     if transposed:
-        return F.conv_transpose2d(x, w, b, stride, padding, output_padding, groups, dilation)  # type: ignore[arg-type]
-    return F.conv2d(x, w, b, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return F.conv_transpose2d(x, w, b, stride, padding, output_padding, groups, dilation)
+    return F.conv2d(x, w, b, stride, padding, dilation, groups)
 
 
 # Autograd. Three bilinear maps, <y, F(x, w)> = <x, D(y, w)> = <w, W(x, y)>, are each other's gradients:
