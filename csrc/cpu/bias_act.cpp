@@ -269,6 +269,7 @@ struct Share {
     }
 };
 
+// Not inlined into the dispatch on types: GCC then inlines the loops below as it does those of the gradient.
 template <class T, Kind kind>
 [[gnu::noinline]] void forward(const BiasActParams& p, int threads) {
     const Channels channels(p.n, p.inner, p.channels, p.b != nullptr);

@@ -46,7 +46,7 @@ template <class S>
 struct Weights {
     std::vector<S> vertical, horizontal;
 
-    explicit Weights(const Upfirdn2dParams& p) {
+    GE_INLINE explicit Weights(const Upfirdn2dParams& p) {
         const std::int64_t size = p.separable ? p.w.taps : p.h.taps * p.w.taps;
         vertical.resize(size), horizontal.resize(size);
         for (std::int64_t k = 0; k < size; ++k) {
@@ -61,7 +61,7 @@ struct Window {
     std::int64_t tap, begin, end;
 };
 
-inline std::vector<Window> windows_of(const FirAxis& h) {
+GE_INLINE std::vector<Window> windows_of(const FirAxis& h) {
     std::vector<Window> windows(h.out);
     for (std::int64_t oy = 0; oy < h.out; ++oy) {
         const std::int64_t top = h.first_input(oy), begin = std::clamp<std::int64_t>(top, 0, h.in);
@@ -78,7 +78,7 @@ struct RowMemory {
     std::vector<S> memory;
     S* blended;
 
-    RowMemory(const FirAxis& h, std::int64_t staged) {
+    GE_INLINE RowMemory(const FirAxis& h, std::int64_t staged) {
         const std::int64_t line = 64 / sizeof(S);
         pitch = round_up(staged, kLanes) + 2 * kLanes;
         batch = std::clamp<std::int64_t>(kBatchBytes / (pitch * sizeof(S)), 1, 8);
@@ -86,13 +86,14 @@ struct RowMemory {
         memory.resize((slots + batch) * pitch + line);
         blended = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64 / sizeof(S);
     }
-    S* row(std::int64_t iy) const { return blended + (batch + (iy & (slots - 1))) * pitch; }
+    GE_INLINE S* row(std::int64_t iy) const { return blended + (batch + (iy & (slots - 1))) * pitch; }
 };
 
+// The stages are inlined into one function, except where a function of its own has the registers it needs.
 template <class Layout>
 class Filter {
   public:
-    Filter(const Upfirdn2dParams& p_, Layout& layout_)
+    GE_INLINE Filter(const Upfirdn2dParams& p_, Layout& layout_)
         : p(p_),
           layout(layout_),
           weights(p),
@@ -109,7 +110,7 @@ class Filter {
     }
 
     // Makes rows [first, last) of all planes, one after the other.
-    void run(std::int64_t first, std::int64_t last) {
+    GE_INLINE void run(std::int64_t first, std::int64_t last) {
         for (std::int64_t i = first; i < last;) {
             const std::int64_t start = i % p.h.out, stop = std::min(p.h.out, start + last - i);
             filter_plane(i / p.h.out, start, stop);
@@ -135,13 +136,14 @@ class Filter {
     std::vector<Taps<S>> taps;  // of each phase
     Taps<S> down;
 
-    void add_taps(const S* staged, const S* weight) {
-        for (const Tap& tap : columns) taps[tap.phase].add(staged + tap.place, weight[tap.k]);
+    GE_INLINE void add_taps(const S* staged, const S* weight) {
+        Taps<S>* const of_phase = taps.data();
+        for (const Tap& tap : columns) of_phase[tap.phase].add(staged + tap.place, weight[tap.k]);
     }
 
     // Rows [start, stop) of y. A batch of rows passes through one step after the other, so that no load waits for the
     // stores just before it.
-    void filter_plane(std::int64_t plane, std::int64_t start, std::int64_t stop) {
+    GE_INLINE void filter_plane(std::int64_t plane, std::int64_t start, std::int64_t stop) {
         std::int64_t staged = start == 0 ? 0 : windows[start].begin;                 // the first row that is not staged
         const std::int64_t others = stop == p.h.out ? p.h.in : windows[stop].begin;  // the first row of the next share
         for (std::int64_t from = start; from < stop; from += rows.batch) {
@@ -162,7 +164,7 @@ class Filter {
     }
 
     // The vertical taps of a separable filter: a weighted sum of staged rows.
-    void blend(const Window& window, S* into) {
+    GE_INLINE void blend(const Window& window, S* into) {
         down.count = 0;
         for (std::int64_t iy = window.begin, k = window.tap; iy < window.end; ++iy, k += p.h.up)
             down.add(rows.row(iy), weights.vertical[k]);
@@ -173,7 +175,7 @@ class Filter {
     }
 
     // A row of y by a filter that is not separable.
-    void emit_from_staged(std::int64_t plane, std::int64_t oy) {
+    [[gnu::noinline]] void emit_from_staged(std::int64_t plane, std::int64_t oy) {
         for (Taps<S>& t : taps) t.count = 0;
         const Window& window = windows[oy];
         for (std::int64_t iy = window.begin, k = window.tap; iy < window.end; ++iy, k += p.h.up)

@@ -52,6 +52,8 @@ constexpr std::int64_t kBlock = 32;
 // into groups of channels out.
 constexpr std::int64_t kProducts = 1 << 17;
 
+// Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3
+// times as long, 2026-11).
 template <class A>
 struct Convolution {
     const WinogradParams& p;
