@@ -19,4 +19,5 @@ the parts of a trainer
     precision distributed        autocast and loss scaling; several processes
 while it runs
     run progress  the loop of steps, reports, grids and checkpoints; the bar
+    chosen_ops    the backends that ran the ops of the first step
 """
