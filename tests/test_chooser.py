@@ -1,5 +1,7 @@
 """One chooser decides every call: what stands against a backend, and what a request by name overrides."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -146,3 +148,16 @@ def test_what_is_noted_holds_no_tensor():
             ops.bias_act(torch.ones(2, 3))
         ops.pixel_norm(torch.ones(2, 3))
     assert [choice.op for choice in outer] == ["bias_act", "pixel_norm"]
+
+
+@pytest.mark.parametrize("asked", [None, pytest.param("cpu", marks=needs_cpu_kernels)])
+def test_a_convolution_under_autocast_asks_the_chooser_and_is_pytorchs(asked: str | None):
+    x, layer = torch.randn(2, 64, 32, 32), Conv2d(64, 64, 3, padding=1)
+    with contextlib.nullcontext() if asked is None else backends.use(asked), torch.autocast("cpu", torch.bfloat16):
+        choice = chosen("conv2d", lambda: layer(x))
+        got = layer(x)
+        want = torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
+    assert got.dtype == torch.bfloat16 and torch.equal(got, want)
+    if asked is None:
+        assert choice.backend == "pytorch"
+        assert native.WHY_NO_CPU is not None or "autocast" in choice.reasons["cpu"]

@@ -29,12 +29,13 @@ def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **op
 
 def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor:
     """The function `of_pytorch`, or our autograd functions on the backend "cpu". `read` makes ConvolutionArguments."""
-    # Autocast, and everything that overrides torch functions, must see the function of PyTorch. It alone takes an image
-    # [I, H, W] without a batch.
-    if x.ndim == 4 and not (has_torch_function((x, weight, bias)) or torch.is_autocast_enabled("cpu")):
+    # Everything that overrides torch functions must see the function of PyTorch. It alone takes an image [I, H, W]
+    # without a batch.
+    if x.ndim == 4 and not has_torch_function((x, weight, bias)):
         request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, **options))
+        request.autocast = torch.is_autocast_enabled("cpu")
         chosen = backends.choose(op, x, None, request)
-        if chosen == "cpu":
+        if chosen == "cpu" and not request.autocast:  # autocast casts what it sees PyTorch's function take
             return convolution(x, weight, bias, request.arguments, None, request.way(chosen))
     return of_pytorch(x, weight, bias, **options)
 

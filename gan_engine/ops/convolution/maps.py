@@ -43,6 +43,7 @@ class MapRequest:
     and `weight` are those whose sizes decide about layouts.
     """
 
+    autocast = False  # whether PyTorch casts the tensors before it computes with them
     _found: forms.Found | None = None
 
     def __init__(
@@ -105,6 +106,8 @@ def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     shape, few = request.weight.shape, TABLE["few channels"]
     if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
+    if request.autocast:
+        return "autocast computes in half precision, which PyTorch's kernels do"
     if not request.float32_images():
         return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
     if request.form()[1] or request.layouts_gain():
