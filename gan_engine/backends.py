@@ -236,6 +236,14 @@ def _wanted(op: str) -> str | None:
     return _forced if _forced in _orders[op] else None
 
 
+def inside(asked: str | None, chosen: str) -> str | None:
+    """The request for the ops inside of an op that was asked for `asked`, and runs on `chosen`.
+
+    A request of the process reaches the inner ops by itself, and concerns only those that have the backend.
+    """
+    return chosen if asked is None and _forced is None else asked
+
+
 def asked() -> str | None:
     """The backend that this process asks for; ValueError if GAN_ENGINE_BACKEND names none that there is."""
     if _wrong is not None:

@@ -102,6 +102,36 @@ def test_a_request_for_a_block_concerns_the_ops_that_have_the_backend():
         ops.minibatch_stddev(x, backend="cpu")
 
 
+@needs_cpu_kernels
+@pytest.mark.parametrize("op", [ops.upsample_conv2d, ops.downsample_conv2d], ids=["up", "down"])
+def test_a_request_for_a_block_reaches_the_ops_inside_of_an_op(op):
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 4, 3, 3)
+    with backends.use("pytorch"):
+        choice = chosen("bias_act", lambda: op(x, weight, act="relu"))
+        assert (choice.backend, choice.asked) == ("pytorch", "pytorch")
+    assert chosen("bias_act", lambda: op(x, weight, act="relu")).backend == "cpu"
+
+
+@needs_cpu_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_weight_of_any_dtype_is_transposed(dtype: torch.dtype):
+    weight = torch.randn(4, 3, 3, 2).to(dtype)
+    want = weight.transpose(0, 1).flip([2, 3])
+    with backends.use("cpu"):
+        assert chosen("transposed_weight", lambda: convolution.transposed(weight)).backend == "cpu"
+        torch.testing.assert_close(convolution.transposed(weight), want, rtol=0, atol=0)
+    assert (chosen("transposed_weight", lambda: convolution.transposed(weight)).backend == "cpu") == (
+        dtype == torch.float32
+    )
+
+
+@needs_cpu_kernels
+def test_reasons_name_the_rules_that_concern_the_call():
+    layouts = TABLE["few channels for layouts"].sentence
+    assert layouts not in chosen("conv2d", convolved(64, side=4)).reasons["cpu"]
+    assert layouts in chosen("conv2d", convolved(64, 9, 2, 5)).reasons["cpu"]
+
+
 def test_a_request_for_a_block_raises_where_the_backend_cannot_run():
     missing = next((name for name in ("cuda", "triton", "cpu") if backends.MISSING[name]), None)
     if missing is None:

@@ -73,7 +73,7 @@ def _lines(choices: list[backends.Choice]) -> list[str]:
     """Each op that was asked for, its backend, and the reasons against each backend before it."""
     lines = []
     for choice in {(c.op, c.backend): c for c in choices}.values():
-        asked = f", which was asked for ({choice.asked})" if choice.asked else ""
+        asked = ", named by the call, by the operator around it, or by the process" if choice.asked else ""
         lines.append(f"  {choice.op}: {choice.backend}{asked}")
         lines += [f"    not {backend}: {reason}" for backend, reason in choice.reasons.items()]
     return lines

@@ -73,7 +73,8 @@ def upsample_conv2d(
         x = upfirdn2d(x, f, **fir, gain=4, backend=backend)
     else:
         x = _doubled_conv2d(x, weight, _of_the_convolution(asked, backend))
-    return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
+    inner = backends.inside(asked, backend)
+    return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=inner)
 
 
 def downsample_conv2d(
@@ -115,7 +116,8 @@ def downsample_conv2d(
         x = fir_downsample_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
     else:
         x = _halved_conv2d(x, weight, _of_the_convolution(asked, backend))
-    return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
+    inner = backends.inside(asked, backend)
+    return bias_act(x, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=inner)
 
 
 def before_fir(x: Tensor, weight: Tensor, f: Tensor | None, *, up: int, padding: int) -> tuple[Tensor, dict[str, Any]]:

@@ -83,8 +83,8 @@ _add(
 _add(
     "few channels for layouts",
     *("conv2d", "cpu", "pytorch", 256),
-    "a stride of 1, or fewer than {number} channels in or out: the layouts of PyTorch's kernels do not differ by what"
-    " changing them costs",
+    "fewer than {number} channels in or out of a convolution with a stride: the layouts of PyTorch's kernels differ by"
+    " less than changing them costs",
     "a step of lapgan and pix2pix, 32 to 128 channels, is 2 to 4 % slower in layouts of their own; a step of StyleGAN2,"
     " 512 channels, 2 % faster",
 )

@@ -19,6 +19,7 @@ class Average:
     def __init__(self, G: nn.Module, config: Config) -> None:
         self.G, self.config = G, config
         self.G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+        self._pairs = tuple(self.G_ema.parameters()), tuple(G.parameters())
 
     @torch.no_grad()
     def update(self, nimg: int) -> None:
@@ -31,7 +32,7 @@ class Average:
         if config.ema_rampup is not None:
             half_life = min(half_life, config.ema_rampup * nimg)
         beta = 0.5 ** (config.batch_size / half_life) if half_life else 0.0
-        torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
+        torch._foreach_lerp_(*self._pairs, 1 - beta)
         self.copy_buffers()
 
     @torch.no_grad()

@@ -30,6 +30,8 @@ class Networks:
         self.layout = CHANNELS_LAST[dimensions] if config.channels_last else torch.contiguous_format
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
+        # A network keeps its parameters for the whole run. To list them in every step took 4 % of a step of `vanilla`.
+        self.parameters = {net: tuple(net.parameters()) for net in (self.G, self.D)}
         self.frozen: list[nn.Parameter] = []
 
     def freeze(self, config: Config) -> None:
@@ -38,8 +40,9 @@ class Networks:
 
     def learn_only(self, net: nn.Module) -> None:
         """Let only the weights of `net` have gradients, except frozen ones."""
-        for other in (self.G, self.D):
-            other.requires_grad_(other is net)
+        for other, parameters in self.parameters.items():
+            for p in parameters:
+                p.requires_grad = other is net
         for p in self.frozen:
             p.requires_grad_(False)
 

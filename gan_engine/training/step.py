@@ -1,6 +1,9 @@
 """One phase's share of a training step, from the gradients to the new weights."""
 
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor
 
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.training.clock import Clock
@@ -40,7 +43,7 @@ class PhaseSteps:
         self.networks.learn_only(phase.net)
         phase.optimizer.zero_grad(set_to_none=True)
         loss = self.gradients.add(phase, batch, penalised=phase.penalties_due(self.clock.step_count))
-        grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
+        grads = [p.grad for p in self.networks.parameters[phase.net] if p.grad is not None]
         # Each process has path lengths of its own, so their running mean is averaged too.
         self.processes.average_([*grads, loss, self.objective.pl_mean])
         self.precision.unscale(phase.optimizer)
@@ -49,12 +52,12 @@ class PhaseSteps:
         self.stops.add(loss.isfinite() & self.precision.bears(norm))
         self.precision.step(phase.optimizer, self.stops.stop)
         if phase.weight_clip is not None:
-            _clip_weights(phase, phase.weight_clip)
+            _clip_weights(self.networks.parameters[phase.net], phase.weight_clip)
         self.stops.note(phase, batch)
 
 
 @torch.no_grad()
-def _clip_weights(phase: Phase, limit: float) -> None:
-    learnt = [p for p in phase.net.parameters() if p.requires_grad]
+def _clip_weights(parameters: Iterable[Tensor], limit: float) -> None:
+    learnt = [p for p in parameters if p.requires_grad]
     torch._foreach_clamp_min_(learnt, -limit)
     torch._foreach_clamp_max_(learnt, limit)

@@ -42,13 +42,13 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
 
 def transposed(weight: Tensor) -> Tensor:
     """weight [O, I, kh, kw] as a transposed convolution takes it: [I, O, kh, kw], with the taps in reverse order"""
-    if backends.choose("transposed_weight", weight) == "cpu" and weight.dtype == torch.float32:
+    if backends.choose("transposed_weight", weight) == "cpu":
         return _transposed(weight)
     return weight.transpose(0, 1).flip([2, 3])
 
 
 def _no_gain(backend: str, weight: Tensor, arguments: None) -> str | None:
-    return None if weight.dtype == torch.float32 else "moves float32 alone; PyTorch's operators move the rest"
+    return None if weight.dtype == torch.float32 else "has a kernel for float32 alone; the rest is PyTorch's operators"
 
 
 backends.register("transposed_weight", has=("cpu",), no_gain=_no_gain)

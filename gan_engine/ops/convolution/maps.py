@@ -90,8 +90,17 @@ class MapRequest:
         return PYTORCH if form is None else form
 
 
-_NO_FASTER_WAY = f"{TABLE['small gain'].sentence}; {TABLE['few channels for layouts'].sentence}"
 _PORTABLE = "minimal filtering needs AVX2 or AVX-512: the vectors of the portable build are too short to be faster"
+
+
+def _no_faster_way(request: MapRequest) -> str:
+    """Why neither minimal filtering nor another layout makes the call faster."""
+    if forms.PORTABLE:
+        return _PORTABLE
+    reasons = [TABLE["small gain"].sentence]
+    if max(request.arguments.stride) > 1:
+        reasons.append(TABLE["few channels for layouts"].sentence)
+    return "; ".join(reasons)
 
 
 def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
@@ -112,7 +121,7 @@ def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
         return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
     if request.form()[1] or request.layouts_gain():
         return None
-    return _PORTABLE if forms.PORTABLE else _NO_FASTER_WAY
+    return _no_faster_way(request)
 
 
 for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weight_gradient"):

@@ -36,7 +36,9 @@ def _relayout_fake(x, channels_last):
 def _transposed_weight(weight):
     y = _transposed_weight_fake(weight)
     o, i, h, w = weight.shape
-    if weight.numel() > 0:
+    if weight.dtype != torch.float32:
+        y.copy_(weight.transpose(0, 1).flip([2, 3]))
+    elif weight.numel() > 0:
         native.cpu.relayout(weight.contiguous(), y, 1, o, i * h * w, h * w)
     return y
 
