@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gan_engine import plugins
 from gan_engine.command_line import console
-from gan_engine.command_line.run_flags import parse
 from gan_engine.config import from_dict
 from gan_engine.presets import PRESETS, table
 from gan_engine.runs import directory, ending, record
@@ -19,6 +18,7 @@ from gan_engine.training import distributed
 from gan_engine.training.beginning import prepare
 from gan_engine.training.distributed import PeerError
 from gan_engine.training.nonfinite import NonFiniteError
+from gan_engine.training.run_flags import parse
 from gan_engine.training.trainer import Trainer
 
 

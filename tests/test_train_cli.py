@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from gan_engine import models, presets, train
-from gan_engine.command_line.run_flags import parse
 from gan_engine.runs import directory
 from gan_engine.system import checkpoint, malloc
+from gan_engine.training.run_flags import parse
 from gan_engine.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -1,1 +1,1 @@
-"""The parts that all commands share: flags, exit statuses, messages."""
+"""The parts that all commands share: flags, exit statuses, messages. It knows no configuration of a run."""

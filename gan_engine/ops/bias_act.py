@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from gan_engine import backends
-from gan_engine.ops.bias_act_kernels import ACTIVATIONS, Activation
+from gan_engine.ops.bias_act_kernels import ACTIVATIONS
 from gan_engine.ops.kernel_op import Function, check_tensors, operators, stride_to_keep, wide
 from gan_engine.ops.one_node import one_node
 from gan_engine.ops.thresholds import TABLE, Threshold
@@ -56,9 +56,10 @@ def bias_act(
         y: the shape, dtype and memory layout of x, but for strides of dimensions of size 1. Half precision is computed
         in float32 and rounded once.
 
-    Where the slope is not defined, it is PyTorch's: alpha at x + b = 0, and 1 at |y| = clamp. For the gradient, kernels
-    save one bit an element for the slope and one for the clamp (linear, relu, lrelu), or y, or x (swish, and the other
-    smooth activations with a clamp). PyTorch's operators run few elements on a CPU, and save one number an element.
+    An undefined slope is PyTorch's: alpha at x + b = 0, and 1 at |y| = clamp. Kernels save for the gradient of linear,
+    relu and lrelu one bit an element for the slope, and one for the clamp. They save x for swish. They save y for the
+    other activations, or x if there is a clamp. PyTorch's operators run few elements on a CPU, and save one number an
+    element.
 
     Raises:
         ValueError: an unknown `act`, a bias that does not fit, a `dim` out of range, a negative clamp.
@@ -70,18 +71,13 @@ def bias_act(
         return handle_torch_function(
             bias_act, (x, b), x, b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend
         )
-    spec = _checked(x, b, dim, act, clamp)
-    dim = 0 if b is None else dim % x.ndim
-    if clamp == math.inf:
-        clamp = None
-    alpha = spec.alpha if alpha is None or act != "lrelu" else float(alpha)
-    gain = spec.gain if gain is None else float(gain)
+    dim, alpha, gain, clamp = _checked(x, b, dim, act, alpha, gain, clamp)
     mixed = b is not None and b.dtype != x.dtype
     backend = backends.choose("bias_act", x, backend, (act, alpha, gain, clamp, mixed))
     if backend == "pytorch" and clamp is None and not mixed:
         if act == "linear" and gain == 1:
             return x.clone() if b is None else x + _along(b, dim, x)
-        # As a product, lrelu rounds its factor, which must not vanish.
+        # The product rounds its factor, which must not vanish.
         if act == "lrelu" and 1e-6 <= abs(alpha) <= 1e6 and x.dtype.itemsize >= 4:
             return lrelu_product(x if b is None else x + _along(b, dim, x), alpha, gain)
     if backend == "pytorch" or backend == "reference":
@@ -89,8 +85,10 @@ def bias_act(
     return _bias_act(x, b, dim, act, alpha, gain, -1.0 if clamp is None else float(clamp), backend)
 
 
-def _checked(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | None) -> Activation:
-    """Refuse arguments that do not fit. Returns the activation."""
+def _checked(
+    x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float | None, gain: float | None, clamp: float | None
+) -> tuple[int, float, float, float | None]:
+    """Refuse arguments that do not fit. Returns dim from 0 on, and alpha, gain and clamp with their defaults."""
     check_tensors("bias_act", x, b=b)
     spec = ACTIVATIONS.get(act)
     if spec is None:
@@ -108,7 +106,12 @@ def _checked(x: Tensor, b: Tensor | None, dim: int, act: str, clamp: float | Non
             raise ValueError(f"bias_act: b must be on {x.device} like x, got {b.device}")
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"bias_act: clamp must be at least 0, got {clamp}")
-    return spec
+    return (
+        0 if b is None else dim % x.ndim,
+        spec.alpha if alpha is None or act != "lrelu" else float(alpha),
+        spec.gain if gain is None else float(gain),
+        None if clamp == math.inf else clamp,
+    )
 
 
 def bias_act_ref(
@@ -154,9 +157,9 @@ def _no_gain(backend: str, x: Tensor, arguments: tuple | None) -> str | None:
 
 
 def is_few(x: Tensor, elements: int, threshold: Threshold) -> bool:
-    """Whether `elements` float32 numbers on a CPU, made of x, are at most the threshold.
+    """True if a call makes at most `threshold.number` float32 numbers on a CPU. It makes `elements` of them from x.
 
-    A compiler's call never is: its code runs for other sizes too. A call under autocast is not either.
+    False while a compiler records, because compiled code runs for other sizes too, and under autocast.
     """
     return (
         not torch.compiler.is_compiling()
@@ -178,7 +181,7 @@ def lrelu_product(z: Tensor, alpha: float, gain: float) -> Tensor:
 backends.register("bias_act", has=("cuda", "triton", "cpu", "pytorch"), no_gain=_no_gain, recordable=True)
 
 
-# Autograd. With m the derivative of y by x + b, read from what the forward pass saved:
+# Autograd. m is the derivative of y by x + b. It is read from a tensor that the forward pass saved.
 #
 #   forward     y = clamp(gain * act(x + b))
 #   _Reduce     (dx, db) = (m * dy, sum of m * dy over all but dim)
@@ -191,7 +194,7 @@ backends.register("bias_act", has=("cuda", "triton", "cpu", "pytorch"), no_gain=
 
 
 class BiasActArguments(NamedTuple):
-    """What every pass of one call shares. `stride` is the layout of y, which the bits of the mask follow."""
+    """The arguments that all passes of a call share. `stride` is the layout of y, which the bits of the mask follow."""
 
     stride: tuple[int, ...]
     dim: int
@@ -300,7 +303,7 @@ def _m_and_slope(saved: Tensor, b: Tensor | None, given: BiasActArguments) -> tu
         t = z * s
         m, slope = s * (1 + z * (1 - s)), s * (1 - s) * (2 + z * (1 - 2 * s))
     else:
-        # With t = act(z), act' and d act' / dt are simple functions of t; by x the latter is multiplied by act' again.
+        # act' and d act' / dt are simple functions of t = act(z). The slope by x is act' d act' / dt.
         t = _DEFINITIONS[given.act](z, given.alpha) if given.reads == "x" else saved / (given.gain or 1.0)
         one = torch.ones((), dtype=t.dtype, device=t.device)
         m, slope = {
@@ -335,7 +338,7 @@ def _sum_to(x: Tensor, dim: int) -> Tensor:
 def _bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float, backend: str
 ) -> Tensor:
-    # Without a gradient to come, no mask is written. Under torch.func a tensor speaks for its own level alone.
+    # No mask is written if no gradient will come. A tensor under torch.func speaks for its own level alone.
     wanted = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     record = wanted or torch._C._are_functorch_transforms_active()
     return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp, backend, record)[0]

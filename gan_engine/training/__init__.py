@@ -1,6 +1,7 @@
 """The training of a run, from its configuration to its last checkpoint. `trainer.Trainer` is the way in.
 
 before the first step
+    run_flags     the flags of `train`: a preset, and what changes it
     beginning     prepare: everything that is read, checked and built; the first lines; the entry in run.json
     inputs        the data, and what they decide about the configuration
     memory checks advice    refusals and sentences for the person who starts the run

@@ -10,9 +10,10 @@ import pytest
 import tyro
 
 from gan_engine import models, train
-from gan_engine.command_line import flags, run_flags
+from gan_engine.command_line import flags
 from gan_engine.config import GROUPS, Basics, Config, from_dict, to_dict
 from gan_engine.presets import PRESETS
+from gan_engine.training import run_flags
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from gan_engine import models, train
-from gan_engine.command_line.run_flags import parse
 from gan_engine.data import DataConfig, load
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint
 from gan_engine.training import inputs
+from gan_engine.training.run_flags import parse
 
 RNG = np.random.default_rng(0)
 TINY = ["--res", "32", "--batch-size", "4", "--kimg", "0.008", "--device", "cpu", "--no-tensorboard", "--out", "run"]

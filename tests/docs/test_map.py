@@ -80,7 +80,7 @@ def imports(name: str, known: dict[str, Path]) -> set[str]:
 
 
 def room(name: str) -> str:
-    return name if name == "augment.__main__" else name.partition(".")[0]
+    return name.partition(".")[0]
 
 
 def test_every_room_is_in_the_table_of_arrows():

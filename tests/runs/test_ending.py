@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gan_engine import evaluate, generate, presets, train, translate, upscale
-from gan_engine.command_line.run_flags import parse
 from gan_engine.config import Config
 from gan_engine.runs import ending
 from gan_engine.system import checkpoint
+from gan_engine.training.run_flags import parse
 from gan_engine.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
