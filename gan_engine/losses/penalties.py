@@ -237,9 +237,9 @@ def backward_with_penalty(
     if level == 2 or (level is None and not refusals.is_refused(D, img, c)):
         try:
             recorded = record_forward(D, img, c)
-        except NotPiecewiseLinear:
+        except NotPiecewiseLinear as refused:
             if level == 2:
-                raise
+                raise NotPiecewiseLinear(f"{refused}. For such a D level=1 is exact") from refused
         else:
             return backward_by_tangents(recorded, loss, gamma, centre, scale)
     return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")

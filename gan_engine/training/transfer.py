@@ -11,8 +11,11 @@ from gan_engine import models
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.names import listed
 
 NETWORKS = ("G", "D", "G_ema")
+
+_MOST_NAMED = 2  # tensors in a line of about 200 characters
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,15 @@ class TakenWeights:
     """A line for each tensor that does not fit."""
 
     def __str__(self) -> str:
-        rest = f", but not {', '.join(self.not_taken)}" if self.not_taken else ""
-        return f"{self.taken} of {self.total} tensors{rest}"
+        return self._but_not(", ".join(self.not_taken))
+
+    def line(self) -> str:
+        """The weights in a line for a terminal. `str` also names the tensors that the line only counts."""
+        more = "; run.json lists all" if len(self.not_taken) > _MOST_NAMED else ""
+        return self._but_not(listed(self.not_taken, most=_MOST_NAMED) + more)
+
+    def _but_not(self, names: str) -> str:
+        return f"{self.taken} of {self.total} tensors" + (f", but not {names}" if self.not_taken else "")
 
 
 def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:

@@ -56,6 +56,20 @@ class Clamped(nn.Module):
         return x.clamp(self.low, self.high)
 
 
+class Attention(nn.Module):
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.attend = self.by_hand if own else nn.MultiheadAttention(6, 2, batch_first=True)
+
+    @staticmethod
+    def by_hand(x: Tensor, *_: Tensor) -> tuple[Tensor]:
+        return ((x @ x.mT).softmax(-1) @ x,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1, 2)
+        return self.attend(x, x, x)[0]
+
+
 class Square(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * x
@@ -80,6 +94,9 @@ class Square(nn.Module):
         (Detached(), r"^1 \(Detached\): detach cuts a gradient"),
         (NoGrad(), r"^1 \(NoGrad\): it computes without gradients"),
         (CrossBatch(), r"^1 \(CrossBatch\): flip is not known"),
+        (nn.BatchNorm2d(4).eval(), r"^1 \(BatchNorm2d\): batch_norm .* has no rule in eval\(\); .* level=1 is exact"),
+        (Attention(False), r"^1.attend \(MultiheadAttention\): attention is curved: its slope changes with the image"),
+        (Attention(True), r"^1 \(Attention\): the product of two activations is not linear"),
         (Square(), r"^1 \(Square\): the product of two activations is not linear"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

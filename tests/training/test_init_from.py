@@ -119,6 +119,14 @@ def test_larger_images_take_the_layers_that_both_have(make, tmp_path):
     new.step()
 
 
+def test_the_start_line_names_some_tensors_and_counts_the_others(make, tmp_path):
+    old, new = make(STYLEGAN2), make(resized(STYLEGAN2, resolution=32, channel_base=256))
+    taken = begun(new, saved(old, tmp_path / "a.pt"))["G"]
+    first, second, *others = taken.not_taken
+    assert taken.line().endswith(f"but not {first}, {second} and {len(others)} more; run.json lists all")
+    assert all(each in str(taken) for each in taken.not_taken)
+
+
 def test_classes_that_the_old_run_did_not_have_are_fresh(make, tmp_path):
     old = make(DCGAN)
     new = make(resized(DCGAN, c_dim=5), conditional=True)

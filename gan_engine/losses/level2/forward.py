@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.rules import CURVED
 from gan_engine.losses.level2.tape import Gradients, Step, Tape, only_readers, write_count
 from gan_engine.losses.level2.traced_tensor import TracedTensor
 from gan_engine.losses.outputs import WrongOutput, check_logits
@@ -37,7 +38,7 @@ class RecordedForward:
         except (NotPiecewiseLinear, WrongOutput, torch.OutOfMemoryError):
             raise
         except Exception as error:  # D's own fault, or of a part that cannot take a traced tensor: level 1 will tell
-            raise NotPiecewiseLinear(f"{_layer_of(error, D)}it raised {_one_line(error)}") from error
+            raise NotPiecewiseLinear(f"{_layer_of(error, D)[0]}it raised {_one_line(error)}") from error
         self._deltas = {slot: torch.ones_like(value)}
         self._steps = tape.steps_behind(slot)
         if (written := self._tensor_written_to(offsets=True)) is not None:
@@ -135,7 +136,10 @@ def _run(
             raise NotPiecewiseLinear("D returned logits that were not computed from the image by functions of PyTorch")
         slot, value = logits.slot, logits.value
     except NotPiecewiseLinear as refusal:
-        raise NotPiecewiseLinear(f"{_layer_of(refusal, D)}{refusal}") from None
+        layer, module = _layer_of(refusal, D)
+        # This module is refused at a transpose, long before its softmax.
+        why = f"attention {CURVED}" if isinstance(module, nn.MultiheadAttention) else refusal
+        raise NotPiecewiseLinear(f"{layer}{why}") from None
     del x, logits
     _refuse_kept_activations(D, tape)
     return slot, value
@@ -158,14 +162,14 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def _layer_of(error: Exception, D: Callable) -> str:
-    """The innermost module of D that was running when `error` was raised: "name (Type): ". Without one, ""."""
+def _layer_of(error: Exception, D: Callable) -> tuple[str, nn.Module | None]:
+    """("name (Type): ", the innermost module of D that was running when `error` was raised), or ("", None)."""
     names = {module: name for name, module in D.named_modules()} if isinstance(D, nn.Module) else {}
-    found = ""
+    found: tuple[str, nn.Module | None] = "", None
     traceback = error.__traceback__
     while traceback is not None:
         module = traceback.tb_frame.f_locals.get("self")
         if isinstance(module, nn.Module) and module in names:
-            found = f"{names[module] or 'D'} ({type(module).__name__}): "
+            found = f"{names[module] or 'D'} ({type(module).__name__}): ", module
         traceback = traceback.tb_next
     return found

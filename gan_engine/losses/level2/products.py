@@ -12,6 +12,8 @@ from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import rule
 from gan_engine.losses.level2.traced_tensor import TracedTensor, refuse_traced
 
+_TWO_ACTIVATIONS = "the product of two activations is not linear"
+
 
 def affine(
     function: Callable, input: Any, weight: Any, bias: Any = None, *args: Any, dim: int, **kwargs: Any
@@ -57,7 +59,9 @@ def linear_layer(function: Callable, input: Any, weight: Any, bias: Any = None) 
 
 @rule("matmul")
 def matmul(function: Callable, input: Any, other: Any) -> TracedTensor:
-    if not isinstance(input, TracedTensor) or isinstance(other, TracedTensor) or other.ndim > 2 or input.ndim < 2:
+    if isinstance(input, TracedTensor) and isinstance(other, TracedTensor):
+        raise NotPiecewiseLinear(_TWO_ACTIVATIONS)
+    if not isinstance(input, TracedTensor) or other.ndim > 2 or input.ndim < 2:
         raise NotPiecewiseLinear("matmul: want an activation times a matrix")
     return linear_layer(F.linear, input, other.t()) if other.ndim == 2 else linear(function, input, other)
 
@@ -65,7 +69,7 @@ def matmul(function: Callable, input: Any, other: Any) -> TracedTensor:
 @rule("mul", "multiply", in_place=True)
 def mul(function: Callable, input: Any, other: Any) -> TracedTensor:
     if isinstance(input, TracedTensor) and isinstance(other, TracedTensor):
-        raise NotPiecewiseLinear("the product of two activations is not linear")
+        raise NotPiecewiseLinear(_TWO_ACTIVATIONS)
     x, factor = (input, other) if isinstance(input, TracedTensor) else (other, input)
     refuse_more_dimensions(x, factor)
     return linear(torch.mul, x, factor)

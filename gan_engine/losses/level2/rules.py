@@ -107,14 +107,18 @@ PROPERTIES = {
 }
 
 # Why a function of PyTorch has no rule: the end of the sentence that begins with its name.
-CURVED, NEW_SLOPES = "is curved", "draws new slopes at every pass"
+CURVED, NEW_SLOPES = "is curved: its slope changes with the image", "draws new slopes at every pass"
 WHY_NOT = {
-    "batch_norm": "ties samples together",
+    "batch_norm": "ties samples together, and has no rule in eval(); a spectral norm needs no rule",
     **dict.fromkeys(
-        ("instance_norm", "layer_norm", "group_norm", "rms_norm", "normalize"), "divides by the size of its own input"
+        ("instance_norm", "layer_norm", "group_norm", "rms_norm", "normalize"),
+        "divides by the size of its own input, which is curved; a spectral norm is not",
     ),
     **dict.fromkeys(("var", "std", "var_mean", "std_mean", "norm", "square"), CURVED),
-    **dict.fromkeys(("tanh", "sigmoid", "silu", "gelu", "elu", "selu", "softplus", "mish"), CURVED),
+    "sigmoid": f"{CURVED}; the losses take logits without a sigmoid",
+    **dict.fromkeys(
+        ("tanh", "silu", "gelu", "elu", "selu", "softplus", "mish"), f"{CURVED}; leaky_relu has straight pieces"
+    ),
     **dict.fromkeys(("softmax", "log_softmax", "scaled_dot_product_attention", "exp", "sqrt", "pow"), CURVED),
     **dict.fromkeys(("dropout", "alpha_dropout", "feature_alpha_dropout"), NEW_SLOPES),
     **dict.fromkeys(

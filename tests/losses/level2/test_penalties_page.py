@@ -13,7 +13,9 @@ def test_the_code_of_the_page_runs(monkeypatch, capsys):
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(block, names)
-    assert capsys.readouterr().out == "None\n1 (Tanh): tanh is curved\n"
+    assert capsys.readouterr().out == (
+        "None\n1 (Tanh): tanh is curved: its slope changes with the image; leaky_relu has straight pieces\n"
+    )
     assert all(p.grad is not None for p in names["D"].parameters())
 
 
