@@ -85,8 +85,8 @@ class Start:
             f"networks   {config.preset}, " + ", ".join(f"{name} {num:,}" for name, num in sizes.items()),
             *(f"plug-in    {legible(name)}: {outside.listing(name, config.outside)}" for name in config.plugin),
             *(
-                f"weights    {name} of {legible(str(self.initial))}: {weights.line()}"
-                for name, weights in self.taken.items()
+                f"weights    {name} of {legible(str(self.initial))}: {taken.line()}"
+                for name, taken in self.taken.items()
             ),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
             f"device     {self.device}, {trainer.precision.name}",

@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
     @staticmethod
     def by_hand(x: Tensor, *_: Tensor) -> tuple[Tensor]:
-        return ((x @ x.mT).softmax(-1) @ x,)
+        return ((x @ x.transpose(1, 2)).softmax(-1) @ x,)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1, 2)
