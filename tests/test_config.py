@@ -44,7 +44,7 @@ CONFIG = PRESETS["dcgan"]()
         ({"weight_clip": 0}, "weight_clip: want more than 0 or None, got 0"),
         ({"betas": (0.5, 1.0)}, r"betas: want two numbers from 0 to below 1, got \(0.5, 1.0\)"),
         ({"batch_gpu": 65}, "batch_gpu: want 1 to batch_size = 64, got 65"),
-        ({"loss": "chi"}, "loss: want one of nonsaturating, .*, got 'chi'"),
+        ({"loss": "chi"}, "loss: want one of .*nonsaturating, .*, got 'chi'"),
         ({"augment": "flips"}, "augment: want one of none, ada, diffaugment, got 'flips'"),
         ({"ada_groups": "bcg"}, "ada_groups: want one of b, bg, bgc, .*, got 'bcg'"),
         ({"ada_target": 1.5}, "ada_target: want -1 to 1, got 1.5"),

@@ -12,6 +12,7 @@ import tyro
 from gan_engine import models, train
 from gan_engine.command_line import flags
 from gan_engine.config import GROUPS, Basics, Config, from_dict, to_dict
+from gan_engine.losses.adversarial import LOSSES
 from gan_engine.presets import PRESETS
 from gan_engine.training import run_flags
 
@@ -143,7 +144,7 @@ def test_a_preset_without_flags_is_itself(preset):
     ("argv", "want"),
     [
         (["--batchsize", "3"], "--batchsize: no such flag; did you mean --batch-size?"),
-        (["--loss", "hnge"], "invalid choice 'hnge', want one of nonsaturating, "),
+        (["--loss", "hnge"], f"invalid choice 'hnge', want one of {', '.join(LOSSES)}"),
         (["--loss", "hnge"], "; did you mean hinge?"),
         (["--hidden", "3"], "--hidden: not a flag of dcgan, only of vanilla"),
         (["--channel-base", "3"], "--channel-base: not a flag of dcgan, only of stylegan2"),

@@ -125,11 +125,16 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     sys.exit(main())
 '''
-PEARSON = """
-    "pearson": Adversarial(
+CHI_SQUARED = """
+    "chi_squared": Adversarial(
         generator=lambda fake, real: fake.square() / 2,
         discriminator=lambda fake, real: ((fake + 1).square() + (real - 1).square()) / 2,
         paper="Mao et al. 2017, arXiv:1611.04076, equation 8",
+    ),
+"""
+CLOSED_FORM = """
+    "chi_squared": Game(
+        lambda f, r: 0.5 * f**2, lambda f, r: 0.5 * (r - 1) ** 2 + 0.5 * (f + 1) ** 2, fake=-1, real=1, drawn=0
     ),
 """
 
@@ -143,7 +148,8 @@ def absolute(function, x):
 # By the heading in CONTRIBUTING.md.
 RECIPES: dict[str, list[Edit]] = {
     "Add a loss": [
-        Edit("gan_engine/losses/adversarial.py", PEARSON, "LOSSES: dict[str, Adversarial] = {"),
+        Edit("gan_engine/losses/adversarial.py", CHI_SQUARED, "LOSSES: dict[str, Adversarial] = {"),
+        Edit("tests/losses/test_adversarial.py", CLOSED_FORM, "CLOSED_FORMS = {"),
     ],
     "Add a family": [
         Edit("gan_engine/models/drawer.py", DRAWER),

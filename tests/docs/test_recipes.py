@@ -35,6 +35,8 @@ def root(tmp_path_factory) -> Path:
     leave_out = shutil.ignore_patterns("__pycache__", "kernels")
     shutil.copytree(ROOT / "gan_engine", root / "gan_engine", copy_function=os.symlink, ignore=leave_out)
     (root / "gan_engine" / "kernels").symlink_to(ROOT / "kernels")
+    (root / "tests" / "losses").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "losses" / "test_adversarial.py", root / "tests" / "losses")
     for edit in (edit for edits in RECIPES.values() for edit in edits):
         apply(edit, root)
     (root / "ink.txt").write_text("\n".join(["#.#.#.#.", ".#.#.#.#"] * 4 * 4))
@@ -59,10 +61,14 @@ def run(root: Path, *words: str) -> str:
 
 
 def test_a_loss_a_family_data_a_metric_and_a_command_by_the_recipes(root):
-    flags = ("--data", "ink.txt", "--loss", "pearson", "--out", "run", "--device", "cpu", "--precision", "fp32")
+    flags = ("--data", "ink.txt", "--loss", "chi_squared", "--out", "run", "--device", "cpu", "--precision", "fp32")
     call(root, "train", "drawer", *flags)
     assert re.search(r"^dark of the data +0.5000$", call(root, "evaluate", "run", "--num", "8"), re.MULTILINE)
     assert call(root, "count", "run").split() == ["320"]  # 8x8 pixels of 4 weights and a bias each
+
+
+def test_the_tests_of_losses_hold_for_the_loss_of_the_recipe(root):
+    run(root, "-m", "pytest", "-q", "--rootdir", str(root), "tests/losses/test_adversarial.py")
 
 
 def test_a_penalty_rule_by_its_recipe(root):
@@ -85,6 +91,6 @@ def test_the_table_counts_the_files_of_a_recipe(heading):
 @pytest.mark.parametrize("heading", RECIPES)
 def test_a_recipe_names_every_file_that_it_touches(heading):
     section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    named = {re.sub(r"<\w+>", "*", path) for path in re.findall(r"`(gan_engine/[^`:]*)[^`]*`", section)}
+    named = {re.sub(r"<\w+>", "*", path) for path in re.findall(r"`((?:gan_engine|tests)/[^`:]*)[^`]*`", section)}
     for edit in RECIPES[heading]:
         assert any(Path(edit.path).match(pattern) or edit.path.startswith(pattern) for pattern in named), edit.path
