@@ -44,7 +44,7 @@ struct Activation {
     Activation(double alpha, double gain, double clamp)
         : above(splat<V>(gain)), below(splat<V>(gain * alpha)), limit(splat<V>(clamp >= 0 ? clamp : INFINITY)) {}
     GE_INLINE V operator()(V z, std::uint8_t* slope, std::uint8_t* keep, std::int64_t i) const {
-        const V v = z * (z > 0 ? above : below);
+        const V v = z * select(z > 0, above, below);
         if (slope != nullptr) put_bits(slope, i, pack(z > 0));
         if (keep != nullptr) put_bits(keep, i, pack((v <= limit) & (v >= -limit)));
         return clamped(v, -limit, limit);
@@ -53,14 +53,13 @@ struct Activation {
 
 template <class V>
 struct Derivative {
-    using Mask = decltype(V{} > 0);
     V gain, alpha;
 
     Derivative(double alpha_, double gain_) : gain(splat<V>(gain_)), alpha(splat<V>(alpha_)) {}
     GE_INLINE V operator()(V dy, const std::uint8_t* slope, const std::uint8_t* keep, std::int64_t i) const {
         V v = dy * gain;
-        if (slope != nullptr) v = unpack<Mask>(get_bits(slope, i)) ? v : v * alpha;
-        if (keep != nullptr) v = unpack<Mask>(get_bits(keep, i)) ? v : V{};
+        if (slope != nullptr) v = select(unpack<MaskOf<V>>(get_bits(slope, i)), v, v * alpha);
+        if (keep != nullptr) v = select(unpack<MaskOf<V>>(get_bits(keep, i)), v, V{});
         return v;
     }
 };

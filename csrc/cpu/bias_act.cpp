@@ -43,17 +43,17 @@ struct Channels {
 
 // The biases of elements i to i + 15. Element i belongs to channel c.
 template <Spread spread, class V, class S>
-V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
+GE_INLINE V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
     if (b == nullptr) return V{};
     if constexpr (spread == Spread::kConstant) return splat<V>(b[c]);
     if constexpr (spread == Spread::kConsecutive) return load(b + c);
-    V v{};
+    S each[kLanes];
     std::int64_t left = channels.inner - i % channels.inner;
     for (int k = 0; k < kLanes; ++k, --left) {
         if (left == 0) left = channels.inner, c = c + 1 < channels.count ? c + 1 : 0;
-        v[k] = b[c];
+        each[k] = b[c];
     }
-    return v;
+    return load(each);
 }
 
 // The loops are compiled once for each piecewise linear activation, and once for all smooth activations together. A
@@ -65,14 +65,14 @@ template <class V>
     switch (act) {
         case Act::kTanh: return tanh(z);
         case Act::kSigmoid: return sigmoid(z);
-        case Act::kElu: return z > 0 ? z : expm1(z);
+        case Act::kElu: return select(z > 0, z, expm1(z));
         case Act::kSelu: {
             const V e = expm1(z);
-            return z > 0 ? z * splat<V>(kSeluScale) : e * splat<V>(kSeluScale * kSeluAlpha);
+            return select(z > 0, z * splat<V>(kSeluScale), e * splat<V>(kSeluScale * kSeluAlpha));
         }
         case Act::kSoftplus: {
-            const V soft = (z > 0 ? z : V{}) + log1p(exp(-absolute(z)));
-            return z > splat<V>(kSoftplusThreshold) ? z : soft;
+            const V soft = select(z > 0, z, V{}) + log1p(exp(-absolute(z)));
+            return select(z > splat<V>(kSoftplusThreshold), z, soft);
         }
         default: return z * sigmoid(z);
     }
@@ -85,8 +85,8 @@ template <class V>
     switch (act) {
         case Act::kTanh: return one - t * t;
         case Act::kSigmoid: return t * (one - t);
-        case Act::kElu: return t > 0 ? one : t + one;
-        case Act::kSelu: return t > 0 ? splat<V>(kSeluScale) : t + splat<V>(kSeluScale * kSeluAlpha);
+        case Act::kElu: return select(t > 0, one, t + one);
+        case Act::kSelu: return select(t > 0, splat<V>(kSeluScale), t + splat<V>(kSeluScale * kSeluAlpha));
         case Act::kSoftplus: return -expm1(-t);
         default: {
             const V s = sigmoid(t_or_z);
@@ -110,13 +110,13 @@ struct Forward {
     const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.y) % 64 == 0;
 
-    void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
+    GE_INLINE void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
         const V z = load(x) + bias;
         // relu passes NaN on, and its slope at NaN is 1, as in PyTorch.
         if (p.slope != nullptr) put(p.slope, i, kind == Kind::kRelu ? ~(z <= 0) : z > 0);
         V v = z;
-        if constexpr (kind == Kind::kRelu) v = z < 0 ? V{} : z;
-        if constexpr (kind == Kind::kLRelu) v = z > 0 ? z : alpha * z;
+        if constexpr (kind == Kind::kRelu) v = select(z < 0, V{}, z);
+        if constexpr (kind == Kind::kLRelu) v = select(z > 0, z, alpha * z);
         if constexpr (kind == Kind::kSmooth) v = smooth(p.act, z);
         v = v * gain;
         if (p.clamp >= 0) {
@@ -149,7 +149,7 @@ struct Forward {
     }
 
     template <class Mask>
-    static void put(std::uint8_t* plane, std::int64_t i, Mask m) {
+    static GE_INLINE void put(std::uint8_t* plane, std::int64_t i, Mask m) {
         const std::uint16_t bits = pack(m);
         std::memcpy(plane + i / 8, &bits, 2);
     }
@@ -166,18 +166,18 @@ struct Backward {
     const V inverse_gain = splat<V>(S(p.gain != 0 ? 1 / p.gain : 0));
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.dx) % 64 == 0;
 
-    V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
+    GE_INLINE V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
         V v = (load(dy) + d_db) * gain;
         if constexpr (kind == Kind::kSmooth) {
             const bool from_x = p.act == Act::kSwish || p.clamp >= 0;
             const V s = from_x ? load(saved) + bias : load(saved) * inverse_gain;
             const V t = from_x ? smooth(p.act, s) : s;
             v = v * smooth_slope(p.act, p.act == Act::kSwish ? s : t);
-            if (p.clamp >= 0) v = absolute(t * gain) <= clamp ? v : V{};
+            if (p.clamp >= 0) v = select(absolute(t * gain) <= clamp, v, V{});
         } else {
-            if constexpr (kind == Kind::kRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : V{};
-            if constexpr (kind == Kind::kLRelu) v = unpack<M>(bits_at(p.slope, i)) ? v : alpha * v;
-            if (p.keep != nullptr) v = unpack<M>(bits_at(p.keep, i)) ? v : V{};
+            if constexpr (kind == Kind::kRelu) v = select(unpack<M>(bits_at(p.slope, i)), v, V{});
+            if constexpr (kind == Kind::kLRelu) v = select(unpack<M>(bits_at(p.slope, i)), v, alpha * v);
+            if (p.keep != nullptr) v = select(unpack<M>(bits_at(p.keep, i)), v, V{});
         }
         store(dx, v, around);
         return v;
@@ -206,7 +206,7 @@ struct Backward {
             const V v = pass.vector(dy + i, saved + i, dx + i, i, d_db, bias, stream);
             if constexpr (spread == Spread::kConstant) {
                 recent += v;
-                if (i / kLanes % 8 == 7) total += __builtin_convertvector(recent, VecD), recent = V{};
+                if (i / kLanes % 8 == 7) total += widen(recent), recent = V{};
             } else if constexpr (spread == Spread::kConsecutive) {
                 if (sums != nullptr) store(rows.data() + c, load(rows.data() + c) + v, false);
                 c += kLanes;
@@ -217,7 +217,7 @@ struct Backward {
                 if (b != nullptr) bias = load(b + c);
                 if (db != nullptr) d_db = load(db + c);
             } else if (sums != nullptr) {
-                add_up(channels, i, c, __builtin_convertvector(v, VecD), kLanes);
+                add_up(channels, i, c, widen(v), kLanes);
             }
         }
         if (spread == Spread::kConsecutive) settle();
@@ -228,17 +228,19 @@ struct Backward {
             std::memcpy(in_saved, saved + i, left * sizeof(T));
             const V v = vector(in, in_saved, out, i, d_db, bias, false);
             std::memcpy(dx + i, out, left * sizeof(T));
-            if (sums != nullptr) add_up(channels, i, c, __builtin_convertvector(v, VecD), left);
+            if (sums != nullptr) add_up(channels, i, c, widen(v), left);
         }
         if (sums != nullptr && spread == Spread::kConstant)
             sums[channels.channel_of(stop - 1)] += sum(total) + sum(recent);
     }
 
     void add_up(const Channels& channels, std::int64_t i, std::int64_t c, VecD v, int lanes) const {
+        double each[kLanes];
+        store(each, v, false);
         std::int64_t left = channels.inner - i % channels.inner;
         for (int k = 0; k < lanes; ++k, --left) {
             if (left == 0) left = channels.inner, c = c + 1 < channels.count ? c + 1 : 0;
-            sums[c] += v[k];
+            sums[c] += each[k];
         }
     }
 };
@@ -253,9 +255,7 @@ void sweep(const Pass& pass, const Channels& channels, std::int64_t begin, std::
         if (channels.spread == Spread::kMixed) pass.template run<Spread::kMixed>(channels, i, stop);
         i = stop;
     }
-#if defined(__AVX2__)
-    _mm_sfence();
-#endif
+    fence();
 }
 
 // Share k of `parts` shares of n elements. Shares begin at whole vectors.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fir_taps.h"
+#include "zip.h"
 
 namespace gan_engine {
 namespace GE_ISA {

@@ -24,8 +24,7 @@ struct StatsTerms : Table<S, V, 1> {
                 this->at(0, i * s.channels + c) = load_some<V>(x + (i * s.outer * s.channels + c) * s.inner, 1)[0];
     }
     GE_INLINE Pair<V> terms(std::int64_t i, const typename Table<S, V, 1>::Values& values, std::int64_t lanes) const {
-        V u = get<V>(x + i, lanes) - values.v[0];
-        for (int k = int(lanes); k < kLanes; ++k) u[k] = 0;
+        const V u = first(get<V>(x + i, lanes) - values.v[0], lanes);
         return {u, u};
     }
 };
@@ -72,7 +71,7 @@ struct Apply : Table<S, V, 3> {
     }
     GE_INLINE void operator()(std::int64_t i, const typename Table<S, V, 3>::Values& values, std::int64_t lanes) const {
         const V z = (get<V>(x + i, lanes) - values.v[kMean]) * values.v[kScale] + values.v[kBias];
-        put(y + i, z > 0 ? z : slope * z, lanes);
+        put(y + i, select(z > 0, z, slope * z), lanes);
     }
 };
 
@@ -94,7 +93,7 @@ struct Gradient : Table<S, V, 6> {
     }
     GE_INLINE V dz(std::int64_t i, const Values& values, std::int64_t lanes, V centred) const {
         const V g = get<V>(dy + i, lanes);
-        return centred * values.v[kScale] + values.v[kBias] > 0 ? g : slope * g;
+        return select(centred * values.v[kScale] + values.v[kBias] > 0, g, slope * g);
     }
     GE_INLINE Pair<V> terms(std::int64_t i, const Values& values, std::int64_t lanes) const {
         const V centred = get<V>(x + i, lanes) - values.v[kMean];

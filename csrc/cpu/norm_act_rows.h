@@ -50,6 +50,15 @@ GE_INLINE void put(T* p, V v, std::int64_t lanes) {
     lanes == kLanes ? store(p, v, false) : store_some(p, v, lanes);
 }
 
+// v, with 0 in the lanes from `lanes` on.
+template <class V>
+GE_INLINE V first(V v, std::int64_t lanes) {
+    if (lanes == kLanes) return v;
+    Element<V> each[kLanes];
+    store(each, v, false);
+    return load_some<V>(each, lanes);
+}
+
 template <class V>
 struct Pair {
     V a, b;
@@ -65,53 +74,19 @@ GE_INLINE void side_by_side(const Rows& rows, std::int64_t row, std::int64_t end
     }
 }
 
-// Sixteen doubles in two registers. GCC 12 keeps one vector of sixteen in memory, where additions are 4 times as slow.
-using Eight = double __attribute__((vector_size(64)));
-struct Doubles {
-    Eight low{}, high{};
-};
-
-GE_INLINE Doubles widen(VecF v) {
-#if defined(__AVX512DQ__)
-    return {(Eight)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)),
-            (Eight)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1))};
-#else
-    float __attribute__((vector_size(32))) half[2];
-    std::memcpy(half, &v, sizeof v);
-    return {__builtin_convertvector(half[0], Eight), __builtin_convertvector(half[1], Eight)};
-#endif
-}
-GE_INLINE Doubles widen(VecD v) {
-    Doubles d;
-    std::memcpy(&d, &v, sizeof v);
-    return d;
-}
-
 struct Sums {
-    Doubles a, ab;
+    VecD a{}, ab{};
     template <class V>
     GE_INLINE void add(const Pair<V>& terms) {
-        const Doubles wide = widen(terms.a), by = widen(terms.b);
-        a.low += wide.low, a.high += wide.high;
-        ab.low += wide.low * by.low, ab.high += wide.high * by.high;
+        const VecD wide = widen(terms.a);
+        a += wide, ab += wide * widen(terms.b);
     }
-    void add(const Sums& other) {
-        a.low += other.a.low, a.high += other.a.high;
-        ab.low += other.ab.low, ab.high += other.ab.high;
-    }
+    GE_INLINE void add(const Sums& other) { a += other.a, ab += other.ab; }
 };
 
-inline double sum(const Doubles& d) {
-    VecD v;
-    std::memcpy(&v, &d, sizeof v);
-    return GE_ISA::sum(v);
-}
-
-// to[k] += number k of d, for the first `lanes` numbers.
-inline void add_to(double* to, const Doubles& d, std::int64_t lanes) {
-    double v[kLanes];
-    std::memcpy(v, &d, sizeof v);
-    for (int k = 0; k < lanes; ++k) to[k] += v[k];
+// to[k] += number k of v, for the first `lanes` numbers.
+GE_INLINE void add_to(double* to, VecD v, std::int64_t lanes) {
+    store_up_to(to, lanes, load_up_to<VecD>(to, lanes) + v);
 }
 
 // K numbers for each statistic. same_for_all gives them to 16 elements of statistic c; one_for_each gives them to one

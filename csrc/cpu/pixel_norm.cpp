@@ -17,16 +17,15 @@ constexpr int kMostVectors = 16;
 constexpr std::int64_t kRun = 32;
 
 template <class V>
-V inverse_root(V v) {
-    for (int k = 0; k < kLanes; ++k) v[k] = 1 / std::sqrt(v[k]);
-    return v;
+GE_INLINE V inverse_root(V v) {
+    return for_each_lane(v, [](Element<V> lane) { return 1 / std::sqrt(lane); });
 }
 
 // r of pixel_norm.h, and the factor of x in the gradient, from sums over n channels.
 template <class V, class S>
 struct Factors {
     V r, of_x;
-    Factors(V squares, V dots, S n, S eps) {
+    GE_INLINE Factors(V squares, V dots, S n, S eps) {
         r = inverse_root(squares / n + eps);
         of_x = r * r * r * (dots / n);
     }
@@ -45,7 +44,7 @@ struct PixelNorm {
     // `count` <= 16 pixels from `row` on, where channels are neighbours.
     void rows(std::int64_t row, std::int64_t count) const {
         const std::int64_t whole = p.channels / kLanes * kLanes, rest = p.channels - whole;
-        V squares{}, dots{};
+        S squares[kLanes] = {}, dots[kLanes] = {};
         for (int k = 0; k < count; ++k) {
             const T *a = x + (row + k) * p.channels, *b = dy + (row + k) * p.channels;
             V square{}, dot{};
@@ -58,11 +57,13 @@ struct PixelNorm {
             squares[k] = S(sum(square));
             if (grad) dots[k] = S(sum(dot));
         }
-        const Factors<V, S> factors(squares, dots, n, eps);
+        const Factors<V, S> factors(load(squares), load(dots), n, eps);
+        S r_of[kLanes], of_x_of[kLanes];
+        store(r_of, factors.r, false), store(of_x_of, factors.of_x, false);
         for (int k = 0; k < count; ++k) {
             const T *a = x + (row + k) * p.channels, *b = dy + (row + k) * p.channels;
             T* out = y + (row + k) * p.channels;
-            const V r = splat<V>(factors.r[k]), of_x = splat<V>(factors.of_x[k]);
+            const V r = splat<V>(r_of[k]), of_x = splat<V>(of_x_of[k]);
             const auto result = [&](V u, V v) { return grad ? r * v - of_x * u : r * u; };
             for (std::int64_t c = 0; c < whole; c += kLanes) store(out + c, result(load(a + c), load(b + c)), false);
             if (rest > 0)

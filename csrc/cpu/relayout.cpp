@@ -1,7 +1,7 @@
 #include "../relayout.h"
 
 #include "threads.h"
-#include "vec.h"
+#include "zip.h"
 
 namespace gan_engine {
 namespace GE_ISA {

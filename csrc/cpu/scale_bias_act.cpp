@@ -89,11 +89,11 @@ template <class T, bool channels_last>
                           const V v = derivative(load_up_to<V>(dy + i, left), slope, keep, i);
                           if (dx != nullptr)
                               store_up_to(dx + i, left, v * (channels_last ? scale.some(i, left) : scale_r));
-                          const VecD wide = __builtin_convertvector(v, VecD);
+                          const VecD wide = widen(v);
                           if (along != nullptr) sum_r += wide;
                           if (across != nullptr) store(&sums[i], load(&sums[i]) + wide, false);
                           if (p.d_scale != nullptr) {
-                              const VecD product = wide * __builtin_convertvector(load_up_to<V>(x + i, left), VecD);
+                              const VecD product = wide * widen(load_up_to<V>(x + i, left));
                               if (channels_last) store(&products[i], load(&products[i]) + product, false);
                               if (!channels_last) product_r += product;
                           }

@@ -96,7 +96,7 @@ struct Sums {
             if (along != nullptr) total += v;
             if (block != nullptr) store(block + i, load(block + i) + v, false);
             if (across == nullptr) return;
-            const VecD wide = __builtin_convertvector(v, VecD);
+            const VecD wide = widen(v);
             store_up_to(across + i, left, load_up_to<VecD>(across + i, left) + wide);
         }
         void end() const {

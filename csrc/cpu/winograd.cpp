@@ -38,9 +38,7 @@ void transform_weights(const WinogradWeight& s, const float* weight, float* made
                         store(to + k * columns * s.in * kPanel, (&u[0][0])[k], stream);
                 }
         }
-#if defined(__AVX2__)
-        _mm_sfence();
-#endif
+        fence();
     });
 }
 

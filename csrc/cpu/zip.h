@@ -1,0 +1,75 @@
+// Numbers of two vectors in another order.
+#pragma once
+
+#include "vec.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+
+// The order of the numbers of two registers a and b of n numbers, where number n + k is number k of b.
+struct Evens {
+    static constexpr int from(int k, int) { return 2 * k; }
+};
+struct Odds {
+    static constexpr int from(int k, int) { return 2 * k + 1; }
+};
+struct Low {
+    static constexpr int from(int k, int n) { return k / 2 + k % 2 * n; }
+};
+struct High {
+    static constexpr int from(int k, int n) { return n / 2 + k / 2 + k % 2 * n; }
+};
+
+template <class Order, class R, int... k>
+GE_INLINE R pick(R a, R b, std::integer_sequence<int, k...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, Order::from(k, sizeof...(k))...);
+#else
+    return __builtin_shuffle(a, b, MaskOf<R>{Order::from(k, sizeof...(k))...});
+#endif
+}
+template <class Order, class R>
+GE_INLINE R pick(R a, R b) {
+    return pick<Order>(a, b, std::make_integer_sequence<int, kLanesOf<R>>());
+}
+
+// a and b are one sequence of numbers: those at even places, and those at odd places.
+template <class V>
+GE_INLINE V evens(V a, V b) {
+    if constexpr (kTwo<V>) {
+        return {evens(a.low, a.high), evens(b.low, b.high)};
+    } else {
+        return pick<Evens>(a, b);
+    }
+}
+template <class V>
+GE_INLINE V odds(V a, V b) {
+    if constexpr (kTwo<V>) {
+        return {odds(a.low, a.high), odds(b.low, b.high)};
+    } else {
+        return pick<Odds>(a, b);
+    }
+}
+
+// The sequence a0 b0 a1 b1 ...: its first half, and its last half.
+template <class V>
+GE_INLINE V interleave_high(V a, V b);
+template <class V>
+GE_INLINE V interleave_low(V a, V b) {
+    if constexpr (kTwo<V>) {
+        return {interleave_low(a.low, b.low), interleave_high(a.low, b.low)};
+    } else {
+        return pick<Low>(a, b);
+    }
+}
+template <class V>
+GE_INLINE V interleave_high(V a, V b) {
+    if constexpr (kTwo<V>) {
+        return {interleave_low(a.high, b.high), interleave_high(a.high, b.high)};
+    } else {
+        return pick<High>(a, b);
+    }
+}
+
+}  // namespace GE_ISA
+}  // namespace gan_engine
