@@ -4,6 +4,7 @@ Write paths with an equals sign: --benchmark-peers=DIR. pytest searches for its 
 options, and would take a path that stands alone for a folder of tests.
 """
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("cpu", "cuda"),
         help="The device to measure. Default: the GPU, if there is one, else the CPU.",
     )
+    group.addoption(
+        "--benchmark-isa",
+        metavar="SET",
+        help="The instruction set of the CPU, for our kernels, PyTorch and torch.compile: avx512, avx2 or portable. "
+        "Default: the widest that this machine runs.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,8 +69,21 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--benchmark: want one process, got -n; parallel benchmarks disturb one another")
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(BENCHMARKS)]
+    if isa := config.getoption("--benchmark-isa"):
+        _hold_to(isa, config)
     # pytest-benchmark's own table does not show peers, so it is printed only to compare runs.
     config.option.benchmark_quiet = config.option.benchmark_quiet or not config.option.benchmark_compare
+
+
+def _hold_to(isa: str, config: pytest.Config) -> None:
+    """Run everything on that instruction set, in this process or in the one that it becomes."""
+    from benchmarks import isa as sets
+    from gan_engine.system import native
+
+    if reason := sets.refusal(isa):
+        raise pytest.UsageError(f"--benchmark-isa: {reason}")
+    sets.run_again(isa, [sys.executable, *sys.orig_argv[1:]])
+    native.cpu.module.use_isa(isa)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -73,8 +93,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_report_header(config: pytest.Config) -> str | list[str] | None:
     if config.getoption("--benchmark"):
+        from benchmarks import isa
         from gan_engine import backends
 
-        return [f"{name}: {reason}" for name, reason in backends.MISSING.items() if reason is not None]
+        sets = f"instruction set: {isa.in_use()} for our kernels, {isa.of_pytorch()} for PyTorch and torch.compile"
+        return [sets] + [f"{name}: {reason}" for name, reason in backends.MISSING.items() if reason is not None]
     asked = any(Path(arg.partition("::")[0]).resolve().is_relative_to(BENCHMARKS) for arg in config.args)
     return "benchmarks: only collected with --benchmark" if asked and not config.getoption("--benchmark") else None

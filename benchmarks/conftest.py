@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import peers, rows, summary
+from benchmarks import isa, peers, rows, summary
 from benchmarks.timing import Timing, compare
 from gan_engine.ops.samples import OPS
 from gan_engine.system import malloc as allocator
@@ -22,9 +22,11 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.device = config.getoption("--benchmark-device") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.seconds = config.getoption("--benchmark-seconds")
+        if self.device == "cpu" and (reason := isa.mixture()):
+            raise pytest.UsageError(f"--benchmark: {reason}")
         self.environment = rows.environment(self.device)
         now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        default = ROOT / "runs" / "benchmarks" / f"{now}-{rows.slug(self.environment['device'])}.jsonl"
+        default = ROOT / "runs" / "benchmarks" / f"{now}-{rows.file_name(self.environment)}.jsonl"
         self.path = config.getoption("--benchmark-rows") or default
         peers_path = config.getoption("--benchmark-peers")
         self.peers = peers.load(peers_path, OPS) if peers_path else {}

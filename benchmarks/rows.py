@@ -15,8 +15,11 @@ from typing import Any
 
 import torch
 
+from benchmarks import isa
 from benchmarks.timing import Timing
 
+# What a comparison was measured on. Rows of two machines, sets or numbers of threads are never compared.
+MACHINE = ("device", "isa", "threads")
 ROLES = ("ours", "eager", "compile", "peer", "floor")
 
 
@@ -26,6 +29,7 @@ def environment(device: str) -> dict[str, Any]:
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "isa": None if device == "cuda" else isa.in_use(),
         "threads": torch.get_num_threads(),
         **{package: _version(package) for package in ("gan-engine", "torch", "triton")},
         "python": platform.python_version(),
@@ -33,9 +37,15 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def slug(device_name: str) -> str:
-    """The name of a device, in a form that fits into a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", device_name.lower()).strip("-")
+def file_name(environment: Mapping[str, Any]) -> str:
+    """The device, the instruction set and the threads, in a form that fits into a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", machine(environment).lower()).strip("-")
+
+
+def machine(row: Mapping[str, Any]) -> str:
+    """What a row was measured on, such as "AMD EPYC, avx2, 2 threads"."""
+    threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
+    return ", ".join(part for part in (row["device"], row["isa"], threads) if part)
 
 
 def rows_of(case: Mapping[str, Any], roles: Mapping[str, str], timings: Mapping[str, Timing]) -> list[dict[str, Any]]:
@@ -75,14 +85,18 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows in `path`. A last line that a killed run cut short is ignored. The newest row of each peer counts."""
+    """The rows in `path`. A last line that a killed run cut short is ignored. The newest row of each peer counts.
+
+    The instruction set of rows before 2026-11-28 is None, as they do not name it.
+    """
     newest = {}
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        newest[tuple(row.get(key) for key in ("device", "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
+        row = {"isa": None, **row}
+        newest[tuple(row.get(key) for key in (*MACHINE, "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
     return list(newest.values())
 
 

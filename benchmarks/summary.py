@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import read
+from benchmarks.rows import MACHINE, machine, read
 
 Row = dict[str, Any]
 
@@ -23,7 +23,14 @@ family step gradients only, without data, optimiser and moving average, which ar
 
 
 def table(rows: list[Row]) -> str:
-    """The comparisons of our backends with all other peers, at most 120 columns wide, and the errors."""
+    """The comparisons of our backends with all other peers, at most 120 columns wide, and the errors.
+
+    Each machine, instruction set and number of threads has tables of its own.
+    """
+    return "\n".join([*map(_table, _grouped(rows, *MACHINE).values()), LEGEND]) + "\n"
+
+
+def _table(rows: list[Row]) -> str:
     sections = []
     for op, rows_of_op in _grouped(rows + whole_steps(rows), "op").items():
         lines = [COLUMNS]
@@ -40,7 +47,7 @@ def table(rows: list[Row]) -> str:
         for row in rows
         if row["error"]
     ]
-    return "\n\n".join([_title(rows), *sections, LEGEND, *(["\n".join(["Errors", *failed])] if failed else [])]) + "\n"
+    return "\n\n".join([_title(rows), *sections, *(["\n".join(["Errors", *failed])] if failed else [])]) + "\n"
 
 
 def whole_steps(rows: list[Row]) -> list[Row]:
@@ -50,7 +57,7 @@ def whole_steps(rows: list[Row]) -> list[Row]:
     peer that lacks a phase has no sum.
     """
     sums_of_families = []
-    keys = ("device", "threads", "commit", "sample", "dtype", "malloc")
+    keys = (*MACHINE, "commit", "sample", "dtype", "malloc")
     for case in _grouped([row for row in rows if row.get("per_step")], *keys).values():
         sums = {"ours": 0.0, "eager": 0.0, "compile": 0.0}
         for mode, weight in case[0]["per_step"].items():
@@ -67,7 +74,7 @@ def whole_steps(rows: list[Row]) -> list[Row]:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Draw the ratios as dots on a logarithmic axis, one panel for each malloc setting. Below 1, ours is slower."""
+    """Draw the ratios as dots on a logarithmic axis, one panel for each machine and malloc. Below 1, ours is slower."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -75,7 +82,7 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     cases = _grouped(rows, "op", "sample", "dtype", "mode")
-    mallocs = list(_grouped(rows, "malloc"))
+    panels = list(_grouped(rows, *MACHINE, "malloc"))
     lines = [(key, peer) for key, case in cases.items() for peer in dict.fromkeys(r["peer"] for r in _shown(case))]
     backends = {peer for _, peer in lines}
     drawn = [ratio for ratio in RATIOS if any(row.get(ratio) for row in rows if row["role"] == "ours")]
@@ -84,11 +91,12 @@ def plot(rows: list[Row], path: Path) -> None:
     colors = {"vs_eager": "#2f6db5", "vs_compile": "#e07b2a", "vs_peer": "#3f9b57"}
     height = 1.7 + 0.27 * len(lines)
     figure, axes = plt.subplots(
-        1, len(mallocs), sharex=True, sharey=True, squeeze=False, figsize=(4.2 + 3.4 * len(mallocs), height)
+        1, len(panels), sharex=True, sharey=True, squeeze=False, figsize=(4.2 + 3.4 * len(panels), height)
     )
-    for ax, malloc in zip(axes[0], mallocs):
+    for ax, panel in zip(axes[0], panels):
         for y, (key, peer) in enumerate(lines):
-            row = next((r for r in cases[key] if r["malloc"] == malloc and r["peer"] == peer and "ms" in r), {})
+            found = _grouped(cases[key], *MACHINE, "malloc").get(panel, [])
+            row = next((r for r in found if r["peer"] == peer and "ms" in r), {})
             values = {ratio: row[ratio] for ratio in drawn if row.get(ratio)}
             if values:
                 ax.hlines(y, min(1, *values.values()), max(1, *values.values()), color="#d5d9de", lw=2.5, zorder=1)
@@ -105,8 +113,10 @@ def plot(rows: list[Row], path: Path) -> None:
         ax.set_axisbelow(True)
         ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
-        if len(mallocs) > 1:
-            ax.set_title(f"{malloc} malloc", fontsize=10, color="#30343a", loc="left")
+        if len(panels) > 1:
+            *where, malloc = panel
+            title = f"{machine(dict(zip(MACHINE, where)))}\n{malloc} malloc"
+            ax.set_title(title, fontsize=10, color="#30343a", loc="left")
     names = [" ".join((*key, *([peer] if len(backends) > 1 else []))) for key, peer in lines]
     axes[0, 0].set_yticks(range(len(lines)), names, fontsize=8)
     axes[0, 0].set_ylim(len(lines) - 0.4, -0.6)
@@ -116,7 +126,8 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.suptitle("How many times faster than …", x=0.01, ha="left", fontsize=13, weight="bold")
     figure.legend(loc="upper right", ncols=len(drawn), frameon=False, fontsize=9, handletextpad=0.1)
     figure.supxlabel(
-        f"{first['device']}, {first['threads']} threads, PyTorch {first['torch']}, {_dates(rows)}",
+        "; ".join(machine(dict(zip(MACHINE, key))) for key in _grouped(rows, *MACHINE))
+        + f"; PyTorch {first['torch']}, {_dates(rows)}",
         fontsize=8,
         color="#6a7078",
     )
@@ -156,7 +167,7 @@ def _title(rows: list[Row]) -> str:
     versions = ", ".join(f"{name} {first[name]}" for name in ("gan-engine", "torch", "triton", "python") if first[name])
     commits = list(dict.fromkeys(str(row["commit"]) for row in rows))
     listed = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
-    return f"{first['device']}, {first['threads']} threads, {_dates(rows)}\n{versions}, {listed}"
+    return f"{machine(first)}, {_dates(rows)}\n{versions}, {listed}"
 
 
 def _dates(rows: list[Row]) -> str:

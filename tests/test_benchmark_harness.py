@@ -196,7 +196,7 @@ def test_the_summary_shows_slower_cases_and_no_speed_for_wrong_results(tmp_path)
 def test_whole_steps_sum_their_phases_up_when_all_are_there():
     def measured(mode, ours, eager, compiled=None):
         row = {"op": "family step", "sample": "gan", "dtype": "fp32", "mode": mode, "malloc": "tuned"}
-        row |= {"device": "a", "threads": 1, "commit": "b"}
+        row |= {"device": "a", "isa": "avx2", "threads": 1, "commit": "b"}
         row |= {"per_step": {"G": 0.5, "D": 0.75, "D + penalties": 0.25, "G path length": 0}, "peak_mib": 1.0}
         ms = {"ours": ours, "eager": eager, "compile": compiled}
         return [row | {"role": role, "peer": role, "ms": value} for role, value in ms.items() if value is not None]
@@ -209,8 +209,9 @@ def test_whole_steps_sum_their_phases_up_when_all_are_there():
     assert row["vs_compile"] is None  # compile has no row for penalties
     (row,) = summary.whole_steps([*phases, *measured("D + penalties", 4.0, 8.0, 6.0)])
     assert row["vs_compile"] == (0.5 * 3 + 0.75 * 5 + 0.25 * 6) / 5
-    other = [row | {"device": "c"} for row in measured("D + penalties", 4.0, 8.0)]
-    assert summary.whole_steps([*phases, *other]) == []
+    for difference in ({"device": "c"}, {"isa": "avx512"}, {"threads": 2}):
+        other = [row | difference for row in measured("D + penalties", 4.0, 8.0)]
+        assert summary.whole_steps([*phases, *other]) == []
 
 
 def test_another_librarys_ops(tmp_path, monkeypatch):

@@ -11,7 +11,14 @@ from benchmarks import gpu_check
 
 ROOT = Path(__file__).parents[1]
 ROW = {
-    **{"date": "2026-01-31T12:00:00+00:00", "commit": None, "device": "Fake GPU", "threads": 1, "gan-engine": None},
+    **{
+        "date": "2026-01-31T12:00:00+00:00",
+        "commit": None,
+        "device": "Fake GPU",
+        "isa": None,
+        "threads": 1,
+        "gan-engine": None,
+    },
     **{"torch": "2.11.0", "triton": None, "python": "3.12.1", "op": "bias_act", "sample": "4x128x128x128"},
     **{"dtype": "fp32", "mode": "forward", "malloc": "default", "role": "ours", "peer": "triton", "ms": 0.125},
     **{"peak_mib": None, "vs_eager": None, "vs_compile": None, "vs_peer": None, "over_floor": None, "error": None},
