@@ -20,7 +20,7 @@ from gan_engine.ops.thresholds import TABLE
 def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
     """bias_act(layer(x), bias [O], act=act, gain=1), for a convolution or nn.Linear without a bias of its own
 
-    On the backend "pytorch" the layer adds the bias, and leaky_relu follows in place. Penalties at levels 1 and 2 run
+    The layer adds the bias on the backend "pytorch", and leaky_relu follows in place. Penalties at levels 1 and 2 run
     bias_act instead. A second gradient that is taken by hand meets the zeros of leaky_relu.
     """
     if (
@@ -35,7 +35,7 @@ def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
 
 
 def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
-    """Whether the layer is a convolution or a linear layer of PyTorch without a bias, and could add one to x."""
+    """True if the layer is a convolution or a linear layer of PyTorch without a bias, and could add one to x."""
     if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward) and layer.bias is None):
         return False
     return x.ndim == (2 if isinstance(layer, nn.Linear) else 4)
@@ -100,13 +100,13 @@ backends.register("normed", has=("cpu", "pytorch"), no_gain=_norm_no_gain, kerne
 
 
 def _is_usual(norm: nn.Module) -> bool:
-    """Whether the layer is a batch norm of PyTorch whose running statistics move by its momentum."""
+    """True if the layer is a batch norm of PyTorch whose running statistics move by its momentum."""
     usual = _is_pytorchs(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
     return usual and norm.num_batches_tracked is not None
 
 
 def _is_pytorchs(layer: nn.Module, *forwards: Callable) -> bool:
-    """Whether a call of the layer is one of these forward passes of PyTorch and nothing else: no subclass, no hook."""
+    """True if a call of the layer is one of these forward passes and nothing else: no subclass, no hook."""
     kind = type(layer)
     return (
         kind.forward in forwards

@@ -74,7 +74,7 @@ DEVICES: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu",),
 }
 
-# What an op says against a backend: rule(backend, x, arguments) -> a sentence, or None. `arguments` is what `choose`
+# The objections of an op to a backend: rule(backend, x, arguments) -> a sentence, or None. `arguments` is what `choose`
 # was given of the call, or None where only x is known.
 Rule = Callable[[str, torch.Tensor, Any], str | None]
 
@@ -174,7 +174,7 @@ def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
 
 
 def recorded() -> bool:
-    """Whether a recorder of PyTorch follows what is called, to run it elsewhere or with other shapes."""
+    """True if a recorder of PyTorch follows the calls, to run them elsewhere or with other shapes."""
     return torch._C._get_tracing_state() is not None or _is_exporting()
 
 
@@ -203,7 +203,7 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
         if MISSING[name] is not None or (name in DEVICES and device not in DEVICES[name]):
             continue
         if name == "pytorch":
-            # Where a kernel gains nothing, PyTorch's own operators are as fast.
+            # PyTorch's own operators are as fast where a kernel gains nothing.
             if to_be_recorded and not _recordable[op]:
                 continue
             if gains_nothing is not None and not kernel_gains_nothing and gains_nothing(name, x, arguments) is not None:
@@ -252,7 +252,7 @@ def asked() -> str | None:
 
 
 def has(op: str, backend: str) -> bool:
-    """Whether `op` has `backend` at all, on any machine."""
+    """True if `op` has `backend` at all, on any machine."""
     return backend in _orders[op]
 
 

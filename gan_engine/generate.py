@@ -55,7 +55,7 @@ class Options:
     """Name or number of the class of all pictures. None: each row of the grid has the next class."""
     truncation: float = 1
     """Factor for the distance of every w from the mean. For stylegan2.
-    Below 1 there are fewer strange pictures, and less variety."""
+    A factor below 1 gives fewer strange pictures, and less variety."""
     interpolate: int | None = None
     """Frames from each picture to the next, in a closed walk through --num pictures.
     --out must end in .gif, .webp or .mp4, which needs ffmpeg."""
@@ -68,7 +68,7 @@ class Options:
     The first half of --seeds is the left edge, the second half is the top edge."""
     project: Path | None = None
     """A picture: search the w whose picture is nearest to it. For stylegan2.
-    --out shows both pictures side by side. A file of the same name that ends in .npz holds w, for --w."""
+    The file of --out shows both pictures side by side. A file of the same name that ends in .npz holds w, for --w."""
     space: search.Space = "w"
     """Space of that search. w: one w for all layers.
     w+: a w for each layer, which comes nearer and mixes worse."""
@@ -126,8 +126,8 @@ def generate(options: Options) -> Path:
     """Do what the command line asks and return the file or directory that was written.
 
     Raises:
-        ValueError: an unknown class or device, a generator that cannot do what an option asks for, or an `out` that is
-            neither a directory nor ends as it must.
+        ValueError: an unknown class or device; an option that the generator cannot serve; an `out` that is no directory
+            and has a wrong ending.
         CheckpointError: see `load`.
         OSError: `out` exists or cannot be written. Everything but a full disk is found before the first picture.
     """

@@ -114,8 +114,8 @@ class EqualizedLinear(nn.Module):
 class EqualizedConv2d(nn.Module):
     """y [N, O, H', W'] = act(conv(x [N, I, H, W], weight / sqrt(I k^2)) + bias)
 
-    `resample` "up" doubles x before the convolution, and "down" halves its result. Both use the filter `taps`. Without
-    a filter, "up" repeats the nearest neighbours and "down" takes means.
+    `resample` "up" doubles x before the convolution, and "down" halves its result. Both use the filter `taps`. "up"
+    repeats the nearest neighbours if there is no filter, and "down" takes means.
     """
 
     f: Tensor | None
@@ -243,9 +243,9 @@ class ModulatedConv2d(nn.Module):
 
     `up` is the factor of the image's size, and `taps` the filter behind it.
 
-    This is the layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c). With `demodulate=False`,
-    `noise=False` and kernel_size 1 it is StyleGAN2's layer to colours. Noise that is not given is drawn in each call.
-    Its strength is learnt and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
+    This is the layer of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958, figure 2c). `demodulate=False`, `noise=False`
+    and kernel_size 1 make it StyleGAN2's layer to colours. Noise that is not given is drawn in each call. Its strength
+    is learnt and starts at 0. `after` are the options act, alpha, gain and clamp of `modulated_conv2d`.
     """
 
     f: Tensor | None
@@ -270,7 +270,7 @@ class ModulatedConv2d(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(())) if noise else None
-        # Demodulation cancels any factor. Without it the styles are scaled for the equalised learning rate.
+        # Demodulation cancels any factor. Otherwise the styles are scaled for the equalised learning rate.
         self.scale = 1.0 if demodulate else (in_channels * kernel_size**2) ** -0.5
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -52,7 +52,7 @@ def _preset(**cost: int) -> Callable[[Callable[..., Config]], Callable[..., Conf
 def dcgan() -> Config:
     """The deep convolutional GAN, 32x32 grey images."""
     # The paper has batches of 128 at a rate of 2e-4. Small batches at twice the rate show the same shapes after less
-    # than half as many embedded images (grids compared by eye at 10 and 20 kimg, 2 cores, 2026-11).
+    # than half as many images. Grids of embedded images were compared by eye (10 and 20 kimg, 2 cores, 2026-11).
     return Config(preset="dcgan", model=models.dcgan.Config(), batch_size=32, lr=4e-4, kimg=100, grid_kimg=5)
 
 
@@ -105,7 +105,7 @@ def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) ->
     # A GPU gets the rules that the ADA follow-up (arXiv:2006.06676) publishes for any data set. A CPU gets an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
     # gamma is 25 times the rule's on a CPU. 3,486 emoji of 64x64, at the rule's 0.05: loss/D was 0.25 after 45 kimg,
-    # and G drew faint spots. At 25 times that it is 0.5, and there are shapes and edges (docs/gallery). Several
+    # and G drew faint spots. It is 0.5 at 25 times that, and there are shapes and edges (docs/gallery). Several
     # processes share a batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
     share = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
@@ -176,8 +176,8 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
 def r3gan() -> Config:
     """R3GAN, small: 32x32 grey images, a relativistic loss with R1 and R2 in every step."""
     model = models.r3gan.Config(width=16, blocks=1)
-    # Adam has no first moment in the paper. A first moment helps in a short run: fd_fashion32 N=1000 after 12 to
-    # 14 kimg in bf16, one seed each (2026-11), is 71 without it (gamma 0.1) and 51 with it, at gamma 1 and this rate.
+    # Adam has no first moment in the paper. A first moment helps in a short run. The distance fd_fashion32 N=1000 is 71
+    # without it (gamma 0.1) and 51 with it, at gamma 1 and this rate (12 to 14 kimg in bf16, one seed each, 2026-11).
     # It is 58 at twice the rate, 58 at twice the rate and gamma 0.1, and 61 at gamma 5.
     return _r3gan("r3gan", model, batch_size=16, kimg=100, lr=1e-3, gamma=1.0, betas=(0.5, 0.99))
 

@@ -11,9 +11,9 @@ SELU_SCALE, SELU_ALPHA = tl.constexpr(1.0507009873554805), tl.constexpr(1.673263
 SOFTPLUS_THRESHOLD = tl.constexpr(20.0)
 
 
-# e^x for x <= 0, to about an ulp. (tl.exp on float32 multiplies by log2(e) and loses about |x| ulps.) With
-# x = k ln 2 + r, e^r - 1 is a Taylor series in |r| <= ln(2) / 2. Returns e^r - 1 and two factors, whose product is 2^k.
-# Each factor is a normal number even where 2^k is not.
+# e^x for x <= 0, to about an ulp. (tl.exp on float32 multiplies by log2(e) and loses about |x| ulps.) x = k ln 2 + r,
+# and e^r - 1 is a Taylor series in |r| <= ln(2) / 2. Returns e^r - 1 and two factors, whose product is 2^k. Each factor
+# is a normal number even where 2^k is not.
 @triton.jit
 def exp_parts(x):
     if x.dtype == tl.float64:
@@ -55,8 +55,8 @@ def expm1(x):
 
 
 # log(1 + u) for u in [0, 1]. It is log(1 + f) with f = u, or ln 2 + log(1 + f) with 1 + f = (1 + u) / 2, whichever
-# makes |f| < sqrt(2) - 1. With s = f / (2 + f), log(1 + f) = 2 atanh(s) = 2 s + s r, where r is a series in s^2.
-# 2 s = f - s f keeps the digits of f.
+# makes |f| < sqrt(2) - 1. The series: log(1 + f) = 2 atanh(s) = 2 s + s r for s = f / (2 + f), and r is a series in
+# s^2. 2 s = f - s f keeps the digits of f.
 @triton.jit
 def log1p(u):
     halve = u > 0.4142135623730951
@@ -88,7 +88,7 @@ def sigmoid(z):
     return divide(tl.where(z < 0, e, 1.0), e + 1.0)
 
 
-# From e^-2|z| - 1 where |tanh z| is below 1/2, and from e^-2|z| where it is above.
+# Computed from e^-2|z| - 1 where |tanh z| is below 1/2, and from e^-2|z| where it is above.
 @triton.jit
 def tanh(z):
     q, first, second = exp_parts(-2.0 * tl.abs(z))

@@ -1,10 +1,10 @@
 """bias_act in Triton; csrc/bias_act.h says what the kernels read and write.
 
 Memory is a matrix, so that a tile needs the channels of its rows or of its columns, and no division for each element.
-A row is `inner` neighbours that share a channel. Where the channels are the innermost dimension, a row has `width`
-elements, a multiple of the number of channels and of 16 (a byte of mask bits, 16 bytes of half precision); the last row
-may be shorter. The kernel that computes dx also sums the bias gradient, in a fixed order. A program sums its share of
-the tiles of one channel, or of one block of columns. It writes one row of partial sums: a slot.
+A row is `inner` neighbours that share a channel. If the channels are the innermost dimension, a row has `width`
+elements; the last row may be shorter. `width` is a multiple of the number of channels and of 16 (a byte of mask bits,
+16 bytes of half precision). The kernel that computes dx also sums the bias gradient, in a fixed order. A program sums
+its share of the tiles of one channel, or of one block of columns. It writes one row of partial sums: a slot.
 
 Triton compiles a kernel for each dtype, activation, mode and tile shape, not for each value of alpha, gain or clamp.
 """
@@ -18,8 +18,8 @@ from gan_engine.kernels.activations import LINEAR, LRELU, RELU, SWISH, activate,
 from gan_engine.kernels.precision import narrow, wide
 
 # Elements of a tile: 8 for each thread of 4 warps, 16 bytes of half precision. Twice as many would take 60 to 120
-# registers a thread instead of 28 to 48, and leave fewer threads to hide the latency of memory (as compiled; untested
-# on a GPU).
+# registers a thread instead of 28 to 48. Fewer threads would then hide the latency of memory (as compiled; untested on
+# a GPU).
 TILE = 1024
 # The bias gradient is split over at most PROGRAMS programs: 16 for each of 128 multiprocessors. A program has at least
 # TILES_PER_PROGRAM tiles: a partial sum for at least 64 elements. Both are estimates, untested on a GPU.

@@ -8,7 +8,7 @@ from gan_engine.kernels.precision import narrow, wide
 # A batch of dot products is split into at most PROGRAMS programs, 8 for each of 128 multiprocessors. A program has at
 # least LEAST elements. Both are estimates, untested on a GPU.
 PROGRAMS, LEAST = 1024, 8192
-# 8 elements for each thread of 4 warps. With 16, a kernel for sm_80 needs stack (as compiled; untested on a GPU).
+# 8 elements for each thread of 4 warps. A kernel for sm_80 needs stack with 16 (as compiled; untested on a GPU).
 BLOCK = 1024
 
 

@@ -1,8 +1,8 @@
 """scale_bias_act in Triton; csrc/scale_bias_act.h says what the kernels read and write.
 
 An image is a matrix, with channels as rows and pixels as columns, or the other way round. The scale, the bias and the
-noise are then one number for each row or column of a tile. In the backward pass a program takes a band of rows and runs
-over all columns. So the sums along rows are complete, and a band is a slot of sums along columns.
+noise are then one number for each row or column of a tile. A program of the backward pass takes a band of rows and runs
+over all columns. The sums along rows are therefore complete, and a band is a slot of sums along columns.
 
 Triton compiles a kernel for each dtype, mode and tile shape, not for each value of alpha, gain or clamp.
 """
@@ -14,8 +14,8 @@ from gan_engine.kernels.precision import narrow, wide
 
 # Elements of a tile of the forward pass: 16 for each thread of 4 warps (from register counts, untested on a GPU).
 TILE = 2048
-# Rows of a band, and elements of its tiles. Sums along columns are 1 / 16 of the elements read. With 32 rows, sm_80
-# runs out of registers (untested on a GPU).
+# Rows of a band, and elements of its tiles. Sums along columns are 1 / 16 of the elements read. sm_80 runs out of
+# registers with 32 rows (untested on a GPU).
 BAND, BAND_TILE = 16, 1024
 
 

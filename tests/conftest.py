@@ -69,7 +69,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(params=["cuda", "triton", f"cpu-{ISAS[0] if ISAS else 'none'}", "pytorch"])
 def fastest(request: pytest.FixtureRequest) -> Iterator[str]:
-    """As `backend`, but only our own kernels, and the C++ kernels only for the widest instruction set."""
+    """Like `backend`, but only our own kernels, and the C++ kernels only for the widest instruction set."""
     yield from _run_on(request.param, None)
 
 

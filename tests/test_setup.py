@@ -18,7 +18,7 @@ SETUP = Path(__file__).parents[1] / "setup.py"
 
 @pytest.mark.parametrize("heals", [True, False])
 def test_a_build_folder_that_cmake_refuses_is_emptied_once(tmp_path, monkeypatch, heals):
-    """For example after the tree was moved: CMake's cache names the folder where it was made."""
+    """This happens after the tree was moved: CMake's cache names the folder where it was made."""
     pytest.importorskip("pybind11")
     monkeypatch.setattr(setuptools, "setup", lambda **_: None)
     build = runpy.run_path(str(SETUP))

@@ -273,7 +273,7 @@ def test_a_run_that_never_saved_begins_anew(cwd):
 
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_a_run_whose_reader_is_gone_goes_on_and_saves(cwd, interrupt):
-    """As in `train 2>&1 | tee log`, when tee has ended."""
+    """The same happens in `train 2>&1 | tee log`, when tee has ended."""
     command = [sys.executable, "-c", SLOW, *TINY, "--out", "run"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

@@ -45,7 +45,7 @@ def parse(
         description: the first lines of --help. None: the docstring of the class.
 
     Raises:
-        ValueError: a wrong call, in one line. For an unknown flag or value the message names the nearest ones.
+        ValueError: a wrong call, in one line. The message names the flags or values nearest to an unknown one.
         SystemExit: status 0, after --help.
     """
     options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
@@ -65,7 +65,7 @@ def parse(
 
 def in_one_line(box: str) -> str:
     """Reduce tyro's error, several lines in a box, to its first part, and point to --help."""
-    # That part stands below the title, between two rules. Streams that are not UTF-8 get a frame of spaces and hyphens.
+    # The part stands below the title, between two rules. Streams that are not UTF-8 get a frame of spaces and hyphens.
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rules = [not set(line) - set("─-╰╯") for line in lines]
     body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))

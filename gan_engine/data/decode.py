@@ -21,9 +21,9 @@ T = TypeVar("T")
 # Files given to the threads at once. A small number limits the memory in use, and the wait after Ctrl-C.
 CHUNK = 256
 
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if each side keeps this many times the wanted pixels. Measured on
-# 14 photographs at 5 sizes each, resized to 32 to 256 pixels (Pillow 13, 2026-11): with 8, no pixel is off by more than
-# 1 in 98 % of them (largest error 3); with 6, in 87 %; with 4, in 27 %.
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size. Each side then keeps at least this many times the wanted pixels.
+# Measured on 14 photographs at 5 sizes each, resized to 32 to 256 pixels (Pillow 13, 2026-11): with 8, no pixel is off
+# by more than 1 in 98 % of them (largest error 3); with 6, in 87 %; with 4, in 27 %.
 FINER = 8
 
 # A picture is grey if its channels differ by at most this many levels. Lossy compression and resizing round each

@@ -162,7 +162,7 @@ def available_bytes() -> int | None:
         return None
     available = meminfo["MemAvailable:"] * 1024
     try:
-        # The group also counts the page cache, which is given back on demand. So only anonymous pages count as used.
+        # The group also counts the page cache, which is given back on demand. Only anonymous pages count as used.
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         available = min(available, limit - _kernel_table("/sys/fs/cgroup/memory.stat")["anon"])
     except (OSError, ValueError):

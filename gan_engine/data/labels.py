@@ -85,8 +85,8 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
 def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> Labels:
     """Classes by folder: the folders directly below the deepest folder that holds all files, sorted by name.
 
-    There are no classes if all files lie in one folder. There are none either, and a warning says why, if some files
-    lie outside these folders, or if the folders are numbered shards or splits of a set.
+    There are no classes if all files lie in one folder. There are none either if some files lie outside these folders,
+    or if the folders are numbered shards or splits of a set. A warning then says why.
 
     Args:
         shards_known: give no warning for numbered shards.

@@ -13,9 +13,10 @@ import numpy as np
 
 ENDINGS = (".obj", ".off", ".ply", ".stl")
 
-# Edges of meshes often pass exactly through the middle of voxels, where a crossing is not well defined. So each ray is
-# shifted: by these parts of a voxel, inwards, at the first and the last voxel of a row, and in proportion between them.
-# (One number for each of the two directions across the ray.) All four differ, because edges may be diagonal too.
+# Edges of meshes often pass exactly through the middle of voxels, where a crossing is not well defined. Each ray is
+# therefore shifted: by these parts of a voxel, inwards, at the first and the last voxel of a row, and in proportion
+# between them. (One number for each of the two directions across the ray.) All four differ, because edges may be
+# diagonal too.
 _FIRST, _LAST = np.array([0.00137, 0.00353]), np.array([0.00291, 0.00071])
 # Crossings of a ray that are closer than this many voxels count as one. They come from a face that exists twice, or
 # from two solids that touch.

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
-# {raw mode of Pillow's decoder: the value of white}. In other modes of integers white is 65535.
+# {raw mode of Pillow's decoder: the value of white}. White is 65535 in other modes of integers.
 _WHITE = {"I;12": 4095, "I;16S": 32767}
 # Pillow multiplies grey values of 2 and 4 bits by these factors, but does not multiply the transparent value.
 _WIDENED = {"L;2": 85, "L;4": 17}

@@ -23,8 +23,8 @@ class Sampler:
     bit for each image that decides its flip. Each image occurs exactly once in an epoch, and a batch may span two
     epochs. A step takes world_size * batch_size images from the stream and deals them out to the ranks.
 
-    All ranks share one state: the seed and the position in the stream, counted in images. So a resumed run continues at
-    the same image with any batch size and any number of ranks.
+    All ranks share one state: the seed and the position in the stream, counted in images. A resumed run therefore
+    continues at the same image with any batch size and any number of ranks.
     """
 
     def __init__(

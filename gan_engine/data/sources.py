@@ -1,9 +1,9 @@
 """Turn the word after --data into an ImageSet: find its reader in two tables, NAMED and READERS.
 
-To add a file format: write reader(path, *, resolution, channels) -> ImageSet in a new module, and one entry in READERS
-for each kind of data. To add a data set with a name: write loader(root, *, resolution, channels) -> ImageSet, and one
-entry in NAMED. If the reader decodes with another library, add the library to `cache.LIBRARIES`, so that a new version
-decodes again. A plug-in adds names with `gan_engine.plugins.register_data`.
+A new file format: write reader(path, *, resolution, channels) -> ImageSet in a new module, and one entry in READERS for
+each kind of data. A new data set with a name: write loader(root, *, resolution, channels) -> ImageSet, and one entry in
+NAMED. If the reader decodes with another library, add the library to `cache.LIBRARIES`, so that a new version decodes
+again. A plug-in adds names with `gan_engine.plugins.register_data`.
 """
 
 import difflib

@@ -9,7 +9,7 @@ from gan_engine.data.arrays import labelled, pad_digits
 from gan_engine.data.files import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
 
-# Seconds without an answer from the server. Without this limit, a network that drops packets would block forever.
+# Seconds without an answer from the server. A network that drops packets would block forever without this limit.
 DOWNLOAD_TIMEOUT = 30.0
 
 

@@ -5,7 +5,7 @@ import torch
 try:
     import torchvision  # noqa: F401
 except RuntimeError as error:
-    # The default torchvision wheel is built for CUDA. With a CPU-only torch its operators cannot be loaded, and the
+    # The default torchvision wheel is built for CUDA. Its operators cannot be loaded with a CPU-only torch, and the
     # import stops with "operator torchvision::nms does not exist". Declaring the two missing operators is enough for
     # the parts written in Python (data sets, transforms). The operators have no code, so calling them still fails.
     if "torchvision::nms" not in str(error):

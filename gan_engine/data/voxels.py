@@ -22,8 +22,8 @@ from gan_engine.system.names import legible, listed
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """Read bool or integers [N, X, Y, Z] or [N, 1, X, Y, Z] from a .npy or .npz file; a voxel other than 0 is occupied.
 
-    In a .npz file the array is called `voxels`, or is the only array of such a shape. Labels: see
-    `arrays.choose_labels`. Raises DataError.
+    The array in a .npz file is called `voxels`, or is the only one of such a shape. Labels: see `arrays.choose_labels`.
+    Raises DataError.
     """
     heads = array_files.heads(path)
     fits = [name for name, head in heads.items() if len(head.shape) in (4, 5)] if len(heads) > 1 else list(heads)

@@ -67,8 +67,8 @@ class TrainedGenerator(nn.Module):
             truncation: factor for the distance of every w from the mean, for families that have it (stylegan2).
             batch: images per pass.
 
-        Raises ValueError for a generator that starts from pictures, for classes or truncation that the generator does
-        not have, and for numbers that do not agree.
+        Raises ValueError for a generator that starts from pictures, for numbers that do not agree, and for classes or
+        truncation that the generator lacks.
         """
         self.require_noise()
         num = _agreed(num, seeds=seeds, classes=classes)

@@ -17,8 +17,8 @@ def walk(
     """A closed walk through the pictures of z [N, z_dim]: N * frames images, in batches [at most `batch`, C, H, W]
 
     `frames` steps lead from each picture to the next, and from the last to the first. A generator with w goes straight
-    from w to w (`walk_in_w`). Any other goes along the great circle from z to z, whose points are as likely as its ends
-    (White 2016, arXiv:1609.04468), and classes c [N, c_dim] fade into each other.
+    from w to w (`walk_in_w`). Any other generator goes along the great circle from z to z. Its points are as likely as
+    its ends (White 2016, arXiv:1609.04468). Classes c [N, c_dim] fade into each other.
     """
     if hasattr(G, "ws"):
         with torch.no_grad():

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 # Surroundings of a tile on each side, in pixels of the source. A pixel of rrdb depends on 350 pixels around it. Pixels
-# farther than 32 change it by less than a thousandth of a 255th, if weights have He's size (23 blocks of 32 feature
+# farther than 32 change it by less than a thousandth of a 255th. The weights had He's size (23 blocks of 32 feature
 # maps, 2026-11).
 _MAX_OVERLAP = 64
 

@@ -26,7 +26,7 @@ _WITHOUT_TORCH_FUNCTION = frozenset((Tensor, torch.nn.Parameter))
 class ClosedOps(TorchFunctionMode):
     """Inside of the block, functions of PyTorch run on ops that are closed under differentiation.
 
-    With `closed=False`, only attention is replaced: it runs on PyTorch's math kernel in both cases. A region under
+    `closed=False` replaces only attention: it runs on PyTorch's math kernel in both cases. A region under
     torch.utils.checkpoint runs again in backward passes, after the block has ended. The mode is in force there too,
     because both runs must save the same tensors.
     """
@@ -104,8 +104,8 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
         return NotImplemented
     if not inplace:
         return bias_act(input, **act, gain=1)
-    # Where a gradient of a view is undefined, so would be that of its base. PyTorch's activations may save the x that
-    # is written over.
+    # An undefined gradient of a view would make the gradient of its base undefined. PyTorch's activations may save the
+    # x that is written over.
     if input._is_view() or backends.choose("bias_act", input) in ("pytorch", "reference"):
         return NotImplemented
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))

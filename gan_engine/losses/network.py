@@ -1,4 +1,4 @@
-"""What a penalty is given as a network: anything that can be called. Which parts it has, and whether it is compiled."""
+"""The networks that penalties take: anything that can be called. Their parts, and why a compiled one is refused."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""What a penalty wants D, G and a loss to return, in the sentences of its errors."""
+"""Checks of what D, G and a loss return to a penalty, with the sentences of its errors."""
 
 from collections.abc import Callable
 from typing import Any

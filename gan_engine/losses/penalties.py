@@ -11,8 +11,8 @@ arXiv:1912.04958, appendix B): R1 in every 16th step and path lengths in every 4
                 gradient is undefined, and serves any D that autograd can differentiate twice.
     "autograd"  by autograd on the functions of PyTorch that D calls, but for attention.
 
-At levels 1 and "autograd", scaled_dot_product_attention runs on PyTorch's math kernel, because the fused kernels have
-no second gradient. D may use torch.utils.checkpoint with use_reentrant=False: what runs again is what ran first.
+scaled_dot_product_attention runs on PyTorch's math kernel at levels 1 and "autograd", because the fused kernels have no
+second gradient. D may use torch.utils.checkpoint with use_reentrant=False: what runs again is what ran first.
 
 Penalties square, sum and take roots in float32 (float64 for float64). docs/penalties.md explains the levels, the
 refusals and the costs; level2/README.md explains how level 2 works.
@@ -225,8 +225,8 @@ def backward_with_penalty(
     Raises:
         NotPiecewiseLinear: level=2 was asked for and does not hold. The sentence names the layer.
         RuntimeError: as in `r1`. At level 2 also: the loss wrote to images, weights or biases that D computed with.
-        ValueError: D does not return one logit for each image, or its logits do not depend on the images (levels 1 and
-            "autograd"), or the loss returns more than one dimension, or another level.
+        ValueError: D does not return one logit for each image; its logits do not depend on the images (levels 1 and
+            "autograd"); the loss returns more than one dimension; another level.
     """
     if level not in (None, 1, 2, "autograd"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
@@ -239,7 +239,7 @@ def backward_with_penalty(
             recorded = record_forward(D, img, c)
         except NotPiecewiseLinear as refused:
             if level == 2:
-                raise NotPiecewiseLinear(f"{refused}. For such a D level=1 is exact") from refused
+                raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
         else:
             return backward_by_tangents(recorded, loss, gamma, centre, scale)
     return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")

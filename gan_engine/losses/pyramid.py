@@ -1,6 +1,6 @@
 """The objective of a Laplacian pyramid of GANs: every level is a game of its own networks.
 
-Real and generated images of a level add details to the same coarse image, which is made of a real image (Denton et al.
+Real and generated images of a level add details to the same coarse image. It is made of a real image (Denton et al.
 2015, arXiv:1506.05751, section 3).
 """
 

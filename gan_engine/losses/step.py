@@ -1,4 +1,4 @@
-"""What a phase of training leaves to be done after its forward pass: the contract that all phases keep."""
+"""The contract that all phases of training keep: the work that is left after the forward pass."""
 
 from typing import Protocol
 

@@ -70,7 +70,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def installed() -> bool:
-    """Whether the package with the weights is installed."""
+    """True if the package with the weights is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 

@@ -5,9 +5,9 @@ The first level is a GAN of the smallest images. Every other level draws the det
 
     low[k] = up(I[k-1])          I[k] = low[k] + G[k](z[k], low[k])          D[k](I[k] - low[k], low[k])
 
-low[k] is made of a real image in training, and is the same for D[k] and G[k]. So the levels depend on each other only
-when images are drawn, and can be trained side by side or alone. A level reads its noise as one more map of its size,
-and the class as another.
+low[k] is made of a real image in training, and is the same for D[k] and G[k]. The levels therefore depend on each other
+only when images are drawn. They can be trained side by side or alone. A level reads its noise as one more map of its
+size, and the class as another.
 """
 
 from dataclasses import dataclass

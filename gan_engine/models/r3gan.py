@@ -77,7 +77,7 @@ class Block(nn.Module):
     """y [N, C, H, W] = x + reduce(act(conv(act(expand(x) + b1)) + b2))
 
     It begins as the identity, because the weights of `reduce` begin at zero. The other weights begin smaller by
-    L^(-1/4) for L blocks in a row, so that the first steps do not grow with the depth (Zhang et al. 2019,
+    L^(-1/4) for L blocks in a row. The first steps then do not grow with the depth (Zhang et al. 2019,
     arXiv:1901.09321).
     """
 

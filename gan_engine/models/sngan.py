@@ -1,8 +1,9 @@
 """The residual GAN with spectral norms (Miyato et al. 2018, arXiv:1802.05957, table 4), and SAGAN.
 
 Every weight of D is divided by an estimate of its largest singular value; one power iteration in each pass updates the
-estimate. So D is Lipschitz, and is trained with the hinge loss. `attention` names the resolution at which both networks
-get a layer of self-attention, as in SAGAN (Zhang et al. 2018, arXiv:1805.08318). SAGAN has spectral norms in G too.
+estimate. D is therefore Lipschitz, and is trained with the hinge loss. `attention` names the resolution at which both
+networks get a layer of self-attention, as in SAGAN (Zhang et al. 2018, arXiv:1805.08318). SAGAN has spectral norms in G
+too.
 
 Both networks can read classes c. The norms of G have a scale and a shift for each class (Dumoulin et al. 2017,
 arXiv:1610.07629). The discriminator adds the projection of its last features on an embedding of c (Miyato and Koyama

@@ -255,7 +255,7 @@ class Generator(nn.Module):
     def ws(self, z: Tensor, c: Tensor | None = None, *, truncation: float = 1, cutoff: int | None = None) -> Tensor:
         """ws [N, num_ws, w_dim], with styles mixed in training (arXiv:1812.04948, section 3.1)
 
-        The first `cutoff` of the ws (None: all) become w_mean + truncation * (w - w_mean). That gives fewer strange
+        The first `cutoff` of the ws (None: all) become w_mean + truncation * (w - w_mean). The result is fewer strange
         images and less variety (appendix B there). Each class has its own mean.
         """
         w = self.mapping(z, c)

@@ -32,17 +32,17 @@ def norm_act(
     """y = act(weight * (x - mean) / sqrt(var + eps) + bias)
 
     with mean and var of each channel; var is divided by the number of elements. "batch" takes them over the batch and
-    its pixels (Ioffe and Szegedy 2015, arXiv:1502.03167), "instance" over the pixels of each sample (Ulyanov et al.
-    2016, arXiv:1607.08022). The activation costs no pass over memory. The forward pass reads x twice and writes y. The
-    gradient reads dy and x twice and writes dx. x is the only image that is saved. Forward and backward are 1.4 to 3
-    times as fast as PyTorch's normalisation with bias_act behind it (one core, AVX-512, 2026-11): "batch" 2.4 to 2.6 in
-    float32, 1.5 to 1.9 in bfloat16 and 1.4 to 1.9 in channels_last; "instance" 1.4 to 2, and 2.4 to 3 in channels_last.
+    its pixels (Ioffe and Szegedy 2015, arXiv:1502.03167). "instance" takes them over the pixels of each sample (Ulyanov
+    et al. 2016, arXiv:1607.08022). The activation costs no pass over memory. The forward pass reads x twice and writes
+    y. The gradient reads dy and x twice and writes dx. Only x is saved. Forward and backward are 1.4 to 3 times as fast
+    as PyTorch's normalisation with bias_act behind it (one core, AVX-512, 2026-11): "batch" 2.4 to 2.6 in float32, 1.5
+    to 1.9 in bfloat16 and 1.4 to 1.9 in channels_last; "instance" 1.4 to 2, and 2.4 to 3 in channels_last.
 
     Args:
         x: [N, C, ...], float32, float64, bfloat16 or float16, any strides.
         weight, bias: [C], in the dtype of x or in float32.
-        running_mean, running_var: [C] or None, for "batch" alone, in float32 or the dtype of x. In training they move
-            in place by `momentum` towards mean and the unbiased variance. Otherwise they are mean and var.
+        running_mean, running_var: [C] or None, for "batch" alone, in float32 or the dtype of x. They move in place by
+            `momentum` towards mean and the unbiased variance in training. Otherwise they are mean and var.
         act: linear, relu or lrelu, whose slope below 0 is alpha; no gain.
         training: False normalises "batch" with the running statistics; "instance" does the same in both modes.
         backend: see gan_engine.backends.
@@ -55,8 +55,8 @@ def norm_act(
             statistics where they are needed.
         TypeError: other dtypes, a momentum of None.
 
-    Gradients: every order in x, weight and bias, from the second on in PyTorch's operators. With backend "reference"
-    two orders: PyTorch's batch_norm takes mean and var for constants in the third.
+    Gradients: every order in x, weight and bias, from the second on in PyTorch's operators. Backend "reference" has two
+    orders: PyTorch's batch_norm takes mean and var for constants in the third.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     own, count = _checked(x, {"weight": weight, "bias": bias, **running}, norm, act, training, momentum)
@@ -69,7 +69,7 @@ def norm_act(
     stats = (None, None) if own else (running_mean, running_var)
     y, mean, var = _norm_act(x, weight, bias, *stats, given)
     if own and running_mean is not None and running_var is not None and x.numel() > 0:
-        # As in PyTorch's batch norm, autograd does not count this change: a backward pass may still wait.
+        # Autograd does not count this change, as in PyTorch's batch norm: a backward pass may still wait.
         running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
     return y
@@ -78,7 +78,7 @@ def norm_act(
 def _checked(
     x: Tensor, tensors: dict[str, Tensor | None], norm: str, act: str, training: bool, momentum: float
 ) -> tuple[bool, int]:
-    """Whether x is normalised by statistics of its own, and over how many elements; refuses what does not fit."""
+    """Refuse what does not fit. Returns whether x has statistics of its own, and over how many elements."""
     check_tensors("norm_act", x, **tensors)
     running_mean, running_var = tensors["running_mean"], tensors["running_var"]
     if tensors["weight"] is None or tensors["bias"] is None:
@@ -142,19 +142,19 @@ def norm_act_ref(
 backends.register("norm_act", has=("cpu",))
 
 
-# Autograd. With xhat = (x - mean) r, r = (var + eps)^(-1/2), z = w xhat + b, m = act'(z), h = w m dy, and the means
-# < > of a channel over what its statistics are of:
+# Autograd. xhat = (x - mean) r, r = (var + eps)^(-1/2), z = w xhat + b, m = act'(z) and h = w m dy. < > is the mean
+# over the elements of a channel that its statistics are taken over.
 #
 #   forward     y  = act(z)
 #   _Grad       dx = r (h - <h> - xhat <h xhat>) = r P(h)    dw = sum of m dy xhat    db = sum of m dy
 #
-# P is its own adjoint, and the gradient of xhat by x is r P, that of r is -r^2 xhat / n. For (v, v_w, v_b), the
-# gradients by (dx, dw, db), that makes
+# P is its own adjoint, and the gradient of xhat by x is r P, that of r is -r^2 xhat / n. (v, v_w, v_b) are the
+# gradients by (dx, dw, db). They give
 #
 #   d_dy = m (w r P(v) + v_w xhat + v_b)     d_w = sum of m dy r P(v)
 #   d_x  = r P(v_w m dy - r (v <h xhat> + h <v xhat>)) - r^2 xhat <v P(h)>
 #
-# With running statistics P(h) is h, and d_x = v_w m dy r.
+# P(h) is h with running statistics, and d_x = v_w m dy r.
 
 
 class NormActArguments(NamedTuple):
@@ -218,7 +218,7 @@ class _Grad(Function):
             return t.mean(over, keepdim=True)
 
         x_, dy_, w_ = x.to(dtype), dy.to(dtype), along(w)
-        # Where later orders differentiate this, mean and var must be functions of x again.
+        # mean and var must be functions of x again, because later orders differentiate this.
         mean, var = (
             (along(mean), along(var)) if ctx.constant else (average(x_), x_.var(over, correction=0, keepdim=True))
         )

@@ -8,11 +8,11 @@ with ones [2, 2]. Two convolutions in a row are one convolution, with the wider 
 
 Both take ((k + 1) / k)^2 / 4 of the multiplications, 1 / 2.25 for k = 3, and so do their gradients. K is a linear
 function of the weight, a product with one constant matrix, so it has gradients of every order. K is made in float32.
-In half precision it is rounded once: instead of a float32 weight, or in addition to a weight in half precision.
+It is rounded once in half precision: instead of a float32 weight, or in addition to a weight in half precision.
 
-With an FIR filter f (Karras et al. 2020, arXiv:1912.04958, section 2) the convolution has the stride. The filter runs
-at the larger size, behind a transposed convolution or before a strided one. Folded into the weight as well, f would
-cost more multiplications than it saves.
+The convolution has the stride if there is an FIR filter f (Karras et al. 2020, arXiv:1912.04958, section 2). The filter
+runs at the larger size, behind a transposed convolution or before a strided one. Folded into the weight as well, f
+would cost more multiplications than it saves.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""From which size on a backend gains: every tuned number of the chooser, with why, where it was measured, and a row.
+"""The sizes from which on a backend gains: all tuned numbers of the chooser, with why, where measured, and a row.
 
 A backend that can run a call, and gains nothing by it, leaves the call to another backend. The rules of the ops read
 the numbers here, and `python -m gan_engine.info` prints the sentences. A request by name overrides all of them.

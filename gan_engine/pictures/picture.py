@@ -29,7 +29,8 @@ def picture(pixels: np.ndarray) -> Image.Image:
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Images [N, C, H, W] in [-1, 1] side by side, row by row.
 
-    Without `columns` the grid is nearly square. Small images are enlarged by a whole number, to about 64 pixels.
+    The grid is nearly square if `columns` is not given. Small images are enlarged by a whole number, to about 64
+    pixels.
     """
     pixels = to_uint8(images)
     n, height, width, channels = pixels.shape

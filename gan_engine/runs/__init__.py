@@ -1,1 +1,1 @@
-"""What a run leaves in its directory, and how it is read again."""
+"""The files that a run leaves in its directory, and how they are read again."""

@@ -24,7 +24,8 @@ def claimed(config: Config, start: Path | None) -> Iterator[Path]:
     A numbered directory is claimed by making it, so two runs that start together have different numbers.
 
     Args:
-        config: config.out is the directory. Without it a resumed run keeps its directory, and a new one has a number.
+        config: config.out is the directory. A resumed run keeps its directory if it is None, and a new run gets a
+            number.
         start: the checkpoint from which a resumed run goes on.
 
     Raises ValueError for a directory that cannot be written or holds another run.
@@ -63,7 +64,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def holds_run(run_dir: Path) -> bool:
-    """Whether there is a checkpoint. A run that ended before its first checkpoint has nothing to lose."""
+    """True if there is a checkpoint. A run that ended before its first checkpoint has nothing to lose."""
     return any((run_dir / "checkpoints").glob("kimg-*.pt"))
 
 

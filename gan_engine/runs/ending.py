@@ -12,7 +12,7 @@ from gan_engine.system.names import legible, shell_word
 
 
 def is_over(run_dir: Path, last: Path) -> bool:
-    """Whether the run is complete: the report, which comes last, is not older than the checkpoint `last`.
+    """True if the run is complete: the report, which comes last, is not older than the checkpoint `last`.
 
     A checkpoint in another directory gets no report, so its run counts as complete.
     """

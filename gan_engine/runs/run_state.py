@@ -77,7 +77,7 @@ def or_none(expected: Any) -> Callable[[Any], Any]:
 def of_run(
     shared: dict[str, Any], own: dict[str, Any], optimizers: dict[str, torch.optim.Optimizer], image: torch.Size
 ) -> dict[str, Any]:
-    """What `check` expects of the state of a run.
+    """The types and shapes that `check` expects in the state of a run.
 
     Args:
         shared: what all processes share in a trainer that has just been built, and `own`, the part of one process.

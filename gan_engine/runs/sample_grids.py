@@ -25,7 +25,7 @@ def sample_grids(run_dir: Path) -> list[tuple[int, Path]]:
 
 
 def spread(samples: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """At most `most` of `samples`, evenly spaced from the first to the last; damaged ones among these are left out."""
+    """Evenly spaced `samples` from the first to the last, at most `most`; damaged ones among these are left out."""
     count = min(len(samples), most)
     chosen = [samples[round(i * (len(samples) - 1) / max(1, count - 1))] for i in range(count)]
     return [sample for sample in chosen if _intact(sample[1])]

@@ -99,8 +99,8 @@ def load(path: str | Path) -> dict:
     """The state that `save` wrote to `path`, with its tensors on the CPU. No code in the file is run.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged or cut short, it was not written by `save`, or it holds
-            other things than simple types and tensors.
+        CheckpointError: there is no such file; it is damaged or cut short; `save` did not write it; it holds other
+            things than simple types and tensors.
     """
     path = Path(path)
     try:
@@ -172,8 +172,8 @@ class Keeper:
     """Writes `run_dir/checkpoints/kimg-000123.456.pt` and keeps the last `keep` of them.
 
     An old checkpoint is deleted only after the new one is safely on the disk, so the disk needs room for `keep` + 1. A
-    run that was resumed from an older checkpoint renames later ones to names that end in `.rewound`, so that `find`
-    does not take them for the newest.
+    run that was resumed from an older checkpoint renames later ones: `.rewound` at the end keeps `find` from taking
+    them for the newest.
 
     Args:
         run_dir: of the run.
@@ -236,7 +236,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:
-    """Whether `save` can have written `tensor`: a dense one without subclass, as large as its storage."""
+    """True if `save` can have written `tensor`: a dense one without subclass, as large as its storage."""
     dense = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
     return dense and not tensor.is_quantized and tensor.untyped_storage().nbytes() == tensor.nbytes
 

@@ -1,4 +1,4 @@
-"""What a run is refused for before its networks are built."""
+"""Reasons to refuse a run before its networks are built."""
 
 import warnings
 

@@ -31,6 +31,6 @@ class Clock:
         self.nimg += self.batch_size
 
     def passed(self, kimg: float) -> bool:
-        """Whether the last step passed a multiple of `kimg`."""
+        """True if the last step passed a multiple of `kimg`."""
         interval = 1000 * kimg
         return self.nimg // interval > (self.nimg - self.batch_size) // interval

@@ -38,7 +38,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True in the process that writes and prints."""
         return self.rank == 0
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
@@ -84,7 +84,7 @@ class Processes:
     def from_first(self, make: Callable[[], T]) -> T:
         """Call `make` in the first process, and return its result in all of them.
 
-        Where it raises, the first process raises the same, and the others raise PeerError.
+        If it raises, the first process raises the same, and the others raise PeerError.
         """
         if self.size == 1:
             return make()
@@ -142,7 +142,7 @@ class Processes:
     def _ended_with_peers(self) -> Iterator[None]:
         """Inside, end this process if another one has announced its failure and this one goes on for `_GRACE`.
 
-        On GPUs a communication with a process that is gone may wait for minutes, in code that no exception reaches.
+        A communication on GPUs may wait for minutes for a process that is gone, in code that no exception reaches.
         """
         over = threading.Event()
         store = self.store.clone()  # threads that share a store wait for each other
@@ -188,8 +188,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that torchrun has started, or this one alone, and the device of this process.
 
     Args:
-        device: as in `choose_device`. For several processes, auto and cuda give each process of a machine its own GPU;
-            auto gives them the CPU on a machine without GPUs.
+        device: as in `choose_device`. auto and cuda give each of several processes of a machine its own GPU; auto gives
+            them the CPU on a machine without GPUs.
 
     Raises ValueError where one device is named for several processes, or where a machine has too few GPUs.
     """

@@ -42,9 +42,9 @@ def describe(phases: Iterable[Phase]) -> str:
 class RecordedPhase:
     """The gradients of a phase, which become a CUDA graph once the graph was seen to give the same.
 
-    The first calls run without a graph. Then the graph is recorded. In the next two calls its loss, gradients and
-    buffers are compared with those of a pass without it, and the results of that pass are used. A phase whose graph
-    differs goes on without a graph. If one recording fails, drop all graphs: PyTorch's state is unreliable.
+    The first calls run without a graph. Then the graph is recorded. The next two calls compare its loss, gradients and
+    buffers with those of a pass without it, and use the results of that pass. A phase whose graph differs goes on
+    without a graph. If one recording fails, drop all graphs: PyTorch's state is unreliable.
 
     Args:
         compute: leaves the gradients of a batch in .grad of phase.net; returns the loss and what was measured.
@@ -134,8 +134,8 @@ def _off(got: Tensor, want: Tensor, scale: Tensor) -> float:
 def record(compute: Compute, net: nn.Module, batch: Batch) -> Compute:
     """Record a CUDA graph of `compute`, which runs on any batch of the sizes of `batch`.
 
-    The next launch overwrites the results of a launch. Raises RuntimeError where something cannot be recorded, such as
-    waiting for the GPU, or where the graph and a pass without it do not fit into the memory together.
+    The next launch overwrites the results of a launch. Raises RuntimeError if something cannot be recorded, such as
+    waiting for the GPU. It is also raised if the memory is too small for the graph together with a pass without it.
     """
     static = Batch(*(None if values is None else values.clone() for values in batch))
     torch.cuda.reset_peak_memory_stats()

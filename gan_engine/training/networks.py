@@ -30,7 +30,7 @@ class Networks:
         self.layout = CHANNELS_LAST[dimensions] if config.channels_last else torch.contiguous_format
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
-        # A network keeps its parameters for the whole run. To list them in every step took 4 % of a step of `vanilla`.
+        # A network keeps its parameters for the whole run. Listing them in every step took 4 % of a step of `vanilla`.
         self.parameters = {net: tuple(net.parameters()) for net in (self.G, self.D)}
         self.frozen: list[nn.Parameter] = []
 

@@ -67,8 +67,8 @@ class Precision:
     def switch(self, name: str) -> None:
         """Become another precision, "fp32", "bf16" or "fp16"."""
         self.name = name
-        # Gradients below 2^-24 vanish in fp16, so the loss is scaled up, and a step that overflows is left out
-        # (Micikevicius et al. 2018, arXiv:1710.03740). bf16 has the exponents of fp32 and needs no scale.
+        # Gradients below 2^-24 vanish in fp16. The loss is therefore scaled up, and a step that overflows is left out
+        # (Micikevicius et al. 2018, arXiv:1710.03740). The dtype bf16 has the exponents of fp32 and needs no scale.
         self.scaler = torch.amp.GradScaler(self.device.type) if name == "fp16" else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -88,7 +88,7 @@ class Precision:
             self.scaler.unscale_(optimizer)
 
     def bears(self, norm: Tensor) -> Tensor:
-        """Whether training can go on after gradients with that norm: it is finite, or a smaller loss scale may help.
+        """True if training can go on after gradients with that norm: it is finite, or a smaller loss scale may help.
 
         A smaller scale does not help below a scale of 1, where the scale is not the reason of the overflow.
         """

@@ -20,7 +20,7 @@ from gan_engine.training.distributed import Processes
 
 
 class Trains(Protocol):
-    """What the loop asks of a trainer."""
+    """The parts of a trainer that the loop uses."""
 
     config: Config
     run_dir: Path
@@ -70,7 +70,7 @@ class Run:
         except checkpoint.CheckpointError:
             raise
         except Exception:
-            # With several processes, the others may be inside a step.
+            # If there are several processes, the others may be inside a step.
             if self.between_steps and self.clock.nimg and self.trainer.processes.size == 1:
                 self._save()
             raise

@@ -1,4 +1,4 @@
-"""What a step is made of: phases, their optimisers, and the learning rates."""
+"""The parts of a step: phases, their optimisers, and the learning rates."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Phase:
     net: nn.Module
     optimizer: torch.optim.Optimizer
     terms: Callable[[Batch], dict[str, Tensor]]
-    """What the phase minimises, {name: [N]}."""
+    """The terms that the phase minimises, {name: [N]}."""
     interval: int = 1
     """Steps from one in which the phase takes part to the next."""
     penalised: Callable[[Batch], Step] | None = None
@@ -52,9 +52,9 @@ class Phase:
 def optimizers(config: Config, G: nn.Module, D: nn.Module) -> Optimizers:
     """Adam for each network.
 
-    Path length steps come on top of k = pl_interval / n_critic steps of G. As k + 1 steps must act like k, the learning
-    rate is multiplied by k / (k + 1), and so is the exponent of betas (Karras et al. 2020, arXiv:1912.04958, appendix
-    B). The penalties of D are part of its ordinary steps and change nothing.
+    Path length steps come on top of k = pl_interval / n_critic steps of G. k + 1 steps must act like k. The learning
+    rate and the exponent of betas are therefore multiplied by k / (k + 1) (Karras et al. 2020, arXiv:1912.04958,
+    appendix B). The penalties of D are part of its ordinary steps and change nothing.
     """
     k = config.pl_interval / config.n_critic
     lazy = k / (k + 1) if config.pl_weight else 1

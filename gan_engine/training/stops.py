@@ -50,8 +50,8 @@ class Stops:
     def note(self, phase: Phase, batch: Batch) -> None:
         """Remember `stop` after this phase, and heed it: on a CPU at once, on a GPU one phase later.
 
-        As `stop` keeps the weights unchanged, a phase later is early enough. Reading it at once would leave a GPU idle
-        until the host has the answer and has launched the next phase.
+        One phase later is early enough, because `stop` keeps the weights unchanged. Reading it at once would leave a
+        GPU idle until the host has the answer and has launched the next phase.
         """
         event = None
         stop = self.stop.to("cpu", non_blocking=True)

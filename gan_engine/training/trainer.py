@@ -31,8 +31,8 @@ from gan_engine.training.stops import Stops
 class Trainer:
     """Trains the networks of `config` on `data`.
 
-    Two trainers with equal configuration and data do the same bit for bit on a CPU with an equal number of threads,
-    also if one of them goes on from the other's `state_dict`.
+    Two trainers with equal configuration and data do the same bit for bit on a CPU with an equal number of threads.
+    This also holds if one of them goes on from the other's `state_dict`.
 
     Args:
         config: the run.
@@ -47,8 +47,8 @@ class Trainer:
         means: the means of what was measured since the last report.
         phases: the parts of a step, in their order.
 
-    Raises ValueError where data and family do not fit, where a batch cannot be dealt out to the processes, or where a
-    pass has no groups for the minibatch statistic.
+    Raises ValueError if data and family do not fit, or if a batch cannot be dealt out to the processes. It is also
+    raised if a pass has no groups for the minibatch statistic.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Trainer:
         return self.means.read(self.processes) | ({} if self.ada is None else {"ada/p": self.ada.p})
 
     def penalties(self) -> str | None:
-        """What gradient penalties there are and how they are computed, or None."""
+        """The gradient penalties and how they are computed, or None."""
         image = self.batches.sampler.images.shape[1:]
         return game.describe_penalties(self.config, self.objective, self.D, image)
 
@@ -199,8 +199,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any], *, source: str | Path = "state") -> None:
         """Go on from a `state_dict`, which messages call `source`, in the precision of its run.
 
-        Raises ValueError that lists the fields of a configuration that does not fit, or says that the data do not fit,
-        and CheckpointError where entries are missing or of another kind. Nothing has changed then.
+        Raises ValueError if the configuration does not fit, with its fields, or if the data do not fit. Raises
+        CheckpointError if entries are missing or of another kind. Nothing has changed then.
         """
         self._state.load_state_dict(state, source)
         if self.gradients.graphs:  # they hold the loss scale of before

@@ -1,4 +1,4 @@
-"""What the tests of the transforms share."""
+"""Fixtures that the tests of the transforms share."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What becomes of the values of an image: colours, frequencies, noise and cutout by their formulas."""
+"""The values of an image after each transform: colours, frequencies, noise and cutout by their formulas."""
 
 import colorsys
 import math
@@ -73,7 +73,7 @@ def test_gains_are_those_of_the_frequency_response():
     taps = (g[0, :, None] * filters).sum(0)
     row = torch.fft.fft(taps, size).abs()
     torch.testing.assert_close(response, row.outer(row), rtol=0, atol=1e-10)
-    # In the middle of a band, at 0, 3/16 pi, 3/8 pi and pi, little of the gains of the others is left.
+    # Little of the gains of the others is left in the middle of a band, at 0, 3/16 pi, 3/8 pi and pi.
     middle = row[[0, 12, 24, 64]]
     torch.testing.assert_close(middle, g[0], rtol=0.25, atol=0)
 
@@ -92,7 +92,7 @@ def test_an_equalized_image_is_the_convolution_of_its_mirrored_self(images):
 def test_gains_keep_the_expected_power():
     g = draw.band_gains(1000, 0.5)
     power = torch.tensor(draw.SPECTRUM, dtype=torch.float64)
-    # With one of the four drawn, exactly; then t = (t_i, 1, 1, 1) / root, of which t_i is the odd one out.
+    # The power is exact if one of the four is drawn; then t = (t_i, 1, 1, 1) / root, of which t_i is the odd one out.
     for i in range(4):
         alone = ((g != g[:, [i - 1]]).sum(1) == 1) & (g[:, i] != g[:, i - 1])
         assert alone.sum() > 20

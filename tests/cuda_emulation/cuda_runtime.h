@@ -1,6 +1,6 @@
 // The part of CUDA that csrc/cuda uses, for a host compiler. Blocks run one after another. The threads of a block take
-// turns: each runs until it waits for the others. So a machine without a GPU can test the logic of the kernels: indices,
-// masks, tails, reductions. It cannot test their memory model: a missing barrier may pass here.
+// turns: each runs until it waits for the others. A machine without a GPU can therefore test the logic of the kernels:
+// indices, masks, tails, reductions. It cannot test their memory model: a missing barrier may pass here.
 #pragma once
 
 #include <ucontext.h>

@@ -1,4 +1,5 @@
-"""Data sets of torchvision are read from existing files. Without network or torchvision the error is one sentence."""
+"""Data sets of torchvision are read from existing files. The error is one sentence if there is no network or no
+torchvision."""
 
 import gzip
 import importlib.util

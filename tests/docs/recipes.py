@@ -145,7 +145,7 @@ def absolute(function, x):
     return x * x.value.sign()
 """
 
-# By the heading in CONTRIBUTING.md.
+# {the heading in CONTRIBUTING.md: what the recipe adds}
 RECIPES: dict[str, list[Edit]] = {
     "Add a loss": [
         Edit("gan_engine/losses/adversarial.py", CHI_SQUARED, "LOSSES: dict[str, Adversarial] = {"),

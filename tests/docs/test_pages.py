@@ -110,7 +110,7 @@ def test_docstrings_name_the_arguments_of_their_function(name):
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_functions_are_annotated(name):
-    """What a type checker of another project reads; py.typed says that it may."""
+    """The types that a type checker of another project reads; py.typed says that it may."""
     function = vars(PUBLIC[name]).get("__init__", lambda: None) if inspect.isclass(PUBLIC[name]) else PUBLIC[name]
     signature = inspect.signature(function)
     bare = [p.name for p in signature.parameters.values() if p.name != "self" and p.annotation is p.empty]

@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
 
 
 def drawn(run_dir, out, **options):
-    """What the command writes, a file for each picture."""
+    """The files that the command writes, one for each picture."""
     generate.generate(Options(run_dir, out=out, device="cpu", **options))
     pictures = []
     for path in sorted(out.iterdir()):

@@ -1,4 +1,4 @@
-"""What --project found is drawn, walked and mixed again, and a file that does not fit is told in a sentence."""
+"""The w of --project is drawn, walked and mixed again, and a file that does not fit is told in a sentence."""
 
 import zipfile
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_tables_mix_the_w_of_files_with_each_other_or_with_seeds(run, G):
 
 @pytest.fixture
 def plain_distance(monkeypatch):
-    """In place of a perceptual one, whose weights are an extra."""
+    """Stands for a perceptual one, whose weights are an extra."""
     monkeypatch.setattr(search, "distance", lambda G: distance)
 
 

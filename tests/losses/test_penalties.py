@@ -35,7 +35,7 @@ def gradients(D: nn.Module, img: Tensor, loss=softplus, *, gamma: float = 3.0, *
 
 
 def written_out(D: nn.Module, img: Tensor, loss=softplus, *, gamma: float = 3.0, centre: float = 0.0) -> dict:
-    """What backward_with_penalty promises, as a user would write it, in float64."""
+    """The promise of backward_with_penalty, as a user would write it, in float64."""
     D, img = copy.deepcopy(D).double(), img.double().requires_grad_()
     logits = D(img)
     (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
@@ -200,7 +200,7 @@ def test_a_weight_for_each_image_and_a_relativistic_loss(case, level):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("autocast", [True, False])
 def test_half_precision_is_as_exact_as_autograd_in_it(case, autocast, dtype):
-    """In float16 the gradients are too small to be numbers. The scale of the loss brings them through."""
+    """The gradients are too small for numbers of float16. The scale of the loss brings them through."""
     D, img = case
     img = img.to(memory_format=torch.channels_last)
     scale = 2.0**16 if dtype == torch.float16 else 1.0

@@ -83,7 +83,7 @@ BLOCKS = {
 @pytest.mark.parametrize("run", [regular, trusting, in_sequence, nested], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_checkpoint_changes_nothing(step: str, run: Callable, block: str, dtype: torch.dtype):
-    """In float32, a leaky ReLU that saves other values of the same shape would give a wrong gradient silently."""
+    """A leaky ReLU in float32 that saves other values of the same shape would give a wrong gradient silently."""
     part = Checkpointed(BLOCKS[block](), run)
     D, img = around(nn.LeakyReLU(0.2), part, nn.LeakyReLU(0.2)).to(dtype), images().to(dtype)
     found = []

@@ -46,7 +46,7 @@ def test_frechet_distance_of_a_singular_covariance_is_finite():
 
 
 def test_kernel_distance_is_its_formula(sets):
-    """As torchmetrics' poly_mmd has it: sums of the kernel matrices without their diagonals."""
+    """The formula of torchmetrics' poly_mmd: sums of the kernel matrices without their diagonals."""
     x, y = (s[:40].double() for s in sets)
     k_xx, k_yy, k_xy = ((a @ b.t() / 6 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     m = len(x)

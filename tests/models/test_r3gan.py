@@ -1,4 +1,4 @@
-"""What the paper asks of the blocks, and that their discriminator costs four passes."""
+"""The blocks are those of the paper, and their discriminator costs four passes."""
 
 import pytest
 import torch

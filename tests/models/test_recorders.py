@@ -44,7 +44,7 @@ def test_an_exported_generator_makes_the_same_images_in_any_number(name):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("family", [models.dcgan, models.upsample_gan, models.sngan])
 def test_wide_networks_are_recorded_too(family, channels_last):
-    """From 32 channels on convolutions have kernels of their own, which depend on the size of a batch."""
+    """Convolutions of 32 channels and more have kernels of their own, which depend on the size of a batch."""
     torch.manual_seed(0)
     G = family.Generator(family.Config(resolution=32, width=64)).eval()
     if channels_last:

@@ -173,7 +173,7 @@ def test_G_of_srgan_takes_pictures_of_any_size():
 
 
 def test_a_cycle_leads_back():
-    """With generators that change nothing all is known: the cycle and identity terms are 0, whatever D says."""
+    """All is known if the generators change nothing: the cycle and identity terms are 0, whatever D says."""
     config = cyclegan.Config(resolution=32, width=2, d_width=2)
     G, D = build(config)
     both, batch = objective(G, D), make_batch(config)

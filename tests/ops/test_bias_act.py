@@ -1,4 +1,4 @@
-"""What bias_act promises beyond the properties that every op has."""
+"""The promises of bias_act beyond the properties that every op has."""
 
 import functools
 import itertools
@@ -260,7 +260,8 @@ def large(offset: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, .
 
 @pytest.fixture(scope="module", params=itertools.product((0, 1), (torch.float32, torch.bfloat16)), ids=str)
 def offset_and_dtype(request: pytest.FixtureRequest) -> Iterator[tuple[int, torch.dtype]]:
-    """Of the module, so that the backends come one after another, and `large` is made once for all of them."""
+    """Has the scope of the module, so that the backends come one after another, and `large` is made once for all of
+    them."""
     yield request.param
     large.cache_clear()
 
@@ -279,7 +280,7 @@ def test_tensors_larger_than_the_cache(offset_and_dtype: tuple[int, torch.dtype]
 
 @pytest.mark.parametrize("options", [{}, {"gain": 2.0}, {"act": "lrelu"}], ids=str)
 def test_gradients_share_no_memory(options: dict, backend: str, device: str):
-    """What the optimiser or the next backward writes into one .grad must not show up elsewhere."""
+    """Values that the optimiser or the next backward writes into one .grad must not show up elsewhere."""
     p, q = (torch.randn(3, 4, device=device).requires_grad_() for _ in range(2))
     dy = torch.randn(3, 4, device=device)
     total = bias_act(p, backend=backend, **options) + bias_act(q, backend=backend, **options)

@@ -69,7 +69,7 @@ def in_faster_layouts() -> Iterator[None]:
 @pytest.mark.parametrize("side", [6, 7])  # of which one leaves a pixel over
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
 def test_strided_convolutions_have_the_value_and_gradients_of_pytorch(name: str, side: int):
-    """In the layouts that are the faster ones for more channels."""
+    """The layouts are the faster ones for more channels."""
     x, weight = (t.detach().float() for t in made((2, 32, side, 8), (32, 32, 3, 3)))
     inputs = [x.requires_grad_(), (weight / 17).requires_grad_()]  # y is about 1
     functions = (getattr(module, name) for module in (convolution, F))

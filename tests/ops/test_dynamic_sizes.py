@@ -16,7 +16,7 @@ def resampled(x: Tensor, f: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 def activated(x: Tensor, f: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    """What the activation saves, which the compiler lays out anew for the convolution behind."""
+    """The tensor that the activation saves, which the compiler lays out anew for the convolution behind."""
     return avg_pool2d(bias_act(F.conv2d(bias_act(x, b, act="lrelu", clamp=1), w, padding=1), b, act="tanh"), 2)
 
 

@@ -1,4 +1,4 @@
-"""What grid_sample promises beyond the properties that every op has."""
+"""The promises of grid_sample beyond the properties that every op has."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What minibatch_stddev promises beyond the properties that every op has."""
+"""The promises of minibatch_stddev beyond the properties that every op has."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What modulated_conv2d promises beyond the properties that every op has."""
+"""The promises of modulated_conv2d beyond the properties that every op has."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What norm_act promises beyond the properties that every op has."""
+"""The promises of norm_act beyond the properties that every op has."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What pixel_norm promises beyond the properties that every op has."""
+"""The promises of pixel_norm beyond the properties that every op has."""
 
 import math
 

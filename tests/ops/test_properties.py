@@ -1,4 +1,4 @@
-"""What every op is held to, on every backend that runs here: each property is stated once.
+"""The rules that every op keeps, on every backend that runs here: each property is stated once.
 
 A backend that refuses is skipped with its reason, so `pytest -rs` prints what runs on this machine. The yardstick has
 no tolerances of its own: an error may be twice the one that PyTorch's own calls make in the same dtype, plus one ulp.

@@ -1,4 +1,4 @@
-"""What upsample_conv2d and downsample_conv2d promise beyond the properties that every op has."""
+"""The promises of upsample_conv2d and downsample_conv2d beyond the properties that every op has."""
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_modulated_resampling_is_that_of_the_scaled_input(up: int, down: int, ba
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
 @pytest.mark.usefixtures("whatever_the_size")
 def test_layouts_of_the_passes_do_not_show(op, layout: torch.memory_format):
-    """With enough channels the passes of a strided convolution on a CPU run in layouts of their own."""
+    """The passes of a strided convolution on a CPU run in layouts of their own if there are enough channels."""
     x = torch.randn(2, 32, 6, 10).to(memory_format=layout).requires_grad_()
     weight = torch.randn(48, 32, 3, 3, requires_grad=True)
 
@@ -162,7 +162,7 @@ def test_bad_input_is_refused_with_want_and_got(call, sentence: str):
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
 @pytest.mark.usefixtures("whatever_the_size")
 def test_autocast_with_two_gradients(op):
-    """With enough channels for the layouts of a strided convolution, which are not for autocast to meet."""
+    """Has enough channels for the layouts of a strided convolution, which are not for autocast to meet."""
     x = torch.randn(2, 32, 8, 8, requires_grad=True)
     weight = torch.randn(32, 32, 3, 3, requires_grad=True)
     found = {}

@@ -1,4 +1,4 @@
-"""What scale_bias_act promises beyond the properties that every op has."""
+"""The promises of scale_bias_act beyond the properties that every op has."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What upfirdn2d and its shorthands promise beyond the properties that every op has."""
+"""The promises of upfirdn2d and its shorthands beyond the properties that every op has."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What upfirdn2d_act promises beyond the properties that every op has."""
+"""The promises of upfirdn2d_act beyond the properties that every op has."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a run shows of itself is there, is right, and never ends the run."""
+"""All that a run shows of itself is there, is right, and never ends the run."""
 
 import html
 import json

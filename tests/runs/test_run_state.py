@@ -24,11 +24,11 @@ RUNS = {
 
 
 class Removed:
-    """In place of a value: it is not there."""
+    """Stands for a value: it is not there."""
 
 
 class Extra:
-    """In place of a value: it has one more entry."""
+    """Stands for a value: it has one more entry."""
 
 
 WRONG = [None, [], {}, "x", b"x", True, -1, -0.5, 2**70, math.nan, -math.inf, (), Removed, Extra]
@@ -68,7 +68,7 @@ def changed(state, path, new):
 
 
 def wrong(value):
-    """What may stand in the place of `value` and does not fit."""
+    """Values that may stand in the place of `value` and do not fit."""
     if isinstance(value, torch.Tensor):
         yield from (torch.zeros(*value.shape, 2, dtype=value.dtype), torch.zeros(0), value.to(torch.complex64))
         yield value.to(torch.float64 if value.dtype == torch.float16 else torch.float16)
@@ -81,7 +81,7 @@ def wrong(value):
 
 
 def fits(new, value):
-    """Whether `new` may be meant where `value` stood."""
+    """True if `new` may be meant where `value` stood."""
     if new is Removed:
         return False
     if type(new) is type(value) and not isinstance(new, dict | list | tuple):
@@ -92,7 +92,7 @@ def fits(new, value):
 
 # What is not read: options of optimisers follow from the configuration. What is checked elsewhere: the configuration.
 ELSEWHERE = ("config", "param_groups")
-# What may be missing or of any number: moments before a first step, means that were just read, classes, GPUs.
+# Parts that may be missing or of any number: moments before a first step, means that were just read, classes, GPUs.
 ANY_NUMBER = ("state", "means", "class_names", "cuda", "A", "B", "gauss", "processes")
 
 

@@ -226,7 +226,7 @@ def test_a_process_that_ends_by_itself_is_left_alone(monkeypatch):
 
 
 def test_a_process_that_waits_for_one_that_has_failed_is_ended():
-    """On a GPU it may wait in a communication, from which nothing gets it out."""
+    """A process on a GPU may wait in a communication, from which nothing gets it out."""
     started = time.monotonic()
     run = subprocess.run([sys.executable, "-c", WAITS], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1

@@ -1,6 +1,6 @@
 """A phase that is recorded trains as it does otherwise; what cannot be recorded says why, and trains on as it is.
 
-What only a GPU has, the recording itself, is played here on the CPU: what is recorded runs again at every replay.
+The recording itself, which only a GPU has, is played here on the CPU: what is recorded runs again at every replay.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a step does, in every family."""
+"""The effects of a step, in every family."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ def test_a_step_changes_every_weight_of_both_networks(make, config, loss):
     trainer.step()
     after = weights(trainer)
     still = [k for k in before if torch.equal(before[k], after[k])]
-    # Where the loss is the mean logit itself, D's last bias cancels between real and generated images.
+    # D's last bias cancels between real and generated images if the loss is the mean logit itself.
     assert still in ([], ["D.layers.2.bias"])
     assert trainer.nimg == 16 and trainer.step_count == 1
     assert {"loss/D", "loss/G", "logits/real", "logits/fake", "grad_norm/D"} <= trainer.means.read().keys()

@@ -119,7 +119,7 @@ class Slopes:
         self.gain = (1.0 if act == "linear" else 2**0.5) if gain is None else float(gain)
 
     def forward(self, x: Tensor, b: Tensor | None) -> Tensor:
-        """y. What m and k are read from is kept: two bits for each element of y, or two truth values."""
+        """y. The source of m and k is kept: two bits for each element of y, or two truth values."""
         self.dim = self.dim % x.ndim if b is not None else 0
         self.backend = backends.choose("bias_act", x, self.backend)
         if self.backend == "pytorch":  # PyTorch's activations note no bits

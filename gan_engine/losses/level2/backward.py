@@ -1,7 +1,7 @@
 """The backward pass of a step at level 2: the recorded pass of D as one node of autograd over D's parameters.
 
-As the node is part of the graph of the loss, that graph may depend on anything. Autograd hands each parameter its whole
-gradient, once, so that hooks of parameters and DistributedDataParallel see what they expect.
+The node is part of the graph of the loss, so that this graph may depend on anything. Autograd hands each parameter its
+whole gradient, once, so that hooks of parameters and DistributedDataParallel see what they expect.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ class _Node(torch.autograd.Function):
 
 
 def _leads_to(t: Tensor, end: torch.autograd.graph.Node) -> bool:
-    """Whether the graph of t leads to the node `end`."""
+    """True if the graph of t leads to the node `end`."""
     waiting, seen = [t.grad_fn], {None}
     while waiting:
         node = waiting.pop()

@@ -1,8 +1,8 @@
 """The forward pass of D, recorded on a tape, and the two passes over the tape that follow.
 
 README.md in this folder has the formulas whose letters stand here. D is not rewritten: it runs as it is, on a traced
-tensor. What D computes without the image (spectral norms, scaled weights, embeddings of classes) is left to autograd,
-which takes the gradients of those tensors from here.
+tensor. Autograd does what D computes without the image (spectral norms, scaled weights, embeddings of classes). It
+takes the gradients of those tensors from here.
 """
 
 import gc
@@ -108,7 +108,7 @@ class RecordedForward:
 
 
 def _add(deltas: dict[int, Tensor], fresh: set[int], slot: int, delta: Tensor, step: Step) -> None:
-    """Add `delta`, which `step` made, to the gradient in `slot`. In slots that are `fresh` it may be written over."""
+    """Add `delta`, which `step` made, to the gradient in `slot`. Gradients in `fresh` slots may be written over."""
     before = deltas.get(slot)
     if before is None:
         deltas[slot] = delta

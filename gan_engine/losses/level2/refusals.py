@@ -31,7 +31,7 @@ def remember(D: Network, img: Tensor, c: Any) -> None:
 
 
 def is_refused(D: Network, img: Tensor, c: Any = None) -> bool:
-    """Whether D was refused in its present state.
+    """True if D was refused in its present state.
 
     The state holds the modules of D, their modes, their hooks, which parameters require gradients, and attributes that
     are strings, truth values or None. It also holds the shape and dtype of the images. A function that is made anew for

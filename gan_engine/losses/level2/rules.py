@@ -21,7 +21,8 @@ A Python function of your own needs a rule only if it hides what it computes, as
 `gan_engine.ops.linear_per_sample` declares such a function where it is defined.
 
 A function of PyTorch is known by its name, so that all spellings of it (torch.add, Tensor.add, x + y) meet one rule.
-Any other function is known by itself. What D computes without the image meets no rule: autograd differentiates it.
+Any other function is known by itself. Values that D computes without the image meet no rule: autograd differentiates
+them.
 """
 
 import functools
@@ -31,7 +32,7 @@ from typing import NamedTuple
 from gan_engine.losses.level2.refusals import forget_all
 from gan_engine.ops.linear_per_sample import is_linear_per_sample, linear_per_sample
 
-# What stands for a function in the table: the name of a function of PyTorch, or any other function itself.
+# A function in the table: the name of a function of PyTorch, or any other function itself.
 Key = str | Callable
 
 
@@ -99,7 +100,7 @@ def _is_of_pytorch(module: str) -> bool:
     return module.partition(".")[0] == "torch"
 
 
-# What may be asked of a traced tensor without reading its numbers.
+# Properties of a traced tensor that may be asked for without reading its numbers.
 PROPERTIES = {
     *("shape", "size", "ndim", "dim", "ndimension", "numel", "nelement", "__len__", "stride", "is_contiguous"),
     *("dtype", "is_floating_point", "is_complex", "element_size", "device", "get_device", "layout"),

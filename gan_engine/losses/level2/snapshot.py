@@ -1,4 +1,4 @@
-"""What D was before it was tried, so that a trial that is refused leaves no trace.
+"""The state of D before it was tried, so that a refused trial leaves no trace.
 
 A D that is refused half way may have counted the batch, turned a spectral norm or drawn random numbers by then. It runs
 once more at another level, and must begin from the state that it had.
@@ -25,8 +25,8 @@ from gan_engine.losses.network import Network, parts_of
 class Snapshot(TorchFunctionMode):
     """The state of D's modules, of tensors and of random numbers, taken before each of them can change.
 
-    The attributes and buffers of D's modules are kept at once. While the snapshot is entered, a module that D does not
-    hold is kept when it first runs, and any other tensor when a function of PyTorch is about to write to it.
+    The attributes and buffers of D's modules are kept at once. A module that D does not hold is kept when it first runs
+    inside of the snapshot. Any other tensor is kept when a function of PyTorch is about to write to it.
     """
 
     def __init__(self, D: Network, device: torch.device) -> None:

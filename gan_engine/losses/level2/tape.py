@@ -74,7 +74,7 @@ class Step:
 
     @property
     def reads_tangents(self) -> bool:
-        """Whether the step needs the tangents of its sources."""
+        """True if the step needs the tangents of its sources."""
         return self.needs_tangent
 
     def weights_and_offsets(self) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
@@ -125,7 +125,7 @@ def write_count(x: Tensor) -> int:
 
 
 def only_readers(steps: list[Step]) -> dict[int, Step]:
-    """For each slot that exactly one step reads, that step."""
+    """{slot: its reader} of the slots that exactly one step reads."""
     readers: dict[int, Step | None] = {}
     for step in steps:
         for slot in step.sources:

@@ -15,8 +15,8 @@ from gan_engine.losses.level2.tape import Step, Tape
 class TracedTensor(Tensor):
     """Stands for `value`, a tensor of D's forward pass. Every torch function that D calls on it meets a rule.
 
-    To C++ it is a sparse tensor without elements. Code that goes around the rules then has no memory to read, and gets
-    an error where it asks for a pointer. (A strided tensor without memory would hand out a null pointer.)
+    C++ sees a sparse tensor without elements. Code that goes around the rules then has no memory to read, and gets an
+    error where it asks for a pointer. (A strided tensor without memory would hand out a null pointer.)
     """
 
     @staticmethod

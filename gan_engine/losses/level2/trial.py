@@ -20,8 +20,8 @@ def refusal(D: Network, img: Tensor, c: Any = None) -> str | None:
         c: handed on to D as it is.
 
     Returns:
-        The sentence, or None. Afterwards the buffers and attributes of modules and the states of PyTorch's random
-        numbers are what they were. docs/penalties.md says what to do about each sentence.
+        The sentence, or None. The buffers and attributes of modules and the states of PyTorch's random numbers are put
+        back afterwards. The page docs/penalties.md says what to do about each sentence.
     """
     if (reason := why_compiled(D)) is not None:
         return reason

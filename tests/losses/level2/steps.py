@@ -1,4 +1,4 @@
-"""What the tests of level 2 share: images, a discriminator, a step, and the comparison of gradients."""
+"""Parts that the tests of level 2 share: images, a discriminator, a step, and the comparison of gradients."""
 
 from collections.abc import Callable
 from typing import Any

@@ -214,9 +214,9 @@ def test_both_levels_are_as_exact_as_autograd(D, batch, size, layout, loss, cent
     """|ours - truth| <= 2 |autograd - truth| + 1 ulp over all gradients, and to 1e-5 in each parameter by itself.
 
     The truth is autograd in float64. The error of autograd in float32 is a matter of chance, and can be 0 in a single
-    parameter. So it is taken over all parameters, as the larger error of two orders of the batch. One ulp is allowed on
-    top. (Over 1,200 networks neither level needed more. Over 3,000 networks the median error of a parameter was 1.0
-    ulp by autograd and 0.9 ulp at level 2.)
+    parameter. It is therefore taken over all parameters, as the larger error of two orders of the batch. One ulp is
+    allowed on top. (Over 1,200 networks neither level needed more. The median error of a parameter over 3,000 networks
+    was 1.0 ulp by autograd and 0.9 ulp at level 2.)
     """
     note(str(D))
     img = torch.randn(batch, 3, size, size).to(memory_format=layout)

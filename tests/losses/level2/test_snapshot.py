@@ -155,7 +155,7 @@ def test_buffers_that_grow_are_put_back(img, name):
 
 
 def test_spectral_norms_turn_once_a_step(img):
-    """As in a step without a penalty, at level 2 and where level 2 is refused."""
+    """The same as in a step without a penalty, at level 2 and where level 2 is refused."""
     for last in (nn.Identity(), nn.Tanh()):
         torch.manual_seed(0)
         D = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten(), last)
