@@ -66,8 +66,8 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     )
     if not kept:
         raise DataError(
-            f"{path}: want pairs, in folders A and B or side by side (pix2pix --source grey or edges makes pairs from "
-            f"single pictures), got none that can be used, {summary(skipped)}"
+            f"{path}: want pairs, in folders A and B or side by side, got none that can be used, {summary(skipped)}; "
+            "pix2pix --source grey or edges makes pairs from single pictures"
         )
     source = ImageSet(path.name, both[0::2])
     return ImageSet(
