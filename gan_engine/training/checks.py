@@ -24,8 +24,7 @@ def check_batches(config: Config, processes: Processes) -> None:
             sizes += f" in {processes.size} processes" if processes.size > 1 else ""
             raise ValueError(
                 f"batch_size: want passes that split into equal groups of 2 to {min(images, group)} images "
-                f"(mbstd_group {group}), got a pass of {images} images by {sizes}; the minibatch statistic of D is "
-                "computed in groups"
+                f"(mbstd_group {group}) for the minibatch statistic of D, got a pass of {images} images by {sizes}"
             )
     of_pass = min(group_of(images, group) for images in passes)
     of_batch = group_of(config.batch_size, group)
