@@ -112,9 +112,11 @@ def _hardware() -> str:
     except Exception as error:
         return _wrap("cpu   ", cpu) + "\n" + _wrap("", f"PyTorch cannot be imported: {error} (pip install torch)")
 
-    features = getattr(torch.cpu, "get_capabilities", dict)()
-    bf16 = any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    cpu += f", {torch.get_num_threads()} threads in PyTorch, bf16 in {'hardware' if bf16 else 'software (slow)'}"
+    from gan_engine.system import bfloat16
+
+    how, time = bfloat16.on_cpu()
+    bf16 = how + (", slower than float32" if time > 1 else "")
+    cpu += f", {torch.get_num_threads()} threads in PyTorch, bf16 {bf16}"
     lines = [_wrap("cpu   ", cpu)]
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -21,7 +21,7 @@ from gan_engine.system.names import legible
 from gan_engine.training import inputs, memory, transfer
 from gan_engine.training.advice import advice
 from gan_engine.training.distributed import Processes
-from gan_engine.training.precision import resolve
+from gan_engine.training.precision import remark, resolve
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.transfer import TakenWeights
 
@@ -89,7 +89,7 @@ class Start:
                 for name, taken in self.taken.items()
             ),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
-            f"device     {self.device}, {trainer.precision.name}",
+            f"device     {self.device}, {trainer.precision.name}{remark(trainer.precision.name, trainer.device)}",
         ]
         if penalties := trainer.penalties():
             lines.append(f"penalties  {penalties}")

@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_engine.system import bfloat16
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve(name: str, device: torch.device) -> str:
     """The precision that `name` ("auto", "fp32", "bf16" or "fp16") means on `device`: "fp32", "bf16" or "fp16".
 
+    "auto" is bf16 where bf16 is faster than fp32.
+
     Raises ValueError for another name, and for fp16 on a CPU.
     """
     if name == "auto":
-        return "bf16" if _computes_bf16(device) else "fp32"
+        return "bf16" if _gains_by_bf16(device) else "fp32"
     if name not in ("fp32", *DTYPES):
         raise ValueError(f"precision: want auto, fp32, {' or '.join(DTYPES)}, got {textwrap.shorten(repr(name), 60)}")
     if name == "fp16" and device.type != "cuda":
@@ -29,13 +33,18 @@ def resolve(name: str, device: torch.device) -> str:
     return name
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def _gains_by_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        can = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    return False
+    return device.type == "cpu" and bfloat16.on_cpu().gains
+
+
+def remark(name: str, device: torch.device) -> str:
+    """What the first lines of a run say behind its precision: why it is fp32, or that fp32 would be faster."""
+    why = bfloat16.slower(device)
+    if why is None or name not in ("fp32", "bf16"):
+        return ""
+    return f": {why}" if name == "fp32" else f"; --precision fp32 may be faster: {why}"
 
 
 @contextlib.contextmanager
