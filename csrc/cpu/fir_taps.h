@@ -1,90 +1,203 @@
 // Weighted sums of vectors: the arithmetic of an FIR filter.
 #pragma once
 
+#include "../upfirdn2d.h"
+
+#include <algorithm>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
 #include "vec.h"
 
+// For lambdas that hand vectors to each other, behind their parameters; see GE_INLINE.
+#define GE_INLINED __attribute__((always_inline))
+
 namespace gan_engine {
 namespace GE_ISA {
 namespace fir {
 
-// A weighted sum: its value for vector i is the sum of weight[t] * load(at[t] + i) over all taps t.
+inline std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
+
+// Memory from the start of a line of the cache on, all 0.
 template <class S>
-struct Taps {
-    std::vector<const S*> at;
-    std::vector<S> weight;
-    int count = 0;
+struct Lines {
+    static constexpr std::int64_t kLine = 64 / sizeof(S);
+    std::vector<S> memory;
+    S* data = nullptr;
 
-    explicit Taps(std::int64_t most) : at(most), weight(most) {}
-    void add(const S* address, S w) { at[count] = address, weight[count++] = w; }
+    void resize(std::int64_t n) {
+        memory.resize(n + kLine);
+        const std::int64_t past = std::int64_t(reinterpret_cast<std::uintptr_t>(memory.data()) / sizeof(S)) % kLine;
+        data = memory.data() + (kLine - past) % kLine;
+    }
 };
 
-// Calls sink(i, sums) for i = 0, 16, ... below n, where sums[k] is the sum of taps[k] for vector shift + i. N is the
-// number of taps, or 0: known only at run time.
-template <class V, class S, int N, int K>
+// The horizontal axis. Output i * phases + r takes the taps of output r, with inputs i * step further on.
+struct Columns {
+    FirAxis axis;
+    std::int64_t phases, step;
+    std::int64_t low;  // the first input of output 0; it may lie outside x
+
+    explicit Columns(const FirAxis& a) : axis(a) {
+        const std::int64_t common = std::gcd(a.up, a.down);
+        phases = a.up / common, step = a.down / common;
+        low = a.first_input(0);
+    }
+    // Outputs 0, ..., n - 1 need inputs low, ..., low + reach(n) - 1.
+    std::int64_t reach(std::int64_t n) const {
+        std::int64_t most = 1;
+        for (std::int64_t o = std::max<std::int64_t>(n - phases, 0); o < n; ++o)
+            most = std::max(most, axis.first_input(o) + axis.count(o) - low);
+        return most;
+    }
+    // The outputs of phase r.
+    std::int64_t outputs(std::int64_t r) const { return (axis.out - r + phases - 1) / phases; }
+};
+
+// A source of taps: sum k has count(k) taps, and its value for vector i is the sum of weight(k, t) * load(at(k, t) + i)
+// over these taps t.
+//
+// The taps on the rows of x that a row of y needs. Row iy of x is at x + (iy & mask) * pitch. Rows outside x are zeros.
+template <class S>
+struct VerticalTaps {
+    const S *x, *zeros;
+    std::int64_t pitch, mask, height;
+    std::int64_t first, taps;  // the first row, which may lie outside x, and the number of rows
+    const S* weights;
+    std::int64_t apart;  // from a weight to the next
+
+    GE_INLINE int count(int) const { return int(taps); }
+    GE_INLINE const S* at(int, int t) const {
+        const std::int64_t iy = first + t;
+        return std::uint64_t(iy) < std::uint64_t(height) ? x + (iy & mask) * pitch : zeros;
+    }
+    GE_INLINE S weight(int, int t) const { return weights[t * apart]; }
+};
+
+// The taps on a spread row, or on several; sum k is that of phase k.
+template <class S>
+struct HorizontalTaps {
+    struct Tap {
+        const S* at;
+        S weight;
+    };
+    std::vector<std::vector<Tap>> of_phase;
+
+    explicit HorizontalTaps(std::int64_t phases) : of_phase(phases) {}
+    void clear() {
+        for (auto& taps : of_phase) taps.clear();
+    }
+    GE_INLINE int count(int k) const { return int(of_phase[k].size()); }
+    GE_INLINE const S* at(int k, int t) const { return of_phase[k][t].at; }
+    GE_INLINE S weight(int k, int t) const { return of_phase[k][t].weight; }
+};
+
+// How many elements are left at a place: a number, or, known when compiled, enough for all vectors.
+struct Enough {
+    friend GE_INLINE Enough operator-(Enough e, std::int64_t) { return e; }
+};
+template <class V, class S>
+GE_INLINE V get(const S* p, std::int64_t left) {
+    return load_up_to<V>(p, left);
+}
+template <class V, class S>
+GE_INLINE V get(const S* p, Enough) {
+    return load<V>(p);
+}
+template <class V, class S>
+GE_INLINE void put(S* p, V v, std::int64_t left) {
+    store_up_to(p, left, v);
+}
+template <class V, class S>
+GE_INLINE void put(S* p, V v, Enough) {
+    store(p, v, false);
+}
+
+// K sums of a source, from sum `first` on. Each has N taps, which the compiler keeps in registers. With N = 0 the
+// number of taps is known only at run time; then several vectors share each weight.
+template <class Source, int N, int K>
 struct Weigh {
+    using S = decltype(std::declval<Source>().weight(0, 0));
+    static constexpr int kAtOnce = 1;
     const S* at[K][N];
-    V weight[K][N];
+    S weight[K][N];
 
-    explicit Weigh(const Taps<S>* taps) {
+    GE_INLINE explicit Weigh(const Source& source, int first = 0) {
         for (int k = 0; k < K; ++k)
-            for (int t = 0; t < N; ++t) at[k][t] = taps[k].at[t], weight[k][t] = splat<V>(taps[k].weight[t]);
+            for (int t = 0; t < N; ++t) at[k][t] = source.at(first + k, t), weight[k][t] = source.weight(first + k, t);
     }
-    template <class Sink>
-    void operator()(std::int64_t shift, std::int64_t n, const Sink& sink) const {
-        for (std::int64_t i = 0; i < n; i += kLanes) {
-            V sums[K];
-            for (int k = 0; k < K; ++k) {
-                sums[k] = weight[k][0] * load(at[k][0] + shift + i);
-                for (int t = 1; t < N; ++t) sums[k] += weight[k][t] * load(at[k][t] + shift + i);
-            }
-            sink(i, sums);
+    // v[0], v[1], ...: sum first + k for vectors i, i + 16, ...
+    template <class V, int P, class Left>
+    GE_INLINE void operator()(int k, std::int64_t i, Left left, V (&v)[P]) const {
+        for (int j = 0; j < P; ++j) {
+            const std::int64_t from = j * kLanes;
+            v[j] = splat<V>(weight[k][0]) * get<V>(at[k][0] + i + from, left - from);
+            for (int t = 1; t < N; ++t) v[j] += splat<V>(weight[k][t]) * get<V>(at[k][t] + i + from, left - from);
         }
     }
 };
 
-template <class V, class S, int K>
-struct Weigh<V, S, 0, K> {
-    const Taps<S>* taps;
+template <class Source, int K>
+struct Weigh<Source, 0, K> {
+    using S = decltype(std::declval<Source>().weight(0, 0));
+    static constexpr int kAtOnce = sizeof(S) * kLanes > kRegisterBytes ? 2 : 4;
+    const Source& source;
+    const int first;
 
-    explicit Weigh(const Taps<S>* taps_) : taps(taps_) {}
-    template <class Sink>
-    void operator()(std::int64_t shift, std::int64_t n, const Sink& sink) const {
-        // Four vectors at once share each weight.
-        constexpr int kAtOnce = 4;
-        std::int64_t i = 0;
-        for (; i + kAtOnce * kLanes <= n; i += kAtOnce * kLanes) {
-            V sums[kAtOnce][K] = {};
-            for (int k = 0; k < K; ++k)
-                for (int t = 0; t < taps[k].count; ++t) {
-                    const V weight = splat<V>(taps[k].weight[t]);
-                    const S* at = taps[k].at[t] + shift + i;
-                    for (int j = 0; j < kAtOnce; ++j) sums[j][k] += weight * load(at + j * kLanes);
-                }
-            for (int j = 0; j < kAtOnce; ++j) sink(i + j * kLanes, sums[j]);
-        }
-        for (; i < n; i += kLanes) {
-            V sums[K] = {};
-            for (int k = 0; k < K; ++k)
-                for (int t = 0; t < taps[k].count; ++t)
-                    sums[k] += splat<V>(taps[k].weight[t]) * load(taps[k].at[t] + shift + i);
-            sink(i, sums);
+    GE_INLINE explicit Weigh(const Source& source_, int first_ = 0) : source(source_), first(first_) {}
+    template <class V, int P, class Left>
+    GE_INLINE void operator()(int k, std::int64_t i, Left left, V (&v)[P]) const {
+        for (V& sum : v) sum = V{};
+        for (int t = 0; t < source.count(first + k); ++t) {
+            const V weight = splat<V>(source.weight(first + k, t));
+            const S* at = source.at(first + k, t) + i;
+            for (int j = 0; j < P; ++j) v[j] += weight * get<V>(at + j * kLanes, left - j * kLanes);
         }
     }
 };
+
+// body(i, left, blocks) for i = 0, ... below n, in steps of 16 * blocks. `blocks` is a constant: P, and where fewer
+// than `whole` elements are left, Q.
+template <int P, int Q, class Body>
+GE_INLINE void in_blocks(std::int64_t n, std::int64_t whole, const Body& body) {
+    std::int64_t i = 0;
+    for (; i + P * kLanes <= whole; i += P * kLanes) body(i, Enough(), std::integral_constant<int, P>());
+    for (; i < n; i += Q * kLanes) body(i, n - i, std::integral_constant<int, Q>());
+}
+
+// n elements of sum k, from place `from` on: to `to`, and zeros behind them up to a whole vector.
+template <class Source, int N, int K>
+GE_INLINE void add_up(const Weigh<Source, N, K>& weigh, int k, std::int64_t from, std::int64_t n,
+                      typename Weigh<Source, N, K>::S* to) {
+    using V = typename Wide<typename Weigh<Source, N, K>::S>::Vec;
+    in_blocks<Weigh<Source, N, K>::kAtOnce, 1>(n, n, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
+        V v[blocks()];
+        weigh(k, from + i, left, v);
+        for (int j = 0; j < blocks(); ++j) store(to + i + j * kLanes, v[j], false);
+    });
+}
+
+// The same from memory that goes on behind the n elements, to memory that does not.
+template <class Source, int N, int K>
+GE_INLINE void add_up_to_y(const Weigh<Source, N, K>& weigh, int k, std::int64_t from, std::int64_t n,
+                           typename Weigh<Source, N, K>::S* y) {
+    using V = typename Wide<typename Weigh<Source, N, K>::S>::Vec;
+    in_blocks<Weigh<Source, N, K>::kAtOnce, 1>(n, n, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
+        V v[blocks()];
+        weigh(k, from + i, Enough(), v);
+        for (int j = 0; j < blocks(); ++j) put(y + i + j * kLanes, v[j], left - j * kLanes);
+    });
+}
 
 // Calls run with the number of taps as a constant if it is 2 or 4 (the usual filter has 4 taps) and S is float.
 // Otherwise the constant is 0. Each constant multiplies the template instantiations.
 template <class S, class Run>
-void with_count(int count, const Run& run) {
-#if defined(__AVX2__) || defined(__ARM_NEON)
-    if constexpr (sizeof(S) == 4) {
+GE_INLINE void with_count(int count, const Run& run) {
+    if constexpr (sizeof(S) == 4 && kRegisterBytes > 16) {
         if (count == 2) return run(std::integral_constant<int, 2>());
         if (count == 4) return run(std::integral_constant<int, 4>());
     }
-#endif
     run(std::integral_constant<int, 0>());
 }
 

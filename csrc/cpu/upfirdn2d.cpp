@@ -4,30 +4,28 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
-// The ends of a filter that does nothing else.
-template <class Number, bool channels_last>
-struct FilterOnly {
-    using T = Number;
+// A filter that does nothing else: float and double are filtered in place, half precision is widened and rounded.
+template <class T, bool channels_last>
+struct FilterOnly final : fir::Ends<typename Wide<T>::Scalar> {
+    using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kReadsAll = false;
     const Upfirdn2dParams& p;
 
-    fir::Untouched<V> in(const Row&, bool) const { return {}; }
-
-    struct Run {
-        T* y;
-        GE_INLINE void operator()(std::int64_t i, std::int64_t left, V v) const { store_up_to(y + i, left, v); }
-        void end() const {}
-    };
-    struct Out {
-        T* y;
-        std::int64_t step;
-        Run run(std::int64_t k) const { return {y + k * step}; }
-        void done() const {}
-    };
-    Out out(const Row& row) const {
+    explicit FilterOnly(const Upfirdn2dParams& p_) : p(p_) {
+        if constexpr (std::is_same_v<T, S>) {
+            this->x = static_cast<const S*>(p.x), this->y = static_cast<S*>(p.y), this->finishes = false;
+        }
+    }
+    void in(const Row& row, bool, S* to, std::int64_t step) override {
+        fir::widen_row<T, channels_last>(p, row, to, step);
+    }
+    void out(const Row& row, S* made, std::int64_t step) override {
         const fir::Place<channels_last> place(row, p.c, p.h.out, p.w.out);
-        return {static_cast<T*>(p.y) + place.element, place.step};
+        T* y = static_cast<T*>(p.y) + place.element;
+        fir::for_runs<channels_last>(row, [&](std::int64_t k, std::int64_t n) {
+            for (std::int64_t i = 0; i < n; i += kLanes)
+                store_up_to(y + k * place.step + i, n - i, load<V>(made + k * step + i));
+        });
     }
 };
 
@@ -35,8 +33,9 @@ template <class T>
 void with_layout(const Upfirdn2dParams& p, int threads) {
     const int parts = fir::parts(p, threads);
     in_parallel(parts, [&](int part) {
-        p.channels_last ? fir::filter<fir::Interleaved>(p, part, parts, FilterOnly<T, true>{p})
-                        : fir::filter<fir::Planar>(p, part, parts, FilterOnly<T, false>{p});
+        FilterOnly<T, true> last(p);
+        FilterOnly<T, false> planar(p);
+        p.channels_last ? fir::filter(p, part, parts, last) : fir::filter(p, part, parts, planar);
     });
 }
 

@@ -14,76 +14,53 @@ struct Bytes {
 
     Bytes(const Row& row, std::int64_t channels, std::int64_t h, std::int64_t w) {
         const std::int64_t line = mask_bytes(channels_last ? channels : w);
-        first = channels_last ? (row.image * h + row.y) * w * line + row.channel / 8
+        first = channels_last ? ((row.image * h + row.y) * w + row.x) * line + row.channel / 8
                               : ((row.image * channels + row.channel) * h + row.y) * line;
         step = channels_last ? line : 0;
     }
 };
 
-// The ends of the filter that apply scale_bias_act to its results.
-template <class Number, bool channels_last>
-struct Forward {
-    using T = Number;
+// The filter, and behind it scale_bias_act.
+template <class T, bool channels_last>
+struct Forward final : fir::Ends<typename Wide<T>::Scalar> {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kReadsAll = false;
     const Upfirdn2dActParams& p;
-    Activation<V> act;
+    const Activation<V> act;
 
-    Forward(const Upfirdn2dActParams& p_, int) : p(p_), act(p_.alpha, p_.gain, p_.clamp) {}
-    fir::Untouched<V> in(const Row&, bool) const { return {}; }
-
-    struct Run {
-        T* y;
-        std::uint8_t *slope, *keep;
-        Side<S> scale, shift;  // for each element of the run
-        V factor, summand;     // for the whole run
-        Activation<V> act;
-        GE_INLINE void operator()(std::int64_t i, std::int64_t left, V v) const {
-            if (left <= 0) return;
-            const V z = v * (channels_last ? scale.some(i, left) : factor) + shift.some(i, left) + summand;
-            store_up_to(y + i, left, act(z, slope, keep, i));
-        }
-        void end() const {}
-    };
-    struct Out {
-        T* y;
-        std::uint8_t *slope, *keep;
-        std::int64_t step, step_bytes;
-        Side<S> scale, b, noise;
-        const Activation<V>& act;
-        Run run(std::int64_t k) const {
-            return {y + k * step,
-                    offset<std::uint8_t>(slope, k * step_bytes),
-                    offset<std::uint8_t>(keep, k * step_bytes),
-                    scale,
-                    channels_last ? b : noise,
-                    splat<V>(scale.one(0)),
-                    splat<V>(channels_last ? noise.one(k) : b.one(0)),
-                    act};
-        }
-        void done() const {}
-    };
-    Out out(const Row& row) const {
+    Forward(const Upfirdn2dActParams& p_, int) : p(p_), act(p_.alpha, p_.gain, p_.clamp) {
+        if constexpr (std::is_same_v<T, S>)
+            this->x = static_cast<const S*>(p.fir.x), this->y = static_cast<S*>(p.fir.y);
+    }
+    void in(const Row& row, bool, S* to, std::int64_t step) override {
+        fir::widen_row<T, channels_last>(p.fir, row, to, step);
+    }
+    void out(const Row& row, S* made, std::int64_t step) override {
         const std::int64_t c = p.fir.c, h = p.fir.h.out, w = p.fir.w.out;
         const fir::Place<channels_last> place(row, c, h, w);
         const Bytes<channels_last> bytes(row, c, h, w);
-        return Out{static_cast<T*>(p.fir.y) + place.element,
-                   offset<std::uint8_t>(p.slope, bytes.first),
-                   offset<std::uint8_t>(p.keep, bytes.first),
-                   place.step,
-                   bytes.step,
-                   {offset<S>(p.scale, row.image * c + row.channel), 1},
-                   {offset<S>(p.b, row.channel), 0},
-                   {offset<S>(p.noise, p.noise_n > 1 ? place.pixel : row.y * w), 0},
-                   act};
+        const Side<S> scale{offset<S>(p.scale, row.image * c + row.channel), 1}, b{offset<S>(p.b, row.channel), 0};
+        const Side<S> noise{offset<S>(p.noise, p.noise_n > 1 ? place.pixel : row.y * w + row.x), 0};
+        fir::for_runs<channels_last>(row, [&](std::int64_t k, std::int64_t n) {
+            T* y = static_cast<T*>(p.fir.y) + place.element + k * place.step;
+            std::uint8_t* slope = offset<std::uint8_t>(p.slope, bytes.first + k * bytes.step);
+            std::uint8_t* keep = offset<std::uint8_t>(p.keep, bytes.first + k * bytes.step);
+            const Side<S>& along = channels_last ? b : noise;  // for each element of the run
+            const V factor = splat<V>(scale.one(0)), summand = splat<V>(channels_last ? noise.one(k) : b.one(0));
+            for (std::int64_t i = 0; i < n; i += kLanes) {
+                const V v = load_up_to<V>(made + k * step + i, n - i);
+                const V z = v * (channels_last ? scale.some(i, n - i) : factor) + along.some(i, n - i) + summand;
+                store_up_to(y + i, n - i, act(z, slope, keep, i));
+            }
+        });
     }
 };
 
 // The sums of a row over its pixels, for each channel, and over its channels, for each pixel. One of the two sums runs
 // along a run, the other across runs. Both are added to what the memory holds.
-template <class S, class V, bool channels_last>
+template <class S, bool channels_last>
 struct Sums {
+    using V = typename Wide<S>::Vec;
     double *of_channels, *of_pixels;  // or null
     S* block;                         // room for a block of channels, all 0
 
@@ -95,15 +72,13 @@ struct Sums {
         GE_INLINE void add(std::int64_t i, std::int64_t left, V v) {
             if (along != nullptr) total += v;
             if (block != nullptr) store(block + i, load(block + i) + v, false);
-            if (across == nullptr) return;
-            const VecD wide = widen(v);
-            store_up_to(across + i, left, load_up_to<VecD>(across + i, left) + wide);
+            if (across != nullptr) store_up_to(across + i, left, load_up_to<VecD>(across + i, left) + widen(v));
         }
         void end() const {
             if (along != nullptr) *along += sum(total);
         }
     };
-    Run run(std::int64_t k) const {
+    GE_INLINE Run run(std::int64_t k) const {
         if (!channels_last) return {of_channels, of_pixels, nullptr, V{}};
         return {offset<double>(of_pixels, k), nullptr, of_channels != nullptr ? block : nullptr, V{}};
     }
@@ -113,106 +88,79 @@ struct Sums {
     }
 };
 
-// The derivative on the way into the transposed filter, and the scale on the way out.
-template <class Number, bool channels_last>
-struct Backward {
-    using T = Number;
+// The derivative, then the transposed filter, and behind it the scale.
+template <class T, bool channels_last>
+struct Backward final : fir::Ends<typename Wide<T>::Scalar> {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    static constexpr bool kReadsAll = true;
     const Upfirdn2dActGradParams& p;
-    std::int64_t slot;
-    Derivative<V> derivative;
+    const std::int64_t slot;
+    const Derivative<V> derivative;
     S block_in[fir::kMostChannels] = {}, block_out[fir::kMostChannels] = {};
-    using SumsOf = Sums<S, V, channels_last>;
 
-    Backward(const Upfirdn2dActGradParams& p_, int slot_) : p(p_), slot(slot_), derivative(p_.alpha, p_.gain) {}
-
-    struct RunIn {
-        const std::uint8_t *slope, *keep;
-        Derivative<V> derivative;
-        typename SumsOf::Run sums;
-        GE_INLINE V operator()(std::int64_t i, std::int64_t left, V dy) {
-            if (left <= 0) return dy;
-            const V dz = derivative(dy, slope, keep, i);
-            sums.add(i, left, dz);
-            return dz;
+    Backward(const Upfirdn2dActGradParams& p_, int slot_) : p(p_), slot(slot_), derivative(p_.alpha, p_.gain) {
+        this->reads_all = true;
+        if constexpr (std::is_same_v<T, S>) {
+            this->y = static_cast<S*>(p.fir.y);
+            this->finishes = p.scale != nullptr || p.x != nullptr;
         }
-        void end() const { sums.end(); }
-    };
-    struct In {
-        const std::uint8_t *slope, *keep;
-        std::int64_t step_bytes, channels;
-        const Derivative<V>& derivative;
-        SumsOf sums;
-        RunIn run(std::int64_t k) const {
-            return {offset<std::uint8_t>(slope, k * step_bytes), offset<std::uint8_t>(keep, k * step_bytes), derivative,
-                    sums.run(k)};
-        }
-        void done() const { sums.done(channels); }
-    };
-    In in(const Row& row, bool own) {
-        const std::int64_t c = p.fir.c, h = p.fir.h.in, w = p.fir.w.in, image = slot * p.fir.n + row.image;
-        const Bytes<channels_last> bytes(row, c, h, w);
-        double* db = offset<double>(own ? p.db : nullptr, image * c + row.channel);
-        double* d_noise = offset<double>(own ? p.d_noise : nullptr, (image * h + row.y) * w);
-        return In{offset<std::uint8_t>(p.slope, bytes.first),
-                  offset<std::uint8_t>(p.keep, bytes.first),
-                  bytes.step,
-                  row.channels,
-                  derivative,
-                  {db, d_noise, block_in}};
     }
-
-    struct RunOut {
-        T* dx;
-        const T* x;
-        Side<S> scale;
-        V factor;
-        typename SumsOf::Run products;
-        GE_INLINE void operator()(std::int64_t i, std::int64_t left, V g) {
-            if (left <= 0) return;
-            if (x != nullptr) products.add(i, left, g * load_up_to<V>(x + i, left));
-            if (dx != nullptr) store_up_to(dx + i, left, g * (channels_last ? scale.some(i, left) : factor));
-        }
-        void end() const { products.end(); }
-    };
-    struct Out {
-        T* dx;
-        const T* x;
-        std::int64_t step, channels;
-        Side<S> scale;
-        SumsOf products;
-        RunOut run(std::int64_t k) const {
-            return {offset<T>(dx, k * step), offset<T>(x, k * step), scale, splat<V>(scale.one(0)), products.run(k)};
-        }
-        void done() const { products.done(channels); }
-    };
-    Out out(const Row& row) {
+    void in(const Row& row, bool own, S* to, std::int64_t step) override {
+        const std::int64_t c = p.fir.c, h = p.fir.h.in, w = p.fir.w.in, image = slot * p.fir.n + row.image;
+        const fir::Place<channels_last> place(row, c, h, w);
+        const Bytes<channels_last> bytes(row, c, h, w);
+        const Sums<S, channels_last> sums{offset<double>(own ? p.db : nullptr, image * c + row.channel),
+                                          offset<double>(own ? p.d_noise : nullptr, (image * h + row.y) * w), block_in};
+        fir::for_runs<channels_last>(row, [&](std::int64_t k, std::int64_t n) {
+            const T* dy = static_cast<const T*>(p.fir.x) + place.element + k * place.step;
+            const std::uint8_t* slope = offset<std::uint8_t>(p.slope, bytes.first + k * bytes.step);
+            const std::uint8_t* keep = offset<std::uint8_t>(p.keep, bytes.first + k * bytes.step);
+            auto run = sums.run(k);
+            for (std::int64_t i = 0; i < n; i += kLanes) {
+                const V dz = derivative(load_up_to<V>(dy + i, n - i), slope, keep, i);
+                run.add(i, n - i, dz);
+                store(to + k * step + i, dz, false);
+            }
+            run.end();
+        });
+        sums.done(row.channels);
+    }
+    void out(const Row& row, S* made, std::int64_t step) override {
         const std::int64_t c = p.fir.c, image = slot * p.fir.n + row.image;
         const fir::Place<channels_last> place(row, c, p.fir.h.out, p.fir.w.out);
-        double* d_scale = offset<double>(p.d_scale, image * c + row.channel);
-        return Out{offset<T>(p.fir.y, place.element),
-                   offset<T>(p.x, place.element),
-                   place.step,
-                   row.channels,
-                   {offset<S>(p.scale, row.image * c + row.channel), 1},
-                   {d_scale, nullptr, block_out}};
+        const Side<S> scale{offset<S>(p.scale, row.image * c + row.channel), 1};
+        const Sums<S, channels_last> products{offset<double>(p.d_scale, image * c + row.channel), nullptr, block_out};
+        fir::for_runs<channels_last>(row, [&](std::int64_t k, std::int64_t n) {
+            T* dx = offset<T>(p.fir.y, place.element + k * place.step);
+            const T* x = offset<T>(p.x, place.element + k * place.step);
+            const V factor = splat<V>(scale.one(0));
+            auto run = products.run(k);
+            for (std::int64_t i = 0; i < n; i += kLanes) {
+                const V g = load_up_to<V>(made + k * step + i, n - i);
+                if (x != nullptr) run.add(i, n - i, g * load_up_to<V>(x + i, n - i));
+                if (dx != nullptr) store_up_to(dx + i, n - i, g * (channels_last ? scale.some(i, n - i) : factor));
+            }
+            run.end();
+        });
+        products.done(row.channels);
     }
 };
 
-template <template <class, bool> class Ends, class T, class Params>
-void with_layout(const Params& p, int threads) {
-    const int parts = fir::parts(p.fir, threads);
-    in_parallel(parts, [&](int part) {
-        p.fir.channels_last ? fir::filter<fir::Interleaved>(p.fir, part, parts, Ends<T, true>(p, part))
-                            : fir::filter<fir::Planar>(p.fir, part, parts, Ends<T, false>(p, part));
-    });
-}
-
 template <template <class, bool> class Ends, class Params>
 void run(const Params& p, int threads) {
-    with_dtype(p.fir.dtype, [&](auto stored) { with_layout<Ends, typename decltype(stored)::T>(p, threads); });
+    with_dtype(p.fir.dtype, [&](auto stored) {
+        using T = typename decltype(stored)::T;
+        const int parts = fir::parts(p.fir, threads);
+        in_parallel(parts, [&](int part) {
+            if (p.fir.channels_last) {
+                Ends<T, true> ends(p, part);
+                fir::filter(p.fir, part, parts, ends);
+            } else {
+                Ends<T, false> ends(p, part);
+                fir::filter(p.fir, part, parts, ends);
+            }
+        });
+    });
 }
 
 }  // namespace

@@ -1,0 +1,169 @@
+// How an FIR filter makes rows of planes [h, w].
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "fir.h"
+#include "fir_taps.h"
+#include "zip.h"
+
+namespace gan_engine {
+namespace GE_ISA {
+namespace fir {
+
+// A spread row has the inputs low, low + 1, ... of the horizontal axis, with the zeros around them. It consists of
+// `step` parts: part k has the inputs low + k + j * step for all j. A tap is then a plain vector load. Inputs inside x
+// begin at a line of the cache in each part.
+template <class Number>
+class Planar {
+  public:
+    using S = Number;
+
+    Planar(const Upfirdn2dParams& p_, Ends<S>& ends_) : p(p_), ends(ends_), columns(p_.w), horizontal(columns.phases) {
+        const std::int64_t reach = columns.reach(p.w.out);
+        begin = std::clamp<std::int64_t>(columns.low, 0, p.w.in);
+        end = std::clamp<std::int64_t>(columns.low + reach, begin, p.w.in);
+        span = round_up((reach + columns.step - 1) / columns.step, kLanes) + 3 * kLanes;
+        batch = std::clamp<std::int64_t>(kBatchBytes / (spread() * sizeof(S)), 1, kMostRows);
+        blended.resize(batch * spread());
+        plain.resize(std::max(p.w.out, p.w.in) + kLanes);
+        first = place(begin), second = place(begin + 1);
+    }
+    std::int64_t planes() const { return p.n * p.c; }
+    std::int64_t rows_at_once() const { return batch; }
+    std::int64_t spread() const { return columns.step * span; }    // elements of a spread row
+    std::int64_t raw() const { return round_up(p.w.in, kLanes); }  // elements of a row of x
+    std::int64_t raw_step() const { return 1; }
+    std::int64_t row_step() const { return p.w.in; }  // from a row of x to the next, in place
+    const S* in_place(std::int64_t plane) const { return ends.x + plane * p.h.in * p.w.in; }
+    Row in_row(std::int64_t plane, std::int64_t iy) const { return {plane / p.c, plane % p.c, 1, iy, 0, p.w.in}; }
+
+    void clear_taps() { horizontal.clear(); }
+    // The taps of a spread row, or of the row that `make` blends. `weight` are those of a row of the filter.
+    void add_taps(const S* row, const S* weight) {
+        for (std::int64_t r = 0; r < columns.phases; ++r)
+            for (std::int64_t t = 0; t < p.w.count(r); ++t)
+                horizontal.of_phase[r].push_back(
+                    {row + place(p.w.first_input(r) + t), weight[p.w.first_tap(r) + t * p.w.up]});
+    }
+
+    void add_taps(const S* weight) { add_taps(blended.data, weight); }
+
+    // Rows [from, to) of y by a separable filter. vertical(oy) are the taps on rows of x.
+    template <class Vertical>
+    GE_INLINE void make(std::int64_t plane, std::int64_t from, std::int64_t to, const Vertical& vertical) {
+        // A batch of rows passes through one step after the other, so that no load waits for the stores just before it.
+        for (std::int64_t oy = from; oy < to; ++oy) blend(vertical(oy), blended.data + (oy - from) * spread());
+        emit(plane, from, to - from);
+    }
+    // A row of y from the taps that add_taps was given.
+    void emit_row(std::int64_t plane, std::int64_t oy) { emit(plane, oy, 1); }
+
+    void spread_row(const VerticalTaps<S>& row, std::int64_t, S* to) { blend(row, to); }
+
+  private:
+    using V = typename Wide<S>::Vec;
+    static constexpr std::int64_t kBatchBytes = 12 << 10, kMostRows = 16;
+    const Upfirdn2dParams& p;
+    Ends<S>& ends;
+    const Columns columns;
+    HorizontalTaps<S> horizontal;
+    std::int64_t begin, end;     // the inputs inside x that y needs
+    std::int64_t first, second;  // their places in a spread row
+    std::int64_t span, batch;
+    Lines<S> blended;
+    std::vector<S> plain;
+
+    // The element of input i in a spread row.
+    std::int64_t place(std::int64_t i) const {
+        const std::int64_t part = (i - columns.low) % columns.step, at = begin - columns.low;
+        const std::int64_t zeros = (at - part + columns.step - 1) / columns.step;
+        return part * span + round_up(zeros, kLanes) - zeros + (i - columns.low) / columns.step;
+    }
+
+    // A weighted sum of rows of x, as a spread row.
+    void blend(const VerticalTaps<S>& rows, S* to) {
+        with_count<S>(rows.taps, [&](auto count) GE_INLINED {
+            const Weigh<VerticalTaps<S>, count(), 1> weigh(rows);
+            const std::int64_t n = end - begin;
+            if (columns.step == 1)
+                add_up(weigh, 0, begin, n, to + first);
+            else if (columns.step == 2)
+                blend_halves(weigh, n, to + first, to + second);
+            else
+                blend_parts(weigh, n, to);
+        });
+    }
+    template <class W>
+    GE_INLINE void blend_halves(const W& weigh, std::int64_t n, S* even, S* odd) {
+        constexpr int kAtOnce = W::kAtOnce > 1 ? W::kAtOnce : 2;
+        in_blocks<kAtOnce, 2>(n, n, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
+            V v[blocks()];
+            weigh(0, begin + i, left, v);
+            for (int j = 0; j < blocks(); j += 2) {
+                store(even + i / 2 + j / 2 * kLanes, evens(v[j], v[j + 1]), false);
+                store(odd + i / 2 + j / 2 * kLanes, odds(v[j], v[j + 1]), false);
+            }
+        });
+    }
+    template <class W>
+    GE_INLINE void blend_parts(const W& weigh, std::int64_t n, S* to) {
+        add_up(weigh, 0, begin, n, plain.data());
+        for (std::int64_t i = 0; i < n; ++i) to[place(begin + i)] = plain[i];
+    }
+
+    // `rows` rows of y from row oy on. Each next row reads one spread row further on.
+    void emit(std::int64_t plane, std::int64_t oy, std::int64_t rows) {
+        if (columns.phases > 2) return emit_rows(plane, oy, rows, [&](auto shift, S* y) { emit_phases(shift, y); });
+        const bool same = horizontal.count(0) == horizontal.count(int(columns.phases - 1));
+        with_count<S>(same ? horizontal.count(0) : 0, [&](auto count) GE_INLINED {
+            if (columns.phases == 1) {
+                const Weigh<HorizontalTaps<S>, count(), 1> weigh(horizontal);
+                emit_rows(plane, oy, rows,
+                          [&](auto shift, S* y) GE_INLINED { add_up_to_y(weigh, 0, shift, p.w.out, y); });
+            } else {
+                const Weigh<HorizontalTaps<S>, count(), 2> weigh(horizontal);
+                emit_rows(plane, oy, rows, [&](auto shift, S* y) GE_INLINED { emit_two(weigh, shift, y); });
+            }
+        });
+    }
+    template <class EmitRow>
+    GE_INLINE void emit_rows(std::int64_t plane, std::int64_t oy, std::int64_t rows, const EmitRow& emit_row) {
+        for (std::int64_t row = 0; row < rows; ++row) {
+            S* y = ends.y != nullptr ? ends.y + (plane * p.h.out + oy + row) * p.w.out : plain.data();
+            emit_row(row * spread(), y);
+            if (ends.finishes) ends.out({plane / p.c, plane % p.c, 1, oy + row, 0, p.w.out}, y, 1);
+        }
+    }
+    template <class W>
+    GE_INLINE void emit_two(const W& weigh, std::int64_t shift, S* y) {
+        const std::int64_t w = p.w.out;
+        in_blocks<W::kAtOnce, 1>((w + 1) / 2, w / 2, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
+            V a[blocks()], b[blocks()];
+            weigh(0, shift + i, Enough(), a);
+            weigh(1, shift + i, Enough(), b);
+            for (int j = 0; j < blocks(); ++j) {
+                const std::int64_t o = 2 * (i + j * kLanes);
+                if constexpr (std::is_same_v<decltype(left), Enough>) {
+                    store(y + o, interleave_low(a[j], b[j]), false);
+                    store(y + o + kLanes, interleave_high(a[j], b[j]), false);
+                } else {
+                    store_up_to(y + o, w - o, interleave_low(a[j], b[j]));
+                    store_up_to(y + o + kLanes, w - o - kLanes, interleave_high(a[j], b[j]));
+                }
+            }
+        });
+    }
+    void emit_phases(std::int64_t shift, S* y) {
+        std::vector<S> of_phase(columns.outputs(0) + kLanes);
+        for (std::int64_t r = 0; r < columns.phases; ++r) {
+            add_up_to_y(Weigh<HorizontalTaps<S>, 0, 1>(horizontal), int(r), shift, columns.outputs(r), of_phase.data());
+            for (std::int64_t i = 0, o = r; o < p.w.out; ++i, o += columns.phases) y[o] = of_phase[i];
+        }
+    }
+};
+
+}  // namespace fir
+}  // namespace GE_ISA
+}  // namespace gan_engine
