@@ -13,7 +13,7 @@ SOURCES := $(shell find csrc -type f)
 # What pages are made of or link to.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE Makefile docs gan_engine kernels csrc tests benchmarks
 
-.PHONY: help train test bench lint docs build gpu-check
+.PHONY: help train test bench lint docs build gpu-check arm-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
@@ -42,6 +42,9 @@ build: $(VENV)/.built ## compile what changed in csrc/
 
 gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it is, within 8 minutes
 	$(PYTHON) -m benchmarks.gpu_check --out $(OUT) $(ARGS)
+
+arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in half an hour
+	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m tests.arm_check $(ARGS)
 
 # Some systems ship a Python whose venv cannot bring pip along; their own pip can put it there.
 $(PY):

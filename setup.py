@@ -15,6 +15,7 @@ built:
 
 import importlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -145,6 +146,9 @@ def cmake_build(name: str) -> tuple[Path, str]:
     folder = ROOT / "build" / f"{name}{SUFFIX}"
     folder.mkdir(parents=True, exist_ok=True)
     options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    if sys.platform == "darwin":
+        # A Python may be universal or translated. The module is for the architecture that Python runs as now.
+        options.append(f"-DCMAKE_OSX_ARCHITECTURES={platform.machine()}")
     options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     configure = [cmake, "-S", ROOT, "-B", folder, *options]
     done = _output_of(configure)
@@ -163,6 +167,10 @@ def cmake_build(name: str) -> tuple[Path, str]:
 
 
 class Wheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        python, abi, system = super().get_tag()
+        return python, abi, system.replace("universal2", platform.machine())  # a module is for one architecture
+
     def run(self) -> None:
         self.run_command("build")
         built = Path(self.get_finalized_command("build").build_lib, "gan_engine")
