@@ -23,6 +23,10 @@
 #include "upfirdn2d_act.h"
 #include "winograd.h"
 
+#if defined(GE_HAS_AVX2)
+#include <cpuid.h>
+#endif
+
 namespace py = pybind11;
 using namespace gan_engine;
 
@@ -92,7 +96,12 @@ struct Kernels {
 #if defined(GE_CUDA)
 GE_BUILD(cuda)
 #else
+#if defined(GE_HAS_PORTABLE)
 GE_BUILD(portable)
+#endif
+#if defined(GE_HAS_NEON)
+GE_BUILD(neon)
+#endif
 #if defined(GE_HAS_AVX2)
 GE_BUILD(avx2)
 #endif
@@ -103,6 +112,14 @@ GE_BUILD(avx512)
 #undef GE_BUILD
 #undef GE_ADDRESS
 #undef GE_FUNCTION
+
+#if defined(GE_HAS_AVX2)
+// clang 14 refuses __builtin_cpu_supports("f16c").
+static bool has_f16c() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 // The builds that this machine can run, the fastest first.
 static std::vector<Kernels> runnable() {
@@ -116,10 +133,14 @@ static std::vector<Kernels> runnable() {
         list.push_back(avx512::kernels);
 #endif
 #if defined(GE_HAS_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        list.push_back(avx2::kernels);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) list.push_back(avx2::kernels);
 #endif
+#if defined(GE_HAS_NEON)
+    list.push_back(neon::kernels);
+#endif
+#if defined(GE_HAS_PORTABLE)
     list.push_back(portable::kernels);
+#endif
 #endif
     return list;
 }

@@ -171,7 +171,7 @@ def _native_core() -> str:
                 text += f"; runs {launcher.module.isa()}" + (f" (can run {', '.join(others)})" if others else "")
                 if launcher.module.threads(2) == 1:
                     text += " on one thread, as it was built without OpenMP"
-                text += "; convolutions of PyTorch" + ("" if forms.PORTABLE else " or minimal filtering")
+                text += "; convolutions of PyTorch" + ("" if forms.WHY_NOT else " or minimal filtering")
         lines.append(_wrap(f"{name:<8} ", text))
     return "\n".join(lines)
 

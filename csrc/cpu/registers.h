@@ -182,6 +182,8 @@ struct OnMask : PortableOnMask<M> {};
 #include "registers_avx512.h"
 #elif defined(__AVX2__)
 #include "registers_avx2.h"
+#elif defined(__aarch64__)
+#include "registers_neon.h"
 #else
 #include "registers_portable.h"
 #endif

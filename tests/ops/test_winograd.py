@@ -20,7 +20,6 @@ from gan_engine.system import native
 
 pytestmark = [
     pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU)),
-    pytest.mark.skipif(forms.PORTABLE, reason="the vectors of the portable build are too short to be faster"),
 ]
 
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
@@ -30,6 +29,12 @@ EACH = [
     for kind, forms in FORMS.items()
     for form in forms
 ]
+
+
+@pytest.fixture(autouse=True)
+def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose forms on every instruction set. Without this fixture some sets run a form only if asked by name."""
+    monkeypatch.setattr(forms, "WHY_NOT", None)
 
 
 @pytest.fixture(params=ISAS)

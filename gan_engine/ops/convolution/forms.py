@@ -51,8 +51,12 @@ FORMS = {
     (4, 2, True): (Form(6, 36, 36, (4, 4), 32, _NEVER),),
 }
 
-# The vectors of the portable build are too short to be faster than PyTorch's kernels.
-PORTABLE = native.WHY_NO_CPU is None and native.cpu.module.isa() == "portable"
+# Why no form is chosen with this instruction set, else None. A request by name runs a form all the same.
+_NOT_CHOSEN = {
+    "portable": "minimal filtering needs AVX2 or AVX-512: the vectors of the portable build are too short to be faster",
+    "neon": "minimal filtering on NEON was never measured beside PyTorch's kernels",
+}
+WHY_NOT = None if native.WHY_NO_CPU else _NOT_CHOSEN.get(native.cpu.module.isa())
 
 Found = tuple[int | None, bool]
 NO_FORM: Found = (None, False)
@@ -156,4 +160,4 @@ def _fastest(
         return NO_FORM
     by_pytorch = k**2 * (min(n * h * w, pixels) + 100)
     many = min(channels, out) >= TABLE["few channels"].number
-    return best.number, many and not PORTABLE and least < TABLE["small gain"].number * by_pytorch
+    return best.number, many and WHY_NOT is None and least < TABLE["small gain"].number * by_pytorch

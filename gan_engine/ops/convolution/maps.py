@@ -90,13 +90,10 @@ class MapRequest:
         return PYTORCH if form is None else form
 
 
-_PORTABLE = "minimal filtering needs AVX2 or AVX-512: the vectors of the portable build are too short to be faster"
-
-
 def _no_faster_way(request: MapRequest) -> str:
     """Why neither minimal filtering nor another layout makes the call faster."""
-    if forms.PORTABLE:
-        return _PORTABLE
+    if forms.WHY_NOT is not None:
+        return forms.WHY_NOT
     reasons = [TABLE["small gain"].sentence]
     if max(request.arguments.stride) > 1:
         reasons.append(TABLE["few channels for layouts"].sentence)
