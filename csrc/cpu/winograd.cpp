@@ -44,7 +44,7 @@ void transform_weights(const WinogradWeight& s, const float* weight, float* made
 
 // A block of tiles is multiplied at a time: its factors, kPoints x 32 x channels, fit into the second- and third-level
 // caches, and the weight is read once for the whole block.
-constexpr std::int64_t kBlock = 32;
+constexpr std::int64_t kBlock = kRows == 6 ? 36 : 32;
 
 // The products of a block, 512 KiB, must stay in the second-level cache until they become y. Larger blocks are split
 // into groups of channels out.
@@ -96,7 +96,7 @@ struct Convolution {
 
     // Transforms `count` tiles of x. The products take whole rows of kRows tiles, so the last tile may be repeated.
     [[gnu::noinline]] void transform_block(std::int64_t first, std::int64_t count, float* v) const {
-        const std::int64_t rows = round_up(count, kRows);
+        const std::int64_t rows = whole_rows(count);
         for (std::int64_t t = 0; t < rows; ++t) {
             typename A::template In<const float*> at;
             tiles.in(first + std::min(t, count - 1), p.x, in, static_cast<const float*>(zeros.get()), at);
@@ -110,15 +110,16 @@ struct Convolution {
         // Each product of kRows tiles fetches its share of the part of u that comes next.
         constexpr std::int64_t kShares = kBlock / kRows, kPart = kDepth * kPanel / kLine,
                                kAhead = (kPart + kShares - 1) / kShares;
-        const std::int64_t rows = round_up(count, kRows);
+        const std::int64_t rows = whole_rows(count);
         for (int k = 0; k < A::kPoints; ++k)
             for (std::int64_t panel = from; panel < to; ++panel)
                 for (std::int64_t depth = 0; depth < in; depth += kDepth) {
                     const float* b = u.get() + ((weight_at<A>(k) * columns + panel) * in + depth) * kPanel;
-                    for (std::int64_t t = 0; t < rows; t += kRows)
-                        multiply(v + k * v_point + t * channels + depth, channels, 1, b,
-                                 m + k * m_point + ((panel - from) * kBlock + t) * kPanel, std::min(kDepth, in - depth),
-                                 depth > 0, b + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
+                    for (std::int64_t t = 0; t < rows;)
+                        t += multiply(rows - t, v + k * v_point + t * channels + depth, channels, 1, b,
+                                      m + k * m_point + ((panel - from) * kBlock + t) * kPanel,
+                                      std::min(kDepth, in - depth), depth > 0,
+                                      b + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
                 }
     }
 

@@ -81,11 +81,12 @@ struct WeightGradient {
                 const std::int64_t panel = item / A::kPoints, k = points[item % A::kPoints];
                 float* const sums = du.get() + (panel * A::kWeights + weight_at<A>(k)) * rows * kPanel;
                 for (std::int64_t t = 0; t < count; t += kSummed)
-                    for (std::int64_t i = 0; i < rows; i += kRows)
-                        multiply(v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1, kLanes,
-                                 d.get() + k * d_point + (panel * together + t) * kPanel, sums + i * kPanel,
-                                 std::min(kSummed, count - t), first + t > 0 || adds(item), sums + i * kPanel,
-                                 kRows * kPanel / kLine);
+                    for (std::int64_t i = 0; i < rows;)
+                        i += multiply(kStrip - i % kStrip,
+                                      v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1,
+                                      kLanes, d.get() + k * d_point + (panel * together + t) * kPanel,
+                                      sums + i * kPanel, std::min(kSummed, count - t), first + t > 0 || adds(item),
+                                      sums + i * kPanel, kRows * kPanel / kLine);
             }
         });
     }
