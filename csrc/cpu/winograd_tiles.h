@@ -42,10 +42,10 @@ using Buffer = std::unique_ptr<float[], FreeMemory>;
 // Large buffers ask for huge pages, because each new page costs a fault (38 MB: 5 ms instead of 21).
 inline Buffer buffer(std::int64_t n) {
     const std::int64_t bytes = round_up(4 * n, 64), huge = 2 << 20;
-    void* p = bytes < 8 * huge ? std::aligned_alloc(64, bytes) : std::aligned_alloc(huge, round_up(bytes, huge));
+    void* p = bytes < 2 * huge ? std::aligned_alloc(64, bytes) : std::aligned_alloc(huge, round_up(bytes, huge));
     if (p == nullptr) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
-    if (bytes >= 8 * huge) madvise(p, round_up(bytes, huge), MADV_HUGEPAGE);
+    if (bytes >= 2 * huge) madvise(p, round_up(bytes, huge), MADV_HUGEPAGE);
 #endif
     return Buffer(static_cast<float*>(p));
 }
@@ -100,16 +100,27 @@ struct Tiles {
     }
 };
 
-// Transforms a tile of x, channels c to c + 15. The numbers of point k go to `to` + k * point.
+// The first min(n, kRegLanes) channels at p. The transforms work on single registers: AVX2 has too few for wider vectors.
+GE_INLINE Register load_channels(const float* p, std::int64_t n) {
+    if (n >= kRegLanes) return load_bytes<Register>(p);
+    float some[kRegLanes] = {};
+    if (n > 0) std::memcpy(some, p, std::size_t(4 * n));
+    return load_bytes<Register>(some);
+}
+GE_INLINE void store_channels(float* p, std::int64_t n, Register v) {
+    std::memcpy(p, &v, n >= kRegLanes ? sizeof v : std::size_t(4 * n));
+}
+
+// Transforms a tile of x, kRegLanes channels from c on. The numbers of point k go to `to` + k * point.
 template <class A>
 GE_INLINE void transform_tile(const typename A::template In<const float*>& at, std::int64_t c, std::int64_t channels,
                               float* to, std::int64_t point) {
-    typename A::template In<VecF> x;
-    typename A::template Points<VecF> v;
+    typename A::template In<Register> x;
+    typename A::template Points<Register> v;
     for (int i = 0; i < A::Down::kIn; ++i)
-        for (int j = 0; j < A::Across::kIn; ++j) x[i][j] = load_up_to<VecF>(at[i][j] + c, channels - c);
+        for (int j = 0; j < A::Across::kIn; ++j) x[i][j] = load_channels(at[i][j] + c, channels - c);
     transform_input<A>(x, v);
-    for (int k = 0; k < A::kPoints; ++k) store(to + k * point, (&v[0][0])[k], false);
+    for (int k = 0; k < A::kPoints; ++k) store_channels(to + k * point, kRegLanes, (&v[0][0])[k]);
 }
 
 // A strip of the weight: its taps for kStrip channels in and a panel of channels out, side by side.
@@ -136,8 +147,11 @@ void for_taps(const WinogradWeight& s, W* weight, std::int64_t out, std::int64_t
     } else {
         for (std::int64_t lane = 0; lane < lanes; ++lane)
             for (int y = 0; y < A::Down::kTaps; ++y)
-                for (int x = 0; x < A::Across::kTaps; ++x)
+                for (int x = 0; x < A::Across::kTaps; ++x) {
+                    __builtin_prefetch(weight + (out + lane) * s.stride_out + (in + kStrip) * s.stride_in +
+                                       y * s.stride_y + x * s.stride_x);
                     for (std::int64_t i = 0; i < rows; ++i) one(lane, y, x, i);
+                }
     }
 }
 

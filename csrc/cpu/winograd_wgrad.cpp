@@ -21,95 +21,124 @@ struct WeightGradient {
     const int threads;
     const WinogradWeight& s = p.shape;
     const Tiles<A> tiles = Tiles<A>(p.images);
-    const std::int64_t columns = panels(s.out), rows = strips(s.in) * kStrip;
-    const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + columns * kPanel) * kSummed));
-    const std::int64_t together = std::min(fit * kSummed, round_up(tiles.count(), kSummed));  // tiles at a time
-    const std::int64_t v_point = rows * together + kApart, d_point = columns * kPanel * together + kApart;
-    const Buffer v = buffer(A::kPoints * v_point);                    // x: [points, in / 16, tiles, 16]
-    const Buffer d = buffer(A::kPoints * d_point);                    // dy: [points, out / 32, tiles, 32]
-    const Buffer du = buffer(A::kWeights * columns * rows * kPanel);  // [out / 32, weights, in, 32]
-    const Buffer zeros = buffer(std::max(rows, columns* kPanel));
+    const std::int64_t columns = panels(s.out), rows = strips(s.in) * kStrip, width = columns * kPanel;
+    const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + width) * kSummed));
+    // A gradient that becomes more numbers than all tiles is finished panel by panel.
+    const bool tiles_first = tiles.count() * (rows + width) <= rows * width && columns >= threads;
+    const std::int64_t added = fit * kSummed;  // tiles of a point that are added at a time
+    const std::int64_t together = round_up(tiles_first ? tiles.count() : std::min(added, tiles.count()), kSummed);
+    const std::int64_t v_point = rows * together + kApart, d_point = width * together + kApart;
+    const std::int64_t u_weight = rows * kPanel + kApart, u_panel = A::kWeights * u_weight;
+    const Buffer v = buffer(A::kPoints * v_point);  // x: [points, in / 16, tiles, 16]
+    const Buffer d = buffer(A::kPoints * d_point);  // dy: [points, out / 32, tiles, 32]
+    const Buffer zeros = buffer(std::max(rows, width));
 
     void run() const {
-        std::fill_n(zeros.get(), std::max(rows, columns * kPanel), 0.f);
+        std::fill_n(zeros.get(), std::max(rows, width), 0.f);
+        tiles_first ? run_tiles_first() : run_gradient_first();
+    }
+
+    // du is [weights, in, 32], for each panel.
+    void run_tiles_first() const {
+        transform_tiles(0, tiles.count());
+        for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
+            const Buffer du = buffer(u_panel);
+            for (std::int64_t panel = begin; panel < end; ++panel) {
+                for (std::int64_t t = 0; t < tiles.count(); t += added)
+                    for (int i = 0; i < A::kPoints; ++i)
+                        add_point(panel, i, t, std::min(added, tiles.count() - t), t > 0, du.get());
+                for (std::int64_t row = 0; row < strips(s.in); ++row) write_strip(panel, row, du.get());
+            }
+        });
+    }
+
+    void run_gradient_first() const {
+        const Buffer du = buffer(columns * u_panel);
         for (std::int64_t first = 0; first < tiles.count(); first += together) {
             const std::int64_t count = std::min(together, tiles.count() - first);
             transform_tiles(first, count);
-            add_products(first, count);
+            // One thread adds up all points that share a weight.
+            for_shares(columns * A::kPoints, threads, [&](std::int64_t begin, std::int64_t end) {
+                while (adds(begin % A::kPoints)) ++begin;
+                while (adds(end % A::kPoints)) ++end;
+                for (std::int64_t item = begin; item < end; ++item) {
+                    const std::int64_t panel = item / A::kPoints;
+                    add_point(panel, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel);
+                }
+            });
         }
-        write_gradient();
+        for_shares(columns * strips(s.in), threads, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t item = begin; item < end; ++item) {
+                const std::int64_t panel = item / strips(s.in);
+                write_strip(panel, item % strips(s.in), du.get() + panel * u_panel);
+            }
+        });
     }
 
     // v and d of `count` tiles of x and dy.
     void transform_tiles(std::int64_t first, std::int64_t count) const {
         const float* outside = zeros.get();
         // Copies: as far as the compiler knows, the stores below may change the members.
-        const std::int64_t panel_size = together * kPanel, v_step = v_point, d_step = d_point, width = columns * kPanel;
+        const std::int64_t panel_size = together * kPanel, v_step = v_point, d_step = d_point, end_of_d = width;
         for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t t = begin; t < end; ++t) {
                 typename A::template In<const float*> in;
                 typename A::template Out<const float*> out;
                 tiles.in(first + t, p.x, s.in, outside, in), tiles.out(first + t, p.dy, s.out, outside, out);
-                for (std::int64_t c = 0; c < s.in; c += kLanes)
-                    transform_tile<A>(in, c, s.in, v.get() + c * together + t * kLanes, v_step);
-                for (std::int64_t c = 0; c < width; c += kLanes) {
-                    typename A::template Out<VecF> y;
-                    typename A::template Points<VecF> to;
+                for (std::int64_t c = 0; c < rows; c += kRegLanes)
+                    transform_tile<A>(in, std::min(c, s.in), s.in,
+                                      v.get() + (c / kLanes * together + t) * kLanes + c % kLanes, v_step);
+                for (std::int64_t c = 0; c < end_of_d; c += kRegLanes) {
+                    typename A::template Out<Register> y;
+                    typename A::template Points<Register> to;
                     for (int i = 0; i < A::Down::kOut; ++i)
-                        for (int j = 0; j < A::Across::kOut; ++j)
-                            y[i][j] = c < s.out ? load_up_to<VecF>(out[i][j] + c, s.out - c) : VecF{};
+                        for (int j = 0; j < A::Across::kOut; ++j) y[i][j] = load_channels(out[i][j] + c, s.out - c);
                     transform_output_adjoint<A>(y, to);
                     float* at = d.get() + c / kPanel * panel_size + t * kPanel + c % kPanel;
-                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_step, (&to[0][0])[k], false);
+                    for (int k = 0; k < A::kPoints; ++k) store_channels(at + k * d_step, kRegLanes, (&to[0][0])[k]);
                 }
             }
         });
     }
 
-    // du += v^T d, for each point. One thread adds up all points that share a weight.
-    void add_products(std::int64_t first, std::int64_t count) const {
-        constexpr auto points = points_by_weight<A>();
-        // Whether an item has the weight of the item before it.
-        const auto adds = [&](std::int64_t item) {
-            const std::int64_t i = item % A::kPoints;
-            return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]);
-        };
-        for_shares(columns * A::kPoints, threads, [&](std::int64_t begin, std::int64_t end) {
-            while (adds(begin)) ++begin;
-            while (adds(end)) ++end;
-            for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / A::kPoints, k = points[item % A::kPoints];
-                float* const sums = du.get() + (panel * A::kWeights + weight_at<A>(k)) * rows * kPanel;
-                for (std::int64_t t = 0; t < count; t += kSummed)
-                    for (std::int64_t i = 0; i < rows;)
-                        i += multiply(kStrip - i % kStrip,
-                                      v.get() + k * v_point + (i / kLanes * together + t) * kLanes + i % kLanes, 1,
-                                      kLanes, d.get() + k * d_point + (panel * together + t) * kPanel,
-                                      sums + i * kPanel, std::min(kSummed, count - t), first + t > 0 || adds(item),
-                                      sums + i * kPanel, kRows * kPanel / kLine);
-            }
-        });
+    static constexpr auto points = points_by_weight<A>();
+
+    // Whether point i, in the order of their weights, has the weight of the point before it.
+    static bool adds(std::int64_t i) {
+        return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]);
     }
 
-    // dweight from du.
-    void write_gradient() const {
-        for_shares(columns * strips(s.in), threads, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / strips(s.in), in = item % strips(s.in) * kStrip;
-                typename A::template Taps<Strip> taps;
-                for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
-                    for (std::int64_t lane = 0; lane < kPanel; lane += kLanes) {
-                        typename A::template Taps<VecF> w;
-                        typename A::template Weights<VecF> u;
-                        const float* sums = du.get() + (panel * A::kWeights * rows + in + i) * kPanel + lane;
-                        for (int k = 0; k < A::kWeights; ++k) (&u[0][0])[k] = load(sums + k * rows * kPanel);
-                        transform_weight_adjoint<A>(u, w);
-                        for (int y = 0; y < A::Down::kTaps; ++y)
-                            for (int x = 0; x < A::Across::kTaps; ++x) store(&taps[y][x][i][lane], w[y][x], false);
-                    }
-                for_taps<A>(s, p.dweight, panel * kPanel, in, taps, [](float& w, float tap) { w = tap; });
+    // du += v^T d for point i and `count` tiles from `first` on. Without `more` they are the first tiles of du.
+    [[gnu::noinline]] void add_point(std::int64_t panel, int i, std::int64_t first, std::int64_t count, bool more,
+                                     float* du) const {
+        const int k = points[i];
+        const float *const from_v = v.get() + k * v_point, *const from_d = d.get() + k * d_point;
+        float* const sums = du + weight_at<A>(k) * u_weight;
+        for (std::int64_t t = 0; t < count; t += kSummed)
+            for (std::int64_t row = 0; row < rows;)
+                row += multiply(kStrip - row % kStrip,
+                                from_v + (row / kLanes * together + first + t) * kLanes + row % kLanes, 1, kLanes,
+                                from_d + (panel * together + first + t) * kPanel, sums + row * kPanel,
+                                std::min(kSummed, count - t), more || t > 0 || adds(i), sums + row * kPanel,
+                                kRows * kPanel / kLine);
+    }
+
+    // A strip of dweight from du.
+    [[gnu::noinline]] void write_strip(std::int64_t panel, std::int64_t row, const float* du) const {
+        const std::int64_t in = row * kStrip;
+        typename A::template Taps<Strip> taps;
+        for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
+            for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes) {
+                typename A::template Taps<Register> w;
+                typename A::template Weights<Register> u;
+                for (int k = 0; k < A::kWeights; ++k)
+                    (&u[0][0])[k] = load_bytes<Register>(du + k * u_weight + (in + i) * kPanel + lane);
+                transform_weight_adjoint<A>(u, w);
+                for (int y = 0; y < A::Down::kTaps; ++y)
+                    for (int x = 0; x < A::Across::kTaps; ++x)
+                        store_channels(&taps[y][x][i][lane], kRegLanes, w[y][x]);
             }
-        });
+        for_taps<A>(s, p.dweight, panel * kPanel, in, taps, [](float& w, float tap) { w = tap; });
     }
 };
 
