@@ -6,7 +6,7 @@ emulates a Cortex-A72, which has no more instructions than every AArch64 CPU. Em
     python -m tests.arm_check                            every file of tests/ops, as many at once as there are CPUs
     python -m tests.arm_check tests/ops/test_fir.py -x   arguments for pytest instead
 
-Left out are tests of other devices and of other compilers: CUDA, Triton and Inductor.
+Left out are the tests of other backends than `cpu`, and the tests that start a compiler.
 """
 
 import concurrent.futures
@@ -42,7 +42,9 @@ CPU variant\t: 0x0
 CPU part\t: 0xd08
 CPU revision\t: 3
 """
-LEFT_OUT = "not inductor and not interpreted and not [cuda and not [triton and not cuda- and not triton-"
+# Tests for other backends than `cpu`, by what their names have in brackets; and compilers that the emulator cannot call.
+OTHERS = [f"not [{name} and not -{name}" for name in ("cuda", "triton", "pytorch", "reference")]
+LEFT_OUT = " and ".join([*OTHERS, "not inductor", "not interpreted"])
 
 
 def tool(package: str) -> str:

@@ -20,6 +20,9 @@ using Register = VecF;
 #elif defined(__AVX2__)
 constexpr int kRows = 6;
 using Register = float __attribute__((vector_size(32)));
+#elif defined(__aarch64__)
+constexpr int kRows = 8;  // 16 of 32 registers; not measured
+using Register = RegF;
 #else
 constexpr int kRows = 4;
 using Register = float __attribute__((vector_size(16)));
