@@ -42,7 +42,7 @@ CPU variant\t: 0x0
 CPU part\t: 0xd08
 CPU revision\t: 3
 """
-# Tests for other backends than `cpu`, by what their names have in brackets; and compilers that the emulator cannot call.
+# Tests of other backends have their names in brackets. The emulator cannot call a compiler.
 OTHERS = [f"not [{name} and not -{name}" for name in ("cuda", "triton", "pytorch", "reference")]
 LEFT_OUT = " and ".join([*OTHERS, "not inductor", "not interpreted"])
 
