@@ -6,8 +6,13 @@ OUT ?= benchmarks/results
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q install --no-compile -c constraints.txt
+INSTALL := $(PIP) --no-build-isolation --config-settings editable_mode=compat
 # Compiling every module of torch at once is half of the set-up time; Python compiles what it imports, once, if it may.
 export PYTHONDONTWRITEBYTECODE =
+
+# make train compiles for this CPU only. What tests, measures or develops compiles all instruction sets, from then on.
+export GAN_ENGINE_ISAS ?= $(if $(wildcard $(VENV)/.built),all,native)
+$(VENV)/.built $(VENV)/.test: export GAN_ENGINE_ISAS = all
 
 SOURCES := $(shell find csrc -type f)
 # What pages are made of or link to.
@@ -18,7 +23,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
 
-train: $(VENV)/.built ## train a GAN on real images, and write what it draws to runs/
+train: $(VENV)/.native ## train a GAN on real images, and write what it draws to runs/
 	$(PY) -m gan_engine.train $(ARGS)
 
 test: $(VENV)/.test ## run the tests
@@ -55,18 +60,32 @@ $(PY):
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip -q --python $(PY) install pip; } \
 		|| { rm -rf $(VENV); echo 'No virtual environment can be made (on Debian and Ubuntu: apt install python3-venv)'; exit 1; }
 
-$(VENV)/.run: pyproject.toml constraints.txt setup.py | $(PY)
-	@echo 'Installing the pinned dependencies (once; some minutes where the network is slow)'
+$(VENV)/.tools: constraints.txt | $(PY)
 	@$(PIP) setuptools cmake ninja pybind11
-	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e '.[data]'
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
+# The compilation needs nothing of what pip fetches and unpacks, and pip keeps at most one core busy: both run at once.
+# Only the CUDA kernels wait, because PyTorch decides whether they are built.
+$(VENV)/.run: pyproject.toml constraints.txt setup.py | $(VENV)/.tools
+	@echo 'Installing the pinned dependencies, and compiling the kernels (once; some minutes where the network is slow)'
+	@$(MAKE) -s -j2 wheels kernels
+	@$(INSTALL) --no-deps -e .
+	@touch $@
+
+.PHONY: wheels kernels
+wheels:
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+		> $(VENV)/wheels.txt
+	@$(PIP) -r $(VENV)/wheels.txt torchvision
+kernels:
+	@GAN_ENGINE_CUDA=0 $(PY) setup.py -q build_ext --inplace
+
+$(VENV)/.native $(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
 	@$(PY) setup.py -q build_ext --inplace
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built
-	@$(PIP) --no-build-isolation --config-settings editable_mode=compat -e '.[test]'
+	@$(INSTALL) -e '.[test]'
 	@touch $@
 
 # mypy reads the types of torch.

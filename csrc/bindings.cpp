@@ -15,6 +15,7 @@
 
 #include "bias_act.h"
 #include "gradient_penalty.h"
+#include "isa.h"
 #include "norm_act.h"
 #include "pixel_norm.h"
 #include "relayout.h"
@@ -23,9 +24,6 @@
 #include "upfirdn2d_act.h"
 #include "winograd.h"
 
-#if defined(GE_HAS_AVX2)
-#include <cpuid.h>
-#endif
 
 namespace py = pybind11;
 using namespace gan_engine;
@@ -113,14 +111,6 @@ GE_BUILD(avx512)
 #undef GE_ADDRESS
 #undef GE_FUNCTION
 
-#if defined(GE_HAS_AVX2)
-// clang 14 refuses __builtin_cpu_supports("f16c").
-static bool has_f16c() {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-}
-#endif
-
 // The builds that this machine can run, the fastest first.
 static std::vector<Kernels> runnable() {
     std::vector<Kernels> list;
@@ -128,12 +118,10 @@ static std::vector<Kernels> runnable() {
     list.push_back(cuda::kernels);
 #else
 #if defined(GE_HAS_AVX512)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        list.push_back(avx512::kernels);
+    if (runs_avx512()) list.push_back(avx512::kernels);
 #endif
 #if defined(GE_HAS_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) list.push_back(avx2::kernels);
+    if (runs_avx2()) list.push_back(avx2::kernels);
 #endif
 #if defined(GE_HAS_NEON)
     list.push_back(neon::kernels);
@@ -146,7 +134,7 @@ static std::vector<Kernels> runnable() {
 }
 
 static const std::vector<Kernels> kRunnable = runnable();
-static Kernels in_use = kRunnable.front();
+static Kernels in_use = kRunnable.empty() ? Kernels() : kRunnable.front();
 
 static void use_isa(const std::string& name) {
     for (const Kernels& build : kRunnable)
@@ -224,6 +212,7 @@ static int threads(int most) {
 }
 
 PYBIND11_MODULE(GE_MODULE, m) {
+    if (kRunnable.empty()) throw py::import_error("built for the CPU of another machine (GAN_ENGINE_ISAS=native)");
     m.def("isa", [] { return std::string(in_use.name); });
     m.def("isas", [] {
         py::list list;

@@ -63,6 +63,27 @@ def test_cuda_kernels_are_not_built_for_a_torch_that_cannot_run_them(tmp_path, m
             build["cmake_build"]("_C_cuda")
 
 
+@pytest.mark.parametrize(("request_", "want"), [(None, "-DGE_ISAS=all"), ("native", "-DGE_ISAS=native")])
+def test_instruction_sets_are_those_asked_for_now(tmp_path, monkeypatch, request_, want):
+    """CMake would keep the request of the build before."""
+    pytest.importorskip("pybind11")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    build, commands = runpy.run_path(str(SETUP)), []
+    build["cmake_build"].__globals__.update(ROOT=tmp_path, tool=lambda *_: "cmake", cxx_compiler=lambda: "c++")
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for name in ("GAN_ENGINE_ISAS", "GAN_ENGINE_NATIVE"):
+        monkeypatch.delenv(name, raising=False)
+    if request_ is not None:
+        monkeypatch.setenv("GAN_ENGINE_ISAS", request_)
+    build["cmake_build"]("_C")
+    assert want in commands[0]
+
+
 ROOT = SETUP.parent
 
 

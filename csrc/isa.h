@@ -1,0 +1,21 @@
+// Which instruction sets of csrc/cpu this CPU can run. bindings.cpp asks at run time, CMakeLists.txt for GE_ISAS=native.
+#pragma once
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+namespace gan_engine {
+
+// clang 14 refuses __builtin_cpu_supports("f16c").
+inline bool has_f16c() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+inline bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+inline bool runs_avx512() {
+    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+}  // namespace gan_engine
+#endif
