@@ -24,7 +24,6 @@
 #include "upfirdn2d_act.h"
 #include "winograd.h"
 
-
 namespace py = pybind11;
 using namespace gan_engine;
 

@@ -26,7 +26,8 @@ AUGMENTS = ("none", "ada", "diffaugment")
 LARGEST = {
     **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
     **dict.fromkeys(("n_critic", "keep"), 2**20),
-    **dict.fromkeys(("kimg", "pretrain_kimg", "ada_kimg", "ema_kimg"), 1e9),
+    "threads": 1024,
+    **dict.fromkeys(("kimg", "minutes", "pretrain_kimg", "ada_kimg", "ema_kimg"), 1e9),
     **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg"), 1e12),
     **dict.fromkeys(("lr", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "weight_clip", "ema_rampup"), 1e9),
 }
@@ -46,6 +47,10 @@ class Basics:
     """Give both networks the classes of the data."""
     kimg: float = 100
     """Length of the training."""
+    minutes: float | None = None
+    """Length of the training in time, not counting pictures and checkpoints. None: as long as kimg takes.
+    Without --kimg the time alone decides, and without --minutes the images alone.
+    If the learning rate falls (--lr-decay), it then falls by the clock, so no two runs are alike."""
     batch_size: int = 64
     """Images per step."""
     augment: Literal[AUGMENTS] = "none"
@@ -156,6 +161,8 @@ class Speed:
     cuda_graphs: bool = False
     """Record the launches of each main phase on GPUs, and replay them together. This helps small networks.
     Each phase takes memory. A phase that cannot be recorded runs as usual, and says why."""
+    threads: int | None = None
+    """Threads on the CPU. None: OMP_NUM_THREADS, else one for each core, and fewer if other programs use the cores."""
     tune_malloc: bool = True
     """Let the C allocator keep freed blocks for the next tensors, on the CPU."""
 
@@ -208,6 +215,9 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
         self._check_family()
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
+        for name in ("minutes", "threads"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name}: want more than 0 or None, got {getattr(self, name)}")
         if not 0 <= self.lr_decay <= 1:
             raise ValueError(f"lr_decay: want 0 to 1, got {self.lr_decay}")
         if not 0 <= self.seed < 2**63:
@@ -263,11 +273,12 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 
 
 # Fields that may change when a run is resumed: they do not change what is learnt, up to rounding. `data` may name
-# another place, and the sampler checks that the images are the same. `kimg` may not change where the learning rate
+# another place, and the sampler checks that the images are the same. LENGTHS may not change where the learning rate
 # falls towards the end of the run.
+LENGTHS = ("kimg", "minutes")
 FREE_ON_RESUME = {
-    *("kimg", "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
-    *("metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
+    *(*LENGTHS, "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
+    *("threads", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
 }
 
 
@@ -319,7 +330,7 @@ def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = ""
     """One line for each field that differs between two results of `to_dict`, and that a resumed run must keep."""
     lines = []
     for name in sorted(before.keys() | now.keys()):
-        if not prefix and name in FREE_ON_RESUME and not (name == "kimg" and before.get("lr_decay")):
+        if not prefix and name in FREE_ON_RESUME and not (name in LENGTHS and before.get("lr_decay")):
             continue
         a, b = before.get(name), now.get(name)
         if isinstance(a, dict) and isinstance(b, dict):

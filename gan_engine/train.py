@@ -114,7 +114,8 @@ def run(trainer: Trainer) -> int:
         return 128 + signal.SIGINT
     if processes.first:
         clock = trainer.clock
-        ending.finish(trainer.run_dir, trainer.config, clock.nimg, clock.seconds, stopped=stopped_by is not None)
+        end = ending.End(clock.nimg, clock.seconds, stopped_by, out_of_time=clock.out_of_time)
+        ending.finish(trainer.run_dir, trainer.config, end)
     return 0 if stopped_by is None else 128 + stopped_by
 
 

@@ -23,12 +23,13 @@ PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 
 @pytest.fixture
 def names(tmp_path, monkeypatch) -> dict[str, object]:
-    """The tools that the reader of a page has: a run of dcgan, a discriminator, images and a number of steps."""
+    """The tools that the reader of a page has: two runs, a discriminator, images and a number of steps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))  # to which a page adds
     config = models.dcgan.Config(resolution=16, width=4)
     state = {"model": models.to_dict(config), "G_ema": models.build(config)[0].state_dict()}
-    checkpoint.Keeper("runs/dcgan-1", keep=1).save(1000, state)
+    for run in ("runs/garments-1", "runs/dcgan-1"):
+        checkpoint.Keeper(run, keep=1).save(1000, state)
     return {"D": convolutions(4, 1)}
 
 

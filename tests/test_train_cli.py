@@ -70,8 +70,9 @@ def weights(run_dir):
 
 def test_no_arguments_are_the_default_preset_on_the_embedded_images():
     config = parse([])
-    assert (config.preset, config.data, config.model.resolution) == ("dcgan", "fashion-mnist", 32)
-    assert parse(["--data", "some/folder", "--res", "64"]).data == "some/folder"
+    assert (config.preset, config.data, config.model.resolution) == ("garments", "fashion-mnist", 32)
+    config = parse(["--data", "some/folder", "--res", "64"])
+    assert (config.preset, config.data) == ("dcgan", "some/folder")
     assert parse(["vanilla", "--loss", "hinge", "--hidden", "8", "9"]).model.hidden == (8, 9)
 
 
@@ -118,7 +119,7 @@ def test_resume_by_directory_by_file_and_by_latest(cwd, capsys):
 @pytest.mark.parametrize(
     ("arguments", "want"),
     [
-        (["stylegan9"], "want one of dcgan, vanilla, upsample_gan"),
+        (["stylegan9"], "want one of garments, dcgan, vanilla, upsample_gan"),
         (["--lerning-rate", "1"], "--lerning-rate"),
         (["--loss", "chi"], "invalid choice 'chi'"),
         (["--batch-size", "many"], "many"),
@@ -365,8 +366,10 @@ def test_every_preset_is_listed(capsys):
     assert [row.split()[0] for row in rows] == list(presets.PRESETS) == list(presets.COSTS)
     assert empty == "" and legend.startswith("minutes: of one core")
     minutes = lines[0].index("minutes")
-    assert [row[minutes:].split()[0] for row in rows[:2]] == ["4", "2"] and rows[6][minutes:].startswith("         ")
-    assert lines[1].split()[1:7] == ["fashion-mnist", "1x32x32", "1.1", "M", "661", "k"]
+    assert [row[minutes:].split()[0] for row in rows[:3]] == ["3", "4", "2"] and rows[7][minutes:].startswith(
+        "         "
+    )
+    assert lines[1].split()[1:7] == ["fashion-mnist", "1x32x32", "364", "k", "168", "k"]
 
 
 def counted(config):

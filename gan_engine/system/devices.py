@@ -8,25 +8,16 @@ from pathlib import Path
 import torch
 
 
-def busy_cpus(threads: int) -> str | None:
-    """A warning if other programs use CPUs that `threads` threads need; else None. Works on Linux only.
-
-    Threads wait for one another at the end of every parallel loop, so one slow thread delays all of them. DCGAN on two
-    cores, one of them busy: 501 images a second with one thread, 4 to 13 with two threads (2026-11).
-    """
-    cpus, running = os.cpu_count() or 1, []
+def busy_cpus() -> int:
+    """The number of CPUs that other programs use; 0 where the system does not say. Works on Linux only."""
+    running = []
     for _ in range(5):
         try:
             running.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1)
         except (OSError, ValueError, IndexError):
-            return None
+            return 0
         time.sleep(0.02)
-    others = round(statistics.median(running))
-    if threads == 1 or others == 0 or others + threads <= cpus:
-        return None
-    fewer = max(1, cpus - others)
-    busy = min(others, cpus)
-    return f"other programs use {busy} of {cpus} CPUs; OMP_NUM_THREADS={fewer} may be many times faster"
+    return min(round(statistics.median(running)), os.cpu_count() or 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
 from gan_engine.runs import ending
 from gan_engine.system import malloc, outside
-from gan_engine.system.devices import busy_cpus, choose_device
+from gan_engine.system.devices import choose_device
 from gan_engine.system.names import legible
-from gan_engine.training import inputs, memory, transfer
+from gan_engine.training import inputs, memory, threads, transfer
 from gan_engine.training.advice import advice
 from gan_engine.training.distributed import Processes
 from gan_engine.training.precision import remark, resolve
@@ -37,6 +36,7 @@ class Start:
         initial: the checkpoint whose weights the run begins with.
         taken: the weights that each network has taken from `initial`.
         allocator: what was changed about the memory of the process.
+        fewer_threads: why the run takes fewer threads than the CPU has cores.
     """
 
     trainer: Trainer
@@ -45,12 +45,13 @@ class Start:
     initial: Path | None
     taken: dict[str, TakenWeights]
     allocator: str | None
+    fewer_threads: str | None = None
 
     @property
     def device(self) -> str:
         """The device, its model or number of threads, and the number of processes."""
         device, processes = self.trainer.device, self.trainer.processes
-        what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        what = torch.cuda.get_device_name(device) if device.type == "cuda" else threads.count()
         return f"{device} ({what}{f', {processes.size} processes' if processes.size > 1 else ''})"
 
     def entry(self) -> dict[str, Any]:
@@ -62,6 +63,8 @@ class Start:
             "initialised_from": str(self.initial) if self.initial else None,
             "weights": {name: str(weights) for name, weights in self.taken.items()},
             "device": self.device,
+            "threads": torch.get_num_threads(),
+            "fewer_threads": self.fewer_threads,
             "precision": self.trainer.precision.name,
             "versions": {
                 "gan_engine": gan_engine.__version__,
@@ -90,6 +93,7 @@ class Start:
             ),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
             f"device     {self.device}, {trainer.precision.name}{remark(trainer.precision.name, trainer.device)}",
+            *([f"threads    {self.fewer_threads}"] if self.fewer_threads else []),
         ]
         if penalties := trainer.penalties():
             lines.append(f"penalties  {penalties}")
@@ -128,6 +132,7 @@ def prepare(
     resolve(config.precision, device)  # refuses before the data are read
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
     memory.require(config, device)
+    fewer_threads = threads.choose(config.threads) if device.type == "cpu" and processes.size == 1 else None
     allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     data = processes.one_per_machine_first(lambda: inputs.read(config))
     config = inputs.fitted(config, data)
@@ -140,16 +145,17 @@ def prepare(
     if state is not None:
         trainer.load_state_dict(state, source=resumed)
         _require_time_left(trainer, resumed)
-    reason = busy_cpus(torch.get_num_threads()) if device.type == "cpu" and processes.size == 1 else None
-    if reason is not None:
-        warnings.warn(reason, stacklevel=2)
-    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator)
+    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator, fewer_threads)
 
 
 def _require_time_left(trainer: Trainer, resumed: Path) -> None:
     """Raise ValueError for a run that is over, unless it was killed before its report was written."""
-    clock = trainer.clock
-    report_missing = clock.nimg == clock.total and not ending.is_over(trainer.run_dir, resumed)
-    if clock.over and not report_missing:
-        kimg = trainer.config.kimg
-        raise ValueError(f"kimg: {resumed} is at {clock.nimg / 1000:g} of {kimg:g} kimg; go on with a larger --kimg")
+    clock, config = trainer.clock, trainer.config
+    complete = clock.nimg == clock.total or (clock.out_of_time and clock.nimg < clock.total)
+    if not clock.over or (complete and not ending.is_over(trainer.run_dir, resumed)):
+        return
+    if clock.out_of_time:
+        trained = f"has trained {clock.seconds / 60:.3g} of {config.minutes:g} minutes"
+        raise ValueError(f"minutes: {resumed} {trained}; go on with a larger --minutes, or with --kimg")
+    at = f"is at {clock.nimg / 1000:g} of {config.kimg:g} kimg"
+    raise ValueError(f"kimg: {resumed} {at}; go on with a larger --kimg")

@@ -1,4 +1,4 @@
-"""The time of a run, counted in images, so that a run means the same at any batch size."""
+"""The time of a run, counted in images, so that a run means the same at any batch size; and its limit in minutes."""
 
 import math
 
@@ -13,17 +13,36 @@ class Clock:
         step_count: steps taken so far.
         seconds: time spent in steps.
         total: images of the whole run, config.kimg in whole batches.
+        limit: seconds of the whole run, config.minutes; infinite without it.
     """
 
     def __init__(self, config: Config) -> None:
         self.batch_size = config.batch_size
         self.total = math.ceil(1000 * config.kimg / config.batch_size) * config.batch_size
+        self.limit = math.inf if config.minutes is None else 60 * config.minutes
         self.nimg = self.step_count = 0
         self.seconds = 0.0
 
     @property
+    def out_of_time(self) -> bool:
+        return self.seconds >= self.limit
+
+    @property
     def over(self) -> bool:
-        return self.nimg >= self.total
+        return self.nimg >= self.total or self.out_of_time
+
+    @property
+    def done(self) -> float:
+        """The part of the run that is over, 0 to 1, in images or in time, whichever is more."""
+        return min(1, max(self.nimg / self.total, self.seconds / self.limit))
+
+    @property
+    def expected(self) -> int:
+        """Images of the whole run, at the speed so far."""
+        if not self.seconds or self.limit == math.inf:
+            return self.total
+        fit = int(self.nimg * self.limit / self.seconds / self.batch_size) * self.batch_size
+        return max(self.nimg, min(self.total, fit))
 
     def advance(self) -> None:
         """Count one step."""

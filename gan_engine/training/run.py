@@ -14,7 +14,7 @@ from gan_engine.config import Config
 from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
-from gan_engine.training import chosen_ops, nonfinite, progress
+from gan_engine.training import chosen_ops, nonfinite, plan, progress
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
 
@@ -54,6 +54,7 @@ class Run:
             self.keeper = checkpoint.Keeper(run_dir, self.config.keep, nimg=nimg)
             self.monitors = Monitors(run_dir, tensorboard=self.config.tensorboard, resume_nimg=nimg)
         self.ops: dict[str, Any] | None = None  # what ran the ops of the first step
+        self.timing: plan.Timing | None = None  # from the first step until the plan is told
         self.between_steps = True  # when all that a checkpoint holds belongs together
 
     def carry_out(self) -> int | None:
@@ -94,6 +95,8 @@ class Run:
             while not last:
                 self._step() if self.ops is not None else self._first_step(bar)
                 bar.update(self.config.batch_size)
+                bar.total = clock.expected
+                self._tell_plan(bar)
                 number = self.trainer.processes.max(caught[0] if caught else 0)
                 last = clock.over or bool(number)
                 if last and not clock.over:
@@ -114,7 +117,10 @@ class Run:
         self.between_steps, started = False, time.perf_counter()
         self.trainer.step()
         self.between_steps = True
-        self.clock.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        if self.config.minutes is not None and self.trainer.processes.size > 1:  # all of them end in the same step
+            seconds = self.trainer.processes.max(round(1e6 * seconds)) / 1e6
+        self.clock.seconds += seconds
 
     def _first_step(self, bar: progress.tqdm | progress.Lines) -> None:
         """A step, after which the run says what ran its ops, so that a slow run is not a silent one."""
@@ -124,6 +130,15 @@ class Run:
         if self.trainer.processes.first:
             bar.write(chosen_ops.line(self.ops), file=sys.stdout)
             record.add_to_last_start(self.trainer.run_dir, {"ops": self.ops})
+            self.timing = plan.Timing(self.clock)
+
+    def _tell_plan(self, bar: progress.tqdm | progress.Lines) -> None:
+        """Say how long the run will take, once enough steps are timed."""
+        if self.timing is None or self.clock.over or (rate := self.timing.rate) is None:
+            return
+        self.timing = None
+        bar.write(plan.line(self.config, self.clock, rate), file=sys.stdout)
+        record.add_to_last_start(self.trainer.run_dir, {"images_per_second": float(f"{rate:.3g}")})
 
     def _report(self, bar: progress.tqdm | progress.Lines) -> None:
         means = self.trainer.read_means()

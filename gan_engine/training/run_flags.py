@@ -8,7 +8,7 @@ from typing import Any
 
 from gan_engine import models
 from gan_engine.command_line import console, flags
-from gan_engine.config import GROUPS, Basics, Config
+from gan_engine.config import GROUPS, LARGEST, Basics, Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS
 from gan_engine.system.names import legible, nearest, shell_word
@@ -16,7 +16,7 @@ from gan_engine.system.names import legible, nearest, shell_word
 USAGE = """\
 usage: {prog} [PRESET] [--flags]
 
-{prog} PRESET --help lists the flags of a preset. The default PRESET is {first}.
+{prog} PRESET --help lists the flags of a preset. The default PRESET is {first}, or with --data {own}.
 {prog} --list shows the data, sizes and length of all presets.
 {prog} --resume RUN continues a run: its directory, one of its checkpoints, or latest.
 
@@ -29,7 +29,7 @@ ELSEWHERE = {
     **dict.fromkeys(("--learning-rate", "--g-lr", "--d-lr"), "the learning rate of both networks is --lr"),
     **dict.fromkeys(
         ("--epochs", "--steps", "--iterations", "--num-epochs", "--max-steps"),
-        "the length of a run is --kimg, in thousands of images",
+        "the length of a run is --kimg, in thousands of images, or --minutes",
     ),
     **dict.fromkeys(("--size", "--image-size", "--img-size"), "the side of the images is --resolution"),
     **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "the GPU is --device cuda:N"),
@@ -51,7 +51,8 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
         print(usage(), end="")
         raise SystemExit(0)
     named = bool(argv) and not argv[0].startswith("-")
-    name = argv[0] if named else resumed.preset if resumed is not None else next(iter(PRESETS))
+    asked = {argument.partition("=")[0] for argument in argv}
+    name = argv[0] if named else resumed.preset if resumed is not None else _default(asked)
     if name not in PRESETS:
         hint = f"; images are --data {shell_word(name)}" if os.path.exists(name) else nearest(name, PRESETS)
         raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
@@ -60,14 +61,28 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
     argv = argv[1:] if named else argv
     preset, about = PRESETS[name], inspect.getdoc(PRESETS[name])
     if resumed is not None:
-        return _changed(resumed, argv, "Continue a run.")
+        return _of_one_length(_changed(resumed, argv, "Continue a run."), asked)
     config = _changed(preset(), argv, about)
     if inspect.signature(preset).parameters:
         processes = int(os.environ.get("WORLD_SIZE", 1))
         config = _changed(preset(config.model.resolution, config.device, processes), argv, about)
-    asked = any(argument.partition("=")[0] == "--channels" for argument in argv)
-    if not asked and kind_of(models.data_kind(config.model)).has_colours:
+    if "--channels" not in asked and kind_of(models.data_kind(config.model)).has_colours:
         config = dataclasses.replace(config, channels_of_data=True)
+    return _of_one_length(config, asked)
+
+
+def _default(asked: set[str]) -> str:
+    """The preset of a call that names none. Data of one's own may have no classes, so their preset needs none."""
+    return "dcgan" if "--data" in asked else next(iter(PRESETS))
+
+
+def _of_one_length(config: Config, asked: set[str]) -> Config:
+    """`config`, in which the one of --kimg and --minutes that is `asked` for takes the place of the other."""
+    match "--kimg" in asked, "--minutes" in asked:
+        case True, False:
+            return dataclasses.replace(config, minutes=None)
+        case False, True:
+            return dataclasses.replace(config, kimg=LARGEST["kimg"])
     return config
 
 
@@ -83,7 +98,9 @@ def usage() -> str:
         )
         for name, preset in PRESETS.items()
     )
-    return USAGE.format(prog=console.prog("train"), first=next(iter(PRESETS)), presets="\n".join(presets))
+    return USAGE.format(
+        prog=console.prog("train"), first=_default(set()), own=_default({"--data"}), presets="\n".join(presets)
+    )
 
 
 def _changed(config: Config, argv: list[str], about: str) -> Config:

@@ -113,7 +113,7 @@ class State:
         if self.batches.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             warnings.warn(
                 f"the run had {state['threads']} threads, now {torch.get_num_threads()}: what follows equals an "
-                "uninterrupted run up to rounding only",
+                f"uninterrupted run up to rounding only; --threads {state['threads']} takes as many",
                 stacklevel=4,
             )
         for name, net in self.networks.items():

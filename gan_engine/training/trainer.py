@@ -148,7 +148,7 @@ class Trainer:
         config, clock = self.config, self.clock
         with tf32_products(config.tf32):
             images = self.batches.images()
-            set_learning_rates(self.optimizers, done=clock.nimg / clock.total, lr_decay=config.lr_decay)
+            set_learning_rates(self.optimizers, done=clock.done, lr_decay=config.lr_decay)
             for phase in self.phases:
                 if phase.due(clock.nimg, clock.step_count):
                     self.phase_steps.take(phase, self.batches.with_noise(*images))
@@ -158,7 +158,7 @@ class Trainer:
             clock.advance()
 
     def run(self) -> int | None:
-        """Train up to config.kimg, reporting and saving on the way.
+        """Train up to config.kimg or config.minutes, reporting and saving on the way.
 
         Returns:
             None at the end, or the number of the signal (SIGINT, SIGTERM) that ended the run early, its state saved.

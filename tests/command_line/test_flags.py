@@ -148,7 +148,10 @@ def test_a_preset_without_flags_is_itself(preset):
         (["--loss", "hnge"], "; did you mean hinge?"),
         (["--hidden", "3"], "--hidden: not a flag of dcgan, only of vanilla"),
         (["--channel-base", "3"], "--channel-base: not a flag of dcgan, only of stylegan2"),
-        (["wgan", "--epochs", "3"], "--epochs: no such flag; the length of a run is --kimg, in thousands of images"),
+        (
+            ["wgan", "--epochs", "3"],
+            "--epochs: no such flag; the length of a run is --kimg, in thousands of images, or --minutes",
+        ),
         (["--learning_rate", "3"], "--learning-rate: no such flag; the learning rate of both networks is --lr"),
         (["stylgan2"], "got stylgan2; did you mean stylegan2?"),
         (["--list", "--kimg", "3"], "--list: no such flag"),

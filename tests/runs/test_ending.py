@@ -100,8 +100,18 @@ def test_a_run_that_is_over_is_not_begun_again(tmp_path, monkeypatch, capsys):
     os.unlink("run/report.html")
     assert train.main(["--resume", "run"]) == 0
     assert Path("run/report.html").exists() and "the training is over" in capsys.readouterr().out
-    words = [line.split()[0] for line in last.splitlines()[-5:]]
-    assert words == ["0.064", "report", "pictures", "draw", "go"]
+    lines = last.splitlines()[-7:]
+    assert [line.split()[0] for line in lines] == [
+        "0.064",
+        "pictures",
+        "run/training.gif,",
+        "report",
+        "What",
+        "draw",
+        "go",
+    ]
+    assert lines[0].endswith(" s, in run: its 0.064 kimg are done")
+    assert lines[1] == "pictures   run/samples/kimg-000000.064.png is the newest grid"
 
 
 def as_a_shell_reads(words):
@@ -130,10 +140,13 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         if self.nimg == 32:
             os.kill(os.getpid(), 15)
 
+    monkeypatch.setattr(ending.shutil, "which", lambda name: sys.executable)  # python on PATH is this Python
     with monkeypatch.context() as stopped:
         stopped.setattr(Trainer, "step", step)
         assert train.main([*TINY, "--out", "two words"]) == 128 + 15
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("go on")]
+    out = capsys.readouterr().out
+    assert out.count("in two words: stopped by SIGTERM") == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("go on")]
     assert line == "go on      python -m gan_engine.train --resume='two words'"
     assert train.main(shlex.split(line)[5:]) == 0
 
@@ -146,6 +159,9 @@ def test_every_family_has_commands_that_it_knows(preset, tmp_path):
     for stopped in (False, True):
         for _, command in ending.commands(tmp_path, config, stopped=stopped):
             verb, *arguments = shlex.split(command)
+            if "--data=PICTURES" in arguments:
+                assert parse(arguments).data == "PICTURES"
+                continue
             if verb in options:
                 parsed = generate.tyro.cli(options[verb], args=arguments)
                 assert parsed.checkpoint == tmp_path
@@ -166,3 +182,15 @@ def test_a_log_has_a_line_for_each_report_and_no_carriage_returns(tmp_path, monk
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert train.main([*TINY, "--out", "watched"]) == 0
     assert "\r" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("on_path", "inside", "word"),
+    [(True, True, "python"), (False, True, "'my env/python'"), (False, False, "/x/python")],
+)
+def test_the_python_of_the_last_lines_is_this_one(tmp_path, monkeypatch, on_path, inside, word):
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path / "my env" / "python") if inside else "/x/python"
+    monkeypatch.setattr(sys, "executable", here)
+    monkeypatch.setattr(ending.shutil, "which", lambda name: here if on_path else "/usr/bin/python")
+    assert ending.python() == word

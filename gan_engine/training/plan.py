@@ -1,0 +1,51 @@
+"""The plan of a run: after the first steps, in plain words, what it trains and how long that takes."""
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data.kinds import kind_of
+from gan_engine.training.clock import Clock
+
+STEPS, SECONDS = 4, 1.0  # the least to be timed, after a first step, which also builds what later steps have
+
+
+class Timing:
+    """The speed of the steps after the first one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self._first = clock, (clock.step_count, clock.nimg, clock.seconds)
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second. None: too few steps are timed."""
+        clock, (steps, images, seconds) = self.clock, self._first
+        if clock.step_count - steps < STEPS or clock.seconds - seconds < SECONDS:
+            return None
+        return (clock.nimg - images) / (clock.seconds - seconds)
+
+
+def line(config: Config, clock: Clock, rate: float) -> str:
+    """The plan of the rest of a run that trains on `rate` images a second."""
+    model, kind = config.model, kind_of(models.data_kind(config.model))
+    what = "x".join(map(str, kind.sides(model.resolution))) + (" pixels" if kind.axes == 2 else " voxels")
+    if hasattr(model, "width"):
+        what += f", width {model.width}"
+    left = clock.total - clock.nimg
+    seconds = min(left / rate, clock.limit - clock.seconds)
+    images = min(left, round(_rounded(rate * seconds)))
+    length = f"{images:,} images to go, about {duration(seconds)} at {_rounded(rate):g} images a second"
+    return f"plan       {config.preset} ({what}): {length}"
+
+
+def _rounded(value: float) -> float:
+    """`value` with two digits: what follows from a short timing is no more exact."""
+    return float(f"{value:.2g}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit in which people say them: "40 seconds", "3 minutes", "2.5 hours"."""
+    for unit, size in (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400)):
+        count = seconds / size
+        count = round(count) if unit in ("second", "minute") else round(2 * count) / 2
+        if count < 90 or unit == "day":
+            break
+    return f"{count:g} {unit}{'s' * (count != 1)}"
