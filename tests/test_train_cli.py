@@ -335,7 +335,7 @@ def test_a_preset_fits_the_resolution_and_the_device(monkeypatch):
 
 def test_a_mistyped_preset_is_named_with_the_nearest_one(capsys):
     assert train.main(["dcgann", "--kimg", "1"]) == 2
-    assert "preset: want one of dcgan, " in (error := capsys.readouterr().err)
+    assert "preset: want one of garments, dcgan, " in (error := capsys.readouterr().err)
     assert "got dcgann; did you mean dcgan?" in error
     assert train.main(["dcgan\n\x1b[31m"]) == 2
     assert r"got dcgan\n\x1b[31m" in capsys.readouterr().err

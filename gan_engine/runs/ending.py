@@ -71,8 +71,10 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     ):
         if paths:
             print(f"{word:10} {', '.join(legible(str(path)) for path in paths)} {what}")
-    print("What to try next:")
-    for word, command in commands(run_dir, config, stopped=end.stopped_by is not None):
+    following = commands(run_dir, config, stopped=end.stopped_by is not None)
+    folder = " (PICTURES is a folder of your own pictures)" if any("PICTURES" in each for _, each in following) else ""
+    print(f"What to try next{folder}:")
+    for word, command in following:
         print(f"{word:10} {python()} -m gan_engine.{command}")
 
 

@@ -16,7 +16,9 @@ from gan_engine.system.names import legible, nearest, shell_word
 USAGE = """\
 usage: {prog} [PRESET] [--flags]
 
-{prog} PRESET --help lists the flags of a preset. The default PRESET is {first}, or with --data {own}.
+The default PRESET is {first}; with --data it is {own}.
+
+{prog} PRESET --help lists the flags of a preset.
 {prog} --list shows the data, sizes and length of all presets.
 {prog} --resume RUN continues a run: its directory, one of its checkpoints, or latest.
 

@@ -121,7 +121,8 @@ def test_help_lists_the_most_used_flags_first_and_every_flag_once(monkeypatch, c
     assert exit.value.code == 0
     assert list(shown) == ["options", "Model", *(group.__name__ for group in GROUPS)]
     first = [flag for flag in shown["options"] + shown["Model"][:3] if not flag.startswith("--no-")]
-    assert first[:5] == ["--data", "--conditional", "--kimg", "--batch-size", "--augment"] and "--res" in first[9:]
+    assert first[:6] == ["--data", "--conditional", "--kimg", "--minutes", "--batch-size", "--augment"]
+    assert "--res" in first[9:]
     listed = [flag for flags_of_box in shown.values() for flag in flags_of_box]
     expected = flags.known(Config) | flags.known(type(PRESETS[preset]().model))
     assert len(listed) == len(set(listed)) and set(listed) == expected.keys() - {"--model"}
@@ -146,8 +147,8 @@ def test_a_preset_without_flags_is_itself(preset):
         (["--batchsize", "3"], "--batchsize: no such flag; did you mean --batch-size?"),
         (["--loss", "hnge"], f"invalid choice 'hnge', want one of {', '.join(LOSSES)}"),
         (["--loss", "hnge"], "; did you mean hinge?"),
-        (["--hidden", "3"], "--hidden: not a flag of dcgan, only of vanilla"),
-        (["--channel-base", "3"], "--channel-base: not a flag of dcgan, only of stylegan2"),
+        (["--hidden", "3"], "--hidden: not a flag of garments, only of vanilla"),
+        (["--channel-base", "3"], "--channel-base: not a flag of garments, only of stylegan2"),
         (
             ["wgan", "--epochs", "3"],
             "--epochs: no such flag; the length of a run is --kimg, in thousands of images, or --minutes",
