@@ -1,4 +1,5 @@
-// Which instruction sets of csrc/cpu this CPU can run. bindings.cpp asks at run time, CMakeLists.txt for GE_ISAS=native.
+// Which instruction sets of csrc/cpu this CPU can run. bindings.cpp asks at run time, and CMakeLists.txt for
+// GE_ISAS=native.
 #pragma once
 
 #if defined(__x86_64__)
