@@ -40,8 +40,8 @@ constexpr std::int64_t kBlock = kRows == 6 ? 36 : 32;
 constexpr std::int64_t kProducts = 1 << 17;
 
 // More numbers than this leave the caches before they are read. A weight that becomes more numbers is transformed group
-// by group, while the transformed tiles wait. 512 channels in and out, 8x8 pixels, batch 8, milliseconds of y: 19 and 13
-// (AVX2), 13 and 8.6 (AVX-512, one thread, 2026-11).
+// by group, while the transformed tiles wait. 512 channels in and out, 8x8 pixels, batch 8, milliseconds of y: 19
+// before and 13 after (AVX2), 13 and 8.6 (AVX-512, one thread, 2026-11).
 constexpr std::int64_t kWaiting = 4 << 20;
 
 // Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3

@@ -29,8 +29,8 @@ using Register = float __attribute__((vector_size(16)));
 #endif
 constexpr int kRegs = 2, kRegLanes = sizeof(Register) / 4;
 
-// c [kCount, 32] = a [kCount, depth] b [depth, 32], added to c where `add`. Element (r, k) of a is a[r * row + k * step].
-// Meanwhile `ahead` lines from `soon` on are fetched into the cache.
+// c [kCount, 32] = a [kCount, depth] b [depth, 32], added to c where `add`. Element (r, k) of a lies at a[r * row +
+// k * step]. Meanwhile `ahead` lines from `soon` on are fetched into the cache.
 template <int kCount>
 [[gnu::noinline]] void multiply_rows(const float* a, std::int64_t row, std::int64_t step, const float* b, float* c,
                                      std::int64_t depth, bool add, const float* soon, std::int64_t ahead) {

@@ -100,7 +100,8 @@ struct Tiles {
     }
 };
 
-// The first min(n, kRegLanes) channels at p. The transforms work on single registers: AVX2 has too few for wider vectors.
+// The first min(n, kRegLanes) channels at p. The transforms work on single registers, because AVX2 has too few for
+// wider vectors.
 GE_INLINE Register load_channels(const float* p, std::int64_t n) {
     if (n >= kRegLanes) return load_bytes<Register>(p);
     float some[kRegLanes] = {};

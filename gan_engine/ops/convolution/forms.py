@@ -58,6 +58,42 @@ _NOT_CHOSEN = {
 }
 WHY_NOT = None if native.WHY_NO_CPU else _NOT_CHOSEN.get(native.cpu.module.isa())
 
+
+class Costs(NamedTuple):
+    """What a convolution costs, in products of a vector [I] and a matrix [I, O] as fast as PyTorch's kernels make them.
+
+    PyTorch takes a product for each tap and pixel, and `tap` products for reading a tap. A form takes `product` for
+    each point and tile, in full vectors; `transform` / I and `transform` / O for making the point of x and of y;
+    `weight` for making a weight; and `moved` / (I O) for an element that changes its layout, as pixels come and go in
+    channels_last.
+    """
+
+    product: float
+    transform: float
+    weight: float
+    tap: float
+    moved: float
+
+
+# By instruction set, one thread, 64 to 512 channels and 4x4 to 64x64 pixels. `python -m benchmarks.convolution_costs`
+# measures a row. A table decides, and no timing on the user's machine: the forms differ by their numbers of products
+# more than by the machine, and the bits of a run must not depend on noise.
+#
+#     avx512    PyTorch at 220 GFLOP/s, AMD EPYC, 2026-11
+#     avx2      PyTorch at 89 GFLOP/s, Intel Xeon (Sapphire Rapids) with AVX2 forced, 2026-11
+COSTS = {
+    "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=77),
+    "avx2": Costs(product=1.23, transform=3, weight=33, tap=57, moved=34),
+}
+
+
+@torch.compiler.assume_constant_result
+def _costs() -> Costs:
+    """The costs on the instruction set that our kernels run; torch.compile takes those of its first call."""
+    isa = None if native.WHY_NO_CPU else native.cpu.module.isa()
+    return COSTS.get(isa, COSTS["avx2"])
+
+
 Found = tuple[int | None, bool]
 NO_FORM: Found = (None, False)
 
@@ -119,6 +155,11 @@ def _kind(weight: Tensor, arguments: ConvolutionArguments, transposed: bool) -> 
     return int(weight.shape[2]), arguments.stride[0], transposed
 
 
+def in_vectors(channels: int, out: int) -> int:
+    """I O, as the kernels pad it to full vectors."""
+    return -(-channels // 16) * 16 * -(-out // 32) * 32
+
+
 def _fastest(
     kind: tuple[int, int, bool],
     shape: Sequence[int],
@@ -133,10 +174,7 @@ def _fastest(
 
     `shape` is the shape of x, `size` the size of y, and `moved` is how many elements change their layout.
 
-    The unit of time is the product of a vector [I] and a matrix [I, O], 2 I O / 220 GFLOP/s on one thread, as fitted to
-    measurements of 64 to 512 channels and 4x4 to 64x64 pixels. PyTorch takes a product for each tap and pixel, and 100
-    products for reading a tap. A form takes a product for each point and tile, in full vectors, and 84 for making a
-    weight. It also takes 0.7 ns for an element that changes its layout: pixels come and go in channels_last.
+    COSTS says what a convolution costs on the instruction set in use.
     """
     n, channels, h, w = shape
     if min(n, h, w, *size) < 1:
@@ -145,19 +183,20 @@ def _fastest(
     # Tiles of a transposed convolution begin a pixel before y with every other padding.
     early = transposed and padding % 2 != (k == 4)
     pixels = n * size[0] * size[1]
-    vectors = -(-channels // 16) * 16 * -(-out // 32) * 32 / (channels * out)
+    product, transform, weight, tap, for_moved = _costs()
+    vectors = product * in_vectors(channels, out) / (channels * out)
     best, least = None, float("inf")
     for form in FORMS.get(kind, ()):
         if padding not in form.paddings or (pixels < form.pixels if for_weight else channels < form.channels):
             continue
         (height, width), down, across = form.tile, size[0] + early, size[1] + early
         down, across = -(-down // height), -(-across // width)
-        cost = form.points * n * down * across * (vectors + 12 / channels + 12 / out)
-        cost += 84 * form.weights + 77 * moved / (channels * out)
+        cost = form.points * n * down * across * (vectors + transform / channels + transform / out)
+        cost += weight * form.weights + for_moved * moved / (channels * out)
         if cost < least:
             best, least = form, cost
     if best is None:
         return NO_FORM
-    by_pytorch = k**2 * (min(n * h * w, pixels) + 100)
+    by_pytorch = k**2 * (min(n * h * w, pixels) + tap)
     many = min(channels, out) >= TABLE["few channels"].number
     return best.number, many and WHY_NOT is None and least < TABLE["small gain"].number * by_pytorch
