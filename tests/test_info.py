@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,14 @@ def test_the_table_says_what_backends_say():
             else:
                 assert cell.startswith("no(")
                 assert reason.replace(" ", "") in text
+
+
+def test_kernels_on_one_thread_are_said(monkeypatch):
+    module = SimpleNamespace(isa=lambda: "neon", isas=lambda: ["neon"], threads=lambda most: 1)
+    monkeypatch.setattr(native, "WHY_NO_CPU", None)
+    monkeypatch.setattr(native.cpu, "module", module)
+    said = " ".join(info._native_core().split())
+    assert "; runs neon on one thread, as it was built without OpenMP; convolutions" in said
 
 
 def test_the_thresholds_are_said():

@@ -1,6 +1,7 @@
 """setup.py with CMake replaced, and the contents of an installation."""
 
 import os
+import platform
 import re
 import runpy
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import setuptools
 import torch
+from setuptools.command.bdist_wheel import bdist_wheel
 
 SETUP = Path(__file__).parents[1] / "setup.py"
 
@@ -42,6 +44,26 @@ def test_a_build_folder_that_cmake_refuses_is_emptied_once(tmp_path, monkeypatch
         with pytest.raises(build["NotBuilt"], match="made in another folder"):
             build["cmake_build"]("_C")
         assert calls == ["configure", "configure"]
+
+
+def test_a_mac_builds_for_the_architecture_that_python_runs_as(tmp_path, monkeypatch):
+    pytest.importorskip("pybind11")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    build = runpy.run_path(str(SETUP))
+    build["cmake_build"].__globals__.update(ROOT=tmp_path, tool=lambda *_: "cmake", cxx_compiler=lambda: "c++")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setenv("GAN_ENGINE_NATIVE", "1")
+    commands = []
+    done = subprocess.CompletedProcess([], 0, "")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command) or done)
+    build["cmake_build"]("_C")
+    assert "-DCMAKE_OSX_ARCHITECTURES=arm64" in commands[0]
+
+    tag = ("cp311", "cp311", "macosx_11_0_universal2")
+    monkeypatch.setattr(bdist_wheel, "get_tag", lambda wheel: tag)
+    wheel = object.__new__(build["Wheel"])
+    assert build["Wheel"].get_tag(wheel) == ("cp311", "cp311", "macosx_11_0_arm64")
 
 
 @pytest.mark.parametrize(("cuda", "request_", "built"), [(None, None, False), (None, "1", True), ("13.0", None, True)])
