@@ -33,10 +33,14 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
     # without a batch.
     if x.ndim == 4 and not has_torch_function((x, weight, bias)):
         request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, **options))
-        request.autocast = torch.is_autocast_enabled("cpu")
+        request.autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         chosen = backends.choose(op, x, None, request)
-        if chosen == "cpu" and not request.autocast:  # autocast casts what it sees PyTorch's function take
-            return convolution(x, weight, bias, request.arguments, None, request.way(chosen))
+        way = request.way(chosen)
+        if way == maps.IN_FLOAT32 and request.autocast is not None:
+            x, weight, bias = (t if t is None else t.to(request.autocast) for t in (x, weight, bias))
+        # Where PyTorch computes, autocast casts what it sees PyTorch's function take.
+        if chosen == "cpu" and (way == maps.IN_FLOAT32 or request.autocast is None):
+            return convolution(x, weight, bias, request.arguments, None, way)
     return of_pytorch(x, weight, bias, **options)
 
 

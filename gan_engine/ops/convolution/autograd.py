@@ -42,7 +42,8 @@ def conv2d(
         b: [O] or None, in the dtype of x.
         stride, padding, dilation, groups: as in torch.nn.functional.conv2d; padding in numbers.
         backend: see gan_engine.backends. "cpu" is minimal filtering, or PyTorch's kernels in their faster layout. In
-            other dtypes than float32, "cpu" is PyTorch's kernels as they are. "pytorch" is PyTorch's kernels, and
+            bfloat16, "cpu" computes in float32 where that is faster (gan_engine/system/bfloat16.py); in other dtypes,
+            it is PyTorch's kernels as they are. "pytorch" is PyTorch's kernels, and
             "reference" torch.nn.functional.conv2d.
 
     Returns:

@@ -1,7 +1,8 @@
 """Which form of minimal filtering computes a map of a convolution, and whether it is faster than PyTorch's kernels.
 
-`for_forward`, `for_image_gradient` and `for_weight_gradient` answer (number of the form, whether it is faster), and
-NO_FORM where no form is accurate or fits the call. They take float32 images [N, C, H, W] and their weights.
+`for_forward`, `for_image_gradient` and `for_weight_gradient` answer (number of the form, its time as a share of the
+time of PyTorch's kernels in float32), and NO_FORM where no form is accurate or fits the call. They take images
+[N, C, H, W] and their weights, in one dtype.
 """
 
 from collections.abc import Sequence
@@ -94,14 +95,14 @@ def _costs() -> Costs:
     return COSTS.get(isa, COSTS["avx2"])
 
 
-Found = tuple[int | None, bool]
-NO_FORM: Found = (None, False)
+Found = tuple[int | None, float]
+NO_FORM: Found = (None, float("inf"))
 
 
 def for_forward(x: Tensor, weight: Tensor, bias: Tensor | None, arguments: ConvolutionArguments) -> Found:
     """The form of y = F(x, weight) + bias."""
     out = weight.shape[1 if arguments.transposed else 0]
-    if bias is not None and not (bias.is_cpu and bias.dtype == torch.float32 and bias.shape == (out,)):
+    if bias is not None and not (bias.is_cpu and bias.shape == (out,)):
         return NO_FORM
     if not _fits(x, weight, arguments, weight.shape[0 if arguments.transposed else 1]):
         return NO_FORM
@@ -126,7 +127,7 @@ def for_weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: Convolut
     """The form of dweight = W(x, dy), in the shape and layout of `like`."""
     if arguments.transposed:
         x, dy = dy, x
-    if dy.dtype != torch.float32 or dy.ndim != 4 or not _fits(x, like, arguments, like.shape[1]):
+    if dy.ndim != 4 or not _fits(x, like, arguments, like.shape[1]):
         return NO_FORM
     moved = sum(0 if _is_last(t) else t.numel() for t in (x, dy))
     kind, (_, out, *size) = _kind(like, arguments, False), dy.shape
@@ -170,7 +171,9 @@ def _fastest(
     *,
     for_weight: bool = False,
 ) -> Found:
-    """The fastest form of the kind that is accurate, and whether it is faster than PyTorch's kernels.
+    """The fastest form of the kind that is accurate, and its share of the time of PyTorch's kernels.
+
+    The share is infinite with few channels, and with the instruction sets of `_NOT_CHOSEN`.
 
     `shape` is the shape of x, `size` the size of y, and `moved` is how many elements change their layout.
 
@@ -199,4 +202,4 @@ def _fastest(
         return NO_FORM
     by_pytorch = k**2 * (min(n * h * w, pixels) + tap)
     many = min(channels, out) >= TABLE["few channels"].number
-    return best.number, many and WHY_NOT is None and least < TABLE["small gain"].number * by_pytorch
+    return best.number, least / by_pytorch if many and WHY_NOT is None else float("inf")

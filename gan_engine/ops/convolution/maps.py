@@ -4,6 +4,7 @@
 weight. Each map is an op of its own for the chooser. Their backends:
 
     cpu         float32 images: minimal filtering (winograd.py), or PyTorch's kernels in the layout that is the faster
+                bfloat16 images: the same in float32, where that is faster (gan_engine/system/bfloat16.py)
     pytorch     PyTorch's kernels, in the layout that the tensors have
     reference   the same kernels; a convolution as a whole is then differentiated by PyTorch
 
@@ -29,11 +30,15 @@ from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.relayout import in_layout
 from gan_engine.ops.kernel_op import layout
 from gan_engine.ops.thresholds import TABLE
+from gan_engine.system import bfloat16
 
 # The ways to compute a map: the number of a form of minimal filtering, or one of these.
 RELAYOUTS = -1  # PyTorch's kernels, in the layout that is faster
 PYTORCH = -2
-UNDECIDED = -3
+IN_FLOAT32 = -3  # the map of float32 copies of bfloat16 tensors, rounded
+UNDECIDED = -4
+
+BFLOAT16_TIME = bfloat16.on_cpu().time  # of PyTorch's kernels in bfloat16; float32 takes 1
 
 
 class MapRequest:
@@ -43,7 +48,7 @@ class MapRequest:
     and `weight` are those whose sizes decide about layouts.
     """
 
-    autocast = False  # whether PyTorch casts the tensors before it computes with them
+    autocast: torch.dtype | None = None  # to which PyTorch casts the tensors before it computes with them
     _found: forms.Found | None = None
 
     def __init__(
@@ -63,31 +68,59 @@ class MapRequest:
         return self._arguments
 
     def form(self) -> forms.Found:
-        """The number of the fastest form of minimal filtering, None if there is none, and whether it is faster."""
+        """The number of the fastest form of minimal filtering, None if there is none, and its share of the time."""
         if self._found is None:
             self._found = self.search(*self.tensors, self.arguments)
         return self._found
 
-    def float32_images(self) -> bool:
-        x, weight = self.tensors[0], self.weight
-        return x.ndim == weight.ndim == 4 and x.dtype == weight.dtype == torch.float32
+    def images_of(self, dtype: torch.dtype) -> bool:
+        """Whether the map is computed of images, weights and a bias of this dtype."""
+        if self.tensors[0].ndim != 4 or self.weight.ndim != 4:
+            return False
+        dtypes = [t.dtype for t in self.tensors if t is not None]
+        if self.autocast is not None:
+            return self.autocast == dtype and torch.float64 not in dtypes
+        return all(found == dtype for found in dtypes)
 
     def layouts_gain(self) -> bool:
         """Whether PyTorch's kernels gain more by their faster layout than changing it costs."""
         fewest = TABLE["few channels for layouts"].number
         return max(self.arguments.stride) > 1 and min(self.weight.shape[:2]) >= fewest
 
+    def float32_gains(self) -> bool:
+        """Whether a map of bfloat16 images is faster in float32, with what the conversions cost.
+
+        The unit of time is PyTorch's kernel in float32. An element takes 0.5 ns to convert and 2 / 220 ns for each of
+        its products, as in forms.py.
+        """
+        (n, _, h, w), (a, b, kh, kw), stride = self.tensors[0].shape, self.weight.shape, self.arguments.stride
+        taps = kh * kw / (stride[0] * stride[1])
+        converting = 55 * ((1 / a + 1 / b) / taps + 1 / max(1, n * h * w)) if min(a, b) else 0
+        _, share = self.form()
+        return min(share, 1) + converting < TABLE["small gain"].number * BFLOAT16_TIME
+
     def way(self, backend: str) -> int:
         """How `backend` computes the map."""
-        if backend != "cpu" or not self.float32_images():
+        if backend == "cpu" and self.images_of(torch.bfloat16):
+            return IN_FLOAT32 if self.float32_gains() else PYTORCH
+        if backend != "cpu" or not self.images_of(torch.float32):
             return PYTORCH
-        form, faster = self.form()
-        if faster and form is not None:
-            return form
+        form, _ = self.form()
+        fastest = self.fastest_way()
         # Whether a form or the layouts gain anything or not, a request by name takes them where there are any.
-        if self.layouts_gain() or (form is None and max(self.arguments.stride) > 1):
-            return RELAYOUTS
-        return PYTORCH if form is None else form
+        if fastest == PYTORCH and form is not None:
+            return form
+        return RELAYOUTS if fastest == PYTORCH and max(self.arguments.stride) > 1 else fastest
+
+    def fastest_way(self) -> int:
+        """The fastest way to compute a map of float32 images on the backend "cpu"."""
+        form, share = self.form()
+        if form is not None and share < TABLE["small gain"].number:
+            return form
+        return RELAYOUTS if self.layouts_gain() else PYTORCH
+
+
+_SLOWER_IN_FLOAT32 = "on this CPU the call is no faster in float32 than PyTorch's kernels are in bfloat16"
 
 
 def _no_faster_way(request: MapRequest) -> str:
@@ -109,16 +142,14 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
+    if request.images_of(torch.bfloat16):
+        return None if request.float32_gains() else _SLOWER_IN_FLOAT32
     shape, few = request.weight.shape, TABLE["few channels"]
     if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
-    if request.autocast:
-        return "autocast computes in half precision, which PyTorch's kernels do"
-    if not request.float32_images():
-        return "has code of its own for float32 images [N, I, H, W] alone; the rest are PyTorch's kernels"
-    if request.form()[1] or request.layouts_gain():
-        return None
-    return _no_faster_way(request)
+    if not request.images_of(torch.float32):
+        return "has code of its own for float32 and bfloat16 images [N, I, H, W]; the rest are PyTorch's kernels"
+    return _no_faster_way(request) if request.fastest_way() == PYTORCH else None
 
 
 for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weight_gradient"):
@@ -145,6 +176,8 @@ def forward(
     """y = F(x, w) + b, in the layout that PyTorch gives it: channels_last if x or w is"""
     if way == UNDECIDED:
         way = _chosen_way(forward_op(arguments), forward_request(x, w, b, arguments), backend)
+    if way == IN_FLOAT32:
+        return _in_float32(forward, forms.for_forward, x, w, b, arguments)
     if way == PYTORCH:
         return torch.convolution(x, w, b, *arguments)
     if way != RELAYOUTS:
@@ -154,11 +187,20 @@ def forward(
 
 
 def image_gradient(
-    dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+    dy: Tensor,
+    w: Tensor,
+    like: Tensor,
+    arguments: ConvolutionArguments,
+    backend: str | None = None,
+    way: int = UNDECIDED,
 ) -> Tensor:
     """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
-    request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
-    way = _chosen_way("conv2d_image_gradient", request, backend)
+    if way == UNDECIDED:
+        request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
+        way = _chosen_way("conv2d_image_gradient", request, backend)
+    if way == IN_FLOAT32:
+        like = torch.empty_like(like, dtype=torch.float32)
+        return _in_float32(image_gradient, forms.for_image_gradient, dy, w, like, arguments)
     if way >= 0:
         return winograd.image_gradient(dy, w, like, arguments, way)
     if way == PYTORCH:
@@ -169,11 +211,20 @@ def image_gradient(
 
 
 def weight_gradient(
-    x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+    x: Tensor,
+    dy: Tensor,
+    like: Tensor,
+    arguments: ConvolutionArguments,
+    backend: str | None = None,
+    way: int = UNDECIDED,
 ) -> Tensor:
     """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
-    request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
-    way = _chosen_way("conv2d_weight_gradient", request, backend)
+    if way == UNDECIDED:
+        request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
+        way = _chosen_way("conv2d_weight_gradient", request, backend)
+    if way == IN_FLOAT32:
+        like = torch.empty_like(like, dtype=torch.float32)
+        return _in_float32(weight_gradient, forms.for_weight_gradient, x, dy, like, arguments)
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
     if way == PYTORCH:
@@ -182,6 +233,22 @@ def weight_gradient(
     x, dy = in_layout(x, False), in_layout(dy, False)
     dw = _gradients_by_pytorch(dy, x, contiguous, arguments, (False, True, False))[1]
     return in_layout(dw, layout(like) == torch.channels_last)
+
+
+def _in_float32(
+    compute: Callable[..., Tensor],
+    search: Callable[..., forms.Found],
+    first: Tensor,
+    second: Tensor,
+    third: Tensor | None,
+    arguments: ConvolutionArguments,
+) -> Tensor:
+    """A map of bfloat16 tensors, computed in float32 by the fastest code there is, and rounded once"""
+    a, b, c = first.float(), second.float(), None if third is None else third.float()
+    weight = c if compute is weight_gradient else b
+    way = MapRequest(search, (a, b, c), weight, arguments).fastest_way()  # type: ignore[arg-type]
+    with torch.autocast("cpu", enabled=False):  # autocast would round the copies
+        return compute(a, b, c, arguments, way=way).to(first.dtype)
 
 
 def _chosen_way(op: str, request: MapRequest, backend: str | None) -> int:
