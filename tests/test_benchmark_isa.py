@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import isa, rows, summary
+from benchmarks import isa, page, rows, summary
 from benchmarks.timing import Timing
 from gan_engine.system import native
 
@@ -111,3 +111,13 @@ def test_tables_and_panels_are_of_one_set(tmp_path):
     assert unnamed.startswith("2 threads")
     summary.plot(found, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_shows_sets_beside_each_other():
+    blocks = ["<!-- sets: fp32, 2 threads -->\nold\n", "b\n<!-- sets: bf16, 2 threads -->\n"]
+    text = "a\n" + "".join(f"{block}<!-- end of sets -->\n" for block in blocks)
+    found = page.written(text, [*measured("avx512", 1.0), *measured("avx2", 3.0), *measured(None, 0.1)])
+    assert "| `bias_act`, 4x4 | forward | 2 | - | 6 | - |\n" in found
+    assert found.index("avx2, Some CPU: than eager") < found.index("avx512, Some CPU: than eager")
+    assert "old" not in found and found.startswith("a\n") and f"threads -->\n{page.NOTHING}<!-- end" in found
+    assert page.written(found, [*measured("avx512", 1.0), *measured("avx2", 3.0)]) == found

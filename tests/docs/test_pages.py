@@ -10,6 +10,7 @@ import pytest
 import gan_engine.layers
 import gan_engine.losses.penalties
 from benchmarks import gallery
+from benchmarks import page as tables
 from gan_engine import ops
 from gan_engine.ops.thresholds import TABLE
 
@@ -79,6 +80,11 @@ def test_performance_shows_every_row_that_we_lose():
     lost = [row for summary in summaries for row in slower((ROOT / summary).read_text())]
     assert len(summaries) == 2 and len(lost) > 20
     assert not [row for row in lost if row not in page]
+
+
+def test_performance_has_the_tables_that_its_program_writes():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert tables.MARKS.search(page) and tables.written(page, tables.results()) == page
 
 
 def test_the_reference_names_every_operator():
