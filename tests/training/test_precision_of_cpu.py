@@ -33,7 +33,8 @@ def machine(monkeypatch):
     [
         ("AVX2", {"avx512_bf16": True, "amx_bf16": True}, "in software", "fp32"),
         ("AVX2", {}, "in software", "fp32"),
-        ("AVX512", {}, "in software", "fp32"),
+        ("AVX512", {"avx512_bf16": False}, "in software", "fp32"),
+        ("AVX512", {}, "in a way that this PyTorch does not tell", "fp32"),
         ("AVX512", {"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "in hardware (AVX512_BF16 without AMX)", "fp32"),
         ("AVX512", {"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "in hardware (AVX512_BF16)", "bf16"),
         ("AVX512", {"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, "in hardware (AMX)", "bf16"),
