@@ -7,12 +7,20 @@
 namespace gan_engine {
 namespace GE_ISA {
 
-inline void put_bits(std::uint8_t* row, std::int64_t i, std::uint16_t bits) { std::memcpy(row + i / 8, &bits, 2); }
+inline void put_bits(std::uint8_t* row, std::int64_t i, std::uint16_t bits) { std::memcpy(row + (i >> 3), &bits, 2); }
 
 inline std::uint16_t get_bits(const std::uint8_t* row, std::int64_t i) {
     std::uint16_t bits;
-    std::memcpy(&bits, row + i / 8, 2);
+    std::memcpy(&bits, row + (i >> 3), 2);
     return bits;
+}
+
+// body(i, left) for columns i = 0, 16, ... below cols. `left` columns are left: a constant, except for the last few.
+template <class Body>
+GE_INLINE void for_columns(std::int64_t cols, const Body& body) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= cols; i += kLanes) body(i, std::integral_constant<std::int64_t, kLanes>());
+    if (i < cols) body(i, cols - i);
 }
 
 // One number for each row or column; with `at` null, `otherwise` for all of them.
@@ -23,7 +31,9 @@ struct Side {
     S one(std::int64_t row) const { return at != nullptr ? at[row] : otherwise; }
     GE_INLINE auto some(std::int64_t col, std::int64_t left) const {
         using V = decltype(load(at));
-        return at != nullptr ? load_up_to<V>(at + col, left) : splat<V>(otherwise);
+        V v = splat<V>(otherwise);
+        if (at != nullptr) v = load_up_to<V>(at + col, left);
+        return v;
     }
 };
 

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "affine.h"
 #include "elementary.h"
 #include "threads.h"
 #include "vec.h"
@@ -95,63 +96,61 @@ template <class V>
     }
 }
 
-template <class P>
-std::uint16_t bits_at(const P* plane, std::int64_t i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, plane + i / 8, 2);
-    return bits;
-}
+// The numbers of a call, for each lane. They are made where a loop begins: the compiler then sees that all registers of
+// such a vector are equal, and keeps one.
+template <class V>
+struct Constants {
+    V alpha, gain, clamp, inverse_gain;
+
+    template <class Params>
+    GE_INLINE explicit Constants(const Params& p)
+        : alpha(splat<V>(p.alpha)),
+          gain(splat<V>(p.gain)),
+          clamp(splat<V>(p.clamp)),
+          inverse_gain(splat<V>(p.gain != 0 ? 1 / p.gain : 0)) {}
+};
 
 template <class T, Kind kind>
 struct Forward {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
     const BiasActParams p;  // a copy: the stores below cannot change it, so it stays in registers
-    const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
+    const bool clamps = p.clamp >= 0;
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.y) % 64 == 0;
 
-    GE_INLINE void vector(const T* x, T* y, std::int64_t i, V bias, bool around) const {
-        const V z = load(x) + bias;
+    // y of elements i to i + 15.
+    GE_INLINE V vector(const Constants<V>& k, V x, std::int64_t i, V bias) const {
+        const V z = x + bias;
         // relu passes NaN on, and its slope at NaN is 1, as in PyTorch.
-        if (p.slope != nullptr) put(p.slope, i, kind == Kind::kRelu ? ~(z <= 0) : z > 0);
+        if (p.slope != nullptr) put_bits(p.slope, i, pack(kind == Kind::kRelu ? ~(z <= 0) : z > 0));
         V v = z;
         if constexpr (kind == Kind::kRelu) v = select(z < 0, V{}, z);
-        if constexpr (kind == Kind::kLRelu) v = select(z > 0, z, alpha * z);
+        if constexpr (kind == Kind::kLRelu) v = select(z > 0, z, k.alpha * z);
         if constexpr (kind == Kind::kSmooth) v = smooth(p.act, z);
-        v = v * gain;
-        if (p.clamp >= 0) {
-            if (p.keep != nullptr) put(p.keep, i, (v <= clamp) & (v >= -clamp));
-            v = clamped(v, -clamp, clamp);
+        v = v * k.gain;
+        if (clamps) {
+            if (p.keep != nullptr) put_bits(p.keep, i, pack((v <= k.clamp) & (v >= -k.clamp)));
+            v = clamped(v, -k.clamp, k.clamp);
         }
-        store(y, v, around);
+        return v;
     }
 
     template <Spread spread>
     void run(const Channels& channels, std::int64_t i, std::int64_t stop) const {
         const Forward pass = *this;
+        const Constants<V> constants(p);
         const T* x = static_cast<const T*>(p.x);
         T* y = static_cast<T*>(p.y);
         std::int64_t c = channels.channel_of(i);
         V bias = biases<spread, V>(static_cast<const S*>(p.b), channels, i, c);
         for (; i + kLanes <= stop; i += kLanes) {
-            pass.vector(x + i, y + i, i, bias, stream);
+            store(y + i, pass.vector(constants, load(x + i), i, bias), pass.stream);
             if constexpr (spread == Spread::kConsecutive) {
                 c = c + kLanes < channels.count ? c + kLanes : 0;
                 if (p.b != nullptr) bias = load(static_cast<const S*>(p.b) + c);
             }
         }
-        if (i < stop) {
-            T in[kLanes] = {}, out[kLanes];
-            std::memcpy(in, x + i, (stop - i) * sizeof(T));
-            vector(in, out, i, bias, false);
-            std::memcpy(y + i, out, (stop - i) * sizeof(T));
-        }
-    }
-
-    template <class Mask>
-    static GE_INLINE void put(std::uint8_t* plane, std::int64_t i, Mask m) {
-        const std::uint16_t bits = pack(m);
-        std::memcpy(plane + i / 8, &bits, 2);
+        if (i < stop) store_some(y + i, pass.vector(constants, load_some<V>(x + i, stop - i), i, bias), stop - i);
     }
 };
 
@@ -162,37 +161,37 @@ struct Backward {
     using M = typename Wide<T>::Mask;
     const BiasActGradParams p;
     double* sums;  // of this thread, [channels], or null
-    const V alpha = splat<V>(S(p.alpha)), gain = splat<V>(S(p.gain)), clamp = splat<V>(S(p.clamp));
-    const V inverse_gain = splat<V>(S(p.gain != 0 ? 1 / p.gain : 0));
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.dx) % 64 == 0;
 
-    GE_INLINE V vector(const T* dy, const T* saved, T* dx, std::int64_t i, V d_db, V bias, bool around) const {
-        V v = (load(dy) + d_db) * gain;
+    // dx of elements i to i + 15. saved() reads what the forward pass saved of them.
+    template <class Saved>
+    GE_INLINE V vector(const Constants<V>& k, V dy, const Saved& saved, std::int64_t i, V d_db, V bias) const {
+        V v = (dy + d_db) * k.gain;
         if constexpr (kind == Kind::kSmooth) {
             const bool from_x = p.act == Act::kSwish || p.clamp >= 0;
-            const V s = from_x ? load(saved) + bias : load(saved) * inverse_gain;
+            const V s = from_x ? saved() + bias : saved() * k.inverse_gain;
             const V t = from_x ? smooth(p.act, s) : s;
             v = v * smooth_slope(p.act, p.act == Act::kSwish ? s : t);
-            if (p.clamp >= 0) v = select(absolute(t * gain) <= clamp, v, V{});
+            if (p.clamp >= 0) v = select(absolute(t * k.gain) <= k.clamp, v, V{});
         } else {
-            if constexpr (kind == Kind::kRelu) v = select(unpack<M>(bits_at(p.slope, i)), v, V{});
-            if constexpr (kind == Kind::kLRelu) v = select(unpack<M>(bits_at(p.slope, i)), v, alpha * v);
-            if (p.keep != nullptr) v = select(unpack<M>(bits_at(p.keep, i)), v, V{});
+            if constexpr (kind == Kind::kRelu) v = select(unpack<M>(get_bits(p.slope, i)), v, V{});
+            if constexpr (kind == Kind::kLRelu) v = select(unpack<M>(get_bits(p.slope, i)), v, k.alpha * v);
+            if (p.keep != nullptr) v = select(unpack<M>(get_bits(p.keep, i)), v, V{});
         }
-        store(dx, v, around);
         return v;
     }
 
     template <Spread spread>
     void run(const Channels& channels, std::int64_t i, std::int64_t stop) const {
         const T* dy = static_cast<const T*>(p.dy);
-        const T* saved = static_cast<const T*>(kind == Kind::kSmooth ? p.saved : p.dy);
+        const T* saved = static_cast<const T*>(p.saved);
         T* dx = static_cast<T*>(p.dx);
         const S* b = static_cast<const S*>(p.b);
         const S* db = static_cast<const S*>(p.d_db);
         std::int64_t c = channels.channel_of(i);
         V bias = biases<spread, V>(b, channels, i, c), d_db = biases<spread, V>(db, channels, i, c);
         const Backward pass = *this;
+        const Constants<V> constants(p);
         VecD total{};
         V recent{};  // the sum of the last few vectors, not yet in total
         // The sums of the last rows of channels, not yet in `sums`.
@@ -202,12 +201,19 @@ struct Backward {
             for (std::size_t k = 0; k < rows.size(); ++k) sums[k] += rows[k], rows[k] = 0;
             in_rows = 0;
         };
-        for (; i + kLanes <= stop; i += kLanes) {
-            const V v = pass.vector(dy + i, saved + i, dx + i, i, d_db, bias, stream);
-            if constexpr (spread == Spread::kConstant) {
-                recent += v;
-                if (i / kLanes % 8 == 7) total += widen(recent), recent = V{};
-            } else if constexpr (spread == Spread::kConsecutive) {
+        const auto next = [&] {
+            const V v = pass.vector(constants, load(dy + i), [&] { return load(saved + i); }, i, d_db, bias);
+            store(dx + i, v, pass.stream);
+            return v;
+        };
+        while (spread == Spread::kConstant && i + kLanes <= stop) {
+            const std::int64_t eighth = (i / (8 * kLanes) + 1) * 8 * kLanes, end = eighth < stop ? eighth : stop;
+            for (; i + kLanes <= end; i += kLanes) recent += next();
+            if (i == eighth) total += widen(recent), recent = V{};
+        }
+        for (; spread != Spread::kConstant && i + kLanes <= stop; i += kLanes) {
+            const V v = next();
+            if constexpr (spread == Spread::kConsecutive) {
                 if (sums != nullptr) store(rows.data() + c, load(rows.data() + c) + v, false);
                 c += kLanes;
                 if (c == channels.count) {
@@ -222,13 +228,11 @@ struct Backward {
         }
         if (spread == Spread::kConsecutive) settle();
         if (i < stop) {
-            const int left = int(stop - i);
-            T in[kLanes] = {}, in_saved[kLanes] = {}, out[kLanes];
-            std::memcpy(in, dy + i, left * sizeof(T));
-            std::memcpy(in_saved, saved + i, left * sizeof(T));
-            const V v = vector(in, in_saved, out, i, d_db, bias, false);
-            std::memcpy(dx + i, out, left * sizeof(T));
-            if (sums != nullptr) add_up(channels, i, c, widen(v), left);
+            const std::int64_t left = stop - i;
+            const V v = pass.vector(
+                constants, load_some<V>(dy + i, left), [&] { return load_some<V>(saved + i, left); }, i, d_db, bias);
+            store_some(dx + i, v, left);
+            if (sums != nullptr) add_up(channels, i, c, widen(v), int(left));
         }
         if (sums != nullptr && spread == Spread::kConstant)
             sums[channels.channel_of(stop - 1)] += sum(total) + sum(recent);
@@ -245,6 +249,12 @@ struct Backward {
     }
 };
 
+// A function of its own: its scalar code would take registers from the other loops.
+template <class Pass>
+[[gnu::noinline]] void run_mixed(const Pass& pass, const Channels& channels, std::int64_t i, std::int64_t stop) {
+    pass.template run<Spread::kMixed>(channels, i, stop);
+}
+
 // Runs `pass`, a Forward or a Backward, over elements [begin, end).
 template <class Pass>
 void sweep(const Pass& pass, const Channels& channels, std::int64_t begin, std::int64_t end) {
@@ -252,7 +262,7 @@ void sweep(const Pass& pass, const Channels& channels, std::int64_t begin, std::
         const std::int64_t stop = channels.run_end(i, end);
         if (channels.spread == Spread::kConstant) pass.template run<Spread::kConstant>(channels, i, stop);
         if (channels.spread == Spread::kConsecutive) pass.template run<Spread::kConsecutive>(channels, i, stop);
-        if (channels.spread == Spread::kMixed) pass.template run<Spread::kMixed>(channels, i, stop);
+        if (channels.spread == Spread::kMixed) run_mixed(pass, channels, i, stop);
         i = stop;
     }
     fence();

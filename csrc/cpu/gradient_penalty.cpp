@@ -20,12 +20,7 @@ double dot(const T* x, const T* y, std::int64_t size) {
         V sums{};
         std::int64_t k = i;
         for (; k + kLanes <= end; k += kLanes) sums += load(x + k) * load(y + k);
-        if (k < end) {
-            T x_rest[kLanes] = {}, y_rest[kLanes] = {};
-            std::memcpy(x_rest, x + k, (end - k) * sizeof(T));
-            std::memcpy(y_rest, y + k, (end - k) * sizeof(T));
-            sums += load(x_rest) * load(y_rest);
-        }
+        if (k < end) sums += load_some<V>(x + k, end - k) * load_some<V>(y + k, end - k);
         total += sum(sums);
     }
     return total;
@@ -58,11 +53,9 @@ void mix(const T* x, const T* y, double a, double b, T* out, std::int64_t size) 
         store(out + i, v, false);
     }
     if (i < size) {
-        T x_rest[kLanes] = {}, y_rest[kLanes] = {}, rest[kLanes];
-        std::memcpy(x_rest, x + i, (size - i) * sizeof(T));
-        if (y != nullptr) std::memcpy(y_rest, y + i, (size - i) * sizeof(T));
-        store(rest, va * load(x_rest) + vb * load(y_rest), false);
-        std::memcpy(out + i, rest, (size - i) * sizeof(T));
+        V v = va * load_some<V>(x + i, size - i);
+        if (y != nullptr) v += vb * load_some<V>(y + i, size - i);
+        store_some(out + i, v, size - i);
     }
 }
 

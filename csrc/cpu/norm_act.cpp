@@ -61,17 +61,17 @@ template <class T, class S, class V>
 struct Apply : Table<S, V, 3> {
     const T* x;
     T* y;
-    V slope;
+    S slope;
     explicit Apply(const NormActParams& p)
         : Table<S, V, 3>(p.shape.samples * p.shape.channels),
           x(static_cast<const T*>(p.x)),
           y(static_cast<T*>(p.y)),
-          slope(splat<V>(S(p.slope))) {
+          slope(S(p.slope)) {
         fill(*this, p);
     }
     GE_INLINE void operator()(std::int64_t i, const typename Table<S, V, 3>::Values& values, std::int64_t lanes) const {
         const V z = (get<V>(x + i, lanes) - values.v[kMean]) * values.v[kScale] + values.v[kBias];
-        put(y + i, select(z > 0, z, slope * z), lanes);
+        put(y + i, select(z > 0, z, splat<V>(slope) * z), lanes);
     }
 };
 
@@ -82,18 +82,18 @@ struct Gradient : Table<S, V, 6> {
     using Values = typename Table<S, V, 6>::Values;
     const T *dy, *x;
     T* dx;
-    V slope;
+    S slope;
     explicit Gradient(const NormActGradParams& p)
         : Table<S, V, 6>(p.shape.samples * p.shape.channels),
           dy(static_cast<const T*>(p.dy)),
           x(static_cast<const T*>(p.x)),
           dx(static_cast<T*>(p.dx)),
-          slope(splat<V>(S(p.slope))) {
+          slope(S(p.slope)) {
         fill(*this, p);
     }
     GE_INLINE V dz(std::int64_t i, const Values& values, std::int64_t lanes, V centred) const {
         const V g = get<V>(dy + i, lanes);
-        return select(centred * values.v[kScale] + values.v[kBias] > 0, g, slope * g);
+        return select(centred * values.v[kScale] + values.v[kBias] > 0, g, splat<V>(slope) * g);
     }
     GE_INLINE Pair<V> terms(std::int64_t i, const Values& values, std::int64_t lanes) const {
         const V centred = get<V>(x + i, lanes) - values.v[kMean];

@@ -89,6 +89,15 @@ GE_INLINE void add_to(double* to, VecD v, std::int64_t lanes) {
     store_up_to(to, lanes, load_up_to<VecD>(to, lanes) + v);
 }
 
+// total[c] and total[stats + c]: the numbers of the sums of statistic c.
+[[gnu::noinline]] inline void add_lanes(const std::vector<Sums>& sums, double* total) {
+    for (std::size_t c = 0; c < sums.size(); ++c) total[c] = sum(sums[c].a), total[sums.size() + c] = sum(sums[c].ab);
+}
+
+// Whether the registers hold the sums of even and of odd vectors, so that few additions wait for each other. Narrower
+// registers have no room for that, and need more additions for a vector anyway.
+constexpr bool kTwoSums = kRegisterBytes >= 64;
+
 // K numbers for each statistic. same_for_all gives them to 16 elements of statistic c; one_for_each gives them to one
 // element of each of the statistics c, c + 1, ...
 template <class S, class V, int K>
@@ -129,22 +138,19 @@ std::vector<double> channel_sums(const NormActShape& shape, const Terms& terms, 
             for (std::int64_t row = begin; row < end; ++row) {
                 const std::int64_t c = rows.first_stat(row), start = row * rows.length;
                 const auto values = terms.same_for_all(c);
-                Sums even = of_channel[c], odd;
+                Sums even = of_channel[c], others;
+                Sums& odd = kTwoSums ? others : even;
                 std::int64_t i = 0;
-                for (; i + 2 * kLanes <= whole; i += 2 * kLanes) {
+                for (; kTwoSums && i + 2 * kLanes <= whole; i += 2 * kLanes) {
                     even.add(terms.terms(start + i, values, kLanes));
                     odd.add(terms.terms(start + i + kLanes, values, kLanes));
                 }
-                if (i < whole) even.add(terms.terms(start + i, values, kLanes));
+                for (; i < whole; i += kLanes) even.add(terms.terms(start + i, values, kLanes));
                 if (rest > 0) odd.add(terms.terms(start + whole, values, rest));
-                even.add(odd);
+                even.add(others);
                 of_channel[c] = even;
             }
-            for (std::int64_t c = 0; c < rows.stats; ++c) {
-                total[c] = sum(of_channel[c].a);
-                total[rows.stats + c] = sum(of_channel[c].ab);
-            }
-            return;
+            return add_lanes(of_channel, total);
         }
         side_by_side(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
             const auto column = [&](std::int64_t c, std::int64_t lanes) {

@@ -16,17 +16,12 @@ constexpr int kMostVectors = 16;
 // So many numbers are summed one after the other, and then such sums. This limits the growth of rounding errors.
 constexpr std::int64_t kRun = 32;
 
-template <class V>
-GE_INLINE V inverse_root(V v) {
-    return for_each_lane(v, [](Element<V> lane) { return 1 / std::sqrt(lane); });
-}
-
 // r of pixel_norm.h, and the factor of x in the gradient, from sums over n channels.
 template <class V, class S>
 struct Factors {
     V r, of_x;
     GE_INLINE Factors(V squares, V dots, S n, S eps) {
-        r = inverse_root(squares / n + eps);
+        r = 1 / root(squares / n + eps);
         of_x = r * r * r * (dots / n);
     }
 };

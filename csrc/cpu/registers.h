@@ -46,10 +46,18 @@ inline constexpr int kLanesOf = int(sizeof(V) / sizeof(Element<V>));
 template <class V>
 using MaskOf = decltype(std::declval<V>() > std::declval<V>());  // lanes of 0 or -1, as comparisons give
 
-// Two vectors as one. The members are values, which the compiler keeps in registers.
+// Two vectors as one. The compiler keeps the parts in registers, as long as it never copies both at once: GCC would do
+// that through memory, 16 bytes at a time. So the copies are written out here.
 template <class Part>
 struct Two {
     Part low, high;
+    Two() = default;
+    GE_INLINE Two(Part l, Part h) : low(l), high(h) {}
+    GE_INLINE Two(const Two& other) : low(other.low), high(other.high) {}
+    GE_INLINE Two& operator=(const Two& other) {
+        low = other.low, high = other.high;
+        return *this;
+    }
     // Lane k. With k known only at run time, the vector goes through memory.
     GE_INLINE Element<Part> operator[](int k) const {
         constexpr int half = kLanesOf<Part>;
@@ -133,6 +141,10 @@ struct PortableOnRegister {
         if (n > 0) std::memcpy(p, &v, std::size_t(n < kCount ? n : kCount) * sizeof(S));
     }
 
+    static GE_INLINE R root(R v) {
+        for (int k = 0; k < kCount; ++k) v[k] = std::sqrt(v[k]);
+        return v;
+    }
     static GE_INLINE R clamped(R v, R low, R high) {
         v = v > high ? high : v;
         return v < low ? low : v;

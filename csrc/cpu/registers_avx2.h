@@ -36,6 +36,7 @@ struct OnRegister<RegF> : PortableOnRegister<RegF> {
     }
     static GE_INLINE RegF load_some(const float* p, std::int64_t n) { return (RegF)_mm256_maskload_ps(p, first(n)); }
     static GE_INLINE void store_some(float* p, RegF v, std::int64_t n) { _mm256_maskstore_ps(p, first(n), (__m256)v); }
+    static GE_INLINE RegF root(RegF v) { return (RegF)_mm256_sqrt_ps((__m256)v); }
     static GE_INLINE RegF clamped(RegF v, RegF low, RegF high) {
         return (RegF)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)v));
     }

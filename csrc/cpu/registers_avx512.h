@@ -36,6 +36,7 @@ struct OnRegister<RegF> : PortableOnRegister<RegF> {
     static GE_INLINE void store_some(float* p, RegF v, std::int64_t n) {
         _mm512_mask_storeu_ps(p, first(n), (__m512)v);
     }
+    static GE_INLINE RegF root(RegF v) { return (RegF)_mm512_sqrt_ps((__m512)v); }
     static GE_INLINE RegF clamped(RegF v, RegF low, RegF high) {
         return (RegF)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)v));
     }

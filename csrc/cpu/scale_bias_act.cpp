@@ -50,62 +50,61 @@ void forward(const ScaleBiasActParams& params, int threads) {
             std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
             const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
             const V shift_r = splat<V>(channels_last ? noise.one(r) : b.one(r));
-            for (std::int64_t i = 0; i < p.cols; i += kLanes) {
-                const std::int64_t left = p.cols - i;
-                const V factor = channels_last ? scale.some(i, left) : scale_r;
+            for_columns(p.cols, [&](std::int64_t i, auto left) {
+                V factor = scale_r;
+                if constexpr (channels_last) factor = scale.some(i, left);
                 const V z = load_up_to<V>(x + i, left) * factor + (channels_last ? b : noise).some(i, left) + shift_r;
                 store_up_to(y + i, left, act(z, slope, keep, i));
-            }
+            });
         }
     };
     over_rows(params.n, params.rows, params.cols, slots, threads, body);
 }
 
 template <class T, bool channels_last>
-[[gnu::noinline]] void backward(const ScaleBiasActGradParams& p, int threads) {
+[[gnu::noinline]] void backward(const ScaleBiasActGradParams& params, int threads) {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    const std::int64_t channels = channels_last ? p.cols : p.rows;
-    const std::int64_t line = mask_bytes(p.cols), padded = (p.cols + kLanes - 1) / kLanes * kLanes;
-    const Derivative<V> derivative(p.alpha, p.gain);
-    void* const across = channels_last ? p.db : p.d_noise;  // sums along columns
-    void* const along = channels_last ? p.d_noise : p.db;   // sums along rows
-    over_rows(p.n, p.rows, p.cols, p.slots, threads,
-              [&](std::int64_t n, std::int64_t slot, std::int64_t r, std::int64_t end) {
-                  std::vector<double> sums(across != nullptr ? padded : 0);
-                  std::vector<double> products(channels_last && p.d_scale != nullptr ? padded : 0);
-                  const Side<S> scale{offset<S>(p.scale, n * channels), 1};
-                  for (; r < end; ++r) {
-                      const std::int64_t row = n * p.rows + r;
-                      const T* dy = static_cast<const T*>(p.dy) + row * p.cols;
-                      const T* x = offset<T>(p.x, row * p.cols);
-                      T* dx = offset<T>(p.dx, row * p.cols);
-                      const std::uint8_t* slope = offset<std::uint8_t>(p.slope, row * line);
-                      const std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
-                      const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
-                      VecD sum_r{}, product_r{};
-                      for (std::int64_t i = 0; i < p.cols; i += kLanes) {
-                          const std::int64_t left = p.cols - i;
-                          const V v = derivative(load_up_to<V>(dy + i, left), slope, keep, i);
-                          if (dx != nullptr)
-                              store_up_to(dx + i, left, v * (channels_last ? scale.some(i, left) : scale_r));
-                          const VecD wide = widen(v);
-                          if (along != nullptr) sum_r += wide;
-                          if (across != nullptr) store(&sums[i], load(&sums[i]) + wide, false);
-                          if (p.d_scale != nullptr) {
-                              const VecD product = wide * widen(load_up_to<V>(x + i, left));
-                              if (channels_last) store(&products[i], load(&products[i]) + product, false);
-                              if (!channels_last) product_r += product;
-                          }
-                      }
-                      if (along != nullptr) static_cast<S*>(along)[row] = S(sum(sum_r));
-                      if (!channels_last && p.d_scale != nullptr) static_cast<S*>(p.d_scale)[row] = S(sum(product_r));
-                  }
-                  const std::int64_t at = (slot * p.n + n) * p.cols;
-                  if (across != nullptr) std::copy_n(sums.data(), p.cols, static_cast<S*>(across) + at);
-                  if (channels_last && p.d_scale != nullptr)
-                      std::copy_n(products.data(), p.cols, static_cast<S*>(p.d_scale) + at);
-              });
+    const auto body = [&params](std::int64_t n, std::int64_t slot, std::int64_t r, std::int64_t end) {
+        const ScaleBiasActGradParams p = params;  // a copy, as above
+        const std::int64_t channels = channels_last ? p.cols : p.rows;
+        const std::int64_t line = mask_bytes(p.cols), padded = (p.cols + kLanes - 1) / kLanes * kLanes;
+        const Derivative<V> derivative(p.alpha, p.gain);
+        void* const across = channels_last ? p.db : p.d_noise;  // sums along columns
+        void* const along = channels_last ? p.d_noise : p.db;   // sums along rows
+        std::vector<double> all_sums(across != nullptr ? padded : 0);
+        std::vector<double> all_products(channels_last && p.d_scale != nullptr ? padded : 0);
+        double *const sums = all_sums.data(), *const products = all_products.data();
+        const Side<S> scale{offset<S>(p.scale, n * channels), 1};
+        for (; r < end; ++r) {
+            const std::int64_t row = n * p.rows + r;
+            const T* dy = static_cast<const T*>(p.dy) + row * p.cols;
+            const T* x = offset<T>(p.x, row * p.cols);
+            T* dx = offset<T>(p.dx, row * p.cols);
+            const std::uint8_t* slope = offset<std::uint8_t>(p.slope, row * line);
+            const std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
+            const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
+            VecD sum_r{}, product_r{};
+            for_columns(p.cols, [&](std::int64_t i, auto left) {
+                const V v = derivative(load_up_to<V>(dy + i, left), slope, keep, i);
+                V factor = scale_r;
+                if constexpr (channels_last) factor = scale.some(i, left);
+                if (dx != nullptr) store_up_to(dx + i, left, v * factor);
+                if (along != nullptr) sum_r += widen(v);
+                if (across != nullptr) store(sums + i, load(sums + i) + widen(v), false);
+                if (p.d_scale == nullptr) return;
+                const V u = load_up_to<V>(x + i, left);
+                if (channels_last) store(products + i, load(products + i) + widen(v) * widen(u), false);
+                if (!channels_last) product_r += widen(v) * widen(u);
+            });
+            if (along != nullptr) static_cast<S*>(along)[row] = S(sum(sum_r));
+            if (!channels_last && p.d_scale != nullptr) static_cast<S*>(p.d_scale)[row] = S(sum(product_r));
+        }
+        const std::int64_t at = (slot * p.n + n) * p.cols;
+        if (across != nullptr) std::copy_n(sums, p.cols, static_cast<S*>(across) + at);
+        if (channels_last && p.d_scale != nullptr) std::copy_n(products, p.cols, static_cast<S*>(p.d_scale) + at);
+    };
+    over_rows(params.n, params.rows, params.cols, params.slots, threads, body);
 }
 
 template <bool channels_last>

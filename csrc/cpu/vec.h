@@ -278,6 +278,15 @@ GE_INLINE V clamped(V v, V low, V high) {
 }
 
 template <class V>
+GE_INLINE V root(V v) {
+    if constexpr (kTwo<V>) {
+        return {root(v.low), root(v.high)};
+    } else {
+        return OnRegister<V>::root(v);
+    }
+}
+
+template <class V>
 GE_INLINE V absolute(V v) {
     return select(v < 0, -v, v);
 }
