@@ -41,6 +41,7 @@ struct OnRegister<RegF> : PortableOnRegister<RegF> {
         if (n == 1) p[0] = v[0];
         if (n == 3) p[2] = v[2];
     }
+    static GE_INLINE RegF root(RegF v) { return (RegF)vsqrtq_f32((float32x4_t)v); }
     static GE_INLINE RegF clamped(RegF v, RegF low, RegF high) {
         return (RegF)vmaxq_f32((float32x4_t)low, vminq_f32((float32x4_t)high, (float32x4_t)v));
     }
