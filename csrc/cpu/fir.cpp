@@ -50,6 +50,7 @@ class Filter {
             filter_plane(i / p.h.out, start, stop);
             i += stop - start;
         }
+        fence();
     }
 
   private:
@@ -101,10 +102,11 @@ class Filter {
     void make_separable(std::int64_t plane, std::int64_t from, std::int64_t to) {
         const S* x = from_ring ? ring.data : layout.in_place(plane);
         const std::int64_t step = from_ring ? pitch : layout.row_step(), mask = from_ring ? slots - 1 : -1;
-        layout.make(plane, from, to, [&](std::int64_t oy) -> VerticalTaps<S> {
-            const Window& w = windows[oy];
-            return {x, zeros.data, step, mask, p.h.in, w.first, w.count, &vertical[w.tap], p.h.up};
-        });
+        layout.make(plane, from, to, p.h.taps % p.h.up == 0 ? int(p.h.taps / p.h.up) : 0,
+                    [&](std::int64_t oy) -> VerticalTaps<S> {
+                        const Window& w = windows[oy];
+                        return {x, zeros.data, step, mask, p.h.in, w.first, w.count, &vertical[w.tap], p.h.up};
+                    });
     }
 
     void make_from_spread(std::int64_t plane, std::int64_t from, std::int64_t to) {

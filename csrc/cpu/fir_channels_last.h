@@ -26,6 +26,7 @@ class ChannelsLast {
         const std::int64_t periods = kStripBytes / std::int64_t(block * sizeof(S)) / columns.step;
         strip = p.separable ? std::clamp(periods * columns.phases, columns.phases, p.w.out) : p.w.out;
         blended.resize(columns.reach(strip) * block + kLanes);
+        stream = streams(p, ends, p.c);
         if (ends.y == nullptr) made.resize(strip * block + kLanes);
     }
     std::int64_t planes() const { return p.n * blocks; }
@@ -54,7 +55,7 @@ class ChannelsLast {
 
     // Rows [from, to) of y by a separable filter. vertical(oy) are the taps on rows of x.
     template <class Vertical>
-    GE_INLINE void make(std::int64_t plane, std::int64_t from, std::int64_t to, const Vertical& vertical) {
+    GE_INLINE void make(std::int64_t plane, std::int64_t from, std::int64_t to, int, const Vertical& vertical) {
         for (std::int64_t oy = from; oy < to; ++oy) {
             const VerticalTaps<S> rows = vertical(oy);
             for (std::int64_t o = 0; o < p.w.out; o += strip) {
@@ -79,6 +80,7 @@ class ChannelsLast {
     const Columns columns;
     HorizontalTaps<S> horizontal;
     std::int64_t block, blocks, strip;  // channels of a block, blocks of an image, outputs of a strip
+    bool stream;
     Lines<S> blended;
     std::vector<S> made;
 
@@ -86,9 +88,9 @@ class ChannelsLast {
 
     // A weighted sum of rows of x with n channels: inputs low, ..., low + reach - 1 as a spread row.
     void blend(const VerticalTaps<S>& rows, std::int64_t low, std::int64_t reach, std::int64_t n, S* to) {
-        const std::int64_t begin = std::clamp<std::int64_t>(low, 0, p.w.in), step = raw_step();
-        const std::int64_t pixels = std::clamp<std::int64_t>(low + reach, begin, p.w.in) - begin;
-        S* inside = to + (begin - low) * block;
+        const std::int64_t left = std::clamp<std::int64_t>(-low, 0, reach), begin = low + left, step = raw_step();
+        const std::int64_t pixels = std::clamp<std::int64_t>(p.w.in - begin, 0, reach - left);
+        S* inside = to + left * block;
         with_count<S>(rows.taps, [&](auto count) GE_INLINED {
             const Weigh<VerticalTaps<S>, count(), 1> weigh(rows);
             if (step == n && block == n) return add_up(weigh, 0, begin * step, pixels * n, inside);
@@ -111,7 +113,7 @@ class ChannelsLast {
                 const std::int64_t length = one ? n * step : row.channels, runs = one ? 1 : n;
                 std::int64_t from = 0;
                 for (std::int64_t i = r; i < runs; i += columns.phases, from += columns.step * block)
-                    add_up_to_y(weigh, 0, from, length, y + i * step);
+                    add_up_to_y(weigh, 0, from, length, y + i * step, stream);
             });
         if (ends.finishes) ends.out(row, y, step);
     }

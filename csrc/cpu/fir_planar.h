@@ -22,13 +22,16 @@ class Planar {
 
     Planar(const Upfirdn2dParams& p_, Ends<S>& ends_) : p(p_), ends(ends_), columns(p_.w), horizontal(columns.phases) {
         const std::int64_t reach = columns.reach(p.w.out);
-        begin = std::clamp<std::int64_t>(columns.low, 0, p.w.in);
-        end = std::clamp<std::int64_t>(columns.low + reach, begin, p.w.in);
+        const std::int64_t left = std::clamp<std::int64_t>(-columns.low, 0, reach);
+        begin = columns.low + left;
+        end = begin + std::clamp<std::int64_t>(p.w.in - begin, 0, reach - left);
         span = round_up((reach + columns.step - 1) / columns.step, kLanes) + 3 * kLanes;
         batch = std::clamp<std::int64_t>(kBatchBytes / (spread() * sizeof(S)), 1, kMostRows);
         blended.resize(batch * spread());
         plain.resize(std::max(p.w.out, p.w.in) + kLanes);
         first = place(begin), second = place(begin + 1);
+        stream = streams(p, ends, p.w.out);
+        foresee = ends.x != nullptr && p.h.down > 1 && p.w.in * std::int64_t(sizeof(S)) >= kForeseenRow;
     }
     std::int64_t planes() const { return p.n * p.c; }
     std::int64_t rows_at_once() const { return batch; }
@@ -50,21 +53,29 @@ class Planar {
 
     void add_taps(const S* weight) { add_taps(blended.data, weight); }
 
-    // Rows [from, to) of y by a separable filter. vertical(oy) are the taps on rows of x.
+    // Rows [from, to) of y by a separable filter. vertical(oy) are the `count` taps on rows of x; 0 is any number.
     template <class Vertical>
-    GE_INLINE void make(std::int64_t plane, std::int64_t from, std::int64_t to, const Vertical& vertical) {
+    GE_INLINE void make(std::int64_t plane, std::int64_t from, std::int64_t to, int count, const Vertical& vertical) {
         // A batch of rows passes through one step after the other, so that no load waits for the stores just before it.
-        for (std::int64_t oy = from; oy < to; ++oy) blend(vertical(oy), blended.data + (oy - from) * spread());
+        with_count<S>(count, [&](auto taps) GE_INLINED {
+            S* row = blended.data;
+            for (std::int64_t oy = from; oy < to; ++oy, row += spread()) {
+                const VerticalTaps<S> rows = vertical(oy);
+                if (foresee) prefetch(rows);
+                blend<taps()>(rows, row);
+            }
+        });
         emit(plane, from, to - from);
     }
     // A row of y from the taps that add_taps was given.
     void emit_row(std::int64_t plane, std::int64_t oy) { emit(plane, oy, 1); }
 
-    void spread_row(const VerticalTaps<S>& row, std::int64_t, S* to) { blend(row, to); }
+    void spread_row(const VerticalTaps<S>& row, std::int64_t, S* to) { blend<0>(row, to); }
 
   private:
     using V = typename Wide<S>::Vec;
     static constexpr std::int64_t kBatchBytes = 12 << 10, kMostRows = 16;
+    static constexpr std::int64_t kForeseenRow = 256, kRowsAhead = 8;
     const Upfirdn2dParams& p;
     Ends<S>& ends;
     const Columns columns;
@@ -72,6 +83,7 @@ class Planar {
     std::int64_t begin, end;     // the inputs inside x that y needs
     std::int64_t first, second;  // their places in a spread row
     std::int64_t span, batch;
+    bool stream, foresee;
     Lines<S> blended;
     std::vector<S> plain;
 
@@ -82,18 +94,25 @@ class Planar {
         return part * span + round_up(zeros, kLanes) - zeros + (i - columns.low) / columns.step;
     }
 
+    // Asks for the rows of x that a row of y needs kRowsAhead rows later.
+    GE_INLINE void prefetch(const VerticalTaps<S>& rows) const {
+        const std::int64_t first = (rows.first + rows.taps + kRowsAhead) * rows.pitch;
+        const std::uintptr_t at = std::uintptr_t(rows.x) + first * sizeof(S);
+        for (std::uintptr_t i = 0; i < p.h.down * p.w.in * sizeof(S); i += 64)
+            __builtin_prefetch(reinterpret_cast<const void*>(at + i));
+    }
+
     // A weighted sum of rows of x, as a spread row.
-    void blend(const VerticalTaps<S>& rows, S* to) {
-        with_count<S>(rows.taps, [&](auto count) GE_INLINED {
-            const Weigh<VerticalTaps<S>, count(), 1> weigh(rows);
-            const std::int64_t n = end - begin;
-            if (columns.step == 1)
-                add_up(weigh, 0, begin, n, to + first);
-            else if (columns.step == 2)
-                blend_halves(weigh, n, to + first, to + second);
-            else
-                blend_parts(weigh, n, to);
-        });
+    template <int N>
+    GE_INLINE void blend(const VerticalTaps<S>& rows, S* to) {
+        const Weigh<VerticalTaps<S>, N, 1> weigh(rows);
+        const std::int64_t n = end - begin;
+        if (columns.step == 1)
+            add_up(weigh, 0, begin, n, to + first);
+        else if (columns.step == 2)
+            blend_halves(weigh, n, to + first, to + second);
+        else
+            blend_parts(weigh, n, to);
     }
     template <class W>
     GE_INLINE void blend_halves(const W& weigh, std::int64_t n, S* even, S* odd) {
@@ -121,7 +140,7 @@ class Planar {
             if (columns.phases == 1) {
                 const Weigh<HorizontalTaps<S>, count(), 1> weigh(horizontal);
                 emit_rows(plane, oy, rows,
-                          [&](auto shift, S* y) GE_INLINED { add_up_to_y(weigh, 0, shift, p.w.out, y); });
+                          [&](auto shift, S* y) GE_INLINED { add_up_to_y(weigh, 0, shift, p.w.out, y, stream); });
             } else {
                 const Weigh<HorizontalTaps<S>, count(), 2> weigh(horizontal);
                 emit_rows(plane, oy, rows, [&](auto shift, S* y) GE_INLINED { emit_two(weigh, shift, y); });
@@ -145,20 +164,20 @@ class Planar {
             weigh(1, shift + i, Enough(), b);
             for (int j = 0; j < blocks(); ++j) {
                 const std::int64_t o = 2 * (i + j * kLanes);
-                if constexpr (std::is_same_v<decltype(left), Enough>) {
-                    store(y + o, interleave_low(a[j], b[j]), false);
-                    store(y + o + kLanes, interleave_high(a[j], b[j]), false);
-                } else {
-                    store_up_to(y + o, w - o, interleave_low(a[j], b[j]));
-                    store_up_to(y + o + kLanes, w - o - kLanes, interleave_high(a[j], b[j]));
-                }
+                const auto outputs = outputs_left(left, w - o);
+                put(y + o, interleave_low(a[j], b[j]), outputs, stream);
+                put(y + o + kLanes, interleave_high(a[j], b[j]), outputs - kLanes, stream);
             }
         });
     }
+    static GE_INLINE Enough outputs_left(Enough e, std::int64_t) { return e; }
+    static GE_INLINE std::int64_t outputs_left(std::int64_t, std::int64_t left) { return left; }
+
     void emit_phases(std::int64_t shift, S* y) {
         std::vector<S> of_phase(columns.outputs(0) + kLanes);
         for (std::int64_t r = 0; r < columns.phases; ++r) {
-            add_up_to_y(Weigh<HorizontalTaps<S>, 0, 1>(horizontal), int(r), shift, columns.outputs(r), of_phase.data());
+            add_up_to_y(Weigh<HorizontalTaps<S>, 0, 1>(horizontal), int(r), shift, columns.outputs(r), of_phase.data(),
+                        false);
             for (std::int64_t i = 0, o = r; o < p.w.out; ++i, o += columns.phases) y[o] = of_phase[i];
         }
     }

@@ -1,14 +1,12 @@
 // Weighted sums of vectors: the arithmetic of an FIR filter.
 #pragma once
 
-#include "../upfirdn2d.h"
-
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
 #include <vector>
 
-#include "vec.h"
+#include "fir.h"
 
 // For lambdas that hand vectors to each other, behind their parameters; see GE_INLINE.
 #define GE_INLINED __attribute__((always_inline))
@@ -97,21 +95,26 @@ struct HorizontalTaps {
 struct Enough {
     friend GE_INLINE Enough operator-(Enough e, std::int64_t) { return e; }
 };
+
+// sum(load) of a vector, where load(p) are the numbers at p: as many as are left, and 0 in the other lanes.
+template <class V, class Sum>
+GE_INLINE V up_to(Enough, const Sum& sum) {
+    return sum([](auto* p) GE_INLINED { return load<V>(p); });
+}
+template <class V, class Sum>
+GE_INLINE V up_to(std::int64_t left, const Sum& sum) {
+    if (left >= kLanes) return up_to<V>(Enough(), sum);
+    if (left <= 0) return V{};
+    return sum([left](auto* p) GE_INLINED { return load_some<V>(p, left); });
+}
+
 template <class V, class S>
-GE_INLINE V get(const S* p, std::int64_t left) {
-    return load_up_to<V>(p, left);
+GE_INLINE void put(S* p, V v, std::int64_t left, bool) {
+    if (left > 0) store_up_to(p, left, v);
 }
 template <class V, class S>
-GE_INLINE V get(const S* p, Enough) {
-    return load<V>(p);
-}
-template <class V, class S>
-GE_INLINE void put(S* p, V v, std::int64_t left) {
-    store_up_to(p, left, v);
-}
-template <class V, class S>
-GE_INLINE void put(S* p, V v, Enough) {
-    store(p, v, false);
+GE_INLINE void put(S* p, V v, Enough, bool stream) {
+    store(p, v, stream);
 }
 
 // K sums of a source, from sum `first` on. Each has N taps, which the compiler keeps in registers. With N = 0 the
@@ -130,11 +133,13 @@ struct Weigh {
     // v[0], v[1], ...: sum first + k for vectors i, i + 16, ...
     template <class V, int P, class Left>
     GE_INLINE void operator()(int k, std::int64_t i, Left left, V (&v)[P]) const {
-        for (int j = 0; j < P; ++j) {
-            const std::int64_t from = j * kLanes;
-            v[j] = splat<V>(weight[k][0]) * get<V>(at[k][0] + i + from, left - from);
-            for (int t = 1; t < N; ++t) v[j] += splat<V>(weight[k][t]) * get<V>(at[k][t] + i + from, left - from);
-        }
+        for (int j = 0; j < P; ++j)
+            v[j] = up_to<V>(left - j * kLanes, [&](const auto& get) GE_INLINED {
+                const std::int64_t from = i + j * kLanes;
+                V sum = splat<V>(weight[k][0]) * get(at[k][0] + from);
+                for (int t = 1; t < N; ++t) sum += splat<V>(weight[k][t]) * get(at[k][t] + from);
+                return sum;
+            });
     }
 };
 
@@ -152,7 +157,9 @@ struct Weigh<Source, 0, K> {
         for (int t = 0; t < source.count(first + k); ++t) {
             const V weight = splat<V>(source.weight(first + k, t));
             const S* at = source.at(first + k, t) + i;
-            for (int j = 0; j < P; ++j) v[j] += weight * get<V>(at + j * kLanes, left - j * kLanes);
+            for (int j = 0; j < P; ++j)
+                v[j] += weight *
+                        up_to<V>(left - j * kLanes, [&](const auto& get) GE_INLINED { return get(at + j * kLanes); });
         }
     }
 };
@@ -178,16 +185,26 @@ GE_INLINE void add_up(const Weigh<Source, N, K>& weigh, int k, std::int64_t from
     });
 }
 
-// The same from memory that goes on behind the n elements, to memory that does not.
+// The same from memory that goes on behind the n elements, to memory that does not. `stream` writes whole vectors
+// around the caches.
 template <class Source, int N, int K>
 GE_INLINE void add_up_to_y(const Weigh<Source, N, K>& weigh, int k, std::int64_t from, std::int64_t n,
-                           typename Weigh<Source, N, K>::S* y) {
+                           typename Weigh<Source, N, K>::S* y, bool stream) {
     using V = typename Wide<typename Weigh<Source, N, K>::S>::Vec;
     in_blocks<Weigh<Source, N, K>::kAtOnce, 1>(n, n, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
         V v[blocks()];
         weigh(k, from + i, Enough(), v);
-        for (int j = 0; j < blocks(); ++j) put(y + i + j * kLanes, v[j], left - j * kLanes);
+        for (int j = 0; j < blocks(); ++j) put(y + i + j * kLanes, v[j], left - j * kLanes, stream);
     });
+}
+
+// Whether rows of y, of `run` elements each, are written around the caches.
+template <class S>
+inline bool streams(const Upfirdn2dParams& p, const Ends<S>& ends, std::int64_t run) {
+    constexpr std::int64_t kStreamBytes = 24 << 20;
+    const std::int64_t bytes = p.n * p.c * p.h.out * p.w.out * std::int64_t(sizeof(S));
+    const bool aligned = std::uintptr_t(ends.y) % 64 == 0 && run % kLanes == 0;
+    return ends.y != nullptr && !ends.finishes && aligned && bytes > kStreamBytes;
 }
 
 // Calls run with the number of taps as a constant if it is 2 or 4 (the usual filter has 4 taps) and S is float.

@@ -79,6 +79,20 @@ def test_threads_meet_anywhere(threads: int, layout):
         torch.set_num_threads(before)
 
 
+@LAYOUTS
+@pytest.mark.parametrize("padding", [[90, 3, 40, 0], [1, 90, 2, 40], [70, 70, 0, 50]])
+def test_padding_may_be_wider_than_the_image(padding, layout, backend: str, device: str):
+    """A strip of a row, or a whole row, may lie outside the image."""
+    x = torch.randn(1, 40, 3, 2).to(device, memory_format=layout)
+    if backends.refusal("upfirdn2d", backend, x):
+        pytest.skip(backends.refusal("upfirdn2d", backend, x))
+    for f in (setup_filter([1, 3, 3, 1]), torch.randn(3, 4)):
+        for options in ({}, {"up": 2}, {"down": 2}):
+            y = upfirdn2d(x, f.to(device), padding=padding, **options, backend=backend)
+            want = upfirdn2d(x, f.to(device), padding=padding, **options, backend="reference")
+            torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
+
+
 def test_upsampling_by_1331_is_bilinear_interpolation_inside():
     x = torch.randn(2, 3, 8, 9)
     y = upsample2d(x, setup_filter([1, 3, 3, 1]))
