@@ -53,7 +53,7 @@ struct Convolution {
     const std::int64_t in = p.shape.in, out = p.shape.out, columns = panels(out);
     const Tiles<A> tiles = Tiles<A>(p.images);
     const std::int64_t blocks = (tiles.count() + kBlock - 1) / kBlock;
-    const bool tiles_first = A::kWeights * columns * in * kPanel > kWaiting && columns >= threads;
+    const bool tiles_first = A::kWeights * columns * in * kPanel > kWaiting&& columns >= threads;
     // An item of work is a block of tiles and a group of panels. With few blocks, there are more groups than the cache
     // asks for, so that every thread has work.
     const std::int64_t fit = std::max<std::int64_t>(1, kProducts / (A::kPoints * kBlock * kPanel));
@@ -78,8 +78,8 @@ struct Convolution {
         for_shares(columns * strips(in), threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t item = begin; item < end; ++item) {
                 const std::int64_t panel = item / strips(in);
-                transform_strip<A>(p.shape, p.weight + p.begin, panel, item % strips(in),
-                                   u.get() + panel * in * kPanel, u_point);
+                transform_strip<A>(p.shape, p.weight + p.begin, panel, item % strips(in), u.get() + panel * in * kPanel,
+                                   u_point);
             }
         });
         for_shares(blocks * groups, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -164,8 +164,7 @@ struct Convolution {
                 typename A::template Points<Register> products;
                 typename A::template Out<Register> y;
                 const float* from_m = m + ((c / kPanel - from) * kBlock + t) * kPanel + c % kPanel;
-                for (int k = 0; k < A::kPoints; ++k)
-                    (&products[0][0])[k] = load_bytes<Register>(from_m + k * m_point);
+                for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load_bytes<Register>(from_m + k * m_point);
                 transform_output<A>(products, y);
                 const Register bias = p.bias != nullptr ? load_channels(p.bias + c, out - c) : Register{};
                 for (int i = 0; i < A::Down::kOut; ++i)

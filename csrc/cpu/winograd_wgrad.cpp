@@ -104,9 +104,7 @@ struct WeightGradient {
     static constexpr auto points = points_by_weight<A>();
 
     // Whether point i, in the order of their weights, has the weight of the point before it.
-    static bool adds(std::int64_t i) {
-        return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]);
-    }
+    static bool adds(std::int64_t i) { return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]); }
 
     // du += v^T d for point i and `count` tiles from `first` on. Without `more` they are the first tiles of du.
     [[gnu::noinline]] void add_point(std::int64_t panel, int i, std::int64_t first, std::int64_t count, bool more,
@@ -135,8 +133,7 @@ struct WeightGradient {
                     (&u[0][0])[k] = load_bytes<Register>(du + k * u_weight + (in + i) * kPanel + lane);
                 transform_weight_adjoint<A>(u, w);
                 for (int y = 0; y < A::Down::kTaps; ++y)
-                    for (int x = 0; x < A::Across::kTaps; ++x)
-                        store_channels(&taps[y][x][i][lane], kRegLanes, w[y][x]);
+                    for (int x = 0; x < A::Across::kTaps; ++x) store_channels(&taps[y][x][i][lane], kRegLanes, w[y][x]);
             }
         for_taps<A>(s, p.dweight, panel * kPanel, in, taps, [](float& w, float tap) { w = tap; });
     }

@@ -91,7 +91,7 @@ COSTS = {
 @torch.compiler.assume_constant_result
 def _costs() -> Costs:
     """The costs on the instruction set that our kernels run; torch.compile takes those of its first call."""
-    isa = None if native.WHY_NO_CPU else native.cpu.module.isa()
+    isa = "" if native.WHY_NO_CPU else native.cpu.module.isa()
     return COSTS.get(isa, COSTS["avx2"])
 
 
