@@ -150,7 +150,10 @@ def cmake_build(name: str) -> tuple[Path, str]:
     if sys.platform == "darwin":
         # A Python may be universal or translated. The module is for the architecture that Python runs as now.
         options.append(f"-DCMAKE_OSX_ARCHITECTURES={platform.machine()}")
-    options += [f"-DGE_ISAS={os.environ.get('GAN_ENGINE_ISAS', 'all')}", *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
+    isas = os.environ.get("GAN_ENGINE_ISAS", "all")
+    if isas not in ("all", "native"):
+        raise SystemExit(f"GAN_ENGINE_ISAS: want all or native, got {isas!r}")
+    options += [f"-DGE_ISAS={isas}", *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
     configure = [cmake, "-S", ROOT, "-B", folder, *options]
     done = _output_of(configure)
     if done.returncode != 0:

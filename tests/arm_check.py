@@ -4,7 +4,7 @@ An AArch64 Python with PyTorch goes to build/arm, 1.3 GB. The system is not chan
 emulates a Cortex-A72, which has no more instructions than every AArch64 CPU. Emulation tells nothing about speed.
 
     python -m tests.arm_check                            every file of tests/ops, as many at once as there are CPUs
-    python -m tests.arm_check tests/ops/test_fir.py -x   arguments for pytest instead
+    python -m tests.arm_check tests/ops/test_upfirdn2d.py -x   arguments for pytest instead
 
 Left out are the tests of other backends than `cpu`, and the tests that start a compiler.
 """
@@ -195,6 +195,9 @@ def main(arguments: list[str]) -> int:
     unpack_debian()
     install_wheels()
     build()
+    loaded = run(*emulated("-c", "from gan_engine.system import native; print(native.cpu.module.isa())"), cwd=ROOT)
+    if loaded.split()[-1:] != ["neon"]:
+        sys.exit(f"arm-check: the kernels must run on neon, got {loaded.strip()}")
     if arguments:
         return subprocess.run(emulated("-m", "pytest", "-p", "no:cacheprovider", *arguments), cwd=ROOT).returncode
     print(run(*emulated("-m", "gan_engine.info"), cwd=ROOT).partition("\n\n")[2].partition("\n\nop ")[0])

@@ -170,7 +170,7 @@ def test_presets_and_losses_of_plugins_are_choices(capsys):
     shown = capsys.readouterr().out
     assert ",pearson}" in shown and "Width of the hidden layers" in shown
     forget()
-    assert "want one of dcgan" in refused(train.main, ["spots"], capsys)
+    assert "want one of garments" in refused(train.main, ["spots"], capsys)
     assert "invalid choice 'pearson'" in refused(train.main, ["dcgan", "--loss", "pearson"], capsys)
 
 

@@ -1,7 +1,8 @@
-"""Functions that torch.compile takes as one node. They are registered with the compiler as soon as it is imported.
+"""Functions that torch.compile does not trace into. They are registered with the compiler as soon as it is imported.
 
-torch.compiler.allow_in_graph imports torch._dynamo. This import takes longer than the import of torch, and most
-processes never need it. A function therefore waits here for the import: to compile a function imports torch._dynamo.
+torch.compiler.allow_in_graph and assume_constant_result import torch._dynamo. This import takes longer than the import
+of torch, and most processes never need it. A function therefore waits here for the import: to compile a function
+imports torch._dynamo.
 """
 
 import importlib.abc
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable)
 
 _COMPILER = "torch._dynamo"
-_functions: list[Callable] = []
+_waiting: list[tuple[str, Callable]] = []  # the compiler's decorator, and the function that waits for it
 
 
 def one_node(function: F) -> F:
@@ -22,11 +23,20 @@ def one_node(function: F) -> F:
 
     The conditions of torch.compiler.allow_in_graph hold here too.
     """
+    return _registered("allow_in_graph", function)
+
+
+def constant(function: F) -> F:
+    """`function` itself. torch.compile calls it once while it compiles, and takes the result for a constant."""
+    return _registered("assume_constant_result", function)
+
+
+def _registered(decorator: str, function: F) -> F:
     compiler: Any = sys.modules.get(_COMPILER)
-    if hasattr(compiler, "allow_in_graph"):
-        compiler.allow_in_graph(function)
+    if hasattr(compiler, decorator):
+        getattr(compiler, decorator)(function)
     else:  # it is not imported yet, or only in part: _Finder registers the function later
-        _functions.append(function)
+        _waiting.append((decorator, function))
     return function
 
 
@@ -47,8 +57,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _then_register(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        for function in _functions:
-            module.allow_in_graph(function)
+        for decorator, function in _waiting:
+            getattr(module, decorator)(function)
 
     return exec_module
 

@@ -132,7 +132,7 @@ def prepare(
     resolve(config.precision, device)  # refuses before the data are read
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
     memory.require(config, device)
-    fewer_threads = threads.choose(config.threads) if device.type == "cpu" and processes.size == 1 else None
+    fewer_threads = threads.choose(config.threads, alone_on_cpu=device.type == "cpu" and processes.size == 1)
     allocator = malloc.tune() if config.tune_malloc and device.type == "cpu" else None
     data = processes.one_per_machine_first(lambda: inputs.read(config))
     config = inputs.fitted(config, data)
@@ -156,6 +156,8 @@ def _require_time_left(trainer: Trainer, resumed: Path) -> None:
         return
     if clock.out_of_time:
         trained = f"has trained {clock.seconds / 60:.3g} of {config.minutes:g} minutes"
+        if config.lr_decay:
+            raise ValueError(f"minutes: {resumed} {trained}; its learning rate has fallen to its end")
         raise ValueError(f"minutes: {resumed} {trained}; go on with a larger --minutes, or with --kimg")
     at = f"is at {clock.nimg / 1000:g} of {config.kimg:g} kimg"
     raise ValueError(f"kimg: {resumed} {at}; go on with a larger --kimg")

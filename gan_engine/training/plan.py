@@ -27,12 +27,14 @@ def line(config: Config, clock: Clock, rate: float) -> str:
     """The plan of the rest of a run that trains on `rate` images a second."""
     model, kind = config.model, kind_of(models.data_kind(config.model))
     what = "x".join(map(str, kind.sides(model.resolution))) + (" pixels" if kind.axes == 2 else " voxels")
-    if hasattr(model, "width"):
+    if isinstance(getattr(model, "width", None), int):  # a method in some families
         what += f", width {model.width}"
     left = clock.total - clock.nimg
     seconds = min(left / rate, clock.limit - clock.seconds)
     images = min(left, round(_rounded(rate * seconds)))
     length = f"{images:,} images to go, about {duration(seconds)} at {_rounded(rate):g} images a second"
+    if clock.nimg < 1000 * config.pretrain_kimg:
+        length += f", while D waits for {config.pretrain_kimg:g} kimg of pretraining; later steps take longer"
     return f"plan       {config.preset} ({what}): {length}"
 
 
@@ -48,4 +50,5 @@ def duration(seconds: float) -> str:
         count = round(count) if unit in ("second", "minute") else round(2 * count) / 2
         if count < 90 or unit == "day":
             break
+    count = max(1, count)
     return f"{count:g} {unit}{'s' * (count != 1)}"

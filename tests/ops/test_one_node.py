@@ -85,11 +85,11 @@ def test_every_function_is_registered_when_the_compiler_has_come():
 def test_a_function_that_comes_after_the_compiler_is_registered_at_once():
     from torch._dynamo import trace_rules, variables
 
-    waiting = len(one_node._functions)
+    waiting = len(one_node._waiting)
 
     @one_node.one_node
     def late(x):
         return x
 
     assert trace_rules.lookup_callable(late) is variables.TorchInGraphFunctionVariable
-    assert len(one_node._functions) == waiting
+    assert len(one_node._waiting) == waiting

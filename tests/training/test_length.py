@@ -98,11 +98,13 @@ def test_a_run_goes_on_with_more_minutes_or_with_images(a_second_each):
         assert_equal(weights(a_second_each / "whole"), weights(folder))
 
 
-def test_a_rate_that_falls_falls_by_the_clock(a_second_each):
+def test_a_rate_that_falls_falls_by_the_clock(a_second_each, capsys):
     assert train.main([*TINY, "--lr-decay", "1", "--minutes", "0.1", "--out", "run"]) == 0
     state = checkpoint.load(checkpoint.find("run"))
     assert state["optimizers"]["G"]["param_groups"][0]["lr"] == pytest.approx(PRESETS["dcgan"]().lr / 6)
     assert train.main(["--resume", "run", "--minutes", "0.2"]) == 2
+    assert train.main(["--resume", "run"]) == 2
+    assert "has trained 0.1 of 0.1 minutes; its learning rate has fallen to its end" in capsys.readouterr().err
 
 
 def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
@@ -117,6 +119,11 @@ def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
         ({"kimg": 100}, "dcgan (16x16 pixels, width 4): 100,000 images to go, about 7 minutes at 230 images a second"),
         ({"kimg": 1e9, "minutes": 3}, "41,000 images to go, about 3 minutes at 230 images a second"),
         ({"model": PRESETS["gan3d"]().model, "kimg": 1000}, "dcgan (32x32x32 voxels, width 32): 1,000,000 images"),
+        ({"model": PRESETS["stylegan2"]().model, "kimg": 1}, "(64x64 pixels): 1,000 images to go, about 4 seconds at"),
+        (
+            {"model": models.srgan.Config(), "pretrain_kimg": 2},
+            "at 230 images a second, while D waits for 2 kimg of pretraining; later steps take longer",
+        ),
         ({"model": models.vanilla.Config(), "minutes": 1}, "dcgan (32x32 pixels): 160 images to go, about 1 second at"),
     ],
 )

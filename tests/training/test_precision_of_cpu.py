@@ -37,6 +37,7 @@ def machine(monkeypatch):
         ("AVX512", {}, "in a way that this PyTorch does not tell", "fp32"),
         ("AVX512", {"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "in hardware (AVX512_BF16 without AMX)", "fp32"),
         ("AVX512", {"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "in hardware (AVX512_BF16)", "bf16"),
+        ("AVX512", {"avx512_bf16": True, "cpu_name": "QEMU Virtual"}, "in hardware (AVX512_BF16)", "fp32"),
         ("AVX512", {"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, "in hardware (AMX)", "bf16"),
         ("DEFAULT", {"machine": "aarch64"}, "in software", "fp32"),
         ("DEFAULT", {"machine": "aarch64", "bf16": True}, "in hardware", "fp32"),

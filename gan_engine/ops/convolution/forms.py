@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.kernel_op import layout
+from gan_engine.ops.one_node import constant
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
@@ -88,7 +89,7 @@ COSTS = {
 }
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _costs() -> Costs:
     """The costs on the instruction set that our kernels run; torch.compile takes those of its first call."""
     isa = "" if native.WHY_NO_CPU else native.cpu.module.isa()
