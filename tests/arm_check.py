@@ -1,10 +1,11 @@
 """Compile the CPU kernels for AArch64, and run the tests of the operators with them in an emulator: `make arm-check`.
 
 An AArch64 Python with PyTorch goes to build/arm, 1.3 GB. The system is not changed, and root is not needed. qemu
-emulates a Cortex-A72, which has no more instructions than every AArch64 CPU. Emulation tells nothing about speed.
+emulates a Neoverse N1 (Graviton 2): PyTorch convolves float16 only on CPUs with its arithmetic. Emulation tells nothing
+about speed.
 
-    python -m tests.arm_check                            every file of tests/ops, as many at once as there are CPUs
-    python -m tests.arm_check tests/ops/test_upfirdn2d.py -x   arguments for pytest instead
+    python -m tests.arm_check                                every file of tests/ops, as many at once as there are CPUs
+    python -m tests.arm_check tests/ops/test_conv2d.py -x    arguments for pytest instead
 
 Left out are the tests of other backends than `cpu`, and the tests that start a compiler.
 """
@@ -35,12 +36,12 @@ WHEELS = ("torch", "numpy", "pytest", "iniconfig", "packaging", "pluggy", "Pygme
 WHEELS += ("sympy", "mpmath", "networkx", "Jinja2", "MarkupSafe", "fsspec", "setuptools")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 CPUINFO = """processor\t: 0
-Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
 CPU implementer\t: 0x41
 CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: 0xd08
-CPU revision\t: 3
+CPU variant\t: 0x3
+CPU part\t: 0xd0c
+CPU revision\t: 1
 """
 # Tests of other backends have their names in brackets. The emulator cannot call a compiler.
 OTHERS = [f"not [{name} and not -{name}" for name in ("cuda", "triton", "pytorch", "reference")]
@@ -69,7 +70,7 @@ def emulated(*arguments: object) -> list[str]:
     variables = {"LD_LIBRARY_PATH": SITE / "stubs", "PYTHONPATH": path, "OMP_NUM_THREADS": 1, "PYTHONHASHSEED": 0}
     named = (part for name, value in variables.items() for part in ("-E", f"{name}={value}"))
     python = SYSTEM / "usr/bin/python3"
-    return [*map(str, (tool("qemu-user-static"), "-cpu", "cortex-a72", "-L", SYSTEM, *named, python, *arguments))]
+    return [*map(str, (tool("qemu-user-static"), "-cpu", "neoverse-n1", "-L", SYSTEM, *named, python, *arguments))]
 
 
 def once(step):
@@ -113,7 +114,7 @@ def unpack_debian() -> None:
         (SYSTEM / "lib").symlink_to("usr/lib")  # the loader's name begins with /lib
     for name, text in (
         ("proc/cpuinfo", CPUINFO),  # without these, PyTorch reads what this machine has, and crashes
-        ("sys/devices/system/cpu/cpu0/regs/identification/midr_el1", "0x00000000410fd083\n"),
+        ("sys/devices/system/cpu/cpu0/regs/identification/midr_el1", "0x00000000413fd0c1\n"),
     ):
         (SYSTEM / name).parent.mkdir(parents=True, exist_ok=True)
         (SYSTEM / name).write_text(text)
