@@ -212,7 +212,8 @@ static int threads(int most) {
 
 PYBIND11_MODULE(GE_MODULE, m) {
     if (kRunnable.empty())
-        throw py::import_error("built for the CPU of another machine (GAN_ENGINE_ISAS=native); build again with all sets");
+        throw py::import_error(
+            "built for the CPU of another machine (GAN_ENGINE_ISAS=native); build again with all sets");
     m.def("isa", [] { return std::string(in_use.name); });
     m.def("isas", [] {
         py::list list;
