@@ -34,41 +34,41 @@ GE_INLINE R pick(R a, R b) {
 }
 
 // a and b are one sequence of numbers: those at even places, and those at odd places.
+template <class Order, class V>
+GE_INLINE V separated(V a, V b) {
+    if constexpr (kTwo<V>) {
+        return {separated<Order>(a.low, a.high), separated<Order>(b.low, b.high)};
+    } else {
+        return pick<Order>(a, b);
+    }
+}
 template <class V>
 GE_INLINE V evens(V a, V b) {
-    if constexpr (kTwo<V>) {
-        return {evens(a.low, a.high), evens(b.low, b.high)};
-    } else {
-        return pick<Evens>(a, b);
-    }
+    return separated<Evens>(a, b);
 }
 template <class V>
 GE_INLINE V odds(V a, V b) {
-    if constexpr (kTwo<V>) {
-        return {odds(a.low, a.high), odds(b.low, b.high)};
-    } else {
-        return pick<Odds>(a, b);
-    }
+    return separated<Odds>(a, b);
 }
 
 // The sequence a0 b0 a1 b1 ...: its first half, and its last half.
-template <class V>
-GE_INLINE V interleave_high(V a, V b);
-template <class V>
-GE_INLINE V interleave_low(V a, V b) {
-    if constexpr (kTwo<V>) {
-        return {interleave_low(a.low, b.low), interleave_high(a.low, b.low)};
+template <class Order, class V>
+GE_INLINE V interleaved(V a, V b) {
+    if constexpr (!kTwo<V>) {
+        return pick<Order>(a, b);
+    } else if constexpr (std::is_same_v<Order, Low>) {
+        return {interleaved<Low>(a.low, b.low), interleaved<High>(a.low, b.low)};
     } else {
-        return pick<Low>(a, b);
+        return {interleaved<Low>(a.high, b.high), interleaved<High>(a.high, b.high)};
     }
 }
 template <class V>
+GE_INLINE V interleave_low(V a, V b) {
+    return interleaved<Low>(a, b);
+}
+template <class V>
 GE_INLINE V interleave_high(V a, V b) {
-    if constexpr (kTwo<V>) {
-        return {interleave_low(a.high, b.high), interleave_high(a.high, b.high)};
-    } else {
-        return pick<High>(a, b);
-    }
+    return interleaved<High>(a, b);
 }
 
 }  // namespace GE_ISA
