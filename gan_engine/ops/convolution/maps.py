@@ -84,6 +84,16 @@ class MapRequest:
             return self.autocast == dtype and torch.float64 not in dtypes
         return all(found == dtype for found in dtypes)
 
+    def in_float32(self) -> "MapRequest":
+        """The same map of float32 copies. A third tensor that is no bias lends its shape and layout alone."""
+        first, second, third = self.tensors
+        a, b = first.float(), second.float()
+        c = third
+        if third is not None:
+            c = third.float() if third.ndim == 1 else torch.empty_like(third, dtype=torch.float32)
+        weight = c if c is not None and self.weight is third else b
+        return MapRequest(self.search, (a, b, c), weight, self.arguments)
+
     def layouts_gain(self) -> bool:
         """Whether PyTorch's kernels gain more by their faster layout than changing it costs."""
         fewest = TABLE["few channels for layouts"].number
@@ -176,33 +186,55 @@ def forward(
     way: int = UNDECIDED,
 ) -> Tensor:
     """y = F(x, w) + b, in the layout that PyTorch gives it: channels_last if x or w is"""
-    if way == UNDECIDED:
-        way = _chosen_way(forward_op(arguments), forward_request(x, w, b, arguments), backend)
-    if way == IN_FLOAT32:
-        return _in_float32(forward, forms.for_forward, x, w, b, arguments)
+    request = forward_request(x, w, b, arguments)
+    return _computed(
+        _forward, request, _chosen_way(forward_op(arguments), request, backend) if way == UNDECIDED else way
+    )
+
+
+def image_gradient(
+    dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+) -> Tensor:
+    """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
+    request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
+    return _computed(_image_gradient, request, _chosen_way("conv2d_image_gradient", request, backend))
+
+
+def weight_gradient(
+    x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, backend: str | None = None
+) -> Tensor:
+    """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
+    request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
+    return _computed(_weight_gradient, request, _chosen_way("conv2d_weight_gradient", request, backend))
+
+
+def _chosen_way(op: str, request: MapRequest, backend: str | None) -> int:
+    return request.way(backends.choose(op, request.tensors[0], backend, request))
+
+
+def _computed(compute: Callable[..., Tensor], request: MapRequest, way: int) -> Tensor:
+    """The map in the given way. In float32, bfloat16 tensors become copies, and the result is rounded once."""
+    if way != IN_FLOAT32:
+        return compute(*request.tensors, request.arguments, way)
+    copies = request.in_float32()
+    with torch.autocast("cpu", enabled=False):  # autocast would round the copies
+        y = compute(*copies.tensors, copies.arguments, copies.fastest_way())
+    return y.to(request.tensors[0].dtype)
+
+
+# The maps in a way that is a form of minimal filtering, RELAYOUTS or PYTORCH.
+
+
+def _forward(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments, way: int) -> Tensor:
+    if way >= 0:
+        return winograd.forward(x, w, b, arguments, way)
     if way == PYTORCH:
         return torch.convolution(x, w, b, *arguments)
-    if way != RELAYOUTS:
-        return winograd.forward(x, w, b, arguments, way)
     last = torch.channels_last in (layout(x), layout(w))
     return in_layout(torch.convolution(in_layout(x, True), w, b, *arguments), last)
 
 
-def image_gradient(
-    dy: Tensor,
-    w: Tensor,
-    like: Tensor,
-    arguments: ConvolutionArguments,
-    backend: str | None = None,
-    way: int = UNDECIDED,
-) -> Tensor:
-    """dx = D(dy, w), in the shape and layout of `like`, whose numbers are not read"""
-    if way == UNDECIDED:
-        request = MapRequest(forms.for_image_gradient, (dy, w, like), w, arguments)
-        way = _chosen_way("conv2d_image_gradient", request, backend)
-    if way == IN_FLOAT32:
-        like = torch.empty_like(like, dtype=torch.float32)
-        return _in_float32(image_gradient, forms.for_image_gradient, dy, w, like, arguments)
+def _image_gradient(dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.image_gradient(dy, w, like, arguments, way)
     if way == PYTORCH:
@@ -212,49 +244,16 @@ def image_gradient(
     return in_layout(dx, layout(like) == torch.channels_last)
 
 
-def weight_gradient(
-    x: Tensor,
-    dy: Tensor,
-    like: Tensor,
-    arguments: ConvolutionArguments,
-    backend: str | None = None,
-    way: int = UNDECIDED,
-) -> Tensor:
-    """dw = W(x, dy), in the shape and layout of `like`, whose numbers are not read"""
-    if way == UNDECIDED:
-        request = MapRequest(forms.for_weight_gradient, (x, dy, like), like, arguments)
-        way = _chosen_way("conv2d_weight_gradient", request, backend)
-    if way == IN_FLOAT32:
-        like = torch.empty_like(like, dtype=torch.float32)
-        return _in_float32(weight_gradient, forms.for_weight_gradient, x, dy, like, arguments)
+def _weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
     if way == PYTORCH:
         return _gradients_by_pytorch(dy, x, like, arguments, (False, True, False))[1]
     contiguous = torch.empty_like(like, memory_format=torch.contiguous_format)
-    x, dy = in_layout(x, False), in_layout(dy, False)
-    dw = _gradients_by_pytorch(dy, x, contiguous, arguments, (False, True, False))[1]
+    dw = _gradients_by_pytorch(in_layout(dy, False), in_layout(x, False), contiguous, arguments, (False, True, False))[
+        1
+    ]
     return in_layout(dw, layout(like) == torch.channels_last)
-
-
-def _in_float32(
-    compute: Callable[..., Tensor],
-    search: Callable[..., forms.Found],
-    first: Tensor,
-    second: Tensor,
-    third: Tensor | None,
-    arguments: ConvolutionArguments,
-) -> Tensor:
-    """A map of bfloat16 tensors, computed in float32 by the fastest code there is, and rounded once"""
-    a, b, c = first.float(), second.float(), None if third is None else third.float()
-    weight = c if compute is weight_gradient else b
-    way = MapRequest(search, (a, b, c), weight, arguments).fastest_way()  # type: ignore[arg-type]
-    with torch.autocast("cpu", enabled=False):  # autocast would round the copies
-        return compute(a, b, c, arguments, way=way).to(first.dtype)
-
-
-def _chosen_way(op: str, request: MapRequest, backend: str | None) -> int:
-    return request.way(backends.choose(op, request.tensors[0], backend, request))
 
 
 def _gradients_by_pytorch(
