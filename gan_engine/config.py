@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from gan_engine import models
 from gan_engine.augment import PIPES
 from gan_engine.data import DataConfig
 from gan_engine.data.kinds import kind_of
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.models.checks import check_types, hints
-from gan_engine.system import outside
+from gan_engine.system import fields, outside
 from gan_engine.system.checkpoint import CheckpointError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -65,7 +63,7 @@ class Basics:
     """Directory of the run. None: runs/PRESET-1, runs/PRESET-2, ..."""
     resume: str | None = None
     """Go on with a run: its directory, one of its checkpoints, or latest (in --out, else in runs/)."""
-    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that adds losses, families or data (gan_engine.plugins). Once for each."""
     init_from: str | None = None
     """Begin with the weights of another run of this family: its directory or one of its checkpoints.
@@ -191,11 +189,11 @@ GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output)
 class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
     """The complete configuration of a run."""
 
-    preset: tyro.conf.Fixed[tyro.conf.Suppress[str]]
+    preset: fields.Fixed[fields.Suppress[str]]
     model: models.Config
-    channels_of_data: tyro.conf.Fixed[tyro.conf.Suppress[bool]] = False
+    channels_of_data: fields.Fixed[fields.Suppress[bool]] = False
     """True if `gan_engine.train` sets model.channels to the channels of the data, once it has read the data."""
-    outside: tyro.conf.Fixed[tyro.conf.Suppress[tuple[str, ...]]] = ()
+    outside: fields.Fixed[fields.Suppress[tuple[str, ...]]] = ()
     """The parts of the run that plug-ins define, such as "loss pearson". The trainer fills it in."""
 
     def __post_init__(self) -> None:

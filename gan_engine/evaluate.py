@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,7 +26,7 @@ from gan_engine.metrics.measures import measure_of
 from gan_engine.metrics.subject import Subject
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.runs import run_state
-from gan_engine.system import checkpoint
+from gan_engine.system import checkpoint, fields
 from gan_engine.system.devices import choose_device
 
 
@@ -35,7 +34,7 @@ from gan_engine.system.devices import choose_device
 class Options:
     """Measure the averaged generator of a checkpoint against images."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: fields.Positional[Path]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     data: str | None = None
     """Data to compare with; see the same flag of gan_engine.train. All images are used.
@@ -49,7 +48,7 @@ class Options:
     """Seed of the noise."""
     batch: int = 100
     """Images per pass."""
-    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from gan_engine.inference.latents import MOST_NUMBERS, images_of, parse_numbers,
 from gan_engine.models.checks import check_at_least, check_choice, check_types
 from gan_engine.pictures import animation, targets, volumes
 from gan_engine.pictures.picture import grid, picture, to_uint8, write_picture
+from gan_engine.system import fields
 
 _MODES = ("interpolate", "style_mix", "project")
 
@@ -35,7 +35,7 @@ _MODES = ("interpolate", "style_mix", "project")
 class Options:
     """Draw pictures from the averaged generator of a checkpoint."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: fields.Positional[Path]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     num: int = 64
     """Number of pictures to draw."""
@@ -46,12 +46,12 @@ class Options:
     out: Path = Path("grid.png")
     """A name that ends in .png: one grid of all pictures. Any other name: a directory of 000000.png, 000001.png, ...
     Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ..."""
-    w: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    w: fields.UseAppendAction[tuple[Path, ...]] = ()
     """A file that --project has written. Once for each. For stylegan2.
     Its w are drawn instead of --num pictures. The pictures of --seeds follow them.
     A table of --style-mix has these w on its left edge and --seeds on its top edge.
     A table without --seeds has one half of the w on each edge."""
-    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None
+    class_: Annotated[str | None, fields.arg(name="class")] = None
     """Name or number of the class of all pictures. None: each row of the grid has the next class."""
     truncation: float = 1
     """Factor for the distance of every w from the mean. For stylegan2.
@@ -76,7 +76,7 @@ class Options:
     """Number of steps of that search."""
     batch: int = 64
     """Pictures per pass."""
-    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""

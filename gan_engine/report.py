@@ -4,17 +4,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from gan_engine.command_line import console, flags
 from gan_engine.runs import report
+from gan_engine.system import fields
 
 
 @dataclass(frozen=True)
 class Options:
     """Write report.html into the directory of a run: its pictures, curves and flags on one page."""
 
-    run: tyro.conf.Positional[Path]
+    run: fields.Positional[Path]
     """Directory of the run."""
 
 

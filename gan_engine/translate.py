@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from PIL import Image
 
 from gan_engine import models, plugins
@@ -19,6 +18,7 @@ from gan_engine.data.decode import square
 from gan_engine.inference.generator import load
 from gan_engine.models.declaration import Direction
 from gan_engine.pictures import files
+from gan_engine.system import fields
 from gan_engine.system.devices import choose_device
 
 
@@ -26,9 +26,9 @@ from gan_engine.system.devices import choose_device
 class Options:
     """Translate pictures with the averaged generator of a checkpoint."""
 
-    input: tyro.conf.Positional[Path]
+    input: fields.Positional[Path]
     """A picture, or a folder of pictures."""
-    out: tyro.conf.Positional[Path]
+    out: fields.Positional[Path]
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
@@ -36,7 +36,7 @@ class Options:
     """Direction of the translation, for cyclegan."""
     extract: bool = False
     """Take the edges or the grey of each picture first, as a pix2pix with --source edges or grey did in training."""
-    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""

@@ -11,7 +11,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from gan_engine.metrics.perceptual import PIP, PerceptualDistance, installed
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.pictures import files
 from gan_engine.pictures.files import Job
+from gan_engine.system import fields
 from gan_engine.system.devices import choose_device
 
 
@@ -33,9 +33,9 @@ from gan_engine.system.devices import choose_device
 class Options:
     """Enlarge pictures with the averaged generator of a checkpoint."""
 
-    input: tyro.conf.Positional[Path]
+    input: fields.Positional[Path]
     """A picture, or a folder of pictures."""
-    out: tyro.conf.Positional[Path]
+    out: fields.Positional[Path]
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
@@ -45,7 +45,7 @@ class Options:
     A picture is enlarged even if its original is missing or has another size."""
     tile: int = 256
     """Side of the tiles in pixels of the source. Smaller tiles need less memory."""
-    plugin: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""

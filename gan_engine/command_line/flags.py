@@ -9,14 +9,13 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
-import tyro
-
 from gan_engine.command_line import console
+from gan_engine.system import fields
 from gan_engine.system.names import nearest
 
 T = TypeVar("T")
 
-_NO_FLAGS = (tyro.conf.Suppress, tyro.conf.Fixed, tyro.conf.Positional)
+_NO_FLAGS = (fields.Suppress, fields.Fixed, fields.Positional)
 
 
 class NoSuchFlag(ValueError):
@@ -46,8 +45,13 @@ def parse(
 
     Raises:
         ValueError: a wrong call, in one line. The message names the flags or values nearest to an unknown one.
+            A missing tyro.
         SystemExit: status 0, after --help.
     """
+    if fields.WHY_NO_TYRO is not None:
+        raise ValueError(f"the command line needs tyro: pip install tyro ({fields.WHY_NO_TYRO})")
+    import tyro  # not at the top: commands are also imported for their functions
+
     options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
     options["config"] = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
     if default is not None:

@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
@@ -24,6 +23,7 @@ from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleC
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_choice, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
+from gan_engine.system import fields
 
 Method = Literal["concat", "projection", "none"]
 
@@ -49,7 +49,7 @@ class Config:
     """How D reads the class: as maps beside the image, by an inner product with its features, or not at all."""
     class_weight: float = 0
     """Weight of the cross-entropy of an auxiliary classifier in D, for both networks. 0: no classifier."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_sizes(self, 16, 256, "z_dim", "width", "max_width", "embed_dim")

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import tyro
+from gan_engine.system import fields
 
 # Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
-Resolution = Annotated[int, tyro.conf.arg(aliases=["--res"])]
+Resolution = Annotated[int, fields.arg(aliases=["--res"])]
 Channels = Annotated[
-    int, tyro.conf.arg(help="1 for grey images, 3 for colour.", help_behavior_hint="(default: as the data are)")
+    int, fields.arg(help="1 for grey images, 3 for colour.", help_behavior_hint="(default: as the data are)")
 ]
-NoiseSize = Annotated[int, tyro.conf.arg(help="Dimensions of the noise z.")]
+NoiseSize = Annotated[int, fields.arg(help="Dimensions of the noise z.")]
 
 
 def check_sizes(config: Any, low: int, high: int, *at_least_1: str) -> None:
@@ -71,7 +71,7 @@ def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) 
 
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
-    """The types of the fields of a dataclass, without the annotations for tyro."""
+    """The types of the fields of a dataclass, without their marks."""
     types = get_type_hints(cls)
     return {field.name: types[field.name] for field in dataclasses.fields(cls)}
 

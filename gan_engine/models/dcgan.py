@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
+from gan_engine.system import fields
 
 FAMILY = Family()
 
@@ -35,7 +35,7 @@ class Config:
     """Dimensions of the generator's class embedding."""
     d_norm: bool = True
     """Batch norms in the discriminator. Turn them off for a gradient penalty, which looks at single images."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_sizes(self, 16, 256, "z_dim", "width", "max_width", "embed_dim")

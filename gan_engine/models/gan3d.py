@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import normed
@@ -19,6 +18,7 @@ from gan_engine.layers import BiasAct, ClassEmbedding, ClassProjection, Weights,
 from gan_engine.models.checks import NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.pictures import volumes
+from gan_engine.system import fields
 
 FAMILY = Family(picture=volumes.render)
 
@@ -34,7 +34,7 @@ class Config:
     """Feature maps at half the resolution of the volumes. They double with each halving, down to 4x4x4."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
     channels: ClassVar[int] = 1
     data_kind: ClassVar[str] = "voxels"
 

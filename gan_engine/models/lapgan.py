@@ -13,13 +13,13 @@ size, and the class as another.
 from dataclasses import dataclass
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, Conv2d, as_filter, check_class
 from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, setup_filter, upsample2d
+from gan_engine.system import fields
 
 FAMILY = Family(objective="pyramid", penalties=False, augmentation=False)
 
@@ -41,7 +41,7 @@ class Config:
     """Units in each of the two hidden layers of the first level, which is fully connected."""
     width: int = 32
     """Feature maps of the other levels, which are convolutional."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
+from gan_engine.system import fields
 
 TAPS = (1, 3, 3, 1)  # bilinear interpolation by 2, and its adjoint
 
@@ -49,7 +49,7 @@ class Config:
     """Feature maps in each group of a grouped convolution."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_sizes(self, 8, 1024, "z_dim", "width", "max_width", "blocks", "expansion", "group", "embed_dim")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -23,6 +22,7 @@ from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, Upsampl
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
+from gan_engine.system import fields
 
 FAMILY = Family()
 
@@ -45,7 +45,7 @@ class Config:
     """Resolution at which both networks have self-attention. 0: no self-attention."""
     g_spectral_norm: bool = False
     """Divide the generator's weights by their spectral norms, as the discriminator's always are."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_sizes(self, 16, 256, "z_dim", "width", "d_width", "max_width")

@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, ModulatedConv2d, as_filter, check_class
@@ -21,6 +20,7 @@ from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_l
 from gan_engine.models.declaration import Family
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
+from gan_engine.system import fields
 
 TAPS = (1, 3, 3, 1)  # taps of every filter around a change of size
 W_MEAN_HALF_LIFE = 4400  # half-life of the running mean of w, in images: a factor of 0.995 for a batch of 32
@@ -63,7 +63,7 @@ class Config:
     """Number of resolutions, the highest ones, that compute in half precision if --precision says so."""
     clamp: float | None = 256
     """Limit of the absolute values in these resolutions. float16 needs a limit, bfloat16 does not."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")

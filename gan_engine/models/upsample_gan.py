@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.activated import normed
@@ -19,6 +18,7 @@ from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleC
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
+from gan_engine.system import fields
 
 FAMILY = Family()
 
@@ -39,7 +39,7 @@ class Config:
     """Share of the discriminator's features that dropout sets to 0 in training."""
     embed_dim: int = 32
     """Dimensions of the generator's class embedding."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from gan_engine.layers import BiasAct, check_class
 from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
 from gan_engine.models.declaration import Family
+from gan_engine.system import fields
 
 FAMILY = Family()
 
@@ -28,7 +28,7 @@ class Config:
     z_dim: NoiseSize = 100
     hidden: tuple[int, ...] = (256, 512, 1024)
     """Widths of the generator's hidden layers. The discriminator has them in reverse order."""
-    c_dim: tyro.conf.Suppress[int] = 0  # number of classes, set from the data
+    c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
         check_types(self)
