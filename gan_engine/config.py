@@ -43,8 +43,8 @@ class Basics:
     Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file."""
     conditional: bool = False
     """Give both networks the classes of the data."""
-    kimg: float = 100
-    """Length of the training."""
+    kimg: float | None = 100
+    """Length of the training. None: as long as minutes takes."""
     minutes: float | None = None
     """Length of the training in time, not counting pictures and checkpoints. None: as long as kimg takes.
     Without --kimg the time alone decides, and without --minutes the images alone.
@@ -134,7 +134,8 @@ class Optimiser:
     lr_decay: float = 0
     """Share of the run, at its end, in which the learning rate falls linearly to 0. 0.5: the second half."""
     pretrain_kimg: float = 0
-    """Time at the beginning in which G learns its content loss alone, and D waits. For pix2pix and srgan."""
+    """Time at the beginning in which G learns its content loss alone, and D waits. For pix2pix and srgan.
+    It ends after half of --minutes at the latest."""
     ema_kimg: float = 1
     """Half-life of the moving average of G's weights. Samples are drawn with this average."""
     ema_rampup: float | None = None
@@ -205,7 +206,7 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
             *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
             *("penalty_interval", "pl_interval", "pl_batch_shrink", "n_critic", "ada_kimg"),
         ):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
         for name in ("ema_kimg", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "pretrain_kimg", "freeze_d"):
             if getattr(self, name) < 0:
@@ -216,6 +217,8 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
         for name in ("minutes", "threads"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0 or None, got {getattr(self, name)}")
+        if self.kimg is None and self.minutes is None:
+            raise ValueError("kimg: want a number, or minutes, got None for both")
         if not 0 <= self.lr_decay <= 1:
             raise ValueError(f"lr_decay: want 0 to 1, got {self.lr_decay}")
         if not 0 <= self.seed < 2**63:

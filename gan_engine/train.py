@@ -7,6 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
+import torch
+
 from gan_engine import plugins
 from gan_engine.command_line import console
 from gan_engine.config import from_dict
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> int:
         print(table())
         return 0
     with contextlib.ExitStack() as until_the_end:
+        until_the_end.callback(torch.set_num_threads, torch.get_num_threads())  # the caller may go on in this process
         try:
             trainer = begin(argv, arguments, until_the_end)
         except (ValueError, RuntimeError, OSError) as error:  # CheckpointError, a backend that refuses: RuntimeErrors

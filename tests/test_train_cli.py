@@ -45,14 +45,13 @@ import sys, time
 from gan_engine import train
 from gan_engine.training import progress
 from gan_engine.training.trainer import Trainer
-from tqdm import tqdm
 
 def step(self, step=Trainer.step):
     step(self)
     time.sleep(0.3)
 
 Trainer.step = step
-progress.bar = lambda *, total, **_: tqdm(total=total, mininterval=0, miniters=1)
+progress.bar = lambda clock, *, name, shown: progress.Bar(clock, name, shown=shown, mininterval=0, miniters=1)
 sys.exit(train.main(sys.argv[1:]))
 """
 

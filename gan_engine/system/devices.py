@@ -1,23 +1,6 @@
-"""Choose the device that --device names, and see whether the CPUs are busy."""
-
-import os
-import statistics
-import time
-from pathlib import Path
+"""Choose the device that --device names."""
 
 import torch
-
-
-def busy_cpus() -> int:
-    """The number of CPUs that other programs use; 0 where the system does not say. Works on Linux only."""
-    running = []
-    for _ in range(5):
-        try:
-            running.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1)
-        except (OSError, ValueError, IndexError):
-            return 0
-        time.sleep(0.02)
-    return min(round(statistics.median(running)), os.cpu_count() or 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -159,5 +159,5 @@ def _require_time_left(trainer: Trainer, resumed: Path) -> None:
         if config.lr_decay:
             raise ValueError(f"minutes: {resumed} {trained}; its learning rate has fallen to its end")
         raise ValueError(f"minutes: {resumed} {trained}; go on with a larger --minutes, or with --kimg")
-    at = f"is at {clock.nimg / 1000:g} of {config.kimg:g} kimg"
+    at = f"is at {clock.nimg / 1000:g} of {clock.total / 1000:g} kimg"
     raise ValueError(f"kimg: {resumed} {at}; go on with a larger --kimg")

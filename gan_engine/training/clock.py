@@ -12,16 +12,28 @@ class Clock:
         nimg: real images shown so far.
         step_count: steps taken so far.
         seconds: time spent in steps.
-        total: images of the whole run, config.kimg in whole batches.
+        total: images of the whole run, config.kimg in whole batches; infinite without it.
         limit: seconds of the whole run, config.minutes; infinite without it.
+        game: D has taken part.
     """
 
     def __init__(self, config: Config) -> None:
         self.batch_size = config.batch_size
-        self.total = math.ceil(1000 * config.kimg / config.batch_size) * config.batch_size
+        batches = math.inf if config.kimg is None else math.ceil(1000 * config.kimg / config.batch_size)
+        self.total = batches * config.batch_size
+        self.pretraining_images = 1000 * config.pretrain_kimg
         self.limit = math.inf if config.minutes is None else 60 * config.minutes
         self.nimg = self.step_count = 0
         self.seconds = 0.0
+        self.game = False
+
+    @property
+    def pretraining(self) -> bool:
+        """Whether G is pretrained and D waits: for config.pretrain_kimg, but for no more than half of the time.
+
+        Half of the images is what presets take. D waits only once, also where a resumed run has more time.
+        """
+        return not self.game and self.nimg < self.pretraining_images and self.seconds < self.limit / 2
 
     @property
     def out_of_time(self) -> bool:
@@ -36,16 +48,9 @@ class Clock:
         """The part of the run that is over, 0 to 1, in images or in time, whichever is more."""
         return min(1, max(self.nimg / self.total, self.seconds / self.limit))
 
-    @property
-    def expected(self) -> int:
-        """Images of the whole run, at the speed so far."""
-        if not self.seconds or self.limit == math.inf:
-            return self.total
-        fit = int(self.nimg * self.limit / self.seconds / self.batch_size) * self.batch_size
-        return max(self.nimg, min(self.total, fit))
-
     def advance(self) -> None:
         """Count one step."""
+        self.game = not self.pretraining
         self.step_count += 1
         self.nimg += self.batch_size
 

@@ -33,8 +33,9 @@ def line(config: Config, clock: Clock, rate: float) -> str:
     seconds = min(left / rate, clock.limit - clock.seconds)
     images = min(left, round(_rounded(rate * seconds)))
     length = f"{images:,} images to go, about {duration(seconds)} at {_rounded(rate):g} images a second"
-    if clock.nimg < 1000 * config.pretrain_kimg:
-        length += f", while D waits for {config.pretrain_kimg:g} kimg of pretraining; later steps take longer"
+    if clock.pretraining:
+        waits = f"{config.pretrain_kimg:g} kimg" + (" or half of the time" if config.minutes is not None else "")
+        length += f", while D waits for {waits} of pretraining; later steps take longer"
     return f"plan       {config.preset} ({what}): {length}"
 
 

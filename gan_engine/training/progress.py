@@ -1,26 +1,50 @@
 """The progress of a run: a bar on a terminal, and one line for each report in a log file."""
 
+import math
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from gan_engine.training.clock import Clock
 
-def bar(*, total: int, initial: int, name: str, shown: bool) -> "tqdm | Lines":
-    """A bar, or lines, for `total` images, of which `initial` were shown before. It writes only if `shown`."""
-    if shown and not sys.stderr.isatty():
-        return Lines(total, initial, name)
-    options = {"unit": " img", "unit_scale": True, "smoothing": 0.05, "mininterval": 0.5}
-    return tqdm(total=total, initial=initial, desc=name, disable=not shown, **options)
+
+def bar(clock: Clock, *, name: str, shown: bool) -> "Bar | Lines":
+    """A bar, or lines, for the run that `clock` counts. It writes only if `shown`."""
+    return Lines(clock, name) if shown and not sys.stderr.isatty() else Bar(clock, name, shown=shown)
+
+
+class Bar(tqdm):
+    """A bar of images. If the run ends by the clock, the bar fills with the time."""
+
+    def __init__(self, clock: Clock, name: str, *, shown: bool, **options: Any) -> None:
+        self.clock, self.timed = clock, clock.limit < math.inf
+        self._from = (clock.nimg, clock.seconds)
+        if self.timed:
+            form = {"total": 1.0, "initial": clock.done, "bar_format": "{desc}: {percentage:3.0f}%|{bar}| {place}"}
+        else:
+            form = {"total": clock.total, "initial": clock.nimg, "unit": " img", "unit_scale": True}
+        super().__init__(desc=name, disable=not shown, **{"smoothing": 0.05, "mininterval": 0.5, **form, **options})
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        clock, (images, seconds) = self.clock, self._from
+        rate = (clock.nimg - images) / max(clock.seconds - seconds, 1e-9)
+        more = f", {self.postfix}" if self.postfix else ""
+        return super().format_dict | {"place": f"{place(clock)}, {rate:.3g} img/s{more}"}
+
+    def follow(self) -> None:
+        """Show what the clock says now."""
+        self.update((self.clock.done if self.timed else self.clock.nimg) - self.n)
 
 
 class Lines:
-    """Stands in for a tqdm bar where standard error is no terminal: it writes whole lines."""
+    """Stands in for a bar where standard error is no terminal: it writes whole lines."""
 
-    def __init__(self, total: int, initial: int, name: str) -> None:
-        self.total, self.shown, self.name = total, initial, name
-        self._then, self._shown_then = time.perf_counter(), initial
+    def __init__(self, clock: Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+        self._then, self._shown_then = time.perf_counter(), clock.nimg
 
     def __enter__(self) -> "Lines":
         return self
@@ -28,19 +52,31 @@ class Lines:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def update(self, images: int) -> None:
-        self.shown += images
+    def follow(self) -> None:
+        """Nothing: a line comes with a report."""
 
     def set_postfix(self, values: dict[str, str], *, refresh: bool = False) -> None:
-        """Write a line: images shown, images per second since the last line, time left, and `values`."""
-        now = time.perf_counter()
-        rate = (self.shown - self._shown_then) / max(now - self._then, 1e-9)
-        self._then, self._shown_then = now, self.shown
-        left = tqdm.format_interval((self.total - self.shown) / rate) if rate else "?"
+        """Write a line: how far the run is, images per second since the last line, time left, and `values`."""
+        now, clock = time.perf_counter(), self.clock
+        rate = (clock.nimg - self._shown_then) / max(now - self._then, 1e-9)
+        self._then, self._shown_then = now, clock.nimg
+        left = ""
+        if clock.limit == math.inf:
+            left = f", {tqdm.format_interval((clock.total - clock.nimg) / rate) if rate else '?'} left"
         numbers = "".join(f", {name} {value}" for name, value in values.items())
-        self.write(
-            f"{self.name} {self.shown / 1000:g} of {self.total / 1000:g} kimg, {rate:.3g} img/s, {left} left{numbers}"
-        )
+        self.write(f"{self.name} {place(clock)}, {rate:.3g} img/s{left}{numbers}")
 
     def write(self, text: str, file: TextIO | None = None) -> None:
         print(text, file=file or sys.stderr, flush=True)
+
+
+def place(clock: Clock) -> str:
+    """How far the run is, in time if it has a limit in time, and in images: "1:20 of 3:00, 31.2 of 100 kimg"."""
+    kimg = f"{clock.nimg / 1000:g}" + (f" of {clock.total / 1000:g}" if clock.total < math.inf else "") + " kimg"
+    return f"{_minutes(clock.seconds)} of {_minutes(clock.limit)}, {kimg}" if clock.limit < math.inf else kimg
+
+
+def _minutes(seconds: float) -> str:
+    """Minutes and seconds, as on a clock: "3:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"

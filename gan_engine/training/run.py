@@ -94,8 +94,7 @@ class Run:
             last = clock.over
             while not last:
                 self._step() if self.ops is not None else self._first_step(bar)
-                bar.update(self.config.batch_size)
-                bar.total = clock.expected
+                bar.follow()
                 self._tell_plan(bar)
                 number = self.trainer.processes.max(caught[0] if caught else 0)
                 last = clock.over or bool(number)
@@ -109,9 +108,8 @@ class Run:
                     self._show()
         return number
 
-    def _bar(self) -> progress.tqdm | progress.Lines:
-        clock, shown = self.clock, self.trainer.processes.first
-        return progress.bar(total=clock.total, initial=clock.nimg, name=self.config.preset, shown=shown)
+    def _bar(self) -> progress.Bar | progress.Lines:
+        return progress.bar(self.clock, name=self.config.preset, shown=self.trainer.processes.first)
 
     def _step(self) -> None:
         self.between_steps, started = False, time.perf_counter()
@@ -122,7 +120,7 @@ class Run:
             seconds = self.trainer.processes.max(round(1e6 * seconds)) / 1e6
         self.clock.seconds += seconds
 
-    def _first_step(self, bar: progress.tqdm | progress.Lines) -> None:
+    def _first_step(self, bar: progress.Bar | progress.Lines) -> None:
         """A step, after which the run says what ran its ops, so that a slow run is not a silent one."""
         with backends.watched() as choices:
             self._step()
@@ -132,7 +130,7 @@ class Run:
             record.add_to_last_start(self.trainer.run_dir, {"ops": self.ops})
             self.timing = plan.Timing(self.clock)
 
-    def _tell_plan(self, bar: progress.tqdm | progress.Lines) -> None:
+    def _tell_plan(self, bar: progress.Bar | progress.Lines) -> None:
         """Say how long the run will take, once enough steps are timed."""
         if self.timing is None or self.clock.over or (rate := self.timing.rate) is None:
             return
@@ -140,7 +138,7 @@ class Run:
         bar.write(plan.line(self.config, self.clock, rate), file=sys.stdout)
         record.add_to_last_start(self.trainer.run_dir, {"images_per_second": float(f"{rate:.3g}")})
 
-    def _report(self, bar: progress.tqdm | progress.Lines) -> None:
+    def _report(self, bar: progress.Bar | progress.Lines) -> None:
         means = self.trainer.read_means()
         losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
         bar.set_postfix(losses, refresh=False)

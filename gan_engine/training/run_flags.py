@@ -8,7 +8,7 @@ from typing import Any
 
 from gan_engine import models
 from gan_engine.command_line import console, flags
-from gan_engine.config import GROUPS, LARGEST, Basics, Config
+from gan_engine.config import GROUPS, Basics, Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS
 from gan_engine.system.names import legible, nearest, shell_word
@@ -84,7 +84,7 @@ def _of_one_length(config: Config, asked: set[str]) -> Config:
         case True, False:
             return dataclasses.replace(config, minutes=None)
         case False, True:
-            return dataclasses.replace(config, kimg=LARGEST["kimg"])
+            return dataclasses.replace(config, kimg=None)
     return config
 
 

@@ -1,6 +1,5 @@
 """The parts of a step: phases, their optimisers, and the learning rates."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from gan_engine.config import Config
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.losses.step import Step, TermsStep
+from gan_engine.training.clock import Clock
 
 Optimizers = dict[str, torch.optim.Optimizer]
 
@@ -31,15 +31,13 @@ class Phase:
     weight: float = 1
     weight_clip: float | None = None
     """Limit of the absolute value of weights. None: no limit."""
-    begin: float = 0
-    """Images shown before the phase takes part."""
-    end: float = math.inf
-    """Images shown when the phase no longer takes part."""
+    pretraining: bool | None = None
+    """True: takes part while G is pretrained. False: only afterwards. None: always."""
     no_graph: str | None = None
     """Why no CUDA graph can hold the phase. None: a graph can."""
 
-    def due(self, nimg: int, step_count: int) -> bool:
-        return self.begin <= nimg < self.end and step_count % self.interval == 0
+    def due(self, clock: Clock) -> bool:
+        return self.pretraining in (None, clock.pretraining) and clock.step_count % self.interval == 0
 
     def penalties_due(self, step_count: int) -> bool:
         return self.penalised is not None and step_count % self.penalty_interval == 0
@@ -83,7 +81,7 @@ def schedule(
     config: Config, objective: GanObjective, G: nn.Module, D: nn.Module, optimizers: Optimizers
 ) -> list[Phase]:
     """The phases of a step, in their order."""
-    game = 1000 * config.pretrain_kimg
+    game = False if config.pretrain_kimg else None
     phases = [
         Phase(
             "D",
@@ -93,13 +91,13 @@ def schedule(
             penalised=objective.penalised_discriminator if objective.weights else None,
             penalty_interval=config.penalty_interval,
             weight_clip=config.weight_clip,
-            begin=game,
+            pretraining=game,
             no_graph=_no_graph_of_D(config, objective),
         ),
-        Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, begin=game),
+        Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, pretraining=game),
     ]
-    if game:
-        phases.append(Phase("G_content", G, optimizers["G"], objective.content, end=game))
+    if config.pretrain_kimg:
+        phases.append(Phase("G_content", G, optimizers["G"], objective.content, pretraining=True))
     if config.pl_weight:
         interval, reason = config.pl_interval, "the directions of path lengths"
         lengths = Phase(

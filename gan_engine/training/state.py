@@ -124,7 +124,7 @@ class State:
         self.precision.load_state_dict(state["scaler"])
         self.batches.z_generator.set_state(state["z_generator"])
         self.clock.nimg, self.clock.step_count = state["nimg"], state["step_count"]
-        self.clock.seconds = state["seconds"]
+        self.clock.seconds, self.clock.game = state["seconds"], bool(state["optimizers"]["D"]["state"])
 
     def _load_numbers(self, own: dict[str, Any]) -> None:
         """Load the sums of the means, and where the random numbers of this process go on."""

@@ -150,7 +150,7 @@ class Trainer:
             images = self.batches.images()
             set_learning_rates(self.optimizers, done=clock.done, lr_decay=config.lr_decay)
             for phase in self.phases:
-                if phase.due(clock.nimg, clock.step_count):
+                if phase.due(clock):
                     self.phase_steps.take(phase, self.batches.with_noise(*images))
             self.average.update(clock.nimg)
             if self.ada is not None:

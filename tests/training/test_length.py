@@ -6,9 +6,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from gan_engine import models, train
-from gan_engine.config import LARGEST
+from gan_engine.config import to_dict
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint
 from gan_engine.training import plan, run
@@ -43,11 +44,11 @@ def weights(folder):
     ("flags", "kimg", "minutes"),
     [
         ("", PRESETS["garments"]().kimg, 3),
-        ("--minutes 10", LARGEST["kimg"], 10),
+        ("--minutes 10", None, 10),
         ("--kimg 7", 7, None),
         ("--kimg=7 --minutes=10", 7, 10),
         ("dcgan", 100, None),
-        ("dcgan --minutes 2", LARGEST["kimg"], 2),
+        ("dcgan --minutes 2", None, 2),
     ],
 )
 def test_the_flag_that_is_named_is_the_length(flags, kimg, minutes):
@@ -57,16 +58,45 @@ def test_the_flag_that_is_named_is_the_length(flags, kimg, minutes):
 
 def test_a_clock_with_a_limit():
     clock = Clock(dataclasses.replace(DCGAN, kimg=0.16, minutes=0.1))
-    assert (clock.total, clock.expected, clock.over) == (160, 160, False)
+    assert (clock.total, clock.over) == (160, False)
     for _ in range(3):
         clock.advance()
     clock.seconds = 3.5
-    assert clock.expected == 80 and clock.done == pytest.approx(3.5 / 6) and not clock.over
+    assert clock.done == pytest.approx(3.5 / 6) and not clock.over
     clock.seconds = 6.5
-    assert clock.over and clock.out_of_time and clock.expected == clock.nimg == 48 and clock.done == 1
+    assert clock.over and clock.out_of_time and clock.nimg == 48 and clock.done == 1
     endless = Clock(DCGAN)
     endless.seconds = 1e9
-    assert not endless.over and endless.expected == 160
+    assert not endless.over
+    timed = Clock(dataclasses.replace(DCGAN, kimg=None, minutes=0.1))
+    timed.nimg, timed.seconds = 10**9, 3
+    assert timed.done == 0.5 and not timed.over
+
+
+def test_a_run_without_any_end_is_refused():
+    with pytest.raises(ValueError, match="kimg: want a number, or minutes, got None for both"):
+        dataclasses.replace(DCGAN, kimg=None)
+
+
+def test_no_limit_is_null_in_the_record_of_a_run():
+    assert to_dict(parse(["--minutes", "10"]))["kimg"] is None
+
+
+def test_pretraining_takes_half_of_the_time_at_most():
+    config = dataclasses.replace(DCGAN, model=models.srgan.Config(), pretrain_kimg=0.064, kimg=None, minutes=0.1)
+    clock, waited = Clock(config), []
+    for seconds in (0, 1, 2, 3, 4):
+        clock.seconds = seconds
+        waited.append(clock.pretraining)
+        clock.advance()
+    assert waited == [True, True, True, False, False]
+    clock.limit = 600
+    assert not clock.pretraining  # more time does not send D away again
+    clock = Clock(dataclasses.replace(config, minutes=10))
+    for _ in range(4):
+        assert clock.pretraining
+        clock.advance()
+    assert not clock.pretraining
 
 
 def test_a_run_that_ends_by_the_clock_ends_well(a_second_each, capsys):
@@ -74,7 +104,7 @@ def test_a_run_that_ends_by_the_clock_ends_well(a_second_each, capsys):
     assert train.main([*TINY, "--minutes", "0.1", "--out", "run"]) == 0
     shown = capsys.readouterr()
     assert "0.096 kimg in 6 s, in run: its 0.1 minutes are over" in shown.out
-    assert "dcgan 0.096 of 0.096 kimg" in shown.err
+    assert "dcgan 0:06 of 0:06, 0.096 kimg, " in shown.err
     for name in ("report.html", "training.gif", "samples/kimg-000000.096.png", "checkpoints/kimg-000000.096.pt"):
         assert (folder / name).exists()
     entry = start_of(folder)
@@ -117,12 +147,16 @@ def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
     ("changes", "want"),
     [
         ({"kimg": 100}, "dcgan (16x16 pixels, width 4): 100,000 images to go, about 7 minutes at 230 images a second"),
-        ({"kimg": 1e9, "minutes": 3}, "41,000 images to go, about 3 minutes at 230 images a second"),
+        ({"kimg": None, "minutes": 3}, "41,000 images to go, about 3 minutes at 230 images a second"),
         ({"model": PRESETS["gan3d"]().model, "kimg": 1000}, "dcgan (32x32x32 voxels, width 32): 1,000,000 images"),
         ({"model": PRESETS["stylegan2"]().model, "kimg": 1}, "(64x64 pixels): 1,000 images to go, about 4 seconds at"),
         (
             {"model": models.srgan.Config(), "pretrain_kimg": 2},
             "at 230 images a second, while D waits for 2 kimg of pretraining; later steps take longer",
+        ),
+        (
+            {"model": models.srgan.Config(), "pretrain_kimg": 2, "kimg": None, "minutes": 3},
+            "while D waits for 2 kimg or half of the time of pretraining; later steps take longer",
         ),
         ({"model": models.vanilla.Config(), "minutes": 1}, "dcgan (32x32 pixels): 160 images to go, about 1 second at"),
     ],
@@ -137,6 +171,12 @@ def test_durations_are_said_as_people_say_them():
     said = [plan.duration(value) for value in seconds]
     assert said[:5] == ["1 second", "89 seconds", "2 minutes", "3 minutes", "83 minutes"]
     assert said[5:] == ["2.5 hours", "10 hours", "4.5 days", "46.5 days"]
+
+
+def test_a_run_leaves_the_threads_of_the_process_as_they_were(a_second_each, capsys):
+    before = torch.get_num_threads()
+    assert train.main([*TINY, "--kimg", "0.016", "--threads", str(before + 2), "--out", "run"]) == 0
+    assert start_of(a_second_each / "run")["threads"] == before + 2 and torch.get_num_threads() == before
 
 
 def test_processes_agree_on_the_time():

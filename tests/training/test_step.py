@@ -313,6 +313,16 @@ def test_G_learns_the_content_before_there_is_a_game(make, config):
     assert any(not torch.equal(before[name], value) for name, value in weights(trainer).items() if name[:2] == "D.")
 
 
+def test_more_time_for_a_resumed_run_does_not_send_D_away_again(make):
+    trainer, longer = (make(SRGAN, pretrain_kimg=1, kimg=None, minutes=minutes) for minutes in (1, 10))
+    trainer.step()
+    assert trainer.clock.pretraining
+    trainer.clock.seconds = 31.0
+    trainer.step()
+    longer.load_state_dict(trainer.state_dict())
+    assert longer.clock.seconds == 31 and not longer.clock.pretraining
+
+
 def test_the_perceptual_term_has_its_weight(make, monkeypatch):
     class Distance(torch.nn.Module):
         def forward(self, x, y):
