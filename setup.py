@@ -10,7 +10,8 @@ built:
     GAN_ENGINE_NATIVE=0   GAN_ENGINE_CUDA=0     _C / _C_cuda is not built
     (neither)                                   built if possible; _C_cuda only if PyTorch has CUDA
     GAN_ENGINE_CUDA_ARCHS="90-real;90-virtual"  replaces the architectures of CMakeLists.txt
-    GAN_ENGINE_ISAS=native                      only the best instruction set of this CPU: a third of the time
+    GAN_ENGINE_ISAS=native                      only the best instruction set of this CPU: a third of the time. A wheel
+                                                has the set in its name, and other CPUs may refuse the module.
     CXX, CUDACXX, CUDA_HOME, CMAKE_ARGS         the usual meaning
 """
 
@@ -170,6 +171,12 @@ def cmake_build(name: str) -> tuple[Path, str]:
     return folder / f"{name}{SUFFIX}", version_line(compiler)
 
 
+def instruction_sets(module: Path) -> list[str]:
+    """The sets that a module in its build folder has kernels for, as CMake wrote them down; none for _C_cuda."""
+    listed = module.with_name("isas.txt")
+    return listed.read_text().split(";") if listed.exists() else []
+
+
 class Wheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         python, abi, system = super().get_tag()
@@ -181,10 +188,16 @@ class Wheel(bdist_wheel):
         if not any((built / f"{name}{SUFFIX}").exists() for name in REQUEST):
             self.root_is_pure = True
             self.distribution.ext_modules = []  # otherwise the Python files go to the folder of compiled code
+        elif (narrow := self.get_finalized_command("build_ext").isas) and not {"portable", "neon"} & set(narrow):
+            self.build_number = f"0{narrow[0]}"  # part of the name of the file
         super().run()
 
 
 class BuildNative(build_ext):
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.isas = []
+
     def run(self) -> None:
         target = ROOT / "gan_engine" if self.inplace else Path(self.build_lib, "gan_engine")
         target.mkdir(parents=True, exist_ok=True)
@@ -201,10 +214,13 @@ class BuildNative(build_ext):
                 # A new file replaces the old file, whose bytes do not change: a running process may have mapped them.
                 shutil.copy2(made, module.with_suffix(".new"))
                 module.with_suffix(".new").replace(module)
-                print(f"gan_engine.{name} was built with {built[name]}", flush=True)
+                isas = instruction_sets(made)
+                self.isas += isas
+                what = f" for {', '.join(isas)}" if isas else ""
+                print(f"gan_engine.{name} was built{what} with {built[name]}", flush=True)
         (target / "_build_info.py").write_text(
             '"""Written by setup.py: what was built, with which compiler, and why a module was not built."""\n\n'
-            f"BUILT = {built!r}\nNOT_BUILT = {not_built!r}\n"
+            f"BUILT = {built!r}\nNOT_BUILT = {not_built!r}\nISAS = {self.isas!r}\n"
         )
         if self.inplace and not (ROOT / "gan_engine" / "kernels").exists():
             # With this link the tree works without an installation.

@@ -110,26 +110,44 @@ GE_BUILD(avx512)
 #undef GE_ADDRESS
 #undef GE_FUNCTION
 
-// The builds that this machine can run, the fastest first.
-static std::vector<Kernels> runnable() {
-    std::vector<Kernels> list;
+// A build that this module has, and whether this machine can run it.
+struct Build {
+    Kernels kernels;
+    bool runs;
+};
+
+// The fastest first.
+static const std::vector<Build> kBuilds = {
 #if defined(GE_CUDA)
-    list.push_back(cuda::kernels);
-#else
+    {cuda::kernels, true},
+#endif
 #if defined(GE_HAS_AVX512)
-    if (runs_avx512()) list.push_back(avx512::kernels);
+    {avx512::kernels, runs_avx512()},
 #endif
 #if defined(GE_HAS_AVX2)
-    if (runs_avx2()) list.push_back(avx2::kernels);
+    {avx2::kernels, runs_avx2()},
 #endif
 #if defined(GE_HAS_NEON)
-    list.push_back(neon::kernels);
+    {neon::kernels, true},
 #endif
 #if defined(GE_HAS_PORTABLE)
-    list.push_back(portable::kernels);
+    {portable::kernels, true},
 #endif
-#endif
+};
+
+static std::vector<Kernels> runnable() {
+    std::vector<Kernels> list;
+    for (const Build& build : kBuilds)
+        if (build.runs) list.push_back(build.kernels);
     return list;
+}
+
+// Why no build runs here. Only builds for AVX2 or AVX-512 may not run.
+static std::string why_none_runs() {
+    std::string names;
+    for (const Build& build : kBuilds) names += (names.empty() ? "" : ", ") + std::string(build.kernels.name);
+    return "its kernels were compiled for " + names + " alone (GAN_ENGINE_ISAS=native), and this CPU has " +
+           best_of_cpu() + "; compile them on this machine, or with GAN_ENGINE_ISAS=all";
 }
 
 static const std::vector<Kernels> kRunnable = runnable();
@@ -211,9 +229,7 @@ static int threads(int most) {
 }
 
 PYBIND11_MODULE(GE_MODULE, m) {
-    if (kRunnable.empty())
-        throw py::import_error(
-            "built for the CPU of another machine (GAN_ENGINE_ISAS=native); build again with all sets");
+    if (kRunnable.empty()) throw py::import_error(why_none_runs());
     m.def("isa", [] { return std::string(in_use.name); });
     m.def("isas", [] {
         py::list list;

@@ -18,5 +18,12 @@ inline bool runs_avx512() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
+// In words.
+inline const char* best_of_cpu() { return runs_avx512() ? "avx512" : runs_avx2() ? "avx2" : "no AVX2"; }
+
+}  // namespace gan_engine
+#else
+namespace gan_engine {
+inline const char* best_of_cpu() { return "no AVX2"; }
 }  // namespace gan_engine
 #endif

@@ -147,9 +147,9 @@ def _native_core() -> str:
     """Per native module: with what it was built and what it runs, or why it is not there."""
     try:
         info = importlib.import_module("gan_engine._build_info")
-        built, not_built = info.BUILT, info.NOT_BUILT
+        built, not_built, isas = info.BUILT, info.NOT_BUILT, getattr(info, "ISAS", [])
     except (ImportError, AttributeError):
-        built, not_built = {}, {}
+        built, not_built, isas = {}, {}, []
     try:
         from gan_engine.ops.convolution import forms
         from gan_engine.system import native
@@ -167,8 +167,11 @@ def _native_core() -> str:
         else:
             text = f"built with {built.get(name, 'a compiler that left no name')}"
             if name == "_C":
+                text += f" for {', '.join(isas)}" * bool(isas)
                 others = [isa for isa in launcher.module.isas() if isa != launcher.module.isa()]
-                text += f"; runs {launcher.module.isa()}" + (f" (can run {', '.join(others)})" if others else "")
+                held = launcher.module.isa() != launcher.module.isas()[0] and "ATEN_CPU_CAPABILITY" in os.environ
+                text += f"; runs {launcher.module.isa()}" + ", as ATEN_CPU_CAPABILITY says" * held
+                text += f" (can run {', '.join(others)})" if others else ""
                 if launcher.module.threads(2) == 1:
                     text += " on one thread, as it was built without OpenMP"
                 text += "; convolutions of PyTorch" + ("" if forms.WHY_NOT else " or minimal filtering")

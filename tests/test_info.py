@@ -51,6 +51,27 @@ def test_kernels_on_one_thread_are_said(monkeypatch):
     assert "; runs neon on one thread, as it was built without OpenMP; convolutions" in said
 
 
+@pytest.mark.parametrize(("value", "isa"), [("avx2", "avx2"), ("default", "portable"), ("avx512", None), ("", None)])
+def test_what_holds_pytorch_to_a_set_holds_the_kernels_too(value, isa):
+    isas = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
+    if isa not in (None, *isas):
+        pytest.skip(f"this machine runs {', '.join(isas) or 'no C++ kernels'}")
+    code = "from gan_engine import info; print(info._native_core())"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": value}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    want = f"; runs {isas[0]}" if isa in (None, isas[0]) else f"; runs {isa}, as ATEN_CPU_CAPABILITY says (can run "
+    assert want in " ".join(run.stdout.split())
+
+
+def test_the_sets_that_were_built_are_said(monkeypatch):
+    module = SimpleNamespace(isa=lambda: "avx512", isas=lambda: ["avx512"], threads=lambda most: 2)
+    information = SimpleNamespace(BUILT={"_C": "a compiler"}, NOT_BUILT={}, ISAS=["avx512"])
+    monkeypatch.setitem(sys.modules, "gan_engine._build_info", information)
+    monkeypatch.setattr(native, "WHY_NO_CPU", None)
+    monkeypatch.setattr(native.cpu, "module", module)
+    assert "built with a compiler for avx512; runs avx512; convolutions" in " ".join(info._native_core().split())
+
+
 def test_the_thresholds_are_said():
     text = "".join(info.thresholds().split())
     for threshold in TABLE.values():

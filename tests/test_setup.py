@@ -152,8 +152,11 @@ names = runpy.run_path("setup.py")["cmake_build"].__globals__
 def cmake_build(name):
     if name == "_C_cuda":
         raise names["NotBuilt"]("no GPU")
-    Path("made").write_text("native")
-    return Path("made"), "a compiler"
+    folder = Path("build")
+    folder.mkdir(exist_ok=True)
+    (folder / "made").write_text("native")
+    (folder / "isas.txt").write_text("SETS")
+    return folder / "made", "a compiler"
 
 names["cmake_build"] = cmake_build
 setup(**options)
@@ -168,7 +171,10 @@ def wheel(sdist, folder, *command, **environment):
 
 def test_a_wheel_with_native_code_is_for_one_platform_and_one_without_for_all(sdist, tmp_path):
     """The second wheel is built beside the module of the first. The third has a compiler that fails."""
-    name, files = wheel(sdist, tmp_path / "native", "-c", WITH_A_MODULE)
+    name, files = wheel(sdist, tmp_path / "native", "-c", WITH_A_MODULE.replace("SETS", "portable;avx2;avx512"))
+    assert "avx" not in name and files.read("gan_engine/_build_info.py").endswith(
+        b"\nISAS = ['portable', 'avx2', 'avx512']\n"
+    )
     assert not name.endswith("none-any.whl") and f"cp{sys.version_info[0]}{sys.version_info[1]}" in name
     assert any(file.startswith("gan_engine/_C.") for file in files.namelist())
     for folder, environment in (("asked", {"GAN_ENGINE_NATIVE": "0"}), ("failed", {"CXX": "false"})):
@@ -176,6 +182,12 @@ def test_a_wheel_with_native_code_is_for_one_platform_and_one_without_for_all(sd
         assert name.endswith("-py3-none-any.whl")
         assert not any(file.startswith("gan_engine/_C") or ".data/" in file for file in files.namelist())
         assert {"gan_engine/__main__.py", "gan_engine/kernels/bias_act.py"} <= set(files.namelist())
+
+
+def test_a_wheel_for_one_kind_of_cpu_has_the_kind_in_its_name(sdist, tmp_path):
+    name, files = wheel(sdist, tmp_path, "-c", WITH_A_MODULE.replace("SETS", "avx512"))
+    assert re.fullmatch(r"gan_engine-[^-]+-0avx512-cp\d+-cp\d+-\w+\.whl", name)
+    assert files.read("gan_engine/_build_info.py").endswith(b"\nISAS = ['avx512']\n")
 
 
 def test_what_only_some_need_is_an_extra(sdist, tmp_path):

@@ -6,6 +6,7 @@ A missing module is no error here. WHY_NO_CPU and WHY_NO_CUDA say why it is miss
 
 import importlib
 import importlib.metadata
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,11 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
 
 _cpu, WHY_NO_CPU = _load("_C")
 _cuda, WHY_NO_CUDA = _load("_C_cuda")
+
+# The variable that holds PyTorch's kernels to a narrower instruction set holds ours too, where they have that set.
+_HELD = {"avx2": "avx2", "default": "portable"}.get(os.environ.get("ATEN_CPU_CAPABILITY", ""))
+if _cpu is not None and _HELD in _cpu.isas():
+    _cpu.use_isa(_HELD)
 
 
 _PASSED_ON = {int, float, bool, list, tuple}
