@@ -77,8 +77,9 @@ wheels:
 	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
 		> $(VENV)/wheels.txt
 	@$(PIP) -r $(VENV)/wheels.txt torchvision
-kernels: # without MAKEFLAGS: ninja would look for the pipe of this make, and warn
-	@env -u MAKEFLAGS GAN_ENGINE_CUDA=0 $(PY) setup.py -q build_ext --inplace
+kernels: # without MAKEFLAGS: ninja would look for the pipe of this make, and warn; what was built is said at the end
+	@env -u MAKEFLAGS GAN_ENGINE_CUDA=0 $(PY) setup.py -q build_ext --inplace > $(VENV)/kernels.txt 2>&1 \
+		|| { cat $(VENV)/kernels.txt; exit 1; }
 
 $(VENV)/.native $(VENV)/.built: $(VENV)/.run CMakeLists.txt $(SOURCES)
 	@$(PY) setup.py -q build_ext --inplace

@@ -61,7 +61,7 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     except Exception as error:  # plots and pictures may raise nearly any error
         print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
         page = []
-    print(f"{kimg:g} kimg in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")
+    print(f"end        {end.nimg:,} images in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")
     grids = [path for _, path in sample_grids(run_dir)[-1:]]
     more = [path for path in (run_dir / "training.gif", run_dir / "losses.png") if path.exists()]
     for word, paths, what in (

@@ -102,7 +102,7 @@ def test_a_run_that_is_over_is_not_begun_again(tmp_path, monkeypatch, capsys):
     assert Path("run/report.html").exists() and "the training is over" in capsys.readouterr().out
     lines = last.splitlines()[-7:]
     assert [line.split()[0] for line in lines] == [
-        "0.064",
+        "end",
         "pictures",
         "run/training.gif,",
         "report",

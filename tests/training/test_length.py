@@ -103,7 +103,7 @@ def test_a_run_that_ends_by_the_clock_ends_well(a_second_each, capsys):
     folder = a_second_each / "run"
     assert train.main([*TINY, "--minutes", "0.1", "--out", "run"]) == 0
     shown = capsys.readouterr()
-    assert "0.096 kimg in 6 s, in run: its 0.1 minutes are over" in shown.out
+    assert "end        96 images in 6 s, in run: its 0.1 minutes are over" in shown.out
     assert "dcgan 0:06 of 0:06, 0.096 kimg, " in shown.err
     for name in ("report.html", "training.gif", "samples/kimg-000000.096.png", "checkpoints/kimg-000000.096.pt"):
         assert (folder / name).exists()
