@@ -85,7 +85,7 @@ class Start:
         lines = [
             f"run        {legible(str(trainer.run_dir))}" + (f", from {self.resumed.name}" if self.resumed else ""),
             f"data       {describe(data)}",
-            f"networks   {config.preset}: " + ", ".join(f"{name} has {num:,} parameters" for name, num in sizes.items()),
+            f"networks   {config.preset}: " + ", ".join(f"{name} of {num:,} parameters" for name, num in sizes.items()),
             *(f"plug-in    {legible(name)}: {outside.listing(name, config.outside)}" for name in config.plugin),
             *(
                 f"weights    {name} of {legible(str(self.initial))}: {taken.line()}"
