@@ -1,15 +1,23 @@
 """`make gpu-check` keeps its results if a stage fails, hangs or has no time left. These stages need no GPU."""
 
+import dataclasses
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import gpu_check
+from benchmarks import rows as measured
+from benchmarks.gpu_check import __main__ as command
+from benchmarks.gpu_check import cases, check, gpu_tests, ops, page, stages, steps
+from gan_engine import models
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 ROW = {
     **{
         "date": "2026-01-31T12:00:00+00:00",
@@ -27,13 +35,14 @@ DEVICE = {"name": "Fake GPU", "capability": "9.0", "memory_gib": 80.0}
 
 
 @pytest.fixture
-def check(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_check, "GRACE", 0.5)
+def checked(monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "GRACE", 0.5)
+    monkeypatch.setattr(check, "GRACE", 0.5)
     rows = tmp_path / "rows.jsonl"
 
-    def run(*stages, budget=60.0):
-        todo = [gpu_check.Stage(name, (sys.executable, "-c", code), seconds) for name, code, seconds in stages]
-        code = gpu_check.check(DEVICE, {"torch": "2.11.0"}, todo, rows, tmp_path / "out" / "fake", budget)
+    def run(*todo, budget=60.0):
+        made = [stages.Stage(name, (sys.executable, "-c", code), seconds) for name, code, seconds in todo]
+        code = check.check(DEVICE, {"torch": "2.11.0"}, made, rows, tmp_path / "out" / "fake", budget)
         text = (tmp_path / "out" / "fake.md").read_text()
         return code, json.loads((tmp_path / "out" / "fake.json").read_text()), text
 
@@ -41,10 +50,10 @@ def check(monkeypatch, tmp_path):
     return run
 
 
-def test_everything_passes(check, monkeypatch):
-    write = f"open({str(check.rows)!r}, 'w').write({json.dumps(ROW)!r} + '\\n')"
+def test_everything_passes(checked, monkeypatch):
+    write = f"open({str(checked.rows)!r}, 'w').write({json.dumps(ROW)!r} + '\\n')"
     monkeypatch.setattr("benchmarks.rows.commit", lambda: "abc1234+")
-    code, found, text = check(("build", "print('built')", 20), ("benchmarks", write, 20))
+    code, found, text = checked(("build", "print('built')", 20), ("benchmarks", write, 20))
     assert code == 0
     assert found["commit"] == "abc1234+"  # spelt as in the rows
     assert [stage["status"] for stage in found["stages"]] == ["passed", "passed"]
@@ -53,23 +62,23 @@ def test_everything_passes(check, monkeypatch):
     assert "Fake GPU" in text and "torch 2.11.0" in text and "0.125" in text
 
 
-def test_a_failure_is_reported_and_does_not_stop_the_other_stages(check):
-    code, found, text = check(("op tests", "print('FAILED tests/a.py::b - wrong'); exit(1)", 20), ("last", "", 20))
+def test_a_failure_is_reported_and_does_not_stop_the_other_stages(checked):
+    code, found, text = checked(("op tests", "print('FAILED tests/a.py::b - wrong'); exit(1)", 20), ("last", "", 20))
     assert code == 1
     assert [stage["status"] for stage in found["stages"]] == ["failed", "passed"]
     assert found["stages"][0]["failures"] == ["FAILED tests/a.py::b - wrong"]
     assert "tests/a.py::b - wrong" in text
 
 
-def test_a_stage_that_hangs_is_ended_and_its_rows_are_kept(check):
+def test_a_stage_that_hangs_is_ended_and_its_rows_are_kept(checked):
     hang = (
-        f"import subprocess, sys; file = open({str(check.rows)!r}, 'w');"
+        f"import subprocess, sys; file = open({str(checked.rows)!r}, 'w');"
         f"file.write({json.dumps(ROW)!r} + '\\n' + {json.dumps(ROW)[:40]!r}); file.flush();"
         "print('tests/a.py::b[c d] PASSED [ 10%]'); print('tests/a.py::e SKIPPED (no GPU) [ 20%]');"
         "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     )
     begin = time.monotonic()
-    code, found, _ = check(("benchmarks", hang, 2), ("last", "", 20))
+    code, found, _ = checked(("benchmarks", hang, 2), ("last", "", 20))
     assert time.monotonic() - begin < 20
     assert code == 1
     assert [stage["status"] for stage in found["stages"]] == ["out of time", "passed"]
@@ -77,22 +86,127 @@ def test_a_stage_that_hangs_is_ended_and_its_rows_are_kept(check):
     assert found["rows"] == [ROW]
 
 
-def test_no_stage_begins_after_the_budget(check):
-    code, found, _ = check(("first", "import time; time.sleep(60)", 60), ("second", "", 60), budget=1.5)
+def test_no_stage_begins_after_the_budget(checked):
+    code, found, _ = checked(("first", "import time; time.sleep(60)", 60), ("second", "", 60), budget=1.5)
     assert code == 1
     assert [stage["status"] for stage in found["stages"]] == ["out of time", "out of time"]
     assert found["stages"][1]["seconds"] == 0.0
 
 
+def test_time_that_a_stage_leaves_goes_to_the_next(checked):
+    _, found, _ = checked(("first", "", 20), ("second", "", 20), ("third", "", 10), budget=60.0)
+    first, second, third = (stage["limit"] for stage in found["stages"])
+    assert first == 20 and second > 25 and third > second
+
+
+def test_cases_say_how_they_ended(checked):
+    lines = "print('case a b: done, 1.0 s'); print('case c: skipped: no time is left')"
+    _, found, text = checked(("operators", lines, 20))
+    assert found["stages"][0]["cases"] == ["a b: done, 1.0 s", "c: skipped: no time is left"]
+    assert "* skipped: no time is left (1): c" in text and "a b" not in text
+
+
 def test_the_stages_fit_into_eight_minutes(tmp_path):
-    *first, last = gpu_check.stages(tmp_path)
-    assert sum(stage.seconds for stage in first) < 420
-    assert all((ROOT / part).exists() for stage in [*first, last] for part in stage.command if part == "tests/ops")
+    todo = stages.stages(tmp_path / "rows.jsonl", peers=tmp_path)
+    assert sum(stage.seconds for stage in todo) + stages.GRACE <= 480
+    assert [stage.name for stage in todo][:5] == ["build", "info", "compile kernels", "GPU tests", "steps of dcgan-64"]
+    assert all((ROOT / file).exists() for file in (*gpu_tests.FILES, *gpu_tests.OTHER_FILES))
+    (left_out,) = [
+        stage.name for stage in stages.stages(tmp_path) if stage.name == "another library" and stage.left_out
+    ]
+    assert left_out
 
 
 def test_without_a_gpu_it_says_so_and_stops(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
-    assert gpu_check.main() == 2
+    assert command.main(["--out", str(tmp_path / "out")]) == 2
     assert "want a CUDA GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and the stages would run")
+def test_a_dry_run_names_what_it_skips_at_the_first_cuda_call(capsys):
+    assert steps.main(["--dry-run", "dcgan-64"]) == 0
+    assert ops.main(["--dry-run"]) == ops.main(["--dry-run", "--sanitize"]) == 0
+    ended = dict(line.removeprefix("case ").split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert len(ended) > 30 and all(how.startswith("skipped at its first CUDA call") for how in ended.values())
+    assert {"dcgan-64 ours", "dcgan-64 eager", "dcgan-64 compile without penalties", "sanitize bias_act"} <= set(ended)
+    assert steps.main(["dcgan-64"]) == 1  # without --dry-run a missing GPU is a failure
+    assert "case dcgan-64 ours: failed" in capsys.readouterr().out
+
+
+def test_a_case_ends_in_its_time_and_does_not_end_the_others(capsys):
+    def slow():
+        while True:
+            time.sleep(0.01)
+
+    def wrong():
+        raise ValueError("of ours")
+
+    todo = {"slow": slow, "wrong": wrong, "good": lambda: None}
+    assert cases.run(todo, seconds=60, cap=0.2) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "case slow: stopped after 0 s" and lines[1] == "case wrong: failed: ValueError: of ours"
+    assert lines[2].startswith("case good: done")
+    assert cases.run({"good": lambda: None}, seconds=0, cap=1) == 0
+    assert capsys.readouterr().out == "case good: skipped: no time is left\n"
+
+
+def test_steps_are_measured_phase_by_phase(tmp_path, monkeypatch):
+    """On a CPU, where neither memory nor launches are counted."""
+    model = models.dcgan.Config(resolution=16, z_dim=8, width=4, d_norm=False)
+    changes = {"model": model, "batch_size": 4, "r1_gamma": 1.0, "penalty_interval": 2}
+    config = dataclasses.replace(steps.config_of("dcgan-64"), **changes)
+    monkeypatch.setattr(steps, "config_of", lambda name: config)
+    monkeypatch.setattr(steps, "WARM_UP", 1)
+    todo = steps.cases("dcgan-64", tmp_path / "rows.jsonl", device=CPU, seconds=0.01)
+    for name in ("dcgan-64 ours", "dcgan-64 eager", "dcgan-64 ours without penalties"):
+        todo[name].keywords["profile"] = False
+        todo[name]()
+    found = measured.read(tmp_path / "rows.jsonl")
+    modes = {(row["sample"], row["role"], row["mode"]) for row in found}
+    with_r1 = {
+        ("dcgan-64 4 images", role, mode) for role in ("ours", "eager") for mode in ("D, G", "D with penalties, G")
+    }
+    assert with_r1 <= modes and ("dcgan-64 without penalties 4 images", "ours", "mean") in modes
+    results = {"device": DEVICE, "date": "", "versions": {}, "commit": None, "seconds": 1, "stages": [], "rows": found}
+    assert "| D with penalties, G | ours, graphs off" in page.report(results)
+
+
+def test_operators_are_measured_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ops, "compiled_steps", lambda *_: {})  # a compiler takes ten seconds
+    sample = ops.enlarged(next(s for s in ops.OPS["scale_bias_act"].real if s.name == "8x128x64x64"), 2**23)
+    assert sample.shapes["x"] == (16, 128, 64, 64) and sample.shapes["noise"] == (16, 1, 64, 64)
+    assert sample.shapes["scale"] == (16, 128) and sample.shapes["b"] == (128,)
+    tiny = next(s for s in ops.OPS["bias_act"].tiny if len(s.shapes["x"]) == 4)
+    path = tmp_path / "rows.jsonl"
+    ops.measure("bias_act", tiny, torch.float32, "forward", "NHWC", path=path, device="cpu")
+    found = measured.read(path)
+    assert {row["role"] for row in found} >= {"ours", "eager", "floor"}
+    assert all(row["gb_s"] > 0 for row in found if row.get("ms"))
+
+
+def test_only_tests_of_gpu_backends_are_kept():
+    code = r"""
+import sys
+import pytest
+
+found = []
+class Watch:
+    def pytest_collection_finish(self, session): found.extend(item.nodeid for item in session.items)
+pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.gpu_check.only_gpu", *sys.argv[1:]],
+            plugins=[Watch()])
+print(*found, sep="\n", file=sys.stderr)
+"""
+    files = ["tests/ops/test_bias_act.py", "tests/ops/test_pixel_norm.py"]
+
+    def kept(share):
+        env = {**os.environ, "GPU_CHECK_SHARE": share}
+        done = subprocess.run([sys.executable, "-c", code, *files], cwd=ROOT, env=env, capture_output=True, text=True)
+        return set(done.stderr.splitlines())
+
+    first, second = kept("1/2"), kept("2/2")
+    everything = first | second
+    assert first and second and not first & second
+    assert not any("cpu" in name.split("[")[-1] or "reference" in name.split("[")[-1] for name in everything)
+    assert any(name.endswith("cuda]") or "cuda-" in name for name in everything)

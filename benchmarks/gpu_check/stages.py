@@ -1,0 +1,139 @@
+"""The stages of the check, and how one of them runs: as a process of its own, whose output is kept."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+GRACE = 10.0  # seconds between SIGINT and SIGKILL for a stage, so that pytest can still print its summary
+PRESETS = ("dcgan-64", "stylegan2_256", "r3gan_64")
+SECONDS = "{seconds}"  # in a command: the time that the stage has, less what it takes to end
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command with its time limit in seconds, or the reason why it is left out."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    env: Mapping[str, str] = field(default_factory=dict)
+    left_out: str | None = None
+
+
+def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[Stage]:
+    """The stages of the check, the most important first: a later stage needs nothing but the build."""
+    python = (sys.executable, "-m")
+    dry_run = ("--dry-run",) if dry else ()
+
+    def part(module: str, *arguments: str) -> tuple[str, ...]:
+        return (*python, f"benchmarks.gpu_check.{module}", "--seconds", SECONDS, *arguments, *dry_run)
+
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    memcheck = (sanitizer or "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9")
+    return [
+        Stage(
+            "build",
+            (sys.executable, "setup.py", "-q", "build_ext", "--inplace"),
+            90,
+            {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1"},
+        ),
+        Stage("info", (*python, "gan_engine.info"), 20),
+        Stage("compile kernels", part("ops", "--compile"), 40),
+        Stage("GPU tests", part("gpu_tests"), 85),
+        *(Stage(f"steps of {name}", part("steps", "--rows", str(rows), name), 45) for name in PRESETS),
+        Stage("operators", part("ops", "--rows", str(rows)), 45),
+        Stage(
+            "compute-sanitizer",
+            (*memcheck, *part("ops", "--sanitize")),
+            30,
+            left_out=None if sanitizer else "compute-sanitizer is not installed",
+        ),
+        Stage(
+            "another library",
+            part("ops", "--rows", str(rows), *(() if peers is None else ("--peers", str(peers)))),
+            20,
+            left_out=None if peers else "none was given (--peers)",
+        ),
+    ]
+
+
+def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
+    """Run one stage for at most `limit` seconds, append its output to `log`, and return its result."""
+    # These variables force a backend, and would hide the choice of this machine.
+    env = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "GAN_ENGINE_BACKEND")}
+    # Check this source tree and not an installed package.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    # All stages share what Triton has compiled, and a second check finds it there.
+    env.setdefault("TRITON_CACHE_DIR", str(ROOT / "build" / "gpu-check-triton"))
+    env |= {"PYTHONUNBUFFERED": "1", **stage.env}
+    command = [part.format(seconds=f"{max(1.0, limit - 5):.0f}") if part == SECONDS else part for part in stage.command]
+    begin = time.monotonic()
+    with log.open("ab+") as output:
+        output.write(f"\n==> {stage.name}: {' '.join(command)}\n".encode())
+        output.flush()
+        start = output.tell()
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            process.wait(limit)
+            status = "passed" if process.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            status = "out of time"
+        finally:
+            _end(process)
+        output.seek(start)
+        text = output.read().decode(errors="replace")
+    return {
+        "name": stage.name,
+        "status": status,
+        "seconds": round(time.monotonic() - begin, 1),
+        "limit": round(limit, 1),
+        "command": " ".join(command),
+        "exit_code": process.returncode,
+        "tests": count_tests(text),
+        "cases": re.findall(r"^case (.*)$", text, re.MULTILINE),
+        "failures": re.findall(r"^(?:FAILED|ERROR) .*$", text, re.MULTILINE),
+        "tail": text.splitlines()[-40:],
+    }
+
+
+def not_run(stage: Stage, status: str) -> dict[str, Any]:
+    """The result of a stage that did not run."""
+    return {"name": stage.name, "status": status, "seconds": 0.0, "tests": {}, "cases": [], "failures": [], "tail": []}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the process of a stage, and all processes that it started."""
+    for number, wait in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def count_tests(text: str) -> dict[str, int]:
+    """{outcome: tests}, from the lines that `pytest -v` prints during the run, so that a run cut short counts too."""
+    counts: dict[str, int] = {}
+    for outcome in re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", text, re.MULTILINE):
+        counts[outcome.lower()] = counts.get(outcome.lower(), 0) + 1
+    return counts
