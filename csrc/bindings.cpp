@@ -50,19 +50,20 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(sample_dot, Kernel<SampleDotParams>)      \
     KERNEL(sample_mix, Kernel<SampleMixParams>)      \
     KERNEL(sample_dot_slots, Slots2)
-#define GE_CPU_KERNELS(KERNEL)                                  \
-    KERNEL(relayout, Kernel<RelayoutParams>)                    \
-    KERNEL(scale_bias_act, Kernel<ScaleBiasActParams>)          \
-    KERNEL(scale_bias_act_grad, Kernel<ScaleBiasActGradParams>) \
-    KERNEL(scale_bias_act_grad_slots, Slots3)                   \
-    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)           \
-    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)  \
-    KERNEL(upfirdn2d_act_grad_slots, Slots3)                    \
-    KERNEL(norm_stats, Kernel<NormStatsParams>)                 \
-    KERNEL(norm_act, Kernel<NormActParams>)                     \
-    KERNEL(norm_act_grad, Kernel<NormActGradParams>)            \
-    KERNEL(pixel_norm, Kernel<PixelNormParams>)                 \
-    KERNEL(winograd, Kernel<WinogradParams>)                    \
+#define GE_CPU_KERNELS(KERNEL)                                      \
+    KERNEL(relayout, Kernel<RelayoutParams>)                        \
+    KERNEL(scale_bias_act, Kernel<ScaleBiasActParams>)              \
+    KERNEL(scale_bias_act_grad, Kernel<ScaleBiasActGradParams>)     \
+    KERNEL(scale_bias_act_grad_slots, Slots3)                       \
+    KERNEL(scale_bias_act_second, Kernel<ScaleBiasActSecondParams>) \
+    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)               \
+    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)      \
+    KERNEL(upfirdn2d_act_grad_slots, Slots3)                        \
+    KERNEL(norm_stats, Kernel<NormStatsParams>)                     \
+    KERNEL(norm_act, Kernel<NormActParams>)                         \
+    KERNEL(norm_act_grad, Kernel<NormActGradParams>)                \
+    KERNEL(pixel_norm, Kernel<PixelNormParams>)                     \
+    KERNEL(winograd, Kernel<WinogradParams>)                        \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 
 #if defined(GE_CUDA)

@@ -54,4 +54,32 @@ struct ScaleBiasActGradParams {
     }
 };
 
+// The gradients of the gradient. v_x, v_scale, v_b and v_noise are the gradients by dx, d_scale, db and d_noise, or
+// null for 0:
+//
+//   d_dy = m * (scale * v_x + v_scale * x + v_b + v_noise), d_x = v_scale * dz, and d_scale is the sum of dz * v_x
+struct ScaleBiasActSecondParams {
+    const void* dy;       // null: no d_x and no d_scale
+    const void* x;        // or null, where v_scale is null
+    const void* scale;    // wide [n, channels], or null for 1
+    const void* v_x;      // as x, or null
+    const void* v_scale;  // wide [n, channels], or null
+    const void* v_b;      // wide [channels], or null
+    const void* v_noise;  // wide [n or 1, pixels], or null
+    const std::uint8_t* slope;
+    const std::uint8_t* keep;
+    void* d_dy;     // as dy, or null
+    void* d_x;      // as x, or null; it takes v_scale
+    void* d_scale;  // as in ScaleBiasActGradParams; it takes v_x
+    std::int64_t slots, n, rows, cols, noise_n;
+    DType dtype;
+    bool channels_last;
+    double alpha, gain;
+
+    auto fields() {
+        return std::tie(dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale, slots, n, rows, cols,
+                        noise_n, dtype, channels_last, alpha, gain);
+    }
+};
+
 }  // namespace gan_engine

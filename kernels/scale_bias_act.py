@@ -145,6 +145,80 @@ def _backward_kernel(
             tl.store(d_scale + row, row_product.to(WIDE), mask=row_inside)
 
 
+@triton.jit
+def _second_kernel(
+    dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale,
+    images: tl.int64, rows: tl.int64, cols: tl.int64, line: tl.int64, noise_step: tl.int64,
+    alpha: tl.float64, gain: tl.float64,
+    CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    alpha, gain = tl.full([], alpha, WIDE), tl.full([], gain, WIDE)
+    images, rows, cols, line = images.to(tl.int64), rows.to(tl.int64), cols.to(tl.int64), line.to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    slots = tl.cdiv(rows, ROWS)
+    n, slot = program // slots, program % slots
+    r = slot * ROWS + tl.arange(0, ROWS)
+    row_inside = r < rows
+    row = n * rows + r
+    row_product = tl.zeros([ROWS], tl.float64)
+    for tile in range(0, tl.cdiv(cols, COLS)):
+        col = tile * COLS + tl.arange(0, COLS)
+        col_inside = col < cols
+        i = row[:, None] * cols + col[None, :]
+        inside = row_inside[:, None] & col_inside[None, :]
+        m = tl.zeros([ROWS, COLS], WIDE) + gain
+        if slope is not None:
+            m = tl.where(_bit(slope, row, col, line, inside), m, m * alpha)
+        if keep is not None:
+            kept = _bit(keep, row, col, line, inside)
+        v = tl.zeros([ROWS, COLS], WIDE)
+        if v_x is not None:
+            v = tl.load(v_x + i, mask=inside, other=0.0).to(WIDE)
+        if v_scale is not None:
+            if CHANNELS_LAST:
+                v_factor = tl.load(v_scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
+            else:
+                v_factor = tl.load(v_scale + row, mask=row_inside, other=0.0)[:, None]
+        if d_dy is not None:
+            z = v
+            if scale is not None:
+                if CHANNELS_LAST:
+                    z *= tl.load(scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
+                else:
+                    z *= tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
+            if v_scale is not None:
+                z += v_factor * tl.load(x + i, mask=inside, other=0.0).to(WIDE)
+            if CHANNELS_LAST:
+                if v_b is not None:
+                    z += tl.load(v_b + col, mask=col_inside, other=0.0)[None, :]
+                if v_noise is not None:
+                    z += tl.load(v_noise + n * noise_step + r, mask=row_inside, other=0.0)[:, None]
+            else:
+                if v_b is not None:
+                    z += tl.load(v_b + r, mask=row_inside, other=0.0)[:, None]
+                if v_noise is not None:
+                    z += tl.load(v_noise + n * noise_step + col, mask=col_inside, other=0.0)[None, :]
+            z *= m
+            if keep is not None:
+                z = tl.where(kept, z, 0.0)
+            tl.store(d_dy + i, narrow(z, d_dy.dtype.element_ty), mask=inside)
+        if dy is not None:
+            dz = tl.load(dy + i, mask=inside, other=0.0).to(WIDE) * m
+            if keep is not None:
+                dz = tl.where(kept, dz, 0.0)
+            if d_x is not None:
+                tl.store(d_x + i, narrow(dz * v_factor, d_x.dtype.element_ty), mask=inside)
+            if d_scale is not None:
+                product = dz.to(tl.float64) * v.to(tl.float64)
+                if CHANNELS_LAST:
+                    tl.store(d_scale + (slot * images + n) * cols + col, tl.sum(product, 0).to(WIDE), mask=col_inside)
+                else:
+                    row_product += tl.sum(product, 1)
+    if d_scale is not None:
+        if not CHANNELS_LAST:
+            tl.store(d_scale + row, row_product.to(WIDE), mask=row_inside)
+
+
 def scale_bias_act(
     x, scale, b, noise, y, slope, keep, n, rows, cols, noise_n, dtype, channels_last, alpha, gain, clamp
 ):
@@ -167,6 +241,18 @@ def scale_bias_act_grad(
 ):
     _backward_kernel[(n * slots,)](
         dy, x, scale, slope, keep, dx, d_scale, db, d_noise, n, rows, cols, _mask_bytes(cols), alpha, gain,
+        channels_last, wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
+    )  # fmt: skip
+
+
+def scale_bias_act_second(
+    dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale,
+    slots, n, rows, cols, noise_n, dtype, channels_last, alpha, gain,
+):  # fmt: skip
+    pixels = rows if channels_last else cols
+    _second_kernel[(n * slots,)](
+        dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale, n, rows, cols, _mask_bytes(cols),
+        pixels if noise_n > 1 else 0, alpha, gain,
         channels_last, wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
     )  # fmt: skip
 

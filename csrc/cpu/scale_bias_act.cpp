@@ -107,6 +107,56 @@ template <class T, bool channels_last>
     over_rows(params.n, params.rows, params.cols, params.slots, threads, body);
 }
 
+template <class T, bool channels_last>
+[[gnu::noinline]] void second(const ScaleBiasActSecondParams& params, int threads) {
+    using S = typename Wide<T>::Scalar;
+    using V = typename Wide<T>::Vec;
+    const auto body = [&params](std::int64_t n, std::int64_t slot, std::int64_t r, std::int64_t end) {
+        const ScaleBiasActSecondParams p = params;  // a copy, as above
+        const std::int64_t channels = channels_last ? p.cols : p.rows, pixels = channels_last ? p.rows : p.cols;
+        const std::int64_t line = mask_bytes(p.cols), padded = (p.cols + kLanes - 1) / kLanes * kLanes;
+        const Derivative<V> derivative(p.alpha, p.gain);
+        std::vector<double> all_products(channels_last && p.d_scale != nullptr ? padded : 0);
+        double* const products = all_products.data();
+        const Side<S> scale{offset<S>(p.scale, n * channels), 1}, v_scale{offset<S>(p.v_scale, n * channels), 0};
+        const Side<S> v_b{static_cast<const S*>(p.v_b), 0};
+        const Side<S> v_noise{offset<S>(p.v_noise, p.noise_n > 1 ? n * pixels : 0), 0};
+        for (; r < end; ++r) {
+            const std::int64_t row = n * p.rows + r, start = row * p.cols;
+            const T *dy = offset<T>(p.dy, start), *x = offset<T>(p.x, start), *v_x = offset<T>(p.v_x, start);
+            T *d_dy = offset<T>(p.d_dy, start), *d_x = offset<T>(p.d_x, start);
+            const std::uint8_t* slope = offset<std::uint8_t>(p.slope, row * line);
+            const std::uint8_t* keep = offset<std::uint8_t>(p.keep, row * line);
+            const V scale_r = splat<V>(scale.one(channels_last ? 0 : r));
+            const V v_scale_r = splat<V>(v_scale.one(channels_last ? 0 : r));
+            const V shift_r = splat<V>(channels_last ? v_noise.one(r) : v_b.one(r));
+            VecD product_r{};
+            for_columns(p.cols, [&](std::int64_t i, auto left) {
+                V factor = scale_r, v_factor = v_scale_r;
+                if constexpr (channels_last) factor = scale.some(i, left), v_factor = v_scale.some(i, left);
+                V v{};
+                if (v_x != nullptr) v = load_up_to<V>(v_x + i, left);
+                if (d_dy != nullptr) {
+                    V z = v * factor;
+                    if (x != nullptr) z += load_up_to<V>(x + i, left) * v_factor;
+                    z += (channels_last ? v_b : v_noise).some(i, left) + shift_r;
+                    store_up_to(d_dy + i, left, derivative(z, slope, keep, i));
+                }
+                if (dy == nullptr) return;
+                const V dz = derivative(load_up_to<V>(dy + i, left), slope, keep, i);
+                if (d_x != nullptr) store_up_to(d_x + i, left, dz * v_factor);
+                if (p.d_scale == nullptr) return;
+                if (channels_last) store(products + i, load(products + i) + widen(dz) * widen(v), false);
+                if (!channels_last) product_r += widen(dz) * widen(v);
+            });
+            if (!channels_last && p.d_scale != nullptr) static_cast<S*>(p.d_scale)[row] = S(sum(product_r));
+        }
+        if (channels_last && p.d_scale != nullptr)
+            std::copy_n(products, p.cols, static_cast<S*>(p.d_scale) + (slot * p.n + n) * p.cols);
+    };
+    over_rows(params.n, params.rows, params.cols, params.slots, threads, body);
+}
+
 template <bool channels_last>
 void forward(const ScaleBiasActParams& p, int threads) {
     with_dtype(p.dtype, [&](auto stored) { forward<typename decltype(stored)::T, channels_last>(p, threads); });
@@ -117,6 +167,11 @@ void backward(const ScaleBiasActGradParams& p, int threads) {
     with_dtype(p.dtype, [&](auto stored) { backward<typename decltype(stored)::T, channels_last>(p, threads); });
 }
 
+template <bool channels_last>
+void second(const ScaleBiasActSecondParams& p, int threads) {
+    with_dtype(p.dtype, [&](auto stored) { second<typename decltype(stored)::T, channels_last>(p, threads); });
+}
+
 }  // namespace
 
 void scale_bias_act(const ScaleBiasActParams& p, int threads) {
@@ -125,6 +180,10 @@ void scale_bias_act(const ScaleBiasActParams& p, int threads) {
 
 void scale_bias_act_grad(const ScaleBiasActGradParams& p, int threads) {
     p.channels_last ? backward<true>(p, threads) : backward<false>(p, threads);
+}
+
+void scale_bias_act_second(const ScaleBiasActSecondParams& p, int threads) {
+    p.channels_last ? second<true>(p, threads) : second<false>(p, threads);
 }
 
 int scale_bias_act_grad_slots(std::int64_t n, std::int64_t rows, std::int64_t cols, int threads) {

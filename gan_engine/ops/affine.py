@@ -65,10 +65,19 @@ def affine_options(
 #   _AffineGradients  (dx, d_scale, db, d_noise) = (scale * g, and the sums of g * x, m * dy and m * dy)
 #                     with g = F^T (m * dy)
 #
-# v are the gradients by these four results. The gradients of _AffineGradients are made of the same two passes:
+#   _AffineSecond     (d_dy, d_x, d_scale), the gradients of <dx, v_x> + <d_scale, v_scale> + .. by dy, x and scale
+#
+# v are the gradients by the four results of _AffineGradients. They give
 #
 #   d_dy = m * (F (scale * v_x + v_scale * x) + v_b + v_noise)
 #   (d_x, d_scale) = (v_scale * g, the sum of g * v_x) = _AffineGradients with v_x for x and v_scale for scale
+#
+# _AffineSecond computes them without F, in one pass over memory. With F, they are made of the passes above. u are the
+# gradients by the results of _AffineSecond. Its gradients are made of both passes without F:
+#
+#   d_v    = _AffineGradients of u_dy, plus (u_scale * g, the sum of g * u_x) for v_x and v_scale
+#   d_dy   = m * (v_scale * u_x + u_scale * v_x) = _AffineSecond with u for v, v_x for x and v_scale for scale
+#   (d_x, d_scale) = _AffineGradients of u_dy, with v_x for x and v_scale for scale
 #
 # b and noise have no second order. A gradient that is undefined (None) stays undefined.
 #
@@ -161,14 +170,72 @@ class _AffineGradients(Function):
     def backward(ctx: Any, v_x: Tensor | None, v_scale: Tensor | None, v_b: Tensor | None, v_noise: Tensor | None):
         dy, x, f, scale, mask = ctx.saved_tensors
         by_dy, by_x, _, by_scale, *_ = ctx.needs_input_grad
-        d_dy = d_x = d_scale = None
-        if by_dy:
-            d_dy = _gradient_by_dy(v_x, v_scale, v_b, v_noise, x, f, scale, mask, dy, ctx.arguments)
+        by_dy = by_dy and any(v is not None for v in (v_x, v_scale, v_b, v_noise))
         by_x, by_scale = by_x and v_scale is not None, by_scale and v_x is not None
-        if by_x or by_scale:
-            wanted = WantedGradients(by_x, scale.dtype if by_scale else None, None, None)
+        d_dy = d_x = d_scale = None
+        wanted = WantedGradients(by_x, scale.dtype if by_scale else None, None, None)
+        if f is None and (by_dy or by_x or by_scale):
+            d_dy, d_x, d_scale = _AffineSecond.apply(
+                dy, x, scale, v_x, v_scale, v_b, v_noise, mask, ctx.arguments, by_dy, wanted
+            )
+        if f is not None and by_dy:
+            d_dy = _gradient_by_dy(v_x, v_scale, v_b, v_noise, x, f, scale, mask, dy, ctx.arguments)
+        if f is not None and (by_x or by_scale):
             d_x, d_scale, _, _ = _AffineGradients.apply(dy, v_x, f, v_scale, mask, ctx.arguments, wanted)
         return d_dy, d_x, None, d_scale, None, None, None
+
+
+class _AffineSecond(Function):
+    """(d_dy and d_x [N, C, H, W], d_scale [N, C]), each None if it is not wanted; scale None is 1, and v None is 0"""
+
+    @staticmethod
+    def forward(dy, x, scale, v_x, v_scale, v_b, v_noise, mask, arguments, by_dy, wanted):
+        by_x, by_scale = wanted.x, wanted.scale is not None
+        x = None if v_scale is None else x
+        d_dy, d_x, d_scale = operators.scale_bias_act_second(
+            dy, x, scale, v_x, v_scale, v_b, v_noise, mask, *arguments[:-2], by_dy, by_x, by_scale
+        )
+        return d_dy if by_dy else None, d_x if by_x else None, d_scale.to(wanted.scale) if by_scale else None
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        dy, x, scale, v_x, v_scale, v_b, v_noise, mask, ctx.arguments, _, _ = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, x, scale, v_x, v_scale, mask)
+        ctx.dtypes = [None if t is None else t.dtype for t in (v_scale, v_b, v_noise)]
+        ctx.noise_n = 0 if v_noise is None else v_noise.shape[0]
+
+    @staticmethod
+    def backward(ctx: Any, u_dy: Tensor | None, u_x: Tensor | None, u_scale: Tensor | None) -> tuple:
+        dy, x, scale, v_x, v_scale, mask = ctx.saved_tensors
+        by_dy, by_x, by_scale, by_v_x, *by_others, _, _, _, _ = ctx.needs_input_grad
+        d_dy = d_x = d_scale = None
+        d_v: list[Tensor | None] = [None] * 4
+
+        def gradients(dy: Tensor, x: Tensor | None, scale: Tensor | None, *wanted: Any) -> tuple:
+            if not any(wanted[:4]):
+                return (None,) * 4
+            return _AffineGradients.apply(dy, x, None, scale, mask, ctx.arguments, WantedGradients(*wanted))
+
+        if u_dy is not None:
+            by = [dtype if need else None for dtype, need in zip(ctx.dtypes, by_others, strict=True)]
+            d_v = list(gradients(u_dy, x, scale, by_v_x, *by, ctx.noise_n))
+            by_scale = by_scale and v_x is not None
+            d_x, d_scale, _, _ = gradients(
+                u_dy, v_x, v_scale, by_x and v_scale is not None, scale.dtype if by_scale else None, None, None
+            )
+        by_v_x, by_v_scale = by_v_x and u_scale is not None, by_others[0] and u_x is not None
+        if by_v_x or by_v_scale:
+            more = gradients(dy, u_x, u_scale, by_v_x, v_scale.dtype if by_v_scale else None, None, None)
+            d_v[:2] = [_sum(a, b) for a, b in zip(d_v, more[:2], strict=False)]
+        if by_dy and (u_x is not None or u_scale is not None):
+            second = (dy, v_x, v_scale, u_x, u_scale, None, None, mask, ctx.arguments, True)
+            d_dy, _, _ = _AffineSecond.apply(*second, WantedGradients(False, None, None, None))
+        return d_dy, d_x, d_scale, *d_v, None, None, None, None
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a + b
 
 
 def _gradient_by_dy(v_x, v_scale, v_b, v_noise, x, f, scale, mask, dy, arguments: AffineArguments) -> Tensor | None:
@@ -176,8 +243,7 @@ def _gradient_by_dy(v_x, v_scale, v_b, v_noise, x, f, scale, mask, dy, arguments
     linear = arguments._replace(alpha=1.0, gain=1.0, clamp=-1.0)
     v = None
     if v_x is not None:
-        same = f is None and scale is None and v_b is None and v_noise is None
-        v = v_x if same else _affine(v_x, f, scale, v_b, v_noise, linear)
+        v = _affine(v_x, f, scale, v_b, v_noise, linear)
         if v_scale is not None:
             v = v + _affine(x, f, v_scale, None, None, linear)
     elif v_scale is not None:

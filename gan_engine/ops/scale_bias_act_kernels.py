@@ -100,6 +100,37 @@ def _grad_fake(dy, x, scale, mask, channels_last, alpha, gain, clamp, backend, b
     return dx, *empty_sums(dy, by_scale, by_b, by_noise)
 
 
+def _second(
+    dy, x, scale, v_x, v_scale, v_b, v_noise, mask, channels_last, alpha, gain, clamp, backend, by_dy, by_x, by_scale
+):
+    d_dy, d_x = (_empty_like(dy, channels_last) if by else dy.new_empty(0) for by in (by_dy, by_x))
+    d_scale, _, _ = empty_sums(dy, by_scale, False, False)
+    if dy.numel() == 0:
+        return d_dy, d_x, d_scale.zero_()
+    n, c, _, _ = dy.shape
+    rows, cols = _rows_and_cols(dy, channels_last)
+    kernels = backends.kernels("scale_bias_act", backend)
+    slots = kernels.scale_bias_act_grad_slots(n, rows, cols)
+    products = d_scale.new_empty((slots if channels_last else 1, n, c)) if by_scale else None
+    images = (dy if by_x or by_scale else None, x, v_x)
+    read_dy, x, v_x = (None if t is None else _in_format(t, channels_last) for t in images)
+    scale, v_scale, v_b, v_noise = (as_kernel_input(t, dy.dtype) for t in (scale, v_scale, v_b, v_noise))
+    kernels.scale_bias_act_second(
+        read_dy, x, scale, v_x, v_scale, v_b, v_noise, *slope_and_keep(mask, alpha, clamp), d_dy if by_dy else None,
+        d_x if by_x else None, products, slots, n, rows, cols, 0 if v_noise is None else v_noise.shape[0], dy.dtype,
+        channels_last, alpha, gain,
+    )  # fmt: skip
+    return d_dy, d_x, products.sum(0) if by_scale else d_scale
+
+
+def _second_fake(
+    dy, x, scale, v_x, v_scale, v_b, v_noise, mask, channels_last, alpha, gain, clamp, backend, by_dy, by_x, by_scale
+):
+    d_dy, d_x = (_empty_like(dy, channels_last) if by else dy.new_empty(0) for by in (by_dy, by_x))
+    d_scale, _, _ = empty_sums(dy, by_scale, False, False)
+    return d_dy, d_x, d_scale
+
+
 define(
     "scale_bias_act(Tensor x, Tensor? scale, Tensor? b, Tensor? noise, bool channels_last, float alpha, float gain,"
     " float clamp, str backend) -> (Tensor, Tensor)",
@@ -112,4 +143,11 @@ define(
     " -> (Tensor, Tensor, Tensor, Tensor)",
     _grad,
     _grad_fake,
+)
+define(
+    "scale_bias_act_second(Tensor dy, Tensor? x, Tensor? scale, Tensor? v_x, Tensor? v_scale, Tensor? v_b,"
+    " Tensor? v_noise, Tensor mask, bool channels_last, float alpha, float gain, float clamp, str backend,"
+    " bool by_dy, bool by_x, bool by_scale) -> (Tensor, Tensor, Tensor)",
+    _second,
+    _second_fake,
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_engine.ops import scale_bias_act
+from gan_engine.ops import eager, scale_bias_act
 from tests.ops.undefined_gradients import assert_undefined_gradients_stay_undefined
 
 OP = "scale_bias_act"
@@ -63,3 +63,46 @@ def test_noise_of_one_image_serves_all(backend: str, device: str):
     torch.testing.assert_close(one, every)
     got, want = (torch.autograd.grad(y.square().sum(), noise)[0] for y in (one, every))
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("left_out", ["nothing", "scale", "b", "noise"])
+def test_third_order(left_out: str, layout: torch.memory_format, backend: str, device: str):
+    shapes = {"x": (2, 3, 4, 5), "scale": (2, 3), "b": (3,), "noise": (1, 1, 4, 5)}
+    tensors = {
+        name: torch.randn(shape, dtype=torch.float64, device=device).requires_grad_()
+        for name, shape in shapes.items()
+        if name != left_out
+    }
+    tensors["x"] = tensors["x"].detach().to(memory_format=layout).requires_grad_()
+
+    def third(function, **options) -> tuple[torch.Tensor, ...]:
+        total = function(**tensors, act="lrelu", clamp=2.0, **options).cos().sum()
+        for _ in range(2):
+            gradients = torch.autograd.grad(total, list(tensors.values()), create_graph=True)
+            total = sum((g + 0.1).cos().sum() for g in gradients)
+        return torch.autograd.grad(total, list(tensors.values()))
+
+    for got, want in zip(third(scale_bias_act, backend=backend), third(eager.scale_bias_act), strict=True):
+        torch.testing.assert_close(got, want)
+        assert want.abs().max() > 0
+
+
+def test_second_order_of_each_result_alone(backend: str, device: str):
+    """What the second order computes and reads depends on which gradients are undefined."""
+    shapes = {"x": (2, 3, 4, 17), "scale": (2, 3), "b": (3,), "noise": (2, 1, 4, 17)}
+    tensors = {
+        name: torch.randn(shape, dtype=torch.float64, device=device).requires_grad_() for name, shape in shapes.items()
+    }
+    dy = torch.randn(shapes["x"], dtype=torch.float64, device=device).requires_grad_()
+    inputs = [*tensors.values(), dy]
+
+    def second(function, result: int, **options) -> list[torch.Tensor | None]:
+        y = function(**tensors, act="lrelu", clamp=2.0, **options)
+        first = torch.autograd.grad(y, list(tensors.values()), dy, create_graph=True)
+        found = torch.autograd.grad(first[result].square().sum(), inputs, allow_unused=True)
+        return [torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True)]
+
+    for result in range(len(tensors)):
+        got, want = second(scale_bias_act, result, backend=backend), second(eager.scale_bias_act, result)
+        torch.testing.assert_close(got, want)
