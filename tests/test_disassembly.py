@@ -47,7 +47,7 @@ SCALAR = re.compile(
 
 # Vectors that a loop may store in the frame of its function. More numbers than registers have to wait somewhere.
 MOST_STORED = {
-    ("scale_bias_act_grad", "avx2"): 3,  # two sums in double take 8 of 16 registers
+    ("scale_bias_act_grad", "avx2"): 5,  # two sums in double, and the numbers to add, take 12 of 16 registers
     ("scale_bias_act_second", "avx2"): 3,  # a sum takes 4, and the numbers of a row six
     ("norm_act_grad", "avx2"): 6,  # so do they here, and six numbers of each channel take 12
     ("pixel_norm", "avx2"): 32,  # 16 sums of 16 numbers are an array

@@ -23,6 +23,9 @@ struct OnRegister<RegF> : PortableOnRegister<RegF> {
     static GE_INLINE RegF load(const Float16* p) {
         return (RegF)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
     }
+    static GE_INLINE RegF load(const BFloat16* p) {
+        return (RegF)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+    }
     static GE_INLINE void store(float* p, RegF v, bool stream) {
         stream ? _mm512_stream_ps(p, (__m512)v) : _mm512_storeu_ps(p, (__m512)v);
     }

@@ -75,6 +75,7 @@ template <class T, bool channels_last>
         std::vector<double> all_sums(across != nullptr ? padded : 0);
         std::vector<double> all_products(channels_last && p.d_scale != nullptr ? padded : 0);
         double *const sums = all_sums.data(), *const products = all_products.data();
+        const bool adds = along != nullptr || across != nullptr || p.d_scale != nullptr;
         const Side<S> scale{offset<S>(p.scale, n * channels), 1};
         for (; r < end; ++r) {
             const std::int64_t row = n * p.rows + r;
@@ -90,12 +91,14 @@ template <class T, bool channels_last>
                 V factor = scale_r;
                 if constexpr (channels_last) factor = scale.some(i, left);
                 if (dx != nullptr) store_up_to(dx + i, left, v * factor);
-                if (along != nullptr) sum_r += widen(v);
-                if (across != nullptr) store(sums + i, load(sums + i) + widen(v), false);
+                if (!adds) return;
+                const VecD wide = widen(v);
+                if (along != nullptr) sum_r += wide;
+                if (across != nullptr) store(sums + i, load(sums + i) + wide, false);
                 if (p.d_scale == nullptr) return;
-                const V u = load_up_to<V>(x + i, left);
-                if (channels_last) store(products + i, load(products + i) + widen(v) * widen(u), false);
-                if (!channels_last) product_r += widen(v) * widen(u);
+                const VecD u = widen(load_up_to<V>(x + i, left));
+                if (channels_last) store(products + i, load(products + i) + wide * u, false);
+                if (!channels_last) product_r += wide * u;
             });
             if (along != nullptr) static_cast<S*>(along)[row] = S(sum(sum_r));
             if (!channels_last && p.d_scale != nullptr) static_cast<S*>(p.d_scale)[row] = S(sum(product_r));
