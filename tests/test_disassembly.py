@@ -4,199 +4,171 @@ A vector that is wider than a register of the instruction set, or a mask that th
 several times slower, and no other test sees it.
 """
 
-import functools
-import itertools
+import platform
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 
 import pytest
 
 from gan_engine.system import native
-
-ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
-REGISTER = {"avx2": "ymm", "avx512": "zmm"}
-
-# By kernel: what the demangled names of its functions contain, in float32. One regular expression is one function.
-HOT = {
-    "bias_act": [r"^(?!.*run_mixed).*\b[Ff]orward<float, [^<>]*\)2>(?!.*Spread\)2)"],
-    "bias_act_grad": [r"^(?!.*run_mixed).*\b[Bb]ackward<float, [^<>]*\)2>(?!.*Spread\)2)"],
-    "scale_bias_act": [r"\bforward<float, false>\(gan_engine::ScaleBias", r"\bforward<float, true>\(gan_engine::Scale"],
-    "scale_bias_act_grad": [
-        r"\bbackward<float, false>\(gan_engine::ScaleBias",
-        r"\bbackward<float, true>\(gan_engine::Scale",
-    ],
-    "scale_bias_act_second": [
-        r"\bsecond<float, false>\(gan_engine::ScaleBias",
-        r"\bsecond<float, true>\(gan_engine::Scale",
-    ],
-    "norm_act": [r"\bfor_all<float, [^;]*\bApply<float"],
-    "norm_act_grad": [r"\bfor_all<float, [^;]*\bGradient<float", r"\bchannel_sums<float, [^;]*\bGradient<float"],
-    "norm_stats": [r"\bchannel_sums<float, [^;]*\bStatsTerms<float"],
-    "pixel_norm": [r"\bPixelNorm<float, false>", r"\bPixelNorm<float, true>"],
-    "gradient_penalty": [r"\brun_dot<float>", r"\bmix<float>|\brun_mix<float>"],
-}
-
-SCALAR = re.compile(
-    r"v(add|sub|mul|div|min|max|cmp\w*|cvt\w+|fn?m(add|sub)\w+)(ss|sd)\b"  # arithmetic on one number
-    r"|vmovs[sd]\b|v(u)?comis[sd]\b"  # its loads, stores and comparisons
-    r"|vpextr[bwdq]\b|vpinsr[bwdq]\b|vextractps\b|vinsertps\b"  # lanes one by one
+from tests.disassembly import (
+    REGISTER,
+    Functions,
+    Hot,
+    Loop,
+    described,
+    faults,
+    functions_of,
+    functions_of_module,
+    loops_of,
+    multiplies,
 )
 
+ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 
-# Vectors that a loop may store in the frame of its function. More numbers than registers have to wait somewhere.
-MOST_STORED = {
-    ("scale_bias_act_grad", "avx2"): 5,  # two sums in double, and the numbers to add, take 12 of 16 registers
-    ("scale_bias_act_second", "avx2"): 3,  # a sum takes 4, and the numbers of a row six
-    ("norm_act_grad", "avx2"): 6,  # so do they here, and six numbers of each channel take 12
-    ("pixel_norm", "avx2"): 32,  # 16 sums of 16 numbers are an array
-    ("pixel_norm", "avx512"): 16,
+# The hot functions of each kernel in float32. More numbers than registers have to wait somewhere: such a row says how
+# many vectors a loop may store.
+HOT = {
+    "bias_act": [Hot(r"^(?!.*run_mixed).*\b[Ff]orward<float, [^<>]*\)2>(?!.*Spread\)2)", loops=2)],
+    "bias_act_grad": [
+        # Sums of rows and of threads are added up one by one, once for many elements.
+        Hot(r"^(?!.*run_mixed).*\b[Bb]ackward<float, [^<>]*\)2>(?!.*Spread\)2)", loops=2, scalar_loops=4)
+    ],
+    "scale_bias_act": [
+        Hot(r"\bforward<float, false>\(gan_engine::ScaleBias"),
+        Hot(r"\bforward<float, true>\(gan_engine::ScaleBias"),
+    ],
+    "scale_bias_act_grad": [
+        # Two sums in double, and the numbers to add, take 12 of 16 registers.
+        Hot(r"\bbackward<float, false>\(gan_engine::ScaleBias", stored=(5, 0)),
+        Hot(r"\bbackward<float, true>\(gan_engine::ScaleBias", stored=(1, 0)),
+    ],
+    "scale_bias_act_second": [
+        Hot(r"\bsecond<float, false>\(gan_engine::ScaleBias", stored=(3, 0)),  # a sum takes 4, numbers of a row 6
+        Hot(r"\bsecond<float, true>\(gan_engine::ScaleBias"),
+    ],
+    "norm_act": [Hot(r"\bfor_all<float, [^;]*\bApply<float", loops=3)],
+    "norm_act_grad": [
+        # Two sums in double take 8 of 16 registers, and six numbers of each channel take 12.
+        Hot(r"\bfor_all<float, [^;]*\bGradient<float", loops=3, stored=(6, 0)),
+        Hot(r"\bchannel_sums<float, [^;]*\bGradient<float", loops=3, stored=(6, 0)),
+    ],
+    "norm_stats": [Hot(r"\bchannel_sums<float, [^;]*\bStatsTerms<float", loops=3)],
+    "pixel_norm": [
+        Hot(r"\bPixelNorm<float, false>", loops=4, stored=(32, 16)),  # 16 sums of 16 numbers are an array
+        Hot(r"\bPixelNorm<float, true>", loops=4),
+    ],
+    "gradient_penalty": [Hot(r"\brun_dot<float>"), Hot(r"\bmix<float>|\brun_mix<float>")],
+    # In loops over any number of taps, a weight is read and multiplied by the gain.
+    "fir, planes": [Hot(r"\bPlanar<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=24, scalar=2, stored=(9, 0))],
+    "fir, channels_last": [Hot(r"\bChannelsLast<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=16, scalar=2)],
+    # channels_last has one number of noise for each pixel.
+    "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
+    "winograd, product": [Hot(r"\bmultiply_rows<", loops=4)],
+    "winograd, images": [
+        Hot(r"\bConvolution<.*::transform_block\(", transforms=7),
+        Hot(r"\bConvolution<.*::write_block\(", transforms=7),
+        Hot(r"\bWeightGradient<.*::transform_tiles\(", transforms=5),
+    ],
+    "winograd, weights": [
+        Hot(r"\btransform_strip<", transforms=7),
+        Hot(r"\bWeightGradient<.*::write_strip\(", transforms=5),
+    ],
 }
 
 
-@dataclass
-class Loop:
-    """An innermost loop: the function it lies in, and its instructions with their operands."""
-
-    function: str
-    lines: list[str]
-    frame: str  # a regular expression of addresses in the frame of the function
-
-    def scalar(self) -> list[str]:
-        """The instructions that do for one number what others do for a register of numbers."""
-        return [line for line in self.lines if SCALAR.match(line)]
-
-    def stored(self) -> list[str]:
-        """The instructions that store a vector in the frame. Reading a constant there costs no more than elsewhere."""
-        spill = re.compile(rf"v\w+\s+%[xyz]mm\d+,{self.frame}$")
-        return [line for line in self.lines if spill.match(line)]
-
-
-def cycles(nodes: set[int], after: dict[int, list[int]]) -> list[set[int]]:
-    """The largest sets of nodes that all reach each other (Tarjan 1972)."""
-    number: dict[int, int] = {}
-    lowest: dict[int, int] = {}
-    path, found = [], []
-    for root in nodes:
-        stack = [] if root in number else [(root, iter(after[root]))]
-        while stack:
-            node, following = stack[-1]
-            if node not in number:
-                number[node] = lowest[node] = len(number)
-                path.append(node)
-            for target in following:
-                if target in nodes and target not in number:
-                    stack.append((target, iter(after[target])))
-                    break
-                if target in nodes and target in lowest:
-                    lowest[node] = min(lowest[node], number[target])
-            else:
-                stack.pop()
-                if stack:
-                    lowest[stack[-1][0]] = min(lowest[stack[-1][0]], lowest[node])
-                if lowest[node] == number[node]:
-                    cut = path.index(node)
-                    for member in path[cut:]:
-                        del lowest[member]
-                    if len(path) - cut > 1 or node in after[node]:
-                        found.append(set(path[cut:]))
-                    del path[cut:]
-    return found
-
-
-def innermost(nodes: set[int], after: dict[int, list[int]]) -> list[set[int]]:
-    """The loops without a loop inside: a loop minus its entry has no cycle.
-
-    Loops with one entry may be nested too. Each has jumps of its own to the entry, and the inner loop is a part of the
-    other loop.
-    """
-    found = []
-    for loop in cycles(nodes, after):
-        entries = {target for node in nodes - loop for target in after[node] if target in loop} or {min(loop)}
-        if inner := innermost(loop - entries, after):
-            found += inner
-            continue
-        before: dict[int, list[int]] = {node: [] for node in loop}
-        for node in loop:
-            for target in loop.intersection(after[node]):
-                before[target].append(node)
-        bodies = [_reaching(last, entry, before) for entry in entries for last in before[entry]]
-        found += [body for body in bodies if not any(other < body for other in bodies)]
-    return found
-
-
-def _reaching(last: int, entry: int, before: dict[int, list[int]]) -> set[int]:
-    """What lies between `entry` and `last`, which jumps back to it."""
-    body, left = {entry}, [last]
-    while left:
-        if (node := left.pop()) not in body:
-            body.add(node)
-            left += before[node]
-    return body
-
-
-def loops_of(function: str, instructions: list[tuple[int, str]]) -> list[Loop]:
-    """The innermost loops of a function, wherever the compiler put their parts."""
-    code = dict(instructions)
-    after: dict[int, list[int]] = {at: [] for at in code}  # the instructions that may run next
-    jumps = {at: int(jump[1], 16) for at, text in instructions if (jump := re.match(r"j\w+\s+([0-9a-f]+)\b", text))}
-    reached, falls = {*jumps.values()}, True
-    for (at, text), (following, _) in itertools.pairwise([*instructions, (-1, "")]):
-        if not falls and at not in reached and re.match(r"(cs |data16 )*nop|xchg\s+%ax,%ax", text):
-            continue  # padding between blocks, which never runs
-        falls = not re.match(r"(notrack )?(jmp|ret|ud2)", text)
-        after[at] = [target for target in (jumps.get(at), following if falls else None) if target in code]
-    # %rbp is the frame only where the function makes it so.
-    framed = any(re.match(r"(mov\s+%rsp,%rbp|lea\s+0x[0-9a-f]+\(%rsp\),%rbp)", text) for text in code.values())
-    frame = rf"-?(0x)?[0-9a-f]*\(%r{'[sb]' if framed else 's'}p\)"
-    return [Loop(function, [code[at] for at in sorted(loop)], frame) for loop in innermost(set(code), after)]
-
-
-def functions_of(listing: str) -> list[tuple[str, list[tuple[int, str]]]]:
-    """Demangled names, each with addresses and instructions, from the output of objdump."""
-    functions: list[tuple[str, list[tuple[int, str]]]] = []
-    for line in listing.splitlines():
-        if head := re.match(r"[0-9a-f]+ <(.*)>:$", line):
-            functions.append((head[1], []))
-        elif found := re.match(r"\s+([0-9a-f]+):\s+(\S.*)$", line):
-            functions[-1][1].append((int(found[1], 16), found[2]))
-    return functions
-
-
-@functools.cache
-def module_functions(path: str) -> list[tuple[str, list[tuple[int, str]]]]:
-    command = ["objdump", "-d", "-C", "-w", "--no-show-raw-insn", path]
-    return functions_of(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def hot_loops(path: str, isa: str, function: str) -> list[Loop]:
-    """The loops that multiply whole registers, in functions whose names match `function`."""
-    name, register = re.compile(function), re.compile(rf"v(mul|fn?m(add|sub)\d+)p[sd]\b.*%{REGISTER[isa]}")
-    return [
-        loop
-        for full_name, instructions in module_functions(path)
-        if f"gan_engine::{isa}::" in full_name and name.search(full_name)
-        for loop in loops_of(full_name, instructions)
-        if any(register.match(line) for line in loop.lines)
-    ]
+def module_functions(isa: str) -> Functions:
+    if isa not in ISAS:
+        pytest.skip(f"the module has no code for {isa} that runs here")
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump was not found (on Debian and Ubuntu: apt install binutils)")
+    return functions_of_module(native.cpu.module.__file__)
 
 
 @pytest.mark.parametrize("isa", REGISTER)
 @pytest.mark.parametrize("kernel", HOT)
 def test_hot_loops_keep_their_vectors_in_registers(kernel, isa):
-    if isa not in ISAS:
-        pytest.skip(f"the module has no code for {isa} that runs here")
-    if shutil.which("objdump") is None:
-        pytest.skip("objdump was not found (on Debian and Ubuntu: apt install binutils)")
-    for function in HOT[kernel]:
-        loops = hot_loops(native.cpu.module.__file__, isa, function)
-        assert loops, f"{kernel}, {isa}: no function matches {function}, or none multiplies vectors in a loop"
-        for loop in loops:
-            where = f"{kernel}, {isa}: a hot loop of {loop.function}"
-            assert not loop.scalar(), f"{where} has scalar code:\n  " + "\n  ".join(loop.scalar())
-            stored = loop.stored()
-            assert len(stored) <= MOST_STORED.get((kernel, isa), 0), f"{where} spills:\n  " + "\n  ".join(stored)
+    functions = module_functions(isa)
+    wrong = [sentence for hot in HOT[kernel] for sentence in faults(functions, isa, hot)]
+    assert not wrong, f"{kernel}, {isa}:\n  " + "\n  ".join(wrong)
+
+
+def changed(functions: Functions, loop: Loop, lines: list[str]) -> Functions:
+    """The functions, with other instructions in the loop."""
+    new = dict(zip(loop.places, lines, strict=True))
+    return [
+        (name, [(at, new.get(at, text)) for at, text in code] if name == loop.function else code)
+        for name, code in functions
+    ]
+
+
+def on_one_number(lines: list[str]) -> list[str]:
+    """The instructions, with arithmetic on one number instead of a register."""
+    arithmetic = re.compile(r"(v(?:add|sub|mul|fn?m(?:add|sub)\d+))p([sd])\b")
+    return [re.sub(r"%[yz]mm", "%xmm", arithmetic.sub(r"\1s\2", line)) for line in lines]
+
+
+@pytest.mark.parametrize("isa", REGISTER)
+@pytest.mark.parametrize("kernel", HOT)
+def test_a_loop_of_scalar_code_and_a_loop_with_spills_would_fail(kernel, isa):
+    """Every row of the table can fail: the functions of the module pass, and with one loop changed they do not."""
+    for hot in HOT[kernel]:
+        functions = described(module_functions(isa), isa, hot)
+        if hot.transforms:
+            slow = [
+                (name, [*zip(*[[at for at, _ in code], on_one_number([line for _, line in code])], strict=True)])
+                for name, code in functions
+            ]
+            assert any("is missing" in sentence for sentence in faults(slow, isa, hot))
+            assert any("one number at a time" in sentence for sentence in faults([*functions[1:], slow[0]], isa, hot))
+            continue
+        loops = [loop for name, code in functions for loop in loops_of(name, code) if multiplies(loop, isa)]
+        slow = functions
+        for loop in loops[: None if hot.scalar_loops else 1]:
+            slow = changed(slow, loop, on_one_number(loop.lines))
+        assert any(re.search("one number at a time|missing", sentence) for sentence in faults(slow, isa, hot))
+        longest = max(loops, key=lambda loop: len(loop.lines))
+        spills, left = [], 1 + max(hot.stored)
+        for line in longest.lines:
+            store = left > 0 and not re.match(r"j|v(mul|fn?m)", line)
+            spills.append("vmovaps %ymm0,0x8(%rsp)" if store else line)
+            left -= store
+        assert any("spills" in sentence for sentence in faults(changed(functions, longest, spills), isa, hot))
+
+
+# A sum of products as the product of minimal filtering makes it, in several sums side by side.
+PRODUCT = """
+namespace gan_engine {
+namespace avx2 {
+typedef float Register __attribute__((vector_size(32)));
+void product(const NUMBER* a, const NUMBER* b, NUMBER* c, long n) {
+    NUMBER sums[SUMS] = {};
+    for (long i = 0; i < n; ++i)
+#pragma GCC unroll 64
+        for (int k = 0; k < SUMS; ++k) sums[k] += a[i * SUMS + k] * b[i];
+#pragma GCC unroll 64
+    for (int k = 0; k < SUMS; ++k) c[k] = sums[k];
+}
+}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "sums", "fault"),
+    [("Register", 8, None), ("Register", 40, "spills"), ("float", 8, "one number at a time")],
+)
+def test_what_a_compiler_makes_of_spills_and_of_scalar_code_fails(number, sums, fault, tmp_path):
+    if shutil.which("g++") is None or shutil.which("objdump") is None or platform.machine() != "x86_64":
+        pytest.skip("needs g++ and objdump on x86-64")
+    (tmp_path / "product.cpp").write_text(PRODUCT)
+    command = ["g++", "-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-mavx2", "-mfma"]
+    command += [f"-DNUMBER={number}", f"-DSUMS={sums}", "-c", "product.cpp"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    found = faults(functions_of_module(str(tmp_path / "product.o")), "avx2", Hot(r"\bproduct\("))
+    assert bool(found) == bool(fault)
+    assert fault is None or any(fault in sentence for sentence in found)
 
 
 # An inner loop as GCC made it of a vector of 64 bytes with AVX2, shortened. The padding and the loop around it are no

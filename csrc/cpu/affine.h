@@ -68,8 +68,8 @@ struct Derivative {
     Derivative(double alpha_, double gain_) : gain(splat<V>(gain_)), alpha(splat<V>(alpha_)) {}
     GE_INLINE V operator()(V dy, const std::uint8_t* slope, const std::uint8_t* keep, std::int64_t i) const {
         V v = dy * gain;
-        if (slope != nullptr) v = select(unpack<MaskOf<V>>(get_bits(slope, i)), v, v * alpha);
-        if (keep != nullptr) v = select(unpack<MaskOf<V>>(get_bits(keep, i)), v, V{});
+        if (slope != nullptr) v = select_bits(get_bits(slope, i), v, v * alpha);
+        if (keep != nullptr) v = select_bits(get_bits(keep, i), v, V{});
         return v;
     }
 };

@@ -158,7 +158,6 @@ template <class T, Kind kind>
 struct Backward {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
-    using M = typename Wide<T>::Mask;
     const BiasActGradParams p;
     double* sums;  // of this thread, [channels], or null
     const bool stream = p.n * std::int64_t(sizeof(T)) > kStreamBytes&& std::uintptr_t(p.dx) % 64 == 0;
@@ -174,9 +173,9 @@ struct Backward {
             v = v * smooth_slope(p.act, p.act == Act::kSwish ? s : t);
             if (p.clamp >= 0) v = select(absolute(t * k.gain) <= k.clamp, v, V{});
         } else {
-            if constexpr (kind == Kind::kRelu) v = select(unpack<M>(get_bits(p.slope, i)), v, V{});
-            if constexpr (kind == Kind::kLRelu) v = select(unpack<M>(get_bits(p.slope, i)), v, k.alpha * v);
-            if (p.keep != nullptr) v = select(unpack<M>(get_bits(p.keep, i)), v, V{});
+            if constexpr (kind == Kind::kRelu) v = select_bits(get_bits(p.slope, i), v, V{});
+            if constexpr (kind == Kind::kLRelu) v = select_bits(get_bits(p.slope, i), v, k.alpha * v);
+            if (p.keep != nullptr) v = select_bits(get_bits(p.keep, i), v, V{});
         }
         return v;
     }

@@ -161,7 +161,7 @@ struct PortableOnRegister {
 template <class R>
 struct OnRegister : PortableOnRegister<R> {};
 
-// A mask as bits: lane k is bit k. unpack takes the bits from `first` on.
+// A mask as bits: lane k is bit k. select takes lanes of a where the bits from `first` on are set, else of b.
 template <class M>
 struct PortableOnMask {
     static GE_INLINE unsigned pack(M m) {
@@ -169,10 +169,10 @@ struct PortableOnMask {
         for (int k = 0; k < kLanesOf<M>; ++k) bits |= unsigned(m[k] & 1) << k;
         return bits;
     }
-    template <int first>
-    static GE_INLINE M unpack(std::uint16_t bits) {
+    template <int first, class R>
+    static GE_INLINE R select(std::uint16_t bits, R a, R b) {
         const M one = each_bit<first>(std::make_integer_sequence<int, kLanesOf<M>>());
-        return ((M{} + Element<M>(bits)) & one) == one;
+        return ((M{} + Element<M>(bits)) & one) == one ? a : b;
     }
 
   private:

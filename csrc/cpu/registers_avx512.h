@@ -60,16 +60,16 @@ template <>
 struct OnMask<MaskOf<RegF>> {
     static GE_INLINE unsigned pack(MaskOf<RegF> m) { return _mm512_movepi32_mask((__m512i)m); }
     template <int first>
-    static GE_INLINE MaskOf<RegF> unpack(std::uint16_t bits) {
-        return (MaskOf<RegF>)_mm512_movm_epi32(bits >> first);
+    static GE_INLINE RegF select(std::uint16_t bits, RegF a, RegF b) {
+        return (RegF)_mm512_mask_blend_ps(__mmask16(bits >> first), (__m512)b, (__m512)a);
     }
 };
 template <>
 struct OnMask<MaskOf<RegD>> {
     static GE_INLINE unsigned pack(MaskOf<RegD> m) { return _mm512_movepi64_mask((__m512i)m); }
     template <int first>
-    static GE_INLINE MaskOf<RegD> unpack(std::uint16_t bits) {
-        return (MaskOf<RegD>)_mm512_movm_epi64(bits >> first);
+    static GE_INLINE RegD select(std::uint16_t bits, RegD a, RegD b) {
+        return (RegD)_mm512_mask_blend_pd(__mmask8(bits >> first), (__m512d)b, (__m512d)a);
     }
 };
 

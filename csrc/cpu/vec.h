@@ -137,13 +137,11 @@ template <class T>
 struct Wide {
     using Scalar = float;
     using Vec = VecF;
-    using Mask = MaskOf<VecF>;
 };
 template <>
 struct Wide<double> {
     using Scalar = double;
     using Vec = VecD;
-    using Mask = MaskOf<VecD>;
 };
 
 // with_dtype calls run(Stored<T>()), where memory holds the numbers of `dtype` as T.
@@ -235,7 +233,7 @@ GE_INLINE V for_each_lane(V v, const F& f) {
     return load<V>(lanes);
 }
 
-// A mask as bits: lane k is bit k. unpack<M, first> takes the bits from `first` on.
+// A mask as bits: lane k is bit k.
 template <class M>
 GE_INLINE std::uint16_t pack(M m) {
     if constexpr (kTwo<M>) {
@@ -244,13 +242,14 @@ GE_INLINE std::uint16_t pack(M m) {
         return std::uint16_t(OnMask<M>::pack(m));
     }
 }
-template <class M, int first = 0>
-GE_INLINE M unpack(std::uint16_t bits) {
-    if constexpr (kTwo<M>) {
-        using Half = decltype(M::low);
-        return {unpack<Half, first>(bits), unpack<Half, first + kLanesOf<Half>>(bits)};
+// Lane k of a where bit first + k is set, else of b.
+template <int first = 0, class V>
+GE_INLINE V select_bits(std::uint16_t bits, V a, V b) {
+    if constexpr (kTwo<V>) {
+        constexpr int half = kLanesOf<V> / 2;
+        return {select_bits<first>(bits, a.low, b.low), select_bits<first + half>(bits, a.high, b.high)};
     } else {
-        return OnMask<M>::template unpack<first>(bits);
+        return OnMask<MaskOf<V>>::template select<first>(bits, a, b);
     }
 }
 
