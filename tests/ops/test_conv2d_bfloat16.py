@@ -10,7 +10,7 @@ from gan_engine.layers import Conv2d
 from gan_engine.ops import convolution
 from gan_engine.ops.convolution import maps
 from gan_engine.ops.convolution.autograd import conv2d
-from gan_engine.system import native
+from gan_engine.system import bfloat16, native
 
 pytestmark = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
 # (n, i, o, side, kernel, options): minimal filtering, PyTorch's kernels, and a stride
@@ -104,3 +104,13 @@ def test_half_of_the_time_is_beaten_by_minimal_filtering_of_many_channels(monkey
         with backends.watched() as choices:
             convolution.conv2d(x, w, padding=1)
         assert choices[0].backend == backend
+
+
+@pytest.mark.parametrize(("capability", "backend"), [("AVX2", "cpu"), ("AVX512", "pytorch")])
+def test_what_a_conversion_costs_depends_on_the_instruction_set(capability, backend, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(maps, "CONVERSION", bfloat16.conversion())
+    monkeypatch.setattr(maps, "BFLOAT16_TIME", 3.5)
+    with backends.watched() as choices:
+        convolution.conv2d(torch.zeros(8, 16, 32, 32).bfloat16(), torch.zeros(16, 16, 1, 1).bfloat16())
+    assert choices[0].backend == backend

@@ -39,6 +39,7 @@ IN_FLOAT32 = -3  # the map of float32 copies of bfloat16 tensors, rounded
 UNDECIDED = -4
 
 BFLOAT16_TIME = bfloat16.on_cpu().time  # of PyTorch's kernels in bfloat16; float32 takes 1
+CONVERSION = bfloat16.conversion()  # of an element; a product of PyTorch's kernels in float32 takes 1
 
 
 class MapRequest:
@@ -102,12 +103,11 @@ class MapRequest:
     def float32_gains(self) -> bool:
         """Whether a map of bfloat16 images is faster in float32, with what the conversions cost.
 
-        The unit of time is PyTorch's kernel in float32. An element takes 0.5 ns to convert and 2 / 220 ns for each of
-        its products, as in forms.py.
+        The unit of time is PyTorch's kernel in float32.
         """
         (n, _, h, w), (a, b, kh, kw), stride = self.tensors[0].shape, self.weight.shape, self.arguments.stride
         taps = kh * kw / (stride[0] * stride[1])
-        converting = 55 * ((1 / a + 1 / b) / taps + 1 / max(1, n * h * w)) if min(a, b) else 0
+        converting = CONVERSION * ((1 / a + 1 / b) / taps + 1 / max(1, n * h * w)) if min(a, b) else 0
         _, share = self.form()
         return min(share, 1) + converting < TABLE["small gain"].number * BFLOAT16_TIME
 
