@@ -157,9 +157,10 @@ class Speed:
     tf32: bool = False
     """Let convolutions and matrix products in float32 round their factors to 10 bits on GPUs, which is faster.
     It is off because penalties need the precision of float32."""
-    cuda_graphs: bool = False
-    """Record the launches of each main phase on GPUs, and replay them together. This helps small networks.
-    Each phase takes memory. A phase that cannot be recorded runs as usual, and says why."""
+    cuda_graphs: bool = True
+    """Record the launches of each phase on GPUs, and replay them together. This helps small networks.
+    The first replays are compared with passes without a graph. A phase that differs, that cannot be recorded or that
+    has too little memory runs as usual, and says why."""
     threads: int | None = None
     """Threads on the CPU. None: OMP_NUM_THREADS, else one for each core, and fewer if other programs use the cores."""
     tune_malloc: bool = True

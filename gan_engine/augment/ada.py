@@ -38,9 +38,9 @@ class Ada:
     Raises:
         ValueError: unknown groups, or p outside of [0, 1].
 
-    All parameters of the transforms are drawn from torch's global generator on the CPU. The noise itself is drawn on
-    the device of the images. p is a number on the host: only images that get a transform are computed, and `update`
-    waits for the device once in `interval` minibatches.
+    All numbers are drawn from torch's global generator of the device of the images, where p lies too, so that nothing
+    waits for a GPU. A CPU computes only the images that get a transform. A GPU computes every transform of all images,
+    and takes the results that were drawn.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class Ada:
             )
         if not 0 <= p <= 1:
             raise ValueError(f"Ada: p must lie in [0, 1], got {p}")
-        self.p, self.target, self.adjust_kimg, self.interval = float(p), target, adjust_kimg, interval
+        self.target, self.adjust_kimg, self.interval = target, adjust_kimg, interval
+        self._p = torch.tensor(float(p), dtype=torch.float64)
         self._total = total
         self._reset()
 
@@ -74,44 +75,59 @@ class Ada:
         """
         if img.ndim != 4 or img.shape[2] != img.shape[3] or img.shape[1] not in (1, 3):
             raise ValueError(f"Ada: img must be [N, C, H, W] with H = W and C 1 or 3, got {list(img.shape)}")
-        n, p, size = len(img), self.p, img.shape[2]
+        n, size, device = len(img), img.shape[2], img.device
+        p = self._p = self._p.to(device)
         with torch.autocast(img.device.type, enabled=False):
             y = img.to(wide(img.dtype))
             if not {"blit", "geometry"}.isdisjoint(self.groups):
                 y = self._move(y)
             if "color" in self.groups:
-                C = draw.colors(n, p)
+                C = draw.colors(n, p, device)
                 y = transform_chosen(not_identity(C, 4), values.recolor, y, C)
             if "filter" in self.groups:
-                g = draw.band_gains(n, p)
+                g = draw.band_gains(n, p, device)
                 y = transform_chosen((g != 1).any(1), values.equalize, y, g)
             if "noise" in self.groups:
-                sigma = draw.gated(p, 0.1 * torch.randn(n).abs(), 0)
+                sigma = draw.gated(p, 0.1 * torch.randn(n, device=device).abs(), 0)
                 y = transform_chosen(sigma != 0, values.add_noise, y, sigma)
             if "cutout" in self.groups:
-                cut, centre = draw.gated(p, torch.ones(n), 0) != 0, torch.rand(2, n)
+                cut = draw.gated(p, torch.ones(n, device=device), 0) != 0
+                centre = torch.rand(2, n, device=device)
                 columns, rows = (values.rectangle(position, size) for position in centre)
                 y = transform_chosen(cut, values.erase, y, columns, rows)
         return y if y is img else y.to(img.dtype).contiguous(memory_format=layout(img))
 
     def _move(self, img: Tensor) -> Tensor:
         """Images with blits only are copied pixel by pixel. The others are warped once, for all transforms together."""
-        n, size = len(img), img.shape[2]
-        moves = warps = torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
+        n, size, device = len(img), img.shape[2], img.device
+        moves = warps = torch.eye(3, dtype=torch.float64, device=device).expand(n, 3, 3)
         if "blit" in self.groups:
-            moves = draw.blits(n, size, self.p)
+            moves = draw.blits(n, size, self._p, device)
         if "geometry" in self.groups:
-            warps = draw.warpings(n, size, self.p)
+            warps = draw.warpings(n, size, self._p, device)
         warped = not_identity(warps, 3)
         img = transform_chosen(warped, geometry.warp, img, warps @ moves)
         return transform_chosen(~warped & not_identity(moves, 3), geometry.blit, img, moves)
 
     # The controller
 
+    @property
+    def p(self) -> float:
+        """The probability. Reading it waits for the device."""
+        return self._p.item()
+
+    @p.setter
+    def p(self, p: float) -> None:
+        self._p.fill_(p)
+
     def observe(self, logits: Tensor) -> None:
         """Count the signs of the logits of real images, augmented as in training. Nothing waits for the device."""
-        self._signs = self._signs + logits.detach().float().sign().sum()
-        self._count += logits.numel()
+        self.count(logits.detach().float().sign().sum(), logits.numel())
+
+    def count(self, signs: Tensor, num: int) -> None:
+        """Count the sum [] of the signs of `num` logits."""
+        self._signs = self._signs + signs
+        self._count += num
 
     def update(self, num_images: int) -> None:
         """Call this after each minibatch of `num_images` real images. Every `interval` calls p takes a step."""
@@ -119,10 +135,11 @@ class Ada:
         self._images += num_images
         if self._minibatches < self.interval:
             return
-        signs, count = self._total(torch.stack([self._signs, torch.full_like(self._signs, self._count)])).tolist()
-        r_t = signs / max(count, 1)
+        totals = torch.stack([self._signs, torch.full_like(self._signs, self._count)])
+        signs, count = self._total(totals).double()
+        r_t = signs / count.clamp(min=1)
         step = self._images / (1000 * self.adjust_kimg)
-        self.p = min(max(self.p + step * ((r_t > self.target) - (r_t < self.target)), 0.0), 1.0)
+        self._p.add_(step * ((r_t > self.target).double() - (r_t < self.target).double())).clamp_(0, 1)
         self._reset()
 
     def _reset(self) -> None:
@@ -148,16 +165,17 @@ class Ada:
 
 def not_identity(matrices: Tensor, size: int) -> Tensor:
     """bool [N]: which of the matrices [N, size, size] are not the identity"""
-    return (matrices != torch.eye(size, dtype=matrices.dtype)).any(2).any(1)
+    return (matrices != torch.eye(size, dtype=matrices.dtype, device=matrices.device)).any(2).any(1)
 
 
 def transform_chosen(chosen: Tensor, transform: Callable[..., Tensor], img: Tensor, *parameters: Tensor) -> Tensor:
-    """y[n] = transform(img, *parameters)[n] if chosen[n], else img[n]; `chosen` is bool [N] on the CPU"""
+    """y[n] = transform(img, *parameters)[n] if chosen[n], else img[n]; `chosen` is bool [N]"""
+    if chosen.device.type != "cpu":  # the host does not wait for the GPU to know which
+        return torch.where(chosen[:, None, None, None], transform(img, *parameters), img)
     if not chosen.any():
         return img
     if chosen.all():
         return transform(img, *parameters)
     index = chosen.nonzero()[:, 0]
-    on_device = index.to(img.device)
-    y = transform(img.index_select(0, on_device), *(parameter[index] for parameter in parameters))
-    return img.index_copy(0, on_device, y)
+    y = transform(img.index_select(0, index), *(parameter[index] for parameter in parameters))
+    return img.index_copy(0, index, y)

@@ -27,7 +27,7 @@ def diff_augment(img: Tensor, policy: str = POLICY) -> Tensor:
     Returns:
         y: [N, C, H, W] in the dtype and layout of img, computed in float32.
 
-    All numbers are drawn from torch's global generator on the CPU.
+    All numbers are drawn from torch's global generator of the device of img.
 
     Raises:
         ValueError: an unknown name, or an img that is not [N, C, H, W].
@@ -58,12 +58,12 @@ def _color(img: Tensor) -> Tensor:
 
 def _uniform(img: Tensor, low: float, high: float) -> Tensor:
     """[N, 1, 1, 1] on the device and in the dtype of img"""
-    return (low + (high - low) * torch.rand(len(img), 1, 1, 1)).to(img)
+    return (low + (high - low) * torch.rand(len(img), 1, 1, 1, device=img.device)).to(img)
 
 
 def _translation(img: Tensor) -> Tensor:
     n, _, h, w = img.shape
-    dx, dy = (torch.randint(-round(size / 8), round(size / 8) + 1, (n, 1, 1)).to(img.device) for size in (w, h))
+    dx, dy = (torch.randint(-round(size / 8), round(size / 8) + 1, (n, 1, 1), device=img.device) for size in (w, h))
     return shift(img, dx, dy)
 
 
@@ -78,7 +78,7 @@ def shift(img: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 
 def _cutout(img: Tensor) -> Tensor:
     n, _, h, w = img.shape
-    centre = torch.rand(2, n)
+    centre = torch.rand(2, n, device=img.device)
     return erase(img, rectangle(centre[0], w), rectangle(centre[1], h))
 
 

@@ -4,10 +4,13 @@ A matrix G [N, 3, 3] moves the point (x, y, 1) to G (x, y, 1). x and y are pixel
 of the image. Outside of the image lies its mirror image, again and again; the border pixels are not repeated.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from gan_engine.ops import grid_sample, setup_filter, upfirdn2d, upsample2d
+from gan_engine.system.devices import constant
 
 # The wavelet "symlet 6", the least asymmetric Daubechies wavelet with six vanishing moments (digits of PyWavelets 1.9).
 # Its even shifts are orthonormal, so upsampling by 2 and downsampling by 2 changes nothing.
@@ -79,7 +82,7 @@ def warp(img: Tensor, G: Tensor) -> Tensor:
     """
     h, w = img.shape[2:]
     options = {"dtype": img.dtype, "device": img.device}
-    f = setup_filter(SYM6, device=img.device)
+    f = _filter(img.device)
     columns, rows = (reflect(torch.arange(-MARGIN, n + MARGIN, device=img.device), n) for n in (w, h))
     large = upsample2d(img.index_select(2, rows).index_select(3, columns), f)
     # Upsampling moves a pixel at `position` to 2 position + 1 / 2 + DELAY. Downsampling reads 5 more on each side.
@@ -92,13 +95,28 @@ def warp(img: Tensor, G: Tensor) -> Tensor:
     return upfirdn2d(grid_sample(large, torch.stack(grid, -1)), f, down=2, flip_filter=True)
 
 
+@lru_cache(maxsize=4)
+def _filter(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return setup_filter(SYM6, device=device)
+
+
+def _inverse(G: Tensor) -> Tensor:
+    """The inverse of G [N, 3, 3], affine. On a GPU it is written out, because LAPACK's makes the host wait."""
+    if G.device.type == "cpu":
+        return torch.linalg.inv(G)
+    a, b, c, d = G[:, :2, :2].flatten(1).unbind(1)
+    A = torch.stack([d, -b, -c, a], 1).unflatten(1, (2, 2)) / (a * d - b * c)[:, None, None]
+    return torch.cat([torch.cat([A, -A @ G[:, :2, 2:]], 2), G[:, 2:]], 1)
+
+
 def _sources(G: Tensor, x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """(columns, rows), each [N, H', W']: where G finds the values for columns x and rows y, in images of `size`"""
-    inverse = torch.linalg.inv(G.double())
+    inverse = _inverse(G.double())
     # The map of pixel coordinates, whose origin is not the centre of the image, is computed in float64.
     h, w = size
-    centre = torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=torch.float64, device=G.device)
+    centre = constant(((w - 1) / 2, (h - 1) / 2), torch.float64, G.device)
     shift = inverse[:, :2, 2] - (inverse[:, :2, :2] @ centre) + centre
     dtype = x.dtype if x.is_floating_point() else torch.float64
-    a = torch.cat([inverse[:, :2, :2], shift[..., None]], -1).to(dtype).to(x.device)[..., None, None]
+    a = torch.cat([inverse[:, :2, :2], shift[..., None]], -1).to(dtype)[..., None, None]
     return tuple(a[:, i, 0] * x.to(dtype) + a[:, i, 1] * y.to(dtype)[:, None] + a[:, i, 2] for i in (0, 1))

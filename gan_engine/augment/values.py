@@ -17,7 +17,7 @@ def recolor(img: Tensor, C: Tensor) -> Tensor:
     A, b = C[:, :3, :3], C[:, :3, 3:]
     if img.shape[1] == 1:
         A, b = A.sum(2, keepdim=True).mean(1, keepdim=True), b.mean(1, keepdim=True)
-    A, b = (t.to(img.device, img.dtype)[..., None] for t in (A, b))  # [N, C, C, 1], [N, C, 1, 1]
+    A, b = (t.to(img.dtype)[..., None] for t in (A, b))  # [N, C, C, 1], [N, C, 1, 1]
     return sum((A[:, :, k, :, None] * img[:, k : k + 1] for k in range(img.shape[1])), b)
 
 
@@ -28,7 +28,7 @@ def equalize(img: Tensor, g: Tensor) -> Tensor:
     Any filter of any image is a product of matrices, and so are its gradients of every order.
     """
     B = _band_matrices(img.shape[2], img.dtype, img.device)
-    M = torch.einsum("ni,ihk->nhk", g.to(img.device, img.dtype), B)[:, None]
+    M = torch.einsum("ni,ihk->nhk", g.to(img.dtype), B)[:, None]
     return M @ img @ M.mT
 
 
@@ -64,17 +64,16 @@ def bands() -> Tensor:
 
 def add_noise(img: Tensor, sigma: Tensor) -> Tensor:
     """y = img + sigma[n] N(0, 1) for img [N, C, H, W] and sigma [N]; the noise is drawn on the device of img"""
-    return img + sigma.to(img.device, img.dtype)[:, None, None, None] * torch.randn_like(img)
+    return img + sigma.to(img.dtype)[:, None, None, None] * torch.randn_like(img)
 
 
 def rectangle(centre: Tensor, size: int) -> Tensor:
     """bool [N, size]: which i are inside a rectangle of half the size that begins at round((centre - 1/4) size)"""
     low, high = (((centre + reach) * size).round()[:, None] for reach in (-0.25, 0.25))
-    i = torch.arange(size)
+    i = torch.arange(size, device=centre.device)
     return (i >= low) & (i < high)
 
 
 def erase(img: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """img [N, C, H, W] with zeros in the columns, bool [N, W], and rows, bool [N, H]"""
-    columns, rows = columns.to(img.device), rows.to(img.device)
+    """img [N, C, H, W] with zeros in the columns, bool [N, W], and rows, bool [N, H], on one device"""
     return img.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)

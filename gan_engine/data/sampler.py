@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.data.image_set import ImageSet, to_float
+from gan_engine.system.devices import upload
 
 # A set moves to the GPU as a whole if it takes at most this part of the GPU's free memory. The networks need the rest.
-# A batch then costs only a small copy of indices to the GPU.
+# A batch then costs only a small copy of indices to the GPU, for which nothing waits.
 DEVICE_SHARE = 0.25
 
 
@@ -65,14 +66,14 @@ class Sampler:
 
     def __next__(self) -> tuple[Tensor, Tensor | None]:
         index, flip = self._part_of_rank(self.position)
-        index = index.to(self.images.device)
-        img = self._read(index).to(self.device)
+        index = upload(index, self.images.device)
+        img = upload(self._read(index), self.device)
         self.position += self.world_size * self.batch_size
         if self.mirror:
-            img = torch.where(flip.to(self.device).view(-1, *[1] * (img.ndim - 1)), img.flip(-1), img)
+            img = torch.where(upload(flip, self.device).view(-1, *[1] * (img.ndim - 1)), img.flip(-1), img)
         if self.labels is None:
             return to_float(img), None
-        return to_float(img), F.one_hot(self.labels[index].to(self.device), self.num_classes).float()
+        return to_float(img), F.one_hot(upload(self.labels[index], self.device), self.num_classes).float()
 
     def _part_of_rank(self, position: int) -> tuple[Tensor, Tensor]:
         """This rank's part of the batch at `position`: image indices and flips."""

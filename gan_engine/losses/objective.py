@@ -37,7 +37,8 @@ class GanObjective:
         pl_batch_shrink: the path length penalty is computed on 1/N of a batch.
         class_weight: weight of the cross-entropy of D's auxiliary classifier (Odena et al. 2017, arXiv:1610.09585), for
             a D with `logits_and_classes`. D lowers it on real images, G on generated ones.
-        rng: draws the points of the WGAN-GP penalty, and the directions of the path lengths.
+        rng: draws the points of the WGAN-GP penalty, and the directions of the path lengths. A rng of another device
+            than G would copy them there in every step, so PyTorch's default generator of G's device draws them then.
     """
 
     no_graph: str | None = None  # why no CUDA graph can hold `discriminator`, or None
@@ -64,7 +65,9 @@ class GanObjective:
         self.penalty_interval, self.class_weight, self.rng = penalty_interval, class_weight, rng
         self.level: Level | None = None  # of the penalties; None: the best that D admits
         self.pl_weight, self.pl_batch_shrink = pl_weight, pl_batch_shrink
-        self.pl_mean = torch.zeros((), device=next(G.parameters()).device)
+        device = next(G.parameters()).device
+        self.rng_of_device = rng if rng is not None and rng.device == device else None
+        self.pl_mean = torch.zeros((), device=device)
 
     def discriminator(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -98,13 +101,17 @@ class GanObjective:
         num = -(-len(batch.z) // self.pl_batch_shrink)
         ws = self.G.ws(batch.z[:num], None if batch.c is None else batch.c[:num])
         level = "autograd" if self.level == "autograd" else None
-        penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng, level=level)
+        penalty = path_length(self.G.synthesis, ws, self.pl_mean, generator=self.rng_of_device, level=level)
         self.observe("pl/mean", self.pl_mean)
         return {"pl": self.pl_weight * penalty}
 
     def state_dict(self) -> dict[str, Any]:
         """The values that change in training, except the networks: numbers, text and tensors."""
         return {"pl_mean": self.pl_mean}
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that the terms change in place, besides the buffers of networks."""
+        return [self.pl_mean]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.pl_mean.copy_(state["pl_mean"])
@@ -142,7 +149,7 @@ class PenalisedStep:
         """The WGAN-GP penalty, between real and generated images."""
         weight = self.objective.weights.get("gp", 0)
         if weight:
-            x = between(self.batch.real_img, gen_img, generator=self.objective.rng)
+            x = between(self.batch.real_img, gen_img, generator=self.objective.rng_of_device)
             gamma = 2 * weight * self.objective.penalty_interval
             _, gp = self._penalised(x, None, gamma=gamma, c=self.batch.c, centre=1.0, scale=scale)
             self.terms["gp"] = weight * gp
@@ -152,7 +159,8 @@ class PenalisedStep:
         real_img, c = self.batch.real_img, self.batch.c
         adversarial, weights = self.objective.loss.discriminator, self.objective.weights
         r1_gamma, r2_gamma = weights.get("r1", 0), weights["r2"]
-        of_each = torch.tensor([r2_gamma, r1_gamma], device=real_img.device).repeat_interleave(len(real_img))
+        both = (gen_img, r2_gamma), (real_img, r1_gamma)
+        of_each = torch.cat([torch.full((len(img),), g, device=img.device) for img, g in both])
         logits, penalty = self._penalised(
             torch.cat([gen_img, real_img]),
             lambda logits: adversarial(*logits.chunk(2)),

@@ -233,7 +233,9 @@ def backward_with_penalty(
     _refuse_compiled(D)
     img = detached(img)
     wide = torch.promote_types(img.dtype, torch.float32)
-    gamma = torch.as_tensor(gamma, dtype=wide, device=img.device).expand(len(img))
+    if not isinstance(gamma, Tensor):
+        gamma = torch.full((), gamma, device=img.device, dtype=wide)  # torch.tensor would copy to a GPU, and wait
+    gamma = gamma.to(img.device, wide).expand(len(img))
     if level == 2 or (level is None and not refusals.is_refused(D, img, c)):
         try:
             recorded = record_forward(D, img, c)

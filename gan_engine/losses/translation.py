@@ -68,8 +68,6 @@ class CycleObjective(GanObjective):
     ones (Shrivastava et al. 2017, arXiv:1612.07828).
     """
 
-    no_graph = "the pools of generated images"
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.pools = {kind: Pool(self.G.config.pool_size) for kind in "AB"}
@@ -105,12 +103,15 @@ class CycleObjective(GanObjective):
         return [batch.source, G(batch.source), batch.real_img, G(batch.real_img, "B2A")]
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"pools": {kind: pool.images for kind, pool in self.pools.items()}}
+        return super().state_dict() | {"pools": {kind: pool.kept() for kind, pool in self.pools.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         for kind, pool in self.pools.items():
             pool.images = state["pools"][kind]
+
+    def tensors(self) -> list[Tensor]:
+        return [*super().tensors(), *(tensor for pool in self.pools.values() for tensor in pool.tensors())]
 
     def _kinds(self, batch: Batch) -> list[tuple[str, Tensor, Tensor, str]]:
         """(kind, its real images, images of the other kind, direction from the other kind to this kind)"""
@@ -118,19 +119,28 @@ class CycleObjective(GanObjective):
 
 
 class Pool:
-    """Up to `size` images that were generated before. A pool that is not full keeps every new image."""
+    """Up to `size` images that were generated before. A pool that is not full keeps every new image.
+
+    Attributes:
+        images: [size, C, H, W] with `filled`, an int64 [] beside it on a GPU; a list of [C, H, W] on a CPU, and as long
+            as the pool is empty.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.images: list[Tensor] = []
+        self.images: list[Tensor] | Tensor = []
+        self.filled: Tensor | None = None
 
     def exchange(self, images: Tensor, rng: torch.Generator | None) -> Tensor:
         """images [N, C, H, W], each exchanged for a random image of the pool with probability 1/2
 
-        An image that comes before the pool is full is returned as it is.
+        An image that comes before the pool is full is returned as it is. `rng` draws on a CPU, and the default
+        generator of the images' device on a GPU, which never waits for the host.
         """
         if not self.size:
             return images
+        if images.device.type != "cpu":
+            return torch.cat([self._exchange_on_gpu(part) for part in images.split(self.size)])
         out = []
         for img in images:
             if len(self.images) < self.size:
@@ -140,3 +150,33 @@ class Pool:
                 img, self.images[i] = self.images[i].to(img), img.clone()
             out.append(img)
         return torch.stack(out)
+
+    def _exchange_on_gpu(self, images: Tensor) -> Tensor:
+        """`exchange` of at most `size` images, which all meet other images of the pool."""
+        pool, num, device = self._on_gpu(images), len(images), images.device
+        filling = self.filled < self.size
+        at_random = torch.rand(self.size, device=device).topk(num).indices
+        slots = torch.where(filling, (self.filled + torch.arange(num, device=device)) % self.size, at_random)
+        kept = pool.index_select(0, slots)
+        exchanged = (~filling & (torch.rand(num, device=device) < 0.5))[:, None, None, None]
+        pool.index_copy_(0, slots, torch.where(exchanged | filling, images, kept).to(pool.dtype))
+        self.filled.add_(num).clamp_(max=self.size)
+        return torch.where(exchanged, kept, images)
+
+    def _on_gpu(self, images: Tensor) -> Tensor:
+        """The pool as one tensor, which is made of the list of a checkpoint before the first exchange."""
+        if isinstance(self.images, list):
+            pool = images.new_zeros(self.size, *images.shape[1:])
+            for place, img in zip(pool, self.images, strict=False):
+                place.copy_(img)
+            self.filled = torch.full((), min(len(self.images), self.size), device=images.device)
+            self.images = pool
+        return self.images
+
+    def tensors(self) -> list[Tensor]:
+        """What an exchange changes on a GPU."""
+        return [self.images, self.filled] if isinstance(self.images, Tensor) else []
+
+    def kept(self) -> list[Tensor]:
+        """The images, each [C, H, W]. The host waits for a GPU."""
+        return [*self.images[: int(self.filled)].clone()] if isinstance(self.images, Tensor) else self.images

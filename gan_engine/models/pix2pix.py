@@ -21,6 +21,7 @@ from gan_engine.models.checks import Channels, Resolution, check_at_least, check
 from gan_engine.models.declaration import Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
+from gan_engine.system.devices import constant
 
 Source = Literal["pairs", "grey", "edges"]
 
@@ -100,7 +101,7 @@ def edges(img: Tensor) -> Tensor:
 
     The gradient is taken by Sobel's filters / 4: a step from black to white has the gradient 2.
     """
-    x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=img.dtype, device=img.device) / 4
+    x = constant(((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0)), img.dtype, img.device) / 4
     gradient = F.conv2d(F.pad(grey(img), (1, 1, 1, 1), mode="replicate"), torch.stack([x, x.t()])[:, None])
     return 1 - 2 * gradient.norm(dim=1, keepdim=True).clamp(max=1)
 

@@ -149,7 +149,7 @@ class _Grad(Function):
 
 def _differences(grid: Tensor, u: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """grids [N, 4H', W', 2] and steps [N, 1, 4H', W']; J is the sum of the four quarters of steps * S(x, grids)."""
-    size = torch.tensor([shape[3], shape[2]], dtype=grid.dtype, device=grid.device)
+    size = torch.cat([grid.new_full((1,), n) for n in (shape[3], shape[2])])  # made there: a copy to a GPU would wait
     low = (((grid.detach() + 1) * size - 1) / 2).floor()
     before, after = ((2 * low + 1) / size - 1).unbind(-1), ((2 * low + 3) / size - 1).unbind(-1)
     x, y = grid.unbind(-1)

@@ -1,6 +1,9 @@
-"""Choose the device that --device names."""
+"""Choose the device that --device names, and bring tensors there."""
+
+import functools
 
 import torch
+from torch import Tensor
 
 
 def choose_device(name: str) -> torch.device:
@@ -16,3 +19,20 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: want a GPU that PyTorch sees (it sees {torch.cuda.device_count()}), got {name}")
     return device
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """x on `device`, as x.to(device). The host does not wait for a GPU, which copies pinned memory by itself."""
+    if device.type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    return x.contiguous().pin_memory().to(device, non_blocking=True)
+
+
+@functools.lru_cache(maxsize=64)
+def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """torch.tensor(values), which is copied to `device` once. Do not write to it.
+
+    The copy makes the host wait for a GPU, and no CUDA graph can hold it.
+    """
+    with torch.inference_mode(False):  # the tensor may be saved for a backward pass later
+        return torch.tensor(values, dtype=dtype, device=device)

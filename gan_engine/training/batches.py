@@ -9,6 +9,7 @@ from torch import Tensor
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses.objective import Batch
+from gan_engine.system.devices import upload
 from gan_engine.training.distributed import Processes
 from gan_engine.training.networks import Networks
 
@@ -33,6 +34,8 @@ class Batches:
         images = config.batch_size // processes.size
         options = {"rank": processes.rank, "world_size": processes.size, "device": device, "mirror": config.mirror}
         self.sampler = Sampler(data, images, seed=config.seed, **options)
+        if not config.conditional:
+            self.sampler.labels = None  # one-hot classes take four launches on a GPU
         self.source_sampler = None
         if data.source is not None:
             # Two samplers with one seed give the same order, which keeps pairs together.
@@ -53,7 +56,7 @@ class Batches:
         """z [num, z_dim]"""
         rank, size = self.processes.rank, self.processes.size
         z = torch.randn(num * size, self.config.model.z_dim, generator=self.z_generator)
-        return z[rank::size].to(self.device, non_blocking=True)
+        return upload(z[rank::size], self.device)
 
     def source(self, real_img: Tensor, sampler: Sampler | None) -> Tensor | None:
         """The images that G translates: those of `sampler`, or what G.source_of makes of the real ones, or None."""

@@ -97,7 +97,7 @@ class Start:
         ]
         if penalties := trainer.penalties():
             lines.append(f"penalties  {penalties}")
-        if config.cuda_graphs:
+        if config.cuda_graphs and trainer.device.type == "cuda":
             lines.append(f"graphs     {trainer.graphs_line}")
         if self.allocator:
             lines.append(f"memory     {self.allocator}")

@@ -11,6 +11,7 @@ from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import objective_of
 from gan_engine.losses.objective import GanObjective
 from gan_engine.training.distributed import Processes
+from gan_engine.training.gradients import R_T
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
 
@@ -29,7 +30,7 @@ def build(config: Config, networks: Networks, means: Means, ada: Ada | None, rng
         networks.G,
         _behind_augmentation(networks.D, config, ada),
         LOSSES[config.loss],
-        means.add if ada is None else _Observer(means, ada),
+        means.add if ada is None else _Observer(means),
         r1_gamma=config.r1_gamma,
         r2_gamma=config.r2_gamma,
         gp_weight=config.gp_weight,
@@ -50,16 +51,15 @@ def _behind_augmentation(D: nn.Module, config: Config, ada: Ada | None) -> nn.Mo
 
 
 class _Observer:
-    """Adds what the objective measures to `means`, and shows the logits of real images to `ada`."""
+    """Adds what the objective measures to `means`, and the signs that an Ada counts."""
 
-    def __init__(self, means: Means, ada: Ada) -> None:
-        self.means, self.ada = means, ada
+    def __init__(self, means: Means) -> None:
+        self.means = means
 
     def __call__(self, name: str, values: Tensor) -> None:
         self.means.add(name, values)
         if name == "logits/real":
-            self.ada.observe(values)
-            self.means.add("ada/r_t", values.sign())
+            self.means.add(R_T, values.sign())
 
 
 def describe_penalties(config: Config, objective: GanObjective, D: nn.Module, image: torch.Size) -> str | None:

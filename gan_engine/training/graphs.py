@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_engine.config import Config
 from gan_engine.losses.objective import Batch
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.distributed import Processes
@@ -21,12 +23,10 @@ Compute = Callable[[Batch], tuple[Tensor, Means]]
 State = tuple[list[Tensor], dict]  # of buffers, and of random generators
 
 
-def refusal(config: Config, device: torch.device, processes: Processes) -> str | None:
+def refusal(device: torch.device, processes: Processes) -> str | None:
     """Why no phase of such a run can be recorded, or None."""
     if device.type != "cuda":
         return f"CUDA graphs take a GPU, not {device.type}"
-    if config.augment != "none":
-        return f"the host draws the transforms of --augment {config.augment} anew in every pass"
     if processes.size > 1:
         return f"CUDA graphs were never tried with {processes.size} processes"
     return None
@@ -34,9 +34,32 @@ def refusal(config: Config, device: torch.device, processes: Processes) -> str |
 
 def describe(phases: Iterable[Phase]) -> str:
     """Which of `phases` are to be recorded, and why others are not."""
-    recorded = ", ".join(phase.name for phase in phases if phase.no_graph is None)
+    recorded = ", ".join(name for phase in phases if phase.no_graph is None for name in phase.forms)
     others = (f"{phase.name} not: {phase.no_graph}" for phase in phases if phase.no_graph)
     return "; ".join([recorded or "none", *others])
+
+
+class TooLittleMemory(RuntimeError):
+    """A graph does not fit, and nothing was recorded."""
+
+
+@dataclass
+class Recording:
+    """What the recorded phases of a run share.
+
+    Attributes:
+        tensors: gives what the phases change besides the buffers of networks.
+        phases: all of them.
+        pool: the memory of all graphs. They never run at once, and the results of each stay in use, so that one graph
+            may put its intermediate results where another one had its own.
+    """
+
+    tensors: Callable[[], list[Tensor]] = list
+    phases: list["RecordedPhase"] = field(default_factory=list)
+
+    @cached_property
+    def pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
 
 
 class RecordedPhase:
@@ -44,26 +67,29 @@ class RecordedPhase:
 
     The first calls run without a graph. Then the graph is recorded. The next two calls compare its loss, gradients and
     buffers with those of a pass without it, and use the results of that pass. A phase whose graph differs goes on
-    without a graph. If one recording fails, drop all graphs: PyTorch's state is unreliable.
+    without a graph, and says why. If one recording fails, drop all graphs: PyTorch's state is unreliable.
 
     Args:
-        compute: leaves the gradients of a batch in .grad of phase.net; returns the loss and what was measured.
-        phase: the phase.
+        compute: leaves the gradients of a batch in .grad of `net`; returns the loss and what was measured.
+        name: of the phase, for messages.
+        net: the network that learns.
         nets: all networks that run in the phase.
-        together: all recorded phases of the run, to which this one adds itself.
+        recording: of the run, to which this phase adds itself.
 
     Attributes:
         launch: what a call does after the first calls: the check, then `replay` or `compute`.
         replay: launches the graph; None without a graph.
     """
 
-    def __init__(self, compute: Compute, phase: Phase, nets: list[nn.Module], together: list["RecordedPhase"]) -> None:
-        self.compute, self.name, self.net, self.together = compute, phase.name, phase.net, together
-        self.buffers = [buffer for net in nets for buffer in net.buffers()]
+    def __init__(
+        self, compute: Compute, name: str, net: nn.Module, nets: list[nn.Module], recording: Recording
+    ) -> None:
+        self.compute, self.name, self.net, self.recording = compute, name, net, recording
+        self.nets = nets
         self.launch: Compute = self._check
         self.replay: Compute | None = None
         self.calls = self.checked = 0
-        together.append(self)
+        recording.phases.append(self)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Means]:
         self.calls += 1
@@ -79,9 +105,11 @@ class RecordedPhase:
         reason, dropped = None, [self]
         try:
             reason = self._difference(batch, loss, grads, before, after)
+        except TooLittleMemory as error:
+            reason = str(error)
         except Exception as error:
             lines = str(error.__context__ or error).splitlines()
-            reason, dropped = lines[0] if lines else repr(error), self.together
+            reason, dropped = lines[0] if lines else repr(error), self.recording.phases
         self._restore(after)
         _set_grads(self.net, grads)
         self.checked += 1
@@ -98,13 +126,13 @@ class RecordedPhase:
         self._restore(before)
         if self.replay is None:
             self.net.zero_grad(set_to_none=True)
-            self.replay = record(self.compute, self.net, batch)
+            self.replay = record(self.compute, self.net, batch, self.recording)
             self._restore(before)
         got_loss, _ = self.replay(batch)
         want = _flat(grads)
         off = {"loss": _off(got_loss, loss, loss), "gradients": _off(_flat(_grads(self.net)), want, want)}
         # Relative to the change in this pass: most of a running mean is older.
-        buffers = zip(self.buffers, after[0], before[0], strict=True)
+        buffers = zip(self._changing(), after[0], before[0], strict=True)
         differences = (_off(ours, new, new.double() - old) for ours, new, old in buffers)
         off["buffers"] = next((x for x in differences if not x <= TOLERANCE), 0.0)
         return next((f"{name} off by {x:.1g}" for name, x in off.items() if not x <= TOLERANCE), None)
@@ -116,12 +144,15 @@ class RecordedPhase:
         names = ", ".join(phase.name for phase in phases)
         warnings.warn(f"no CUDA graph of {names} from here on, for that of {self.name}: {reason}", stacklevel=3)
 
+    def _changing(self) -> list[Tensor]:
+        return [*(buffer for net in self.nets for buffer in net.buffers()), *self.recording.tensors()]
+
     def _state(self) -> State:
-        return [buffer.clone() for buffer in self.buffers], rng_state()
+        return [tensor.clone() for tensor in self._changing()], rng_state()
 
     def _restore(self, state: State) -> None:
-        for buffer, values in zip(self.buffers, state[0], strict=True):
-            buffer.copy_(values)
+        for tensor, values in zip(self._changing(), state[0], strict=True):
+            tensor.copy_(values)
         set_rng_state(state[1])
 
 
@@ -131,11 +162,11 @@ def _off(got: Tensor, want: Tensor, scale: Tensor) -> float:
     return float(difference / scale.double().norm()) if difference else 0.0
 
 
-def record(compute: Compute, net: nn.Module, batch: Batch) -> Compute:
+def record(compute: Compute, net: nn.Module, batch: Batch, recording: Recording) -> Compute:
     """Record a CUDA graph of `compute`, which runs on any batch of the sizes of `batch`.
 
-    The next launch overwrites the results of a launch. Raises RuntimeError if something cannot be recorded, such as
-    waiting for the GPU. It is also raised if the memory is too small for the graph together with a pass without it.
+    The next launch overwrites the results of a launch. Raises TooLittleMemory if there is no room for the graph and a
+    pass beside it, and RuntimeError if something cannot be recorded, such as waiting for the GPU.
     """
     static = Batch(*(None if values is None else values.clone() for values in batch))
     torch.cuda.reset_peak_memory_stats()
@@ -145,12 +176,13 @@ def record(compute: Compute, net: nn.Module, batch: Batch) -> Compute:
     net.zero_grad(set_to_none=True)
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     if free < needed:
-        raise RuntimeError(f"it needs {needed / 2**30:.1f} GiB with a pass beside it, and {free / 2**30:.1f} are free")
+        gigabytes = (f"{size / 2**30:.1f}" for size in (needed, free))
+        raise TooLittleMemory("it needs {} GiB with a pass beside it, and {} are free".format(*gigabytes))
     stream, generator = torch.cuda.current_stream(), torch.cuda.default_generators[torch.cuda.current_device()]
     drawn = generator.clone_state()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=recording.pool, capture_error_mode="thread_local"):
             results = compute(static)
     except BaseException:  # PyTorch leaves its stream in use, and random numbers counted for the failed graph
         torch.cuda.set_stream(stream)

@@ -16,8 +16,9 @@ class Means:
         self.sums: dict[str, tuple[Tensor, int]] = {}
 
     def add(self, name: str, values: Tensor) -> None:
-        total, count = self.sums.get(name, (0, 0))
-        self.sums[name] = (total + values.detach().float().sum(), count + values.numel())
+        new = values.detach().float().sum()
+        total, count = self.sums.get(name, (None, 0))
+        self.sums[name] = (new if total is None else total + new, count + values.numel())
 
     def merge(self, others: "Means") -> None:
         """Add the sums of `others`."""

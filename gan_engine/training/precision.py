@@ -61,6 +61,11 @@ def tf32_products(allowed: bool) -> Iterator[None]:
             switch.allow_tf32 = value
 
 
+def finite(x: Tensor) -> Tensor:
+    """x.isfinite(), in half as many launches on a GPU"""
+    return x - x == 0
+
+
 class Precision:
     """The precision of a phase: `autocast` around its forward pass, `scale` for its backward pass, then `step`.
 
@@ -101,8 +106,7 @@ class Precision:
 
         A smaller scale does not help below a scale of 1, where the scale is not the reason of the overflow.
         """
-        finite = norm.isfinite()
-        return finite if self.scaler is None else finite | (self.scaler._scale >= 1)
+        return finite(norm) if self.scaler is None else finite(norm) | (self.scaler._scale >= 1)
 
     def step(self, optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
         """Let `optimizer` step, unless `skip`, a float32 scalar on the device, is not 0.

@@ -36,6 +36,14 @@ class Phase:
     no_graph: str | None = None
     """Why no CUDA graph can hold the phase. None: a graph can."""
 
+    @property
+    def forms(self) -> dict[str, bool]:
+        """The forms that a step of the phase can have, by name: whether penalties are part of it."""
+        if self.penalised is None:
+            return {self.name: False}
+        penalised = {f"{self.name} with penalties": True}
+        return penalised if self.penalty_interval == 1 else {self.name: False, **penalised}
+
     def due(self, clock: Clock) -> bool:
         return self.pretraining in (None, clock.pretraining) and clock.step_count % self.interval == 0
 
@@ -92,20 +100,13 @@ def schedule(
             penalty_interval=config.penalty_interval,
             weight_clip=config.weight_clip,
             pretraining=game,
-            no_graph=_no_graph_of_D(config, objective),
+            no_graph=objective.no_graph,
         ),
         Phase("G", G, optimizers["G"], objective.generator, interval=config.n_critic, pretraining=game),
     ]
     if config.pretrain_kimg:
         phases.append(Phase("G_content", G, optimizers["G"], objective.content, pretraining=True))
     if config.pl_weight:
-        interval, reason = config.pl_interval, "the directions of path lengths"
-        lengths = Phase(
-            "G_pl", G, optimizers["G"], objective.path_length, interval=interval, weight=interval, no_graph=reason
-        )
-        phases.append(lengths)
+        interval = config.pl_interval
+        phases.append(Phase("G_pl", G, optimizers["G"], objective.path_length, interval=interval, weight=interval))
     return phases
-
-
-def _no_graph_of_D(config: Config, objective: GanObjective) -> str | None:
-    return "penalties in every step" if objective.weights and config.penalty_interval == 1 else objective.no_graph

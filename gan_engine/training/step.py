@@ -11,7 +11,7 @@ from gan_engine.training.distributed import Processes
 from gan_engine.training.gradients import Gradients
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
-from gan_engine.training.precision import Precision
+from gan_engine.training.precision import Precision, finite
 from gan_engine.training.schedule import Phase
 from gan_engine.training.stops import Stops
 
@@ -49,7 +49,7 @@ class PhaseSteps:
         self.precision.unscale(phase.optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
         self.means.add(f"grad_norm/{phase.name}", norm)
-        self.stops.add(loss.isfinite() & self.precision.bears(norm))
+        self.stops.add(finite(loss) & self.precision.bears(norm))
         self.precision.step(phase.optimizer, self.stops.stop)
         if phase.weight_clip is not None:
             _clip_weights(self.networks.parameters[phase.net], phase.weight_clip)

@@ -109,7 +109,7 @@ class Trainer:
     def _build_steps(self) -> None:
         config, networks, batches = self.config, self.networks, self.batches
         self.precision = Precision(resolve(config.precision, self.device), self.device)
-        self.gradients = Gradients(networks, batches, self.precision, self.means)
+        self.gradients = Gradients(networks, batches, self.precision, self.means, self.ada)
         self.stops = Stops(networks, batches, self.precision, self.clock, self.processes)
         self.phase_steps = PhaseSteps(
             networks=networks,
@@ -121,10 +121,13 @@ class Trainer:
             clock=self.clock,
             processes=self.processes,
         )
-        no_graphs = graphs.refusal(config, self.device, self.processes) if config.cuda_graphs else "not asked for"
+        no_graphs = graphs.refusal(self.device, self.processes) if config.cuda_graphs else "not asked for"
         self.graphs_line = f"none: {no_graphs}" if no_graphs else graphs.describe(self.phases)
         if no_graphs is None:
-            self.gradients.record(self.phases)
+            self._record()
+
+    def _record(self) -> None:
+        self.gradients.record(self.phases, self.objective.tensors)
 
     @property
     def nimg(self) -> int:
@@ -204,4 +207,4 @@ class Trainer:
         """
         self._state.load_state_dict(state, source)
         if self.gradients.graphs:  # they hold the loss scale of before
-            self.gradients.record(self.phases)
+            self._record()

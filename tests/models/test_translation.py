@@ -197,6 +197,30 @@ def test_a_pool_keeps_half_of_what_comes():
     assert torch.equal(Pool(0).exchange(later, rng), later)
 
 
+def test_a_pool_on_a_gpu_keeps_half_of_what_comes():
+    """The exchange that never asks the host, here on the CPU."""
+    torch.manual_seed(0)
+    pool = Pool(10)
+    batches = torch.arange(1.0, 1009.0)[:, None, None, None].split(4)
+    out = torch.cat([pool._exchange_on_gpu(batch) for batch in batches])
+    came = torch.cat(batches)
+    assert torch.equal(out[:10], came[:10]) and pool.filled == 10
+    old = (out != came).flatten()
+    assert 430 < old.sum() < 570
+    shown = out.flatten()[old].tolist()
+    assert len(set(shown)) == len(shown) and 0 not in shown  # what has left does not come back
+    kept = pool.kept()
+    assert len({float(img) for img in kept}) == len(kept) == 10
+    assert not {float(img) for img in kept} & set(shown)
+    resumed = Pool(10)
+    resumed.images = kept
+    state = torch.get_rng_state()
+    expected = pool._exchange_on_gpu(batches[0])
+    torch.set_rng_state(state)
+    assert torch.equal(resumed._exchange_on_gpu(batches[0]), expected)
+    assert all(map(torch.equal, resumed.tensors(), pool.tensors()))
+
+
 @pytest.mark.parametrize(
     ("make", "want"),
     [

@@ -38,8 +38,9 @@ STYLEGAN2 = dataclasses.replace(
         resolution=16, channels=1, z_dim=8, w_dim=8, mapping_layers=2, channel_base=128, channel_max=16
     ),
     r1_gamma=1.0,
-    penalty_interval=4,
+    penalty_interval=2,
     pl_weight=2.0,
+    pl_interval=2,
 )
 SPECTRAL = dataclasses.replace(
     DCGAN, preset="sngan", model=models.sngan.Config(resolution=16, z_dim=8, width=4, d_width=4, max_width=8)
@@ -56,12 +57,18 @@ CYCLEGAN = dataclasses.replace(
     model=models.cyclegan.Config(resolution=32, channels=1, width=4, blocks=1, d_width=4),
     loss="least_squares",
 )
+# Runs, and the phases that they record.
 RUNS = {
-    "batch norm": DCGAN,
-    "in passes": dataclasses.replace(DCGAN, batch_gpu=4),
-    "noise, lazy penalties": STYLEGAN2,
-    "spectral norm": SPECTRAL,
-    "another phase first": PRETRAINED,
+    "batch norm": (DCGAN, {"D", "G"}),
+    "in passes": (dataclasses.replace(DCGAN, batch_gpu=4), {"D", "G"}),
+    "noise, lazy penalties": (STYLEGAN2, {"D", "D with penalties", "G", "G_pl"}),
+    "spectral norm": (SPECTRAL, {"D", "G"}),
+    "another phase first": (PRETRAINED, {"D", "G", "G_content"}),
+    "penalties in every step": (dataclasses.replace(DCGAN, gp_weight=10.0), {"D with penalties", "G"}),
+    "adaptive augmentation": (
+        dataclasses.replace(DCGAN, augment="ada", ada_target=-1.0, ada_kimg=0.1),
+        {"D", "G"},
+    ),
 }
 
 
@@ -72,6 +79,7 @@ def trained(config, tmp_path, *, device=CPU, steps=9):
         DataConfig("toy"), resolution=model.resolution, channels=model.channels, kind=models.data_kind(model), seed=0
     )
     trainer = Trainer(config, data, device=device, run_dir=tmp_path)
+    trainer.objective.rng_of_device = None  # as on a GPU, whose graphs know the default generator
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(steps):
@@ -86,7 +94,7 @@ def weights(trainer):
 def played(prepare=lambda: None, finish=lambda: None):
     """In place of graphs.record. `prepare` is called before every replay, `finish` behind it."""
 
-    def record(gradients, net, batch):
+    def record(gradients, net, batch, _):
         static = Batch(*(None if values is None else values.clone() for values in batch))
         kept = None
 
@@ -124,17 +132,22 @@ def on_the_cpu(monkeypatch):
 
 
 def replays(trainer):
-    """The phases that have a graph."""
-    return {name for name, run in trainer.gradients.graphs.items() if run.replay is not None}
+    """The names of the phases that have a graph."""
+    return {run.name for run in trainer.gradients.graphs.values() if run.replay is not None}
 
 
-@pytest.mark.parametrize("config", RUNS.values(), ids=RUNS)
-def test_recorded_phases_train_as_they_do_otherwise(config, tmp_path, on_the_cpu):
+def recorded(trainer):
+    """The names of the phases that are to have one."""
+    return {run.name for run in trainer.gradients.graphs.values()}
+
+
+@pytest.mark.parametrize(("config", "phases"), RUNS.values(), ids=RUNS)
+def test_recorded_phases_train_as_they_do_otherwise(config, phases, tmp_path, on_the_cpu):
     plain, expected, _ = trained(dataclasses.replace(config, cuda_graphs=False), tmp_path)
     on_the_cpu(played())
     trainer, means, warned = trained(config, tmp_path)
     assert not warned
-    assert replays(trainer) == trainer.gradients.graphs.keys() >= {"D", "G"}
+    assert replays(trainer) == recorded(trainer) == phases
     assert all(run.launch is run.replay for run in trainer.gradients.graphs.values())
     assert means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
@@ -152,7 +165,8 @@ def test_a_graph_that_draws_the_same_again_is_found_out_and_given_up(tmp_path, o
     on_the_cpu(played(always_as_first))
     trainer, means, warned = trained(STYLEGAN2, tmp_path)
     assert not replays(trainer)
-    for name, line in zip("DG", warned, strict=True):
+    for line in warned:
+        name = line.partition(" of ")[2].partition(" from ")[0]
         assert line.startswith(f"no CUDA graph of {name} from here on, for that of {name}: ") and " off by 0." in line
     assert means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
@@ -189,10 +203,10 @@ def test_a_graph_that_leaves_a_buffer_as_it_was_is_found_out_and_given_up(name, 
 def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_the_cpu):
     plain, expected, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=False), tmp_path)
 
-    def fails_for_G(gradients, net, batch):
+    def fails_for_G(gradients, net, batch, recording):
         if isinstance(net, models.dcgan.Generator):
             raise torch.OutOfMemoryError("no memory is left")
-        return played()(gradients, net, batch)
+        return played()(gradients, net, batch, recording)
 
     on_the_cpu(fails_for_G)
     trainer, means, warned = trained(DCGAN, tmp_path)
@@ -202,10 +216,29 @@ def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_a_graph_without_room_is_given_up_alone(tmp_path, on_the_cpu):
+    def too_large_for_G(gradients, net, batch, recording):
+        if isinstance(net, models.dcgan.Generator):
+            raise graphs.TooLittleMemory("it needs 9.0 GiB with a pass beside it, and 8.0 are free")
+        return played()(gradients, net, batch, recording)
+
+    on_the_cpu(too_large_for_G)
+    trainer, _, warned = trained(DCGAN, tmp_path)
+    (line,) = warned
+    assert line.startswith("no CUDA graph of G from here on, for that of G: it needs 9.0 GiB")
+    assert replays(trainer) == {"D"}
+
+
+def test_graphs_are_on_unless_they_are_refused(tmp_path, on_the_cpu):
+    on_the_cpu(played())
+    trainer, _, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=Config.cuda_graphs), tmp_path, steps=0)
+    assert recorded(trainer) == {"D", "G"}
+
+
 def test_what_cannot_be_recorded_says_why_and_trains_on(tmp_path, on_the_cpu):
     plain, expected, _ = trained(dataclasses.replace(DCGAN, cuda_graphs=False), tmp_path)
 
-    def fails(gradients, net, batch):
+    def fails(gradients, net, batch, _):
         gradients(batch)
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
@@ -232,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = graphs.RecordedPhase(gradients, Phase("D", net, None, None), [net], [])
+        run = graphs.RecordedPhase(gradients, "D", net, [net], graphs.Recording())
         for value in [1.0, 1.0, float("inf"), float("inf"), 2.0, 3.0]:
             assert run.launch is not run.replay
             net.zero_grad(set_to_none=True)
@@ -241,25 +274,24 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
 
 @pytest.mark.parametrize(
-    ("changes", "device", "processes", "reason"),
+    ("device", "processes", "reason"),
     [
-        ({}, "cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
-        ({"augment": "ada"}, "cuda", ALONE, "the host draws the transforms of --augment ada anew in every pass"),
-        ({}, "cuda", Processes(size=2), "CUDA graphs were never tried with 2 processes"),
-        ({}, "cuda", ALONE, None),
+        ("cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
+        ("cuda", Processes(size=2), "CUDA graphs were never tried with 2 processes"),
+        ("cuda", ALONE, None),
     ],
 )
-def test_a_run_that_cannot_be_recorded_is_refused_with_the_reason(changes, device, processes, reason):
-    assert graphs.refusal(dataclasses.replace(DCGAN, **changes), torch.device(device), processes) == reason
+def test_a_run_that_cannot_be_recorded_is_refused_with_the_reason(device, processes, reason):
+    assert graphs.refusal(torch.device(device), processes) == reason
 
 
 @pytest.mark.parametrize(
     ("config", "line"),
     [
         (DCGAN, "D, G"),
-        (STYLEGAN2, "D, G; G_pl not: the directions of path lengths"),
-        (CYCLEGAN, "G; D not: the pools of generated images"),
-        (dataclasses.replace(DCGAN, gp_weight=10.0), "G; D not: penalties in every step"),
+        (STYLEGAN2, "D, D with penalties, G, G_pl"),
+        (CYCLEGAN, "D, G"),
+        (dataclasses.replace(DCGAN, gp_weight=10.0), "D with penalties, G"),
     ],
     ids=["dcgan", "path lengths", "pools", "penalties"],
 )
@@ -267,6 +299,12 @@ def test_a_run_says_which_phases_it_records(config, line, tmp_path, on_the_cpu):
     on_the_cpu(played())
     trainer, _, _ = trained(config, tmp_path, steps=0)
     assert trainer.graphs_line == line
+
+
+def test_a_phase_that_no_graph_can_hold_says_why():
+    net = torch.nn.Linear(1, 1)
+    phases = [Phase("D", net, None, None, no_graph="it asks a web page"), Phase("G", net, None, None)]
+    assert graphs.describe(phases) == "G; D not: it asks a web page"
 
 
 def test_on_the_cpu_a_run_goes_on_without_graphs_and_says_so(tmp_path):
@@ -281,5 +319,5 @@ def test_on_a_gpu_graphs_give_the_losses_of_a_run_without_them(config, precision
     config = dataclasses.replace(config, precision=precision)
     _, expected, _ = trained(dataclasses.replace(config, cuda_graphs=False), tmp_path, device=torch.device("cuda"))
     trainer, means, warned = trained(config, tmp_path, device=torch.device("cuda"))
-    assert not warned and replays(trainer) == {"D", "G"}
+    assert not warned and replays(trainer) == recorded(trainer)
     assert means == pytest.approx(expected, rel=1e-2 if precision == "fp32" else 0.2, abs=1e-2)

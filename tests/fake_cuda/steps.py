@@ -1,0 +1,105 @@
+"""Steps of training runs on the fake device: what they did wrong, and what they did there.
+
+    python -m tests.fake_cuda.steps NAME ...        a line of JSON for each run; "NAME: MUTANT" makes a mistake
+
+It runs in a process of its own, because the fake device changes PyTorch.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.fake_cuda.device import FakeCuda, FakeCudaError, torch  # isort: skip
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import ImageSet
+from gan_engine.data.kinds import kind_of
+from gan_engine.training.gradients import Gradients
+from gan_engine.training.trainer import Trainer
+from tests.fake_cuda.mutants import mutated
+from tests.fake_cuda.runs import RUNS
+
+
+def data_of(config: Config) -> ImageSet:
+    """Black images: no number of theirs is read."""
+    model, kind = config.model, models.data_kind(config.model)
+    about = kind_of(kind)
+    shape = [max(8, config.batch_size), model.channels, *about.sides(model.resolution)]
+
+    def black(**options: Any) -> ImageSet:
+        return ImageSet("black", torch.zeros(shape, dtype=torch.uint8), **options)
+
+    labels = torch.arange(shape[0]) % 4
+    if about.has_source:
+        return black(source=black(), paired=about.paired)
+    return black(labels=labels, class_names=tuple("abcd")) if kind == "image" else black()
+
+
+def trainer_of(config: Config) -> Trainer:
+    data = data_of(config)
+    config = dataclasses.replace(config, cuda_graphs=False)  # the operators themselves, whether a graph has them or not
+    if config.conditional:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
+    return Trainer(config, data, device=torch.device("cuda"), run_dir=Path("unused"))
+
+
+def steps(config: Config, mode: FakeCuda) -> dict[str, Any]:
+    """What two steps of a run did on the device: a step with every phase, and an ordinary one.
+
+    The step before them is not counted. It makes the moments of Adam, and constants that stay on the device.
+    """
+    found: dict[str, Any] = {}
+    trainer = trainer_of(config)
+    trainer.step()
+    for name, step_count in (("every phase", 0), ("ordinary step", 1)):
+        trainer.clock.step_count = step_count
+        with mode.watched() as count:
+            trainer.step()
+        found[name] = [count.operators, round(count.bytes / 1e6, 2)]
+        found[f"{name}, by operator"] = dict(sorted(count.by_name.items(), key=lambda item: -item[1]))
+    return found
+
+
+@contextlib.contextmanager
+def phases_watched(mode: FakeCuda) -> Iterator[None]:
+    """Inside, `mode` knows of the phases that CUDA graphs are to hold."""
+    compute = Gradients.compute
+
+    def watched(self: Gradients, phase: Any, batch: Any, **options: Any) -> Any:
+        if phase.no_graph is not None:
+            return compute(self, phase, batch, **options)
+        with mode.recorded(phase.name):
+            return compute(self, phase, batch, **options)
+
+    Gradients.compute = watched
+    try:
+        yield
+    finally:
+        Gradients.compute = compute
+
+
+def main(names: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    mode = FakeCuda()
+    for name in names or RUNS:
+        run, _, mutant = name.partition(": ")
+        line: dict[str, Any] = {"name": name}
+        began = time.process_time()
+        mode.problems.clear()
+        with mode, phases_watched(mode), mutated(mutant):
+            try:
+                line |= steps(RUNS[run](), mode)
+            except FakeCudaError as error:
+                mode.problems.append(str(error))
+        line |= {"problems": list(dict.fromkeys(mode.problems)), "seconds": round(time.process_time() - began, 1)}
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
