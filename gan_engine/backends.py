@@ -17,6 +17,9 @@ the backend gains, or raises if the backend cannot run the call:
 A request for a block or a process concerns the ops that have the backend. The others choose as if nothing were asked.
 The numbers from which on a backend gains are all in gan_engine.ops.thresholds.
 
+At the first use of a kernel on a device in a dtype, gan_engine.ops.self_check compares it with the reference. A kernel
+that is wrong there is refused from then on.
+
 torch.jit.trace and torch.export record operators of PyTorch alone ("reference", or a "pytorch" that is made of them),
 which need no gan_engine to run.
 
@@ -87,9 +90,35 @@ _wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
 _watching: tuple[list["Choice"], ...] = ()  # the lists of `watched` blocks under way
 _entering = threading.Lock()
 
+
+class Kernels(NamedTuple):
+    """The kernels of an op, as the self-check tells them apart."""
+
+    op: str
+    backend: str
+    device: str  # type
+    number: int | None  # of the device
+    dtype: torch.dtype
+
+
+right: set[Kernels] = set()  # need no check any more
+wrong: dict[Kernels, str] = {}  # what the self-check found, in a sentence
+_first_use: Callable[..., bool] | None = None  # the self-check: (*Kernels) -> whether they may run
+
+
+class _Thread(threading.local):
+    trusting = False  # inside of `trusted`
+
+
+_thread = _Thread()
+
 _is_compiling, _is_exporting = torch.compiler.is_compiling, torch.compiler.is_exporting
 
 _RECORDED = "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
+_NOT_YET = (
+    "was not checked yet, and cannot be checked while a CUDA graph or a backward pass is being recorded: call it once"
+    " before"
+)
 
 
 class Choice(NamedTuple):
@@ -116,7 +145,7 @@ def _note(op: str, backend: str, x: torch.Tensor, arguments: Any, asked: str | N
     if asked is None:
         for name in _orders[op][: _orders[op].index(backend)]:
             reason = refusal(op, name, x, arguments) or no_gain(op, name, x, arguments)
-            reasons[name] = reason or "gains nothing"
+            reasons[name] = reason or (_NOT_YET if name in KERNELS else "gains nothing")
     choice = Choice(op, backend, tuple(x.shape), x.dtype, asked, reasons)
     for choices in _watching:
         choices.append(choice)
@@ -164,7 +193,14 @@ def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
     if (backend != "pytorch" or not _recordable[op]) and recorded():
         return _RECORDED
     refuse, _ = _rules[op]
-    return None if refuse is None else refuse(backend, x, arguments)
+    reason = None if refuse is None else refuse(backend, x, arguments)
+    if reason is None and wrong and not _thread.trusting and not _is_compiling():
+        reason = wrong.get(_kernels_of(op, backend, x))
+    return reason
+
+
+def _kernels_of(op: str, backend: str, x: torch.Tensor) -> Kernels:
+    return Kernels(op, backend, x.device.type, x.device.index, x.dtype)
 
 
 def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
@@ -188,14 +224,15 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
     if backend is None and (_forced is not None or _wrong is not None):
         backend = _wanted(op)
     chosen = _automatic(op, x, arguments) if backend is None else _named(op, backend, x, arguments)
-    if _watching:
+    if _watching and not _thread.trusting:
         _note(op, chosen, x, arguments, backend)
     return chosen
 
 
 def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
     # `refusal` and `no_gain` written out: this is the start of every call. A compiler would note is_cpu in its graph.
-    device = "cpu" if not _is_compiling() and x.is_cpu else x.device.type
+    compiling = _is_compiling()
+    device, index = ("cpu", None) if not compiling and x.is_cpu else (x.device.type, x.device.index)
     refuse, gains_nothing = _rules[op]
     to_be_recorded = torch._C._get_tracing_state() is not None or _is_exporting()
     kernel_gains_nothing = False
@@ -216,14 +253,27 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
             kernel_gains_nothing = True
             continue
         if refuse is None or refuse(name, x, arguments) is None:
-            return name
+            if name == "pytorch" or (not compiling and (op, name, device, index, x.dtype) in right):
+                return name
+            if may_run(op, name, x):
+                return name
     return "reference"
+
+
+def may_run(op: str, backend: str, x: torch.Tensor) -> bool:
+    """Whether the self-check lets the kernels of `op` run where x is. It runs here, at their first use."""
+    kernels = op, backend, x.device.type, x.device.index, x.dtype
+    if not _is_compiling() and kernels in right:
+        return True
+    return _first_use is None or _first_use(*kernels)
 
 
 def _named(op: str, wanted: str, x: torch.Tensor, arguments: Any) -> str:
     if wanted not in ORDER:
         raise ValueError(f"backend: want one of {', '.join(ORDER)}, got {wanted!r}")
     reason = refusal(op, wanted, x, arguments)
+    if reason is None and wanted in KERNELS and not may_run(op, wanted, x):
+        reason = wrong.get(_kernels_of(op, wanted, x), _NOT_YET)
     if reason is not None:
         raise RuntimeError(f"{op}: backend {wanted!r} was asked for and cannot run: {reason}")
     return wanted
@@ -272,6 +322,27 @@ def force(backend: str | None) -> None:
     if backend is not None and backend not in ORDER:
         raise ValueError(f"backend: want one of {', '.join(ORDER)}, got {backend!r}")
     _forced = backend
+
+
+def is_trusting() -> bool:
+    """True in a thread inside of `trusted`."""
+    return _thread.trusting
+
+
+def at_first_use(check: Callable[..., bool]) -> None:
+    """Let `check(*Kernels)` decide about every use of kernels that are not in `right`."""
+    global _first_use
+    _first_use = check
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """Inside, kernels of this thread run without a check, and `watched` notes nothing of it."""
+    before, _thread.trusting = _thread.trusting, True
+    try:
+        yield
+    finally:
+        _thread.trusting = before
 
 
 @contextlib.contextmanager

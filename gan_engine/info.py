@@ -1,5 +1,5 @@
 """What runs here: `python -m gan_engine.info` prints versions, hardware, and op x backend with reasons.
-
+`python -m gan_engine.info --check` compares all kernels with the reference first, and fails if one differs.
 `python -m gan_engine.info --call conv2d --shape 8,64,32,32 --weight 64,64,3,3` answers for one call.
 """
 
@@ -11,11 +11,11 @@ import platform
 import re
 import sys
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import gan_engine
 from gan_engine.command_line import console
+from gan_engine.system import cpu
 
 WIDTH = 100
 _PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "tyro", "tensorboard", "matplotlib")
@@ -66,6 +66,7 @@ def table() -> str:
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [_wrap(f"({i}) ", note) for i, note in enumerate(notes, 1)]
     lines.append("(-) the op has no such backend")
+    lines.append("Kernels are compared with the reference at their first use here; --check compares all of them now.")
     if named := os.environ.get("GAN_ENGINE_BACKEND", "").strip():
         text = f"GAN_ENGINE_BACKEND={named} asks for that backend, or an error, of each op that has it."
         lines.append(_wrap("", text))
@@ -81,11 +82,36 @@ def thresholds() -> str:
     return "\n".join(lines)
 
 
+def check() -> tuple[str, bool]:
+    """What the self-check says of all kernels on every device, and whether all of them are right."""
+    import torch
+
+    from gan_engine.ops import self_check
+
+    importlib.import_module("gan_engine.activated")  # registers its ops
+    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    right: dict[tuple[str, str], list[str]] = {}  # by backend and dtype
+    wrong = []
+    for device in devices:
+        for (op, backend, _, _, dtype), sentence in self_check.check_all(device):
+            if sentence is None:
+                right.setdefault((f"{backend} on {device}", str(dtype).removeprefix("torch.")), []).append(op)
+            else:
+                wrong.append(_wrap(f"  {op} on {backend}: ", sentence))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (backend, dtype), ops in right.items():
+        alike.setdefault((backend, ", ".join(ops)), []).append(dtype)
+    lines = ["Kernels that agree with the reference, in values and in gradients of both orders:"]
+    lines += [_wrap(f"  {backend}: ", f"{ops}; in {', '.join(dtypes)}") for (backend, ops), dtypes in alike.items()]
+    return "\n".join([*lines, *(["Kernels that differ, and will not run:", *wrong] if wrong else [])]), not wrong
+
+
 def _chosen(op: str, x: Any) -> str | None:
     from gan_engine import backends
 
     try:
-        return backends.choose(op, x)
+        with backends.trusted():  # the table runs no kernels
+            return backends.choose(op, x)
     except RuntimeError:  # the backend asked for by GAN_ENGINE_BACKEND refuses
         return None
 
@@ -106,18 +132,18 @@ def _version(package: str) -> str:
 
 def _hardware() -> str:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpu = f"{_cpu_model()}, {cpus} CPUs"
+    name = f"{cpu.model()}, {cpus} CPUs"
     try:
         import torch
     except Exception as error:
-        return _wrap("cpu   ", cpu) + "\n" + _wrap("", f"PyTorch cannot be imported: {error} (pip install torch)")
+        return _wrap("cpu   ", name) + "\n" + _wrap("", f"PyTorch cannot be imported: {error} (pip install torch)")
 
     from gan_engine.system import bfloat16
 
     how, time = bfloat16.on_cpu()
     bf16 = how + (", slower than float32" if time > 1 else "")
-    cpu += f", {torch.get_num_threads()} threads in PyTorch, bf16 {bf16}"
-    lines = [_wrap("cpu   ", cpu)]
+    name += f", {torch.get_num_threads()} threads in PyTorch, bf16 {bf16}"
+    lines = [_wrap("cpu   ", name)]
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         lines.append(
@@ -131,16 +157,6 @@ def _hardware() -> str:
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build for the CPU only"
         lines.append(_wrap("gpu   ", f"none that PyTorch sees (this PyTorch is {build})"))
     return "\n".join(lines)
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "unknown"
 
 
 def _native_core() -> str:
@@ -211,18 +227,23 @@ def _wrap(label: str, text: str) -> str:
 
 
 @console.command
-def main(argv: list[str]) -> None:
-    """The command line, read by argparse: this command works where tyro is missing too."""
+def main(argv: list[str]) -> int:
+    """The command line, read by argparse: this command works where tyro is missing too. 1 if a kernel is wrong."""
     about = "Print versions, hardware, and which backend runs each op, with reasons; or what runs one call."
     parser = argparse.ArgumentParser(prog=console.prog("info"), description=about)
+    parser.add_argument("--check", action="store_true", help="compare all kernels with the reference, before the rest")
     try:
         from gan_engine.command_line import one_call
     except Exception:  # PyTorch is missing or broken, which the report says
         parser.parse_args(argv)
         print(report())
-        return
+        return 0
     one_call.add_flags(parser)
     asked = parser.parse_args(argv)
+    all_right = True
+    if asked.check:
+        text, all_right = check()
+        print(text, end="\n\n", flush=True)
     if asked.call is None:
         print(report())
     else:
@@ -232,6 +253,7 @@ def main(argv: list[str]) -> None:
                 _wrap(label.match(line).group(), line[label.match(line).end() :]) for line in one_call.report(asked)
             )
         )
+    return 0 if all_right else 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Differentiable operators on fused kernels; each is documented at its function."""
 
+import gan_engine.ops.self_check  # noqa: F401  (compares kernels with the reference at their first use)
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.autograd import conv2d

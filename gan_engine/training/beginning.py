@@ -137,9 +137,10 @@ def prepare(
     data = processes.one_per_machine_first(lambda: inputs.read(config))
     config = inputs.fitted(config, data)
     torch.backends.cudnn.benchmark = True  # batches have one shape all through a run
-    x = torch.empty(1, device=device)
-    for op in backends.ops():
-        backends.choose(op, x)  # refuses here, and not in the first step, what this process asks for and cannot have
+    if backends.asked() is not None:  # refuse here, and not in the first step, what this process cannot have
+        x = torch.empty(1, device=device)
+        for op in backends.ops():
+            backends.choose(op, x)
     trainer = Trainer(config, data, device=device, run_dir=run_dir, processes=processes)
     taken = {} if initial is None else transfer.begin(trainer.G, trainer.D, trainer.G_ema, *initial)
     if state is not None:

@@ -1,9 +1,10 @@
-"""The backends that run the ops of a training run: what `backends.choose` answered in the first step."""
+"""The backends that run the ops of a training run: what `backends.choose` answered up to the end of the first step."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from gan_engine import backends
 from gan_engine.backends import ORDER, Choice
 
 
@@ -33,3 +34,9 @@ def line(ops: dict[str, dict[str, Any]]) -> str:
         else:
             each.append(f"{op} " + " + ".join(f"{what['calls']} {name}" for name, what in by_backend.items()))
     return f"ops        {', '.join(each) or 'none'}; run.json says why"
+
+
+def refused() -> list[str]:
+    """The kernels that the self-check found wrong, a line each."""
+    found = {f"{op} on {backend}": why for (op, backend, *_), why in backends.wrong.items()}
+    return [f"refused    {kernels} {why}" for kernels, why in found.items()]

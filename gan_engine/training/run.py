@@ -126,7 +126,8 @@ class Run:
             self._step()
         self.ops = chosen_ops.summary(choices)
         if self.trainer.processes.first:
-            bar.write(chosen_ops.line(self.ops), file=sys.stdout)
+            for line in (chosen_ops.line(self.ops), *chosen_ops.refused()):
+                bar.write(line, file=sys.stdout)
             record.add_to_last_start(self.trainer.run_dir, {"ops": self.ops})
             self.timing = plan.Timing(self.clock)
 

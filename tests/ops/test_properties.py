@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.samples import OPS, Op, Sample
+from gan_engine.ops.samples import OPS, Op, Sample, doubled, orders
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -46,24 +46,6 @@ def skip_what_others_show(op: Op, sample: Sample, backend: str) -> None:
     kernels = backends.kernels(name, backend).__name__.rpartition(".")[2] if backend == "triton" else name
     if backends.INTERPRET and kernels != name and sample not in op.tiny[:2]:
         pytest.skip(f"the kernels of {kernels} have been tried on more samples, and the interpreter is slow")
-
-
-def orders(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
-    """The value, the gradients, and the gradients of the sum of their squares, by name; zeros where undefined."""
-    inputs = list(tensors.values())
-    y = function(**tensors, **options)
-    cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    dy = cotangent.to(y.device, y.dtype).requires_grad_()
-    first = torch.autograd.grad(y, inputs, dy, create_graph=True)
-    second = torch.autograd.grad(sum(g.double().square().sum() for g in first), [*inputs, dy], allow_unused=True)
-    found = {"y": y}
-    found |= {f"d_{name}": g for name, g in zip(tensors, first, strict=True)}
-    found |= {f"dd_{name}": g for name, g in zip([*tensors, "dy"], second, strict=True)}
-    like = [*inputs, dy]
-    return {
-        name: (torch.zeros_like(like[i - len(found)]) if g is None else g).detach()
-        for i, (name, g) in enumerate(found.items())
-    }
 
 
 def odd_layouts(x: Tensor) -> dict[str, Tensor]:
@@ -112,10 +94,6 @@ def assert_close_as_pytorch(got: dict[str, Tensor], op: Op, sample: Sample, tens
             f"{name}: got {got[name].flatten()[worst]} where the oracle has {want.flatten()[worst]}, "
             f"allowed error {allowed.flatten()[worst]}"
         )
-
-
-def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().double().requires_grad_() for name, t in tensors.items()}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

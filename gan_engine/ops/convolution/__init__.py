@@ -44,9 +44,9 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
     return of_pytorch(x, weight, bias, **options)
 
 
-def transposed(weight: Tensor) -> Tensor:
+def transposed(weight: Tensor, backend: str | None = None) -> Tensor:
     """weight [O, I, kh, kw] as a transposed convolution takes it: [I, O, kh, kw], with the taps in reverse order"""
-    if backends.choose("transposed_weight", weight) == "cpu":
+    if backends.choose("transposed_weight", weight, backend) == "cpu":
         return _transposed(weight)
     return weight.transpose(0, 1).flip([2, 3])
 

@@ -1,6 +1,9 @@
 """Samples of the convolutions."""
 
+from torch import Tensor
+
 from gan_engine.ops import eager
+from gan_engine.ops.convolution import transposed
 from gan_engine.ops.convolution.autograd import conv2d
 from gan_engine.ops.modulated_conv2d import modulated_conv2d
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
@@ -22,6 +25,10 @@ def _modulated(n: int, i: int, h: int, o: int, out: int | None = None, *, noise_
 
 def _conv(n: int, i: int, h: int, w: int, o: int, k: int) -> Shapes:
     return {"x": (n, i, h, w), "weight": (o, i, k, k), "bias": (o,)}
+
+
+def _transposed_eager(x: Tensor) -> Tensor:
+    return x.transpose(0, 1).flip([2, 3])
 
 
 _FIR = {"mode": "fir", "taps": "1331"}
@@ -57,6 +64,13 @@ CONVOLUTION = {
             Sample("8x64x32x32", _conv2d(8, 64, 32, 32, 64, 3), {"padding": 1}),
             Sample("16x64x32x32-4x4-stride2", _conv2d(16, 64, 32, 32, 128, 4), {"stride": 2, "padding": 1}, LAST),
             Sample("8x256x16x16", _conv2d(8, 256, 16, 16, 256, 3), {"padding": 1}, LAST),
+        ),
+        larger=(  # all forms of minimal filtering, each also for a gradient that it has
+            Sample("2x2", _conv2d(2, 32, 8, 8, 32, 3), {"padding": 1}),
+            Sample("4x2", _conv2d(1, 64, 16, 32, 64, 3), {"padding": 1}, LAST),
+            Sample("4x4", _conv2d(1, 192, 48, 48, 32, 3), {"padding": 1}, LAST),
+            Sample("stride2-3x3", _conv2d(1, 32, 33, 33, 32, 3), {"stride": 2}),
+            Sample("stride2-4x4", _conv2d(1, 32, 32, 32, 32, 4), {"stride": 2, "padding": 1}, LAST),
         ),
     ),
     "modulated_conv2d": Op(
@@ -121,4 +135,17 @@ CONVOLUTION = {
             Sample("fir-4x128x64x64", _conv(4, 128, 64, 64, 128, 3), {"act": "lrelu", **_FIR}, LAST),
         ),
     ),
+}
+
+# No public op: for the self-check alone.
+INSIDE = {
+    "transposed_weight": Op(
+        lambda x, backend: transposed(x, backend),
+        _transposed_eager,
+        tiny=(
+            Sample("3x3", {"x": (5, 4, 3, 3)}),
+            Sample("4x4-channels_last", {"x": (17, 35, 4, 4)}, layout=LAST),
+        ),
+        real=(),
+    )
 }

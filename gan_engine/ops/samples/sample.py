@@ -1,5 +1,6 @@
 """Sample calls, and the functions that an op is tested and timed with."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,11 @@ class Sample:
     options: dict[str, Any] = field(default_factory=dict)
     layout: torch.memory_format = torch.contiguous_format
     step: float = 0.0  # round the numbers to multiples of this, to meet zeros and values just at a clamp; 0 rounds none
+
+    @property
+    def elements(self) -> int:
+        """Of x."""
+        return math.prod(self.shapes["x"])
 
     def tensors(self, dtype: torch.dtype, device: str | torch.device = "cpu", *, seed: int = 0) -> dict[str, Tensor]:
         """Standard normal tensors that require gradients; images or volumes have the layout of the sample."""
@@ -43,9 +49,35 @@ class Op:
 
     function: Callable[..., Tensor]
     eager: Callable[..., Tensor]  # the chain of PyTorch calls
-    tiny: tuple[Sample, ...]  # for the tests
+    tiny: tuple[Sample, ...]  # for the tests and the self-check
     real: tuple[Sample, ...]  # for the benchmarks
     compiled: int = 1  # how many of the first tiny samples torch.compile and torch.func are tried on
+    larger: tuple[Sample, ...] = ()  # for the self-check, where tiny samples reach no kernel
     variants: dict[str, Callable[..., Tensor]] = field(default_factory=dict)  # other ways to write `eager`, timed too
     # No implementation can be faster than these calls, such as the bare convolution. They are timed too.
     floors: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
+
+
+def orders(function: Callable[..., Tensor], tensors: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
+    """The value, the gradients, and the gradients of the sum of their squares, by name; zeros where undefined."""
+    inputs = list(tensors.values())
+    y = function(**tensors, **options)
+    cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dy = cotangent.to(y.device, y.dtype).requires_grad_()
+    # To hand dy to autograd.grad would import sympy, which takes a second.
+    first = torch.autograd.grad((y * dy).sum(), inputs, create_graph=True)
+    squares: Tensor = sum(g.double().square().sum() for g in first)  # type: ignore[assignment]
+    second = torch.autograd.grad(squares, [*inputs, dy], allow_unused=True)
+    found: dict[str, Tensor | None] = {"y": y}
+    found |= {f"d_{name}": g for name, g in zip(tensors, first, strict=True)}
+    found |= {f"dd_{name}": g for name, g in zip([*tensors, "dy"], second, strict=True)}
+    like = [*inputs, dy]
+    return {
+        name: (torch.zeros_like(like[i - len(found)]) if g is None else g).detach()
+        for i, (name, g) in enumerate(found.items())
+    }
+
+
+def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers in float64."""
+    return {name: t.detach().double().requires_grad_() for name, t in tensors.items()}

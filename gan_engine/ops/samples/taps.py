@@ -14,7 +14,7 @@ _TAPS = {
     "4x4": [[0.1, 0.2, 0.3, 0.4], [0.5, -0.6, 0.7, 0.8], [0.9, 1.0, -0.1, 0.2], [0.3, 0.4, 0.5, -0.6]],
 }
 _FILTERS = {
-    (name, device): torch.tensor(taps, device=device)
+    (name, device): torch.tensor(taps, dtype=torch.float32, device=device)
     for name, taps in _TAPS.items()
     for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ()))
 }
@@ -24,7 +24,7 @@ def with_taps(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`op` with its argument `f` replaced by `taps`, the name of a filter above; None is no filter."""
 
     def call(x: Tensor, *others: Tensor, taps: str | None = None, **options: Any) -> Tensor:
-        return op(x, *others, f=None if taps is None else _FILTERS[taps, x.device.type], **options)
+        return op(x, *others, f=None if taps is None else _FILTERS[taps, x.device.type].to(x.device), **options)
 
     call.__name__ = op.__name__
     return call
