@@ -7,7 +7,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -18,25 +17,10 @@ from gan_engine.backends import Kernels
 from gan_engine.ops import self_check
 from gan_engine.ops.samples import CHECKED
 from gan_engine.system import native, passed
+from tests.wrong_kernels import damaged, forget, nothing_known  # noqa: F401
 
 ORDERS = ["the value", "the gradient", "the second gradient"]
 needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch, tmp_path: Path) -> Iterator[None]:
-    """The self-check is on, and no kernel was checked before."""
-    monkeypatch.setenv("GAN_ENGINE_CHECK", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    passed._say_once.cache_clear()
-    forget()
-    yield
-    forget()
-
-
-def forget() -> None:
-    for known in (backends.right, backends.wrong, self_check._found):
-        known.clear()
 
 
 @pytest.fixture
@@ -54,31 +38,11 @@ def on_cpu(op: str, backend: str = "cpu", dtype: torch.dtype = torch.float32) ->
     return Kernels(op, backend, "cpu", None, dtype)
 
 
-# The kernels of csrc/ and kernels/ write into tensors that they are given.
-
-
-def damaged(kernel: Callable, wrong_now: Callable[[], bool], ran: list) -> Callable:
-    """`kernel`, whose floating point results are 1.5 times too large where `wrong_now` says so."""
-
-    def run(*args):
-        tensors = [t for t in args if isinstance(t, torch.Tensor) and t.is_floating_point()]
-        before = [t.clone() for t in tensors]
-        result = kernel(*args)
-        if wrong_now():
-            ran.append(kernel)
-            for t, old in zip(tensors, before, strict=True):
-                if not torch.equal(t.nan_to_num(), old.nan_to_num()):
-                    t.mul_(1.5)
-        return result
-
-    return run
-
-
 @pytest.fixture
 def damage(monkeypatch) -> Callable[[str, str, int | None], list]:
     """damage(op, backend, order): make the kernels of an op wrong, in one order of gradients or always.
 
-    Returns the list of the wrong kernels that have run.
+    Returns a list, which has an item for each wrong kernel that has run.
     """
 
     def make(op: str, backend: str, order: int | None = None) -> list:
@@ -94,6 +58,12 @@ def damage(monkeypatch) -> Callable[[str, str, int | None], list]:
             backward_passes[0] = 0
             return orders(function, *args, **options)
 
+        def wrong_now() -> bool:
+            if order not in (None, backward_passes[0]):
+                return False
+            ran.append(order)
+            return True
+
         samples = importlib.import_module("gan_engine.ops.samples")
         orders = samples.orders
         if order is not None:
@@ -106,7 +76,7 @@ def damage(monkeypatch) -> Callable[[str, str, int | None], list]:
             if backend == "triton":
                 public = public and isinstance(kernel, FunctionType) and kernel.__module__ == module.__name__
             if public and name not in ("isa", "isas", "use_isa", "threads"):
-                wrong = damaged(getattr(kernels, name), lambda: order in (None, backward_passes[0]), ran)
+                wrong = damaged(getattr(kernels, name), wrong_now)
                 monkeypatch.setattr(kernels, name, wrong, raising=False)
         return ran
 
@@ -118,7 +88,7 @@ def damage(monkeypatch) -> Callable[[str, str, int | None], list]:
 def test_a_wrong_kernel_is_refused_with_what_is_wrong(op: str, order: int, backend: str, damage):
     if backend not in backends.KERNELS or backends.refusal(op, backend, torch.empty(1)):
         pytest.skip(f"{op} has no kernels on {backend}")
-    if op not in self_check.SHOWN_BY.get(op, (op,)):
+    if on_cpu(op, backend) not in self_check._shown_by(on_cpu(op, backend)):
         pytest.skip("runs on the kernels of other ops")
     ran = damage(op, backend, order)
     sentence = self_check._checked(on_cpu(op, backend))
