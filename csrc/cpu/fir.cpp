@@ -10,6 +10,7 @@
 #include "fir.h"
 
 #include "fir_channels_last.h"
+#include "fir_four_taps.h"
 #include "fir_planar.h"
 
 namespace gan_engine {
@@ -121,11 +122,34 @@ class Filter {
     }
 };
 
+template <int Up, int Down>
+bool by_four_taps(const Upfirdn2dParams& p, int part, int parts, const Ends<float>& ends) {
+    using Eight = Native<float, 8>;
+    using Four = Native<float, 4>;
+    if (!FourTaps<RegF, Up, Down>::fits(p, ends)) return false;
+    if (p.w.in == 4 * Down)
+        FourTaps<Four, Up, Down>(p, ends).run(part, parts);
+    else if (p.w.in <= 8 * Down)
+        FourTaps<Eight, Up, Down>(p, ends).run(part, parts);
+    else
+        FourTaps<RegF, Up, Down>(p, ends).run(part, parts);
+    return true;
+}
+
+// Filters planes by the class for most filters, or returns false.
+bool by_four_taps(const Upfirdn2dParams& p, int part, int parts, const Ends<float>& ends) {
+    if constexpr (kRegisterBytes > 16)
+        return by_four_taps<1, 1>(p, part, parts, ends) || by_four_taps<2, 1>(p, part, parts, ends) ||
+               by_four_taps<1, 2>(p, part, parts, ends);
+    return false;
+}
+bool by_four_taps(const Upfirdn2dParams&, int, int, const Ends<double>&) { return false; }
+
 template <class S>
 void filter_on(const Upfirdn2dParams& p, int part, int parts, Ends<S>& ends) {
     if (p.channels_last)
         Filter<ChannelsLast<S>>(p, ends).run(part, parts);
-    else
+    else if (!by_four_taps(p, part, parts, ends))
         Filter<Planar<S>>(p, ends).run(part, parts);
 }
 

@@ -12,30 +12,23 @@ namespace gan_engine {
 namespace GE_ISA {
 namespace fir {
 
-// A spread row has the inputs low, low + 1, ... of the horizontal axis, with the zeros around them. It consists of
-// `step` parts: part k has the inputs low + k + j * step for all j. A tap is then a plain vector load. Inputs inside x
-// begin at a line of the cache in each part.
+// Planes by any filter; see Spread for their rows.
 template <class Number>
 class Planar {
   public:
     using S = Number;
 
-    Planar(const Upfirdn2dParams& p_, Ends<S>& ends_) : p(p_), ends(ends_), columns(p_.w), horizontal(columns.phases) {
-        const std::int64_t reach = columns.reach(p.w.out);
-        const std::int64_t left = std::clamp<std::int64_t>(-columns.low, 0, reach);
-        begin = columns.low + left;
-        end = begin + std::clamp<std::int64_t>(p.w.in - begin, 0, reach - left);
-        span = round_up((reach + columns.step - 1) / columns.step, kLanes) + 3 * kLanes;
+    Planar(const Upfirdn2dParams& p_, Ends<S>& ends_)
+        : p(p_), ends(ends_), along(p_.w), columns(along.columns), horizontal(columns.phases) {
         batch = std::clamp<std::int64_t>(kBatchBytes / (spread() * sizeof(S)), 1, kMostRows);
         blended.resize(batch * spread());
         plain.resize(std::max(p.w.out, p.w.in) + kLanes);
-        first = place(begin), second = place(begin + 1);
         stream = streams(p, ends, p.w.out);
-        foresee = ends.x != nullptr && p.h.down > 1 && p.w.in * std::int64_t(sizeof(S)) >= kForeseenRow;
+        foresee = foresees(p, ends);
     }
     std::int64_t planes() const { return p.n * p.c; }
     std::int64_t rows_at_once() const { return batch; }
-    std::int64_t spread() const { return columns.step * span; }    // elements of a spread row
+    std::int64_t spread() const { return along.size(); }           // elements of a spread row
     std::int64_t raw() const { return round_up(p.w.in, kLanes); }  // elements of a row of x
     std::int64_t raw_step() const { return 1; }
     std::int64_t row_step() const { return p.w.in; }  // from a row of x to the next, in place
@@ -48,7 +41,7 @@ class Planar {
         for (std::int64_t r = 0; r < columns.phases; ++r)
             for (std::int64_t t = 0; t < p.w.count(r); ++t)
                 horizontal.of_phase[r].push_back(
-                    {row + place(p.w.first_input(r) + t), weight[p.w.first_tap(r) + t * p.w.up]});
+                    {row + along.place(p.w.first_input(r) + t), weight[p.w.first_tap(r) + t * p.w.up]});
     }
 
     void add_taps(const S* weight) { add_taps(blended.data, weight); }
@@ -61,7 +54,7 @@ class Planar {
             S* row = blended.data;
             for (std::int64_t oy = from; oy < to; ++oy, row += spread()) {
                 const VerticalTaps<S> rows = vertical(oy);
-                if (foresee) prefetch(rows);
+                if (foresee) prefetch(p, rows.x, rows.first + rows.taps);
                 blend<taps()>(rows, row);
             }
         });
@@ -75,42 +68,25 @@ class Planar {
   private:
     using V = typename Wide<S>::Vec;
     static constexpr std::int64_t kBatchBytes = 12 << 10, kMostRows = 16;
-    static constexpr std::int64_t kForeseenRow = 256, kRowsAhead = 8;
     const Upfirdn2dParams& p;
     Ends<S>& ends;
-    const Columns columns;
+    const Spread along;
+    const Columns& columns;
     HorizontalTaps<S> horizontal;
-    std::int64_t begin, end;     // the inputs inside x that y needs
-    std::int64_t first, second;  // their places in a spread row
-    std::int64_t span, batch;
+    std::int64_t batch;
     bool stream, foresee;
     Lines<S> blended;
     std::vector<S> plain;
-
-    // The element of input i in a spread row.
-    std::int64_t place(std::int64_t i) const {
-        const std::int64_t part = (i - columns.low) % columns.step, at = begin - columns.low;
-        const std::int64_t zeros = (at - part + columns.step - 1) / columns.step;
-        return part * span + round_up(zeros, kLanes) - zeros + (i - columns.low) / columns.step;
-    }
-
-    // Asks for the rows of x that a row of y needs kRowsAhead rows later.
-    GE_INLINE void prefetch(const VerticalTaps<S>& rows) const {
-        const std::int64_t first = (rows.first + rows.taps + kRowsAhead) * rows.pitch;
-        const std::uintptr_t at = std::uintptr_t(rows.x) + first * sizeof(S);
-        for (std::uintptr_t i = 0; i < p.h.down * p.w.in * sizeof(S); i += 64)
-            __builtin_prefetch(reinterpret_cast<const void*>(at + i));
-    }
 
     // A weighted sum of rows of x, as a spread row.
     template <int N>
     GE_INLINE void blend(const VerticalTaps<S>& rows, S* to) {
         const Weigh<VerticalTaps<S>, N, 1> weigh(rows);
-        const std::int64_t n = end - begin;
+        const std::int64_t n = along.end - along.begin;
         if (columns.step == 1)
-            add_up(weigh, 0, begin, n, to + first);
+            add_up(weigh, 0, along.begin, n, to + along.first);
         else if (columns.step == 2)
-            blend_halves(weigh, n, to + first, to + second);
+            blend_halves(weigh, n, to + along.first, to + along.second);
         else
             blend_parts(weigh, n, to);
     }
@@ -119,7 +95,7 @@ class Planar {
         constexpr int kAtOnce = W::kAtOnce > 1 ? W::kAtOnce : 2;
         in_blocks<kAtOnce, 2>(n, n, [&](std::int64_t i, auto left, auto blocks) GE_INLINED {
             V v[blocks()];
-            weigh(0, begin + i, left, v);
+            weigh(0, along.begin + i, left, v);
             for (int j = 0; j < blocks(); j += 2) {
                 store(even + i / 2 + j / 2 * kLanes, evens(v[j], v[j + 1]), false);
                 store(odd + i / 2 + j / 2 * kLanes, odds(v[j], v[j + 1]), false);
@@ -128,8 +104,8 @@ class Planar {
     }
     template <class W>
     GE_INLINE void blend_parts(const W& weigh, std::int64_t n, S* to) {
-        add_up(weigh, 0, begin, n, plain.data());
-        for (std::int64_t i = 0; i < n; ++i) to[place(begin + i)] = plain[i];
+        add_up(weigh, 0, along.begin, n, plain.data());
+        for (std::int64_t i = 0; i < n; ++i) to[along.place(along.begin + i)] = plain[i];
     }
 
     // `rows` rows of y from row oy on. Each next row reads one spread row further on.

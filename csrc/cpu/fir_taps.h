@@ -53,6 +53,32 @@ struct Columns {
     std::int64_t outputs(std::int64_t r) const { return (axis.out - r + phases - 1) / phases; }
 };
 
+// A row of planes, spread. It has the inputs low, low + 1, ... of the horizontal axis, with the zeros around them. It
+// consists of `step` parts: part k has the inputs low + k + j * step for all j. A tap is then a plain vector load.
+// Inputs inside x begin at a line of the cache in each part.
+struct Spread {
+    const Columns columns;
+    std::int64_t begin, end;     // the inputs inside x that y needs
+    std::int64_t span;           // elements of a part
+    std::int64_t first, second;  // the places of inputs begin and begin + 1
+
+    explicit Spread(const FirAxis& axis) : columns(axis) {
+        const std::int64_t reach = columns.reach(axis.out);
+        const std::int64_t left = std::clamp<std::int64_t>(-columns.low, 0, reach);
+        begin = columns.low + left;
+        end = begin + std::clamp<std::int64_t>(axis.in - begin, 0, reach - left);
+        span = round_up((reach + columns.step - 1) / columns.step, kLanes) + 3 * kLanes;
+        first = place(begin), second = place(begin + 1);
+    }
+    std::int64_t size() const { return columns.step * span; }  // elements
+    // The element of input i.
+    std::int64_t place(std::int64_t i) const {
+        const std::int64_t part = (i - columns.low) % columns.step, at = begin - columns.low;
+        const std::int64_t before = (at - part + columns.step - 1) / columns.step;
+        return part * span + round_up(before, kLanes) - before + (i - columns.low) / columns.step;
+    }
+};
+
 // A source of taps: sum k has count(k) taps, and its value for vector i is the sum of weight(k, t) * load(at(k, t) + i)
 // over these taps t.
 //
@@ -205,6 +231,22 @@ inline bool streams(const Upfirdn2dParams& p, const Ends<S>& ends, std::int64_t 
     const std::int64_t bytes = p.n * p.c * p.h.out * p.w.out * std::int64_t(sizeof(S));
     const bool aligned = std::uintptr_t(ends.y) % 64 == 0 && run % kLanes == 0;
     return ends.y != nullptr && !ends.finishes && aligned && bytes > kStreamBytes;
+}
+
+// Whether rows of x are asked for before a row of y needs them: where a filter skips rows, no CPU foresees the next
+// ones.
+template <class S>
+inline bool foresees(const Upfirdn2dParams& p, const Ends<S>& ends) {
+    constexpr std::int64_t kForeseenRow = 256;
+    return ends.x != nullptr && p.h.down > 1 && p.w.in * std::int64_t(sizeof(S)) >= kForeseenRow;
+}
+// Asks for rows of the plane x. `after` is the row behind those that a row of y needs.
+template <class S>
+GE_INLINE void prefetch(const Upfirdn2dParams& p, const S* x, std::int64_t after) {
+    constexpr std::int64_t kRowsAhead = 8;
+    const std::uintptr_t at = std::uintptr_t(x) + (after + kRowsAhead) * p.w.in * sizeof(S);
+    for (std::uintptr_t i = 0; i < p.h.down * p.w.in * sizeof(S); i += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(at + i));
 }
 
 // Calls run with the number of taps as a constant if it is 2 or 4 (the usual filter has 4 taps) and S is float.

@@ -56,6 +56,18 @@ struct OnRegister<RegF> : PortableOnRegister<RegF> {
     static GE_INLINE __mmask16 first(std::int64_t n) { return __mmask16(n > 0 ? (1u << n) - 1 : 0); }
 };
 
+// Half a register, for short rows.
+template <>
+struct OnRegister<Native<float, 8>> : PortableOnRegister<Native<float, 8>> {
+    using R = Native<float, 8>;
+    static GE_INLINE R load_some(const float* p, std::int64_t n) { return (R)_mm256_maskz_loadu_ps(first(n), p); }
+    static GE_INLINE void store_some(float* p, R v, std::int64_t n) { _mm256_mask_storeu_ps(p, first(n), (__m256)v); }
+
+  private:
+    // A mask of the first n < 8 lanes.
+    static GE_INLINE __mmask8 first(std::int64_t n) { return __mmask8(n > 0 ? (1u << n) - 1 : 0); }
+};
+
 template <>
 struct OnMask<MaskOf<RegF>> {
     static GE_INLINE unsigned pack(MaskOf<RegF> m) { return _mm512_movepi32_mask((__m512i)m); }

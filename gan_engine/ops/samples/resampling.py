@@ -97,7 +97,7 @@ RESAMPLING = {
         real=tuple(
             Sample(f"{name}-{'x'.join(map(str, shape))}", _image(*shape), options)
             for name, options in (("up2", _UP2), ("down2", _DOWN2), ("blur", _BLUR))
-            for shape in ((4, 64, 64, 64), (4, 32, 128, 128))
+            for shape in ((4, 64, 64, 64), (4, 32, 128, 128), (8, 512, 8, 8))
         ),
         variants={"definition": with_taps(_defined_upfirdn2d)},
     ),
