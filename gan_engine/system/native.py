@@ -48,10 +48,16 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
 _cpu, WHY_NO_CPU = _load("_C")
 _cuda, WHY_NO_CUDA = _load("_C_cuda")
 
-# The variable that holds PyTorch's kernels to a narrower instruction set holds ours too, where they have that set.
-_HELD = {"avx2": "avx2", "default": "portable"}.get(os.environ.get("ATEN_CPU_CAPABILITY", ""))
-if _cpu is not None and _HELD in _cpu.isas():
-    _cpu.use_isa(_HELD)
+
+def _hold(module: ModuleType, capability: str | None) -> None:
+    """Hold our kernels to the set to which ATEN_CPU_CAPABILITY holds PyTorch's, where they were built for it."""
+    isa = {"avx2": "avx2", "default": "portable"}.get(capability or "")
+    if isa in module.isas():
+        module.use_isa(isa)
+
+
+if _cpu is not None:
+    _hold(_cpu, os.environ.get("ATEN_CPU_CAPABILITY"))
 
 
 _PASSED_ON = {int, float, bool, list, tuple}
