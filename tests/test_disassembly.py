@@ -63,6 +63,8 @@ HOT = {
     # In loops over any number of taps, a weight is read and multiplied by the gain.
     "fir, planes": [Hot(r"\bPlanar<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=24, scalar=2, stored=(9, 0))],
     "fir, channels_last": [Hot(r"\bChannelsLast<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=16, scalar=2)],
+    # The weights of a filter are made one by one, in double.
+    "fir, four taps": [Hot(r"\bFourTaps<float|\bby_four_taps<|\bfilter_on<float>\(", loops=20, scalar_loops=4)],
     # channels_last has one number of noise for each pixel.
     "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
     "winograd, product": [Hot(r"\bmultiply_rows<", loops=4)],
