@@ -76,6 +76,9 @@ def in_one_line(box: str) -> str:
     words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
     # The flag already names the field, and checks of a whole dataclass name their fields themselves.
     message = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
+    # tyro names types for a value that may also be None, and the reason for any other value.
+    unions = r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*?)\]"
+    message = re.sub(unions, r"could not convert string to float: \1", message)
     return f"{message.rstrip('.')}; --help lists the flags"
 
 

@@ -184,6 +184,7 @@ def test_names_from_other_programs_are_not_flags_here():
     ("call", "said"),
     [
         ("dcgan --kimg abc", "--kimg: could not convert string to float: 'abc'; --help lists the flags"),
+        ("dcgan --minutes 3m", "--minutes: could not convert string to float: '3m'; --help lists the flags"),
         ("dcgan --kimg", "Missing value for argument '--kimg'. Expected 1 values; --help lists the flags"),
         ("dcgan --resolution 33", "resolution: want a power of two from 16 to 256, got 33; --help lists the flags"),
         ("dcgan -kimg 0.03", "-kimg: no such flag; did you mean --kimg?; --help lists them"),
