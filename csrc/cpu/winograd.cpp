@@ -1,6 +1,6 @@
 // Convolutions by minimal filtering. For each pair of points of an algorithm of minimal.h, the products of all tiles
 // and channels are a matrix product: tiles x channels in, times channels in x channels out.
-#include "winograd_tiles.h"
+#include "winograd_taps.h"
 
 namespace gan_engine {
 namespace GE_ISA {
@@ -12,22 +12,21 @@ using namespace minimal;
 // fits into the first-level cache.
 constexpr std::int64_t kDepth = 128;
 
-// Transforms strip `row` of a panel of the weight. The numbers of weight k go to `to` + k * point: [in, 32].
+// Transforms strip `row` of a panel of the weight. The numbers of weight k go to `to` + k * point: [16, 32].
 template <class A>
 [[gnu::noinline]] void transform_strip(const WinogradWeight& s, const float* weight, std::int64_t panel,
                                        std::int64_t row, float* to, std::int64_t point) {
     const std::int64_t in = row * kStrip;
-    typename A::template Taps<Strip> taps = {};
-    for_taps<A>(s, weight, panel * kPanel, in, taps, [](float w, float& tap) { tap = w; });
+    Strip<A> strip = {};
+    move_strip(s, weight, panel * kPanel, in, strip);
     for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
         for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes) {
             typename A::template Taps<Register> w;
             typename A::template Weights<Register> u;
-            for (int y = 0; y < A::Down::kTaps; ++y)
-                for (int x = 0; x < A::Across::kTaps; ++x) w[y][x] = load_bytes<Register>(&taps[y][x][i][lane]);
+            for (int k = 0; k < Strip<A>::kTaps; ++k) (&w[0][0])[k] = load<Register>(strip.taps[i][k] + lane);
             transform_weight<A>(w, u);
-            for (int k = 0; k < A::kWeights; ++k)
-                store_channels(to + (in + i) * kPanel + lane + k * point, kRegLanes, (&u[0][0])[k]);
+            GE_UNROLLED
+            for (int k = 0; k < A::kWeights; ++k) store(to + i * kPanel + lane + k * point, (&u[0][0])[k], false);
         }
 }
 
@@ -39,9 +38,9 @@ constexpr std::int64_t kBlock = kRows == 6 ? 36 : 32;
 // into groups of channels out.
 constexpr std::int64_t kProducts = 1 << 17;
 
-// More numbers than this leave the caches before they are read. A weight that becomes more numbers is transformed group
-// by group, while the transformed tiles wait. 512 channels in and out, 8x8 pixels, batch 8, milliseconds of y: 19
-// before and 13 after (AVX2), 13 and 8.6 (AVX-512, one thread, 2026-11).
+// More numbers than this leave the caches before they are read. A weight that becomes more numbers, or more than the
+// tiles become, is transformed part by part while the transformed tiles wait: a part is read where it is written, in
+// the second-level cache.
 constexpr std::int64_t kWaiting = 4 << 20;
 
 // Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3
@@ -53,17 +52,18 @@ struct Convolution {
     const std::int64_t in = p.shape.in, out = p.shape.out, columns = panels(out);
     const Tiles<A> tiles = Tiles<A>(p.images);
     const std::int64_t blocks = (tiles.count() + kBlock - 1) / kBlock;
-    const bool tiles_first = A::kWeights * columns * in * kPanel > kWaiting&& columns >= threads;
+    const bool tiles_first =
+        columns >= threads && (tiles.count() <= out || A::kWeights * columns * in * kPanel > kWaiting);
     // An item of work is a block of tiles and a group of panels. With few blocks, there are more groups than the cache
     // asks for, so that every thread has work.
     const std::int64_t fit = std::max<std::int64_t>(1, kProducts / (A::kPoints * kBlock * kPanel));
-    const std::int64_t shared = tiles_first ? 1 : blocks;
     const std::int64_t groups =
-        std::min(columns, std::max((2 * threads + shared - 1) / shared, (columns + fit - 1) / fit));
+        tiles_first ? columns
+                    : std::min(columns, std::max((2 * threads + blocks - 1) / blocks, (columns + fit - 1) / fit));
     const std::int64_t most = (columns + groups - 1) / groups;  // panels of a group
-    const std::int64_t channels = round_up(in, kLanes);
+    const std::int64_t part = std::min(round_up(in, kLanes), kDepth), channels = round_up(in, part);
     const std::int64_t v_point = kBlock * channels + kApart, m_point = most * kBlock * kPanel + kApart;
-    const std::int64_t u_point = (tiles_first ? most : columns) * in * kPanel + kApart;
+    const std::int64_t u_point = (tiles_first ? std::min(in, kDepth) : columns * in) * kPanel + kApart;
     const Buffer zeros = buffer(channels);
 
     void run() const {
@@ -71,15 +71,15 @@ struct Convolution {
         tiles_first ? run_tiles_first() : run_weight_first();
     }
 
-    // Each thread has its own factors v [points, tiles, in], products m [points, panels, tiles, 32], and memory for
-    // results outside y. The weight u is [weights, panels, in, 32].
+    // Each thread has its own factors v [points, parts of the channels in, tiles, part], products m [points, panels,
+    // tiles, 32], and memory for results outside y. The weight u is [weights, panels, in, 32].
     void run_weight_first() const {
         const Buffer u = buffer(A::kWeights * u_point);
         for_shares(columns * strips(in), threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t item = begin; item < end; ++item) {
                 const std::int64_t panel = item / strips(in);
-                transform_strip<A>(p.shape, p.weight + p.begin, panel, item % strips(in), u.get() + panel * in * kPanel,
-                                   u_point);
+                transform_strip<A>(p.shape, p.weight + p.begin, panel, item % strips(in),
+                                   u.get() + (panel * in + item % strips(in) * kStrip) * kPanel, u_point);
             }
         });
         for_shares(blocks * groups, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -95,28 +95,29 @@ struct Convolution {
         });
     }
 
+    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32].
     void run_tiles_first() const {
-        const std::int64_t size = A::kPoints * v_point;
-        const std::int64_t together = std::clamp<std::int64_t>(kWaiting / size, 1, blocks);
-        const Buffer v = buffer(together * size);
+        const std::int64_t v_size = A::kPoints * v_point, m_size = A::kPoints * m_point;
+        const std::int64_t together = std::clamp<std::int64_t>(kWaiting / v_size, 1, blocks);
+        const Buffer v = buffer(together * v_size);
         for (std::int64_t first = 0; first < blocks; first += together) {
             const std::int64_t count = std::min(together, blocks - first);
             for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
-                for (std::int64_t b = begin; b < end; ++b) transform_block(first + b, v.get() + b * size);
+                for (std::int64_t b = begin; b < end; ++b) transform_block(first + b, v.get() + b * v_size);
             });
-            for_shares(groups, threads, [&](std::int64_t begin, std::int64_t end) {
-                const Buffer u = buffer(A::kWeights * u_point), m = buffer(A::kPoints * m_point);
+            for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
+                const Buffer u = buffer(A::kWeights * u_point), m = buffer(count * m_size);
                 const Buffer outside = buffer(columns * kPanel);
-                for (std::int64_t group = begin; group < end; ++group) {
-                    const std::int64_t from = first_panel(group), to = first_panel(group + 1);
-                    for (std::int64_t panel = from; panel < to; ++panel)
-                        for (std::int64_t row = 0; row < strips(in); ++row)
-                            transform_strip<A>(p.shape, p.weight + p.begin, panel, row,
-                                               u.get() + (panel - from) * in * kPanel, u_point);
-                    for (std::int64_t b = 0; b < count; ++b) {
-                        multiply_block(v.get() + b * size, u.get(), m.get(), first + b, to - from);
-                        write_block(m.get(), first + b, from, to, outside.get());
+                for (std::int64_t panel = begin; panel < end; ++panel) {
+                    for (std::int64_t depth = 0; depth < in; depth += kDepth) {
+                        for (std::int64_t i = 0; i < std::min(kDepth, in - depth); i += kStrip)
+                            transform_strip<A>(p.shape, p.weight + p.begin, panel, (depth + i) / kStrip,
+                                               u.get() + i * kPanel, u_point);
+                        for (std::int64_t b = 0; b < count; ++b)
+                            multiply_part(v.get() + b * v_size, u.get(), m.get() + b * m_size, first + b, depth);
                     }
+                    for (std::int64_t b = 0; b < count; ++b)
+                        write_block(m.get() + b * m_size, first + b, panel, panel + 1, outside.get());
                 }
             });
         }
@@ -132,7 +133,7 @@ struct Convolution {
             typename A::template In<const float*> at;
             tiles.in(block * kBlock + std::min(t, count - 1), p.x, in, static_cast<const float*>(zeros.get()), at);
             for (std::int64_t c = 0; c < in; c += kRegLanes)
-                transform_tile<A>(at, c, in, v + t * channels + c, v_point);
+                transform_tile<A>(at, c, in, v + (c / part * kBlock + t) * part + c % part, v_point);
         }
     }
 
@@ -142,16 +143,33 @@ struct Convolution {
         // Each product of kRows tiles fetches its share of the part of u that comes next.
         constexpr std::int64_t kShares = kBlock / kRows, kPart = kDepth * kPanel / kLine,
                                kAhead = (kPart + kShares - 1) / kShares;
-        const std::int64_t rows = whole_rows(tiles_of(block));
         for (int k = 0; k < A::kPoints; ++k)
             for (std::int64_t panel = 0; panel < count; ++panel)
                 for (std::int64_t depth = 0; depth < in; depth += kDepth) {
-                    const float* b = u + weight_at<A>(k) * u_point + (panel * in + depth) * kPanel;
-                    for (std::int64_t t = 0; t < rows;)
-                        t += multiply(rows - t, v + k * v_point + t * channels + depth, channels, 1, b,
-                                      m + k * m_point + (panel * kBlock + t) * kPanel, std::min(kDepth, in - depth),
-                                      depth > 0, b + kDepth * kPanel + t / kRows * kAhead * kLine, kAhead);
+                    const float* const b = u + weight_at<A>(k) * u_point + (panel * in + depth) * kPanel;
+                    multiply_point(v + k * v_point, b, m + k * m_point + panel * kBlock * kPanel, block, depth,
+                                   b + kDepth * kPanel, kAhead);
                 }
+    }
+
+    // The same for one panel, and for a part of the channels in.
+    [[gnu::noinline]] void multiply_part(const float* v, const float* u, float* m, std::int64_t block,
+                                         std::int64_t depth) const {
+        for (int k = 0; k < A::kPoints; ++k) {
+            // The tiles of the next point are fetched: u is in the second-level cache.
+            const float* const next = v + (k + 1) * v_point + depth * kBlock;
+            multiply_point(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next,
+                           kRows * part / kLine);
+        }
+    }
+
+    // Each product of kRows tiles fetches `ahead` lines from `soon` on.
+    GE_INLINE void multiply_point(const float* v, const float* u, float* m, std::int64_t block, std::int64_t depth,
+                                  const float* soon, std::int64_t ahead) const {
+        const std::int64_t rows = whole_rows(tiles_of(block));
+        for (std::int64_t t = 0; t < rows;)
+            t += multiply(rows - t, v + depth * kBlock + t * part, part, 1, u, m + t * kPanel,
+                          std::min(kDepth, in - depth), depth > 0, soon + t / kRows * ahead * kLine, ahead);
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.
@@ -164,11 +182,12 @@ struct Convolution {
                 typename A::template Points<Register> products;
                 typename A::template Out<Register> y;
                 const float* from_m = m + ((c / kPanel - from) * kBlock + t) * kPanel + c % kPanel;
-                for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load_bytes<Register>(from_m + k * m_point);
+                GE_UNROLLED
+                for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load<Register>(from_m + k * m_point);
                 transform_output<A>(products, y);
-                const Register bias = p.bias != nullptr ? load_channels(p.bias + c, out - c) : Register{};
+                const Register bias = p.bias != nullptr ? load_up_to<Register>(p.bias + c, out - c) : Register{};
                 for (int i = 0; i < A::Down::kOut; ++i)
-                    for (int j = 0; j < A::Across::kOut; ++j) store_channels(at[i][j] + c, out - c, y[i][j] + bias);
+                    for (int j = 0; j < A::Across::kOut; ++j) store_up_to(at[i][j] + c, out - c, y[i][j] + bias);
             }
         }
     }

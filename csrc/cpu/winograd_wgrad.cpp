@@ -1,6 +1,6 @@
 // The gradient of a convolution by the weight, by minimal filtering. For each pair of points it is a matrix product
 // over all tiles: channels in x tiles, times tiles x channels out.
-#include "winograd_tiles.h"
+#include "winograd_taps.h"
 
 namespace gan_engine {
 namespace GE_ISA {
@@ -10,6 +10,10 @@ using namespace minimal;
 
 // A sum of products covers so many tiles before it is added to the gradient.
 constexpr std::int64_t kSummed = 64;
+
+// A gradient that is finished part by part has so many channels in for each part, which fits into the second-level
+// cache.
+constexpr std::int64_t kPart = 128;
 
 // Tiles are transformed until they make this many numbers, which stay in the cache until they are used. More would be
 // no faster, and would show in the memory of a small network.
@@ -23,12 +27,15 @@ struct WeightGradient {
     const Tiles<A> tiles = Tiles<A>(p.images);
     const std::int64_t columns = panels(s.out), rows = strips(s.in) * kStrip, width = columns * kPanel;
     const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + width) * kSummed));
-    // A gradient that becomes more numbers than all tiles is finished panel by panel.
+    // A gradient that becomes more numbers than all tiles is finished part by part.
     const bool tiles_first = tiles.count() * (rows + width) <= rows * width && columns >= threads;
-    const std::int64_t added = fit * kSummed;  // tiles of a point that are added at a time
-    const std::int64_t together = round_up(tiles_first ? tiles.count() : std::min(added, tiles.count()), kSummed);
+    const std::int64_t together =
+        round_up(tiles_first ? tiles.count() : std::min(fit * kSummed, tiles.count()), kSummed);
+    // Tiles of a point that are added at a time. Points that share a weight take turns, in an order that the sums keep.
+    const std::int64_t added = A::kWeights == A::kPoints ? tiles.count() : fit * kSummed;
     const std::int64_t v_point = rows * together + kApart, d_point = width * together + kApart;
-    const std::int64_t u_weight = rows * kPanel + kApart, u_panel = A::kWeights * u_weight;
+    const std::int64_t u_weight = (tiles_first ? std::min(rows, kPart) : rows) * kPanel + kApart,
+                       u_panel = A::kWeights * u_weight;
     const Buffer v = buffer(A::kPoints * v_point);  // x: [points, in / 16, tiles, 16]
     const Buffer d = buffer(A::kPoints * d_point);  // dy: [points, out / 32, tiles, 32]
     const Buffer zeros = buffer(std::max(rows, width));
@@ -38,20 +45,24 @@ struct WeightGradient {
         tiles_first ? run_tiles_first() : run_gradient_first();
     }
 
-    // du is [weights, in, 32], for each panel.
+    // Here du is [weights, kPart, 32], for a part of a panel.
     void run_tiles_first() const {
         transform_tiles(0, tiles.count());
         for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
             const Buffer du = buffer(u_panel);
-            for (std::int64_t panel = begin; panel < end; ++panel) {
-                for (std::int64_t t = 0; t < tiles.count(); t += added)
-                    for (int i = 0; i < A::kPoints; ++i)
-                        add_point(panel, i, t, std::min(added, tiles.count() - t), t > 0, du.get());
-                for (std::int64_t row = 0; row < strips(s.in); ++row) write_strip(panel, row, du.get());
-            }
+            for (std::int64_t panel = begin; panel < end; ++panel)
+                for (std::int64_t from = 0; from < rows; from += kPart) {
+                    const std::int64_t to = std::min(from + kPart, rows);
+                    for (std::int64_t t = 0; t < tiles.count(); t += added)
+                        for (int i = 0; i < A::kPoints; ++i)
+                            add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0, du.get());
+                    for (std::int64_t row = from; row < to; row += kStrip)
+                        write_strip(panel, row, du.get() + (row - from) * kPanel);
+                }
         });
     }
 
+    // Here du is [panels, weights, in, 32].
     void run_gradient_first() const {
         const Buffer du = buffer(columns * u_panel);
         for (std::int64_t first = 0; first < tiles.count(); first += together) {
@@ -63,14 +74,14 @@ struct WeightGradient {
                 while (adds(end % A::kPoints)) ++end;
                 for (std::int64_t item = begin; item < end; ++item) {
                     const std::int64_t panel = item / A::kPoints;
-                    add_point(panel, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel);
+                    add_point(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel);
                 }
             });
         }
         for_shares(columns * strips(s.in), threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / strips(s.in);
-                write_strip(panel, item % strips(s.in), du.get() + panel * u_panel);
+                const std::int64_t panel = item / strips(s.in), row = item % strips(s.in) * kStrip;
+                write_strip(panel, row, du.get() + panel * u_panel + row * kPanel);
             }
         });
     }
@@ -92,10 +103,12 @@ struct WeightGradient {
                     typename A::template Out<Register> y;
                     typename A::template Points<Register> to;
                     for (int i = 0; i < A::Down::kOut; ++i)
-                        for (int j = 0; j < A::Across::kOut; ++j) y[i][j] = load_channels(out[i][j] + c, s.out - c);
+                        for (int j = 0; j < A::Across::kOut; ++j)
+                            y[i][j] = load_up_to<Register>(out[i][j] + c, s.out - c);
                     transform_output_adjoint<A>(y, to);
                     float* at = d.get() + c / kPanel * panel_size + t * kPanel + c % kPanel;
-                    for (int k = 0; k < A::kPoints; ++k) store_channels(at + k * d_step, kRegLanes, (&to[0][0])[k]);
+                    GE_UNROLLED
+                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_step, (&to[0][0])[k], false);
                 }
             }
         });
@@ -106,36 +119,39 @@ struct WeightGradient {
     // Whether point i, in the order of their weights, has the weight of the point before it.
     static bool adds(std::int64_t i) { return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]); }
 
-    // du += v^T d for point i and `count` tiles from `first` on. Without `more` they are the first tiles of du.
-    [[gnu::noinline]] void add_point(std::int64_t panel, int i, std::int64_t first, std::int64_t count, bool more,
-                                     float* du) const {
+    // du += v^T d for point i, channels in from `from` to `to`, and `count` tiles from `first` on. Without `more` they
+    // are the first tiles of du.
+    [[gnu::noinline]] void add_point(std::int64_t panel, std::int64_t from, std::int64_t to, int i, std::int64_t first,
+                                     std::int64_t count, bool more, float* du) const {
         const int k = points[i];
         const float *const from_v = v.get() + k * v_point, *const from_d = d.get() + k * d_point;
-        float* const sums = du + weight_at<A>(k) * u_weight;
+        float* const sums = du + weight_at<A>(k) * u_weight - from * kPanel;
         for (std::int64_t t = 0; t < count; t += kSummed)
-            for (std::int64_t row = 0; row < rows;)
-                row += multiply(kStrip - row % kStrip,
-                                from_v + (row / kLanes * together + first + t) * kLanes + row % kLanes, 1, kLanes,
+            for (std::int64_t row = from; row < to;) {
+                // The products fetch their sums into the cache; where the sums are there, the tiles of the next point.
+                const float* const strip = from_v + (row / kLanes * together + first + t) * kLanes;
+                const float* const soon = tiles_first ? strip + v_point + row % kLanes * kSummed : sums + row * kPanel;
+                row += multiply(kStrip - row % kStrip, strip + row % kLanes, 1, kLanes,
                                 from_d + (panel * together + first + t) * kPanel, sums + row * kPanel,
-                                std::min(kSummed, count - t), more || t > 0 || adds(i), sums + row * kPanel,
-                                kRows * kPanel / kLine);
+                                std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
+                                kRows * (tiles_first ? kSummed : kPanel) / kLine);
+            }
     }
 
-    // A strip of dweight from du.
-    [[gnu::noinline]] void write_strip(std::int64_t panel, std::int64_t row, const float* du) const {
-        const std::int64_t in = row * kStrip;
-        typename A::template Taps<Strip> taps;
+    // A strip of dweight, from channel `in` on. du begins with this channel.
+    [[gnu::noinline]] void write_strip(std::int64_t panel, std::int64_t in, const float* du) const {
+        Strip<A> strip;
         for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
             for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes) {
                 typename A::template Taps<Register> w;
                 typename A::template Weights<Register> u;
+                GE_UNROLLED
                 for (int k = 0; k < A::kWeights; ++k)
-                    (&u[0][0])[k] = load_bytes<Register>(du + k * u_weight + (in + i) * kPanel + lane);
+                    (&u[0][0])[k] = load<Register>(du + k * u_weight + i * kPanel + lane);
                 transform_weight_adjoint<A>(u, w);
-                for (int y = 0; y < A::Down::kTaps; ++y)
-                    for (int x = 0; x < A::Across::kTaps; ++x) store_channels(&taps[y][x][i][lane], kRegLanes, w[y][x]);
+                for (int k = 0; k < Strip<A>::kTaps; ++k) store(strip.taps[i][k] + lane, (&w[0][0])[k], false);
             }
-        for_taps<A>(s, p.dweight, panel * kPanel, in, taps, [](float& w, float tap) { w = tap; });
+        move_strip(s, p.dweight, panel * kPanel, in, strip);
     }
 };
 
