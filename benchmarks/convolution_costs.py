@@ -2,8 +2,10 @@
 
     python -m benchmarks.convolution_costs --isa avx2
 
-Times of PyTorch's kernels, in their faster layout, are fitted by `product` and `tap`; times of minimal filtering by the
-other costs; both by least squares of relative errors. One thread, float32, tuned malloc, processor time.
+Times of PyTorch's kernels without a stride, in their faster layout, are fitted by `product` and `tap`; times of minimal
+filtering by the other costs; both by least squares of relative errors. `strided` is the median of the times with a
+stride, as shares of what the fit says. `layouts` is not measured here. One thread, float32, tuned malloc, processor
+time.
 """
 
 import argparse
@@ -112,19 +114,21 @@ def main() -> None:
     malloc.tune()
     torch.set_num_threads(1)
     native.cpu.module.use_isa(wanted)
-    by_pytorch, by_filtering = [], []
+    by_pytorch: dict[bool, list[Row]] = {False: [], True: []}  # without a stride, and with one
+    by_filtering: list[Row] = []
     for size in SIZES:
         of_pytorch, of_filtering = rows_of(*size)
-        by_pytorch += of_pytorch
+        by_pytorch[size[5] > 1] += of_pytorch
         by_filtering += of_filtering
-    product, tap = fitted(by_pytorch)
+    product, tap = fitted(by_pytorch[False])
+    strided = statistics.median(ms / (done[0] * product + done[1] * tap) for done, ms in by_pytorch[True])
     point, transform, weight = (cost / product for cost in fitted(by_filtering))
     x = torch.randn(8, 256, 32, 32)
     moved = median_ms(lambda: relayout.in_layout(x, True)) / x.numel() / product
     print(f"PyTorch: {2e-6 / product:.0f} GFLOP/s")
     print(
         f'"{wanted}": Costs(product={point:.2f}, transform={transform:.0f}, weight={weight:.0f},'
-        f" tap={tap / product:.0f}, moved={moved:.0f}),"
+        f" tap={tap / product:.0f}, moved={moved:.0f}, strided={strided:.2f}, layouts=...),"
     )
 
 

@@ -64,10 +64,12 @@ WHY_NOT = None if native.WHY_NO_CPU else _NOT_CHOSEN.get(native.cpu.module.isa()
 class Costs(NamedTuple):
     """What a convolution costs, in products of a vector [I] and a matrix [I, O] as fast as PyTorch's kernels make them.
 
-    PyTorch takes a product for each tap and pixel, and `tap` products for reading a tap. A form takes `product` for
-    each point and tile, in full vectors; `transform` / I and `transform` / O for making the point of x and of y;
-    `weight` for making a weight; and `moved` / (I O) for an element that changes its layout, as pixels come and go in
-    channels_last.
+    PyTorch takes a product for each tap and pixel, and `tap` products for reading a tap; with a stride, `strided` times
+    as much. `layouts` says whether its kernels with a stride gain more by their faster layout than a change costs.
+
+    A form takes `product` for each point and tile, in full vectors; `transform` / I and `transform` / O for making the
+    point of x and of y; `weight` for making a weight; and `moved` / (I O) for an element that changes its layout, as
+    pixels come and go in channels_last.
     """
 
     product: float
@@ -75,22 +77,25 @@ class Costs(NamedTuple):
     weight: float
     tap: float
     moved: float
+    strided: float
+    layouts: bool
 
 
 # By instruction set, one thread, 64 to 512 channels and 4x4 to 64x64 pixels. `python -m benchmarks.convolution_costs`
 # measures a row. A table decides, and no timing on the user's machine: the forms differ by their numbers of products
 # more than by the machine, and the bits of a run must not depend on noise.
 #
-#     avx512    PyTorch at 220 GFLOP/s, AMD EPYC, 2026-11
-#     avx2      PyTorch at 89 GFLOP/s, Intel Xeon (Sapphire Rapids) with AVX2 forced, 2026-11
+#     avx512    PyTorch at 220 GFLOP/s, AMD EPYC, 2026-11; strides not measured apart
+#     avx2      PyTorch at 89 GFLOP/s, Intel Xeon (Sapphire Rapids) with AVX2 forced, 2026-11. Contiguous images
+#               with a stride: in channels_last, y took 1.1 to 1.26 times as long (256 and 512 channels)
 COSTS = {
-    "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=77),
-    "avx2": Costs(product=1.23, transform=3, weight=33, tap=57, moved=34),
+    "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=77, strided=1, layouts=True),
+    "avx2": Costs(product=1.23, transform=3, weight=13, tap=57, moved=34, strided=1.15, layouts=False),
 }
 
 
 @constant
-def _costs() -> Costs:
+def costs() -> Costs:
     """The costs on the instruction set that our kernels run; torch.compile takes those of its first call."""
     isa = "" if native.WHY_NO_CPU else native.cpu.module.isa()
     return COSTS.get(isa, COSTS["avx2"])
@@ -183,11 +188,11 @@ def _fastest(
     n, channels, h, w = shape
     if min(n, h, w, *size) < 1:
         return NO_FORM
-    k, _, transposed = kind
+    k, stride, transposed = kind
     # Tiles of a transposed convolution begin a pixel before y with every other padding.
     early = transposed and padding % 2 != (k == 4)
     pixels = n * size[0] * size[1]
-    product, transform, weight, tap, for_moved = _costs()
+    product, transform, weight, tap, for_moved, strided, _ = costs()
     vectors = product * in_vectors(channels, out) / (channels * out)
     best, least = None, float("inf")
     for form in FORMS.get(kind, ()):
@@ -201,6 +206,6 @@ def _fastest(
             best, least = form, cost
     if best is None:
         return NO_FORM
-    by_pytorch = k**2 * (min(n * h * w, pixels) + tap)
+    by_pytorch = k**2 * (min(n * h * w, pixels) + tap) * (strided if stride > 1 else 1)
     many = min(channels, out) >= TABLE["few channels"].number
     return best.number, least / by_pytorch if many and WHY_NOT is None else float("inf")

@@ -98,7 +98,7 @@ class MapRequest:
     def layouts_gain(self) -> bool:
         """Whether PyTorch's kernels gain more by their faster layout than changing it costs."""
         fewest = TABLE["few channels for layouts"].number
-        return max(self.arguments.stride) > 1 and min(self.weight.shape[:2]) >= fewest
+        return max(self.arguments.stride) > 1 and min(self.weight.shape[:2]) >= fewest and forms.costs().layouts
 
     def float32_gains(self) -> bool:
         """Whether a map of bfloat16 images is faster in float32, with what the conversions cost.
