@@ -8,6 +8,7 @@ import importlib.util
 import pytest
 import torch
 
+from gan_engine.presets import PRESETS
 from tests.fake_cuda import build, table
 from tests.fake_cuda.fast import FAST, MISTAKES
 
@@ -40,3 +41,7 @@ def test_growth_is_a_sentence():
     row = {"name": "dcgan", "every phase": [300, 20], "ordinary step": [290, 20]}
     kept = {"torch": table.version(), "runs": {"dcgan": {"every phase": [300, 20], "ordinary step": [289, 20]}}}
     assert table.grown(row, kept) == ["dcgan, ordinary step: 289 operators on the GPU before, 290 now"]
+
+
+def test_the_table_has_every_preset():
+    assert table.read()["runs"].keys() >= {*PRESETS, *FAST}
