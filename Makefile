@@ -18,7 +18,7 @@ SOURCES := $(shell find csrc -type f)
 # What pages are made of or link to.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE Makefile docs gan_engine kernels csrc tests benchmarks
 
-.PHONY: help train test bench lint docs build gpu-check fake-cuda arm-check
+.PHONY: help train test bench lint docs build gpu-check fake-cuda gpu-ledger arm-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
@@ -50,6 +50,9 @@ gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it
 
 fake-cuda: $(VENV)/.test ## without a GPU: what a step of every preset does on one, against the table (ARGS=--write: a new table)
 	$(PY) -m tests.fake_cuda.table $(ARGS)
+
+gpu-ledger: $(VENV)/.test ## compile all GPU kernels, say what has grown, and write the table of their resources
+	$(PY) -m tests.gpu_ledger
 
 arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in half an hour
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m tests.arm_check $(ARGS)

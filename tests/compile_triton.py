@@ -1,4 +1,4 @@
-"""Compile every Triton kernel that the ops launch on their samples, without a GPU: compile_triton.py 80 90
+"""Compile every Triton kernel that the ops launch on their samples, without a GPU: python -m tests.compile_triton 80 90
 
 The numbers are architectures. The program prints one line of JSON for each kernel and architecture: name, registers and
 faults. It is a program of its own because Triton decides at import whether it interprets or compiles.
@@ -7,7 +7,6 @@ faults. It is a program of its own because Triton decides at import whether it i
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 
@@ -19,7 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction
 
-SHARED = {80: 163 << 10, 90: 227 << 10}  # limit of shared memory per block in bytes, by architecture
+from tests import sass
+from tests.gpu_ledger import SHARED
 
 
 class NoGPU:
@@ -114,9 +114,10 @@ def main(first: int, *others: int) -> None:
     triton.runtime.driver.set_active(NoGPU(first))
     run_samples()
     for kernel in compiled.values():
-        report(kernel, first, kernel.src.constants)
+        name = name_of(kernel)
+        report(kernel, first, name)
         for arch in others:
-            report(recompiled(kernel, arch), arch, kernel.src.constants)
+            report(recompiled(kernel, arch), arch, name)
 
 
 def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
@@ -128,15 +129,24 @@ def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
         return triton.compile(file.name, GPUTarget("cuda", arch, 32), options)
 
 
-def report(kernel: CompiledKernel, arch: int, constants: dict) -> None:
+def report(kernel: CompiledKernel, arch: int, name: str) -> None:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    row = {"arch": arch, "kernel": kernel.name, "constants": str(constants), "registers": usage["REG"]}
-    print(json.dumps(row | {"wrong": faults(kernel, usage, arch)}))
+        (usage,) = sass.resources(file.name)
+        way = sass.ways(file.name)[kernel.name] if arch == sass.COUNTED else None
+    row = {"arch": arch, "kernel": name, "registers": usage["REG"], "shared": kernel.metadata.shared}
+    row |= {"way": way and way._asdict(), "wrong": faults(kernel, usage, arch)}
+    print(json.dumps(row))
+
+
+def name_of(kernel: CompiledKernel) -> str:
+    """The module and function of a kernel, the dtypes of its pointers, and its constants."""
+    source = kernel.src
+    pointers = ",".join(t[1:] for t in source.signature.values() if t.startswith("*"))
+    constants = ",".join(getattr(value, "name", str(value)) for value in source.constants.values())
+    module = source.fn.fn.__module__.rpartition(".")[2]
+    return f"{module}.{kernel.name}<{pointers};{constants}>"
 
 
 if __name__ == "__main__":

@@ -1,68 +1,104 @@
-"""The GPU kernels, compiled without a GPU for an A100 (sm_80) and an H100 (sm_90): they fit, and nothing spills."""
+"""The GPU kernels, compiled without a GPU for an A100 (sm_80) and an H100 (sm_90): they fit, spill nothing, and take no
+more registers, instructions and accesses to memory than the table in gpu_ledger.csv says."""
 
-import hashlib
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes of shared memory for a block, at most
-NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+from tests import gpu_ledger, sass
+
+no_nvcc = pytest.mark.skipif(gpu_ledger.NVCC is None, reason="nvcc was not found on PATH or in /usr/local/cuda")
+no_cuobjdump = pytest.mark.skipif(sass.cuobjdump() is None, reason="cuobjdump was not found on PATH or in Triton")
+
+SPILLS = """
+namespace { __global__ void __launch_bounds__(1024, 2) spills(float* p) {
+    float v[80];
+#pragma unroll
+    for (int k = 0; k < 80; ++k) v[k] = p[k * 1024 + threadIdx.x];
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < 80; ++k) p[k * 1024 + threadIdx.x] = v[k] * v[79 - k];
+} }
+void start(float* p) { spills<<<1, 1024>>>(p); }
+"""
+ROW = {"kernel": "k", "registers": "40/42/44", "shared": "64", "each": "17.5", "loads": "16/128", "stores": "128"}
 
 
 @pytest.fixture(scope="module")
 def triton_kernels():
-    """Every Triton kernel, compiled for each architecture: registers, and what is wrong."""
+    """Every Triton kernel, compiled for each architecture."""
     pytest.importorskip("triton")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(ROOT / "build/triton")}
-    command = [sys.executable, ROOT / "tests/compile_triton.py", *map(str, SHARED)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
+    return gpu_ledger.triton_kernels(gpu_ledger.TESTED)
 
 
-@pytest.mark.parametrize("arch", SHARED)
-def test_triton_kernels(arch, triton_kernels):
-    rows = [row for row in triton_kernels if row["arch"] == arch]
-    assert rows
-    wrong = [row for row in rows if row["wrong"]]
-    assert not wrong, "\n".join(map(str, wrong))
+def wrong(kernels: list[dict]) -> list[str]:
+    """What is wrong with compiled kernels: spills, shared memory, and what has grown since the table was written."""
+    messages = [f"{row['kernel']} for sm_{row['arch']}: {', '.join(row['wrong'])}" for row in kernels if row["wrong"]]
+    compilers, table = gpu_ledger.read()
+    if compilers != gpu_ledger.compilers():
+        return messages  # other compilers, other numbers
+    for name, row in gpu_ledger.by_kernel(kernels).items():
+        before = table.get(name)
+        messages += gpu_ledger.grown(before, row) if before else [f"{name} is not in the table: make gpu-ledger"]
+        if (of := gpu_ledger.hot(name)) is not None and of.limit is not None and float(row["each"]) > of.limit:
+            messages.append(f"{name}: want at most {of.limit} instructions an element, got {row['each']}")
+    return messages
 
 
-@pytest.mark.skipif(NVCC is None, reason="nvcc was not found on PATH or in /usr/local/cuda")
-@pytest.mark.parametrize("source", sorted(ROOT.glob("csrc/cuda/*.cu")), ids=lambda path: path.name)
+@no_nvcc
+@no_cuobjdump
+def test_triton_kernels(triton_kernels):
+    assert {row["arch"] for row in triton_kernels} == set(gpu_ledger.TESTED)
+    assert not wrong(triton_kernels)
+
+
+@no_nvcc
+@no_cuobjdump
+@pytest.mark.parametrize("source", gpu_ledger.sources(), ids=lambda path: path.name)
 def test_cuda_kernels(source):
-    log = compile_cuda(source)
-    kernels = re.findall(
-        r"Compiling entry function '(\S+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads.*?: (Used \d+ registers.*?)$",
-        log,
-        re.DOTALL | re.MULTILINE,
-    )
-    assert {int(arch) for _, arch, *_ in kernels} == set(SHARED)
-    for name, arch, stack, stores, loads, used in kernels:
-        shared = re.search(r"(\d+) bytes smem", used)
-        assert stack == stores == loads == "0", f"{name} for sm_{arch} spills: {stack} bytes of stack, {stores} stored"
-        assert not shared or int(shared[1]) <= SHARED[int(arch)], f"{name} for sm_{arch}: {used}"
+    kernels = gpu_ledger.cuda_kernels(source, gpu_ledger.TESTED)
+    assert {row["arch"] for row in kernels} == set(gpu_ledger.TESTED)
+    assert not wrong(kernels)
 
 
-def compile_cuda(source: Path) -> str:
-    """The report of ptxas on the kernels of a source file. It is kept until a source or the compiler changes."""
-    command = [NVCC, "-std=c++17", "-O3", "-DNDEBUG", "-fatbin", "--threads", "2", "-Xptxas", "-v", "-o", os.devnull]
-    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in SHARED] + ["-I", str(ROOT / "csrc")]
-    version = subprocess.run([NVCC, "--version"], capture_output=True, check=True).stdout
-    headers = b"".join(path.read_bytes() for path in sorted(ROOT.glob("csrc/**/*.h")))
-    digest = hashlib.sha256(version + repr(command).encode() + headers + source.read_bytes()).hexdigest()
-    log = ROOT / "build/compile_gpu" / f"{source.stem}-{digest[:16]}.log"
-    if not log.exists():
-        run = subprocess.run([*command, source], capture_output=True, text=True)
-        assert run.returncode == 0, run.stdout + run.stderr
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(run.stdout + run.stderr)
-    return log.read_text()
+@no_nvcc
+@no_cuobjdump
+def test_a_kernel_that_spills_is_seen(tmp_path):
+    source = Path(tmp_path / "spills.cu")
+    source.write_text(SPILLS)
+    kernels = gpu_ledger.cuda_kernels(source, (90,))
+    assert [row["kernel"] for row in kernels] == ["spills.cu spills"]
+    assert "bytes of stack and spills" in kernels[0]["wrong"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"registers": "40/43"}, "k: 40/42/44 registers in the table, 40/43 as compiled now"),
+        ({"shared": "65"}, "k: 64 bytes of shared memory in the table, 65 as compiled now"),
+        ({"each": "17.6"}, "k: 17.5 instructions an element in the table, 17.6 as compiled now"),
+        ({"stores": "32"}, "k: stores of 128 bits in the table, 32 now"),
+        ({"registers": "39/42", "each": "16.0"}, None),
+    ],
+)
+def test_growth_is_a_sentence(change, sentence):
+    assert list(gpu_ledger.grown(ROW, ROW | change)) == ([] if sentence is None else [sentence])
+
+
+def test_the_fast_way_is_the_short_one_of_all_that_store():
+    lines = [
+        ("S2R", "R0", False),
+        ("BRA", "0x50", True),  # a narrow way, longer
+        ("LDG.E.128", "R4", False),
+        ("STG.E.128", "R4", False),
+        ("BRA", "0x90", False),
+        ("LDG.E.U16", "R4", False),
+        ("FADD", "R4", False),
+        ("FADD", "R4", False),
+        ("STG.E.U16", "R4", False),
+        ("ISETP", "P0", False),
+        ("BRA", "0x10", True),  # a loop around both
+        ("EXIT", "", False),
+    ]
+    way = sass.way({16 * k: sass.Instruction(*line) for k, line in enumerate(lines)})
+    assert way == sass.Way(whole=8, loop=6, loads=(16, 128), stores=(16, 128))

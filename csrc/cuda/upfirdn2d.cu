@@ -4,7 +4,10 @@
 
 #include "eight.h"
 #include "launch.h"
+#include "strips.h"
 
+// strips.h has the kernels for the usual filters. This file has those for all others, in two ways.
+//
 // A block makes a tile of y. It reads the part of x that the tile needs once, into shared memory, with the zeros around
 // it. A separable filter then runs along the rows into a second buffer there, and along the columns into y.
 
@@ -62,28 +65,9 @@ struct Plan {
     }
 };
 
-// The weights first, first + up, ..., for a sum over neighbours `step` apart. N is the most weights there are, or 0:
-// known only at run time.
-template <class S, int N>
-struct Line {
-    S weight[N];
-    int count;
-
-    __device__ __forceinline__ Line(const S* f, int first, int up, int taps) : count((taps - first + up - 1) / up) {
-#pragma unroll
-        for (int t = 0; t < N; ++t) weight[t] = t < count ? f[first + t * up] : S(0);
-    }
-    __device__ __forceinline__ S sum(const S* at, int step) const {
-        S total = 0;
-#pragma unroll
-        for (int t = 0; t < N; ++t)
-            if (t < count) total += weight[t] * at[t * step];
-        return total;
-    }
-};
-
+// The weights first, first + up, ..., for a sum over neighbours `step` apart.
 template <class S>
-struct Line<S, 0> {
+struct Line {
     const S* f;
     int up, count;
 
@@ -137,7 +121,7 @@ struct Tile {
     }
 };
 
-template <class T, bool kLast, bool kSeparable, int N>
+template <class T, bool kLast, bool kSeparable>
 __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan plan) {
     using S = Wide<T>;
     constexpr int C = kChannels<kLast>;
@@ -167,13 +151,13 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
     if constexpr (kSeparable) {
         S* part = in + plan.in_y * in_line;
         for (int j = lane; j < line; j += 32) {
-            const Line<S, N> taps(weights, column_tap[j / C], w.up, w.taps);
+            const Line<S> taps(weights, column_tap[j / C], w.up, w.taps);
             const S* from = in + column_input[j / C] * C + j % C;
             for (int r = warp; r < plan.in_y; r += kWarps) part[r * line + j] = taps.sum(from + r * in_line, C);
         }
         __syncthreads();
         for (int r = warp; r < plan.y; r += kWarps) {
-            const Line<S, N> taps(weights, row_tap[r], h.up, h.taps);
+            const Line<S> taps(weights, row_tap[r], h.up, h.taps);
             const S* from = part + row_input[r] * line;
             for (int j = lane; j < line; j += 32) tile.store(p, plan, r, j, taps.sum(from + j, line) * gain);
         }
@@ -183,7 +167,7 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
                 const S* from = in + row_input[r] * in_line + column_input[j / C] * C + j % C;
                 S total = 0;
                 for (int k = row_tap[r]; k < h.taps; k += h.up, from += in_line)
-                    total += Line<S, 0>(weights + k * w.taps, column_tap[j / C], w.up, w.taps).sum(from, C);
+                    total += Line<S>(weights + k * w.taps, column_tap[j / C], w.up, w.taps).sum(from, C);
                 tile.store(p, plan, r, j, total * gain);
             }
     }
@@ -191,7 +175,7 @@ __global__ void __launch_bounds__(kThreads) by_tiles(Upfirdn2dParams p, Plan pla
 
 // One output for each thread, for filters that fit into no tile.
 template <class T>
-__global__ void __launch_bounds__(kThreads) one_by_one(Upfirdn2dParams p) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 0) one_by_one(Upfirdn2dParams p) {
     using S = Wide<T>;
     const std::int64_t i = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (i >= p.n * p.c * p.h.out * p.w.out) return;
@@ -217,16 +201,13 @@ __global__ void __launch_bounds__(kThreads) one_by_one(Upfirdn2dParams p) {
 
 template <class T, bool kLast>
 void run(const Upfirdn2dParams& p, std::uintptr_t stream) {
+    if (StripPlan::fits(p)) return run_strips<T>(p, stream);
     Plan plan;
     if (!plan.fit(p, kChannels<kLast>, kBytes / sizeof(Wide<T>))) {
         const std::int64_t blocks = divide_up(p.n * p.c * p.h.out * p.w.out, kThreads);
         return launch("upfirdn2d", one_by_one<T>, blocks, kThreads, stream, p);
     }
-    const std::int64_t most = std::max(divide_up(p.h.taps, p.h.up), divide_up(p.w.taps, p.w.up));
-    const auto kernel = !p.separable ? by_tiles<T, kLast, false, 0>
-                        : most <= 2  ? by_tiles<T, kLast, true, 2>
-                        : most <= 4  ? by_tiles<T, kLast, true, 4>
-                                     : by_tiles<T, kLast, true, 0>;
+    const auto kernel = p.separable ? by_tiles<T, kLast, true> : by_tiles<T, kLast, false>;
     launch("upfirdn2d", kernel, plan.planes * plan.tiles_y * plan.tiles_x, kThreads, stream, p, plan);
 }
 

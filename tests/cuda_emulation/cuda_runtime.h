@@ -21,6 +21,9 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 
+struct uint2 {
+    unsigned x, y;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };
@@ -34,6 +37,10 @@ inline thread_local dim3 gridDim, blockDim, blockIdx, threadIdx;
 template <class T>
 T min(T a, T b) {
     return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+    return a < b ? b : a;
 }
 
 namespace emulation {

@@ -1,0 +1,212 @@
+"""The resources of every GPU kernel, as compiled: `make gpu-ledger` rewrites the table in gpu_ledger.csv.
+
+Registers are for sm_80, sm_90 and sm_100. Instructions are counted on the fast way through the SASS of sm_90; see
+tests/sass.py. `each` is instructions an element of a hot kernel, and `roofline` the share of the memory bandwidth of an
+H100 that this number allows if every cycle issues an instruction. Nothing here ran on a GPU.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import sass
+
+ROOT = Path(__file__).parents[1]
+TABLE = Path(__file__).with_suffix(".csv")
+TESTED = (80, 90)  # what the tests compile; sm_100 takes half as long again, and is left to make gpu-ledger
+SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of shared memory for a block, at most
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+FIELDS = ("kernel", "registers", "shared", "way", "round", "loads", "stores", "each", "roofline")
+GROWING = {"registers": "registers", "shared": "bytes of shared memory", "each": "instructions an element"}
+
+# An H100: instructions of threads, and bytes, in a second.
+ISSUED, MOVED = 2.97e13, 3.35e12
+
+
+class Hot(NamedTuple):
+    """How to read the counts of a hot kernel: a thread makes `elements` in a round of its loop, or on the way.
+
+    `rounds` are the rounds of the loop: those of the longest strip. None: only the loop counts. `limit` is the most
+    instructions an element, whatever the table says.
+    """
+
+    kernel: str  # a regular expression of its name
+    elements: int
+    bytes: float  # that an element moves to and from memory
+    rounds: int | None = 1
+    limit: float | None = None
+
+    def each(self, way: sass.Way) -> float:
+        """Instructions an element."""
+        count = way.loop if self.rounds is None else way.whole + (self.rounds - 1) * way.loop
+        return count / (self.elements * (self.rounds or 1))
+
+
+# In bfloat16, with a bias and both mask bits where there are such. The bias and the scale are read from caches.
+HOT = (
+    Hot(r"bias_act.cu forward<bf16, 2>", 16, 4.125, limit=25),
+    Hot(r"bias_act.cu backward_(rows|columns)<bf16, 2>", 16, 4.125, rounds=None),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 8, 1, false, 1, 1, 0>", 32, 4, rounds=8, limit=40),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 8, 1, false, 2, 1, 0>", 64, 2.5, rounds=16, limit=40),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 8, 1, false, 1, 2, 0>", 16, 10, rounds=16, limit=40),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 4, true, 1, 1, 0>", 16, 4, rounds=8),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 4, true, 2, 1, [01]>", 32, 2.5, rounds=16),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 4, true, 1, 2, 0>", 8, 10, rounds=16),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 2, false, 1, 1, 0>", 8, 4, rounds=8),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 2, false, 2, 1, 0>", 16, 2.5, rounds=16),
+    Hot(r"upfirdn2d.cu by_strips<bf16, 1, 2, false, 1, 2, 0>", 4, 10, rounds=16),
+    Hot(r"bias_act._forward_kernel<bf16,fp32,bf16,u8,u8;2,.*", 8, 4.25),
+    Hot(r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;.*", 16, 4.25),
+    Hot(r"scale_bias_act._backward_kernel<bf16,bf16,fp32,u8,u8,bf16,fp32,fp32,fp32;.*", 8, 6.25, rounds=None),
+)
+
+
+def hot(name: str) -> Hot | None:
+    return next((row for row in HOT if re.fullmatch(row.kernel, name)), None)
+
+
+def by_kernel(kernels: list[dict]) -> dict[str, dict[str, str]]:
+    """The rows of the table for compiled kernels, by the name of the kernel."""
+    found: dict[str, list[dict]] = {}
+    for row in kernels:
+        found.setdefault(row["kernel"], []).append(row)
+    return {name: summary(name, rows) for name, rows in sorted(found.items())}
+
+
+def summary(name: str, rows: list[dict]) -> dict[str, str]:
+    """A row of the table. A kernel that was compiled several times, for other strides, counts with its largest."""
+    ways = [sass.Way(**row["way"]) for row in rows if row["way"]]
+    way = max(ways, key=lambda w: (w.loop, w.whole))
+    archs = sorted({row["arch"] for row in rows})
+    row = {
+        "kernel": name,
+        "registers": "/".join(str(max(r["registers"] for r in rows if r["arch"] == arch)) for arch in archs),
+        "shared": str(max(r["shared"] for r in rows)),
+        "way": str(way.whole),
+        "round": str(way.loop),
+        "loads": "/".join(map(str, way.loads)),
+        "stores": "/".join(map(str, way.stores)),
+        "each": "",
+        "roofline": "",
+    }
+    if (of := hot(name)) is not None:
+        each = of.each(way)
+        row |= {"each": f"{each:.1f}", "roofline": f"{min(1, of.bytes / MOVED * ISSUED / each):.0%}"}
+    return row
+
+
+def grown(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
+    """A sentence for each number of a kernel that is larger than in the table."""
+    for field, what in GROWING.items():
+        was, now = (tuple(map(float, filter(None, row[field].split("/")))) for row in (before, after))
+        if any(b > a for a, b in zip(was, now)):
+            yield f"{after['kernel']}: {before[field]} {what} in the table, {after[field]} as compiled now"
+    for field in ("loads", "stores"):
+        if widest(after[field]) < widest(before[field]):
+            yield f"{after['kernel']}: {field} of {widest(before[field])} bits in the table, {after[field]} now"
+
+
+def widest(widths: str) -> int:
+    return max(map(int, filter(None, widths.split("/"))), default=0)
+
+
+def read() -> tuple[str, dict[str, dict[str, str]]]:
+    """The compilers of the table, and its rows by the name of the kernel."""
+    first, *lines = TABLE.read_text().splitlines()
+    return first, {row["kernel"]: row for row in csv.DictReader(lines)}
+
+
+def compilers() -> str:
+    import triton
+
+    version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.findall(r"release ([\d.]+)", version)[0]
+    return f"# nvcc {release} and triton {triton.__version__}"
+
+
+def triton_kernels(archs: tuple[int, ...]) -> list[dict]:
+    """Every Triton kernel that the samples launch, compiled for each architecture."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(ROOT / "build/triton")}
+    command = [sys.executable, "-m", "tests.compile_triton", *map(str, archs)]
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def sources() -> list[Path]:
+    return sorted(ROOT.glob("csrc/cuda/*.cu"))
+
+
+def cuda_kernels(source: Path, archs: tuple[int, ...]) -> list[dict]:
+    """Every kernel of a source file, compiled for each architecture."""
+    with ThreadPoolExecutor(2) as pool:
+        binaries = list(pool.map(lambda arch: compiled(source, arch), archs))
+    rows = []
+    for arch, binary in zip(archs, binaries, strict=True):
+        ways = sass.ways(binary) if arch == sass.COUNTED else {}
+        for usage in sass.resources(binary):
+            spilled, way = usage["STACK"] + usage["LOCAL"], ways.get(usage["kernel"])
+            wrong = [f"{spilled} bytes of stack and spills"] if spilled else []
+            if usage["SHARED"] > SHARED[arch]:
+                wrong.append(f"want at most {SHARED[arch]} bytes of shared memory, got {usage['SHARED']}")
+            row = {"arch": arch, "kernel": usage["kernel"], "registers": usage["REG"], "shared": usage["SHARED"]}
+            rows.append(row | {"way": way and way._asdict(), "wrong": wrong})
+    names = "\n".join(row["kernel"] for row in rows)
+    demangled = subprocess.run(["c++filt"], input=names, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [row | {"kernel": f"{source.name} {short(name)}"} for row, name in zip(rows, demangled, strict=True)]
+
+
+def short(demangled: str) -> str:
+    """The name of a kernel and its template arguments: forward<bf16, 2>"""
+    name = re.sub(r"\(gan_engine::Act\)|\(anonymous namespace\)::|gan_engine::cuda::|^void ", "", demangled)
+    return name.partition("(")[0].replace("__nv_bfloat16", "bf16").replace("__half", "fp16")
+
+
+def compiled(source: Path, arch: int) -> Path:
+    """The kernels of a source file for an architecture. They are kept until a source or the compiler changes."""
+    command = [NVCC, "-std=c++17", "-O3", "-DNDEBUG", f"-arch=sm_{arch}", "-cubin", "-I", str(ROOT / "csrc")]
+    version = subprocess.run([NVCC, "--version"], capture_output=True, check=True).stdout
+    texts = b"".join(path.read_bytes() for path in sorted(with_includes(source)))
+    digest = hashlib.sha256(version + repr(command).encode() + texts).hexdigest()
+    binary = ROOT / "build/compile_gpu" / f"{source.stem}-sm_{arch}-{digest[:16]}.cubin"
+    if not binary.exists():
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = binary.with_suffix(f".{os.getpid()}")
+        run = subprocess.run([*command, "-o", unfinished, source], capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        unfinished.rename(binary)
+    return binary
+
+
+def with_includes(source: Path) -> set[Path]:
+    """A source file and its own headers, and theirs."""
+    names = re.findall(r'^#include "(.+)"', source.read_text(), re.MULTILINE)
+    return {source.resolve()}.union(*(with_includes(source.resolve().parent / name) for name in names))
+
+
+def main() -> None:
+    archs = tuple(SHARED)
+    kernels = triton_kernels(archs) + [row for source in sources() for row in cuda_kernels(source, archs)]
+    before = read()[1] if TABLE.exists() else {}
+    after = by_kernel(kernels)
+    wrong = [f"{row['kernel']} for sm_{row['arch']}: {row['wrong']}" for row in kernels if row["wrong"]]
+    print(*wrong, *(text for name in after if name in before for text in grown(before[name], after[name])), sep="\n")
+    with TABLE.open("w", newline="") as file:
+        print(compilers(), file=file)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(after.values())
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
