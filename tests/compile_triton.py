@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 os.environ.pop("TRITON_INTERPRET", None)
+os.environ["GAN_ENGINE_CHECK"] = "0"  # nothing is computed here
 
 import torch
 import triton

@@ -64,7 +64,7 @@ def modulated_conv2d(
     Gradients: every order in x, weight, styles, noise, noise_strength and bias.
     """
     _check(x, weight, styles, noise, noise_strength, bias, f, up, down)
-    backend = backends.choose("modulated_conv2d", x, backend)
+    backend = backends.handed_on(backend, backends.choose("modulated_conv2d", x, backend))
     if demodulate and x.dtype == torch.float16:
         weight, styles = _in_range(weight, styles)
     d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]

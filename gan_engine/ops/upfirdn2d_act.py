@@ -59,10 +59,11 @@ def upfirdn2d_act(
     f, fir, pads = fir_arguments("upfirdn2d_act", x, f, up, down, padding, (0, 0, 0, 0), flip_filter, fir_gain)
     shape = (*x.shape[:2], *fir.size)
     options = affine_options("upfirdn2d_act", x, shape, scale, b, noise, act, alpha, gain, clamp)
-    backend = backends.choose("upfirdn2d_act", x, backend)
+    asked, backend = backend, backends.choose("upfirdn2d_act", x, backend)
     if backend == "reference":
         return upfirdn2d_act_ref(x, f, scale, b, noise, fir, pads, *options)
     if backend != "cpu" or x.numel() == 0:
+        backend = backends.handed_on(asked, backend)
         u = upfirdn2d(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=fir_gain, backend=backend)
         return scale_bias_act(u, scale, b, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
     last = layout(x) == torch.channels_last

@@ -1,5 +1,6 @@
 """The promises of modulated_conv2d beyond the properties that every op has."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -146,3 +147,21 @@ def test_autocast_leaves_the_demodulation_in_float32(device: str, backend: str):
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=0)
     torch.testing.assert_close(y.float(), by_definition(**tensors), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(("asked", "chosen", "handed"), [(None, "triton", None), ("triton", "triton", "triton")])
+def test_ops_inside_choose_for_themselves_on_a_gpu(asked, chosen, handed, monkeypatch):
+    """Some of them have a kernel in CUDA C++, which comes before Triton."""
+    got = {}
+
+    def note(x, *arguments, backend, **options):
+        got[backend] = got.get(backend, 0) + 1
+        return x
+
+    module = sys.modules["gan_engine.ops.modulated_conv2d"]
+    monkeypatch.setattr(module.backends, "choose", lambda *arguments: chosen)
+    monkeypatch.setattr(module, "scale_bias_act", note)
+    monkeypatch.setattr(module, "upfirdn2d_act", note)
+    x, weight, styles = torch.randn(1, 4, 4, 4), torch.randn(4, 4, 3, 3), torch.randn(1, 4)
+    modulated_conv2d(x, weight, styles, up=2, f=torch.ones(4) / 4, backend=asked)
+    assert got == {handed: 2}
