@@ -154,9 +154,9 @@ class Speed:
     """Images per pass. The gradients of several passes add up to the gradient of a step. None: one pass."""
     channels_last: bool = True
     """Keep the channels of a pixel next to each other in memory, which most convolutions prefer."""
-    tf32: bool = False
+    tf32: bool | None = None
     """Let convolutions and matrix products in float32 round their factors to 10 bits on GPUs, which is faster.
-    It is off because penalties need the precision of float32."""
+    None: if the precision is bf16 or fp16, which round no less. Penalties are then computed in it too."""
     cuda_graphs: bool = True
     """Record the launches of each phase on GPUs, and replay them together. This helps small networks.
     The first replays are compared with passes without a graph. A phase that differs, that cannot be recorded or that

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import flops, gradient_errors
 from benchmarks import rows as measured
+from benchmarks.eager import eager_pytorch
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import cases, check, gpu_tests, ops, page, stages, steps
 from gan_engine import models
@@ -130,7 +132,12 @@ def test_a_dry_run_names_what_it_skips_at_the_first_cuda_call(capsys):
     assert ops.main(["--dry-run"]) == ops.main(["--dry-run", "--sanitize"]) == 0
     ended = dict(line.removeprefix("case ").split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert len(ended) > 30 and all(how.startswith("skipped at its first CUDA call") for how in ended.values())
-    assert {"dcgan-64 ours", "dcgan-64 eager", "dcgan-64 compile without penalties", "sanitize bias_act"} <= set(ended)
+    assert {
+        "dcgan-64 ours",
+        "dcgan-64 ours, TF32 off",
+        "dcgan-64 compile without penalties",
+        "sanitize bias_act",
+    } <= set(ended)
     assert steps.main(["dcgan-64"]) == 1  # without --dry-run a missing GPU is a failure
     assert "case dcgan-64 ours: failed" in capsys.readouterr().out
 
@@ -210,3 +217,28 @@ print(*found, sep="\n", file=sys.stderr)
     assert first and second and not first & second
     assert not any("cpu" in name.split("[")[-1] or "reference" in name.split("[")[-1] for name in everything)
     assert any(name.endswith("cuda]") or "cuda-" in name for name in everything)
+
+
+def test_flops_are_counted_by_precision_without_computing():
+    model = models.stylegan2.Config(
+        resolution=32, z_dim=8, w_dim=8, mapping_layers=2, channel_base=128, channel_max=16, half_resolutions=1
+    )
+    config = dataclasses.replace(steps.config_of("stylegan2_64"), model=model, batch_size=4)
+    counted = flops.phases(config, torch.bfloat16)
+    assert list(counted) == ["D", "G", "D with penalties", "path length"]
+    assert counted["D"][torch.bfloat16] > 0 and counted["G"][torch.bfloat16] > 0
+    assert counted["path length"][torch.bfloat16] == 0 < counted["path length"][torch.float32]
+    # The first 3x3 convolution of D, forward and for two gradients, over real and generated images.
+    assert counted["D"][torch.float32] + counted["D"][torch.bfloat16] > 6 * 8 * 32 * 32 * 4 * 4 * 9
+    mean = flops.per_step(config, counted)
+    assert counted["D"][torch.float32] < mean[torch.float32] < sum(one[torch.float32] for one in counted.values())
+
+
+def test_penalties_in_tf32_are_as_near_to_float32_as_the_loss_in_bfloat16():
+    config = models.dcgan.Config(resolution=16, channels=3, z_dim=8, width=8, d_norm=False)
+    with eager_pytorch():
+        (row,) = gradient_errors.rows("dcgan", config, 4)
+    assert 0 < float(row["TF32"]) < float(row["loss in bf16"])
+    x = torch.tensor([[1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11]])
+    rounded = gradient_errors.Rounded(10).rounded(x)  # ties go to the even number
+    assert rounded.tolist() == [[1 + 2**-10, 1, 1 + 2**-9]]

@@ -20,7 +20,7 @@ from gan_engine.system.names import legible
 from gan_engine.training import inputs, memory, threads, transfer
 from gan_engine.training.advice import advice
 from gan_engine.training.distributed import Processes
-from gan_engine.training.precision import remark, resolve
+from gan_engine.training.precision import products_line, remark, resolve
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.transfer import TakenWeights
 
@@ -82,6 +82,7 @@ class Start:
         trainer, config, data = self.trainer, self.trainer.config, self.data
         sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", trainer.G), ("D", trainer.D))}
         frozen = sum(p.numel() for p in trainer.networks.frozen)
+        products = products_line(trainer.tf32, trainer.device)
         lines = [
             f"run        {legible(str(trainer.run_dir))}" + (f", from {self.resumed.name}" if self.resumed else ""),
             f"data       {describe(data)}",
@@ -92,11 +93,12 @@ class Start:
                 for name, taken in self.taken.items()
             ),
             *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
-            f"device     {self.device}, {trainer.precision.name}{remark(trainer.precision.name, trainer.device)}",
+            f"device     {', '.join(filter(None, (self.device, trainer.precision.name, products)))}"
+            f"{remark(trainer.precision.name, trainer.device)}",
             *([f"threads    {self.fewer_threads}"] if self.fewer_threads else []),
         ]
         if penalties := trainer.penalties():
-            lines.append(f"penalties  {penalties}")
+            lines.append(f"penalties  {penalties}" + ("; in TF32" if products and trainer.tf32 else ""))
         if config.cuda_graphs and trainer.device.type == "cuda":
             lines.append(f"graphs     {trainer.graphs_line}")
         if self.allocator:

@@ -47,6 +47,21 @@ def remark(name: str, device: torch.device) -> str:
     return f": {why}" if name == "fp32" else f"; --precision fp32 may be faster: {why}"
 
 
+def takes_tf32(asked: bool | None, name: str, device: torch.device) -> bool:
+    """True if float32 products of a run on `device` in the precision `name` are in TF32; `asked` is Config.tf32.
+
+    TF32 rounds factors to 10 bits of mantissa, as fp16 does; bf16 rounds them to 7. The float32 parts of such a run
+    are the penalties and the low resolutions of stylegan2. Their gradients in TF32 are as near to float32 as those of
+    the loss in bf16: `python -m benchmarks.gradient_errors`, docs/performance.md.
+    """
+    return (device.type == "cuda" and name != "fp32") if asked is None else asked
+
+
+def products_line(tf32: bool, device: torch.device) -> str:
+    """What the first lines of a run on a GPU say of products in float32."""
+    return "" if device.type != "cuda" else "float32 parts in TF32" if tf32 else "float32 parts without TF32"
+
+
 @contextlib.contextmanager
 def tf32_products(allowed: bool) -> Iterator[None]:
     """Inside, float32 convolutions and matrix products on GPUs round their factors to TF32 if it is `allowed`."""

@@ -19,7 +19,7 @@ from gan_engine.training.distributed import ALONE, Processes
 from gan_engine.training.gradients import Gradients
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
-from gan_engine.training.precision import Precision, resolve, tf32_products
+from gan_engine.training.precision import Precision, resolve, takes_tf32, tf32_products
 from gan_engine.training.run import Run
 from gan_engine.training.samples import Samples
 from gan_engine.training.schedule import optimizers, schedule, set_learning_rates
@@ -139,6 +139,11 @@ class Trainer:
         return self.clock.step_count
 
     @property
+    def tf32(self) -> bool:
+        """True if products in float32 are in TF32."""
+        return takes_tf32(self.config.tf32, self.precision.name, self.device)
+
+    @property
     def columns(self) -> int:
         """Columns of a grid of `samples`."""
         return self.shown.columns
@@ -149,7 +154,7 @@ class Trainer:
         Raises NonFiniteError where a loss or gradient is not finite, on a GPU one phase later.
         """
         config, clock = self.config, self.clock
-        with tf32_products(config.tf32):
+        with tf32_products(self.tf32):
             images = self.batches.images()
             set_learning_rates(self.optimizers, done=clock.done, lr_decay=config.lr_decay)
             for phase in self.phases:

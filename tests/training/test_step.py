@@ -14,6 +14,7 @@ from gan_engine.losses import translation
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.penalties import r1, r2
 from gan_engine.training.distributed import Processes
+from gan_engine.training.precision import products_line, takes_tf32
 from gan_engine.training.trainer import Trainer
 from tests.training.runs import (
     CGAN,
@@ -151,6 +152,13 @@ def test_a_run_may_go_on_in_another_layout(make, before):
     ours, theirs = weights(trainer), weights(other)
     for name in ours:
         torch.testing.assert_close(theirs[name], ours[name], rtol=1e-4, atol=1e-5)
+
+
+def test_tf32_is_the_choice_on_gpus_for_runs_in_half_precision():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [takes_tf32(None, name, gpu) for name in ("bf16", "fp16", "fp32")] == [True, True, False]
+    assert not takes_tf32(None, "bf16", cpu) and not takes_tf32(False, "bf16", gpu) and takes_tf32(True, "fp32", gpu)
+    assert products_line(True, gpu) == "float32 parts in TF32" and products_line(True, cpu) == ""
 
 
 @pytest.mark.parametrize("allowed", [True, False])
