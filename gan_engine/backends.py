@@ -234,8 +234,11 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
 
 def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
     # `refusal` and `no_gain` written out: this is the start of every call. A compiler would note is_cpu in its graph.
-    compiling = _is_compiling()
-    device, index = ("cpu", None) if not compiling and x.is_cpu else (x.device.type, x.device.index)
+    compiling, index = _is_compiling(), None
+    if not compiling and x.is_cpu:
+        device = "cpu"
+    else:
+        device, index = x.device.type, x.device.index
     refuse, gains_nothing = _rules[op]
     to_be_recorded = torch._C._get_tracing_state() is not None or _is_exporting()
     kernel_gains_nothing = False
@@ -265,7 +268,8 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
 
 def may_run(op: str, backend: str, x: torch.Tensor) -> bool:
     """Whether the self-check lets the kernels of `op` run where x is. It runs here, at their first use."""
-    kernels = op, backend, x.device.type, x.device.index, x.dtype
+    device = x.device
+    kernels = op, backend, device.type, device.index, x.dtype
     if not _is_compiling() and kernels in right:
         return True
     return _first_use is None or _first_use(*kernels)
