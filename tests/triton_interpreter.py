@@ -14,6 +14,7 @@ from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 _patch_lang = interpreter._patch_lang
+_patch_tensor = interpreter._patch_lang_tensor
 _launch = interpreter.GridExecutor.__call__
 _patched: set[tuple[bool, ...]] = set()
 _get_np_dtype = interpreter._get_np_dtype
@@ -33,6 +34,12 @@ def patch_once(fn) -> interpreter._LangPatchScope:
         return interpreter._LangPatchScope()
     _patched.add(modules)
     return _patch_lang(fn)
+
+
+def patch_tensor(tensor, scope) -> None:
+    """`_patch_lang_tensor`, and a block of one number as an index: numpy 2.5 refuses the int() of Triton 3.6."""
+    _patch_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
 
 def launch(self, *args, **kwargs) -> None:
@@ -80,4 +87,5 @@ tl.tensor.__init__ = tensor
 TritonSemantic.broadcast_impl_value = broadcast
 interpreter._get_np_dtype = np_dtype
 interpreter._patch_lang = patch_once
+interpreter._patch_lang_tensor = patch_tensor
 interpreter.GridExecutor.__call__ = launch
