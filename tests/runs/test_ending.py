@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
 from gan_engine import evaluate, generate, presets, train, translate, upscale
 from gan_engine.config import Config
@@ -163,7 +164,7 @@ def test_every_family_has_commands_that_it_knows(preset, tmp_path):
                 assert parse(arguments).data == "PICTURES"
                 continue
             if verb in options:
-                parsed = generate.tyro.cli(options[verb], args=arguments)
+                parsed = tyro.cli(options[verb], args=arguments)
                 assert parsed.checkpoint == tmp_path
             elif verb == "train":
                 assert parse([preset, *arguments]).resume == str(tmp_path)
