@@ -68,7 +68,9 @@ class _NotNow(Exception):
 def may_run(op: str, backend: str, device: str, number: int | None, dtype: torch.dtype) -> bool:
     """Whether the kernels of `op` are right there; False too where they are not checked and cannot be."""
     kernels = Kernels(op, backend, device, number, dtype)
-    if kernels not in backends.wrong and not backends.is_trusting():
+    if backends.is_trusting():
+        return True
+    if kernels not in backends.wrong:
         if os.environ.get("GAN_ENGINE_CHECK") == "0":
             backends.right.add(kernels)
             return True
@@ -91,7 +93,10 @@ def why_wrong(kernels: Kernels) -> str | None:
     """
     for shown in _shown_by(kernels):
         if shown not in _found:
-            _found[shown] = None if _is_known(shown) else _checked(shown)
+            if _is_known(shown):
+                _found[shown] = None
+            else:
+                _checked(shown)
         if (sentence := _found[shown]) is not None:
             backends.right.discard(kernels)
             backends.wrong[kernels] = sentence
@@ -112,7 +117,7 @@ def check_all(place: torch.device) -> Iterator[tuple[Kernels, str | None]]:
             for shown in _shown_by(kernels):
                 if shown not in again:
                     again.add(shown)
-                    _found[shown] = _checked(shown)
+                    _checked(shown)
             yield kernels, why_wrong(kernels)
 
 
@@ -137,11 +142,12 @@ def _is_known(kernels: Kernels) -> bool:
 
 
 def _checked(kernels: Kernels) -> str | None:
+    """What the samples show. It is recorded: first for this process, then on disk."""
     place = _place(kernels)
-    sentence = _apart(lambda: _first_difference(kernels, place), place)
-    if sentence is None:
+    _found[kernels] = _apart(lambda: _first_difference(kernels, place), place)
+    if _found[kernels] is None:
         passed.keep(passed.machine(kernels.backend, place), _name(kernels))
-    return sentence
+    return _found[kernels]
 
 
 def _first_difference(kernels: Kernels, place: torch.device) -> str | None:
@@ -172,13 +178,13 @@ def _difference(kernels: Kernels, sample: "Sample", place: torch.device) -> str 
     op, backend, *_, dtype = kernels
     tensors = sample.tensors(dtype)
     exact = doubled(tensors) if sample.elements < LARGE else tensors  # products in float64 take long
-    wanted = {name: t.double() for name, t in orders(CHECKED[op].eager, exact, **sample.options).items()}
     try:
+        wanted = {name: t.double() for name, t in orders(CHECKED[op].eager, exact, **sample.options).items()}
         found = orders(CHECKED[op].function, sample.tensors(dtype, place), backend=backend, **sample.options)
         got = {name: t.cpu().double() for name, t in found.items()}
     except (torch.OutOfMemoryError, MemoryError):
         raise  # says nothing about the kernels
-    except Exception as error:  # whatever a compiler or a driver raises
+    except Exception as error:  # whatever a compiler or a driver raises, or autograd in a process that was forked
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     largest: dict[str, float] = {}  # number of each order
     for name, want in wanted.items():
@@ -204,7 +210,11 @@ def _apart(work: Callable[[], T], place: torch.device) -> T:
         raise _NotNow
     if not (on_gpu and torch._C._current_graph_task_id() != -1):
         with ThreadPoolExecutor(1) as threads:
-            return threads.submit(_plainly, work, place).result()
+            try:
+                checked = threads.submit(_plainly, work, place)
+            except RuntimeError as error:  # Python is ending, and starts no threads
+                raise _NotNow from error
+            return checked.result()
     # A backward pass of a GPU: the thread that computes gradients there may be this one.
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         raise _NotNow

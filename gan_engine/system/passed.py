@@ -64,11 +64,12 @@ def _say_once(message: str) -> None:
 
 def machine(backend: str, device: torch.device) -> str:
     """Device, driver, versions and build, for the kernels of `backend` on tensors of `device`."""
-    about = [backend, *(_gpu(device) if device.type == "cuda" else [cpu.model()])]
+    about = [backend, *(_gpu(device) if device.type == "cuda" else [cpu.model(), cpu.kind()])]
     if backend == "cpu":
         about.append(native.cpu.module.isa())
     if backend == "triton":
-        about.append(f"triton {sys.modules['triton'].__version__}")
+        how = "interpreted" if os.environ.get("TRITON_INTERPRET") == "1" else "compiled"
+        about.append(f"triton {sys.modules['triton'].__version__} {how}")
     about += [f"torch {torch.__version__}", f"gan_engine {gan_engine.__version__} {_build(backend)}"]
     return ", ".join(about)
 
@@ -89,6 +90,9 @@ def _build(backend: str) -> str:
     files = sorted(_PACKAGE.joinpath("ops").rglob("*.py"))
     files += [Path(compiled.module.__file__)] if compiled else sorted(_PACKAGE.joinpath("kernels").glob("*.py"))
     checksum = 0
-    for path in files:
-        checksum = zlib.crc32(path.read_bytes(), checksum)  # 5 MB in 1 ms, at the first use of each process
+    try:
+        for path in files:
+            checksum = zlib.crc32(path.read_bytes(), checksum)  # 5 MB in 1 ms, at the first use of each process
+    except OSError:  # removed since it was loaded: what passes here says nothing about other processes
+        return f"of process {os.getpid()}"
     return f"{checksum:08x}"

@@ -13,18 +13,21 @@ _TAPS = {
     "2x3": [[1.0, -0.5, 0.25], [0.75, 0.3, -0.2]],
     "4x4": [[0.1, 0.2, 0.3, 0.4], [0.5, -0.6, 0.7, 0.8], [0.9, 1.0, -0.1, 0.2], [0.3, 0.4, 0.5, -0.6]],
 }
-_FILTERS = {
-    (name, device): torch.tensor(taps, dtype=torch.float32, device=device)
-    for name, taps in _TAPS.items()
-    for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ()))
-}
+_FILTERS = {(name, "cpu"): torch.tensor(taps, dtype=torch.float32) for name, taps in _TAPS.items()}
+
+
+def _filter(name: str, device: torch.device) -> Tensor:
+    """The filter on a device. A GPU gets a copy at its first use: nothing here starts CUDA for samples on the CPU."""
+    if (name, device.type) not in _FILTERS:
+        _FILTERS[name, device.type] = _FILTERS[name, "cpu"].to(device)
+    return _FILTERS[name, device.type].to(device)
 
 
 def with_taps(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`op` with its argument `f` replaced by `taps`, the name of a filter above; None is no filter."""
 
     def call(x: Tensor, *others: Tensor, taps: str | None = None, **options: Any) -> Tensor:
-        return op(x, *others, f=None if taps is None else _FILTERS[taps, x.device.type].to(x.device), **options)
+        return op(x, *others, f=None if taps is None else _filter(taps, x.device), **options)
 
     call.__name__ = op.__name__
     return call
