@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 
-class OutOfTime(Exception):
-    """A case has used up its time."""
+class OutOfTime(BaseException):
+    """A case has used up its time. Code that goes on after an Exception does not go on after this."""
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[
             "build",
             (sys.executable, "setup.py", "-q", "build_ext", "--inplace"),
             90,
-            {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1"},
+            {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1", "GAN_ENGINE_ISAS": "native"},
         ),
         Stage("info", (*python, "gan_engine.info"), 20),
         Stage("compile kernels", part("ops", "--compile"), 40),
@@ -56,6 +56,7 @@ def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[
             "compute-sanitizer",
             (*memcheck, *part("ops", "--sanitize")),
             30,
+            {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},  # a block of the cache hides what is written behind a tensor
             left_out=None if sanitizer else "compute-sanitizer is not installed",
         ),
         Stage(

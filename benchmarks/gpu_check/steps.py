@@ -164,7 +164,8 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """One row for each mode. What was counted belongs to the mean, except the peak of memory, which all rows have."""
     config = trainer.config
-    setting = f"graphs {'on' if trainer.gradients.graphs else 'off'}, TF32 {'on' if trainer.tf32 else 'off'}"
+    recorded = any(phase.launch == phase.replay for phase in trainer.gradients.graphs.values())
+    setting = f"graphs {'on' if recorded else 'off'}, TF32 {'on' if trainer.tf32 else 'off'}"
     case = {
         **rows.environment(trainer.device.type),
         **{"op": "training step", "sample": f"{name} {config.batch_size} images", "dtype": trainer.precision.name},

@@ -1,7 +1,7 @@
 """CUDA graphs: the kernels of a phase are recorded once, and launched as one graph from then on."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,12 +23,14 @@ Compute = Callable[[Batch], tuple[Tensor, Means]]
 State = tuple[list[Tensor], dict]  # of buffers, and of random generators
 
 
-def refusal(device: torch.device, processes: Processes) -> str | None:
-    """Why no phase of such a run can be recorded, or None."""
+def refusal(device: torch.device, processes: Processes, outside: Sequence[str] = ()) -> str | None:
+    """Why no phase of such a run can be recorded, or None. `outside` names what plug-ins gave the run."""
     if device.type != "cuda":
         return f"CUDA graphs take a GPU, not {device.type}"
     if processes.size > 1:
         return f"CUDA graphs were never tried with {processes.size} processes"
+    if outside:
+        return f"a graph would freeze what the plug-in of {', '.join(outside)} may change from step to step"
     return None
 
 

@@ -121,7 +121,9 @@ class Trainer:
             clock=self.clock,
             processes=self.processes,
         )
-        no_graphs = graphs.refusal(self.device, self.processes) if config.cuda_graphs else "not asked for"
+        no_graphs = "not asked for"
+        if config.cuda_graphs:
+            no_graphs = graphs.refusal(self.device, self.processes, config.outside)
         self.graphs_line = f"none: {no_graphs}" if no_graphs else graphs.describe(self.phases)
         if no_graphs is None:
             self._record()

@@ -274,15 +274,21 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
 
 @pytest.mark.parametrize(
-    ("device", "processes", "reason"),
+    ("device", "processes", "outside", "reason"),
     [
-        ("cpu", ALONE, "CUDA graphs take a GPU, not cpu"),
-        ("cuda", Processes(size=2), "CUDA graphs were never tried with 2 processes"),
-        ("cuda", ALONE, None),
+        ("cpu", ALONE, (), "CUDA graphs take a GPU, not cpu"),
+        ("cuda", Processes(size=2), (), "CUDA graphs were never tried with 2 processes"),
+        (
+            "cuda",
+            ALONE,
+            ("loss mine",),
+            "a graph would freeze what the plug-in of loss mine may change from step to step",
+        ),
+        ("cuda", ALONE, (), None),
     ],
 )
-def test_a_run_that_cannot_be_recorded_is_refused_with_the_reason(device, processes, reason):
-    assert graphs.refusal(torch.device(device), processes) == reason
+def test_a_run_that_cannot_be_recorded_is_refused_with_the_reason(device, processes, outside, reason):
+    assert graphs.refusal(torch.device(device), processes, outside) == reason
 
 
 @pytest.mark.parametrize(
