@@ -155,7 +155,9 @@ def test_a_case_ends_in_its_time_and_does_not_end_the_others(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "case slow: stopped after 0 s" and lines[1] == "case wrong: failed: ValueError: of ours"
     assert lines[2].startswith("case good: done")
-    assert cases.run({"good": lambda: None}, seconds=0, cap=1) == 0
+    assert cases.run({"slow": slow}, seconds=0.4, share=0.5) == 0
+    assert capsys.readouterr().out == "case slow: stopped after 0 s\n"
+    assert cases.run({"good": lambda: None}, seconds=0) == 0
     assert capsys.readouterr().out == "case good: skipped: no time is left\n"
 
 
@@ -180,8 +182,56 @@ def test_steps_are_measured_phase_by_phase(tmp_path, monkeypatch):
     assert "| D with penalties, G | ours, graphs off" in page.report(results)
 
 
-def test_operators_are_measured_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(ops, "compiled_steps", lambda *_: {})  # a compiler takes ten seconds
+class Stopped(BaseException):
+    pass
+
+
+def test_a_form_that_is_stopped_keeps_what_it_has_measured(tmp_path, monkeypatch):
+    """The first step, and of the kinds those that were timed; what one step of each kind counts is weighed."""
+    model = models.dcgan.Config(resolution=16, z_dim=8, width=4, d_norm=False)
+    config = dataclasses.replace(
+        steps.config_of("dcgan-64"), model=model, batch_size=4, r1_gamma=1.0, penalty_interval=4
+    )
+    trainer, path = steps.make(config, CPU), tmp_path / "rows.jsonl"
+    form = steps.Form("dcgan-64", "ours", trainer, path)
+    kinds = steps.kinds(trainer)
+    assert [number for _, number in kinds] == [0, 1, 2, 3] and trainer.step_count == 0
+    form.time([("first step", [0])], 0)
+    assert [row["mode"] for row in measured.read(path)] == ["first step"]
+    form.time([("mean", [number for _, number in kinds])], 0)
+    ordinary = trainer.step
+
+    def stops_in_ordinary_steps():
+        if trainer.step_count:
+            raise Stopped
+        ordinary()
+
+    monkeypatch.setattr(trainer, "step", stops_in_ordinary_steps)
+    with pytest.raises(Stopped):
+        form.time([(mode, [number]) for mode, number in kinds], 0)
+    assert {row["mode"] for row in measured.read(path)} == {"first step", "mean", "D with penalties, G"}
+
+    monkeypatch.setattr(trainer, "step", ordinary)
+    form.time([(mode, [number]) for mode, number in kinds], 0)
+    penalised = {"launches": 90, "kernels": 100, "span": 1000, "busy": 900}
+    plain = {"launches": 30, "kernels": 40, "span": 500, "busy": 100}
+    counts = iter((penalised, plain))
+    monkeypatch.setattr(steps, "profiled", lambda step: next(counts))
+    form.profile()
+    found = {row["mode"]: row for row in measured.read(path)}
+    assert (found["D, G"]["launches"], found["D, G"]["busy"]) == (30, 0.2)
+    assert (found["mean"]["launches"], found["mean"]["kernels"], found["mean"]["busy"]) == (45, 55, 0.48)
+    assert "launches" not in found["first step"]
+
+
+def test_kernels_that_cannot_run_are_no_success():
+    """compute-sanitizer would find no error in kernels that were never called."""
+    sample = ops.OPS["bias_act"].tiny[:1]
+    with pytest.raises(RuntimeError, match="not called on cuda: "):
+        ops.call_once("bias_act", sample, ("cpu", "cuda"), (torch.float32,), "cpu")
+
+
+def test_operators_are_measured_in_bytes(tmp_path):
     sample = ops.enlarged(next(s for s in ops.OPS["scale_bias_act"].real if s.name == "8x128x64x64"), 2**23)
     assert sample.shapes["x"] == (16, 128, 64, 64) and sample.shapes["noise"] == (16, 1, 64, 64)
     assert sample.shapes["scale"] == (16, 128) and sample.shapes["b"] == (128,)

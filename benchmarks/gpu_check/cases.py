@@ -11,6 +11,7 @@ The lines, which the check collects:
 
 import argparse
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,15 +40,23 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(cases: Mapping[str, Callable[[], object]], *, seconds: float, cap: float, dry: bool = False) -> int:
-    """Run the cases in their order, for `seconds` in all and each for `cap`. Returns 1 if one failed, else 0.
+def run(
+    cases: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    cap: float = math.inf,
+    share: float = 1,
+    dry: bool = False,
+) -> int:
+    """Run the cases in their order, for `seconds` in all. Returns 1 if one failed, else 0.
 
-    A dry run on a machine without a GPU goes on to the first CUDA call of each case.
+    A case has at most `cap` seconds, and at most `share` of the time that is left. A dry run on a machine without a GPU
+    goes on to the first CUDA call of each case.
     """
     begin, failed = time.monotonic(), False
     for name, case in cases.items():
         start = time.monotonic()
-        limit = min(cap, seconds - (start - begin))
+        limit = min(cap, share * (seconds - (start - begin)))
         if limit <= 0:
             print(f"case {name}: skipped: no time is left", flush=True)
             continue

@@ -10,6 +10,7 @@ whose result is wrong gets its error instead of a time.
 """
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,84 +78,95 @@ def measure(
     path: Path | None,
     device: str = "cuda",
     others: dict[str, Callable[..., Tensor]] | None = None,
+    compiled: bool = False,
 ) -> None:
-    """Time one call in all forms, and append a row for each to `path`."""
+    """Time one call in all forms, `compiled` with torch.compile, and append a row for each to `path`."""
     op, tensors = OPS[name], tensors_of(sample, dtype, device, LAYOUTS[layout])
     names, inputs = list(tensors), list(tensors.values())
-    can = [b for b in backends.KERNELS if backends.refusal(name, b, inputs[0]) is None] or ["pytorch"]
-    ours = {b: bound(op.function, names, sample.options | {"backend": b}) for b in can if backends.has(name, b)}
+    kernels = [b for b in ("cuda", "triton") if backends.has(name, b)] if device == "cuda" else ["cpu"]
+    refused = {b: reason for b in kernels if (reason := backends.refusal(name, b, inputs[0])) is not None}
+    can = [b for b in kernels if b not in refused] or [b for b in ("pytorch",) if backends.has(name, b)]
+    ours = {b: bound(op.function, names, sample.options | {"backend": b}) for b in can}
     eager = bound(op.eager, names, sample.options)
     peer = {library: bound(f, names, sample.options) for library, f in (others or {}).items()}
     with torch.no_grad():
         dy = torch.randn_like(eager(*inputs))
     reference = bound(op.function, names, sample.options | {"backend": "reference"})
-    errors = wrong_results({**ours, **peer}, mode, inputs, dy, eager=eager, reference=reference)
+    errors = refused | wrong_results({**ours, **peer}, mode, inputs, dy, eager=eager, reference=reference)
     torch.compiler.reset()
     calls = {form: step(f, mode, inputs, dy) for form, f in {**ours, "eager": eager, **peer}.items()}
-    calls |= {} if peer else compiled_steps(eager, mode, inputs, dy)
+    calls |= compiled_steps(eager, mode, inputs, dy) if compiled else {}
     calls["copy"] = copy_floor(mode, inputs, dy)
     roles = {form: "ours" if form in ours else "peer" if form in peer else form.partition(" ")[0] for form in calls}
     roles["copy"] = "floor"
     timed = {form: call for form, call in calls.items() if form not in errors}
     timings = compare(timed, seconds=0.5, device=device)
     case = {"op": name, "sample": f"{sample.name} {layout}", "dtype": str(dtype)[6:], "mode": mode, "malloc": "default"}
-    made = rows.rows_of({**rows.environment(device), **case}, roles, timings)
+    case = {**rows.environment(device), **case}
+    made = rows.rows_of(case, roles, timings)
     moved = (sum(t.nbytes for t in inputs) + dy.nbytes) * (1 + MODES.index(mode))
     copy = timings["copy"].median
     for row in made:
         if row.get("ms"):
             row |= {"gb_s": float(f"{moved / row['ms'] / 1e6:.4g}"), "of_copy": float(f"{copy / row['ms']:.3g}")}
-    made += [{**made[0], "role": "ours", "peer": form, "ms": None, "error": error} for form, error in errors.items()]
+    made += [
+        {**case, "role": roles.get(form, "ours"), "peer": form, "ms": None, "error": error}
+        for form, error in errors.items()
+    ]
     if path is not None:
         rows.append(path, made)
-    if wrong := {form: errors[form] for form in ours if form in errors}:
+    if wrong := {form: errors[form] for form in (*kernels, *ours) if form in errors}:
         raise RuntimeError(str(wrong))
 
 
 def timed_cases(path: Path | None, library: Path | None, device: str = "cuda") -> dict[str, Callable[[], None]]:
-    """The operators, the hottest first, in both layouts and two modes."""
+    """The operators, the hottest first, in both layouts and two modes; torch.compile, which takes long, comes last."""
     found = peers.load(library, OPS) if library else {}
     todo: dict[str, Callable[[], None]] = {}
-    for mode in MODES[1:]:
-        for name, wanted in HOT:
-            sample = next(s for s in OPS[name].real if s.name == wanted)
-            for layout in LAYOUTS if len(sample.shapes["x"]) == 4 else ("NCHW",):
-                if library is None or name in found:
-                    others = {library.stem: found[name]} if library else {}
-                    case = f"{name} {wanted} {layout} {mode}"
-                    call = (name, enlarged(sample), torch.bfloat16, mode, layout)
-                    todo[case] = partial(measure, *call, path=path, others=others, device=device)
+    for compiled, mode, (name, wanted) in itertools.product((False,) if library else (False, True), MODES[1:], HOT):
+        if library is not None and name not in found:
+            continue
+        sample = next(s for s in OPS[name].real if s.name == wanted)
+        for layout in LAYOUTS if len(sample.shapes["x"]) == 4 else ("NCHW",):
+            options = {"path": path, "device": device, "compiled": compiled}
+            if library is not None:
+                options["others"] = {library.stem: found[name]}
+            case = f"{name} {wanted} {layout} {mode}" + " beside torch.compile" * compiled
+            todo[case] = partial(measure, name, enlarged(sample), torch.bfloat16, mode, layout, **options)
     return todo
 
 
 def call_once(
     name: str, samples: tuple[Sample, ...], chosen: tuple[str, ...], dtypes: tuple[torch.dtype, ...], device: str
 ) -> None:
-    """Call an op to the second order on these backends, in both layouts."""
-    for sample in samples:
-        for dtype in dtypes:
-            for layout in LAYOUTS.values():
-                tensors = tensors_of(sample, dtype, device, layout)
-                inputs = list(tensors.values())
-                for backend in chosen:
-                    if backends.refusal(name, backend, inputs[0]) is None:
-                        f = bound(OPS[name].function, list(tensors), sample.options | {"backend": backend})
-                        with torch.no_grad():
-                            dy = torch.randn_like(f(*inputs))
-                        step(f, MODES[2], inputs, dy)()
+    """Call an op to the second order on these backends, in both layouts. Raises RuntimeError if one cannot run it."""
+    refused = {}
+    for sample, dtype, layout in itertools.product(samples, dtypes, LAYOUTS.values()):
+        tensors = tensors_of(sample, dtype, device, layout)
+        inputs = list(tensors.values())
+        for backend in chosen:
+            if (reason := backends.refusal(name, backend, inputs[0])) is not None:
+                refused[backend] = reason
+                continue
+            f = bound(OPS[name].function, list(tensors), sample.options | {"backend": backend})
+            with torch.no_grad():
+                dy = torch.randn_like(f(*inputs))
+            step(f, MODES[2], inputs, dy)()
     if device == "cuda":
         torch.cuda.synchronize()
+    if refused:
+        raise RuntimeError("; ".join(f"not called on {backend}: {reason}" for backend, reason in refused.items()))
 
 
 def called_cases(kind: str, device: str = "cuda") -> dict[str, Callable[[], None]]:
     """For `kind` "compile" the real samples on all kernels, for "sanitize" one tiny sample on the CUDA kernels."""
     compiling = kind == "compile"
-    chosen = backends.KERNELS if compiling else ("cuda",)
+    kinds = ("cuda", "triton") if compiling else ("cuda",)
     dtypes = (torch.bfloat16, torch.float32) if compiling else (torch.float32,)
     return {
         f"{kind} {name}": partial(call_once, name, op.real if compiling else op.tiny[:1], chosen, dtypes, device)
         for name, op in OPS.items()
-        if any(backends.has(name, backend) for backend in chosen)
+        if (chosen := tuple(backend for backend in kinds if backends.has(name, backend)))
     }
 
 
@@ -167,13 +179,13 @@ def main(argv: list[str] | None = None) -> int:
     args = made.parse_args(argv)
     limits = {"seconds": args.seconds, "dry": args.dry_run}
     if args.sanitize:
-        return run(called_cases("sanitize"), cap=args.seconds, **limits)
+        return run(called_cases("sanitize"), **limits)
     if not args.compile:
         return run(timed_cases(args.rows, args.peers), cap=12, **limits)
     if args.share:
         index, _, shares = args.share.partition("/")
         cases = list(called_cases("compile").items())[int(index) - 1 :: int(shares)]
-        return run(dict(cases), cap=args.seconds, **limits)
+        return run(dict(cases), **limits)
     command = [sys.executable, "-m", __spec__.name, "--compile", "--seconds", str(args.seconds)]
     command += ["--dry-run"] * args.dry_run
     shares = 1 if args.dry_run else workers()

@@ -41,7 +41,7 @@ def report(results: dict[str, Any]) -> str:
         incomplete = _by_outcome(stage.get("cases", []))
         if incomplete:
             lines += [f"{stage['name']}:", ""]
-            lines += [f"* {how} ({len(names)}): {', '.join(names)}" for how, names in incomplete.items()] + [""]
+            lines += [f"* {how} ({len(names)}): {'; '.join(names)}" for how, names in incomplete.items()] + [""]
         elif not stage["status"].startswith(("passed", "left out")):
             output = stage["failures"][:20] or stage["tail"][-10:]
             lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in output), ""]

@@ -15,7 +15,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE = 10.0  # seconds between SIGINT and SIGKILL for a stage, so that pytest can still print its summary
-PRESETS = ("dcgan-64", "stylegan2_256", "r3gan_64")
+STEPS = {
+    "dcgan-64": 35,
+    "stylegan2_256": 70,
+    "r3gan_64": 40,
+}  # seconds; a step of stylegan2_256 takes longest to prepare
 SECONDS = "{seconds}"  # in a command: the time that the stage has, less what it takes to end
 
 
@@ -49,9 +53,12 @@ def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[
         ),
         Stage("info", (*python, "gan_engine.info"), 20),
         Stage("compile kernels", part("ops", "--compile"), 40),
-        Stage("GPU tests", part("gpu_tests"), 85),
-        *(Stage(f"steps of {name}", part("steps", "--rows", str(rows), name), 45) for name in PRESETS),
-        Stage("operators", part("ops", "--rows", str(rows)), 45),
+        Stage("GPU tests", part("gpu_tests"), 80),
+        *(
+            Stage(f"steps of {name}", part("steps", "--rows", str(rows), name), seconds)
+            for name, seconds in STEPS.items()
+        ),
+        Stage("operators", part("ops", "--rows", str(rows)), 40),
         Stage(
             "compute-sanitizer",
             (*memcheck, *part("ops", "--sanitize")),
