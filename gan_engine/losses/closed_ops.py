@@ -1,7 +1,8 @@
 """Level 1: what a network runs on so that its gradient can be differentiated again.
 
-Some functions of PyTorch make tensors of zeros in their second gradient, and the fused kernels of attention have no
-second gradient. A mode replaces the calls of these functions. It changes no setting of the process and no other thread.
+Some functions of PyTorch make tensors of zeros in their second gradient. The fused kernels of attention have no second
+gradient, and PyTorch 2.11 has none of grid_sample. A mode replaces the calls of these functions. It changes no setting
+of the process and no other thread.
 """
 
 import types
@@ -18,6 +19,7 @@ from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import closed_convolution, conv2d
+from gan_engine.ops.grid_sample import grid_sample
 from gan_engine.system import native
 
 _WITHOUT_TORCH_FUNCTION = frozenset((Tensor, torch.nn.Parameter))
@@ -128,6 +130,16 @@ def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return avg_pool2d(input, *args, **kwargs) if _supported(input) else NotImplemented
 
 
+def _grid_sample(
+    input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
+) -> Tensor:
+    if (mode, padding_mode) != ("bilinear", "zeros") or align_corners or input.ndim != 4 or 0 in input.shape:
+        return NotImplemented
+    if not _supported(input) or grid.dtype != input.dtype or torch.is_autocast_enabled(input.device.type):
+        return NotImplemented
+    return grid_sample(input, grid)
+
+
 def _scaled_dot_product_attention(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ) -> Tensor:
@@ -171,4 +183,5 @@ _CLOSED: dict[Callable, Callable] = {
     F.conv2d: _conv2d,
     F.conv_transpose2d: _conv_transpose2d,
     F.avg_pool2d: _avg_pool2d,
+    F.grid_sample: _grid_sample,
 }
