@@ -196,13 +196,8 @@ class Conv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
-        options: dict[str, Any] = {
-            "stride": self.stride,
-            "padding": padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
-        return convolution.conv2d(input, weight, bias, **options)
+        options: Any = (self.stride, padding, self.dilation, self.groups)
+        return convolution.conv2d(input, weight, bias, *options)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -210,12 +205,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         sizes: Any = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
-        options: dict[str, Any] = {
-            "output_padding": tuple(self._output_padding(input, *sizes)),
-            "dilation": self.dilation,
-        }
-        options |= {"stride": self.stride, "padding": self.padding, "groups": self.groups}
-        return convolution.conv_transpose2d(input, self.weight, self.bias, **options)
+        output_padding: Any = tuple(self._output_padding(input, *sizes))
+        options: Any = (self.stride, self.padding, output_padding, self.groups, self.dilation)
+        return convolution.conv_transpose2d(input, self.weight, self.bias, *options)
 
 
 class UpsampleConv2d(Weights):

@@ -155,10 +155,11 @@ def test_a_convolution_of_any_dtype_runs_on_each_of_its_backends(backend: str, d
 
 
 @needs_cpu_kernels
-def test_a_form_of_minimal_filtering_is_looked_for_once_a_call(monkeypatch):
+def test_a_form_of_minimal_filtering_is_looked_for_once_for_sizes(monkeypatch):
     from gan_engine.ops.convolution import forms
 
     calls = []
+    monkeypatch.setattr(forms, "_answers", {})
     search = forms._fastest
     monkeypatch.setattr(forms, "_fastest", lambda *args, **options: calls.append(1) or search(*args, **options))
     layer = Conv2d(64, 64, 3, padding=1)
@@ -166,6 +167,10 @@ def test_a_form_of_minimal_filtering_is_looked_for_once_a_call(monkeypatch):
     assert len(calls) == 1
     y.sum().backward()
     assert len(calls) == 3  # a map each: forward, gradient by the image, gradient by the weight
+    layer(torch.ones(8, 64, 32, 32, requires_grad=True)).sum().backward()
+    assert len(calls) == 3
+    layer(torch.ones(8, 64, 32, 32).to(memory_format=torch.channels_last))
+    assert len(calls) == 4
 
 
 def test_what_is_noted_holds_no_tensor():

@@ -35,6 +35,7 @@ EACH = [
 def chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choose forms on every instruction set. Without this fixture some sets run a form only if asked by name."""
     monkeypatch.setattr(forms, "WHY_NOT", None)
+    monkeypatch.setattr(forms, "_answers", {})
 
 
 @pytest.fixture(params=ISAS)
@@ -51,6 +52,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: forms.Form) -> Non
     anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3)}
     others = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
     monkeypatch.setattr(forms, "FORMS", others | {kind: (form._replace(**anywhere),)})
+    monkeypatch.setattr(forms, "_answers", {})
     monkeypatch.setitem(TABLE, "few channels", TABLE["few channels"]._replace(number=1))
     monkeypatch.setitem(TABLE, "small gain", TABLE["small gain"]._replace(number=float("inf")))
 

@@ -15,14 +15,35 @@ from gan_engine.ops.convolution.relayout import in_layout
 from gan_engine.ops.kernel_op import Function, layout, operators
 from gan_engine.ops.one_node import one_node
 
+Sides = int | tuple[int, int]
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sides = 1,
+    padding: Sides = 0,
+    dilation: Sides = 1,
+    groups: int = 1,
+) -> Tensor:
     """F.conv2d, x [N, I, H, W], weight [O, I / groups, kh, kw], padding in numbers. Gradients: every order in all."""
+    options = stride, padding, dilation, groups
     return _by_chosen_backend("conv2d", ConvolutionArguments.from_conv, F.conv2d, x, weight, bias, options)
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **options: int | tuple[int, int]) -> Tensor:
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sides = 1,
+    padding: Sides = 0,
+    output_padding: Sides = 0,
+    groups: int = 1,
+    dilation: Sides = 1,
+) -> Tensor:
     """F.conv_transpose2d, x [N, I, H, W], weight [I, O / groups, kh, kw]. Gradients: as `conv2d`."""
+    options = stride, padding, output_padding, groups, dilation
     read, of_pytorch = ConvolutionArguments.from_conv_transpose, F.conv_transpose2d
     return _by_chosen_backend("conv_transpose2d", read, of_pytorch, x, weight, bias, options)
 
@@ -32,16 +53,17 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
     # Everything that overrides torch functions must see the function of PyTorch. It alone takes an image [I, H, W]
     # without a batch.
     if x.ndim == 4 and not has_torch_function((x, weight, bias)):
-        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, **options))
-        request.autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        chosen = backends.choose(op, x, None, request)
-        way = request.way(chosen)
-        if way == maps.IN_FLOAT32 and request.autocast is not None:
-            x, weight, bias = (t if t is None else t.to(request.autocast) for t in (x, weight, bias))
-        # Where PyTorch computes, autocast casts what it sees PyTorch's function take.
-        if chosen == "cpu" and (way == maps.IN_FLOAT32 or request.autocast is None):
-            return convolution(x, weight, bias, request.arguments, None, way)
-    return of_pytorch(x, weight, bias, **options)
+        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, *options))
+        if torch.is_autocast_enabled("cpu"):
+            request.autocast = torch.get_autocast_dtype("cpu")
+        if backends.choose(op, x, None, request) == "cpu":
+            way = request.way("cpu")
+            if way == maps.IN_FLOAT32 and request.autocast is not None:
+                x, weight, bias = (t if t is None else t.to(request.autocast) for t in (x, weight, bias))
+            # Where PyTorch computes, autocast casts what it sees PyTorch's function take.
+            if way == maps.IN_FLOAT32 or request.autocast is None:
+                return convolution(x, weight, bias, request.arguments, None, way)
+    return of_pytorch(x, weight, bias, *options)
 
 
 def transposed(weight: Tensor, backend: str | None = None) -> Tensor:

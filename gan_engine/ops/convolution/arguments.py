@@ -40,5 +40,7 @@ class ConvolutionArguments(NamedTuple):
 
 def per_side(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """A number for each of `dims` sides of an image; PyTorch takes one number for all sides."""
-    values = (value,) if isinstance(value, int) else tuple(value)
+    if isinstance(value, int):
+        return (value,) * dims
+    values = tuple(value)
     return values * dims if len(values) == 1 else values

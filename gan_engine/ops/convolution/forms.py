@@ -2,10 +2,10 @@
 
 `for_forward`, `for_image_gradient` and `for_weight_gradient` answer (number of the form, its time as a share of the
 time of PyTorch's kernels in float32), and NO_FORM where no form is accurate or fits the call. They take images
-[N, C, H, W] and their weights, in one dtype.
+[N, C, H, W] and their weights, in one dtype. `found` remembers what they answered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,6 +103,30 @@ def costs() -> Costs:
 
 Found = tuple[int | None, float]
 NO_FORM: Found = (None, float("inf"))
+
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_MOST_ANSWERS = 4096
+_answers: dict[tuple, Found] = {}
+
+
+def found(
+    search: Callable[..., Found], a: Tensor, b: Tensor, c: Tensor | None, arguments: ConvolutionArguments
+) -> Found:
+    """search(a, b, c, arguments) by one of the three functions below, from memory where these sizes came before.
+
+    A search takes 9 us and a look into the memory 2 us. The forward and backward pass of a small convolution takes 200.
+    """
+    if torch.compiler.is_compiling() or type(a) not in _PLAIN or type(b) not in _PLAIN:
+        return search(a, b, c, arguments)
+    third = c if c is None else (c.shape, c.stride(), c.is_cpu)
+    key = (search, arguments, costs(), a.shape, a.stride(), b.shape, b.stride(), third)
+    answer = _answers.get(key)
+    if answer is None:
+        if len(_answers) >= _MOST_ANSWERS:
+            _answers.clear()
+        answer = _answers[key] = search(a, b, c, arguments)
+    return answer
 
 
 def for_forward(x: Tensor, weight: Tensor, bias: Tensor | None, arguments: ConvolutionArguments) -> Found:

@@ -71,7 +71,7 @@ class MapRequest:
     def form(self) -> forms.Found:
         """The number of the fastest form of minimal filtering, None if there is none, and its share of the time."""
         if self._found is None:
-            self._found = self.search(*self.tensors, self.arguments)
+            self._found = forms.found(self.search, *self.tensors, self.arguments)
         return self._found
 
     def images_of(self, dtype: torch.dtype) -> bool:
@@ -154,9 +154,10 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
-    if request.images_of(torch.bfloat16):
+    weight = request.weight
+    if (request.autocast or weight.dtype) == torch.bfloat16 and request.images_of(torch.bfloat16):
         return None if request.float32_gains() else _SLOWER_IN_FLOAT32
-    shape, few = request.weight.shape, TABLE["few channels"]
+    shape, few = weight.shape, TABLE["few channels"]
     if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
     if not request.images_of(torch.float32):
