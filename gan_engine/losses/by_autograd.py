@@ -9,7 +9,7 @@ from torch import Tensor
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.network import Network
-from gan_engine.losses.outputs import check_logits, mean_loss
+from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares
 
 
@@ -23,12 +23,13 @@ def backward_by_autograd(
     scale: float | Tensor,
     *,
     closed: bool,
-) -> tuple[Tensor, Tensor]:
-    """`backward_with_penalty` by autograd; gamma is [N]. `closed` is level 1. Gives logits [N] and penalty [N]."""
+    picked: Picked = None,
+) -> tuple[Any, Tensor]:
+    """`backward_with_penalty` by autograd; gamma is [N]. `closed` is level 1. Gives the logits and penalty [N]."""
     img.requires_grad_()
     with torch.enable_grad():
-        logits, g = logits_and_gradient(D, img, c, closed=closed)
-        logits = logits.flatten().to(gamma.dtype)
+        outputs, g = outputs_and_gradient(D, img, c, closed=closed, picked=picked)
+        logits = outputs.for_loss(gamma.dtype)
         with without_autocast(img):
             s = sum_of_squares(g) if closed else g.to(gamma.dtype).square().flatten(1).sum(1)
             penalty = norms.penalty(s, centre)
@@ -38,15 +39,20 @@ def backward_by_autograd(
         total = total * scale
         if total.requires_grad:  # else D learns nothing
             total.backward()
-    return logits.detach(), penalty.detach()
+    return without_graph(logits), penalty.detach()
 
 
-def logits_and_gradient(D: Network, img: Tensor, c: Any, *, closed: bool) -> tuple[Tensor, Tensor]:
-    """The logits as D returns them, and g [N, ...], the gradient of logit n by image n, both with a graph."""
+def outputs_and_gradient(
+    D: Network, img: Tensor, c: Any, *, closed: bool, picked: Picked = None
+) -> tuple[Outputs, Tensor]:
+    """What D returns, and g [N, ...], the gradient of the logits of image n by image n, both with a graph."""
     with ClosedOps(closed=closed):
-        logits = D(img) if c is None else D(img, c)
-    check_logits(logits, len(img))
-    return logits, gradient_with_graph(logits.sum(), img, None, "D must return logits that depend on the image")
+        returned = D(img) if c is None else D(img, c)
+        outputs = read_outputs(returned, len(img), picked)
+    want = "D must return logits that depend on the image"
+    if not all(logits.requires_grad for logits in outputs.logits):  # the sum of a list would hide one
+        raise WrongOutput(f"{want}, got some that have no gradient")
+    return outputs, gradient_with_graph(outputs.sum(), img, None, want)
 
 
 def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:

@@ -1,23 +1,87 @@
-"""Checks of what D, G and a loss return to a penalty, with the sentences of its errors."""
+"""What D, G and a loss return to a penalty: how it is read, and the sentences of its errors.
 
-from collections.abc import Callable
-from typing import Any
+D, or `logits=` of what D returns, gives one of these:
 
+    tensor                      logits: [N] or [N, 1], one for each image; [N, P], [N, 1, ...] or [N, ..., 1], one for
+                                each patch. `logits=` may give any [N, ...]
+    list of such tensors        logits of several discriminators or scales
+    (logits, features)          a tensor and a list of features; or a list, and a list with a list for each of them
+    list of (logits, features)  the same, one pair for each discriminator or scale
+    dict                        "logits", and "features" if there are any; other entries are left aside
+
+A tuple of tensors is refused, as it may be scales, or logits beside something else: logits=list reads it as scales.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor
+
+from gan_engine.losses.step import total
+
+Logits = Tensor | list[Tensor]
+Picked = Callable[[Any], Any] | None  # `logits=`: from what D returns to what the rule reads
 
 
 class WrongOutput(ValueError):
     """A network returned something that has no penalty."""
 
 
-def check_logits(logits: Any, n: int) -> None:
-    """Raise WrongOutput unless `logits` is a floating-point tensor with one logit for each of n images."""
-    fits = isinstance(logits, Tensor) and logits.shape[:1] == (n,) and logits.numel() == n
-    if not fits or not logits.dtype.is_floating_point:
+class Outputs(NamedTuple):
+    """What D has returned for N images.
+
+    `logits` has a tensor [N, ...] for each discriminator or scale, and `features` a tensor for each layer of each of
+    them. `single` is true where D returned a tensor of logits, and no list.
+    """
+
+    logits: list[Tensor]
+    features: list[Tensor]
+    single: bool
+
+    @property
+    def one_for_each_image(self) -> bool:
+        return self.single and self.logits[0].numel() == len(self.logits[0])
+
+    def sum(self) -> Tensor:
+        """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
+        return total(logits.sum() for logits in self.logits)
+
+    def sum_for_each_image(self, dtype: torch.dtype) -> Tensor:
+        """[N], the sums of the logits of each image, added in `dtype`."""
+        wide = [logits.to(dtype) for logits in self.logits]
+        return total(logits.flatten(1).sum(1) if logits.ndim > 1 else logits for logits in wide)
+
+    def for_loss(self, dtype: torch.dtype) -> Logits:
+        """The logits as a loss gets them: in `dtype`, [N] where there is one for each image, else in D's own shape.
+
+        The result is a list where D returned a list.
+        """
+        wide = [(x.flatten() if x.numel() == len(x) else x).to(dtype) for x in self.logits]
+        return wide[0] if self.single else wide
+
+
+def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
+    """Read what D has returned for n images, as the module says. Raises WrongOutput where no rule fits."""
+    given = returned if picked is None else picked(returned)
+    logits, features = _logits_and_features(given)
+    single = not isinstance(logits, list)
+    pairs = [(logits, features)] if single else [_logits_and_features(each) for each in logits]
+    found = [each for each, _ in pairs]
+    fits = found and all(_are_logits(each, n, certain=picked is not None) for each in found)
+    if not fits:
         raise WrongOutput(
-            f"D must return logits [N] = [{n}], got {_described(logits)}: "
-            "want a floating-point tensor of one logit for each image, [N] or [N, 1]"
+            f"D must return logits [N] = [{n}], got {_described(given)}: want a floating-point tensor [N], [N, P] or "
+            "[N, 1, ...] of one logit for each image or patch, a list of such tensors, (logits, [features]), or a dict "
+            "with logits; else logits= picks them, as logits=lambda out: out[0] does, or logits=list for scales in a "
+            "tuple"
         )
+    layers = [] if single else list(_tensors(features))
+    return Outputs(found, [*layers, *(layer for _, each in pairs for layer in _tensors(each))], single)
+
+
+def without_graph(logits: Logits) -> Logits:
+    return logits.detach() if isinstance(logits, Tensor) else [each.detach() for each in logits]
 
 
 def check_images(img: Any, n: int) -> None:
@@ -27,15 +91,55 @@ def check_images(img: Any, n: int) -> None:
         raise WrongOutput(f"G must return images [N, C, H, W] with N = {n}, in floating point, got {_described(img)}")
 
 
-def mean_loss(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    """mean(loss(logits)), or ValueError where the loss has more than one dimension."""
+def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
+    """mean(loss(logits)), or ValueError where the loss has other dimensions than [], [M] and those of the logits."""
     values = loss(logits)
-    if values.ndim > 1:  # logits [N] with targets [N, 1] make [N, N]: each with each
-        raise ValueError(f"loss must return [M] for logits [N] = {list(logits.shape)}, got {list(values.shape)}")
+    each = [logits] if isinstance(logits, Tensor) else logits
+    # logits [N] with targets [N, 1] make [N, N]: each with each
+    if values.ndim > 1 and all(values.shape[1:] != x.shape[1:] for x in each):
+        shapes = ", ".join(str(list(x.shape)) for x in each)
+        want = (
+            "[M] for logits [N] =" if isinstance(logits, Tensor) and logits.ndim == 1 else "[M], or [M, ...] for logits"
+        )
+        raise ValueError(f"loss must return {want} {shapes}, got {list(values.shape)}")
     return values.mean()
 
 
+def _logits_and_features(given: Any) -> tuple[Any, Any]:
+    """(logits, features) of a pair or a mapping; (given, ()) of anything else, which is logits or wrong."""
+    if isinstance(given, Mapping) and "logits" in given:
+        return given["logits"], given.get("features", ())
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], list | tuple):
+        logits, features = given
+        nested = all(isinstance(each, list | tuple) for each in features)
+        if isinstance(logits, Tensor) or (isinstance(logits, list) and nested and len(features) == len(logits)):
+            return logits, features
+    return given, ()
+
+
+def _are_logits(given: Any, n: int, *, certain: bool) -> bool:
+    """True for a floating-point tensor [n, ...]. Several channels are an image or features, unless it is `certain`."""
+    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
+        return False
+    fits = given.shape[:1] == (n,) and given.numel() >= n
+    return fits and (certain or given.ndim < 3 or 1 in (given.shape[1], given.shape[-1]))
+
+
+def _tensors(features: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and mappings, in their order."""
+    if isinstance(features, Tensor):
+        yield features
+    elif isinstance(features, Mapping | list | tuple):
+        for each in features.values() if isinstance(features, Mapping) else features:
+            yield from _tensors(each)
+
+
 def _described(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return f"{list(value.shape)}" + ("" if value.dtype.is_floating_point else f" of {value.dtype}")
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)}" + ("" if value.dtype.is_floating_point else f" of {value.dtype}")
+    name = f"a {type(value).__name__}"
+    if isinstance(value, Mapping):
+        return f"{name} with {', '.join(map(repr, value)) or 'nothing'}"
+    if isinstance(value, list | tuple):
+        return f"{name} of {', '.join(map(_described, value)) or 'nothing'}"
+    return name

@@ -28,7 +28,7 @@ from gan_engine.losses.by_autograd import (
     backward_by_autograd,
     detached,
     gradient_with_graph,
-    logits_and_gradient,
+    outputs_and_gradient,
     without_autocast,
 )
 from gan_engine.losses.closed_ops import ClosedOps
@@ -39,19 +39,21 @@ from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.network import Network, why_compiled
 from gan_engine.losses.norms import norm
-from gan_engine.losses.outputs import check_images
+from gan_engine.losses.outputs import Picked, check_images
 from gan_engine.ops.gradient_penalty import interpolate, sum_of_squares
 
 Level = Literal[1, 2, "autograd"]
 
 
-def r1(D: Network, img: Tensor, c: Any = None) -> Tensor:
+def r1(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tensor:
     """P[n] = |dD(img[n])/dimg[n]|^2 at real images   # Mescheder et al. 2018, arXiv:1801.04406, equation 9
 
     Args:
-        D: (img [N, ...], c) -> logits [N] or [N, 1]; (img) -> logits where c is None.
+        D: (img [N, ...], c) -> logits; (img) -> logits where c is None. D(img[n]) is the sum of the logits of image n,
+            over its patches and over all discriminators or scales.
         img: [N, ...], real images.
         c: classes, handed on to D.
+        logits: picks the logits from what D returns. None: the rule of gan_engine.losses.outputs finds them.
 
     Returns:
         P: [N], float32 (float64 for float64), to be weighted by gamma / 2 (10 / 2 in the paper). D runs outside of
@@ -60,31 +62,37 @@ def r1(D: Network, img: Tensor, c: Any = None) -> Tensor:
     Raises:
         RuntimeError: torch.compile has made D, and its second gradient is lost; or torch.inference_mode() is on; or D
             uses checkpoints of PyTorch with use_reentrant=True, which refuse torch.autograd.grad.
-        ValueError: D does not return one logit for each image, or its logits do not depend on the images.
+        ValueError: D does not return logits, or its logits do not depend on the images.
 
     Gradients: every order that D has, in the parameters of D. None in img.
     """
     _refuse_compiled(D)
     img = detached(img).requires_grad_()
     with torch.enable_grad(), without_autocast(img):
-        return sum_of_squares(logits_and_gradient(D, img, c, closed=True)[1])
+        return sum_of_squares(outputs_and_gradient(D, img, c, closed=True, picked=logits)[1])
 
 
-def r2(D: Network, img: Tensor, c: Any = None) -> Tensor:
+def r2(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tensor:
     """P[n] = |dD(img[n])/dimg[n]|^2 at generated images   # Mescheder et al. 2018, equation 10
 
     Args, Returns, Raises and Gradients: as in `r1`, with generated images.
     """
-    return r1(D, img, c)
+    return r1(D, img, c, logits=logits)
 
 
 def wgan_gp(
-    D: Network, real: Tensor, fake: Tensor, c: Any = None, *, generator: torch.Generator | None = None
+    D: Network,
+    real: Tensor,
+    fake: Tensor,
+    c: Any = None,
+    *,
+    generator: torch.Generator | None = None,
+    logits: Picked = None,
 ) -> Tensor:
     """P[n] = (|dD(x[n])/dx[n]| - 1)^2, x[n] between real[n] and fake[n]   # Gulrajani et al. 2017, arXiv:1704.00028
 
     Args:
-        D, c: as in `r1`.
+        D, c, logits: as in `r1`.
         real, fake: [N, ...] of one shape and dtype. x is drawn uniformly from the line between them, by `between`.
         generator: draws the random numbers; None: PyTorch's default generator.
 
@@ -96,22 +104,28 @@ def wgan_gp(
 
     Gradients: every order that D has, in the parameters of D; at a gradient of 0 they are 0. None in real and fake.
     """
-    return _one_centred(D, between(real, fake, generator=generator), c)
+    return _one_centred(D, between(real, fake, generator=generator), c, logits)
 
 
 def dragan(
-    D: Network, real: Tensor, c: Any = None, *, spread: float = 0.5, generator: torch.Generator | None = None
+    D: Network,
+    real: Tensor,
+    c: Any = None,
+    *,
+    spread: float = 0.5,
+    generator: torch.Generator | None = None,
+    logits: Picked = None,
 ) -> Tensor:
     """P[n] = (|dD(x[n])/dx[n]| - 1)^2, x[n] around real[n]   # Kodali et al. 2017, arXiv:1705.07215
 
     Args:
-        D, c, generator: as in `wgan_gp`.
+        D, c, generator, logits: as in `wgan_gp`.
         real: [N, ...]. x is drawn by `around`.
         spread: how far x is from real, in standard deviations of all numbers in `real`.
 
     Returns, Raises and Gradients: as in `wgan_gp`.
     """
-    return _one_centred(D, around(real, spread=spread, generator=generator), c)
+    return _one_centred(D, around(real, spread=spread, generator=generator), c, logits)
 
 
 def path_length(
@@ -194,39 +208,44 @@ def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | No
 def backward_with_penalty(
     D: Network,
     img: Tensor,
-    loss: Callable[[Tensor], Tensor] | None,
+    loss: Callable[[Any], Tensor] | None,
     *,
     gamma: float | Tensor,
     c: Any = None,
     level: Level | None = None,
     centre: float = 0.0,
     scale: float | Tensor = 1.0,
+    logits: Picked = None,
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of mean(loss(logits)) + mean(gamma / 2 * (|dD/dimg| - centre)^2) to .grad of D's parameters.
 
     centre = 0 is R1 or R2. centre = 1 with gamma = 2 lambda, at images from `between`, is WGAN-GP.
 
     Args:
-        D: (img [N, ...], c) -> logits [N] or [N, 1]; (img) -> logits where c is None.
+        D: (img [N, ...], c) -> logits; (img) -> logits where c is None. D(img[n]) in the penalty is the sum of the
+            logits of image n, over its patches and over all discriminators or scales.
         img: [N, ...]. No gradient goes back into the images.
-        loss: logits [N] in float32 -> [M] or [], of which the mean is taken; None: the penalty alone. The loss may read
-            D again, and anything else. All that requires gradients gets them, as from one `backward()` of the sum.
+        loss: logits in float32 -> [M] or [], of which the mean is taken; None: the penalty alone. The logits are [N] if
+            there is one for each image. Else they have D's own shape, and the loss may return a value for each. The
+            loss gets a list where D returns a list. The loss may read D again, and anything else. All that requires
+            gradients gets them, as from one `backward()` of the sum.
         gamma: the weight, a number or one for each image [N].
         c: handed on to D as it is. None: D is called with the images alone.
         level: 2, 1 or "autograd", as the module says. None is 2, and 1 for a D that level 2 refuses. Such a D is put
             back to what it was, and the refusal is remembered while D stays the same.
         centre: the norm that the penalty pulls to.
         scale: a factor of all gradients, for loss scaling in fp16: scaler.scale(torch.ones(())).
+        logits: picks the logits from what D returns. None: the rule of gan_engine.losses.outputs finds them.
 
     Returns:
-        logits [N] and penalty [N] = (|dD/dimg| - centre)^2, without its weight, both in float32 (float64 for float64)
-        and without a graph. Autocast around the call holds for D alone.
+        The logits as the loss gets them, and penalty [N] = (|dD/dimg| - centre)^2, without its weight; both in float32
+        (float64 for float64) and without a graph. Autocast around the call holds for D alone.
 
     Raises:
         NotPiecewiseLinear: level=2 was asked for and does not hold. The sentence names the layer.
         RuntimeError: as in `r1`. At level 2 also: the loss wrote to images, weights or biases that D computed with.
-        ValueError: D does not return one logit for each image; its logits do not depend on the images (levels 1 and
-            "autograd"); the loss returns more than one dimension; another level.
+        ValueError: D does not return logits; they do not depend on the images (levels 1 and "autograd"); the loss
+            returns neither [], [M] nor a value for each logit; another level.
     """
     if level not in (None, 1, 2, "autograd"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd" or None, got {level!r}')
@@ -236,20 +255,21 @@ def backward_with_penalty(
     if not isinstance(gamma, Tensor):
         gamma = torch.full((), gamma, device=img.device, dtype=wide)  # torch.tensor would copy to a GPU, and wait
     gamma = gamma.to(img.device, wide).expand(len(img))
-    if level == 2 or (level is None and not refusals.is_refused(D, img, c)):
+    asked: dict[str, Any] = {"with_loss": loss is not None, "picked": logits}
+    if level == 2 or (level is None and not refusals.is_refused(D, img, c, **asked)):
         try:
-            recorded = record_forward(D, img, c)
+            recorded = record_forward(D, img, c, **asked)
         except NotPiecewiseLinear as refused:
             if level == 2:
                 raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
         else:
             return backward_by_tangents(recorded, loss, gamma, centre, scale)
-    return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd")
+    return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd", picked=logits)
 
 
-def _one_centred(D: Network, x: Tensor, c: Any) -> Tensor:
+def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
     with torch.enable_grad():
-        return (norm(r1(D, x, c)) - 1).square()
+        return (norm(r1(D, x, c, logits=logits)) - 1).square()
 
 
 def _refuse_compiled(net: Network) -> None:

@@ -122,10 +122,10 @@ def test_what_is_wrong_is_refused_with_want_and_got():
     D, img = convolutions(4, 1), torch.randn(2, 4, 8, 8)
     with pytest.raises(ValueError, match='level must be 2, 1, "autograd" or None, got 3'):
         backward_with_penalty(D, img, None, gamma=1.0, level=3)
-    patches = nn.Conv2d(4, 1, 3)
+    features = nn.Conv2d(4, 3, 3)
     for level in (None, 2, 1, "autograd"):
-        with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[2\], got \[2, 1, 6, 6\]"):
-            backward_with_penalty(patches, img, None, gamma=1.0, level=level)
+        with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[2\], got \[2, 3, 6, 6\]"):
+            backward_with_penalty(features, img, None, gamma=1.0, level=level)
     column = torch.zeros(2, 1)
     for level in (2, 1, "autograd"):
         with pytest.raises(ValueError, match=r"loss must return \[M\] for logits \[N\] = \[2\], got \[2, 2\]"):

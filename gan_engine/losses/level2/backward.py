@@ -18,12 +18,12 @@ from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 
 def backward_by_tangents(
     recorded: RecordedForward,
-    loss: Callable[[Tensor], Tensor] | None,
+    loss: Callable[[Any], Tensor] | None,
     gamma: Tensor,
     centre: float,
     scale: float | Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`backward_with_penalty` of a D whose forward pass is recorded; gamma is [N]. Gives logits [N] and penalty [N]."""
+) -> tuple[Any, Tensor]:
+    """`backward_with_penalty` of a D whose forward pass is recorded; gamma is [N]. Gives the logits and penalty [N]."""
     step = _PenalisedStep(recorded, gamma, centre)
     with torch.enable_grad(), torch.autocast(recorded.img.device.type, enabled=False):
         logits, total = step.logits_and_mean_penalty(with_loss=loss is not None)
@@ -53,8 +53,8 @@ class _PenalisedStep:
         # t[n] / g[n] [N], where t = d(sum of weight / 2 * penalty)/dg
         self.t_over_g = weight if centre == 0 else weight * (1 - centre / norms.norm(s))
 
-    def logits_and_mean_penalty(self, *, with_loss: bool) -> tuple[Tensor, Tensor]:
-        """The logits [N] and mean(gamma / 2 * penalty) [], as results of the node."""
+    def logits_and_mean_penalty(self, *, with_loss: bool) -> tuple[Any, Tensor]:
+        """The logits [N], or None without a loss, and mean(gamma / 2 * penalty) [], as results of the node."""
         learned = self.recorded.learned(with_loss=with_loss)
         self.order, self.with_loss = [id(t) for t in learned], with_loss
         start = torch.empty((), requires_grad=True)  # for a D that learns nothing
@@ -77,12 +77,10 @@ class _Node(torch.autograd.Function):
     """step, gamma [N], parameters -> logits [N], mean penalty []"""
 
     @staticmethod
-    def forward(
-        ctx: Any, step: _PenalisedStep, gamma: Tensor, start: Tensor, *learned: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, step: _PenalisedStep, gamma: Tensor, start: Tensor, *learned: Tensor) -> tuple[Any, Tensor]:
         ctx.step = step
         ctx.set_materialize_grads(False)
-        return step.recorded.logits.clone(), (gamma / 2 * step.penalty).mean()
+        return step.recorded.logits.clone() if step.with_loss else None, (gamma / 2 * step.penalty).mean()
 
     @staticmethod
     def backward(ctx: Any, a: Tensor | None, d: Tensor | None) -> tuple:

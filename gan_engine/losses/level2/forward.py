@@ -18,7 +18,7 @@ from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import CURVED
 from gan_engine.losses.level2.tape import Gradients, Step, Tape, only_readers, write_count
 from gan_engine.losses.level2.traced_tensor import TracedTensor
-from gan_engine.losses.outputs import WrongOutput, check_logits
+from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, read_outputs, without_graph
 
 
 class RecordedForward:
@@ -26,24 +26,35 @@ class RecordedForward:
 
     Raises:
         NotPiecewiseLinear: level 2 does not hold for D.
-        ValueError: D does not return one logit for each image.
+        ValueError: D does not return logits. With a loss it must return one for each image.
     """
 
-    def __init__(self, D: Callable[..., Tensor], img: Tensor, c: Any, context: AbstractContextManager) -> None:
+    def __init__(
+        self,
+        D: Callable[..., Tensor],
+        img: Tensor,
+        c: Any,
+        context: AbstractContextManager,
+        *,
+        with_loss: bool = True,
+        picked: Picked = None,
+    ) -> None:
         self.img = img.detach()
         self._img_write_count = write_count(self.img)
         tape = Tape(len(img))
         try:
-            slot, value = _run(D, self.img, c, tape, context)
+            slots, outputs = _run(D, self.img, c, tape, context, picked, with_loss)
         except (NotPiecewiseLinear, WrongOutput, torch.OutOfMemoryError):
             raise
         except Exception as error:  # D's own fault, or of a part that cannot take a traced tensor: level 1 will tell
             raise NotPiecewiseLinear(f"{_layer_of(error, D)[0]}it raised {_one_line(error)}") from error
-        self._deltas = {slot: torch.ones_like(value)}
-        self._steps = tape.steps_behind(slot)
+        self._deltas: dict[int, Tensor] = {}
+        for slot, logits in zip(slots, outputs.logits, strict=True):  # two logits may be one tensor
+            self._deltas[slot] = torch.full_like(logits, slots.count(slot))
+        self._steps = tape.steps_behind(slots)
         if (written := self._tensor_written_to(offsets=True)) is not None:
             raise NotPiecewiseLinear(f"D writes to a tensor {list(written.shape)} that it has computed with before")
-        self.logits = value.detach().flatten().to(torch.promote_types(img.dtype, torch.float32))
+        self.logits = without_graph(outputs.for_loss(torch.promote_types(img.dtype, torch.float32)))
 
     def input_gradient(self) -> Tensor:
         """g [N, ...], the gradient of logit n by image n. Can be called once."""
@@ -107,6 +118,12 @@ class RecordedForward:
         return next((tensor for tensor in written if tensor is not None), None)
 
 
+_MANY_LOGITS = (
+    "D returns several logits for each image, and the gradient of a loss differs between them; the penalty alone "
+    "(loss=None), or the mean of the logits, has level 2"
+)
+
+
 def _add(deltas: dict[int, Tensor], fresh: set[int], slot: int, delta: Tensor, step: Step) -> None:
     """Add `delta`, which `step` made, to the gradient in `slot`. Gradients in `fresh` slots may be written over."""
     before = deltas.get(slot)
@@ -121,28 +138,36 @@ def _add(deltas: dict[int, Tensor], fresh: set[int], slot: int, delta: Tensor, s
 
 
 def _run(
-    D: Callable[..., Tensor], img: Tensor, c: Any, tape: Tape, context: AbstractContextManager
-) -> tuple[int, Tensor]:
-    """The slot and the value of the logits that D makes of img, with D's steps on the tape."""
+    D: Callable[..., Tensor],
+    img: Tensor,
+    c: Any,
+    tape: Tape,
+    context: AbstractContextManager,
+    picked: Picked,
+    with_loss: bool,
+) -> tuple[list[int], Outputs]:
+    """The slots and the values of the logits that D makes of img, with D's steps on the tape."""
     x = TracedTensor(img, tape)
     x.shares_memory = True
     try:
         if _global_backward_hooks or _global_backward_pre_hooks:
             raise NotPiecewiseLinear("a backward hook of all modules, which only autograd calls, is registered")
         with torch.enable_grad(), context:
-            logits = D(x) if c is None else D(x, c)
-        check_logits(logits, len(img))
-        if not isinstance(logits, TracedTensor):
+            outputs = read_outputs(D(x) if c is None else D(x, c), len(img), picked)
+        if not all(isinstance(logits, TracedTensor) for logits in outputs.logits):
             raise NotPiecewiseLinear("D returned logits that were not computed from the image by functions of PyTorch")
-        slot, value = logits.slot, logits.value
+        if with_loss and not outputs.one_for_each_image:
+            raise NotPiecewiseLinear(_MANY_LOGITS)
+        slots = [logits.slot for logits in outputs.logits]
+        outputs = Outputs([logits.value for logits in outputs.logits], [], outputs.single)
     except NotPiecewiseLinear as refusal:
         layer, module = _layer_of(refusal, D)
         # This module is refused at a transpose, long before its softmax.
         why = f"attention {CURVED}" if isinstance(module, nn.MultiheadAttention) else refusal
         raise NotPiecewiseLinear(f"{layer}{why}") from None
-    del x, logits
+    del x
     _refuse_kept_activations(D, tape)
-    return slot, value
+    return slots, outputs
 
 
 def _refuse_kept_activations(D: Callable, tape: Tape) -> None:

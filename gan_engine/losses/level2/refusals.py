@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.losses.network import Network, parts_of
+from gan_engine.losses.outputs import Picked
 
 
 class NotPiecewiseLinear(Exception):
@@ -21,24 +22,24 @@ _refused: weakref.WeakKeyDictionary[Any, set[tuple]] = weakref.WeakKeyDictionary
 _MOST_STATES = 64  # a D whose state differs in every step would fill the memory
 
 
-def remember(D: Network, img: Tensor, c: Any) -> None:
-    """Remember that D is refused in its present state."""
+def remember(D: Network, img: Tensor, c: Any, **asked: Any) -> None:
+    """Remember that D is refused in its present state, for what `is_refused` is asked."""
     if (owner := _owner(D)) is not None:
         states = _refused.setdefault(owner, set())
         if len(states) >= _MOST_STATES:
             states.clear()
-        states.add(_state(D, img, c))
+        states.add(_state(D, img, c, **asked))
 
 
-def is_refused(D: Network, img: Tensor, c: Any = None) -> bool:
-    """True if D was refused in its present state.
+def is_refused(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> bool:
+    """True if D was refused in its present state, for a step with a loss or without one.
 
     The state holds the modules of D, their modes, their hooks, which parameters require gradients, and attributes that
     are strings, truth values or None. It also holds the shape and dtype of the images. A function that is made anew for
     each call is known by its code and by the modules that it refers to.
     """
     owner = _owner(D)
-    return owner in _refused and _state(D, img, c) in _refused[owner]
+    return owner in _refused and _state(D, img, c, with_loss, picked) in _refused[owner]
 
 
 def forget_all() -> None:
@@ -53,8 +54,9 @@ def _owner(D: Network) -> Any:
     return D if isinstance(D, nn.Module) else getattr(D, "__code__", None)
 
 
-def _state(D: Network, img: Tensor, c: Any) -> tuple:
-    given = img.shape[1:], img.dtype, type(c), torch.is_autocast_enabled(img.device.type)
+def _state(D: Network, img: Tensor, c: Any, with_loss: bool = True, picked: Picked = None) -> tuple:
+    asked = with_loss, getattr(picked, "__code__", type(picked))
+    given = img.shape[1:], img.dtype, type(c), torch.is_autocast_enabled(img.device.type), *asked
     return given, tuple(_state_of(part) for part in parts_of(D) if isinstance(part, nn.Module))
 
 

@@ -5,7 +5,7 @@ once the slopes of its activations are fixed. README.md has the formulas whose l
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -37,12 +37,12 @@ class Tape:
         step.write_counts = {id(t): write_count(t) for t in step.tensors_read()}
         self.steps.append(step)
 
-    def steps_behind(self, slot: int) -> list["Step"]:
-        """The steps that the tensor in `slot` depends on, in their order. The tape is empty afterwards.
+    def steps_behind(self, slots: Iterable[int]) -> list["Step"]:
+        """The steps that the tensors in `slots` depend on, in their order. The tape is empty afterwards.
 
         A step needs the tangents of its results where another weight is behind them: tangents end at the last weight.
         """
-        behind, read, found = {slot}, set(), []
+        behind, read, found = set(slots), set(), []
         for step in reversed(self.steps):
             if behind.intersection(step.results):
                 behind.update(step.sources)

@@ -8,16 +8,18 @@ from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear, remember
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.network import Network, why_compiled
+from gan_engine.losses.outputs import Picked
 
 
-def refusal(D: Network, img: Tensor, c: Any = None) -> str | None:
-    """Why level 2 does not hold for D: a sentence that names the layer, or None if level 2 holds.
+def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> str | None:
+    """Why level 2 does not hold for D and a loss: a sentence that names the layer, or None if level 2 holds.
 
     Args:
         D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None. A D that torch.compile has made is
             refused too.
         img: [N, ...], images of the shape that the step will have. D runs once on them.
         c: handed on to D as it is.
+        logits: picks the logits from what D returns, as in `backward_with_penalty`.
 
     Returns:
         The sentence, or None. The buffers and attributes of modules and the states of PyTorch's random numbers are put
@@ -27,7 +29,7 @@ def refusal(D: Network, img: Tensor, c: Any = None) -> str | None:
         return reason
     before = Snapshot(D, img.device)
     try:
-        RecordedForward(D, img, c, before)
+        RecordedForward(D, img, c, before, picked=logits)
     except (NotPiecewiseLinear, ValueError) as error:
         return str(error)
     finally:
@@ -35,13 +37,13 @@ def refusal(D: Network, img: Tensor, c: Any = None) -> str | None:
     return None
 
 
-def record_forward(D: Network, img: Tensor, c: Any = None) -> RecordedForward:
-    """RecordedForward(D, img, c), or the error of it. An error leaves D as it was, and a refusal is remembered."""
+def record_forward(D: Network, img: Tensor, c: Any = None, **asked: Any) -> RecordedForward:
+    """RecordedForward(D, img, c, ...), or the error of it. An error leaves D as it was; a refusal is remembered."""
     before = Snapshot(D, img.device)
     try:
-        return RecordedForward(D, img, c, before)
+        return RecordedForward(D, img, c, before, **asked)
     except BaseException as error:
         before.restore()
         if isinstance(error, NotPiecewiseLinear):
-            remember(D, img, c)
+            remember(D, img, c, **asked)
         raise

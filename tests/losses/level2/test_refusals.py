@@ -23,9 +23,9 @@ def passes(monkeypatch) -> list[str]:
     made = []
 
     class Noted(trial.RecordedForward):
-        def __init__(self, *args: Any) -> None:
+        def __init__(self, *args: Any, **asked: Any) -> None:
             made.append("pass")
-            super().__init__(*args)
+            super().__init__(*args, **asked)
 
     monkeypatch.setattr(trial, "RecordedForward", Noted)
     return made

@@ -57,8 +57,8 @@ def test_an_interrupt_is_none(img):
     ("returned", "got"),
     [
         (lambda y, x: (y, x), "a tuple"),
-        (lambda y, x: [y], "a list"),
-        (lambda y, x: {"logits": y}, "a dict"),
+        (lambda y, x: [y, x], r"a list of \[8, 1\], \[8, 3, 8, 8\]"),
+        (lambda y, x: {"scores": y}, "a dict with 'scores'"),
         (lambda y, x: None, "a NoneType"),
         (lambda y, x: x, r"\[8, 3, 8, 8\]"),
         (lambda y, x: torch.zeros(3), r"\[3\]"),
