@@ -42,28 +42,28 @@ using Slots2 = int(std::int64_t, std::int64_t, Where);
 using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
 
 // Every kernel, with its type. GPUs run the other operators in Triton or in PyTorch.
-#define GE_CPU_AND_CUDA_KERNELS(KERNEL)              \
-    KERNEL(bias_act, Kernel<BiasActParams>)          \
-    KERNEL(bias_act_grad, Kernel<BiasActGradParams>) \
-    KERNEL(bias_act_grad_slots, Slots3)              \
-    KERNEL(upfirdn2d, Kernel<Upfirdn2dParams>)       \
-    KERNEL(sample_dot, Kernel<SampleDotParams>)      \
-    KERNEL(sample_mix, Kernel<SampleMixParams>)      \
-    KERNEL(sample_dot_slots, Slots2)
-#define GE_CPU_KERNELS(KERNEL)                                      \
-    KERNEL(relayout, Kernel<RelayoutParams>)                        \
+#define GE_CPU_AND_CUDA_KERNELS(KERNEL)                             \
+    KERNEL(bias_act, Kernel<BiasActParams>)                         \
+    KERNEL(bias_act_grad, Kernel<BiasActGradParams>)                \
+    KERNEL(bias_act_grad_slots, Slots3)                             \
     KERNEL(scale_bias_act, Kernel<ScaleBiasActParams>)              \
     KERNEL(scale_bias_act_grad, Kernel<ScaleBiasActGradParams>)     \
     KERNEL(scale_bias_act_grad_slots, Slots3)                       \
     KERNEL(scale_bias_act_second, Kernel<ScaleBiasActSecondParams>) \
-    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)               \
-    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)      \
-    KERNEL(upfirdn2d_act_grad_slots, Slots3)                        \
-    KERNEL(norm_stats, Kernel<NormStatsParams>)                     \
-    KERNEL(norm_act, Kernel<NormActParams>)                         \
-    KERNEL(norm_act_grad, Kernel<NormActGradParams>)                \
-    KERNEL(pixel_norm, Kernel<PixelNormParams>)                     \
-    KERNEL(winograd, Kernel<WinogradParams>)                        \
+    KERNEL(upfirdn2d, Kernel<Upfirdn2dParams>)                      \
+    KERNEL(sample_dot, Kernel<SampleDotParams>)                     \
+    KERNEL(sample_mix, Kernel<SampleMixParams>)                     \
+    KERNEL(sample_dot_slots, Slots2)
+#define GE_CPU_KERNELS(KERNEL)                                 \
+    KERNEL(relayout, Kernel<RelayoutParams>)                   \
+    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)          \
+    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
+    KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
+    KERNEL(norm_stats, Kernel<NormStatsParams>)                \
+    KERNEL(norm_act, Kernel<NormActParams>)                    \
+    KERNEL(norm_act_grad, Kernel<NormActGradParams>)           \
+    KERNEL(pixel_norm, Kernel<PixelNormParams>)                \
+    KERNEL(winograd, Kernel<WinogradParams>)                   \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 
 #if defined(GE_CUDA)

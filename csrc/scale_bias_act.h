@@ -9,7 +9,7 @@
 
 namespace gan_engine {
 
-inline std::int64_t mask_bytes(std::int64_t cols) { return (cols + 15) / 16 * 2; }
+GE_HOST_DEVICE std::int64_t mask_bytes(std::int64_t cols) { return (cols + 15) / 16 * 2; }
 
 struct ScaleBiasActParams {
     const void* x;        // [n, rows, cols]

@@ -39,8 +39,8 @@ import torch
 from gan_engine.system import native
 
 # cuda comes before triton, by counted instructions an element (tests/gpu_ledger.csv, bfloat16, sm_90; not measured):
-# bias_act takes 20 there and 31 to 34 in Triton; upfirdn2d of 4 taps takes 6 to 32 in channels_last and 8 to 44 in
-# contiguous memory, and in Triton about 115 and 188.
+# bias_act takes 20 there and 31 to 34 in Triton; scale_bias_act takes 15 and 33 to 34; upfirdn2d of 4 taps takes 6 to
+# 32 in channels_last and 8 to 44 in contiguous memory, and in Triton about 115 and 188.
 ORDER = ("cuda", "triton", "cpu", "pytorch", "reference")
 KERNELS = ("cuda", "triton", "cpu")  # the backends that are compiled from csrc/ and kernels/
 
@@ -298,15 +298,15 @@ def inside(asked: str | None, chosen: str) -> str | None:
 
     A request of the process reaches the inner ops by itself, and concerns only those that have the backend.
     """
-    return chosen if asked is None and _forced is None else asked
+    return handed_on(asked, chosen) if asked is None and _forced is None else asked
 
 
 def handed_on(asked: str | None, chosen: str) -> str | None:
     """The request for the ops that an op on `chosen` is made of.
 
-    A GPU has two kinds of kernels, and no op has to have both: each op chooses for itself, unless the call asked.
+    A GPU has two kinds of kernels, and each op chooses between them for itself, unless the call asked.
     """
-    return asked if chosen == "triton" else chosen
+    return asked if chosen in ("cuda", "triton") else chosen
 
 
 def asked() -> str | None:

@@ -2,7 +2,7 @@
 
 The fast way is the way through the kernel that moves the most bits by stores and by loads of 16 bytes, and then has the
 fewest instructions: what a thread issues where pointers are aligned and no edge is near. A loop counts once, and
-`Way.loop` is one round of the loop that moves most.
+`Way.loop` is one round of the loop without loops inside that moves most.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class Instruction(NamedTuple):
 
 
 class Way(NamedTuple):
-    """The fast way: instructions from the start to the end, and in one round of the hottest loop (0: there is none)."""
+    """The fast way: instructions from the start to the end, and in one round of the hottest loop (0: there is none)"""
 
     whole: int
     loop: int
@@ -82,7 +82,9 @@ def way(code: dict[int, Instruction]) -> Way:
     edges = successors(code)
     order, back = order_of(edges, min(code))
     whole = best(code, edges, order, back, min(code), ends(code))
-    rounds = [best(code, edges, order, back, first, {last}) for last, first in back if first <= last]
+    loops = [(first, last) for last, first in back if first <= last]
+    inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
+    rounds = [best(code, edges, order, back, first, {last}) for first, last in inner]
     hot = max((r for r in rounds if r is not None), default=(0, 0), key=lambda r: (r[0], -r[1]))
     accesses = {(kind, width) for kind, width in map(access, code.values()) if kind}
     loads, stores = (tuple(sorted(width for k, width in accesses if k == kind)) for kind in ("LDG", "STG"))

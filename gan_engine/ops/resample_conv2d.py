@@ -70,7 +70,7 @@ def upsample_conv2d(
         if backend == "cpu" and act in ACTS and not has_torch_function_unary(x):
             options: dict[str, Any] = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
             return upfirdn2d_act(x, f, None, bias, **fir, fir_gain=4, **options)
-        x = upfirdn2d(x, f, **fir, gain=4, backend=backend)
+        x = upfirdn2d(x, f, **fir, gain=4, backend=backends.handed_on(asked, backend))
     else:
         x = _doubled_conv2d(x, weight, _of_the_convolution(asked, backend))
     inner = backends.inside(asked, backend)
@@ -113,7 +113,8 @@ def downsample_conv2d(
         raise ValueError(f"downsample_conv2d: H and W of x must be even, got {list(x.shape[2:])}")
     asked, backend = backend, backends.choose("downsample_conv2d", x, backend)
     if mode == "fir":
-        x = fir_downsample_conv2d(x, weight, f, down=2, padding=k // 2, backend=backend)
+        inner = backends.handed_on(asked, backend)
+        x = fir_downsample_conv2d(x, weight, f, down=2, padding=k // 2, backend=inner)
     else:
         x = _halved_conv2d(x, weight, _of_the_convolution(asked, backend))
     inner = backends.inside(asked, backend)
