@@ -49,10 +49,6 @@ SHOWN_BY = {
 # number of its order. The errors of all samples on CPUs come to a third of that at most. A property test compares with
 # the errors of PyTorch in several draws instead, which takes twenty times as long.
 ROUNDINGS, SUMS = 8, 32
-# Triton compiles a kernel for each of these samples, in about a second. Kernels in C++ run all samples.
-OF_TRITON = 4
-LARGE = 10_000  # elements; larger tiny samples show how threads share the work
-_DTYPES_OF_LARGER = (torch.float32, torch.bfloat16)  # convolutions in other dtypes are PyTorch's
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -165,10 +161,12 @@ def _samples(kernels: Kernels) -> list["Sample"]:
     if kernels.op not in CHECKED:
         return []
     op = CHECKED[kernels.op]
-    samples = [sample for sample in op.tiny if 0 < sample.elements < LARGE]
     if kernels.backend == "triton":
-        return samples[:OF_TRITON]
-    return [*samples, *op.larger] if kernels.dtype in _DTYPES_OF_LARGER else samples
+        return list(op.triton)
+    tiny = [sample for sample in op.tiny if sample.elements]
+    if kernels.op == "conv2d" and kernels.dtype not in (torch.float32, torch.bfloat16):
+        return tiny  # the others are PyTorch's
+    return [*tiny, *op.larger]
 
 
 def _difference(kernels: Kernels, sample: "Sample", place: torch.device) -> str | None:
@@ -177,7 +175,8 @@ def _difference(kernels: Kernels, sample: "Sample", place: torch.device) -> str 
 
     op, backend, *_, dtype = kernels
     tensors = sample.tensors(dtype)
-    exact = doubled(tensors) if sample.elements < LARGE else tensors  # products in float64 take long
+    is_long = op == "conv2d" and sample in CHECKED[op].larger  # in float64
+    exact = tensors if is_long else doubled(tensors)
     try:
         wanted = {name: t.double() for name, t in orders(CHECKED[op].eager, exact, **sample.options).items()}
         found = orders(CHECKED[op].function, sample.tensors(dtype, place), backend=backend, **sample.options)

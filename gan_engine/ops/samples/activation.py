@@ -45,6 +45,19 @@ ACTIVATION = {
             Sample("8x64x256x256", _nchw(8, 64, 256, 256), {"act": "lrelu", "clamp": 256.0}),
         ),
         compiled=4,
+        larger=(  # several blocks, and shares of the bias gradient
+            Sample("lrelu-264-channels_last", _nchw(2, 264, 8, 16), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("lrelu-64x64", _nchw(4, 2, 64, 64), {"act": "lrelu", "clamp": 1.0}),
+        ),
+        triton=(  # channels that are innermost, in shares and in blocks; rows of 1024, 256, 64 and 16; others
+            Sample("lrelu-channels_last", _nchw(2, 16, 16, 33), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("linear-24-channels_last", _nchw(1, 24, 3, 3), {"gain": 2.0}, LAST),
+            Sample("lrelu-32x64", _nchw(1, 2, 32, 64), {"act": "lrelu", "clamp": 1.0}),
+            Sample("relu-no-bias", {"x": (2, 3, 8, 16)}, {"act": "relu"}),
+            Sample("swish-8x8", _nchw(2, 3, 8, 8), {"act": "swish", "clamp": 0.8}),
+            Sample("lrelu-4x4", _nchw(2, 3, 4, 4), {"act": "lrelu"}),
+            Sample("tanh-odd", _nchw(2, 3, 5, 7), {"act": "tanh", "clamp": 0.8}),
+        ),
     ),
     "scale_bias_act": Op(
         scale_bias_act,
@@ -67,6 +80,15 @@ ACTIVATION = {
         real=(
             Sample("8x512x16x16", _affine(8, 512, 16, 16), {"act": "lrelu", "clamp": 256.0}),
             Sample("8x128x64x64", _affine(8, 128, 64, 64), {"act": "lrelu", "clamp": 256.0}),
+        ),
+        larger=(Sample("80-channels_last", _affine(2, 80, 9, 9), {"act": "lrelu", "clamp": 1.0}, LAST),),  # bands
+        triton=(  # images whose columns are 512 and more, 64 and more, and fewer, in both layouts
+            Sample("512-channels_last", _affine(1, 512, 4, 5), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("80-channels_last", _affine(2, 80, 9, 9), {"act": "lrelu", "clamp": 1.0}, LAST),
+            Sample("19-channels_last", _affine(2, 19, 5, 7, noise_n=1), {"act": "relu"}, LAST),
+            Sample("24x24", _affine(2, 17, 24, 24), {"act": "lrelu", "clamp": 1.0}),
+            Sample("8x9", _affine(2, 3, 8, 9, noise_n=1), {"act": "lrelu"}),
+            Sample("5x7", _affine(2, 3, 5, 7)),
         ),
     ),
 }

@@ -147,5 +147,6 @@ INSIDE = {
             Sample("4x4-channels_last", {"x": (17, 35, 4, 4)}, layout=LAST),
         ),
         real=(),
+        larger=(Sample("threads", {"x": (61, 64, 3, 3)}),),
     )
 }

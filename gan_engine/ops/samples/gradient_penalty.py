@@ -22,6 +22,8 @@ GRADIENT_PENALTY = {
             Sample("empty-batch", {"x": (0, 3, 4, 4)}),
         ),
         real=(Sample("16x3x256x256", {"x": (16, 3, 256, 256)}),),
+        larger=(Sample("shares", {"x": (2, 3, 80, 81)}),),
+        triton=(Sample("shares", {"x": (2, 3, 80, 81)}),),
     ),
     "mix": Op(
         mix,
@@ -33,5 +35,7 @@ GRADIENT_PENALTY = {
             Sample("empty-batch", _two(0, 3, 4, 4)),
         ),
         real=(Sample("16x3x256x256", _two(16, 3, 256, 256)),),
+        larger=(Sample("blocks", _two(8, 3, 40, 35)),),
+        triton=(Sample("blocks", _two(2, 3, 20, 21)),),
     ),
 }

@@ -41,6 +41,10 @@ NORMALIZATION = {
             Sample("4x32x256x256", {"x": (4, 32, 256, 256)}),
             Sample("64x512", {"x": (64, 512)}),
         ),
+        larger=(
+            Sample("threads", {"x": (2, 64, 17, 16)}),
+            Sample("threads-channels_last", {"x": (2, 64, 17, 16)}, layout=LAST),
+        ),
     ),
     "norm_act": Op(
         norm_act,
@@ -60,6 +64,10 @@ NORMALIZATION = {
             Sample("64x256x8x8", _normed(64, 256, 8, 8), {"act": "relu"}),
             Sample("1x256x64x64-instance", _normed(1, 256, 64, 64), {"act": "relu", "norm": "instance"}),
             Sample("16x64x96x96", _normed(16, 64, 96, 96), {"act": "lrelu"}),
+        ),
+        larger=(
+            Sample("threads", _normed(4, 16, 23, 24), {"act": "lrelu"}),
+            Sample("threads-channels_last", _normed(4, 16, 23, 24), {"act": "lrelu"}, LAST),
         ),
     ),
 }

@@ -106,6 +106,22 @@ RESAMPLING = {
             for name, options in (("up2", _UP2), ("down2", _DOWN2), ("blur", _BLUR))
             for shape in ((4, 64, 64, 64), (4, 32, 128, 128), (8, 512, 8, 8))
         ),
+        larger=(  # several blocks; a gradient of up2 is a down2
+            Sample("up2-64x9x11-channels_last", _image(2, 64, 9, 11), _UP2, LAST),
+            Sample("blur-3x34x37-channels_last", _image(2, 3, 34, 37), _BLUR, LAST),
+            Sample("up2-33x35", _image(2, 2, 33, 35), _UP2),
+            Sample("blur-40x66", _image(2, 2, 40, 66), _BLUR),
+        ),
+        triton=(  # tiles of many and of few channels, and of wide and of narrow planes
+            Sample("up2-65x3x3-channels_last", _image(1, 65, 3, 3), _UP2, LAST),
+            Sample("blur-17x5x6-channels_last", _image(1, 17, 5, 6), _BLUR, LAST),
+            Sample("down2-3x18x6-channels_last", _image(1, 3, 18, 6), _DOWN2, LAST),
+            Sample("blur-3x5x6-channels_last", _image(1, 3, 5, 6), _BLUR, LAST),
+            Sample("up2-9x33", _image(1, 1, 9, 33), _UP2),
+            Sample("blur-17x40", _image(1, 1, 17, 40), _BLUR),
+            Sample("blur-33x7", _image(1, 2, 33, 7), _BLUR),
+            Sample("down2-6x14", _image(1, 2, 6, 14), _DOWN2),
+        ),
         variants={"definition": with_taps(_defined_upfirdn2d)},
     ),
     "upfirdn2d_act": Op(

@@ -52,7 +52,9 @@ class Op:
     tiny: tuple[Sample, ...]  # for the tests and the self-check
     real: tuple[Sample, ...]  # for the benchmarks
     compiled: int = 1  # how many of the first tiny samples torch.compile and torch.func are tried on
-    larger: tuple[Sample, ...] = ()  # for the self-check, where tiny samples reach no kernel
+    larger: tuple[Sample, ...] = ()  # for the self-check, where tiny samples reach no kernel, or few of its threads
+    # For the self-check on Triton, which compiles each: all forms of a kernel at the sizes of trained networks.
+    triton: tuple[Sample, ...] = ()
     variants: dict[str, Callable[..., Tensor]] = field(default_factory=dict)  # other ways to write `eager`, timed too
     # No implementation can be faster than these calls, such as the bare convolution. They are timed too.
     floors: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
