@@ -28,7 +28,8 @@ def why_compiled(net: Network) -> str | None:
                 f"{type(net).__name__} is compiled by torch.compile, whose functions have no second gradient: a "
                 "penalty would fail or, in some versions of PyTorch, be left out silently. Give the penalty the "
                 "network as it was before torch.compile (a compiled module has it in _orig_mod), or compile the whole "
-                "step. torch.func.grad then takes the gradients by the image and by the parameters"
+                "step. torch.func.grad then takes the gradients by the image and by the parameters. "
+                'backward_with_penalty(level="aligned") needs first derivatives alone'
             )
     return None
 

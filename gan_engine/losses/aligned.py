@@ -1,0 +1,249 @@
+"""Level "aligned": a penalty from first derivatives alone, along D's own gradient.
+
+Let S(x) = sum over n of D(x)[n] and g = dS/dx. P = mean(gamma / 2 * (|g| - centre)^2) depends on the parameters through
+g alone. With t = dP/dg held fixed,
+
+    dP/dparameters = d<g, t>/dparameters
+                   = (dS/dparameters(x + e t) - dS/dparameters(x - e t)) / 2e + O(e^2)
+
+t[n] lies along g[n]: Finlay and Oberman 2019, arXiv:1905.11468, take such a difference for robustness. An image whose
+gradient is 0 does not move. One e serves all images: a batch norm, which ties images together, gets its gradient too.
+
+The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a = dloss/dlogits at x. Two forms:
+
+    both sides    pass 1: forward at x, and backward by the image alone, which gives g. Pass 2: forward at x + e t and
+                  x - e t, and one backward pass, in which each side has the share a[n] / 2 of the loss.
+    one side      pass 1 keeps its graph. Pass 2: forward at x + e t, and one backward pass of
+                  sum of a[n] D(x)[n] + (S(x + e t) - S(x)) / e, which is right to O(e) and an eighth cheaper.
+
+The step: an image of the usual size and slope moves by h times its own size,
+
+    both sides    h = 0.1 * eps^(1/3)        e = h * R / T
+    one side      h = 0.2 * eps^(1/2)
+
+eps is the spacing of the coarsest numbers that D computes with. R is the root mean square of |x[n]|. T is the mean of
+|t[n]|, weighted by |t[n]|^2. If l is the relative move that bends the gradient of D, the error is about
+(h / l)^2 + eps / h, or h / l + 2 eps / h. It is least at h = (l^2 eps / 2)^(1/3), or (2 l eps)^(1/2): the rules fit
+l = 0.045 and l = 0.02. l was 0.01 to 0.07 for the networks of tests/losses/test_aligned.py, and smallest after training.
+One side is for float32 and float64 only: its error in bfloat16 would be above a tenth.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine.losses import norms
+from gan_engine.losses.by_autograd import detached, without_autocast
+from gan_engine.losses.held_slopes import HeldSlopes, refuse_modules_with_kinks
+from gan_engine.losses.network import Network, parts_of, why_compiled
+from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
+from gan_engine.losses.step import total as total_of
+from gan_engine.ops.gradient_penalty import mix, sum_of_squares
+
+_BOTH_SIDES, _ONE_SIDE = 0.1, 0.2
+
+
+def backward_aligned(
+    D: Network,
+    img: Tensor,
+    loss: Callable[[Any], Tensor] | None,
+    gamma: Tensor,
+    c: Any,
+    centre: float,
+    scale: float | Tensor,
+    *,
+    picked: Picked = None,
+    stride: float = 1.0,
+) -> tuple[Any, Tensor]:
+    """`backward_with_penalty` by a difference; gamma is [N]. Gives the logits and penalty [N].
+
+    Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
+    They end as the run at x and the loss left them. `stride` is a factor of h.
+    """
+    before, held = _State(D, img.device), _held_slopes(D)
+    with torch.enable_grad():
+        x = img.detach().requires_grad_()
+        outputs = _outputs(D, x, c, held, picked)
+        whole = _wants_whole_backward(D, outputs)
+        if whole and isinstance(held, HeldSlopes):
+            held.refuse_reentrant_checkpoints()
+        eps = _spacing(img, outputs)
+        one_side = eps <= torch.finfo(torch.float32).eps and not whole and isinstance(held, HeldSlopes)
+        unit = torch.as_tensor(scale, dtype=gamma.dtype, device=img.device) / len(img)
+        units = [unit] * len(outputs.logits)
+        g = _gradient_by_image(_dot(outputs, units), x, whole=whole, again=one_side)  # times unit: safe in fp16
+        s = sum_of_squares(g) / unit.square()
+        penalty = norms.penalty(s, centre)
+        a, logits = _gradient_by_logits(loss, outputs, (gamma / 2 * penalty).mean(), scale)
+        t_over_g = gamma.detach() if centre == 0 else gamma.detach() * (1 - centre / norms.norm(s))
+        h = stride * (_ONE_SIDE * eps ** (1 / 2) if one_side else _BOTH_SIDES * eps ** (1 / 3))
+        step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
+        after, total = _State(D, img.device), _dot(outputs, [a - slope for a in a]) if one_side else unit.new_zeros(())
+        for side in (1,) if one_side else (1, -1):
+            before.restore()
+            moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
+            shares = [slope] * len(a) if one_side else [(a - unit * whole + side * slope) / 2 for a in a]
+            total = total + _dot(_outputs(D, moved, c, held, picked), shares)
+        after.restore()
+        if learned := [leaf for leaf in _leaves(total) if leaf is not x]:  # else D learns nothing
+            total.backward(inputs=None if whole else learned)  # the image needs no gradient once more
+    return logits, penalty
+
+
+def aligned_error(
+    D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0, logits: Picked = None
+) -> Tensor:
+    """The relative error of level "aligned" for this D and these images, estimated from steps h and sqrt(2) h: [].
+
+    The error of the difference grows with h^2, so that both results differ by about the error of the first, and by
+    rounding. An error that both share is not seen, such as weights in bfloat16.
+
+    Args:
+        D, img, c, centre, logits: as in `backward_with_penalty`.
+
+    Returns:
+        |G(sqrt(2) h) - G(h)| / |G(h)|, with the gradient G of the penalty by all parameters of D's modules. The `.grad`
+        of parameters, buffers and random numbers are put back afterwards.
+
+    Raises:
+        As `backward_with_penalty` with level="aligned".
+    """
+    img = detached(img)
+    learned = list({p: None for part in _modules(D) for p in part.parameters() if p.requires_grad})
+    before, kept, found = _State(D, img.device), [p.grad for p in learned], []
+    gamma = torch.ones(len(img), dtype=torch.promote_types(img.dtype, torch.float32), device=img.device)
+    try:
+        for stride in (1.0, 2**0.5):
+            for p in learned:
+                p.grad = None
+            before.restore()
+            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, stride=stride)
+            found.append([None if p.grad is None else p.grad.to(gamma.dtype) for p in learned])
+    finally:
+        before.restore()
+        for p, grad in zip(learned, kept, strict=True):
+            p.grad = grad
+    first, second = ([grad for grad in grads if grad is not None] for grads in found)
+    off = sum((b - a).square().sum() for a, b in zip(first, second, strict=True))
+    return torch.as_tensor(off / sum(a.square().sum() for a in first)).sqrt()
+
+
+def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
+    with held:
+        returned = D(img) if c is None else D(img, c)
+        return read_outputs(returned, len(img), picked)
+
+
+def _dot(outputs: Outputs, weights: list[Tensor]) -> Tensor:
+    """[], the sum of weight * logit; a weight is [], or of the shape of its logits."""
+    return total_of((logits.to(weight.dtype) * weight).sum() for logits, weight in zip(outputs.logits, weights))
+
+
+def _gradient_by_image(total: Tensor, x: Tensor, *, whole: bool, again: bool) -> Tensor:
+    """d total / dx. `whole` leaves the gradients of the parameters in .grad, where autograd.grad cannot serve; `again` keeps the graph."""
+    g = None
+    if whole:
+        total.backward()
+        g = x.grad
+    elif total.requires_grad:
+        (g,) = torch.autograd.grad(total, x, retain_graph=again, allow_unused=True)
+    if g is None:
+        raise WrongOutput("D must return logits that depend on the image, got some that no gradient leads back from")
+    return g
+
+
+def _gradient_by_logits(
+    loss: Callable[[Any], Tensor] | None, outputs: Outputs, penalty: Tensor, scale: float | Tensor
+) -> tuple[list[Tensor], Any]:
+    """a = scale * d mean(loss(logits)) / dlogits, in the shapes of the logits; and the logits as the loss gets them.
+
+    All else that the loss and `penalty` read gets its gradient.
+    """
+    leaves = [logits.detach().to(penalty.dtype).requires_grad_() for logits in outputs.logits]
+    logits, total = outputs._replace(logits=leaves).for_loss(penalty.dtype), penalty
+    with without_autocast(penalty):
+        if loss is not None:
+            total = total + mean_loss(loss, logits)
+        if total.requires_grad:
+            (total * scale).backward()
+    return [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves], without_graph(logits)
+
+
+def _spacing(img: Tensor, outputs: Outputs) -> float:
+    """eps of the coarsest numbers that D computes with, as far as its images, its logits and the modes show."""
+    dtypes = [img.dtype, *(logits.dtype for logits in outputs.logits)]
+    device = img.device.type
+    if torch.is_autocast_enabled(device):
+        dtypes.append(torch.get_autocast_dtype(device))
+    if device == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
+        dtypes.append(torch.float16)  # TF32 has its mantissa
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def _step(img: Tensor, t: Tensor, h: float) -> tuple[Tensor, Tensor]:
+    """e [] and 1 / e [] for |t[n]| [N]. Where all t are 0 no image moves, and both are as good as 0."""
+    largest = t.amax()
+    q = t / torch.where(largest > 0, largest, 1)  # no cube of q underflows
+    T = largest * q.pow(3).sum() / torch.where(largest > 0, q.square().sum(), 1)
+    R = sum_of_squares(img).mean().sqrt()
+    R = torch.where(R > 0, R, (img.numel() / len(img)) ** 0.5)  # black images: as if their root mean square were 1
+    return h * R / torch.where(largest > 0, T, 1), T / (h * R)
+
+
+class _State:
+    """The buffers of D's modules and PyTorch's random numbers, which a run of D may change."""
+
+    def __init__(self, D: Network, device: torch.device) -> None:
+        self.buffers = [(b, b.detach().clone()) for part in _modules(D) for b in part.buffers(recurse=False)]
+        self.device = device if device.type == "cuda" else None
+        self.random = torch.get_rng_state(), self.device and torch.cuda.get_rng_state(device)
+
+    def restore(self) -> None:
+        for buffer, values in self.buffers:
+            # PyTorch does not count a write through .data: the pass at the other side is still to go backward.
+            buffer.data.copy_(values)
+        torch.set_rng_state(self.random[0])
+        if self.device is not None:
+            torch.cuda.set_rng_state(self.random[1], self.device)
+
+
+def _modules(D: Network) -> list[nn.Module]:
+    return [part for part in parts_of(D) if isinstance(part, nn.Module)]
+
+
+def _held_slopes(D: Network) -> AbstractContextManager:
+    """What holds the slopes of D's activations with kinks at their values at x."""
+    if why_compiled(D) is None:
+        return HeldSlopes()
+    refuse_modules_with_kinks(_modules(D))  # no mode of Python sees what compiled code calls
+    return nullcontext()
+
+
+# Their gradients are collected when a whole backward pass has reached the parameters.
+_PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def _wants_whole_backward(D: Network, outputs: Outputs) -> bool:
+    """True if torch.autograd.grad cannot take the gradient by the image alone."""
+    if any(base.__name__ in _PARALLEL for part in _modules(D) for base in type(part).__mro__):
+        return True
+    # use_reentrant=True
+    return any(node.name().startswith("CheckpointFunctionBackward") for y in outputs.logits for node in _graph(y))
+
+
+def _leaves(y: Tensor) -> list[Tensor]:
+    return [node.variable for node in _graph(y) if hasattr(node, "variable")]
+
+
+def _graph(y: Tensor) -> Iterator[torch.autograd.graph.Node]:
+    """The nodes that a backward pass of y visits."""
+    waiting, seen = [y.grad_fn], {None}
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            yield node

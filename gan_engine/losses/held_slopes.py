@@ -1,0 +1,119 @@
+"""Activations with kinks, held at the slopes that they have at x, for runs of a network near x.
+
+The slope of a leaky ReLU jumps at 0, where autograd sees no second derivative. A difference of two runs would see the
+jumps: it would be wrong by more than the gradient itself, whatever the step is.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gan_engine.ops.bias_act import bias_act
+
+_WAY_OUT = 'level=1 is exact for such a D; level="aligned" takes smooth activations, such as SiLU and GELU, anywhere'
+
+
+class HeldSlopes(TorchFunctionMode):
+    """The first block of `with` notes the slopes of ReLUs; each later one runs on them. D must call the same functions.
+
+    Functions with kinks that are not held are refused with RuntimeError.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slopes: list[Tensor] = []
+        self.noting, self.position, self.without_grad = True, 0, ""
+
+    def __enter__(self) -> "HeldSlopes":
+        self.position = 0
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.noting = False
+
+    def __torch_function__(
+        self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        rule, kwargs = _RULES.get(func), kwargs or {}
+        if func in _REFUSED:
+            raise RuntimeError(f"{func.__name__} has kinks that a difference of D would see: {_WAY_OUT}")
+        if rule is None:
+            return func(*args, **kwargs)
+        if _in_checkpoint():
+            raise RuntimeError(f"{func.__name__} inside of a checkpoint, which runs it again: {_WAY_OUT}")
+        self.without_grad = self.without_grad or ("" if torch.is_grad_enabled() else func.__name__)
+        return rule(self, *args, **kwargs)
+
+    def refuse_reentrant_checkpoints(self) -> None:
+        """Raise RuntimeError if an activation with kinks ran without gradients, as all do in such a checkpoint."""
+        if self.without_grad:
+            raise RuntimeError(f"{self.without_grad} inside of a checkpoint, which runs it again: {_WAY_OUT}")
+
+    def of(self, slopes: Callable[[], Tensor], x: Tensor) -> Tensor:
+        """`slopes()` in the first run, and what it was then at this place of a later run."""
+        if self.noting:
+            self.slopes.append(slopes())
+        if self.position == len(self.slopes) or self.slopes[self.position].shape != x.shape:
+            raise RuntimeError("D must call the same activations at images nearby, got others")
+        self.position += 1
+        return self.slopes[self.position - 1]
+
+
+def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
+    """Raise RuntimeError if one of the modules has kinks. A function that has some is not seen."""
+    for module in modules:
+        if isinstance(module, _MODULES):
+            name = type(module).__name__
+            raise RuntimeError(f"{name} has kinks, and torch.compile has made the D around it: {_WAY_OUT}")
+
+
+def _in_checkpoint() -> bool:
+    """True inside of torch.utils.checkpoint with use_reentrant=False."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__qualname__", "").startswith("_checkpoint_hook.")
+
+
+# grad, x, slope, whether x is a result: where() is three times as slow on a CPU.
+_slopes = torch.ops.aten.leaky_relu_backward
+
+
+def _leaky_relu(held: HeldSlopes, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    x = input.detach()
+    slopes = held.of(lambda: _slopes(x.new_ones(()).expand_as(x), x, negative_slope, False), x)
+    return input.mul_(slopes) if inplace else input * slopes
+
+
+def _relu(held: HeldSlopes, input: Tensor, inplace: bool = False) -> Tensor:
+    return _leaky_relu(held, input, 0.0, inplace)
+
+
+def _prelu(held: HeldSlopes, input: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.reshape([-1] + [1] * max(0, input.ndim - 2))
+    return torch.where(held.of(lambda: input.detach() > 0, input), input, weight * input)
+
+
+def _bias_act(held: HeldSlopes, x: Tensor, b: Tensor | None = None, *, dim: int = 1, **options: Any) -> Tensor:
+    if options.get("act") not in ("relu", "lrelu") and options.get("clamp") is None:
+        return bias_act(x, b, dim=dim, **options)
+    if options.get("clamp") is not None:
+        raise RuntimeError(f"bias_act with a clamp has kinks that a difference of D would see: {_WAY_OUT}")
+    z = bias_act(x, b, dim=dim)
+    return z * held.of(lambda: bias_act(z.detach().sign(), **options).abs().where(z != 0, 0), z)
+
+
+_RULES: dict[Callable, Callable] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), lambda held, input: _relu(held, input, inplace=True)),
+    F.leaky_relu: _leaky_relu,
+    F.prelu: _prelu,
+    bias_act: _bias_act,
+}
+_REFUSED = {F.relu6, F.hardtanh, F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d}
+_REFUSED |= {F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
+_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.RReLU)
+_MODULES += (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
