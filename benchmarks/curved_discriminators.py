@@ -51,7 +51,7 @@ def group_norms(width: int = 32, *, channels: int = 3, resolution: int = 32) -> 
 
 
 def batch_norms(width: int = 32, *, channels: int = 3, resolution: int = 32) -> nn.Sequential:
-    """The discriminator of Radford et al. 2016, arXiv:1511.06434, with leaky ReLUs and batch norms, for 32x32 images."""
+    """The discriminator of Radford et al. 2016, arXiv:1511.06434, with its batch norms, for 32x32 images."""
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
     for i in (width, 2 * width):
         layers += [nn.Conv2d(i, 2 * i, 4, 2, 1), nn.BatchNorm2d(2 * i), nn.LeakyReLU(0.2, inplace=True)]

@@ -18,14 +18,14 @@ The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a 
 
 The step: an image of the usual size and slope moves by h times its own size,
 
-    both sides    h = 0.1 * eps^(1/3)        e = h * R / T
-    one side      h = 0.2 * eps^(1/2)
+    both sides    h = 0.07 * eps^(1/3)       e = h * R / T
+    one side      h = 0.3 * eps^(1/2)
 
 eps is the spacing of the coarsest numbers that D computes with. R is the root mean square of |x[n]|. T is the mean of
 |t[n]|, weighted by |t[n]|^2. If l is the relative move that bends the gradient of D, the error is about
 (h / l)^2 + eps / h, or h / l + 2 eps / h. It is least at h = (l^2 eps / 2)^(1/3), or (2 l eps)^(1/2): the rules fit
-l = 0.045 and l = 0.02. l was 0.01 to 0.07 for the networks of tests/losses/test_aligned.py, and smallest after training.
-One side is for float32 and float64 only: its error in bfloat16 would be above a tenth.
+l = 0.026 and l = 0.045. l was 0.01 to 0.07 for the networks of tests/losses/test_aligned.py, small after training. One
+side is for float32 and float64 alone, as its error in bfloat16 would be above a tenth.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +43,8 @@ from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, r
 from gan_engine.losses.step import total as total_of
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 
-_BOTH_SIDES, _ONE_SIDE = 0.1, 0.2
+_BOTH_SIDES, _ONE_SIDE = 0.07, 0.3
+_WANT = "D must return logits that depend on the image"
 
 
 def backward_aligned(
@@ -81,11 +82,12 @@ def backward_aligned(
         t_over_g = gamma.detach() if centre == 0 else gamma.detach() * (1 - centre / norms.norm(s))
         h = stride * (_ONE_SIDE * eps ** (1 / 2) if one_side else _BOTH_SIDES * eps ** (1 / 3))
         step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
-        after, total = _State(D, img.device), _dot(outputs, [a - slope for a in a]) if one_side else unit.new_zeros(())
+        after = _State(D, img.device)
+        total = _dot(outputs, [each - slope for each in a]) if one_side else torch.zeros_like(unit)
         for side in (1,) if one_side else (1, -1):
             before.restore()
             moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
-            shares = [slope] * len(a) if one_side else [(a - unit * whole + side * slope) / 2 for a in a]
+            shares = [slope if one_side else (each - unit * whole + side * slope) / 2 for each in a]
             total = total + _dot(_outputs(D, moved, c, held, picked), shares)
         after.restore()
         if learned := [leaf for leaf in _leaves(total) if leaf is not x]:  # else D learns nothing
@@ -93,9 +95,7 @@ def backward_aligned(
     return logits, penalty
 
 
-def aligned_error(
-    D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0, logits: Picked = None
-) -> Tensor:
+def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0, logits: Picked = None) -> Tensor:
     """The relative error of level "aligned" for this D and these images, estimated from steps h and sqrt(2) h: [].
 
     The error of the difference grows with h^2, so that both results differ by about the error of the first, and by
@@ -134,7 +134,10 @@ def aligned_error(
 def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
     with held:
         returned = D(img) if c is None else D(img, c)
-        return read_outputs(returned, len(img), picked)
+        outputs = read_outputs(returned, len(img), picked)
+    if img.requires_grad and not all(logits.requires_grad for logits in outputs.logits):
+        raise WrongOutput(f"{_WANT}, got some that have no gradient")
+    return outputs
 
 
 def _dot(outputs: Outputs, weights: list[Tensor]) -> Tensor:
@@ -143,15 +146,15 @@ def _dot(outputs: Outputs, weights: list[Tensor]) -> Tensor:
 
 
 def _gradient_by_image(total: Tensor, x: Tensor, *, whole: bool, again: bool) -> Tensor:
-    """d total / dx. `whole` leaves the gradients of the parameters in .grad, where autograd.grad cannot serve; `again` keeps the graph."""
+    """d total / dx. `whole` adds gradients of parameters to .grad; `again` keeps the graph for one more pass."""
     g = None
-    if whole:
+    if whole and total.requires_grad:
         total.backward()
         g = x.grad
     elif total.requires_grad:
         (g,) = torch.autograd.grad(total, x, retain_graph=again, allow_unused=True)
     if g is None:
-        raise WrongOutput("D must return logits that depend on the image, got some that no gradient leads back from")
+        raise WrongOutput(f"{_WANT}, got some that no gradient leads back from")
     return g
 
 

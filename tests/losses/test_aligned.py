@@ -1,7 +1,7 @@
 """Level "aligned": how far it is from exact gradients, and where it works that second derivatives do not."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.curved_discriminators import ViT, batch_norms, group_norms, mlp
 from gan_engine.losses import penalties
 from gan_engine.ops import bias_act
-from tests.losses.networks import Lambda, seeded, softplus, written_out
+from tests.losses.discriminators import seeded
+from tests.losses.networks import Lambda, softplus, written_out
 
 DISCRIMINATORS: dict[str, Callable[[], nn.Module]] = {
-    "vit": lambda: ViT(depth=2),
+    "vit": lambda: ViT(32, 2),
     "group norms": lambda: group_norms(16),
     "batch norms": lambda: batch_norms(16),
     "mlp": lambda: mlp(256),
@@ -51,7 +52,7 @@ def gradient(D: nn.Module, step: Callable[[], object]) -> Tensor:
 
 
 def aligned(D: Callable, img: Tensor, loss: Callable | None = None, *, gamma: Any = 1.0, **options: Any) -> Tensor:
-    return penalties.backward_with_penalty(D, img, loss, gamma=gamma, level="aligned", **options)[1]
+    return penalties.backward_with_penalty(D, img, loss, gamma=gamma, **{"level": "aligned"} | options)[1]
 
 
 def error(
@@ -60,6 +61,7 @@ def error(
     *,
     run: Callable | None = None,
     precision: AbstractContextManager | None = None,
+    level: str = "aligned",
     **options: Any,
 ) -> float:
     """The relative error of the gradients by all parameters, from those of autograd in float64."""
@@ -67,7 +69,7 @@ def error(
     precise = {"level": "autograd", **options}
     want = gradient(exact, lambda: penalties.backward_with_penalty(exact, images().double(), loss, **precise))
     with precision or nullcontext():
-        got = gradient(D, lambda: aligned(run or D, images(), loss, **options))
+        got = gradient(D, lambda: aligned(D if run is None else run, images(), loss, level=level, **options))
     return float((got - want).norm() / want.norm())
 
 
@@ -86,16 +88,214 @@ def test_at_most_1_percent_off_in_float32_and_10_in_bfloat16(kind: str, form: st
     D = trained(DISCRIMINATORS[kind])
     assert error(D, **FORMS[form]) < 1e-2
     if form == "R1":
-        assert error(D, precision=torch.autocast("cpu", torch.bfloat16), **FORMS[form]) < 1e-1
+        half = torch.autocast("cpu", torch.bfloat16)
+        of_autograd = error(D, precision=half, level="autograd", **FORMS[form])
+        # bfloat16 changes the signs before some ReLUs: autograd is 9 % off itself.
+        most = 1.5 * of_autograd if kind == "mlp of ReLUs" else 1e-1
+        assert error(D, precision=half, **FORMS[form]) < most
         for dtype, most in ((torch.float32, 1e-2), (torch.bfloat16, 1e-1)):
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-                assert 1e-5 < penalties.aligned_error(D, images()) < most
+                assert 1e-5 < penalties.aligned_error(D, images()) < most, dtype
 
 
 @pytest.mark.parametrize("kind", DISCRIMINATORS)
 def test_error_in_float64(kind: str):
     D = trained(DISCRIMINATORS[kind]).double()
-    exact = gradient(copy.deepcopy(D), lambda: None)
     exact = gradient(D, lambda: written_out(D, images().double(), softplus, gamma=3.0))
     got = gradient(D, lambda: aligned(D, images().double(), softplus, gamma=3.0))
     torch.testing.assert_close(got, exact, rtol=0, atol=float(1e-6 * exact.norm()))
+
+
+def test_penalty_and_logits_are_those_of_autograd():
+    D, img = seeded(DISCRIMINATORS["vit"]), images()
+    for centre in (0.0, 1.0):
+        found = [
+            penalties.backward_with_penalty(D, img, None, gamma=1.0, centre=centre, level=level)
+            for level in ("aligned", "autograd")
+        ]
+        torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_zero_gradients(precise: bool):
+    """Images that D is constant in, a black image among others, and weights of 0: no NaN, and no gradient."""
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=not precise)
+    D, img = seeded(lambda: mlp(64)), images()
+    img[0] = 0
+    with precision:
+        whole = gradient(D, lambda: aligned(D, img, gamma=torch.ones(8).index_fill(0, torch.arange(4), 0)))
+        part = gradient(D, lambda: aligned(D, img[4:], gamma=0.5))
+        torch.testing.assert_close(whole, part, rtol=0, atol=float((2e-3 if precise else 0.1) * part.norm()))
+        assert not gradient(D, lambda: aligned(D, img, gamma=0.0)).any()
+        assert gradient(D, lambda: aligned(D, torch.zeros_like(img))).isfinite().all()
+    nn.init.zeros_(D[-2].weight)
+    with precision:
+        for centre in (0.0, 1.0):
+            assert not gradient(D, lambda c=centre: aligned(D, img, centre=c)).any()
+        with_loss = gradient(D, lambda: aligned(D, img, softplus))
+        torch.testing.assert_close(with_loss, gradient(D, lambda: softplus(D(img).float()).mean().backward()))
+
+
+class Wrapped(nn.Module):
+    """D with a block behind a checkpoint."""
+
+    def __init__(self, D: ViT, **options: Any) -> None:
+        super().__init__()
+        self.D, blocks = D, D.blocks
+        self.D.blocks = Lambda(lambda x: checkpoint(blocks, x, **options))
+        self.blocks = blocks
+
+    def forward(self, img: Tensor) -> Tensor:
+        return self.D(img)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints(reentrant: bool):
+    """Of both kinds; a re-entrant one refuses torch.autograd.grad, so that D learns from whole backward passes."""
+    D = trained(DISCRIMINATORS["vit"])
+    wrapped = Wrapped(copy.deepcopy(D), use_reentrant=reentrant)
+    for form in FORMS.values():
+        options = dict(form)
+        loss = options.pop("loss", None)
+        want = gradient(D, lambda o=options, x=loss: penalties.backward_with_penalty(D, images(), x, level=1, **o))
+        got = gradient(wrapped, lambda o=options, x=loss: aligned(wrapped, images(), x, **o))
+        assert (got.norm() - want.norm()).abs() < 1e-2 * want.norm()
+        names = [name for name, _ in wrapped.named_parameters()]
+        assert sorted(name.removeprefix("D.") for name in names) == sorted(name for name, _ in D.named_parameters())
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_discriminator(backend: str):
+    D = trained(lambda: mlp(16))
+    torch.compiler.reset()
+    assert error(D, softplus, run=torch.compile(D, backend=backend), gamma=10.0) < 1e-2
+    kinked = torch.compile(mlp(8, nn.ReLU), backend=backend)
+    with pytest.raises(RuntimeError, match=r"ReLU has kinks, and torch\.compile has made the D"):
+        aligned(kinked, images())
+    with pytest.raises(RuntimeError, match='"aligned"'):
+        penalties.backward_with_penalty(kinked, images(), None, gamma=1.0)
+
+
+def test_distributed_data_parallel():
+    D = trained(DISCRIMINATORS["batch norms"])
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(D)
+        for _ in range(2):
+            assert error(D, softplus, run=parallel, gamma=10.0) < 1e-2
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_fused_attention_stays():
+    """No math kernel: a context that admits nothing but flash attention is kept."""
+    D, img = seeded(DISCRIMINATORS["vit"]), images()
+    want = gradient(D, lambda: aligned(D, img, softplus))
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        got = gradient(D, lambda: aligned(D, img, softplus))
+    torch.testing.assert_close(got, want)
+
+
+class Drawing(nn.Module):
+    """Dropout, a spectral norm, a batch norm and a counter: a D that draws, and changes with each run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 8, 4, 4))
+        self.layers = nn.Sequential(first, nn.BatchNorm2d(8), nn.SiLU(), nn.Dropout(0.3), nn.Flatten())
+        self.last = nn.Linear(512, 1)
+
+    def forward(self, img: Tensor) -> Tensor:
+        return self.last(self.layers(img))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_is_that_of_one_run(dtype: torch.dtype):
+    D, img = seeded(Drawing), images()
+    other = copy.deepcopy(D)
+    torch.manual_seed(3)
+    want = gradient(other, lambda: penalties.backward_with_penalty(other, img, softplus, gamma=1.0, level="autograd"))
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        got = gradient(D, lambda: aligned(D, img, softplus))
+    assert torch.rand(1) == after
+    assert (got - want).norm() < (1e-2 if dtype == torch.float32 else 0.1) * want.norm()
+    close = {"rtol": 0.05, "atol": 0.01} if dtype != torch.float32 else {}
+    torch.testing.assert_close(dict(D.named_buffers()), dict(other.named_buffers()), **close)
+
+
+def test_the_error_estimate_leaves_no_trace():
+    D, img = seeded(Drawing), images()
+    D.last.weight.grad = torch.ones_like(D.last.weight)
+    before, state = copy.deepcopy(D.state_dict()), torch.get_rng_state()
+    assert 0 < penalties.aligned_error(D, img) < 1e-2
+    torch.testing.assert_close(D.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (D.last.weight.grad == 1).all() and D.last.bias.grad is None
+
+
+ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "relu": lambda: F.relu,
+    "relu_": lambda: torch.relu_,
+    "method": lambda: Tensor.relu,
+    "in place": lambda: nn.LeakyReLU(0.3, inplace=True),
+    "prelu": lambda: nn.PReLU(8),
+    "bias_act": lambda: lambda x: bias_act(x, torch.linspace(-1, 1, 8, dtype=x.dtype), act="lrelu"),
+    "smooth bias_act": lambda: lambda x: bias_act(x, act="swish"),
+}
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_kinks_are_held(kind: str):
+    torch.manual_seed(0)
+    layers = [layer if isinstance(layer := ACTIVATIONS[kind](), nn.Module) else Lambda(layer) for _ in range(2)]
+    D = nn.Sequential(nn.Conv2d(3, 8, 4, 4), layers[0], nn.Conv2d(8, 8, 3), layers[1], nn.Tanh(), nn.Flatten())
+    D.append(nn.Linear(288, 1))
+    assert error(D, softplus, gamma=1.0) < 1e-2
+
+
+def test_kinks_that_cannot_be_held_are_refused():
+    for activation in (F.relu6, lambda x: F.max_pool2d(x, 2), lambda x: bias_act(x, act="lrelu", clamp=1.0)):
+        D = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Lambda(activation), nn.Flatten(), nn.LazyLinear(1))
+        with pytest.raises(RuntimeError, match=r"has kinks that a difference of D would see: level=1 is exact"):
+            aligned(D, images())
+    block = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 1))
+    for reentrant in (False, True):
+        with pytest.raises(RuntimeError, match="relu inside of a checkpoint, which runs it again: level=1 is exact"):
+            aligned(lambda x, r=reentrant: checkpoint(block, x, use_reentrant=r), images())
+
+
+def test_frozen_parameters_and_images():
+    D, img = seeded(DISCRIMINATORS["vit"]), images().requires_grad_()
+    everything = {name: p.grad for name, p in D.named_parameters() if gradient(D, lambda: aligned(D, img)) is not None}
+    D.blocks.requires_grad_(False)
+    gradient(D, lambda: aligned(D, img))
+    for name, p in D.named_parameters():
+        if name.startswith("blocks"):
+            assert p.grad is None
+        else:
+            torch.testing.assert_close(p.grad, everything[name], rtol=1e-3, atol=1e-6)
+    assert img.grad is None
+    D.requires_grad_(False)
+    assert aligned(D, img, softplus).isfinite().all()
+
+
+def test_patches_scales_and_classes():
+    """Logits of several discriminators with patches, a D with classes that have gradients, and hooks that run once."""
+    torch.manual_seed(0)
+    embed, calls = nn.Linear(4, 12), []
+    nets = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 4, k, k), nn.SiLU(), nn.Conv2d(4, 1, 3)) for k in (2, 4))
+    D = lambda img, c: [net(img + c.unflatten(1, (3, 2, 2)).repeat(1, 1, 16, 16)) for net in nets]  # noqa: E731
+    loss = lambda logits: sum(softplus(each).mean() for each in logits)  # noqa: E731
+    both, found = nn.ModuleList([embed, nets]), []
+    nets[0][0].weight.register_hook(lambda g: calls.append(1))
+    for level in ("aligned", "autograd"):
+        step = lambda level=level: penalties.backward_with_penalty(  # noqa: E731
+            D, images(), loss, gamma=1.0, c=embed(torch.eye(8, 4)), level=level
+        )
+        found.append(gradient(both, step))
+    assert (found[0] - found[1]).norm() < 2e-2 * found[1].norm()  # more logits, more rounding
+    assert embed.weight.grad.any()
+    assert len(calls) == 2

@@ -120,7 +120,7 @@ def test_what_is_not_piecewise_linear_is_refused_by_name_and_served_by_level_1(l
 
 def test_what_is_wrong_is_refused_with_want_and_got():
     D, img = convolutions(4, 1), torch.randn(2, 4, 8, 8)
-    with pytest.raises(ValueError, match='level must be 2, 1, "autograd" or None, got 3'):
+    with pytest.raises(ValueError, match='level must be 2, 1, "autograd", "aligned" or None, got 3'):
         backward_with_penalty(D, img, None, gamma=1.0, level=3)
     features = nn.Conv2d(4, 3, 3)
     for level in (None, 2, 1, "autograd"):
