@@ -1,5 +1,6 @@
 """Level 2 tried on a D: whether it holds shows when D runs on a traced tensor."""
 
+import traceback
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,7 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
     try:
         RecordedForward(D, img, c, before, picked=logits)
     except (NotPiecewiseLinear, ValueError) as error:
+        _end_frames(error)
         return str(error)
     finally:
         before.restore()
@@ -45,5 +47,19 @@ def record_forward(D: Network, img: Tensor, c: Any = None, **asked: Any) -> Reco
     except BaseException as error:
         before.restore()
         if isinstance(error, NotPiecewiseLinear):
+            _end_frames(error)
             remember(D, img, c, **asked)
         raise
+
+
+def _end_frames(error: BaseException | None) -> None:
+    """Free what the calls that ended in `error` hold.
+
+    torch.utils.checkpoint of PyTorch 2.11 is a generator there, which keeps its hooks in force until the generator is
+    freed. The pass of level 1 would save its tensors under these hooks, and compute with traced tensors again.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            _ = frame.f_locals  # a copy of what was read there before; Python < 3.13 empties the copy at the next read
+        error = error.__cause__ or error.__context__
