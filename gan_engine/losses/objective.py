@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_engine.losses.adversarial import Adversarial
-from gan_engine.losses.penalties import Level, backward_with_penalty, between, path_length
+from gan_engine.losses.game import Game
+from gan_engine.losses.penalties import Level, path_length
 from gan_engine.losses.step import TermsStep
 
 
@@ -120,9 +121,8 @@ class GanObjective:
 class PenalisedStep:
     """A step of D with gradient penalties, which have a backward pass within the forward pass.
 
-    `backward` runs D as well as autograd: one penalty after the other, so that one graph is alive at a time. D runs in
-    float32 where it is penalised, and elsewhere under the autocast in which the step was made. R2 takes real and
-    generated images in one batch.
+    `backward` runs D as well as autograd, in float32 where D is penalised, and elsewhere under the autocast in which
+    the step was made.
     """
 
     def __init__(self, objective: GanObjective, batch: Batch) -> None:
@@ -131,71 +131,18 @@ class PenalisedStep:
             device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device)
         )
         self.objective, self.batch = objective, batch
-        self.terms: dict[str, Tensor] = {}
 
     def backward(self, scale: float | Tensor) -> dict[str, Tensor]:
         objective, batch = self.objective, self.batch
+        options = objective.penalty_interval, objective.level, objective.rng_of_device
         with self.autocast:
             with torch.no_grad():
                 gen_img = objective.G(batch.z, batch.c).to(batch.real_img.dtype)
-            self._between(gen_img, scale)
-            fake, real = (self._together if "r2" in objective.weights else self._apart)(gen_img, scale)
-            self._classes(scale)
+            game = Game(objective.D, objective.loss, objective.weights, *options)
+            fake, real, terms = game.backward(batch.real_img, gen_img, batch.c, scale)
+            if objective.class_weight:  # one more pass: the pass with penalties gives logits only
+                _, classes = objective._judged(batch.real_img, batch.c, "D_class")
+                terms |= TermsStep(classes).backward(scale)
             objective.observe("logits/fake", fake)
             objective.observe("logits/real", real)
-            return {"D": objective.loss.discriminator(fake, real), **self.terms}
-
-    def _between(self, gen_img: Tensor, scale: float | Tensor) -> None:
-        """The WGAN-GP penalty, between real and generated images."""
-        weight = self.objective.weights.get("gp", 0)
-        if weight:
-            x = between(self.batch.real_img, gen_img, generator=self.objective.rng_of_device)
-            gamma = 2 * weight * self.objective.penalty_interval
-            _, gp = self._penalised(x, None, gamma=gamma, c=self.batch.c, centre=1.0, scale=scale)
-            self.terms["gp"] = weight * gp
-
-    def _together(self, gen_img: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-        """The adversarial loss with R2 and R1, on generated and real images in one batch; the logits fake and real."""
-        real_img, c = self.batch.real_img, self.batch.c
-        adversarial, weights = self.objective.loss.discriminator, self.objective.weights
-        r1_gamma, r2_gamma = weights.get("r1", 0), weights["r2"]
-        both = (gen_img, r2_gamma), (real_img, r1_gamma)
-        of_each = torch.cat([torch.full((len(img),), g, device=img.device) for img, g in both])
-        logits, penalty = self._penalised(
-            torch.cat([gen_img, real_img]),
-            lambda logits: adversarial(*logits.chunk(2)),
-            gamma=2 * self.objective.penalty_interval * of_each,
-            c=None if c is None else torch.cat([c, c]),
-            scale=scale,
-        )
-        r2, r1 = penalty.chunk(2)
-        self.terms["r2"] = r2_gamma / 2 * r2
-        if r1_gamma:
-            self.terms["r1"] = r1_gamma / 2 * r1
-        return logits.chunk(2)
-
-    def _apart(self, gen_img: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-        """The adversarial loss, with R1 if it has a weight; the logits fake and real."""
-        real_img, c, D = self.batch.real_img, self.batch.c, self.objective.D
-        adversarial, r1_gamma = self.objective.loss.discriminator, self.objective.weights.get("r1", 0)
-        fake = D(gen_img, c).float()
-        if r1_gamma:
-            gamma = r1_gamma * self.objective.penalty_interval
-            real, r1 = self._penalised(
-                real_img, lambda real: adversarial(fake.detach(), real), gamma=gamma, c=c, scale=scale
-            )
-            self.terms["r1"] = r1_gamma / 2 * r1
-        else:
-            real = D(real_img, c).float()
-        (adversarial(fake, real).mean() * scale).backward()
-        return fake.detach(), real.detach()
-
-    def _classes(self, scale: float | Tensor) -> None:
-        """The term of the classifier, from one more pass: the pass with penalties gives logits only."""
-        if self.objective.class_weight:
-            _, classes = self.objective._judged(self.batch.real_img, self.batch.c, "D_class")
-            self.terms |= TermsStep(classes).backward(scale)
-
-    def _penalised(self, img: Tensor, loss: Callable[[Tensor], Tensor] | None, **options: Any) -> tuple[Tensor, Tensor]:
-        with torch.autocast(img.device.type, enabled=False):
-            return backward_with_penalty(self.objective.D, img, loss, level=self.objective.level, **options)
+            return terms

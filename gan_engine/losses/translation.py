@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_engine.losses.game import of_each_image
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.metrics.similarity import l1
@@ -34,7 +35,7 @@ class PairedObjective(GanObjective):
         fake, real = (self.D(img, batch.source).float() for img in (gen_img, batch.real_img))
         self.observe("logits/fake", fake.detach())
         self.observe("logits/real", real.detach())
-        return {"D": self.loss.discriminator(fake, real).mean(1)}
+        return {"D": of_each_image(self.loss.discriminator, fake, real)}
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
         config, gen_img = self.G.config, self.G(batch.source)
@@ -42,7 +43,7 @@ class PairedObjective(GanObjective):
         if self.loss.generator_reads_real:
             real = self.D(batch.real_img, batch.source).float()
         terms = {
-            "G": config.adversarial_weight * self.loss.generator(fake, real).mean(1),
+            "G": config.adversarial_weight * of_each_image(self.loss.generator, fake, real),
             "L1": config.l1_weight * l1(gen_img, batch.real_img),
         }
         if self.perceptual is not None:
@@ -80,7 +81,7 @@ class CycleObjective(GanObjective):
             fake, real = (self.D(img, kind).float() for img in (gen_img, real_img))
             self.observe(f"logits/fake/{kind}", fake.detach())
             self.observe(f"logits/real/{kind}", real.detach())
-            terms[f"D/{kind}"] = self.loss.discriminator(fake, real).mean(1)
+            terms[f"D/{kind}"] = of_each_image(self.loss.discriminator, fake, real)
         return terms
 
     def generator(self, batch: Batch) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ class CycleObjective(GanObjective):
             if self.loss.generator_reads_real:
                 real = self.D(real_img, kind).float()
             back = self.G(gen_img, direction[::-1])
-            terms[f"G/{kind}"] = config.adversarial_weight * self.loss.generator(fake, real).mean(1)
+            terms[f"G/{kind}"] = config.adversarial_weight * of_each_image(self.loss.generator, fake, real)
             terms[f"cycle/{direction}"] = config.cycle_weight * l1(back, other)
             if config.identity_weight:
                 weight = config.cycle_weight * config.identity_weight

@@ -19,6 +19,7 @@ from gan_engine.system import checkpoint
 from gan_engine.training import distributed
 from gan_engine.training.distributed import ALONE, Processes, joined
 from gan_engine.training.trainer import Trainer
+from tests.test_adversarial_face import step_of_share
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -112,6 +113,7 @@ def in_two_processes(folder):
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         results["pl_mean"] = path_lengths(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
+        results["adversarial"] = step_of_share(processes.rank, processes.size)
         torch.save(results, folder / f"{processes.rank}.pt")
 
 
@@ -153,6 +155,12 @@ def test_a_run_of_two_processes_resumed_equals_an_uninterrupted_one(two):
         whole, resumed, _ = two[rank]["halves"]
         for name, want in whole.items():
             assert torch.equal(resumed[name], want), name
+
+
+def test_an_adversarial_step_under_data_parallel_has_the_gradients_of_the_whole_batch(two):
+    want = step_of_share(0, 1)
+    for rank in range(2):
+        torch.testing.assert_close(two[rank]["adversarial"], want, rtol=1e-9, atol=1e-11)
 
 
 def test_ada_has_one_probability(two):

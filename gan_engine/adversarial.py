@@ -1,0 +1,197 @@
+"""The adversarial half of a training program of your own: an auto-encoder, a vocoder, a network that enlarges images.
+
+    game = Adversarial(D, "relativistic", r1=1.0, feature_matching=2.0)
+    ...
+    D_optimizer.zero_grad()
+    parts = game.d_step(real, fake)  # adds to .grad of D; {"D": [], "r1": [], "logits/real": [], "logits/fake": []}
+    D_optimizer.step()
+    G_optimizer.zero_grad()
+    (l1 + sum(game.g_terms(fake, real).values())).backward()
+    G_optimizer.step()
+
+The trainer of gan_engine computes its steps by the same functions, gan_engine.losses.game.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.adversarial import Adversarial as Sides
+from gan_engine.losses.game import Game, feature_matching, of_each_image
+from gan_engine.losses.network import Network, parts_of
+from gan_engine.losses.outputs import Picked
+from gan_engine.losses.penalties import Level
+
+
+class Adversarial:
+    """The steps of D against generated images, and the terms of G. It has no optimiser and no weights of its own.
+
+    Args:
+        D: (img [N, ...], **c) -> logits, with features for feature matching. docs/penalties.md says what D may return.
+            Under DistributedDataParallel `d_step` averages the gradients of D over the processes.
+        loss: a name in gan_engine.losses.adversarial.LOSSES, or a row like those. Of patches it is the mean over an
+            image, and of several discriminators or scales the sum.
+        r1, r2: gamma of the penalties gamma / 2 * |dD/dimg|^2 at real and at generated images.
+        gp: lambda of the WGAN-GP penalty lambda * (|dD/dimg| - 1)^2.
+        penalty_interval: penalties are computed in every step of that number, and count as many times.
+        feature_matching: the weight of sum over layers of mean |F(real) - F(fake)|, a term of G.
+        level: of the penalties, as in gan_engine.losses.penalties.
+        logits: picks the logits, and features, from what D returns.
+        pack: D judges so many samples at once, joined in dimension 1 (PacGAN, Lin et al. 2018, arXiv:1712.04086).
+        scaler: the loss scale of fp16. Gradients of D are multiplied by it; scaler.step(D_optimizer) divides them.
+        generator: draws the points of WGAN-GP; None: PyTorch's default generator.
+
+    Raises:
+        ValueError: another loss, a negative weight, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        D: Network,
+        loss: str | Sides = "nonsaturating",
+        *,
+        r1: float = 0,
+        r2: float = 0,
+        gp: float = 0,
+        penalty_interval: int = 1,
+        feature_matching: float = 0,
+        level: Level | None = None,
+        logits: Picked = None,
+        pack: int = 1,
+        scaler: torch.amp.GradScaler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise ValueError(f"Adversarial: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        weights = {"r1": r1, "r2": r2, "gp": gp}
+        for name, value, least in (
+            *((name, weight, 0) for name, weight in {**weights, "feature_matching": feature_matching}.items()),
+            ("penalty_interval", penalty_interval, 1),
+            ("pack", pack, 1),
+        ):
+            if not value >= least:
+                raise ValueError(f"Adversarial: {name} must be at least {least}, got {value}")
+        self.distributed = D if isinstance(D, DistributedDataParallel) else None
+        self.D = D if self.distributed is None else self.distributed.module
+        self.loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
+        self.level, self.logits, self.pack = level, logits, pack
+        self.scaler, self.generator = scaler, generator
+        self.steps = 0  # of D, so far
+
+    def d_step(self, real: Tensor, fake: Tensor, *, scale: float | Tensor = 1.0, **c: Any) -> dict[str, Tensor]:
+        """Add the gradients of a step of D to .grad of its parameters.
+
+        Autocast may be in force around the call. D runs in float32 where it is penalised.
+
+        Args:
+            real, fake: [N, ...]. No gradient goes back into `fake`.
+            scale: a factor of all gradients, such as 1 / k for one of k passes.
+            c: handed on to D.
+
+        Returns:
+            Means [] without a graph: the loss "D"; the weighted penalties "r1", "r2" and "gp" where they are due; and
+            "logits/real" and "logits/fake". `scale` is in none of them.
+        """
+        weights = {} if self.steps % self.penalty_interval else self.weights
+        real, fake = self._packed(real.detach()), self._packed(fake.detach()).to(real.dtype)
+        if self.scaler is not None:
+            scale = self.scaler.scale(torch.ones((), device=real.device)) * scale
+        with torch.enable_grad():
+            fakes, reals, terms = self._game(weights).backward(real, fake, c or None, scale)
+        if self.distributed is not None:
+            _average(self.distributed)
+        self.steps += 1
+        means = {name: values.mean() for name, values in terms.items()}
+        return means | {"logits/real": _mean(reals), "logits/fake": _mean(fakes)}
+
+    def g_terms(self, fake: Tensor, real: Tensor | None = None, **c: Any) -> dict[str, Tensor]:
+        """The terms of G, to be added to its loss: "G", and "features" with feature matching.
+
+        D learns nothing from them, and computes no gradient of its weights. (A D with checkpoints of PyTorch must have
+        requires_grad False until the backward pass has run.)
+
+        Args:
+            fake: [N, ...], with the graph of G.
+            real: [N, ...], which relativistic losses and feature matching compare with.
+            c: handed on to D.
+
+        Returns:
+            Means [], with a graph to `fake`. "features" has its weight.
+
+        Raises:
+            ValueError: `real` or the features are wanted and there are none.
+        """
+        reads_real = self.loss.generator_reads_real or bool(self.feature_matching)
+        if real is None and reads_real:
+            raise ValueError(
+                "g_terms: this loss compares generated with real images: want g_terms(fake, real), got fake"
+            )
+        game, c = self._game({}), c or None
+        with _learning_nothing(self.D):
+            of_fake = game.outputs(self._packed(fake), c)
+            with torch.no_grad():
+                of_real = game.outputs(self._packed(real), c) if real is not None and reads_real else None
+        wide = torch.promote_types(fake.dtype, torch.float32)
+        reals = of_real.for_loss(wide) if of_real is not None and self.loss.generator_reads_real else None
+        terms = {"G": of_each_image(self.loss.generator, of_fake.for_loss(wide), reals).mean()}
+        if self.feature_matching and of_real is not None:
+            if not of_fake.features:
+                raise ValueError(
+                    "g_terms: feature_matching wants features, D returned logits alone: (logits, [features])"
+                )
+            terms["features"] = self.feature_matching * feature_matching(of_fake.features, of_real.features).mean()
+        return terms
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of steps so far, which says when penalties are due."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+    def _game(self, weights: dict[str, float]) -> Game:
+        options = self.penalty_interval, self.level, self.generator, self.logits
+        return Game(self.D, self.loss, weights, *options)
+
+    def _packed(self, img: Tensor) -> Tensor:
+        """[N / pack, pack * C, ...]"""
+        if self.pack == 1:
+            return img
+        if img.ndim < 2 or len(img) % self.pack:
+            raise ValueError(f"pack: N must be a multiple of {self.pack} in [N, C, ...], got {list(img.shape)}")
+        return img.reshape(len(img) // self.pack, self.pack * img.shape[1], *img.shape[2:])
+
+
+@contextlib.contextmanager
+def _learning_nothing(D: Network) -> Iterator[None]:
+    """Inside, no parameter of D, or of the modules in a function D, requires a gradient."""
+    modules = [part for part in parts_of(D) if isinstance(part, nn.Module)]
+    learnt = [p for part in modules for p in part._parameters.values() if p is not None and p.requires_grad]
+    try:
+        for p in learnt:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in learnt:
+            p.requires_grad_(True)
+
+
+def _average(distributed: DistributedDataParallel) -> None:
+    """Average the gradients of D over the processes. DistributedDataParallel itself takes one backward pass a step."""
+    grads = [p.grad for p in distributed.module.parameters() if p.grad is not None]
+    group = distributed.process_group
+    waiting = [torch.distributed.all_reduce(grad, group=group, async_op=True) for grad in grads]
+    for each in waiting:
+        each.wait()
+    torch._foreach_div_(grads, torch.distributed.get_world_size(group))
+
+
+def _mean(logits: Tensor | list[Tensor]) -> Tensor:
+    return logits.mean() if isinstance(logits, Tensor) else torch.cat([each.flatten() for each in logits]).mean()

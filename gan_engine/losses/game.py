@@ -1,0 +1,146 @@
+"""D's game against generated images: the adversarial loss and the penalties, of images that are there.
+
+The objectives of the trainer and `gan_engine.adversarial` both play it, so that there is one way to compute a step.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_engine.losses.adversarial import Adversarial, Loss
+from gan_engine.losses.network import Network
+from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
+from gan_engine.losses.penalties import Level, backward_with_penalty, between
+from gan_engine.losses.step import total
+
+
+class Game(NamedTuple):
+    """D, its loss, and the weights of its penalties: "r1" and "r2" are gamma, "gp" is lambda of WGAN-GP.
+
+    Penalties count `penalty_interval` times, as they are due in every step of that number only. R2 takes real and
+    generated images in one batch. `c` is handed on to D: a mapping as keyword arguments, all else after the images.
+    """
+
+    D: Network
+    loss: Adversarial
+    weights: Mapping[str, float]
+    penalty_interval: int = 1
+    level: Level | None = None
+    rng: torch.Generator | None = None
+    picked: Picked = None
+
+    def outputs(self, img: Tensor, c: Any) -> Outputs:
+        D, c = _bound(self.D, c)
+        return read_outputs(D(img) if c is None else D(img, c), len(img), self.picked)
+
+    def backward(
+        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+    ) -> tuple[Logits, Logits, dict[str, Tensor]]:
+        """Add the gradients of a step of D, times `scale`, to .grad.
+
+        The parts run one after the other, so that one graph is alive at a time. D runs in float32 where it is
+        penalised, and elsewhere under the autocast that is in force.
+
+        Returns:
+            The logits of generated and of real images, and the terms {name: [N]}, all without a graph.
+        """
+        terms = self._between(real_img, gen_img, c, scale)
+        fake, real, penalties = (self._together if "r2" in self.weights else self._apart)(real_img, gen_img, c, scale)
+        return fake, real, {"D": of_each_image(self.loss.discriminator, fake, real), **terms, **penalties}
+
+    def _between(self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor) -> dict[str, Tensor]:
+        """The WGAN-GP penalty, between real and generated images."""
+        weight = self.weights.get("gp", 0)
+        if not weight:
+            return {}
+        x = between(real_img, gen_img, generator=self.rng)
+        _, gp = self._penalised(x, c, None, gamma=2 * weight * self.penalty_interval, centre=1.0, scale=scale)
+        return {"gp": weight * gp}
+
+    def _together(
+        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+    ) -> tuple[Logits, Logits, dict[str, Tensor]]:
+        """The adversarial loss with R2 and R1, on generated and real images in one batch."""
+        r1_gamma, r2_gamma = self.weights.get("r1", 0), self.weights["r2"]
+        both = (gen_img, r2_gamma), (real_img, r1_gamma)
+        of_each = torch.cat([torch.full((len(img),), g, device=img.device) for img, g in both])
+        logits, penalty = self._penalised(
+            torch.cat([gen_img, real_img]),
+            _twice(c, len(real_img)),
+            lambda logits: of_each_image(self.loss.discriminator, *_halves(logits)),
+            gamma=2 * self.penalty_interval * of_each,
+            scale=scale,
+        )
+        r2, r1 = penalty.chunk(2)
+        return *_halves(logits), {"r2": r2_gamma / 2 * r2} | ({"r1": r1_gamma / 2 * r1} if r1_gamma else {})
+
+    def _apart(
+        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+    ) -> tuple[Logits, Logits, dict[str, Tensor]]:
+        """The adversarial loss, with R1 if it has a weight."""
+        adversarial = partial(of_each_image, self.loss.discriminator)
+        wide = torch.promote_types(real_img.dtype, torch.float32)
+        r1_gamma, terms = self.weights.get("r1", 0), {}
+        fake = self.outputs(gen_img, c).for_loss(wide)
+        if r1_gamma:
+            gamma, constant = r1_gamma * self.penalty_interval, without_graph(fake)
+            real, r1 = self._penalised(real_img, c, lambda real: adversarial(constant, real), gamma=gamma, scale=scale)
+            terms["r1"] = r1_gamma / 2 * r1
+        else:
+            real = self.outputs(real_img, c).for_loss(wide)
+        (adversarial(fake, real).mean() * scale).backward()
+        return without_graph(fake), without_graph(real), terms
+
+    def _penalised(
+        self, img: Tensor, c: Any, loss: Callable[[Any], Tensor] | None, **options: Any
+    ) -> tuple[Any, Tensor]:
+        D, c = _bound(self.D, c)
+        with torch.autocast(img.device.type, enabled=False):
+            return backward_with_penalty(D, img, loss, c=c, level=self.level, logits=self.picked, **options)
+
+
+def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
+    """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
+    if isinstance(fake, Tensor):
+        return _mean_of_each(side(fake, real))
+    return total(_mean_of_each(side(*each)) for each in zip(fake, real or [None] * len(fake), strict=True))
+
+
+def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """FM[n] = sum over layers l of mean over elements |F[l](fake[n]) - F[l](real[n])|   # Wang et al. 2018, equation 4
+
+    The layers are those of all discriminators or scales (arXiv:1711.11585). Features of real images are constants. The
+    differences are taken in float32 (float64 for float64).
+    """
+    if [f.shape for f in fake] != [r.shape for r in real]:
+        got = [[list(x.shape) for x in each] for each in (fake, real)]
+        raise ValueError(f"feature matching: want features of the same shapes, got {got[0]} and {got[1]}")
+    wide = ((f.to(torch.promote_types(f.dtype, torch.float32)), r.detach()) for f, r in zip(fake, real, strict=True))
+    return total(_mean_of_each((f - r).abs()) for f, r in wide)
+
+
+def _mean_of_each(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1) if values.ndim > 1 else values
+
+
+def _halves(logits: Logits) -> tuple[Logits, Logits]:
+    if isinstance(logits, Tensor):
+        first, second = logits.chunk(2)
+        return first, second
+    pairs = [each.chunk(2) for each in logits]
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _bound(D: Network, c: Any) -> tuple[Network, Any]:
+    """D with the keyword arguments of a mapping c, and no c; else both as they are"""
+    return (partial(D, **c), None) if isinstance(c, Mapping) else (D, c)
+
+
+def _twice(c: Any, n: int) -> Any:
+    """c for two batches of n images, one behind the other"""
+    if isinstance(c, Mapping):
+        return {name: _twice(value, n) for name, value in c.items()}
+    return torch.cat([c, c]) if isinstance(c, Tensor) and c.shape[:1] == (n,) else c

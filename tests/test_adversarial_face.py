@@ -1,0 +1,291 @@
+"""`gan_engine.adversarial`: steps of D and terms of G against autograd in float64, with what public networks return."""
+
+import math
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_engine.adversarial import Adversarial
+from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.objective import Batch, GanObjective
+
+N = 6
+
+
+class Discriminator(nn.Module):
+    """Two patch discriminators of [N, C, 8, 8], for a class if it is given; `shape` says what is returned."""
+
+    def __init__(self, shape: str, act: type[nn.Module] = nn.Tanh, channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.ModuleList(nn.Conv2d(channels, 4, 3, padding=1) for _ in range(2))
+        self.last = nn.ModuleList(nn.Conv2d(4, 1, 3) for _ in range(2))
+        self.of_class = nn.Embedding(3, 4)
+        self.shape, self.act = shape, act()
+        self.double()
+
+    def forward(self, img: Tensor, label: Tensor | None = None) -> Any:
+        features = [first(x) for first, x in zip(self.first, (img, F.avg_pool2d(img, 2)), strict=True)]
+        if label is not None:
+            features = [h + self.of_class(label)[:, :, None, None] for h in features]
+        features = [self.act(h) for h in features]
+        logits = [last(h) for last, h in zip(self.last, features, strict=True)]
+        return {
+            "one": logits[0].mean((1, 2, 3)),
+            "patches": logits[0],
+            "scales": logits,
+            "features": (logits[0], [features[0]]),
+            "scales and features": (logits, [[h] for h in features]),
+        }[self.shape]
+
+
+class Read(NamedTuple):
+    logits: list[Tensor]
+    features: list[Tensor]
+
+
+def read(D: Discriminator, img: Tensor, label: Tensor | None = None) -> Read:
+    """What D returns, read by its shape and not by the rule."""
+    out = D(img, label)
+    if D.shape in ("one", "patches"):
+        return Read([out], [])
+    if D.shape == "scales":
+        return Read(out, [])
+    return Read([out[0]], out[1]) if D.shape == "features" else Read(out[0], [h for (h,) in out[1]])
+
+
+def images(seed: int, n: int = N) -> Tensor:
+    return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def side(function: Any, fake: list[Tensor], real: list[Tensor] | list[None]) -> Tensor:
+    return sum(function(f, r).mean() for f, r in zip(fake, real, strict=True))
+
+
+def squared_norm(D: Discriminator, img: Tensor, label: Tensor | None) -> Tensor:
+    x = img.detach().clone().requires_grad_()
+    total = sum(each.sum() for each in read(D, x, label).logits)
+    return torch.autograd.grad(total, x, create_graph=True)[0].square().flatten(1).sum(1)
+
+
+def d_terms(
+    D: Discriminator, loss: str, real: Tensor, fake: Tensor, *, r1=0.0, r2=0.0, gp=0.0, label: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The weighted means that d_step adds the gradients of."""
+    adversarial = side(LOSSES[loss].discriminator, read(D, fake, label).logits, read(D, real, label).logits)
+    terms = {"D": adversarial}
+    if gp:
+        eps = torch.rand(len(real), generator=torch.Generator().manual_seed(5))[:, None, None, None].double()
+        norm = (squared_norm(D, eps * real + (1 - eps) * fake, label) + 1e-12).sqrt()
+        terms["gp"] = gp * (norm - 1).square().mean()
+    for name, gamma, img in (("r1", r1, real), ("r2", r2, fake)):
+        if gamma:
+            terms[name] = gamma / 2 * squared_norm(D, img, label).mean()
+    return terms
+
+
+def gradients(D: nn.Module) -> list[Tensor]:
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in D.parameters()]
+    D.zero_grad(set_to_none=True)
+    return grads
+
+
+def step_of_share(rank: int, size: int) -> list[Tensor]:
+    """The gradients of D in one of `size` processes under DistributedDataParallel; of the whole batch in one alone."""
+    D, share = Discriminator("patches"), slice(rank * N // size, (rank + 1) * N // size)
+    game = Adversarial(D if size == 1 else nn.parallel.DistributedDataParallel(D), "relativistic", r1=2.0)
+    game.d_step(images(1)[share], images(2)[share])
+    return gradients(D)
+
+
+def close(got: Any, want: Any) -> None:
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+
+
+SHAPES = ["one", "patches", "scales", "features", "scales and features"]
+PENALTIES = {
+    "none": {},
+    "r1": {"r1": 2.0},
+    "r1 and r2": {"r1": 2.0, "r2": 3.0},
+    "gp": {"gp": 5.0},
+    "all": {"r1": 2.0, "r2": 3.0, "gp": 5.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "penalties", "shape"),
+    [
+        *((loss, penalties, "scales and features") for loss in LOSSES for penalties in PENALTIES),
+        *(("relativistic", penalties, shape) for penalties in ("r1", "all") for shape in SHAPES[:-1]),
+    ],
+)
+def test_a_step_of_D_is_autograd(loss: str, penalties: str, shape: str):
+    real, fake, options = images(1), images(2).requires_grad_(), PENALTIES[penalties]
+    D = Discriminator(shape, nn.LeakyReLU if penalties == "r1" else nn.Tanh)
+    want = d_terms(D, loss, real, fake.detach(), **options)
+    sum(want.values()).backward()
+    wanted = gradients(D)
+    game = Adversarial(D, loss, **options, generator=torch.Generator().manual_seed(5))
+    parts = game.d_step(real, fake)
+    close(gradients(D), wanted)
+    assert fake.grad is None
+    logits = {f"logits/{name}": read(D, img).logits for name, img in (("real", real), ("fake", fake.detach()))}
+    means = {name: torch.cat([each.flatten() for each in found]).mean() for name, found in logits.items()}
+    close(parts, {name: values.detach() for name, values in (want | means).items()})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_terms_of_G_are_autograd_and_teach_D_nothing(loss: str, shape: str):
+    D, real = Discriminator(shape), images(1)
+    row, with_features = LOSSES[loss], "features" in shape
+    fake = images(2).requires_grad_()
+    of_fake, of_real = read(D, fake), read(D, real)
+    reals = [each.detach() for each in of_real.logits] if row.generator_reads_real else [None] * len(of_fake.logits)
+    want = {"G": side(row.generator, of_fake.logits, reals)}
+    if with_features:
+        each = zip(of_fake.features, of_real.features, strict=True)
+        want["features"] = 2.5 * sum((f - r.detach()).abs().mean() for f, r in each)
+    (wanted,) = torch.autograd.grad(sum(want.values()), fake)
+
+    terms = Adversarial(D, loss, feature_matching=2.5 * with_features).g_terms(fake, real)
+    close({name: term.detach() for name, term in terms.items()}, {name: term.detach() for name, term in want.items()})
+    sum(terms.values()).backward()
+    close(fake.grad, wanted)
+    assert all(p.grad is None and p.requires_grad for p in D.parameters())
+    if not row.generator_reads_real and not with_features:
+        close(Adversarial(D, loss).g_terms(fake)["G"], terms["G"])
+
+
+@pytest.mark.parametrize("level", [None, 1, "autograd", 2])
+def test_every_level(level):
+    D, real, fake = Discriminator("one", nn.LeakyReLU), images(1), images(2)
+    for options in PENALTIES.values():
+        sum(d_terms(D, "relativistic", real, fake, **options).values()).backward()
+        wanted = gradients(D)
+        generator = torch.Generator().manual_seed(5)
+        Adversarial(D, "relativistic", level=level, generator=generator, **options).d_step(real, fake)
+        close(gradients(D), wanted)
+
+
+def test_penalties_are_due_in_every_kth_step_and_count_k_times():
+    D, real, fake = Discriminator("patches"), images(1), images(2)
+    game = Adversarial(D, "hinge", r1=2.0, penalty_interval=3)
+    for step in range(7):
+        if step == 4:  # a run that is interrupted goes on as it would have
+            state, game = game.state_dict(), Adversarial(D, "hinge", r1=2.0, penalty_interval=3)
+            game.load_state_dict(state)
+        due = step % 3 == 0
+        terms = d_terms(D, "hinge", real, fake, r1=2.0 * due)
+        (terms["D"] + 3 * terms.get("r1", 0)).backward()
+        wanted = gradients(D)
+        parts = game.d_step(real, fake)
+        close(gradients(D), wanted)
+        assert ("r1" in parts) == due
+        if due:
+            close(parts["r1"], terms["r1"].detach())  # without the factor of the interval
+
+
+def test_arguments_of_D_by_name():
+    D, real, fake, label = Discriminator("scales"), images(1), images(2), torch.arange(N) % 3
+    for options in PENALTIES.values():
+        sum(d_terms(D, "hinge", real, fake, label=label, **options).values()).backward()
+        wanted = gradients(D)
+        Adversarial(D, "hinge", generator=torch.Generator().manual_seed(5), **options).d_step(real, fake, label=label)
+        close(gradients(D), wanted)
+    want = side(LOSSES["hinge"].generator, read(D, fake, label).logits, [None, None])
+    close(Adversarial(D, "hinge").g_terms(fake, label=label)["G"], want.detach())
+
+
+def test_a_function_as_D():
+    D, real, fake = Discriminator("features"), images(1), images(2).requires_grad_()
+    game = Adversarial(lambda img: D(img), "relativistic", r1=1.0, feature_matching=1.0)
+    sum(d_terms(D, "relativistic", real, fake.detach(), r1=1.0).values()).backward()
+    wanted = gradients(D)
+    game.d_step(real, fake)
+    close(gradients(D), wanted)
+    sum(game.g_terms(fake, real).values()).backward()
+    assert fake.grad is not None and all(p.grad is None for p in D.parameters())
+
+
+def test_packs():
+    D, real, fake = Discriminator("one", nn.LeakyReLU, channels=9), images(1), images(2)
+    joined = [img.reshape(N // 3, 9, 8, 8) for img in (real, fake)]
+    sum(d_terms(D, "wasserstein", *joined, gp=5.0).values()).backward()
+    wanted = gradients(D)
+    game = Adversarial(D, "wasserstein", gp=5.0, pack=3, generator=torch.Generator().manual_seed(5))
+    game.d_step(real, fake)
+    close(gradients(D), wanted)
+    close(game.g_terms(fake)["G"], -D(joined[1]).mean().detach())
+    with pytest.raises(ValueError, match=r"N must be a multiple of 3 in \[N, C, ...\], got \[4, 3, 8, 8\]"):
+        game.d_step(real[:4], fake[:4])
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_scales_of_gradients(options):
+    D, real, fake = Discriminator("patches"), images(1), images(2)
+    Adversarial(D, "hinge", generator=torch.Generator().manual_seed(5), **options).d_step(real, fake)
+    wanted = gradients(D)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    game = Adversarial(D, "hinge", generator=torch.Generator().manual_seed(5), scaler=scaler, **options)
+    game.d_step(real, fake, scale=0.5)
+    close(gradients(D), [32 * g for g in wanted])
+
+
+def test_D_runs_under_the_autocast_that_is_in_force_and_in_float32_where_it_is_penalised():
+    D = Discriminator("patches").float()
+    dtypes: list[torch.dtype] = []
+    D.last[0].register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
+    real, fake = images(1).float(), images(2).float()
+    game = Adversarial(D, "hinge", r1=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = game.d_step(real, fake.bfloat16())
+        terms = game.g_terms(fake)
+    assert dtypes == [torch.bfloat16, torch.float32, torch.bfloat16]
+    assert {term.dtype for term in (*parts.values(), *terms.values())} == {torch.float32}
+    assert all(math.isfinite(p.grad.sum()) for p in D.parameters() if p.grad is not None)
+
+
+def test_the_trainer_computes_the_same_bits():
+    class G(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+            return self.weight * z
+
+    D, real, fake = Discriminator("one", nn.LeakyReLU).float(), images(1).float(), images(2).float()
+    for options in list(PENALTIES.values())[1:]:
+        names = {"r1": "r1_gamma", "r2": "r2_gamma", "gp": "gp_weight"}
+        of_trainer = {names[name]: weight for name, weight in options.items()}
+        rng = torch.Generator().manual_seed(5)
+        objective = GanObjective(G(), D, LOSSES["hinge"], lambda name, values: None, rng=rng, **of_trainer)
+        terms = objective.penalised_discriminator(Batch(real, fake, None)).backward(1.0)
+        wanted = gradients(D)
+        parts = Adversarial(D, "hinge", generator=rng.manual_seed(5), **options).d_step(real, fake)
+        assert all(torch.equal(a, b) for a, b in zip(gradients(D), wanted, strict=True))
+        assert all(torch.equal(parts[name], values.mean()) for name, values in terms.items())
+
+
+def test_what_does_not_fit_is_one_sentence():
+    D, fake = Discriminator("patches"), images(2)
+    for options, sentence in (
+        ({"loss": "hinged"}, "loss must be one of nonsaturating, .* got 'hinged'"),
+        ({"r1": -1.0}, "r1 must be at least 0, got -1"),
+        ({"penalty_interval": 0}, "penalty_interval must be at least 1, got 0"),
+        ({"pack": 0}, "pack must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Adversarial(D, **options)
+    with pytest.raises(ValueError, match=r"compares generated with real images: want g_terms\(fake, real\)"):
+        Adversarial(D, "relativistic").g_terms(fake)
+    with pytest.raises(ValueError, match="feature_matching wants features, D returned logits alone"):
+        Adversarial(D, feature_matching=1.0).g_terms(fake, fake)
+    with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[6\], got a tuple of"):
+        Adversarial(lambda img: (D(img), D(img))).d_step(fake, fake)
+    with pytest.raises(ValueError, match="features of the same shapes, got"):
+        Adversarial(Discriminator("features"), feature_matching=1.0).g_terms(fake, images(1, 3))
