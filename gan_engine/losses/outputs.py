@@ -47,11 +47,6 @@ class Outputs(NamedTuple):
         """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
         return total(logits.sum() for logits in self.logits)
 
-    def sum_for_each_image(self, dtype: torch.dtype) -> Tensor:
-        """[N], the sums of the logits of each image, added in `dtype`."""
-        wide = [logits.to(dtype) for logits in self.logits]
-        return total(logits.flatten(1).sum(1) if logits.ndim > 1 else logits for logits in wide)
-
     def for_loss(self, dtype: torch.dtype) -> Logits:
         """The logits as a loss gets them: in `dtype`, [N] where there is one for each image, else in D's own shape.
 

@@ -164,9 +164,3 @@ def test_features_are_read_with_the_logits():
     assert read_outputs([a, a], 4).features == []
     with pytest.raises(ValueError, match=r"got a tuple of \[4, 1, 6, 6\], \[4, 8, 6, 6\]: want .* logits=list"):
         read_outputs((a, f), 4)
-
-
-def test_sums_for_each_image_add_in_the_dtype_that_is_asked_for():
-    logits = torch.full((2, 1, 300), 1.01, dtype=torch.bfloat16)
-    sums = read_outputs([logits, torch.ones(2)], 2).sum_for_each_image(torch.float32)
-    torch.testing.assert_close(sums, torch.full((2,), 300 * float(logits[0, 0, 0]) + 1))
