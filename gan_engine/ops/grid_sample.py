@@ -8,9 +8,11 @@ from torch import Tensor
 import gan_engine.ops.grid_sample_kernels  # noqa: F401  (defines the operators)
 from gan_engine import backends
 from gan_engine.ops.kernel_op import Function, check_tensors, layout, operators, wide
+from gan_engine.ops.linear_per_sample import linear_per_sample
 from gan_engine.ops.one_node import one_node
 
 
+@linear_per_sample
 def grid_sample(x: Tensor, grid: Tensor, *, backend: str | None = None) -> Tensor:
     """y[n, c, i, j] = sum over h, w of tent(py - h) * tent(px - w) * x[n, c, h, w]
 

@@ -1,4 +1,4 @@
-"""Piecewise linear activations: leaky ReLU, ReLU, clamp, and bias_act, on whose kernels they all run.
+"""Piecewise linear activations on the kernels of bias_act: leaky ReLU, ReLU, and bias_act itself with its clamp.
 
     y = clamp(gain * act(x + b), -clamp, clamp) = m (x + b) + k
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_engine import backends
 from gan_engine.losses.level2.offsets import add_offset, add_offset_gradient, per_sample
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
-from gan_engine.losses.level2.rules import CURVED, NEW_SLOPES, rule
+from gan_engine.losses.level2.rules import CURVED, rule
 from gan_engine.losses.level2.tape import Step
 from gan_engine.losses.level2.traced_tensor import TracedTensor, record_step, refuse_traced
 from gan_engine.ops.bias_act import bias_act, bias_act_ref
@@ -31,20 +31,6 @@ def relu(function: Callable, input: Any) -> TracedTensor:
 @rule("leaky_relu", in_place=True)
 def leaky_relu(function: Callable, input: Any, negative_slope: float = 0.01) -> TracedTensor:
     return activation(bias_act, input, act="lrelu", alpha=negative_slope, gain=1)
-
-
-@rule("clamp", "clip", in_place=True)
-def clamp(function: Callable, input: Any, min: Any = None, max: Any = None) -> TracedTensor:
-    if not (isinstance(max, int | float) and max > 0 and min == -max):
-        raise NotPiecewiseLinear(f"clamp: want limits -c and c with a number c > 0, got {min} and {max}")
-    return activation(bias_act, input, clamp=float(max))
-
-
-@rule("dropout", "dropout1d", "dropout2d", "dropout3d")
-def dropout(function: Callable, input: Any, p: float = 0.5, training: bool = True) -> TracedTensor:
-    if training and p > 0:
-        raise NotPiecewiseLinear(f"{function.__name__} {NEW_SLOPES}")
-    return input
 
 
 @rule(bias_act)

@@ -104,13 +104,14 @@ def _is_of_pytorch(module: str) -> bool:
 PROPERTIES = {
     *("shape", "size", "ndim", "dim", "ndimension", "numel", "nelement", "__len__", "stride", "is_contiguous"),
     *("dtype", "is_floating_point", "is_complex", "element_size", "device", "get_device", "layout"),
+    *("itemsize", "nbytes", "storage_offset"),
     *("is_cuda", "is_cpu", "is_mps", "is_sparse", "is_quantized", "is_mkldnn", "is_nested", "is_leaf"),
 }
 
 # Why a function of PyTorch has no rule: the end of the sentence that begins with its name.
 CURVED, NEW_SLOPES = "is curved: its slope changes with the image", "draws new slopes at every pass"
 WHY_NOT = {
-    "batch_norm": "ties samples together, and has no rule in eval(); a spectral norm needs no rule",
+    "batch_norm": "ties samples together in training; a spectral norm does not",
     **dict.fromkeys(
         ("instance_norm", "layer_norm", "group_norm", "rms_norm", "normalize"),
         "divides by the size of its own input, which is curved; a spectral norm is not",
@@ -118,10 +119,12 @@ WHY_NOT = {
     **dict.fromkeys(("var", "std", "var_mean", "std_mean", "norm", "square"), CURVED),
     "sigmoid": f"{CURVED}; the losses take logits without a sigmoid",
     **dict.fromkeys(
-        ("tanh", "silu", "gelu", "elu", "selu", "softplus", "mish"), f"{CURVED}; leaky_relu has straight pieces"
+        ("tanh", "silu", "gelu", "elu", "selu", "celu", "softplus", "mish", "hardswish", "glu"),
+        f"{CURVED}; leaky_relu has straight pieces",
     ),
     **dict.fromkeys(("softmax", "log_softmax", "scaled_dot_product_attention", "exp", "sqrt", "pow"), CURVED),
-    **dict.fromkeys(("dropout", "alpha_dropout", "feature_alpha_dropout"), NEW_SLOPES),
+    **dict.fromkeys(("gru", "lstm", "rnn_tanh", "gru_cell", "lstm_cell", "rnn_tanh_cell"), CURVED),
+    **dict.fromkeys(("alpha_dropout", "feature_alpha_dropout", "fractional_max_pool2d"), NEW_SLOPES),
     **dict.fromkeys(
         ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy"),
         "lets the image decide what is computed",

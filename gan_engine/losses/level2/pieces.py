@@ -1,0 +1,168 @@
+"""Rules for functions with straight pieces that no kernel of gan_engine has: limits, slopes that are learned, masks.
+
+The slope at a kink is that of autograd: clamp lets a gradient through at its limits, hardtanh and relu6 do not.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine.losses.level2.activations import activation, leaky_relu
+from gan_engine.losses.level2.linear import linear, record_linear
+from gan_engine.losses.level2.products import refuse_more_dimensions
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.level2.rules import NEW_SLOPES, rule
+from gan_engine.losses.level2.sums import add
+from gan_engine.losses.level2.traced_tensor import TracedTensor, refuse_traced
+from gan_engine.ops.bias_act import bias_act
+
+
+def where_inside(x: TracedTensor, inside: Tensor, elsewhere: Tensor | None = None) -> TracedTensor:
+    """x where `inside`, and `elsewhere`, which the image has no slope in, at all other places. None: 0."""
+    if elsewhere is None:
+        return linear(_masked, x, inside)
+    offset = torch.where(inside, 0, elsewhere)
+    value = offset.detach()
+    return record_linear(
+        _masked,
+        (x, inside),
+        {},
+        offset=offset,
+        with_offset=lambda v, m: torch.where(m, v, value),
+        result_is_fresh=True,
+    )
+
+
+def _masked(x: Tensor, inside: Tensor) -> Tensor:
+    return torch.where(inside, x, 0)
+
+
+@rule("abs", "absolute", in_place=True)
+def absolute(function: Callable, input: Any) -> TracedTensor:
+    return linear(torch.mul, input, input.value.sign().to(torch.int8))
+
+
+@rule("clamp", "clip", in_place=True)
+def clamp(function: Callable, input: Any, min: Any = None, max: Any = None) -> TracedTensor:
+    if isinstance(max, int | float) and max > 0 and isinstance(min, int | float) and min == -max:
+        return activation(bias_act, input, clamp=float(max))
+    inside = torch.ones_like(input.value, dtype=torch.bool)
+    for limit in (min, max):
+        refuse_traced("limit", limit)
+        refuse_more_dimensions(input, limit)
+    if min is not None:
+        inside = inside & (input.value >= min)
+    if max is not None:
+        inside = inside & (input.value <= max)
+    return where_inside(input, inside, torch.clamp(input.value, min, max))
+
+
+@rule("clamp_min", in_place=True)
+def clamp_min(function: Callable, input: Any, min: Any) -> TracedTensor:
+    return clamp(torch.clamp, input, min)
+
+
+@rule("clamp_max", in_place=True)
+def clamp_max(function: Callable, input: Any, max: Any) -> TracedTensor:
+    return clamp(torch.clamp, input, None, max)
+
+
+@rule("hardtanh", in_place=True)
+def hardtanh(function: Callable, input: Any, min_val: float = -1.0, max_val: float = 1.0) -> TracedTensor:
+    x = input.value
+    return where_inside(input, (x > min_val) & (x < max_val), F.hardtanh(x, min_val, max_val))
+
+
+@rule("relu6", in_place=True)
+def relu6(function: Callable, input: Any) -> TracedTensor:
+    return hardtanh(F.hardtanh, input, 0.0, 6.0)
+
+
+@rule("hardsigmoid", in_place=True)
+def hardsigmoid(function: Callable, input: Any) -> TracedTensor:
+    return relu6(F.relu6, input + 3) / 6
+
+
+@rule("threshold", "_threshold", in_place=True)
+def threshold(function: Callable, input: Any, threshold: float, value: float) -> TracedTensor:
+    x = input.value
+    return where_inside(input, x > threshold, F.threshold(x, threshold, value))
+
+
+@rule("hardshrink")
+def hardshrink(function: Callable, input: Any, lambd: float = 0.5) -> TracedTensor:
+    return where_inside(input, input.value.abs() > lambd)
+
+
+@rule("softshrink")
+def softshrink(function: Callable, input: Any, lambd: float = 0.5) -> TracedTensor:
+    x = input.value
+    outside = x.abs() > lambd
+    return where_inside(input, outside) - lambd * torch.where(outside, x.sign(), 0)
+
+
+@rule("prelu")
+def prelu(function: Callable, input: Any, weight: Any) -> TracedTensor:
+    refuse_traced("slope", weight)
+    slope = weight.reshape([-1] + [1] * (input.ndim - 2)) if weight.numel() > 1 else weight.reshape(())
+    return linear(_times_slope, input, input.value > 0, slope)
+
+
+def _times_slope(x: Tensor, positive: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(positive, x, x * slope.to(x.dtype))
+
+
+@rule("rrelu", in_place=True)
+def rrelu(
+    function: Callable, input: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False
+) -> TracedTensor:
+    if training:
+        raise NotPiecewiseLinear(f"rrelu {NEW_SLOPES}")
+    return leaky_relu(F.leaky_relu, input, (lower + upper) / 2)
+
+
+@rule("dropout", "dropout1d", "dropout2d", "dropout3d", in_place=True)
+def dropout(
+    function: Callable, input: Any, p: float = 0.5, training: bool = True, *, train: bool = True
+) -> TracedTensor:
+    """The mask is drawn once, as autograd draws it, and holds in all passes."""
+    if not (training and train) or p == 0:
+        return input
+    return linear(torch.mul, input, function(torch.ones_like(input.value), p, True))
+
+
+@rule("gt", "ge", "lt", "le", "eq", "ne", "greater", "less", "sign", "isnan", "isfinite", "isinf")
+def compared(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    """What has no slope in the image, as it is a step function: it is a constant for autograd too."""
+    return function(*(x.value if isinstance(x, TracedTensor) else x for x in args), **kwargs)
+
+
+@rule("where")
+def where(function: Callable, condition: Any, input: Any, other: Any) -> TracedTensor:
+    refuse_traced("condition", condition)
+    if isinstance(input, TracedTensor) and isinstance(other, TracedTensor):
+        return record_linear(torch.where, (condition, input, other), {}, jointly=True)
+    x, constant, inside = (input, other, condition) if isinstance(input, TracedTensor) else (other, input, ~condition)
+    for part in (condition, constant):
+        refuse_more_dimensions(x, part)
+    if isinstance(constant, int | float):
+        constant = torch.full_like(x.value, constant)
+    return add(torch.add, where_inside(x, inside), torch.where(inside, 0, constant))
+
+
+@rule("masked_fill", in_place=True)
+def masked_fill(function: Callable, input: Any, mask: Any, value: Any) -> TracedTensor:
+    return where(torch.where, mask, value, input)
+
+
+@rule("addcmul")
+def addcmul(function: Callable, input: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> TracedTensor:
+    return add(torch.add, input, tensor1 * tensor2 * value)
+
+
+@rule("lerp")
+def lerp(function: Callable, input: Any, end: Any, weight: Any) -> TracedTensor:
+    return add(torch.add, input * (1 - weight), end * weight)
