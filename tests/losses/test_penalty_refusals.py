@@ -48,12 +48,13 @@ class CrossBatch(nn.Module):
 
 
 class Clamped(nn.Module):
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.low, self.high = low, high
-
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(self.low, self.high)
+        return x.clamp(max=x.flip(1))
+
+
+class Running(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cummax(2).values
 
 
 class Attention(nn.Module):
@@ -86,15 +87,15 @@ class Square(nn.Module):
         (nn.GELU(), r"^1 \(GELU\): gelu is curved"),
         (nn.SiLU(), r"^1 \(SiLU\): silu is curved"),
         (nn.Softmax(1), r"^1 \(Softmax\): softmax is curved"),
-        (nn.Dropout(0.5), r"^1 \(Dropout\): dropout draws new slopes at every pass"),
-        (Clamped(-0.5, 1.0), r"^1 \(Clamped\): clamp: want limits -c and c with a number c > 0, got -0.5 and 1.0"),
-        (nn.MaxPool2d(2), r"^1 \(MaxPool2d\): max_pool2d is not known to be piecewise linear"),
+        (nn.AlphaDropout(0.5), r"^1 \(AlphaDropout\): alpha_dropout draws new slopes at every pass"),
+        (Clamped(), r"^1 \(Clamped\): its limit depends on the image"),
+        (Running(), r"^1 \(Running\): cummax is not known to be piecewise linear"),
         (MinibatchStd(), r"^1 \(MinibatchStd\): mean over dimension 0 ties samples together"),
         (Branch(), r"^1 \(Branch\): gt is not known|^1 \(Branch\): mean"),
         (Detached(), r"^1 \(Detached\): detach cuts a gradient"),
         (NoGrad(), r"^1 \(NoGrad\): it computes without gradients"),
-        (CrossBatch(), r"^1 \(CrossBatch\): flip is not known"),
-        (nn.BatchNorm2d(4).eval(), r"^1 \(BatchNorm2d\): batch_norm .* has no rule in eval\(\); .* level=1 is exact"),
+        (CrossBatch(), r"^1 \(CrossBatch\): flip along dimension 0 ties samples together"),
+        (nn.BatchNorm2d(4, track_running_stats=False).eval(), r"^1 \(BatchNorm2d\): batch_norm .* level=1 is exact"),
         (Attention(False), r"^1.attend \(MultiheadAttention\): attention is curved: its slope changes with the image"),
         (Attention(True), r"^1 \(Attention\): the product of two activations is not linear"),
         (Square(), r"^1 \(Square\): the product of two activations is not linear"),

@@ -69,7 +69,7 @@ def test_the_penalties_and_their_level_are_told(make):
     )
     assert make(r2_gamma=2).penalties() == (
         "r2 2; level 1, as level 2 does not hold for D: blocks.1.norm (BatchNorm2d): batch_norm ties samples together"
-        ", and has no rule in eval(); a spectral norm needs no rule"
+        " in training; a spectral norm does not"
     )
 
 

@@ -5,16 +5,16 @@ read from `x.value`, the tensor that the traced tensor x stands for:
 
     from gan_engine.losses.level2.rules import rule
 
-    @rule("abs")                                 # torch.abs(x), x.abs() and abs(x)
-    def absolute(function, x):
-        return x * x.value.sign()
+    @rule("frac")                                # torch.frac(x) and x.frac()
+    def fraction(function, x):
+        return x - x.value.trunc()
 
 A rule must give the value of the function, and be linear in x for each sample by itself while the slopes stay as they
 are. A function that is linear in x needs no rule of its own:
 
     from gan_engine.losses.level2.linear import linear
 
-    rule("diff")(linear)                         # a function of PyTorch, along dimensions other than 0
+    rule("cumulative_trapezoid")(linear)         # a function of PyTorch, along dimensions other than 0
     rule(torch.ops.my_library.blur)(linear)      # an operator of torch.library
 
 A Python function of your own needs a rule only if it hides what it computes, as an autograd.Function does.

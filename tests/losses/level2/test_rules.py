@@ -30,29 +30,27 @@ def assert_level_2_is_exact(D: nn.Module) -> None:
     )
 
 
-def teach_abs() -> None:
-    @rule("abs", in_place=True)
-    def absolute(function, x):
-        return x * x.value.sign()
+def teach_frac() -> None:
+    @rule("frac", in_place=True)
+    def fraction(function, x):
+        return x - x.value.trunc()
 
 
-def teach_relu6() -> None:
-    @rule("relu6", "hardtanh")
-    def limited(function, x, *args, **kwargs):
-        inside = (x.value > 0) & (x.value < 6)
-        return x * inside.to(x.dtype) + 6.0 * (x.value >= 6)
+def teach_fmod() -> None:
+    @rule("fmod", "remainder")
+    def rest(function, x, *args, **kwargs):
+        return x + (function(x.value, *args, **kwargs) - x.value)
 
 
-def teach_max_pool() -> None:
-    @rule("max_pool2d")
-    def max_pool2d(function, x, *args, **kwargs):
-        kwargs["return_indices"] = True
-        _, index = F.max_pool2d(x.value, *args, **kwargs)
-        return linear(lambda v: v.flatten(2).gather(2, index.flatten(2)).view_as(index), x)
+def teach_cummax() -> None:
+    @rule("cummax")
+    def running_maximum(function, x, dim):
+        _, index = pair = function(x.value, dim)
+        return type(pair)((linear(lambda v: v.gather(dim, index), x), index))
 
 
-def teach_cumsum() -> None:
-    rule("cumsum")(linear)
+def teach_trapezoid() -> None:
+    rule("cumulative_trapezoid")(linear)
 
 
 @torch.library.custom_op("gan_engine_tests::relu", mutates_args=())
@@ -90,11 +88,11 @@ class BlurredByWeight(nn.Module):
 
 
 TAUGHT = {
-    "abs": (teach_abs, lambda: torch.abs),
-    "abs in place": (teach_abs, lambda: lambda x: (x * 1).abs_()),
-    "relu6": (teach_relu6, lambda: nn.ReLU6()),
-    "max pooling": (teach_max_pool, lambda: nn.MaxPool2d(2)),
-    "cumsum": (teach_cumsum, lambda: lambda x: x.cumsum(dim=2)),
+    "frac": (teach_frac, lambda: torch.frac),
+    "frac in place": (teach_frac, lambda: lambda x: (x * 1).frac_()),
+    "fmod": (teach_fmod, lambda: lambda x: torch.fmod(x, 0.7)),
+    "running maximum": (teach_cummax, lambda: lambda x: x.cummax(2)[0]),
+    "trapezoid": (teach_trapezoid, lambda: lambda x: torch.cumulative_trapezoid(x, dim=2)),
     "operator of a library": (lambda: rule(torch.ops.gan_engine_tests.relu)(linear), lambda: tripled),
     "the same by its definition": (lambda: rule(tripled)(linear), lambda: torch.ops.gan_engine_tests.relu),
 }
@@ -127,8 +125,8 @@ def test_an_operator_of_pytorch_meets_the_rule_of_its_function(called: Callable)
 
 
 def test_a_new_rule_ends_the_memory_of_refusals(monkeypatch: pytest.MonkeyPatch):
-    D = around(torch.abs, conv())
+    D = around(torch.frac, conv())
     backward_with_penalty(D, images(), softplus, gamma=3.0)
-    teach_abs()
+    teach_frac()
     monkeypatch.setattr(penalties, "backward_by_autograd", None)
     backward_with_penalty(D, images(), softplus, gamma=3.0)
