@@ -91,7 +91,7 @@ def of_run(
     if "pools" in objective:
         objective = objective | {"pools": dict.fromkeys(objective["pools"], _images(image))}
     rng = own["rng"]
-    rng = rng | {"python": rng["python"] | {"gauss": or_none(0.0)}, "cuda": list_of(_bytes)}
+    rng = rng | {"python": rng["python"] | {"gauss": or_none(0.0)}, "cuda": _of_one_gpu}
     process = own | {"rng": rng, "objective": objective, "means": dict_of((torch.zeros(()), 0))}
     return shared | {
         "config": anything,
@@ -111,6 +111,11 @@ def processes(state: dict[str, Any], source: str | Path) -> list[dict[str, Any]]
             f"{source}: processes: want a list with a dict for each process, got {_kind(saved).__name__}"
         )
     return saved
+
+
+def _of_one_gpu(value: Any) -> Any:
+    """Expects the state of the generator of the GPU that trained, or nothing from a CPU."""
+    return [_bytes] if value else []
 
 
 def _same(value: Any) -> Any:

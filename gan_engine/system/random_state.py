@@ -6,8 +6,11 @@ import numpy as np
 import torch
 
 
-def rng_state() -> dict:
-    """The states of the random generators: Python's, NumPy's, PyTorch's on the CPU and on every CUDA device."""
+def rng_state(device: torch.device) -> dict:
+    """The states of the random generators: Python's, NumPy's, PyTorch's on the CPU, and on `device` if it is a GPU.
+
+    The number of the GPU is not kept: a run may go on with another GPU, or on a machine with another number of them.
+    """
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -19,12 +22,14 @@ def rng_state() -> dict:
             "cached": float(cached),
         },
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
     }
 
 
-def set_rng_state(state: dict) -> None:
-    """Give all generators the states that `rng_state` returned. States of missing CUDA devices are not used.
+def set_rng_state(state: dict, device: torch.device) -> None:
+    """Give all generators the states that `rng_state` returned; the GPU's goes to `device`.
+
+    A state of a GPU is not used on a CPU. A GPU whose run comes from a CPU keeps the state that it has.
 
     Raises ValueError for states that no generator can have.
     """
@@ -36,7 +41,7 @@ def set_rng_state(state: dict) -> None:
         keys = numpy["keys"].numpy().astype(np.uint32)
         np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
         torch.set_rng_state(state["torch"])
+        if state["cuda"] and device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"][0], device)
     except (TypeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"rng: not the state of a generator: {error}") from error
-    for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(generator, device)

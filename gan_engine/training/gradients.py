@@ -30,14 +30,17 @@ class Gradients:
     ) -> None:
         self.networks, self.batches, self.precision, self.means, self.ada = networks, batches, precision, means, ada
         self.graphs: dict[tuple[str, bool], graphs.RecordedPhase] = {}
+        self._recording = graphs.Recording()
 
     def record(self, phases: Iterable[Phase], tensors: Callable[[], list[Tensor]]) -> None:
         """Record CUDA graphs of those phases that graphs can hold, in place of earlier graphs.
 
         `tensors` gives what the phases change besides the buffers of networks.
         """
-        self.graphs.clear()  # frees their memory
-        recording, networks = graphs.Recording(tensors), [self.networks.G, self.networks.D]
+        self._recording.end()  # before there are new ones: the phases and their graphs refer to each other
+        self.graphs.clear()
+        self._recording = recording = graphs.Recording(tensors)
+        networks = [self.networks.G, self.networks.D]
         for phase in phases:
             for name, penalised in phase.forms.items() if phase.no_graph is None else ():
                 compute = partial(self.compute, phase, penalised=penalised)

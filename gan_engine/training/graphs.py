@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,16 +51,26 @@ class Recording:
     Attributes:
         tensors: gives what the phases change besides the buffers of networks.
         phases: all of them.
-        pool: the memory of all graphs. They never run at once, and the results of each stay in use, so that one graph
-            may put its intermediate results where another one had its own.
     """
 
     tensors: Callable[[], list[Tensor]] = list
     phases: list["RecordedPhase"] = field(default_factory=list)
+    _pool: Any = None
 
-    @cached_property
     def pool(self) -> Any:
-        return torch.cuda.graph_pool_handle()
+        """The memory of all graphs, for the next one. It is new where there is no graph, as PyTorch ends it with them.
+
+        The graphs never run at once, and the results of each stay in use, so that one graph may put its intermediate
+        results where another one had its own.
+        """
+        if all(phase.replay is None for phase in self.phases):
+            self._pool = torch.cuda.graph_pool_handle()
+        return self._pool
+
+    def end(self) -> None:
+        """Free the graphs, and their memory once their results are not used any more."""
+        for phase in self.phases:
+            phase.end()
 
 
 class RecordedPhase:
@@ -87,7 +96,7 @@ class RecordedPhase:
         self, compute: Compute, name: str, net: nn.Module, nets: list[nn.Module], recording: Recording
     ) -> None:
         self.compute, self.name, self.net, self.recording = compute, name, net, recording
-        self.nets = nets
+        self.nets, self.device = nets, next(net.parameters()).device
         self.launch: Compute = self._check
         self.replay: Compute | None = None
         self.calls = self.checked = 0
@@ -142,20 +151,24 @@ class RecordedPhase:
     def _drop(self, phases: list["RecordedPhase"], reason: str) -> None:
         """Let `phases` go on without graphs."""
         for phase in phases:
-            phase.launch, phase.replay = phase.compute, None
+            phase.end()
         names = ", ".join(phase.name for phase in phases)
         warnings.warn(f"no CUDA graph of {names} from here on, for that of {self.name}: {reason}", stacklevel=3)
+
+    def end(self) -> None:
+        """Go on without a graph."""
+        self.launch, self.replay = self.compute, None
 
     def _changing(self) -> list[Tensor]:
         return [*(buffer for net in self.nets for buffer in net.buffers()), *self.recording.tensors()]
 
     def _state(self) -> State:
-        return [tensor.clone() for tensor in self._changing()], rng_state()
+        return [tensor.clone() for tensor in self._changing()], rng_state(self.device)
 
     def _restore(self, state: State) -> None:
         for tensor, values in zip(self._changing(), state[0], strict=True):
             tensor.copy_(values)
-        set_rng_state(state[1])
+        set_rng_state(state[1], self.device)
 
 
 def _off(got: Tensor, want: Tensor, scale: Tensor) -> float:
@@ -184,7 +197,7 @@ def record(compute: Compute, net: nn.Module, batch: Batch, recording: Recording)
     drawn = generator.clone_state()
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, pool=recording.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=recording.pool(), capture_error_mode="thread_local"):
             results = compute(static)
     except BaseException:  # PyTorch leaves its stream in use, and random numbers counted for the failed graph
         torch.cuda.set_stream(stream)

@@ -63,7 +63,7 @@ class State:
 
     def _own(self) -> dict[str, Any]:
         return {
-            "rng": rng_state(),
+            "rng": rng_state(self.batches.device),
             "penalty_generator": self.penalty_generator.get_state(),
             "objective": self.objective.state_dict(),
             "means": dict(self.means.sums),
@@ -131,7 +131,7 @@ class State:
         device = self.batches.device
         self.means.sums = {name: (total.to(device), count) for name, (total, count) in own["means"].items()}
         self.penalty_generator.set_state(own["penalty_generator"])
-        set_rng_state(own["rng"])
+        set_rng_state(own["rng"], device)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -243,7 +243,6 @@ def install() -> None:
     }
     for name, answer in answers.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
-    torch.cuda.get_rng_state_all = lambda: [torch.zeros(16, dtype=torch.uint8)]
     torch.cuda.Event = torch.Event = _Event
     # PyTorch asks for plain tensors before it takes the operators for lists, which it takes on a GPU.
     for module in ("torch.nn.utils.clip_grad", "torch.optim.optimizer"):

@@ -225,7 +225,7 @@ def test_tensors_that_are_not_what_they_seem_are_not_loaded(tmp_path, monkeypatc
 
 
 def test_numbers_that_no_generator_has():
-    good = rng_state()
+    good = rng_state(torch.device("cpu"))
     words = good["python"]["words"]
     for part in (
         {"numpy": good["numpy"] | {"position": 625}},
@@ -233,4 +233,4 @@ def test_numbers_that_no_generator_has():
         {"python": good["python"] | {"version": 9}},
     ):
         with pytest.raises(ValueError, match=r"rng|state with version 9"):
-            set_rng_state(good | part)
+            set_rng_state(good | part, torch.device("cpu"))

@@ -241,8 +241,23 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
         return [random.random(), random.gauss(0, 1), *np.random.randn(3), *torch.randn(3).tolist()]
 
     draw()
-    checkpoint.save(tmp_path / "a.pt", {"rng": rng_state()})
+    checkpoint.save(tmp_path / "a.pt", {"rng": rng_state(torch.device("cpu"))})
     first = draw()
     assert draw() != first
-    set_rng_state(checkpoint.load(tmp_path / "a.pt")["rng"])
+    set_rng_state(checkpoint.load(tmp_path / "a.pt")["rng"], torch.device("cpu"))
     assert draw() == first
+
+
+def test_the_numbers_of_a_gpu_go_on_on_another_gpu(monkeypatch):
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    generators = {first: torch.Generator().manual_seed(1), second: torch.Generator().manual_seed(2)}
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda device: generators[device].get_state())
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, device: generators[device].set_state(state))
+    state = rng_state(second)
+    want = torch.rand(3, generator=generators[second])
+    set_rng_state(state, first)
+    assert torch.equal(torch.rand(3, generator=generators[first]), want)
+    set_rng_state(state, torch.device("cpu"))
+    before = generators[first].get_state()
+    set_rng_state(rng_state(torch.device("cpu")), first)
+    assert torch.equal(generators[first].get_state(), before)

@@ -4,7 +4,10 @@ The recording itself, which only a GPU has, is played here on the CPU: what is r
 """
 
 import dataclasses
+import gc
+import itertools
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -214,6 +217,29 @@ def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_
     assert not replays(trainer) and means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_no_graph_takes_the_memory_of_graphs_that_are_gone(tmp_path, on_the_cpu, monkeypatch):
+    """PyTorch frees a pool of memory with its last graph, and an error follows where it is taken again."""
+    pools, numbers = [], itertools.count()
+    monkeypatch.setattr("torch.cuda.graph_pool_handle", lambda: next(numbers))
+
+    def recorded_in(gradients, net, batch, recording):
+        pools.append(recording.pool())
+        first = len(pools) == 1
+        return played(finish=lambda: first and net.zero_grad(set_to_none=False))(gradients, net, batch, recording)
+
+    on_the_cpu(recorded_in)
+    trainer, _, warned = trained(dataclasses.replace(DCGAN, gp_weight=10.0, penalty_interval=2), tmp_path, steps=10)
+    assert len(warned) == 1 and pools == [0, 1, 1] and len(replays(trainer)) == 2
+
+    collected = weakref.ref(next(run.replay for run in trainer.gradients.graphs.values() if run.replay))
+    gc.disable()
+    try:
+        trainer.load_state_dict(trainer.state_dict())
+        assert collected() is None and not replays(trainer)
+    finally:
+        gc.enable()
 
 
 def test_a_graph_without_room_is_given_up_alone(tmp_path, on_the_cpu):
