@@ -1,12 +1,13 @@
 """Level "aligned": how far it is from exact gradients, and where it works that second derivatives do not."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed.fsdp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -35,12 +36,12 @@ def images(n: int = 8) -> Tensor:
 
 def trained(make: Callable[[], nn.Module]) -> nn.Module:
     """A D that has learnt for some steps: its gradient bends sooner than that of a new one."""
-    D = seeded(make)
-    optimizer, real = torch.optim.Adam(D.parameters(), 2e-4, betas=(0.5, 0.99)), images()
+    D, real = seeded(make), images()
     for _ in range(10):
-        optimizer.zero_grad()
-        (F.softplus(D(torch.randn_like(real))) + softplus(D(real))).mean().backward()
-        optimizer.step()
+        gradient(D, lambda: (F.softplus(D(torch.randn_like(real))) + softplus(D(real))).mean().backward())
+        with torch.no_grad():
+            for p in D.parameters():
+                p.sub_(2e-4 * p.grad.sign())  # as Adam does at first
     return D
 
 
@@ -90,8 +91,8 @@ def test_at_most_1_percent_off_in_float32_and_10_in_bfloat16(kind: str, form: st
     if form == "R1":
         half = torch.autocast("cpu", torch.bfloat16)
         of_autograd = error(D, precision=half, level="autograd", **FORMS[form])
-        # bfloat16 changes the signs before some ReLUs: autograd is 9 % off itself.
-        most = 1.5 * of_autograd if kind == "mlp of ReLUs" else 1e-1
+        # bfloat16 changes the signs before some ReLUs: autograd is up to 9 % off too.
+        most = max(1e-1, 1.5 * of_autograd) if kind == "mlp of ReLUs" else 1e-1
         assert error(D, precision=half, **FORMS[form]) < most
         for dtype, most in ((torch.float32, 1e-2), (torch.bfloat16, 1e-1)):
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
@@ -177,15 +178,40 @@ def test_a_compiled_discriminator(backend: str):
         penalties.backward_with_penalty(kinked, images(), None, gamma=1.0)
 
 
-def test_distributed_data_parallel():
-    D = trained(DISCRIMINATORS["batch norms"])
+@pytest.fixture
+def process_group() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        parallel = nn.parallel.DistributedDataParallel(D)
-        for _ in range(2):
-            assert error(D, softplus, run=parallel, gamma=10.0) < 1e-2
-    finally:
-        torch.distributed.destroy_process_group()
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_data_parallel(process_group):
+    D = trained(DISCRIMINATORS["batch norms"])
+    parallel = nn.parallel.DistributedDataParallel(D)
+    for _ in range(2):
+        assert error(D, softplus, run=parallel, gamma=10.0) < 1e-2
+
+
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
+def test_fully_sharded(process_group):
+    D, img = trained(DISCRIMINATORS["vit"]), images()
+    want = gradient(D, lambda: penalties.backward_with_penalty(D, img, softplus, gamma=10.0, level=1))
+    for block in D.blocks:
+        torch.distributed.fsdp.fully_shard(block)
+    torch.distributed.fsdp.fully_shard(D)
+    for _ in range(2):
+        D.zero_grad()
+        aligned(D, img, softplus, gamma=10.0)
+        got = torch.cat([p.grad.full_tensor().double().flatten() for p in D.parameters()])
+        assert (got - want).norm() < 1e-2 * want.norm()
+
+
+def test_all_in_bfloat16():
+    D = trained(DISCRIMINATORS["vit"])
+    half = copy.deepcopy(D).bfloat16()
+    want = gradient(D, lambda: penalties.backward_with_penalty(D, images(), None, gamma=1.0, level=1))
+    got = gradient(half, lambda: aligned(half, images().bfloat16()))
+    assert (got - want).norm() < 0.1 * want.norm()
 
 
 def test_fused_attention_stays():
