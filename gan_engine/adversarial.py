@@ -33,7 +33,6 @@ class Adversarial:
 
     Args:
         D: (img [N, ...], **c) -> logits, with features for feature matching. docs/penalties.md says what D may return.
-            Under DistributedDataParallel `d_step` averages the gradients of D over the processes.
         loss: a name in gan_engine.losses.adversarial.LOSSES, or a row like those. Of patches it is the mean over an
             image, and of several discriminators or scales the sum.
         r1, r2: gamma of the penalties gamma / 2 * |dD/dimg|^2 at real and at generated images.
@@ -45,6 +44,8 @@ class Adversarial:
         pack: D judges so many samples at once, joined in dimension 1 (PacGAN, Lin et al. 2018, arXiv:1712.04086).
         scaler: the loss scale of fp16. Gradients of D are multiplied by it; scaler.step(D_optimizer) divides them.
         generator: draws the points of WGAN-GP; None: PyTorch's default generator.
+        group: processes of torch.distributed that average the gradients of D in `d_step`, each with its part of a
+            batch. None: those of a D under DistributedDataParallel.
 
     Raises:
         ValueError: another loss, a negative weight, or a number below 1.
@@ -65,6 +66,7 @@ class Adversarial:
         pack: int = 1,
         scaler: torch.amp.GradScaler | None = None,
         generator: torch.Generator | None = None,
+        group: Any = None,
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise ValueError(f"Adversarial: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
@@ -76,8 +78,9 @@ class Adversarial:
         ):
             if not value >= least:
                 raise ValueError(f"Adversarial: {name} must be at least {least}, got {value}")
-        self.distributed = D if isinstance(D, DistributedDataParallel) else None
-        self.D = D if self.distributed is None else self.distributed.module
+        if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
+            D, group = D.module, D.process_group if group is None else group
+        self.D, self.group = D, group
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
@@ -105,8 +108,8 @@ class Adversarial:
             scale = self.scaler.scale(torch.ones((), device=real.device)) * scale
         with torch.enable_grad():
             fakes, reals, terms = self._game(weights).backward(real, fake, c or None, scale)
-        if self.distributed is not None:
-            _average(self.distributed)
+        if self.group is not None:
+            _average(self.D, self.group)
         self.steps += 1
         means = {name: values.mean() for name, values in terms.items()}
         return means | {"logits/real": _mean(reals), "logits/fake": _mean(fakes)}
@@ -171,9 +174,8 @@ class Adversarial:
 
 @contextlib.contextmanager
 def _learning_nothing(D: Network) -> Iterator[None]:
-    """Inside, no parameter of D, or of the modules in a function D, requires a gradient."""
-    modules = [part for part in parts_of(D) if isinstance(part, nn.Module)]
-    learnt = [p for part in modules for p in part._parameters.values() if p is not None and p.requires_grad]
+    """Inside, no parameter of D requires a gradient."""
+    learnt = [p for p in _parameters(D) if p.requires_grad]
     try:
         for p in learnt:
             p.requires_grad_(False)
@@ -183,14 +185,20 @@ def _learning_nothing(D: Network) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _average(distributed: DistributedDataParallel) -> None:
-    """Average the gradients of D over the processes. DistributedDataParallel itself takes one backward pass a step."""
-    grads = [p.grad for p in distributed.module.parameters() if p.grad is not None]
-    group = distributed.process_group
+def _average(D: Network, group: Any) -> None:
+    """Average the gradients of D over the processes."""
+    grads = [p.grad for p in _parameters(D) if p.grad is not None]
     waiting = [torch.distributed.all_reduce(grad, group=group, async_op=True) for grad in grads]
     for each in waiting:
         each.wait()
     torch._foreach_div_(grads, torch.distributed.get_world_size(group))
+
+
+def _parameters(D: Network) -> list[nn.Parameter]:
+    """The parameters of D, or of the modules in a function D, each once."""
+    modules = [part for part in parts_of(D) if isinstance(part, nn.Module)]
+    found = {id(p): p for part in modules for p in part._parameters.values() if p is not None}
+    return list(found.values())
 
 
 def _mean(logits: Tensor | list[Tensor]) -> Tensor:

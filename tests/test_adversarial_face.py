@@ -93,12 +93,17 @@ def gradients(D: nn.Module) -> list[Tensor]:
     return grads
 
 
-def step_of_share(rank: int, size: int) -> list[Tensor]:
-    """The gradients of D in one of `size` processes under DistributedDataParallel; of the whole batch in one alone."""
+def step_of_share(rank: int, size: int) -> list[list[Tensor]]:
+    """The gradients of D in one of `size` processes, under DistributedDataParallel and for a group; of all in one."""
     D, share = Discriminator("patches"), slice(rank * N // size, (rank + 1) * N // size)
-    game = Adversarial(D if size == 1 else nn.parallel.DistributedDataParallel(D), "relativistic", r1=2.0)
-    game.d_step(images(1)[share], images(2)[share])
-    return gradients(D)
+    given = [(D, None)]
+    if size > 1:
+        given = [(nn.parallel.DistributedDataParallel(D), None), (D, torch.distributed.group.WORLD)]
+    found = []
+    for net, group in given:
+        Adversarial(net, "relativistic", r1=2.0, group=group).d_step(images(1)[share], images(2)[share])
+        found.append(gradients(D))
+    return found
 
 
 def close(got: Any, want: Any) -> None:
