@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.adversarial import Adversarial
+from gan_engine.data import DataConfig, Sampler, load
 
 
 def train(G: nn.Module, D: nn.Module, images: Iterable[Tensor], noise: Callable[[int], Tensor]) -> Iterator[dict]:
@@ -35,8 +36,6 @@ def adam(net: nn.Module) -> torch.optim.Optimizer:
 
 def example() -> tuple[nn.Module, nn.Module, Iterator[Tensor], Callable[[int], Tensor]]:
     """Small networks, batches of garments [64, 1, 32, 32] in [-1, 1], and noise [N, 64]."""
-    from gan_engine.data import DataConfig, Sampler, load
-
     torch.manual_seed(0)
     G = nn.Sequential(
         *(nn.Linear(64, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1024), nn.Tanh(), nn.Unflatten(1, (1, 32, 32))),
