@@ -114,11 +114,12 @@ def main(first: int, *others: int) -> None:
     JITFunction.run = compile_only
     triton.runtime.driver.set_active(NoGPU(first))
     run_samples()
-    for kernel in compiled.values():
-        name = name_of(kernel)
-        report(kernel, first, name)
-        for arch in others:
-            report(recompiled(kernel, arch), arch, name)
+    found = [(kernel, first, name_of(kernel)) for kernel in compiled.values()]
+    found += [(recompiled(kernel, arch), arch, name) for kernel, _, name in found for arch in others]
+    counted = [kernel for kernel, arch, _ in found if arch == sass.COUNTED]
+    ways = dict(zip(counted, sass.ways_of([kernel.asm["cubin"] for kernel in counted]), strict=True))
+    for kernel, arch, name in found:
+        report(kernel, arch, name, ways.get(kernel))
 
 
 def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
@@ -130,12 +131,11 @@ def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
         return triton.compile(file.name, GPUTarget("cuda", arch, 32), options)
 
 
-def report(kernel: CompiledKernel, arch: int, name: str) -> None:
+def report(kernel: CompiledKernel, arch: int, name: str, way: sass.Way | None) -> None:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
         (usage,) = sass.resources(file.name)
-        way = sass.ways(file.name)[kernel.name] if arch == sass.COUNTED else None
     row = {"arch": arch, "kernel": name, "registers": usage["REG"], "shared": kernel.metadata.shared}
     row |= {"way": way and way._asdict(), "wrong": faults(kernel, usage, arch)}
     print(json.dumps(row))
