@@ -27,7 +27,7 @@ TINY = [
 # A process that has imported everything makes a child for each run: one that is killed at a moment, one that goes on.
 KILLER = """
 import os, signal, sys
-import torch
+import matplotlib.figure, torch, torch._dynamo  # a run imports these two late, and the children would, each by itself
 torch.set_num_threads(1)
 from gan_engine.system import checkpoint, whole_file
 from gan_engine.runs import monitors, record
