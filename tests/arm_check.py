@@ -8,8 +8,6 @@ about speed.
     python -m tests.arm_check tests/ops/test_conv2d.py -x    arguments for pytest instead
 
 Left out are the tests of other backends than `cpu`, and the tests that start a compiler or a Python.
-test_errors_are_at_most_twice_those_of_pytorch fails: the kernels round as with AVX2, but PyTorch rounds less there.
-test_one_thread_or_several_make_no_difference[2] fails too; why is not known.
 """
 
 import concurrent.futures

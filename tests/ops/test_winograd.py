@@ -1,5 +1,6 @@
 """Minimal filtering: every form of it is a convolution, and those in use are as accurate as PyTorch's kernels."""
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -126,22 +127,28 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
 
 @pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])
 @pytest.mark.parametrize(
-    ("kind", "n", "i", "o", "h"),
+    ("kind", "n", "i", "o", "h", "on_x86"),
     [
-        ((3, 1, False), 8, 64, 64, 32),
-        ((3, 1, False), 8, 64, 64, 12),
-        ((3, 1, False), 1, 64, 96, 48),
-        ((3, 1, False), 4, 256, 128, 16),
-        ((3, 1, False), 8, 512, 512, 8),
-        ((3, 1, False), 2, 32, 48, 64),
-        ((3, 2, False), 4, 128, 256, 65),
-        ((3, 2, True), 8, 256, 128, 32),
-        ((4, 2, False), 16, 64, 128, 32),
-        ((4, 2, True), 16, 128, 64, 32),
+        ((3, 1, False), 8, 64, 64, 32, (2.9, 4.2, 11.3)),
+        ((3, 1, False), 8, 64, 64, 12, (2.8, 4.1, 4.0)),
+        ((3, 1, False), 1, 64, 96, 48, (2.9, 5.2, 5.9)),
+        ((3, 1, False), 4, 256, 128, 16, (5.9, 5.9, 3.9)),
+        ((3, 1, False), 8, 512, 512, 8, (8.1, 11.4, 2.6)),
+        ((3, 1, False), 2, 32, 48, 64, (2.0, 3.7, 11.4)),
+        ((3, 2, False), 4, 128, 256, 65, (4.3, 4.7, 8.2)),
+        ((3, 2, True), 8, 256, 128, 32, (3.3, 6.0, 11.5)),
+        ((4, 2, False), 16, 64, 128, 32, (3.9, 2.8, 7.9)),
+        ((4, 2, True), 16, 128, 64, 32, (2.0, 5.6, 15.8)),
     ],
 )
-def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, o: int, h: int, slope: float):
-    """Of the one of PyTorch's layouts that rounds more, as any of its users might have it."""
+def test_errors_are_at_most_twice_those_of_pytorch(
+    kind: tuple, n: int, i: int, o: int, h: int, on_x86: tuple, slope: float
+):
+    """Of the one of PyTorch's layouts that rounds more, as any of its users might have it.
+
+    On AArch64 PyTorch's kernels round less, and no form is chosen. There, the errors are held to those of PyTorch on
+    x86-64: `on_x86`, for y, dx and dw in 1e-7, the least of the three slopes (PyTorch 2.13, AVX-512, 2026-11).
+    """
     k, _, transposed = kind
     call = call_of(kind, 0 if kind[:2] == (3, 2) else 1)
     x = F.leaky_relu(drawn(n, i, h, h), slope).to(memory_format=torch.channels_last)
@@ -150,8 +157,9 @@ def test_errors_are_at_most_twice_those_of_pytorch(kind: tuple, n: int, i: int, 
     dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2, layout=torch.channels_last)
     want = oracle(x, weight, dy, call)
     ours = [relative(a, b) for a, b in zip(kernels(x, weight, dy, call), want, strict=True)]
-    theirs = [0.0] * 3
-    for layout in LAYOUTS:
+    aarch64 = platform.machine() == "aarch64"
+    theirs = [error * 1e-7 for error in on_x86] if aarch64 else [0.0] * 3
+    for layout in () if aarch64 else LAYOUTS:
         inputs = [t.contiguous(memory_format=layout) for t in (x, weight, dy)]
         with backends.use("reference"):
             found = kernels(*inputs, call)
@@ -191,7 +199,8 @@ def test_another_default_dtype_changes_nothing():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_one_thread_or_several_make_no_difference(stride: int):
+def test_one_thread_or_several_make_no_difference(stride: int, monkeypatch):
+    monkeypatch.setitem(TABLE, "small gain", TABLE["small gain"]._replace(number=float("inf")))  # no map is PyTorch's
     x, w = drawn(2, 128, 64, 64, layout=torch.channels_last), drawn(160, 128, 3, 3, seed=1)
     call = ConvolutionArguments.from_conv(2, stride, 1)
     dy = drawn(*torch.convolution(x, w, None, *call).shape, seed=2)
@@ -201,6 +210,8 @@ def test_one_thread_or_several_make_no_difference(stride: int):
         found.append(kernels(x, w, dy, call))
     torch.set_num_threads(before)
     assert takes(x, w, call)
+    assert forms.for_image_gradient(dy, w, x, call)[0] is not None
+    assert forms.for_weight_gradient(x, dy, w, call)[0] is not None
     assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(found[0], others, strict=True))
 
 
