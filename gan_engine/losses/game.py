@@ -110,10 +110,10 @@ def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """FM[n] = sum over layers l of mean over elements |F[l](fake[n]) - F[l](real[n])|   # Wang et al. 2018, equation 4
+    """FM[n] = sum over layers l of mean over elements |F[l](fake[n]) - F[l](real[n])|
 
-    The layers are those of all discriminators or scales (arXiv:1711.11585). Features of real images are constants. The
-    differences are taken in float32 (float64 for float64).
+    The layers are those of all discriminators or scales (Wang et al. 2018, arXiv:1711.11585). Features of real images
+    are constants. The differences are taken in float32 (float64 for float64).
     """
     if [f.shape for f in fake] != [r.shape for r in real]:
         got = [[list(x.shape) for x in each] for each in (fake, real)]

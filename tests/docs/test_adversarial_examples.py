@@ -1,7 +1,9 @@
 """The examples of `gan_engine.adversarial` have the losses of the trainer, bit for bit, in each framework."""
 
+import ast
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -13,7 +15,8 @@ from torch import Tensor
 from gan_engine.training.trainer import Trainer
 from tests.training.runs import CPU, MLP, toy
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES, PAGE = DOCS / "examples", DOCS / "adversarial.md"
 CONFIG = dataclasses.replace(MLP, loss="relativistic", r1_gamma=1.0, penalty_interval=4, lr=2e-4, betas=(0.5, 0.99))
 STEPS = 50
 
@@ -55,6 +58,17 @@ def assert_equal(got: list[dict[str, float]], want: list[dict[str, float]]) -> N
     for step, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         assert {name: ours[name] for name in theirs} == theirs, step
         assert ("r1" in ours) == ("r1" in theirs)
+
+
+def test_the_page_runs_and_prints_the_parts_that_it_shows(capsys):
+    page, names = PAGE.read_text(), {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M):
+        exec(block, names)
+    printed = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [ast.literal_eval(line) for line in re.findall(r"^\{'D'.*\}$", page, re.M)]
+    assert len(shown) == 4
+    for ours, theirs in zip(printed, shown, strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-3)
 
 
 def skip_without(package: str) -> None:
