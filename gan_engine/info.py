@@ -86,6 +86,7 @@ def check() -> tuple[str, bool]:
     """What the self-check says of all kernels on every device, and whether all of them are right."""
     import torch
 
+    from gan_engine import backends
     from gan_engine.ops import self_check
 
     importlib.import_module("gan_engine.activated")  # registers its ops
@@ -101,9 +102,23 @@ def check() -> tuple[str, bool]:
     alike: dict[tuple[str, str], list[str]] = {}
     for (backend, dtype), ops in right.items():
         alike.setdefault((backend, ", ".join(ops)), []).append(dtype)
-    lines = ["Kernels that agree with the reference, in values and in gradients of both orders:"]
-    lines += [_wrap(f"  {backend}: ", f"{ops}; in {', '.join(dtypes)}") for (backend, ops), dtypes in alike.items()]
-    return "\n".join([*lines, *(["Kernels that differ, and will not run:", *wrong] if wrong else [])]), not wrong
+    agree = [_wrap(f"  {backend}: ", f"{ops}; in {', '.join(dtypes)}") for (backend, ops), dtypes in alike.items()]
+    missing = [(backend, backends.MISSING[backend]) for backend in backends.KERNELS]
+    unchecked = [_wrap(f"  {backend}: ", why) for backend, why in missing if why is not None]
+    parts = {
+        "Kernels that agree with the reference, in values and in gradients of both orders:": agree,
+        "Kernels that differ, and will not run:": wrong,
+        "Backends that cannot run here, so that nothing of them was checked:": unchecked,
+    }
+    return "\n".join(line for title, lines in parts.items() if lines for line in (title, *lines)), not wrong
+
+
+def _compiles_on_a_gpu() -> bool:
+    import torch
+
+    from gan_engine import backends
+
+    return torch.cuda.is_available() and backends.MISSING["triton"] is None
 
 
 def _chosen(op: str, x: Any) -> str | None:
@@ -242,6 +257,8 @@ def main(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     all_right = True
     if asked.check:
+        if _compiles_on_a_gpu():
+            print("Triton compiles its kernels for the check, which may take minutes the first time.", flush=True)
         text, all_right = check()
         print(text, end="\n\n", flush=True)
     if asked.call is None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from gan_engine import backends, info
+from gan_engine.backends import Kernels
+from gan_engine.ops import self_check
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
@@ -187,3 +189,17 @@ def test_a_triton_that_is_too_old_is_refused(monkeypatch):
     monkeypatch.setattr(triton, "__version__", "2.1.0")
     monkeypatch.setattr(backends, "INTERPRET", True)
     assert backends._why_no_triton() == "needs triton >= 3.6, and 2.1.0 is installed"
+
+
+def test_the_check_says_what_it_has_checked_and_what_not(monkeypatch):
+    wrong = Kernels("mix", "cpu", "cpu", None, torch.float32)
+    monkeypatch.setattr(self_check, "check_all", lambda device: [(wrong, "is off"), (wrong._replace(op="a"), None)])
+    monkeypatch.setitem(backends.MISSING, "cpu", None)
+    monkeypatch.setitem(backends.MISSING, "cuda", "was not built")
+    text, right = info.check()
+    assert not right and "cpu on cpu: a; in float32" in text and "mix on cpu: is off" in text
+    assert "nothing of them was checked" in text and "  cuda: was not built" in text
+
+    monkeypatch.setattr(self_check, "check_all", lambda device: [])
+    text, right = info.check()
+    assert right and text.startswith("Backends that cannot run here, so that nothing of them was checked:")
