@@ -98,8 +98,8 @@ def backward_aligned(
 def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0, logits: Picked = None) -> Tensor:
     """The relative error of level "aligned" for this D and these images, estimated from steps h and sqrt(2) h: [].
 
-    The error of the difference grows with h^2, so that both results differ by about the error of the first, and by
-    rounding. An error that both share is not seen, such as weights in bfloat16.
+    The error of the difference grows with h or h^2, so that both results differ by about as much as the first is off,
+    and by rounding. An error that both share is not seen, such as weights in bfloat16.
 
     Args:
         D, img, c, centre, logits: as in `backward_with_penalty`.
@@ -127,8 +127,8 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
         for p, grad in zip(learned, kept, strict=True):
             p.grad = grad
     first, second = ([grad for grad in grads if grad is not None] for grads in found)
-    off = sum((b - a).square().sum() for a, b in zip(first, second, strict=True))
-    return torch.as_tensor(off / sum(a.square().sum() for a in first)).sqrt()
+    off = sum(((b - a).square().sum() for a, b in zip(first, second, strict=True)), gamma.new_zeros(()))
+    return (off / sum((a.square().sum() for a in first), gamma.new_zeros(()))).sqrt()
 
 
 def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
@@ -218,10 +218,11 @@ def _modules(D: Network) -> list[nn.Module]:
 
 
 def _held_slopes(D: Network) -> AbstractContextManager:
-    """What holds the slopes of D's activations with kinks at their values at x."""
-    if why_compiled(D) is None:
+    """What keeps D at the sides of its kinks where it is at x."""
+    modules = _modules(D)
+    if why_compiled(D) is None and not any(isinstance(part, nn.DataParallel) for part in modules):
         return HeldSlopes()
-    refuse_modules_with_kinks(_modules(D))  # no mode of Python sees what compiled code calls
+    refuse_modules_with_kinks(modules)  # no mode of Python sees what compiled code and other threads call
     return nullcontext()
 
 

@@ -4,6 +4,7 @@ The slope of a leaky ReLU jumps at 0, where autograd sees no second derivative. 
 jumps: it would be wrong by more than the gradient itself, whatever the step is.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -18,14 +19,14 @@ _WAY_OUT = 'level=1 is exact for such a D; level="aligned" takes smooth activati
 
 
 class HeldSlopes(TorchFunctionMode):
-    """The first block of `with` notes the slopes of ReLUs; each later one runs on them. D must call the same functions.
+    """The first block of `with` notes where D is on which side of each kink; each later block keeps to these sides.
 
-    Functions with kinks that are not held are refused with RuntimeError.
+    D must call the same functions in each block. Functions with kinks that are not held are refused with RuntimeError.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.slopes: list[Tensor] = []
+        self.sides: list[Tensor] = []
         self.noting, self.position, self.without_grad = True, 0, ""
 
     def __enter__(self) -> "HeldSlopes":
@@ -54,14 +55,14 @@ class HeldSlopes(TorchFunctionMode):
         if self.without_grad:
             raise RuntimeError(f"{self.without_grad} inside of a checkpoint, which runs it again: {_WAY_OUT}")
 
-    def of(self, slopes: Callable[[], Tensor], x: Tensor) -> Tensor:
-        """`slopes()` in the first run, and what it was then at this place of a later run."""
+    def of(self, side: Callable[[], Tensor], x: Tensor) -> Tensor:
+        """`side()` in the first run, and what it was then at this place of a later run; it has the shape of x."""
         if self.noting:
-            self.slopes.append(slopes())
-        if self.position == len(self.slopes) or self.slopes[self.position].shape != x.shape:
+            self.sides.append(side())
+        if self.position == len(self.sides) or self.sides[self.position].shape != x.shape:
             raise RuntimeError("D must call the same activations at images nearby, got others")
         self.position += 1
-        return self.slopes[self.position - 1]
+        return self.sides[self.position - 1]
 
 
 def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
@@ -69,7 +70,7 @@ def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, _MODULES):
             name = type(module).__name__
-            raise RuntimeError(f"{name} has kinks, and torch.compile has made the D around it: {_WAY_OUT}")
+            raise RuntimeError(f"{name} has kinks, and compiled code or other threads run it: {_WAY_OUT}")
 
 
 def _in_checkpoint() -> bool:
@@ -97,23 +98,53 @@ def _prelu(held: HeldSlopes, input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(held.of(lambda: input.detach() > 0, input), input, weight * input)
 
 
-def _bias_act(held: HeldSlopes, x: Tensor, b: Tensor | None = None, *, dim: int = 1, **options: Any) -> Tensor:
-    if options.get("act") not in ("relu", "lrelu") and options.get("clamp") is None:
-        return bias_act(x, b, dim=dim, **options)
-    if options.get("clamp") is not None:
-        raise RuntimeError(f"bias_act with a clamp has kinks that a difference of D would see: {_WAY_OUT}")
-    z = bias_act(x, b, dim=dim)
-    return z * held.of(lambda: bias_act(z.detach().sign(), **options).abs().where(z != 0, 0), z)
+def _bias_act(
+    held: HeldSlopes, x: Tensor, b: Tensor | None = None, *, dim: int = 1, clamp: float | None = None, **options: Any
+) -> Tensor:
+    if options.get("act") in ("relu", "lrelu"):
+        z = bias_act(x, b, dim=dim)
+        y = z * held.of(
+            lambda: bias_act(z.detach().sign(), **options).abs(), z
+        )  # the slopes, as |act(1)| and |act(-1)|
+    else:
+        y = bias_act(x, b, dim=dim, **options)
+    return y if clamp is None else _clamp(held, y, -clamp, clamp)
+
+
+def _clamp(held: HeldSlopes, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    if isinstance(min, Tensor) or isinstance(max, Tensor) or not input.dtype.is_floating_point:
+        return torch.clamp(input, min, max)
+    x, (low, high) = input.detach(), (-math.inf if min is None else min, math.inf if max is None else max)
+    side = held.of(lambda: (x > high).to(torch.int8) - (x < low).to(torch.int8), x)
+    return torch.where(side == 0, input, torch.where(side < 0, low, high).to(x.dtype))
+
+
+def _abs(held: HeldSlopes, input: Tensor) -> Tensor:
+    if not input.dtype.is_floating_point:
+        return torch.abs(input)
+    return input * held.of(lambda: input.detach().sign(), input)
+
+
+def _maximum(held: HeldSlopes, input: Tensor, other: Tensor) -> Tensor:
+    input, other = torch.broadcast_tensors(input, other)
+    return torch.where(held.of(lambda: input.detach() > other.detach(), input), input, other)
 
 
 _RULES: dict[Callable, Callable] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda held, input: _relu(held, input, inplace=True)),
+    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), _clamp),
+    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), lambda held, input, min: _clamp(held, input, min)),
+    **dict.fromkeys((torch.abs, Tensor.abs, Tensor.__abs__), _abs),
+    **dict.fromkeys((torch.maximum, Tensor.maximum), _maximum),
+    **dict.fromkeys((torch.minimum, Tensor.minimum), lambda held, x, y: -_maximum(held, -x, -y)),
     F.leaky_relu: _leaky_relu,
     F.prelu: _prelu,
+    F.relu6: lambda held, input, inplace=False: _clamp(held, input, 0.0, 6.0),
+    F.hardtanh: lambda held, input, min_val=-1.0, max_val=1.0, inplace=False: _clamp(held, input, min_val, max_val),
     bias_act: _bias_act,
 }
-_REFUSED = {F.relu6, F.hardtanh, F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d}
-_REFUSED |= {F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
+_REFUSED = {F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d, F.max_pool3d}
+_REFUSED |= {F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
 _MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.RReLU)
 _MODULES += (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
