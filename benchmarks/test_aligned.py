@@ -22,7 +22,7 @@ from benchmarks.test_penalties import GAMMA, approximated, cleared, loss, on_pyt
 from gan_engine.losses.penalties import backward_with_penalty
 
 SAMPLES: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "vit 16x3x32x32": (lambda: ViT(128, 4), 16),
+    "vit 16x3x32x32": (lambda: ViT(96, 3), 16),
     "group norms 16x3x32x32": (lambda: group_norms(64), 16),
     "dcgan batch norms 16x3x32x32": (lambda: batch_norms(64), 16),
     "mlp 256x3x32x32": (lambda: mlp(512), 256),
