@@ -196,6 +196,7 @@ class Form:
         setting = f"graphs {'on' if recorded else 'off'}, TF32 {'on' if trainer.tf32 else 'off'}"
         return {
             **rows.environment(trainer.device.type),
+            **({"tf32 convolutions": trainer.tf32} if self.on_gpu else {}),
             **{"op": "training step", "sample": f"{self.name} {images} images", "dtype": trainer.precision.name},
             **{"malloc": "default", "role": self.kind, "peer": f"{self.kind}, {setting}", "error": None},
             **{"mode": mode, "ms": float(f"{median:.4g}"), "rounds": len(ms)},

@@ -151,8 +151,26 @@ def _first_difference(kernels: Kernels, place: torch.device) -> str | None:
         if (difference := _difference(kernels, sample, place)) is not None:
             name = torch.cuda.get_device_name(place) if place.type == "cuda" else cpu.model()
             what = f"{kernels.op}, sample {sample.name}, {_DTYPES[kernels.dtype]}"
-            return f"failed the check on {name}: {what}: {difference}"
+            sentence = f"failed the check on {name}: {what}: {difference}"
+            _require_a_gpu_that_goes_on(place, f"{kernels.op} on {kernels.backend} {sentence}")
+            return sentence
     return None
+
+
+def _require_a_gpu_that_goes_on(place: torch.device, sentence: str) -> None:
+    """Raise RuntimeError if a kernel has left the GPU unusable for this process, as by writing outside of memory.
+
+    Every later call of CUDA would fail, and the check would blame the kernels that come next.
+    """
+    if place.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(place)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{sentence}; the GPU takes no more work from this process. GAN_ENGINE_BACKEND=reference runs without our "
+            "kernels"
+        ) from error
 
 
 def _samples(kernels: Kernels) -> list["Sample"]:

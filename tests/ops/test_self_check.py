@@ -154,6 +154,18 @@ def test_a_kernel_that_does_not_run_is_refused(monkeypatch, backend: str):
 
 
 @needs_cpu_kernels
+def test_a_gpu_that_a_kernel_has_left_unusable_ends_the_process(monkeypatch):
+    def fails(place):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("torch.cuda.synchronize", lambda place: None)
+    self_check._require_a_gpu_that_goes_on(torch.device("cuda", 0), "mix on cuda failed")
+    monkeypatch.setattr("torch.cuda.synchronize", fails)
+    self_check._require_a_gpu_that_goes_on(torch.device("cpu"), "mix on cpu failed")
+    with pytest.raises(RuntimeError, match="mix on cuda failed; the GPU takes no more work from this process"):
+        self_check._require_a_gpu_that_goes_on(torch.device("cuda", 0), "mix on cuda failed")
+
+
 def test_the_next_backend_runs_and_a_warning_says_why(damage):
     x = torch.randn(2, 3, 4, 4)
     damage("pixel_norm", "cpu")
