@@ -78,9 +78,9 @@ class Adversarial:
         ):
             if not value >= least:
                 raise ValueError(f"Adversarial: {name} must be at least {least}, got {value}")
-        if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
-            D, group = D.module, D.process_group if group is None else group
         self.D, self.group = D, group
+        if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
+            self.D, self.group = D.module, D.process_group if group is None else group
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
@@ -136,11 +136,11 @@ class Adversarial:
             raise ValueError(
                 "g_terms: this loss compares generated with real images: want g_terms(fake, real), got fake"
             )
-        game, c = self._game({}), c or None
+        game, given = self._game({}), c or None
         with _learning_nothing(self.D):
-            of_fake = game.outputs(self._packed(fake), c)
+            of_fake = game.outputs(self._packed(fake), given)
             with torch.no_grad():
-                of_real = game.outputs(self._packed(real), c) if real is not None and reads_real else None
+                of_real = game.outputs(self._packed(real), given) if real is not None and reads_real else None
         wide = torch.promote_types(fake.dtype, torch.float32)
         reals = of_real.for_loss(wide) if of_real is not None and self.loss.generator_reads_real else None
         terms = {"G": of_each_image(self.loss.generator, of_fake.for_loss(wide), reals).mean()}

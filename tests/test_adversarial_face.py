@@ -176,6 +176,15 @@ def test_every_level(level):
         close(gradients(D), wanted)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_aligned_level_is_near(shape: str):
+    D, real, fake = Discriminator(shape), images(1), images(2)
+    sum(d_terms(D, "hinge", real, fake, r1=2.0, r2=3.0).values()).backward()
+    wanted = gradients(D)
+    Adversarial(D, "hinge", r1=2.0, r2=3.0, level="aligned").d_step(real, fake)
+    torch.testing.assert_close(gradients(D), wanted, rtol=0.01, atol=1e-4)
+
+
 def test_penalties_are_due_in_every_kth_step_and_count_k_times():
     D, real, fake = Discriminator("patches"), images(1), images(2)
     game = Adversarial(D, "hinge", r1=2.0, penalty_interval=3)

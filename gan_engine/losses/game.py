@@ -3,7 +3,7 @@
 The objectives of the trainer and `gan_engine.adversarial` both play it, so that there is one way to compute a step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,9 +104,10 @@ class Game(NamedTuple):
 
 def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
     """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
-    if isinstance(fake, Tensor):
-        return _mean_of_each(side(fake, real))
-    return total(_mean_of_each(side(*each)) for each in zip(fake, real or [None] * len(fake), strict=True))
+    pairs: Iterable[tuple[Any, Any]] = [(fake, real)]
+    if isinstance(fake, list):
+        pairs = zip(fake, [None] * len(fake) if real is None else real, strict=True)
+    return total(_mean_of_each(side(*each)) for each in pairs)
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import gan_engine.adversarial
 import gan_engine.layers
 import gan_engine.losses.penalties
 from benchmarks import gallery
@@ -95,7 +96,7 @@ def test_the_reference_names_every_operator():
 def public_functions() -> Iterator[tuple[str, object]]:
     for name in ops.__all__:
         yield f"ops.{name}", getattr(ops, name)
-    for module in (gan_engine.losses.penalties, gan_engine.layers):
+    for module in (gan_engine.losses.penalties, gan_engine.layers, gan_engine.adversarial):
         for name, value in vars(module).items():
             if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_") and callable(value):
                 yield f"{module.__name__.removeprefix('gan_engine.')}.{name}", value
