@@ -18,6 +18,7 @@ COMMANDS = {
     "upscale": "enlarge pictures, with srgan",
     "report": "write a report of a run, report.html",
     "augment": "show what each augmentation does to images",
+    "penalties": "say which level of gradient penalties a discriminator of yours gets, and why",
     "info": "say which backends run on this machine, and why the others do not",
 }
 

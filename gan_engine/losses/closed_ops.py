@@ -5,6 +5,7 @@ gradient, and PyTorch 2.11 has none of grid_sample. A mode replaces the calls of
 of the process and no other thread.
 """
 
+import math
 import types
 from collections.abc import Callable, Collection
 from typing import Any
@@ -113,14 +114,29 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))
 
 
+# PyTorch's own convolution is closed too. Ours has faster kernels, but its calls in six passes cost 0.2 ms, which
+# kernels win back above about 10 million multiply-adds. The rows are in docs/performance.md: 0.83 of the speed of plain
+# autograd became 0.96 where all layers are smaller.
+_LEAST_WORK = 10e6
+
+
+def _is_small(input: Tensor, weight: Tensor, stride: Any) -> bool:
+    """True for a convolution on a CPU with fewer than _LEAST_WORK multiply-adds."""
+    steps = stride * stride if isinstance(stride, int) else math.prod(stride) ** (2 // len(stride))
+    positions = len(input) * input.shape[2] * input.shape[3] / steps
+    return input.is_cpu and weight.numel() * positions < _LEAST_WORK
+
+
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if isinstance(padding, str) or input.ndim != 4 or not _supported(input):
+    if isinstance(padding, str) or input.ndim != 4 or not _supported(input) or _is_small(input, weight, stride):
         return NotImplemented
     return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
     if input.ndim != 4 or not _supported(input) or torch.is_autocast_enabled(input.device.type):
+        return NotImplemented
+    if _is_small(input, weight, 1):
         return NotImplemented
     options = (stride, padding, output_padding, groups, dilation)
     return closed_convolution(input, weight, bias, ConvolutionArguments.from_conv_transpose(2, *options))

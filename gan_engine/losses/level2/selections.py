@@ -78,9 +78,9 @@ def largest(function: Callable, input: Any, dim: Any = (), keepdim: bool = False
     dims = [dim] if isinstance(dim, int) else list(dim) or list(range(input.ndim))
     for d in dims:
         refuse_batch(function, input, d)
-    found = input.value == function(input.value, dims, True)
+    found = (input.value == function(input.value, dims, True)).to(input.value.dtype)
     share = found / found.sum(dims, keepdim=True)
-    return linear(lambda v, share: (v * share.to(v.dtype)).sum(dims, keepdim), input, share)
+    return linear(lambda v, share: (v * share).sum(dims, keepdim), input, share)
 
 
 @rule("maximum", "minimum", "fmax", "fmin")

@@ -77,7 +77,7 @@ PIECES: dict[str, Callable[[], Any]] = {
     "maxout": lambda: lambda x: x.unflatten(1, (2, 2)).max(2).values,
     "max over the image": lambda: lambda x: x.amax((2, 3)),
     "min": lambda: lambda x: torch.min(x, dim=-1, keepdim=True)[0],
-    "ties of amax": lambda: lambda x: torch.cat([x, x], 1).amax(1),
+    "ties of amax": lambda: lambda x: torch.cat([x, x, x], 1).amax(1),
     "maximum": lambda: lambda x: torch.maximum(x, x.flip(1)),
     "maximum at ties": lambda: lambda x: torch.maximum(x.relu(), x.abs()),
     "minimum of a constant": lambda: lambda x: torch.minimum(constant(8), x),
