@@ -131,8 +131,8 @@ def main(argv: list[str]) -> int:
     """The command line. 1 if autograd has no step for D."""
     about = "Say which level of gradient penalties a discriminator gets, and why, with its error and its time."
     parser = argparse.ArgumentParser(prog=console.prog("penalties"), description=about)
-    parser.add_argument("action", choices=["check"], help="check one discriminator")
-    parser.add_argument("D", metavar="MODULE:CLASS", help="what makes the discriminator when it is called")
+    parser.add_argument("action", choices=["check"], nargs="?", help="check one discriminator")
+    parser.add_argument("D", metavar="MODULE:CLASS", nargs="?", help="what makes the discriminator when it is called")
     parser.add_argument(
         "--shape", type=_shape, default=(8, 3, 64, 64), metavar="N,C,H,W", help="of the images, or [N, ...]"
     )
@@ -140,6 +140,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=5.0, help="for which both steps are timed")
     asked = parser.parse_args(argv)
+    if asked.D is None:
+        raise ValueError("want: check MODULE:CLASS")
     malloc.tune()
     torch.manual_seed(0)
     D = discriminator(asked.D).to(asked.device)
