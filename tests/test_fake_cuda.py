@@ -28,7 +28,10 @@ def rows():
 @pytest.mark.parametrize("name", FAST)
 def test_a_step_on_a_gpu_never_waits_and_does_no_more_than_before(name, rows):
     assert not rows[name]["problems"], "\n".join(rows[name]["problems"])
-    sentences = table.grown(rows[name], table.read())
+    kept = table.read()
+    if kept["torch"] != table.version():
+        pytest.skip(f"the counts are those of PyTorch {kept['torch']}; nothing else was found")
+    sentences = table.grown(rows[name], kept)
     assert not sentences, "\n".join(sentences)
 
 
