@@ -20,24 +20,21 @@ from gan_engine.losses.level2.traced_tensor import TracedTensor, refuse_traced
 from gan_engine.ops.bias_act import bias_act
 
 
-def where_inside(x: TracedTensor, inside: Tensor, elsewhere: Tensor | None = None) -> TracedTensor:
-    """x where `inside`, and `elsewhere`, which the image has no slope in, at all other places. None: 0."""
-    if elsewhere is None:
-        return linear(_masked, x, inside)
-    offset = torch.where(inside, 0, elsewhere)
+def where_inside(x: TracedTensor, inside: Tensor, y: Tensor | None = None) -> TracedTensor:
+    """x where `inside`, and y, which the image has no slope in, at all other places. None: 0 there.
+
+    The mask is of the dtype of x, as a product with it takes a tenth of the time of torch.where on a CPU.
+    """
+    mask = inside.to(x.value.dtype)
+    if y is None:
+        return linear(torch.mul, x, mask)
+    offset = y - x.value * mask
     value = offset.detach()
-    return record_linear(
-        _masked,
-        (x, inside),
-        {},
-        offset=offset,
-        with_offset=lambda v, m: torch.where(m, v, value),
-        result_is_fresh=True,
-    )
 
+    def piece(v: Tensor, mask: Tensor) -> Tensor:
+        return torch.addcmul(value, v, mask)
 
-def _masked(x: Tensor, inside: Tensor) -> Tensor:
-    return torch.where(inside, x, 0)
+    return record_linear(torch.mul, (x, mask), {}, offset=offset, with_offset=piece, result_is_fresh=True)
 
 
 @rule("abs", "absolute", in_place=True)
@@ -99,20 +96,19 @@ def hardshrink(function: Callable, input: Any, lambd: float = 0.5) -> TracedTens
 
 @rule("softshrink")
 def softshrink(function: Callable, input: Any, lambd: float = 0.5) -> TracedTensor:
-    x = input.value
-    outside = x.abs() > lambd
-    return where_inside(input, outside) - lambd * torch.where(outside, x.sign(), 0)
+    return where_inside(input, input.value.abs() > lambd, F.softshrink(input.value, lambd))
 
 
 @rule("prelu")
 def prelu(function: Callable, input: Any, weight: Any) -> TracedTensor:
     refuse_traced("slope", weight)
     slope = weight.reshape([-1] + [1] * (input.ndim - 2)) if weight.numel() > 1 else weight.reshape(())
-    return linear(_times_slope, input, input.value > 0, slope)
+    positive = (input.value > 0).to(input.value.dtype)
+    return linear(_sloped, input, positive, 1 - positive, slope)
 
 
-def _times_slope(x: Tensor, positive: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(positive, x, x * slope.to(x.dtype))
+def _sloped(x: Tensor, positive: Tensor, negative: Tensor, slope: Tensor) -> Tensor:
+    return x * torch.addcmul(positive, negative, slope.to(x.dtype))
 
 
 @rule("rrelu", in_place=True)
