@@ -69,6 +69,12 @@ HOT = (
     Hot(r"scale_bias_act_grad.cu backward<(bf16|fp16), (true|false), true>", 8, 6.25, rounds=16),
     Hot(r"scale_bias_act_grad.cu second<(bf16|fp16), (true|false), true>", 8, 10.25, rounds=16),
     Hot(r"bias_act._forward_kernel<bf16,fp32,bf16,u8,u8;2,.*", 8, 4.25),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,1,.*,True,fp32,\d+,(16|32|64|128)>", 8, 4, rounds=32, limit=40),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;2,1,.*,True,fp32,\d+,(16|32|64|128)>", 32, 2.5, rounds=32, limit=40),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,2,.*,True,fp32,\d+,(16|32|64|128)>", 8, 10, rounds=32, limit=40),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,1,.*,False,fp32,\d+,\d+>", 4, 4, rounds=32),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;2,1,.*,False,fp32,\d+,\d+>", 16, 2.5, rounds=32),
+    Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,2,.*,False,fp32,\d+,\d+>", 4, 10, rounds=32),
     Hot(r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;.*", 16, 4.25),
     Hot(r"scale_bias_act._backward_kernel<bf16,bf16,fp32,u8,u8,bf16,fp32,fp32,fp32;.*", 8, 6.25, rounds=None),
 )

@@ -1,10 +1,12 @@
 """The GPU kernels, compiled without a GPU for an A100 (sm_80) and an H100 (sm_90): they fit, spill nothing, and take no
 more registers, instructions and accesses to memory than the table in gpu_ledger.csv says."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from gan_engine import backends
 from tests import gpu_ledger, sass
 
 no_nvcc = pytest.mark.skipif(gpu_ledger.NVCC is None, reason="nvcc was not found on PATH or in /usr/local/cuda")
@@ -21,6 +23,26 @@ namespace { __global__ void __launch_bounds__(1024, 2) spills(float* p) {
 } }
 void start(float* p) { spills<<<1, 1024>>>(p); }
 """
+# What the first backend of the order, cuda, and the second, triton, run for an op in a layout.
+ORDER = {
+    "bias_act": (r"bias_act.cu forward<bf16, 2>", r"bias_act._forward_kernel<bf16,fp32,bf16,u8,u8;2,True,.*"),
+    "scale_bias_act": (
+        r"scale_bias_act.cu forward<bf16, false, true>",
+        r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;True,False,.*",
+    ),
+    "scale_bias_act in channels_last": (
+        r"scale_bias_act.cu forward<bf16, true, true>",
+        r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;True,True,.*",
+    ),
+    "upfirdn2d": (
+        r"upfirdn2d.cu by_strips<bf16, 1, 4, true, .*>",
+        r"strips._strip_kernel<bf16,fp32,bf16;\d,\d,False,fp32,.*>",
+    ),
+    "upfirdn2d in channels_last": (
+        r"upfirdn2d.cu by_strips<bf16, 8, 1, false, .*>",
+        r"strips._strip_kernel<bf16,fp32,bf16;\d,\d,True,fp32,.*>",
+    ),
+}
 ROW = {"kernel": "k", "registers": "40/42/44", "shared": "64", "each": "17.5", "loads": "16/128", "stores": "128"}
 
 
@@ -69,6 +91,17 @@ def test_a_kernel_that_spills_is_seen(tmp_path):
     kernels = gpu_ledger.cuda_kernels(source, (90,))
     assert [row["kernel"] for row in kernels] == ["spills.cu spills"]
     assert "bytes of stack and spills" in kernels[0]["wrong"][0]
+
+
+@pytest.mark.parametrize(("first", "second"), ORDER.values(), ids=ORDER)
+def test_the_first_backend_takes_fewer_instructions_an_element(first, second):
+    assert backends.ORDER[:2] == ("cuda", "triton")
+    _, table = gpu_ledger.read()
+    counts = [
+        [float(row["each"]) for name, row in table.items() if re.fullmatch(kernel, name)] for kernel in (first, second)
+    ]
+    cuda, triton = (sum(found) / len(found) for found in counts)
+    assert cuda < triton
 
 
 @pytest.mark.parametrize(

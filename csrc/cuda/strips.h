@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdlib>
 
 #include "launch.h"
 #include "words.h"
@@ -62,10 +63,12 @@ struct StripPlan {
     static bool fits(const Upfirdn2dParams& p) {
         const auto factors = [](const FirAxis& a) { return a.taps == kTaps && a.up * a.down <= 2; };
         const std::int64_t c = p.channels_last ? p.c : 1, largest = INT_MAX / 4;
-        const auto small = [&](const FirAxis& a) { return a.in < largest && a.out < largest && a.pad > -largest; };
+        const auto small = [&](const FirAxis& a) {
+            return a.in < largest && a.out < largest && std::abs(a.pad) < largest;
+        };
         return p.separable && factors(p.h) && factors(p.w) && p.h.up == p.w.up && p.h.down == p.w.down && small(p.h) &&
                small(p.w) && p.h.in * p.w.in * c < largest && p.h.out * p.w.out * c < largest &&
-               std::abs(p.h.pad) < largest && p.n * p.c * (p.h.out + 2) * (p.w.out + 2) / kLeastRows < largest;
+               p.n * p.c * (p.h.out + 2) * (p.w.out + 2) / kLeastRows < largest;
     }
 };
 
@@ -103,7 +106,7 @@ struct Strip {
             down[k] = along[k] * S(p.gain);
         }
 #pragma unroll
-        for (int t = 0; t < kPointers; ++t) next[t] = x + (iy * in_row + (ix + t) * pixel);
+        for (int t = 0; t < kPointers; ++t) next[t] = x + (std::int64_t(iy) * in_row + (ix + t) * pixel);
 #pragma unroll
         for (int t = 0; t < kInputs; ++t) inside[t] = unsigned(ix + t) < unsigned(plan.w.in);
 #pragma unroll

@@ -93,6 +93,19 @@ def test_padding_may_be_wider_than_the_image(padding, layout, backend: str, devi
             torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
 
 
+@LAYOUTS
+@pytest.mark.parametrize("options", [{}, {"up": 2}, {"down": 2}], ids=str)
+def test_padding_may_need_64_bits(options, layout, backend: str, device: str):
+    """Zeros that a negative padding crops again, on one axis or the other; the reference would need their memory."""
+    x = torch.ones(1, 16, 9, 9).to(device, memory_format=layout)
+    if backend in ("pytorch", "reference") or backends.refusal("upfirdn2d", backend, x):
+        pytest.skip("needs a kernel")
+    for zeros in (2**32, 2**29 + 2):
+        for padding in ([zeros, 12 - zeros, 2, 2], [2, 2, zeros, 12 - zeros]):
+            y = upfirdn2d(x, setup_filter([1, 3, 3, 1]).to(device), padding=padding, **options, backend=backend)
+            assert y.numel() > 0 and not y.any()
+
+
 def test_upsampling_by_1331_is_bilinear_interpolation_inside():
     x = torch.randn(2, 3, 8, 9)
     y = upsample2d(x, setup_filter([1, 3, 3, 1]))
