@@ -169,10 +169,10 @@ def _groups(axis):
 def _tile(itemsize, across, channels, channels_last):
     """(PIXELS, COLS) of a tile: 16 bytes for each thread of 4 warps, or 4 numbers of planes, whose loads are narrow
 
-    Triton compiles each shape, so there are few; none is much wider than the image.
+    Triton compiles each shape, so there are few.
     """
     if channels_last:
-        cols = next((cols for cols in (64, 32, 16) if cols <= channels), 4)
+        cols = 32 if channels >= 32 else 4
         return 128 * 16 // itemsize // cols, cols
-    pixels = next((pixels for pixels in (128, 32) if pixels <= across), 8)
+    pixels = 128 if across >= 128 else 32
     return pixels, min(512, 128 * 16 // itemsize) // pixels

@@ -1,10 +1,7 @@
-"""upfirdn2d in Triton; csrc/upfirdn2d.h says which taps of which inputs an output takes.
-
-strips.py has the kernel for the usual filters; the kernels here take all others.
+"""upfirdn2d in Triton for filters that strips.py leaves; csrc/upfirdn2d.h says which inputs and taps an output takes.
 
 A program makes a tile of y directly from memory. Neighbouring outputs share most of their inputs, and the first-level
 cache makes that one read of x. No program reads an inserted zero: an output takes each up-th tap.
-
 Triton compiles a kernel for each dtype, up and down factor, filter size and tile shape, not for each image size.
 """
 
@@ -41,11 +38,11 @@ def _planar_kernel(
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     in_h, in_w, out_h, out_w = in_h.to(tl.int64), in_w.to(tl.int64), out_h.to(tl.int64), out_w.to(tl.int64)
-    program = tl.program_id(0)
-    across, along = tl.cdiv(out_w, COLS).to(tl.int32), tl.cdiv(out_h, ROWS).to(tl.int32)
-    plane = (program // across // along).to(tl.int64)
-    oy = (program // across % along).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    ox = (program % across).to(tl.int64) * COLS + tl.arange(0, COLS)
+    program = tl.program_id(0).to(tl.int64)
+    across, along = tl.cdiv(out_w, COLS), tl.cdiv(out_h, ROWS)
+    plane = program // (across * along)
+    oy = program // across % along * ROWS + tl.arange(0, ROWS)
+    ox = program % across * COLS + tl.arange(0, COLS)
     x += plane * in_h * in_w
     ky, iy = _first(oy, pad_y.to(tl.int64), UP_Y, DOWN_Y)
     first_kx, first_ix = _first(ox, pad_x.to(tl.int64), UP_X, DOWN_X)
@@ -86,14 +83,14 @@ def _channels_last_kernel(
 ):  # fmt: skip
     in_h, in_w, out_h, out_w = in_h.to(tl.int64), in_w.to(tl.int64), out_h.to(tl.int64), out_w.to(tl.int64)
     channels = channels.to(tl.int64)
-    program, blocks = tl.program_id(0), tl.cdiv(channels, COLS).to(tl.int32)
-    across, along = tl.cdiv(out_w, BLOCK).to(tl.int32), tl.cdiv(out_h, BLOCK).to(tl.int32)
-    c = (program % blocks).to(tl.int64) * COLS + tl.arange(0, COLS)
+    program = tl.program_id(0).to(tl.int64)
+    blocks, across, along = tl.cdiv(channels, COLS), tl.cdiv(out_w, BLOCK), tl.cdiv(out_h, BLOCK)
+    c = program % blocks * COLS + tl.arange(0, COLS)
     tile = program // blocks
     pixel = tl.arange(0, BLOCK * BLOCK)
-    oy = (tile // across % along).to(tl.int64) * BLOCK + pixel // BLOCK
-    ox = (tile % across).to(tl.int64) * BLOCK + pixel % BLOCK
-    image = (tile // across // along).to(tl.int64)
+    oy = tile // across % along * BLOCK + pixel // BLOCK
+    ox = tile % across * BLOCK + pixel % BLOCK
+    image = tile // (across * along)
     x += image * in_h * in_w * channels
     ky, iy = _first(oy, pad_y.to(tl.int64), UP_Y, DOWN_Y)
     first_kx, first_ix = _first(ox, pad_x.to(tl.int64), UP_X, DOWN_X)

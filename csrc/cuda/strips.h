@@ -59,15 +59,17 @@ struct StripPlan {
         in_plane = p.h.in * p.w.in * c, out_plane = p.h.out * p.w.out * c;
     }
 
-    // The strips can do it, with 32 bits for all places in a plane.
+    // The strips can do it, with 32 bits for all places in a plane, and for those in the padding around it.
     static bool fits(const Upfirdn2dParams& p) {
         const auto factors = [](const FirAxis& a) { return a.taps == kTaps && a.up * a.down <= 2; };
         const std::int64_t c = p.channels_last ? p.c : 1, largest = INT_MAX / 4;
         const auto small = [&](const FirAxis& a) {
             return a.in < largest && a.out < largest && std::abs(a.pad) < largest;
         };
+        const auto reach = [](const FirAxis& a) { return a.in + a.out + std::abs(a.pad); };
         return p.separable && factors(p.h) && factors(p.w) && p.h.up == p.w.up && p.h.down == p.w.down && small(p.h) &&
                small(p.w) && p.h.in * p.w.in * c < largest && p.h.out * p.w.out * c < largest &&
+               reach(p.h) * p.w.in * c < largest && reach(p.w) * c < largest &&
                p.n * p.c * (p.h.out + 2) * (p.w.out + 2) / kLeastRows < largest;
     }
 };
@@ -106,7 +108,7 @@ struct Strip {
             down[k] = along[k] * S(p.gain);
         }
 #pragma unroll
-        for (int t = 0; t < kPointers; ++t) next[t] = x + (std::int64_t(iy) * in_row + (ix + t) * pixel);
+        for (int t = 0; t < kPointers; ++t) next[t] = x + (iy * in_row + (ix + t) * pixel);
 #pragma unroll
         for (int t = 0; t < kInputs; ++t) inside[t] = unsigned(ix + t) < unsigned(plan.w.in);
 #pragma unroll

@@ -35,10 +35,11 @@ def launched(monkeypatch):
     """launched(op, name, ...): the module of the kernels of an op, and the set of the forms that are launched."""
     pytest.importorskip("triton")
 
-    def replaced(op: str, forms: slice, *names: str) -> tuple[ModuleType, set]:
+    def replaced(op: str, forms: slice, *names: str, file: str | None = None) -> tuple[ModuleType, set]:
         module, found = importlib.import_module(f"gan_engine.kernels.{op}"), set()
         for name in names:
-            monkeypatch.setattr(module, name, Kernel(name, forms, found))
+            target = importlib.import_module(f"gan_engine.kernels.{file or op}")
+            monkeypatch.setattr(target, name, Kernel(name, forms, found))
         monkeypatch.setitem(backends.MISSING, "triton", None)
         monkeypatch.setitem(backends.DEVICES, "triton", ("cpu",))
         monkeypatch.setitem(backends._kernels[op], "triton", module)
@@ -88,7 +89,7 @@ def test_scale_bias_act(launched):
 
 
 def test_upfirdn2d(launched):
-    module, found = launched("upfirdn2d", slice(-11, -7), "_planar_kernel", "_channels_last_kernel")
+    module, found = launched("upfirdn2d", slice(-6, -3), "_strip_kernel", file="strips")
     for size, c, last, (up, down) in itertools.product(SIZES, CHANNELS, (True, False), FIR.values()):
         axis = size, size * up // down, up, down, 1, 4
         module.upfirdn2d(None, None, None, 4, c, axis, axis, torch.float32, True, False, last, 1.0)
