@@ -95,8 +95,9 @@ struct Convolution {
         });
     }
 
-    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32].
+    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32], or of one block where a sum has one part.
     void run_tiles_first() const {
+        const bool parts = in > kDepth;
         const std::int64_t v_size = A::kPoints * v_point, m_size = A::kPoints * m_point;
         const std::int64_t together = std::clamp<std::int64_t>(kWaiting / v_size, 1, blocks);
         const Buffer v = buffer(together * v_size);
@@ -106,18 +107,19 @@ struct Convolution {
                 for (std::int64_t b = begin; b < end; ++b) transform_block(first + b, v.get() + b * v_size);
             });
             for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
-                const Buffer u = buffer(A::kWeights * u_point), m = buffer(count * m_size);
+                const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? count : 1) * m_size);
                 const Buffer outside = buffer(columns * kPanel);
                 for (std::int64_t panel = begin; panel < end; ++panel) {
                     for (std::int64_t depth = 0; depth < in; depth += kDepth) {
                         for (std::int64_t i = 0; i < std::min(kDepth, in - depth); i += kStrip)
                             transform_strip<A>(p.shape, p.weight + p.begin, panel, (depth + i) / kStrip,
                                                u.get() + i * kPanel, u_point);
-                        for (std::int64_t b = 0; b < count; ++b)
-                            multiply_part(v.get() + b * v_size, u.get(), m.get() + b * m_size, first + b, depth);
+                        for (std::int64_t b = 0; b < count; ++b) {
+                            float* const products = m.get() + (parts ? b : 0) * m_size;
+                            multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth);
+                            if (depth + kDepth >= in) write_block(products, first + b, panel, panel + 1, outside.get());
+                        }
                     }
-                    for (std::int64_t b = 0; b < count; ++b)
-                        write_block(m.get() + b * m_size, first + b, panel, panel + 1, outside.get());
                 }
             });
         }

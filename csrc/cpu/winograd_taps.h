@@ -86,6 +86,17 @@ void move_strip(const WinogradWeight& s, W* weight, std::int64_t out, std::int64
                     for (std::int64_t i = 0; i < kStrip; i += kRegLanes)
                         move_square(at(lane, y, x, i), s.stride_out, &strip.taps[i][y * A::Across::kTaps + x][lane],
                                     kTaps * kPanel, kStrip);
+    } else if (whole && s.stride_out == 1) {
+        // Channels out are neighbours. The strip that comes next is too far away for the CPU to fetch it by itself.
+        for (std::int64_t i = 0; i < kStrip; ++i)
+            for (int y = 0; y < A::Down::kTaps; ++y)
+                for (int x = 0; x < A::Across::kTaps; ++x) {
+                    W* const w = at(0, y, x, i);
+                    float* const tap = strip.taps[i][y * A::Across::kTaps + x];
+                    for (std::int64_t lane = 0; lane < kPanel; lane += kLine)
+                        __builtin_prefetch(w + lane + kStrip * s.stride_in, !std::is_const_v<W>);
+                    for (std::int64_t lane = 0; lane < kPanel; ++lane) move(w[lane], tap[lane]);
+                }
     } else if (whole && s.stride_out == kTaps && std::abs(s.stride_x) == 1 &&
                s.stride_y == A::Across::kTaps * s.stride_x) {
         // The same for a channel in and all channels out of the panel. The taps may come in reverse order.

@@ -4,16 +4,10 @@
 #include "../winograd.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <stdexcept>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "minimal.h"
+#include "scratch.h"
 #include "threads.h"
 #include "vec.h"
 #include "winograd_product.h"
@@ -32,27 +26,6 @@ inline void check(const WinogradImages& i, const WinogradWeight& w) {
     if (std::min({i.n, i.in_h, i.in_w, i.out_h, i.out_w}) < 1)
         throw std::invalid_argument("minimal filtering: want images, got none");
     if (std::min(w.out, w.in) < 1) throw std::invalid_argument("minimal filtering: want channels, got none");
-}
-
-struct FreeMemory {
-    void operator()(float* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<float[], FreeMemory>;
-
-// Large buffers ask for huge pages, because each new page costs a fault (38 MB: 5 ms instead of 21). Their alignment is
-// a line of the cache: with blocks aligned to huge pages, the heap of glibc grows from call to call, and the fresh
-// pages take as long as the products (gradient by a weight of 512 channels, 8x8 pixels, AVX2, 2026-11: 40 ms instead of
-// 19).
-inline Buffer buffer(std::int64_t n) {
-    const std::int64_t bytes = round_up(4 * n, 64);
-    char* p = static_cast<char*>(std::aligned_alloc(64, bytes));
-    if (p == nullptr) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-    constexpr std::int64_t huge = 2 << 20;
-    const std::int64_t skipped = -reinterpret_cast<std::intptr_t>(p) & (huge - 1);
-    if (bytes >= 2 * huge) madvise(p + skipped, (bytes - skipped) / huge * huge, MADV_HUGEPAGE);
-#endif
-    return Buffer(reinterpret_cast<float*>(p));
 }
 
 // run(begin, end) on several threads, which share `items` items.

@@ -87,8 +87,8 @@ def _winograd_wgrad(x, dy, k, minimal, padding, last):
 
 
 def _winograd_wgrad_fake(x, dy, k, minimal, padding, last):
-    dweight = x.new_empty((dy.shape[1], x.shape[1], k, k))
-    return dweight.contiguous(memory_format=torch.channels_last) if last else dweight
+    size, memory_format = (dy.shape[1], x.shape[1], k, k), torch.channels_last if last else torch.contiguous_format
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
 define(
