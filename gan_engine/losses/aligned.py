@@ -109,7 +109,7 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
         of parameters, buffers and random numbers are put back afterwards.
 
     Raises:
-        As `backward_with_penalty` with level="aligned".
+        RuntimeError, ValueError: as `backward_with_penalty` with level="aligned".
     """
     img = detached(img)
     learned = list({p: None for part in _modules(D) for p in part.parameters() if p.requires_grad})

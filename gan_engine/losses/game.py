@@ -111,7 +111,7 @@ def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """FM[n] = sum over layers l of mean over elements |F[l](fake[n]) - F[l](real[n])|
+    """FM[n] = sum over layers l of mean over elements |F(l, fake[n]) - F(l, real[n])|
 
     The layers are those of all discriminators or scales (Wang et al. 2018, arXiv:1711.11585). Features of real images
     are constants. The differences are taken in float32 (float64 for float64).
