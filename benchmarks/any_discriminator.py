@@ -122,7 +122,12 @@ def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dic
     }
     reason = refusal(D, x, c)
     row: dict[str, Any] = {"D": name, "level 2": reason is None, "refusal": reason}
-    row |= {f"{way} error": error(gradients(D, x, c, step), truth) for way, step in steps.items()}
+    for way, step in list(steps.items()):
+        try:
+            row[f"{way} error"] = error(gradients(D, x, c, step), truth)
+        except RuntimeError as refused:  # level "aligned" refuses kinks that it cannot hold
+            row |= {f"{way} error": None, f"{way} failure": str(refused)}
+            del steps[way]
     peers = {way: _cleared(D, lambda step=step: step(D, x, c)) for way, step in steps.items()}
     if compile:
         torch.compiler.reset()
@@ -149,12 +154,15 @@ def line(row: dict[str, Any]) -> dict[str, str]:
         ms = row.get(f"{way} ms")
         return "-" if ms is None else f"{row['autograd ms'] / ms:.2f}"
 
+    def number(name: str, form: str) -> str:
+        return "-" if row.get(name) is None else format(row[name], form)
+
     return {
         "D": row["D"],
         "level": "2" if row["level 2"] else "1",
         **{way: gain(way) for way in ("level None", "aligned", "compile", "random")},
-        **{f"error of {way}": f"{row[f'{way} error']:.0e}" for way in ("level None", "aligned", "random")},
-        **{f"MiB of {way}": f"{row[f'{way} MiB']:.0f}" for way in ("autograd", "level None", "aligned")},
+        **{f"error of {way}": number(f"{way} error", ".0e") for way in ("level None", "aligned", "random")},
+        **{f"MiB of {way}": number(f"{way} MiB", ".0f") for way in ("autograd", "level None", "aligned")},
     }
 
 
