@@ -1,6 +1,8 @@
 """Rules for functions with straight pieces that no kernel of gan_engine has: limits, slopes that are learned, masks.
 
-The slope at a kink is that of autograd: clamp lets a gradient through at its limits, hardtanh and relu6 do not.
+The slope at a kink is that of autograd: clamp lets a gradient through at its limits, hardtanh and relu6 do not. At an x
+of exactly 0, the first gradient of PyTorch's prelu has the learned slope, which is taken here too. Its second gradient
+takes 1 there.
 """
 
 from collections.abc import Callable

@@ -83,10 +83,10 @@ def largest(function: Callable, input: Any, dim: Any = (), keepdim: bool = False
     return linear(lambda v, share: (v * share).sum(dims, keepdim), input, share)
 
 
-@rule("maximum", "minimum", "fmax", "fmin")
+@rule("maximum", "minimum")
 def larger(function: Callable, input: Any, other: Any) -> TracedTensor:
     x, y = (t.value if isinstance(t, TracedTensor) else t for t in (input, other))
-    first = x > y if function.__name__ in ("maximum", "fmax") else x < y
+    first = x > y if function.__name__ == "maximum" else x < y
     share = first.to(torch.promote_types(x.dtype, y.dtype)).masked_fill_(x == y, 0.5)
     if isinstance(input, TracedTensor) and isinstance(other, TracedTensor):
         if input.ndim != other.ndim:

@@ -155,6 +155,44 @@ def test_level_2_takes_it_and_equals_autograd(name: str):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
 
 
+AT_TIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "maximum of a constant": lambda x, y: torch.maximum(x, torch.zeros(1, 8, dtype=x.dtype)) + y,
+    "amax": lambda x, y: torch.stack([x, y], 2).amax(2),
+    "max": lambda x, y: torch.stack([x, y], 2).max(2).values,
+    "topk": lambda x, y: torch.stack([x, y], 2).topk(1, 2).values.squeeze(2),
+    "max_pool1d": lambda x, y: F.max_pool1d(torch.stack([x, y], 2), 2).squeeze(2),
+    "where": lambda x, y: torch.where(x > y, x, y),
+    "clamp": lambda x, y: x.clamp(min=0) + y.clamp_max(0),
+    "hardtanh": lambda x, y: F.hardtanh(x, 0, 1) + F.relu6(y),
+    "threshold": lambda x, y: F.threshold(x, 0, 0.3) + F.softshrink(y, 0.0),
+}
+
+
+class Tied(nn.Module):
+    """Layers without biases, so that both are 0 for an image of zeros, with slopes of their own."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.first, self.second = (nn.Linear(6, 8, bias=False) for _ in range(2))
+        self.last = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x), self.second(x))).squeeze(1)
+
+
+@pytest.mark.parametrize("name", AT_TIES)
+def test_at_ties_it_equals_autograd(name: str):
+    torch.manual_seed(0)
+    D, img = Tied(AT_TIES[name]).double(), torch.randn(4, 6, dtype=torch.float64)
+    img[1:3] = 0
+    got = gradients(D, lambda: backward_with_penalty(D, img, softplus, gamma=3.0, level=2))
+    want = gradients(D, lambda: written_out(D, img, softplus, gamma=3.0))
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
 def test_hardsigmoid_whose_second_gradient_pytorch_lacks():
     grads = []
     for layer in (F.hardsigmoid, lambda x: F.relu6(x + 3) / 6):
@@ -186,6 +224,7 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "two": (lambda x: torch.bmm(x[:, 0], x[:, 1]), "the product of two activations"),
     "grid": (lambda x: F.grid_sample(x, x[:, :2].movedim(1, -1)), "its grid depends on the image"),
     "glu": (lambda x: F.glu(x, 1), "glu is curved"),
+    "fmax": (lambda x: torch.fmax(x, constant(4, 8, 8)), "fmax is not known"),  # at ties it takes the first alone
     "maximum": (lambda x: torch.maximum(x, constant(2, 4, 4, 8, 8)), "moves the batch"),
     "gru": (lambda x: nn.GRU(8, 8, batch_first=True).double()(x[:, 0])[0], "gru is curved"),
     "lstm": (lambda x: nn.LSTM(8, 8, batch_first=True).double()(x[:, 0])[0], "lstm is curved"),
