@@ -115,7 +115,8 @@ def found(
 ) -> Found:
     """search(a, b, c, arguments) by one of the three functions below, from memory where these sizes came before.
 
-    A search takes 9 us and a look into the memory 2 us. The forward and backward pass of a small convolution takes 200.
+    A search takes 9 us and a look into the memory 2 us, three times in the 900 us of a forward and backward pass of 64
+    channels at 8x8, batch 4 (AVX-512, one thread, 2026-11).
     """
     if torch.compiler.is_compiling() or type(a) not in _PLAIN or type(b) not in _PLAIN:
         return search(a, b, c, arguments)
