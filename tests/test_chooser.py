@@ -9,6 +9,7 @@ from torch import nn
 from gan_engine import backends, ops
 from gan_engine.activated import biased, normed
 from gan_engine.layers import Conv2d
+from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.ops import convolution
 from gan_engine.ops.convolution import maps
 from gan_engine.ops.thresholds import TABLE
@@ -39,6 +40,16 @@ def pixels(num: int):
     return torch.ones(1, 2, 2, num // 2), torch.ones(2, 2, 3, 3)
 
 
+def level_1(side: int):
+    x, weight = torch.ones(2, 16, side, side), torch.ones(16, 16, 3, 3)
+
+    def call():
+        with ClosedOps():
+            torch.nn.functional.conv2d(x, weight, padding=1)
+
+    return call
+
+
 # By threshold: a call that gains nothing, and one beyond the threshold.
 SIDES = {
     "few elements": tuple(
@@ -56,6 +67,7 @@ SIDES = {
     "small gain": (convolved(64, side=4), convolved(64)),
     "few channels for layouts": (convolved(255, 9, 2, 5), convolved(256, 9, 2, 5)),
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
+    "few products at level 1": tuple(level_1(side) for side in (8, 64)),
     "few pixels to halve": tuple(lambda n=n: ops.downsample_conv2d(*pixels(n)) for n in (1020, 1024)),
 }
 

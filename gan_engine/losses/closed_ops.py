@@ -21,6 +21,7 @@ from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import closed_convolution, conv2d
 from gan_engine.ops.grid_sample import grid_sample
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
 _WITHOUT_TORCH_FUNCTION = frozenset((Tensor, torch.nn.Parameter))
@@ -56,13 +57,19 @@ class ClosedOps(TorchFunctionMode):
 
     def _stay_for_recomputation(self) -> None:
         """If the network is inside of a checkpoint, make the innermost one run its region again in this mode."""
-        hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        pack = hooks[0] if hooks is not None else None
-        if not getattr(pack, "__qualname__", "").startswith("_checkpoint_hook."):
+        pack = checkpoint_hook()
+        if pack is None:
             return
         frame = pack.__closure__[pack.__code__.co_freevars.index("frame")].cell_contents
         if not isinstance(frame.recompute_fn, _Recomputation):
             frame.recompute_fn = _Recomputation(frame.recompute_fn, self)
+
+
+def checkpoint_hook() -> Any:
+    """The hook that saves tensors inside of torch.utils.checkpoint with use_reentrant=False, or None outside of it."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    pack = hooks[0] if hooks is not None else None
+    return pack if getattr(pack, "__qualname__", "").startswith("_checkpoint_hook.") else None
 
 
 class _Recomputation:
@@ -114,21 +121,26 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))
 
 
-# PyTorch's own convolution is closed too. Ours has faster kernels, but its calls in six passes cost 0.2 ms, which
-# kernels win back above about 10 million multiply-adds. The rows are in docs/performance.md: 0.83 of the speed of plain
-# autograd became 0.96 where all layers are smaller.
-_LEAST_WORK = 10e6
+def _no_gain(backend: str, x: Tensor, products: float | None) -> str | None:
+    """A rule: `products` are the multiply-adds of a convolution."""
+    few = TABLE["few products at level 1"]
+    return few.sentence if products is not None and x.device.type == "cpu" and products < few.number else None
 
 
-def _is_small(input: Tensor, weight: Tensor, stride: Any) -> bool:
-    """True for a convolution on a CPU with fewer than _LEAST_WORK multiply-adds."""
+# The convolutions of level 1. "pytorch" is our autograd functions, whose own backends the chooser finds. "reference" is
+# PyTorch's function, which is closed under differentiation too.
+backends.register("level1_conv2d", has=("pytorch",), no_gain=_no_gain)
+
+
+def _is_ours(input: Tensor, weight: Tensor, stride: Any) -> bool:
+    """Whether our autograd functions run a convolution, which has an output for each `stride` of its input."""
     steps = stride * stride if isinstance(stride, int) else math.prod(stride) ** (2 // len(stride))
-    positions = len(input) * input.shape[2] * input.shape[3] / steps
-    return input.is_cpu and weight.numel() * positions < _LEAST_WORK
+    products = weight.numel() * len(input) * input.shape[2] * input.shape[3] / steps
+    return backends.choose("level1_conv2d", input, None, products) == "pytorch"
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if isinstance(padding, str) or input.ndim != 4 or not _supported(input) or _is_small(input, weight, stride):
+    if isinstance(padding, str) or input.ndim != 4 or not _supported(input) or not _is_ours(input, weight, stride):
         return NotImplemented
     return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
@@ -136,7 +148,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
     if input.ndim != 4 or not _supported(input) or torch.is_autocast_enabled(input.device.type):
         return NotImplemented
-    if _is_small(input, weight, 1):
+    if not _is_ours(input, weight, 1):
         return NotImplemented
     options = (stride, padding, output_padding, groups, dilation)
     return closed_convolution(input, weight, bias, ConvolutionArguments.from_conv_transpose(2, *options))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gan_engine.losses.closed_ops import checkpoint_hook
 from gan_engine.ops.bias_act import bias_act
 
 _WAY_OUT = 'level=1 is exact for such a D; level="aligned" takes smooth activations, such as SiLU and GELU, anywhere'
@@ -45,7 +46,7 @@ class HeldSlopes(TorchFunctionMode):
             raise RuntimeError(f"{func.__name__} has kinks that a difference of D would see: {_WAY_OUT}")
         if rule is None:
             return func(*args, **kwargs)
-        if _in_checkpoint():
+        if checkpoint_hook() is not None:
             raise RuntimeError(f"{func.__name__} inside of a checkpoint, which runs it again: {_WAY_OUT}")
         self.without_grad = self.without_grad or ("" if torch.is_grad_enabled() else func.__name__)
         return rule(self, *args, **kwargs)
@@ -71,12 +72,6 @@ def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
         if isinstance(module, _MODULES):
             name = type(module).__name__
             raise RuntimeError(f"{name} has kinks, and compiled code or other threads run it: {_WAY_OUT}")
-
-
-def _in_checkpoint() -> bool:
-    """True inside of torch.utils.checkpoint with use_reentrant=False."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks is not None and getattr(hooks[0], "__qualname__", "").startswith("_checkpoint_hook.")
 
 
 # grad, x, slope, whether x is a result: where() is three times as slow on a CPU.
