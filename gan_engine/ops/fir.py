@@ -50,7 +50,7 @@ def setup_filter(
     if f.ndim == 1 and separable is False:
         f = f.outer(f)
     elif f.ndim == 2 and separable is not False:
-        taps = _outer_root(f)
+        taps = outer_root(f)
         if taps is None and separable:
             raise ValueError("setup_filter: separable=True wants the outer product of taps with themselves")
         f = f if taps is None else taps
@@ -65,8 +65,8 @@ def setup_filter(
     return (f * gain ** (f.ndim / 2)).to(device, torch.float32)
 
 
-def _outer_root(f: Tensor) -> Tensor | None:
-    """taps with taps.outer(taps) = f [n, m], to the precision of float32; None if there are none"""
+def outer_root(f: Tensor) -> Tensor | None:
+    """taps with taps.outer(taps) = f [n, m] in float64, to the precision of float32; None if there are none"""
     largest = int(f.diagonal().abs().argmax())
     peak = f[largest, largest]
     if f.shape[0] != f.shape[1] or not peak > 0:
