@@ -53,10 +53,14 @@ def fir(
     if f is not None and x.dtype == f.dtype == torch.float64:
         pairs: dict[str, Any] = {"up": as_pair(up, "up"), "down": as_pair(down, "down"), "padding": as_sides(padding)}
         return upfirdn2d_ref(x, f, **pairs, flip_filter=flip_filter, gain=float(gain))
-    if f is not None:
-        f = (f if x.dtype == torch.float64 else _factored(f)).float()
+    f = filter_for(x, f)
     options: dict[str, Any] = {"up": up, "down": down, "padding": padding, "flip_filter": bool(flip_filter)}
     return ops.upfirdn2d(x, f, **options, gain=float(gain), backend=backend)
+
+
+def filter_for(x: Tensor, f: Tensor | None) -> Tensor | None:
+    """f as an operator takes it beside x: float32, and as taps where that changes no digit of x"""
+    return None if f is None else (f if x.dtype == torch.float64 else _factored(f)).float()
 
 
 def _factored(f: Tensor) -> Tensor:
@@ -84,8 +88,7 @@ def modulated(
 
     `flip_weight=False` convolves. A filter without `up` and `down` is not read.
     """
-    up, down = options["up"], options["down"]
-    f = None if up == down or f is None else (f if x.dtype == torch.float64 else _factored(f)).float()
+    f = None if options["up"] == options["down"] else filter_for(x, f)
     weight, styles = fitting(weight, x), fitting(styles, x)
     if noise is not None:
         noise = fitting(noise.reshape((1,) * (4 - noise.ndim) + noise.shape), x)

@@ -1,0 +1,97 @@
+"""Layers of PyTorch: convolutions, and what follows them in an nn.Sequential."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_engine import layers, ops
+from gan_engine.activated import normed
+from gan_engine.patch.probe import difference
+from gan_engine.patch.rule import Layer, Rule
+
+
+def convolved(layer: nn.Module) -> Iterator[Layer | str]:
+    """nn.Conv2d and nn.ConvTranspose2d, and their subclasses that compute the same"""
+    if isinstance(layer, layers.Conv2d | layers.ConvTranspose2d):
+        return
+    kind = type(layer)
+    if isinstance(layer, nn.Conv2d) and kind.forward is nn.Conv2d.forward:
+        if kind._conv_forward is not nn.Conv2d._conv_forward:
+            yield "its convolution is its own"
+        elif isinstance(layer.padding, str):
+            yield f"its padding is the word {layer.padding!r}"
+        else:
+            yield Layer("convolution", {"_conv_forward": layers.Conv2d._conv_forward}, _images(layer))
+    elif isinstance(layer, nn.ConvTranspose2d) and kind.forward is nn.ConvTranspose2d.forward:
+        yield Layer("transposed convolution", {"forward": layers.ConvTranspose2d.forward}, _images(layer))
+
+
+def _images(layer: Any) -> Any:
+    reach = max(d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size))
+    return lambda: [((torch.randn(2, layer.in_channels, reach + 5, reach + 6),), {})]
+
+
+def in_a_row(layer: nn.Module) -> Iterator[Layer | str]:
+    """The children of an nn.Sequential, of which some pairs run in one pass; each pair is compared by itself"""
+    if not isinstance(layer, nn.Sequential) or type(layer).forward is not nn.Sequential.forward:
+        return
+    children = list(layer)
+    good = frozenset(i for i in range(len(children) - 1) if _is_right(children[i], children[i + 1]))
+    if not good:
+        return
+
+    def forward(self, x):
+        parts, i = list(self), 0
+        while i < len(parts):
+            join = _joined(parts[i], parts[i + 1]) if i in good else None
+            x = parts[i](x) if join is None else join(parts[i], parts[i + 1], x)
+            i += 1 if join is None else 2
+        return x
+
+    pairs = "1 pair" if len(good) == 1 else f"{len(good)} pairs"
+    yield Layer(f"{pairs} of a layer and its activation in one pass", {"forward": forward}, list)
+
+
+Join = Callable[[Any, nn.Module, Tensor], Tensor]
+
+
+def _is_right(first: Any, second: nn.Module) -> bool:
+    join = _joined(first, second)
+    if join is None:
+        return False
+    pair = nn.Sequential(first, second)
+    images = (
+        _images(first) if isinstance(first, nn.Conv2d) else lambda: [((torch.randn(3, first.num_features, 5, 4),), {})]
+    )
+    return difference(pair, Layer("", {"forward": lambda self, x: join(self[0], self[1], x)}, images)) is None
+
+
+def _joined(first: nn.Module, second: nn.Module) -> Join | None:
+    """What computes a layer and the activation behind it in one pass"""
+    if any(_is_hooked(part) for part in (first, second)) or not isinstance(second, nn.ReLU | nn.LeakyReLU):
+        return None
+    if isinstance(first, nn.BatchNorm2d) and type(first).forward is nn.BatchNorm2d.forward:
+        return _normed if isinstance(second, nn.ReLU) or second.negative_slope == 0.2 else None
+    if isinstance(first, nn.Conv2d) and type(first).forward is nn.Conv2d.forward and first.bias is not None:
+        return _biased
+    return None
+
+
+def _normed(norm: Any, act: nn.Module, x: Tensor) -> Tensor:
+    return normed(norm, x, act="relu" if isinstance(act, nn.ReLU) else "lrelu")
+
+
+def _biased(conv: Any, act: Any, x: Tensor) -> Tensor:
+    y = conv._conv_forward(x, conv.weight, None)
+    slope = 0.0 if isinstance(act, nn.ReLU) else act.negative_slope
+    return ops.bias_act(y, conv.bias, act="lrelu" if slope else "relu", alpha=slope, gain=1)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return any(hooks) or "forward" in vars(layer)
+
+
+RULES: tuple[Rule, ...] = (convolved, in_a_row)

@@ -1,0 +1,246 @@
+"""A patched network is the network: values, both orders, names, classes, copies. What is not known is left alone."""
+
+import copy
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import benchmarks.dialects.stylegan as stylegan_networks
+from benchmarks.dialects import basicsr, mmagic, rosinality, stylegan, stylegan_ops
+from gan_engine.compat.stylegan import bias_act as bias_act_face
+from gan_engine.patch import patch
+
+SMALL = {"resolution": 16, "base": 128, "most": 16}
+NETWORKS = {
+    "stylegan G": lambda: stylegan.Generator(**SMALL, z_dim=16, layers=2),
+    "stylegan D": lambda: stylegan.Discriminator(**SMALL),
+    "rosinality G": lambda: rosinality.Generator(**SMALL, style_dim=16, layers=2),
+    "rosinality D": lambda: rosinality.Discriminator(**SMALL),
+    "basicsr G": lambda: basicsr.Generator(**SMALL, style_dim=16, layers=2),
+    "mmagic G": lambda: mmagic.Generator(**SMALL, style_dim=16, layers=2),
+}
+
+
+def sample(name: str) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(4, 16) if name.endswith("G") else torch.randn(4, 3, 16, 16)
+
+
+def built(name: str) -> nn.Module:
+    """With random numbers where layers begin with zeros"""
+    torch.manual_seed(0)
+    net = NETWORKS[name]()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return net
+
+
+def orders(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output, its gradients by x and the parameters, and the gradients of |dy/dx|^2 by the parameters"""
+    x, wanted = x.detach().requires_grad_(), list(net.parameters())
+    torch.manual_seed(2)  # of the noise
+    y = net(x)
+    total = (y * torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)).sum()
+    first = torch.autograd.grad(total, [x, *wanted], create_graph=True, allow_unused=True)
+    second = torch.autograd.grad(first[0].square().sum(), wanted, allow_unused=True)
+    zeros = [torch.zeros(()).to(y) if g is None else g.detach() for g in (*first, *second)]
+    return [y.detach(), *zeros]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_patched_network_is_the_network(name):
+    net, x = built(name).double(), sample(name).double()
+    drawn, want, names = orders(net.eval(), x), orders(net.train(), x), list(net.state_dict())
+    classes = [type(m) for m in net.modules()]
+    with patch(net) as done:
+        assert list(net.state_dict()) == names and any(row.replaced for row in done.rows)
+        in_training, in_eval = orders(net, x), orders(net.eval(), x)
+        net.train()
+        for got, expected in zip(in_training + in_eval, want + drawn, strict=True):
+            bound = 1e-10 * max(1.0, float(expected.abs().max()))
+            torch.testing.assert_close(got.expand_as(expected), expected, rtol=1e-10, atol=bound)
+    assert [type(m) for m in net.modules()] == classes
+    assert all(torch.equal(a, b) for a, b in zip(orders(net, x), want))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_are_replaced_as_a_whole(name):
+    net = built(name)
+    rows = {row.kind: row.note for row in patch(net).rows if row.replaced}
+    wanted = {
+        "stylegan G": ("SynthesisLayer", "ToRGBLayer"),
+        "stylegan D": ("Conv2dLayer",),
+        "rosinality G": ("StyledConv", "ModulatedConv2d", "Upsample"),
+        "rosinality D": ("EqualConv2d", "FusedLeakyReLU", "Blur"),
+        "basicsr G": ("StyleConv", "ModulatedConv2d", "Upsample"),
+        "mmagic G": ("ModulatedStyleConv", "ModulatedConv2d", "Upsample"),
+    }[name]
+    assert all("calls" not in rows[kind] for kind in wanted)
+    net(sample(name))
+
+
+def test_networks_of_synthetic_modules():
+    """As a pickle makes them that brings its source along: the classes are in no module that can be imported."""
+    modules = {}
+    for file in ("stylegan_ops", "stylegan"):
+        source = (Path(stylegan.__file__).parent / f"{file}.py").read_text()
+        source = source.replace("from benchmarks.dialects import stylegan_ops as ops", "ops = given")
+        source = source.replace("from benchmarks.dialects.stylegan_ops import", "from given import")
+        modules[file] = types.ModuleType(f"_imported_module_{file}")
+        sys.modules["given"] = modules.get("stylegan_ops")
+        modules[file].given = modules["stylegan_ops"]
+        exec(compile(source, file, "exec"), vars(modules[file]))
+    del sys.modules["given"]
+    torch.manual_seed(0)
+    net = modules["stylegan"].Generator(**SMALL, z_dim=16, layers=2).double()
+    x = sample("stylegan G").double()
+    want = orders(net, x)
+    done = patch(net)
+    assert {"SynthesisLayer", "SynthesisBlock", "ToRGBLayer"} <= {row.kind for row in done.rows if row.replaced}
+    for got, expected in zip(orders(net, x), want, strict=True):
+        torch.testing.assert_close(got.expand_as(expected), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_copies_stay_patched_and_pickles_hold_the_original():
+    net, x = built("rosinality D"), sample("rosinality D")
+    want, done = net(x), patch(net)
+    copied = copy.deepcopy(net)
+    assert type(copied.final_conv[0]) is type(net.final_conv[0]) is not rosinality.EqualConv2d
+    assert copied.final_conv[0].weight is not net.final_conv[0].weight
+    torch.testing.assert_close(copied(x), want)
+    loaded = pickle.loads(pickle.dumps(net))
+    assert type(loaded.final_conv[0]) is rosinality.EqualConv2d
+    assert torch.equal(loaded(x), want)
+    assert patch(net).rows and not any(row.replaced for row in patch(net).rows)
+    done.undo()
+    assert type(net.final_conv[0]) is rosinality.EqualConv2d
+
+
+class OtherSlope(rosinality.FusedLeakyReLU):
+    def forward(self, input):
+        return super().forward(input) * 1.001
+
+
+class OtherNoise(basicsr.StyleConv):
+    def forward(self, x, style, noise=None):
+        return super().forward(x, style, noise) + 1e-6 * x.mean()
+
+
+class Weird(stylegan.Conv2dLayer):
+    def forward(self, x, gain=1):
+        return super().forward(x, gain=gain).tanh()
+
+
+@pytest.mark.parametrize(
+    "layer", [OtherSlope(4), OtherNoise(4, 4, 3, 8), Weird(4, 4, 3)], ids=lambda m: type(m).__name__
+)
+def test_a_layer_that_computes_something_else_is_left_with_the_reason(layer):
+    row = patch(layer).rows[0]
+    assert not row.replaced and "its numbers differ by" in row.note
+
+
+class Clamped(stylegan.Conv2dLayer):
+    def forward(self, x, gain=1):
+        return super().forward(x, gain).clamp(max=200)
+
+
+class DoubledNoise(rosinality.NoiseInjection):
+    def forward(self, image, noise=None):
+        return super().forward(image, noise) + self.weight
+
+
+def test_hidden_differences_are_found():
+    """A clamp that small numbers do not reach, and a strength of noise that is still zero."""
+    assert "its numbers differ by" in patch(Clamped(4, 4, 3, conv_clamp=256)).rows[0].note
+    styled = rosinality.StyledConv(4, 4, 3, 8)
+    styled.noise = DoubledNoise()
+    assert not any(row.replaced and row.name == "" for row in patch(styled).rows)
+
+
+def test_functions_of_modules_and_where_they_were_imported():
+    original, imported = stylegan_ops.bias_act, stylegan_networks.bias_act
+    layer, x = stylegan.FullyConnectedLayer(4, 4, "lrelu"), torch.randn(3, 4)
+    want = layer(x)
+    with patch("benchmarks.dialects.stylegan_ops") as done:
+        names = {row.name.rpartition(".")[2] for row in done.rows if row.replaced}
+        assert names == {"bias_act", "upfirdn2d", "upsample2d", "downsample2d", "conv2d_resample", "modulated_conv2d"}
+        assert stylegan_networks.bias_act is stylegan_ops.bias_act is bias_act_face.bias_act
+        torch.testing.assert_close(layer(x), want)
+    assert stylegan_ops.bias_act is original and stylegan_networks.bias_act is imported
+    with pytest.raises(ValueError, match="want the name of a module that can be imported, got 'no_such_ops'"):
+        patch("no_such_ops")
+    with pytest.raises(TypeError, match="want a network, a module or its name, got int"):
+        patch(3)
+
+
+def test_functions_of_another_meaning_are_left(monkeypatch):
+    module = types.ModuleType("other_ops")
+
+    def upfirdn2d(input, kernel, up=1, down=1, pad=(0, 0)):
+        return rosinality.upfirdn2d(input, kernel.flip([0, 1]), up, down, pad)
+
+    def bias_act(x, b, slope):
+        return x
+
+    def fma(a, b, c):
+        raise RuntimeError("no kernel")
+
+    for function in (upfirdn2d, bias_act, fma):
+        setattr(module, function.__name__, function)
+    monkeypatch.setitem(sys.modules, "other_ops", module)
+    with patch("other_ops") as done:
+        notes = {row.name: row.note for row in done.rows}
+        assert notes["other_ops.upfirdn2d"] == "its numbers differ from those of the known function"
+        assert notes["other_ops.bias_act"] == "its arguments (x, b, slope) are not known"
+        assert "not compared: the original raised RuntimeError" in notes["other_ops.fma"]
+        assert module.upfirdn2d is upfirdn2d and module.fma is not fma
+
+
+def test_layers_of_pytorch():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(32, 3, 4, 2, 1),
+        nn.Conv2d(3, 3, 3, padding="same"),
+    ).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    want, state = orders(net, x), copy.deepcopy(net.state_dict())
+    net.load_state_dict(state)
+    with patch(net) as done:
+        replaced = {row.name: row.note for row in done.rows if row.replaced}
+        assert replaced.keys() == {"", "0", "2", "5"} and replaced[""].startswith("2 pairs of a layer")
+        assert {row.note for row in done.rows if not row.replaced} >= {"its padding is the word 'same'"}
+        assert isinstance(net[0], nn.Conv2d) and all(torch.equal(a, state[n]) for n, a in net.state_dict().items())
+        for got, expected in zip(orders(net, x), want, strict=True):
+            torch.testing.assert_close(got.expand_as(expected), expected, rtol=1e-9, atol=1e-9)
+        seen = []
+        net[3].register_forward_hook(lambda *_: seen.append(1))
+        net(x)
+        assert seen  # a layer with a hook is called
+
+
+def test_the_table_says_what_was_done_and_the_gain():
+    net = built("stylegan D")
+    done = patch(net, example=sample("stylegan D"))
+    text = str(done)
+    assert (
+        "Conv2dLayer: convolution, resampling, bias and activation in one layer (blocks.0.fromrgb and 7 more)" in text
+    )
+    assert (
+        "forward: " in text
+        and "forward and backward: " in text
+        and done.gains.keys() == {"forward", "forward and backward"}
+    )
+    assert done.active and all(p.grad is None for p in net.parameters())
+    with pytest.raises(ValueError, match="an example wants a network"):
+        patch("benchmarks.dialects.stylegan_ops", example=1)
