@@ -39,7 +39,7 @@ import torch
 from gan_engine.system import native
 
 # cuda comes before triton, by counted instructions an element (tests/gpu_ledger.csv, bfloat16, sm_90; not measured):
-# bias_act takes 20 there and 31 to 34 in Triton, and scale_bias_act 15 and 33 to 34. upfirdn2d of 4 taps takes 6 to 32
+# bias_act takes 20 there and 19 to 21 in Triton, and scale_bias_act 15 and 24 to 25. upfirdn2d of 4 taps takes 6 to 32
 # in channels_last and 6 to 38 in Triton; in contiguous memory it takes 8 to 44, and 14 to 68 in Triton. sum_of_squares
 # and mix take 6 to 17 in both. Memory is their limit in both, and the CPU launches a Triton kernel more slowly.
 ORDER = ("cuda", "triton", "cpu", "pytorch", "reference")

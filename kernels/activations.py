@@ -101,6 +101,19 @@ def tanh(z):
     return tl.where(z == z, tl.where(z < 0, -t, t), z)
 
 
+# min(max(v, -most), most); NaN stays NaN.
+@triton.jit
+def limited(v, most):
+    return tl.maximum(tl.minimum(v, most, tl.PropagateNan.ALL), -most, tl.PropagateNan.ALL)
+
+
+# The bits of eight neighbouring columns as a byte: [ROWS, COLS // 8].
+@triton.jit
+def packed(bits, ROWS: tl.constexpr, COLS: tl.constexpr):
+    k = tl.arange(0, 8)[None, None, :]
+    return tl.sum(tl.where(tl.reshape(bits, [ROWS, COLS // 8, 8]), 1 << k, 0), 2).to(tl.uint8)
+
+
 @triton.jit
 def activate(z, alpha, ACT: tl.constexpr):
     if ACT == RELU:

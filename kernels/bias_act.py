@@ -14,12 +14,23 @@ import math
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.activations import LINEAR, LRELU, RELU, SWISH, activate, divide, sigmoid, slope_from_output
-from gan_engine.kernels.precision import narrow, wide
+from gan_engine.kernels.activations import (
+    LINEAR,
+    LRELU,
+    RELU,
+    SWISH,
+    activate,
+    divide,
+    limited,
+    packed,
+    sigmoid,
+    slope_from_output,
+)
+from gan_engine.kernels.precision import divided, index, narrow, wide
 
-# Elements of a tile: 8 for each thread of 4 warps, 16 bytes of half precision. Twice as many would take 60 to 120
-# registers a thread instead of 28 to 48. Fewer threads would then hide the latency of memory (as compiled; untested on
-# a GPU).
+# Elements of a tile: 8 for each thread of 4 warps, 16 bytes of half precision. The forward pass takes twice as many for
+# piecewise linear activations, which spreads its prologue: 20 instructions an element instead of 25 to 28. Others would
+# take too many registers (as counted; untested on a GPU).
 TILE = 1024
 # The bias gradient is split over at most PROGRAMS programs: 16 for each of 128 multiprocessors. A program has at least
 # TILES_PER_PROGRAM tiles: a partial sum for at least 64 elements. Both are estimates, untested on a GPU.
@@ -32,11 +43,10 @@ COLUMNS = 128
 # Eight neighbouring columns are one byte.
 @triton.jit
 def _store_bits(plane, bits, row, first, n, width, ROWS: tl.constexpr, COLS: tl.constexpr):
-    bits = tl.reshape(bits.to(tl.int32), [ROWS, COLS // 8, 8])
-    bytes = tl.sum(bits << tl.arange(0, 8)[None, None, :], 2)
+    bytes = packed(bits, ROWS, COLS)
     col = first + tl.arange(0, COLS // 8) * 8
     i = row[:, None] * width + col[None, :]
-    tl.store(plane + i // 8, bytes.to(tl.uint8), mask=(col < width)[None, :] & (i < n))
+    tl.store(plane + i // 8, bytes, mask=(col < width)[None, :] & (i < n))
 
 
 @triton.jit
@@ -50,15 +60,13 @@ def _forward_kernel(
     x, b, y, slope, keep,
     n: tl.int64, width: tl.int64, inner: tl.int64, channels: tl.int64,
     alpha: tl.float64, gain: tl.float64, clamp: tl.float64,
-    ACT: tl.constexpr, CLAMP: tl.constexpr, CHANNEL: tl.constexpr, WIDE: tl.constexpr,
+    ACT: tl.constexpr, CLAMP: tl.constexpr, CHANNEL: tl.constexpr, WIDE: tl.constexpr, INDEX: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     alpha, gain, clamp = tl.full([], alpha, WIDE), tl.full([], gain, WIDE), tl.full([], clamp, WIDE)
-    n, width = n.to(tl.int64), width.to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
-    blocks = tl.cdiv(width, COLS)
-    row = program // blocks * ROWS + tl.arange(0, ROWS)
-    first = program % blocks * COLS
+    n, width, inner, channels = n.to(INDEX), width.to(INDEX), inner.to(INDEX), channels.to(INDEX)
+    above, block = divided(tl.program_id(0), tl.cdiv(width, COLS), INDEX)
+    row, first = above * ROWS + tl.arange(0, ROWS), block * COLS
     col = first + tl.arange(0, COLS)
     i = row[:, None] * width + col[None, :]
     inside = (col < width)[None, :] & (i < n)
@@ -70,17 +78,19 @@ def _forward_kernel(
         z += tl.load(b + col % channels)[None, :]
     elif CHANNEL == "element":
         z += tl.load(b + i // inner % channels)
-    v = activate(z, alpha, ACT) * gain
+    if ACT == LRELU:
+        v = z * tl.where(z > 0, gain, gain * alpha)
+    else:
+        v = activate(z, alpha, ACT) * gain
     if slope is not None:
         if ACT == RELU:
             _store_bits(slope, (z <= 0) == 0, row, first, n, width, ROWS, COLS)  # the slope at NaN is 1, as in PyTorch
         else:
             _store_bits(slope, z > 0, row, first, n, width, ROWS, COLS)
     if keep is not None:
-        _store_bits(keep, (v <= clamp) & (v >= -clamp), row, first, n, width, ROWS, COLS)
+        _store_bits(keep, tl.abs(v) <= clamp, row, first, n, width, ROWS, COLS)
     if CLAMP:
-        v = tl.where(v > clamp, clamp, v)  # not tl.clamp: NaN stays NaN
-        v = tl.where(v < -clamp, -clamp, v)
+        v = limited(v, clamp)
     tl.store(y + i, narrow(v, y.dtype.element_ty), mask=inside)
 
 
@@ -124,14 +134,14 @@ def _backward_kernel(
     dy, d_db, saved, b, slope, keep, dx, partial,
     n: tl.int64, rows: tl.int64, width: tl.int64, channels: tl.int64, share: tl.int64,
     alpha: tl.float64, gain: tl.float64, clamp: tl.float64,
-    ACT: tl.constexpr, CLAMP: tl.constexpr, BY_COLUMN: tl.constexpr, WIDE: tl.constexpr,
+    ACT: tl.constexpr, CLAMP: tl.constexpr, BY_COLUMN: tl.constexpr, WIDE: tl.constexpr, INDEX: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     alpha, gain, clamp = tl.full([], alpha, WIDE), tl.full([], gain, WIDE), tl.full([], clamp, WIDE)
     inverse_gain = divide(tl.full([], 1.0, WIDE), tl.where(gain == 0, float("inf"), gain))
-    n, rows, width, share = n.to(tl.int64), rows.to(tl.int64), width.to(tl.int64), share.to(tl.int64)
-    channels = channels.to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
+    n, rows, width, share = n.to(INDEX), rows.to(INDEX), width.to(INDEX), share.to(INDEX)
+    channels = channels.to(INDEX)
+    program = tl.program_id(0).to(INDEX)
     blocks = tl.cdiv(width, COLS)
     if BY_COLUMN:
         slot = program // blocks
@@ -177,18 +187,21 @@ def _backward_kernel(
 
 def bias_act(x, b, y, slope, keep, n, inner, channels, dtype, act_code, alpha, gain, clamp):
     if b is None:
-        channel, width = "none", n
+        channel, width = "none", min(n, TILE)
     elif inner == 1:
         channel, width = "column", _width(n, channels)
     elif inner % 8 == 0:
         channel, width = "row", inner
     else:
-        channel, width = "element", n
+        channel, width = "element", min(n, TILE)
     rows, cols = _tile(width, channel == "column")
-    grid = triton.cdiv(triton.cdiv(n, width), rows) * triton.cdiv(width, cols)
+    if act_code <= LRELU.value and channel != "element":
+        rows *= 2
+    of_x = triton.cdiv(n, width)
+    grid = triton.cdiv(of_x, rows) * triton.cdiv(width, cols)
     _forward_kernel[(grid,)](
         x, b, y, slope, keep, n, width, inner, channels, alpha, gain, clamp,
-        act_code, clamp >= 0, channel, wide(dtype), rows, cols,
+        act_code, clamp >= 0, channel, wide(dtype), index(of_x, width, rows, cols), rows, cols,
     )  # fmt: skip
 
 
@@ -203,9 +216,10 @@ def bias_act_grad(
     if slots == 0 and d_db is None and b is None:
         inner, channels = n, 1
     rows, width, tile_rows, tile_cols, programs, share, tiles = _plan(n, inner, channels)
+    of_places = index(rows, width if inner == 1 else width * channels, tile_rows, tile_cols)
     _backward_kernel[(triton.cdiv(tiles, share) * programs,)](
         dy, d_db, saved, b, slope, keep, dx, partial if slots > 0 else None, n, rows, width, channels, share,
-        alpha, gain, clamp, act_code, clamp >= 0, inner == 1, wide(dtype), tile_rows, tile_cols,
+        alpha, gain, clamp, act_code, clamp >= 0, inner == 1, wide(dtype), of_places, tile_rows, tile_cols,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ Triton compiles a kernel for each dtype, mode and tile shape, not for each value
 import triton
 import triton.language as tl
 
-from gan_engine.kernels.precision import narrow, wide
+from gan_engine.kernels.activations import limited, packed
+from gan_engine.kernels.precision import divided, index, narrow, wide
 
 # Elements of a tile of the forward pass: 16 for each thread of 4 warps (from register counts, untested on a GPU).
 TILE = 2048
@@ -22,12 +23,9 @@ BAND, BAND_TILE = 16, 1024
 # Eight neighbouring columns are one byte.
 @triton.jit
 def _store_bits(plane, bits, row, inside, first, line, ROWS: tl.constexpr, COLS: tl.constexpr):
-    bits = tl.reshape(bits.to(tl.int32), [ROWS, COLS // 8, 8])
-    bytes = tl.sum(bits << tl.arange(0, 8)[None, None, :], 2)
+    bytes = packed(bits, ROWS, COLS)
     col = first // 8 + tl.arange(0, COLS // 8)
-    tl.store(
-        plane + row[:, None] * line + col[None, :], bytes.to(tl.uint8), mask=inside[:, None] & (col < line)[None, :]
-    )
+    tl.store(plane + row[:, None] * line + col[None, :], bytes, mask=inside[:, None] & (col < line)[None, :])
 
 
 @triton.jit
@@ -36,49 +34,62 @@ def _bit(plane, row, col, line, inside):
     return ((byte >> (col % 8).to(tl.int32)[None, :]) & 1) != 0
 
 
+# The band of a program: its image and slot, and its rows in the image and in memory.
+@triton.jit
+def _band(program, rows, ROWS: tl.constexpr):
+    slots = tl.cdiv(rows, ROWS)
+    n, slot = program // slots, program % slots
+    r = slot * ROWS + tl.arange(0, ROWS)
+    return n, slot, r, n * rows + r
+
+
+# Columns first, first + 1, ... of these rows: the columns, the places of the tile, and which columns and places exist.
+@triton.jit
+def _tile(first, cols, row, row_inside, COLS: tl.constexpr):
+    col = first + tl.arange(0, COLS)
+    col_inside = col < cols
+    return col, row[:, None] * cols + col[None, :], col_inside, row_inside[:, None] & col_inside[None, :]
+
+
+# What belongs to the columns of a tile (BY_COLUMN), or to its rows; that of row or column 0 is at `first`.
+@triton.jit
+def _spread(t, first, r, row_inside, col, col_inside, BY_COLUMN: tl.constexpr):
+    if BY_COLUMN:
+        return tl.load(t + (first + col), mask=col_inside, other=0.0)[None, :]
+    else:
+        return tl.load(t + (first + r), mask=row_inside, other=0.0)[:, None]
+
+
 @triton.jit
 def _forward_kernel(
     x, scale, b, noise, y, slope, keep,
     rows: tl.int64, cols: tl.int64, line: tl.int64, noise_step: tl.int64,
     alpha: tl.float64, gain: tl.float64, clamp: tl.float64,
-    CLAMP: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    CLAMP: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, INDEX: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     alpha, gain, clamp = tl.full([], alpha, WIDE), tl.full([], gain, WIDE), tl.full([], clamp, WIDE)
-    rows, cols, line = rows.to(tl.int64), cols.to(tl.int64), line.to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
-    across, down = tl.cdiv(cols, COLS), tl.cdiv(rows, ROWS)
-    n = program // (across * down)
-    r = program // across % down * ROWS + tl.arange(0, ROWS)
-    first = program % across * COLS
-    col = first + tl.arange(0, COLS)
-    row_inside, col_inside = r < rows, col < cols
-    row = n * rows + r
-    i = row[:, None] * cols + col[None, :]
-    inside = row_inside[:, None] & col_inside[None, :]
+    rows, cols, line, noise_step = rows.to(INDEX), cols.to(INDEX), line.to(INDEX), noise_step.to(INDEX)
+    program, block = divided(tl.program_id(0), tl.cdiv(cols, COLS), INDEX)
+    n, band = divided(program, tl.cdiv(rows, ROWS), INDEX)
+    r, first = band * ROWS + tl.arange(0, ROWS), block * COLS
+    row, row_inside = n * rows + r, r < rows
+    col, i, col_inside, inside = _tile(first, cols, row, row_inside, COLS)
 
     z = tl.load(x + i, mask=inside, other=0.0).to(WIDE)
-    if CHANNELS_LAST:
-        if scale is not None:
-            z *= tl.load(scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
-        if b is not None:
-            z += tl.load(b + col, mask=col_inside, other=0.0)[None, :]
-        if noise is not None:
-            z += tl.load(noise + n * noise_step + r, mask=row_inside, other=0.0)[:, None]
-    else:
-        if scale is not None:
-            z *= tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
-        if b is not None:
-            z += tl.load(b + r, mask=row_inside, other=0.0)[:, None]
-        if noise is not None:
-            z += tl.load(noise + n * noise_step + col, mask=col_inside, other=0.0)[None, :]
-    v = tl.where(z > 0, z * gain, z * (gain * alpha))
+    if scale is not None:
+        z *= _spread(scale, n * (cols if CHANNELS_LAST else rows), r, row_inside, col, col_inside, CHANNELS_LAST)
+    if b is not None:
+        z += _spread(b, 0, r, row_inside, col, col_inside, CHANNELS_LAST)
+    if noise is not None:
+        z += _spread(noise, n * noise_step, r, row_inside, col, col_inside, not CHANNELS_LAST)
+    v = z * tl.where(z > 0, gain, gain * alpha)
     if slope is not None:
         _store_bits(slope, z > 0, row, row_inside, first, line, ROWS, COLS)
     if keep is not None:
-        _store_bits(keep, (v <= clamp) & (v >= -clamp), row, row_inside, first, line, ROWS, COLS)
+        _store_bits(keep, tl.abs(v) <= clamp, row, row_inside, first, line, ROWS, COLS)
     if CLAMP:
-        v = tl.where(v > clamp, clamp, v)  # not tl.clamp: NaN stays NaN
-        v = tl.where(v < -clamp, -clamp, v)
+        v = limited(v, clamp)
     tl.store(y + i, narrow(v, y.dtype.element_ty), mask=inside)
 
 
@@ -86,23 +97,16 @@ def _forward_kernel(
 def _backward_kernel(
     dy, x, scale, slope, keep, dx, d_scale, db, d_noise,
     images: tl.int64, rows: tl.int64, cols: tl.int64, line: tl.int64, alpha: tl.float64, gain: tl.float64,
-    CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, INDEX: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     alpha, gain = tl.full([], alpha, WIDE), tl.full([], gain, WIDE)
-    images, rows, cols, line = images.to(tl.int64), rows.to(tl.int64), cols.to(tl.int64), line.to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
-    slots = tl.cdiv(rows, ROWS)
-    n, slot = program // slots, program % slots
-    r = slot * ROWS + tl.arange(0, ROWS)
-    row_inside = r < rows
-    row = n * rows + r
+    images, rows, cols, line = images.to(INDEX), rows.to(INDEX), cols.to(INDEX), line.to(INDEX)
+    n, slot, r, row = _band(tl.program_id(0).to(INDEX), rows, ROWS)
+    row_inside, of_slot = r < rows, (slot * images + n) * cols
     row_sum = tl.zeros([ROWS], tl.float64)
     row_product = tl.zeros([ROWS], tl.float64)
     for tile in range(0, tl.cdiv(cols, COLS)):
-        col = tile * COLS + tl.arange(0, COLS)
-        col_inside = col < cols
-        i = row[:, None] * cols + col[None, :]
-        inside = row_inside[:, None] & col_inside[None, :]
+        col, i, col_inside, inside = _tile(tile * COLS, cols, row, row_inside, COLS)
         v = tl.load(dy + i, mask=inside, other=0.0).to(WIDE) * gain
         if slope is not None:
             v = tl.where(_bit(slope, row, col, line, inside), v, v * alpha)
@@ -111,30 +115,27 @@ def _backward_kernel(
         if dx is not None:
             out = v
             if scale is not None:
-                if CHANNELS_LAST:
-                    out = v * tl.load(scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
-                else:
-                    out = v * tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
+                of_image = n * (cols if CHANNELS_LAST else rows)
+                out = v * _spread(scale, of_image, r, row_inside, col, col_inside, CHANNELS_LAST)
             tl.store(dx + i, narrow(out, dx.dtype.element_ty), mask=inside)
-        # Sums across a tile are in float64, which costs little beside the loads and is as exact as the terms.
-        v = v.to(tl.float64)
-        at = (slot * images + n) * cols + col
+        # Sums across a tile are trees of at most 64 numbers; sums of tiles are in float64.
+        at = of_slot + col
         if CHANNELS_LAST:
             if db is not None:
-                tl.store(db + at, tl.sum(v, 0).to(WIDE), mask=col_inside)
+                tl.store(db + at, tl.sum(v, 0), mask=col_inside)
             if d_noise is not None:
-                row_sum += tl.sum(v, 1)
+                row_sum += tl.sum(v, 1).to(tl.float64)
         else:
             if db is not None:
-                row_sum += tl.sum(v, 1)
+                row_sum += tl.sum(v, 1).to(tl.float64)
             if d_noise is not None:
-                tl.store(d_noise + at, tl.sum(v, 0).to(WIDE), mask=col_inside)
+                tl.store(d_noise + at, tl.sum(v, 0), mask=col_inside)
         if d_scale is not None:
-            v *= tl.load(x + i, mask=inside, other=0.0).to(WIDE).to(tl.float64)
+            v *= tl.load(x + i, mask=inside, other=0.0).to(WIDE)
             if CHANNELS_LAST:
-                tl.store(d_scale + at, tl.sum(v, 0).to(WIDE), mask=col_inside)
+                tl.store(d_scale + at, tl.sum(v, 0), mask=col_inside)
             else:
-                row_product += tl.sum(v, 1)
+                row_product += tl.sum(v, 1).to(tl.float64)
     if CHANNELS_LAST:
         if d_noise is not None:
             tl.store(d_noise + row, row_sum.to(WIDE), mask=row_inside)
@@ -150,58 +151,26 @@ def _second_kernel(
     dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale,
     images: tl.int64, rows: tl.int64, cols: tl.int64, line: tl.int64, noise_step: tl.int64,
     alpha: tl.float64, gain: tl.float64,
-    CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, INDEX: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     alpha, gain = tl.full([], alpha, WIDE), tl.full([], gain, WIDE)
-    images, rows, cols, line = images.to(tl.int64), rows.to(tl.int64), cols.to(tl.int64), line.to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
-    slots = tl.cdiv(rows, ROWS)
-    n, slot = program // slots, program % slots
-    r = slot * ROWS + tl.arange(0, ROWS)
-    row_inside = r < rows
-    row = n * rows + r
+    images, rows, cols, line = images.to(INDEX), rows.to(INDEX), cols.to(INDEX), line.to(INDEX)
+    n, slot, r, row = _band(tl.program_id(0).to(INDEX), rows, ROWS)
+    row_inside, of_slot = r < rows, (slot * images + n) * cols
+    channels = cols if CHANNELS_LAST else rows
     row_product = tl.zeros([ROWS], tl.float64)
     for tile in range(0, tl.cdiv(cols, COLS)):
-        col = tile * COLS + tl.arange(0, COLS)
-        col_inside = col < cols
-        i = row[:, None] * cols + col[None, :]
-        inside = row_inside[:, None] & col_inside[None, :]
+        col, i, col_inside, inside = _tile(tile * COLS, cols, row, row_inside, COLS)
         m = tl.zeros([ROWS, COLS], WIDE) + gain
         if slope is not None:
-            m = tl.where(_bit(slope, row, col, line, inside), m, m * alpha)
+            m = tl.where(_bit(slope, row, col, line, inside), gain, gain * alpha)
         if keep is not None:
             kept = _bit(keep, row, col, line, inside)
         v = tl.zeros([ROWS, COLS], WIDE)
         if v_x is not None:
             v = tl.load(v_x + i, mask=inside, other=0.0).to(WIDE)
         if v_scale is not None:
-            if CHANNELS_LAST:
-                v_factor = tl.load(v_scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
-            else:
-                v_factor = tl.load(v_scale + row, mask=row_inside, other=0.0)[:, None]
-        if d_dy is not None:
-            z = v
-            if scale is not None:
-                if CHANNELS_LAST:
-                    z *= tl.load(scale + n * cols + col, mask=col_inside, other=0.0)[None, :]
-                else:
-                    z *= tl.load(scale + row, mask=row_inside, other=0.0)[:, None]
-            if v_scale is not None:
-                z += v_factor * tl.load(x + i, mask=inside, other=0.0).to(WIDE)
-            if CHANNELS_LAST:
-                if v_b is not None:
-                    z += tl.load(v_b + col, mask=col_inside, other=0.0)[None, :]
-                if v_noise is not None:
-                    z += tl.load(v_noise + n * noise_step + r, mask=row_inside, other=0.0)[:, None]
-            else:
-                if v_b is not None:
-                    z += tl.load(v_b + r, mask=row_inside, other=0.0)[:, None]
-                if v_noise is not None:
-                    z += tl.load(v_noise + n * noise_step + col, mask=col_inside, other=0.0)[None, :]
-            z *= m
-            if keep is not None:
-                z = tl.where(kept, z, 0.0)
-            tl.store(d_dy + i, narrow(z, d_dy.dtype.element_ty), mask=inside)
+            v_factor = _spread(v_scale, n * channels, r, row_inside, col, col_inside, CHANNELS_LAST)
         if dy is not None:
             dz = tl.load(dy + i, mask=inside, other=0.0).to(WIDE) * m
             if keep is not None:
@@ -209,11 +178,26 @@ def _second_kernel(
             if d_x is not None:
                 tl.store(d_x + i, narrow(dz * v_factor, d_x.dtype.element_ty), mask=inside)
             if d_scale is not None:
-                product = dz.to(tl.float64) * v.to(tl.float64)
+                product = dz * v
                 if CHANNELS_LAST:
-                    tl.store(d_scale + (slot * images + n) * cols + col, tl.sum(product, 0).to(WIDE), mask=col_inside)
+                    tl.store(d_scale + (of_slot + col), tl.sum(product, 0), mask=col_inside)
                 else:
-                    row_product += tl.sum(product, 1)
+                    row_product += tl.sum(product, 1).to(tl.float64)
+        if d_dy is not None:
+            z = v
+            if scale is not None:
+                z *= _spread(scale, n * channels, r, row_inside, col, col_inside, CHANNELS_LAST)
+            if v_scale is not None:
+                z += v_factor * tl.load(x + i, mask=inside, other=0.0).to(WIDE)
+            if v_b is not None:
+                z += _spread(v_b, 0, r, row_inside, col, col_inside, CHANNELS_LAST)
+            if v_noise is not None:
+                of_image = n * noise_step.to(INDEX)
+                z += _spread(v_noise, of_image, r, row_inside, col, col_inside, not CHANNELS_LAST)
+            z *= m
+            if keep is not None:
+                z = tl.where(kept, z, 0.0)
+            tl.store(d_dy + i, narrow(z, d_dy.dtype.element_ty), mask=inside)
     if d_scale is not None:
         if not CHANNELS_LAST:
             tl.store(d_scale + row, row_product.to(WIDE), mask=row_inside)
@@ -228,7 +212,8 @@ def scale_bias_act(
     grid = n * triton.cdiv(rows, tile_rows) * triton.cdiv(cols, tile_cols)
     _forward_kernel[(grid,)](
         x, scale, b, noise, y, slope, keep, rows, cols, _mask_bytes(cols), pixels if noise_n > 1 else 0,
-        alpha, gain, clamp, clamp >= 0, channels_last, wide(dtype), tile_rows, tile_cols,
+        alpha, gain, clamp, clamp >= 0, channels_last, wide(dtype), _index(n, rows, cols, tile_rows, tile_cols),
+        tile_rows, tile_cols,
     )  # fmt: skip
 
 
@@ -239,9 +224,10 @@ def scale_bias_act_grad_slots(n, rows, cols):
 def scale_bias_act_grad(
     dy, x, scale, slope, keep, dx, d_scale, db, d_noise, slots, n, rows, cols, dtype, channels_last, alpha, gain
 ):
+    tile_cols = _columns(cols, BAND_TILE // BAND)
     _backward_kernel[(n * slots,)](
         dy, x, scale, slope, keep, dx, d_scale, db, d_noise, n, rows, cols, _mask_bytes(cols), alpha, gain,
-        channels_last, wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
+        channels_last, wide(dtype), _index(n, rows, cols, BAND, tile_cols), BAND, tile_cols,
     )  # fmt: skip
 
 
@@ -249,17 +235,22 @@ def scale_bias_act_second(
     dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale,
     slots, n, rows, cols, noise_n, dtype, channels_last, alpha, gain,
 ):  # fmt: skip
-    pixels = rows if channels_last else cols
+    pixels, tile_cols = rows if channels_last else cols, _columns(cols, BAND_TILE // BAND)
     _second_kernel[(n * slots,)](
         dy, x, scale, v_x, v_scale, v_b, v_noise, slope, keep, d_dy, d_x, d_scale, n, rows, cols, _mask_bytes(cols),
         pixels if noise_n > 1 else 0, alpha, gain,
-        channels_last, wide(dtype), BAND, _columns(cols, BAND_TILE // BAND),
+        channels_last, wide(dtype), _index(n, rows, cols, BAND, tile_cols), BAND, tile_cols,
     )  # fmt: skip
 
 
 def _columns(cols, most):
     """Columns of a tile. Triton compiles each shape, so there are few; none is much wider than the matrix."""
     return next((c for c in (512, 64) if c <= min(cols, most)), 16)
+
+
+def _index(n, rows, cols, tile_rows, tile_cols):
+    """The type of places in x, and in a plane of its mask bits, which is larger for few columns."""
+    return index(n * rows + tile_rows, max(cols, _mask_bytes(cols)), 1, tile_cols)
 
 
 def _mask_bytes(cols):

@@ -68,15 +68,15 @@ HOT = (
     Hot(r"scale_bias_act.cu forward<float, (true|false), (true|false)>", 8, 8.25, rounds=8, limit=25),
     Hot(r"scale_bias_act_grad.cu backward<(bf16|fp16), (true|false), true>", 8, 6.25, rounds=16),
     Hot(r"scale_bias_act_grad.cu second<(bf16|fp16), (true|false), true>", 8, 10.25, rounds=16),
-    Hot(r"bias_act._forward_kernel<bf16,fp32,bf16,u8,u8;2,.*", 8, 4.25),
+    Hot(r"bias_act._forward_kernel<bf16,fp32,bf16,u8,u8;2,.*,int32,.*", 16, 4.25, limit=25),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,1,True,fp32,.*>", 8, 4, rounds=32, limit=40),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;2,1,True,fp32,.*>", 32, 2.5, rounds=32, limit=40),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,2,True,fp32,.*>", 8, 10, rounds=32, limit=40),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,1,False,fp32,.*>", 4, 4, rounds=32),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;2,1,False,fp32,.*>", 16, 2.5, rounds=32),
     Hot(r"strips._strip_kernel<bf16,fp32,bf16;1,2,False,fp32,.*>", 4, 10, rounds=32),
-    Hot(r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;.*", 16, 4.25),
-    Hot(r"scale_bias_act._backward_kernel<bf16,bf16,fp32,u8,u8,bf16,fp32,fp32,fp32;.*", 8, 6.25, rounds=None),
+    Hot(r"scale_bias_act._forward_kernel<bf16,fp32,fp32,fp32,bf16,u8,u8;.*,int32,.*", 16, 4.25, limit=25),
+    Hot(r"scale_bias_act._backward_kernel<bf16,bf16,fp32,u8,u8,bf16,fp32,fp32,fp32;.*,int32,.*", 8, 6.25, rounds=None),
 )
 
 

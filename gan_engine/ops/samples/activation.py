@@ -54,6 +54,7 @@ ACTIVATION = {
             Sample("linear-24-channels_last", _nchw(1, 24, 3, 3), {"gain": 2.0}, LAST),
             Sample("lrelu-32x64", _nchw(1, 2, 32, 64), {"act": "lrelu", "clamp": 1.0}),
             Sample("relu-no-bias", {"x": (2, 3, 8, 16)}, {"act": "relu"}),
+            Sample("lrelu-8x8", _nchw(2, 3, 8, 8), {"act": "lrelu"}),
             Sample("swish-8x8", _nchw(2, 3, 8, 8), {"act": "swish", "clamp": 0.8}),
             Sample("lrelu-4x4", _nchw(2, 3, 4, 4), {"act": "lrelu"}),
             Sample("tanh-odd", _nchw(2, 3, 5, 7), {"act": "tanh", "clamp": 0.8}),
