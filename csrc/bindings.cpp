@@ -51,12 +51,12 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(scale_bias_act_grad_slots, Slots3)                       \
     KERNEL(scale_bias_act_second, Kernel<ScaleBiasActSecondParams>) \
     KERNEL(upfirdn2d, Kernel<Upfirdn2dParams>)                      \
+    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)               \
     KERNEL(sample_dot, Kernel<SampleDotParams>)                     \
     KERNEL(sample_mix, Kernel<SampleMixParams>)                     \
     KERNEL(sample_dot_slots, Slots2)
 #define GE_CPU_KERNELS(KERNEL)                                 \
     KERNEL(relayout, Kernel<RelayoutParams>)                   \
-    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)          \
     KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
     KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
     KERNEL(norm_stats, Kernel<NormStatsParams>)                \
@@ -65,9 +65,12 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(pixel_norm, Kernel<PixelNormParams>)                \
     KERNEL(winograd, Kernel<WinogradParams>)                   \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
+#define GE_CUDA_KERNELS(KERNEL)                             \
+    KERNEL(upfirdn2d_scaled, Kernel<Upfirdn2dScaledParams>) \
+    KERNEL(upfirdn2d_scaled_slots, Slots3)
 
 #if defined(GE_CUDA)
-#define GE_KERNELS(KERNEL) GE_CPU_AND_CUDA_KERNELS(KERNEL)
+#define GE_KERNELS(KERNEL) GE_CPU_AND_CUDA_KERNELS(KERNEL) GE_CUDA_KERNELS(KERNEL)
 #else
 #define GE_KERNELS(KERNEL) GE_CPU_AND_CUDA_KERNELS(KERNEL) GE_CPU_KERNELS(KERNEL)
 #endif

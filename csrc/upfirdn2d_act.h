@@ -43,4 +43,15 @@ struct Upfirdn2dActGradParams {
     }
 };
 
+// Backend "cuda": dx = scale * g, where g is the FIR filter of dz = m * dy. `fir` takes dz as its x, and dx as its y.
+// d_scale is the sum of g * x, for each slot.
+struct Upfirdn2dScaledParams {
+    Upfirdn2dParams fir;  // fir.y may be null
+    const void* x;        // as dx, or null
+    const void* scale;    // wide [n, c], or null
+    void* d_scale;        // wide [slots, n, c], or null with x
+
+    auto fields() { return std::tuple_cat(fir.fields(), std::tie(x, scale, d_scale)); }
+};
+
 }  // namespace gan_engine

@@ -26,6 +26,20 @@ __device__ __forceinline__ S absolute(S v) {
     return v < 0 ? -v : v;
 }
 
+template <class T>
+__device__ __forceinline__ T limited(T v, T most) {  // NaN stays NaN
+    v = v > most ? most : v;
+    return v < -most ? -most : v;
+}
+#if defined(__CUDA_ARCH__)
+template <>
+__device__ __forceinline__ float limited(float v, float most) {
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(v), "f"(most));
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(v), "f"(-most));
+    return v;
+}
+#endif
+
 template <class S>
 __device__ __forceinline__ S sigmoid(S z) {
     const S e = exp_of(-absolute(z));

@@ -1,5 +1,6 @@
 #include "../scale_bias_act.h"
 
+#include "affine.h"
 #include "launch.h"
 #include "matrix.h"
 
@@ -14,20 +15,6 @@ constexpr int kThreads = 256;
 // Rows of a thread: enough to make its start cheap (from instruction counts, untested on a GPU).
 constexpr int kRows = 8;
 
-template <class T>
-__device__ __forceinline__ T limited(T v, T most) {  // NaN stays NaN
-    v = v > most ? most : v;
-    return v < -most ? -most : v;
-}
-#if defined(__CUDA_ARCH__)
-template <>
-__device__ __forceinline__ float limited(float v, float most) {
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(v), "f"(most));
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(v), "f"(-most));
-    return v;
-}
-#endif
-
 struct Grid {
     unsigned groups, bands, threads;  // eights of columns, and bands of rows, of an image
 
@@ -39,16 +26,8 @@ struct Grid {
     }
 };
 
-template <class S>
-struct Constants {
-    S gain, gain_below, clamp;  // gain_below: of numbers below 0
-
-    explicit Constants(const ScaleBiasActParams& p)
-        : gain(S(p.gain)), gain_below(S(p.gain * p.alpha)), clamp(S(p.clamp)) {}
-};
-
 template <class T, bool kLast, bool kWhole>
-__global__ void __launch_bounds__(kThreads) forward(ScaleBiasActParams p, Constants<Wide<T>> constants, Grid grid) {
+__global__ void __launch_bounds__(kThreads) forward(ScaleBiasActParams p, Activation<Wide<T>> activation, Grid grid) {
     using S = Wide<T>;
     const unsigned thread = blockIdx.x * kThreads + threadIdx.x;
     if (thread >= grid.threads) return;
@@ -68,20 +47,10 @@ __global__ void __launch_bounds__(kThreads) forward(ScaleBiasActParams p, Consta
         scale.at_row(row + r), b.at_row(row + r), noise.at_row(row + r);
         S v[8];
         load_eight<kWhole>(v, x, columns);
-        unsigned slope = 0, keep = 0;
 #pragma unroll
-        for (int k = 0; k < 8; ++k) {
-            const S z = v[k] * scale[k] + b[k] + noise[k];
-            slope |= unsigned(z > 0) << k;
-            v[k] = z * (z > 0 ? constants.gain : constants.gain_below);
-        }
-        if (p.clamp >= 0) {
-#pragma unroll
-            for (int k = 0; k < 8; ++k) {
-                keep |= unsigned(v[k] <= constants.clamp && v[k] >= -constants.clamp) << k;
-                v[k] = limited(v[k], constants.clamp);
-            }
-        }
+        for (int k = 0; k < 8; ++k) v[k] = v[k] * scale[k] + b[k] + noise[k];
+        unsigned slope, keep;
+        activation.run(v, slope, keep);
         store_eight<kWhole>(y, v, columns);
         if (p.slope != nullptr) p.slope[byte] = std::uint8_t(slope);
         if (p.keep != nullptr) p.keep[byte] = std::uint8_t(keep);
@@ -94,8 +63,8 @@ void run(const ScaleBiasActParams& p, std::uintptr_t stream) {
     const bool whole = p.cols % 8 == 0 && is_aligned(p.x) && is_aligned(p.y) && is_aligned(p.scale) &&
                        is_aligned(p.b) && is_aligned(p.noise);
     const auto kernel = whole ? forward<T, kLast, true> : forward<T, kLast, false>;
-    launch("scale_bias_act", kernel, divide_up(grid.threads, kThreads), kThreads, stream, p, Constants<Wide<T>>(p),
-           grid);
+    launch("scale_bias_act", kernel, divide_up(grid.threads, kThreads), kThreads, stream, p,
+           Activation<Wide<T>>(p.alpha, p.gain, p.clamp), grid);
 }
 
 }  // namespace

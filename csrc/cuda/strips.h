@@ -52,11 +52,17 @@ struct StripPlan {
         pixel = int(c), vectors = unsigned(c / vector);
         if (across > 1 && c == 1) w.groups = int(divide_up(w.out, p.w.up));  // a thread begins at an even column
         line = unsigned(divide_up(w.groups, across)) * vectors;
-        rows = kMostRows;
-        while (rows > kLeastRows && planes * line * divide_up(h.groups, rows) < kBusy) rows /= 2;
+        rows = unsigned(rows_of(planes * line, h.groups));
         strips = unsigned(divide_up(h.groups, rows));
         threads = unsigned(planes * line * strips);
         in_plane = p.h.in * p.w.in * c, out_plane = p.h.out * p.w.out * c;
+    }
+
+    // Rows of a strip, where `across` threads lie side by side.
+    static std::int64_t rows_of(std::int64_t across, std::int64_t groups) {
+        std::int64_t rows = kMostRows;
+        while (rows > kLeastRows && across * divide_up(groups, rows) < kBusy) rows /= 2;
+        return rows;
     }
 
     // The strips can do it, with 32 bits for all places in a plane, and for those in the padding around it.
@@ -165,6 +171,28 @@ struct Strip {
         for (int k = 0; k < kColumns; ++k)
             if (kept[k]) write<T, V>(to + k * pixel, v[k]);
     }
+
+    // Calls finish(row of y, its numbers) for each row of the strip.
+    template <class Finish>
+    __device__ __forceinline__ void run(const StripPlan& plan, const Finish& finish) {
+#pragma unroll
+        for (int t = 0; t < kWindow - kDown; ++t) filter_row(plan, window[t]);
+        for (int group = row; group < end; group += kUnrolled)
+#pragma unroll
+            for (int step = 0; step < kUnrolled; ++step) {
+                if (group + step >= end) return;
+#pragma unroll
+                for (int t = 0; t < kDown; ++t)
+                    filter_row(plan, window[(step * kDown + kWindow - kDown + t) % kWindow]);
+#pragma unroll
+                for (int q = 0; q < kUp; ++q) {
+                    const int oy = (group + step) * kUp - plan.h.shift + q;
+                    S out[kColumns][V];
+                    filter_column(q, step * kDown, out);
+                    if (kUp == 1 || unsigned(oy) < unsigned(plan.h.out)) finish(oy, out);
+                }
+            }
+    }
 };
 
 // At least two blocks on a multiprocessor in float64: without this bound the compiler aims at more, and spills
@@ -176,23 +204,7 @@ __global__ void __launch_bounds__(kStripThreads, sizeof(T) == 8 ? 2 : 0)
     const unsigned thread = blockIdx.x * kStripThreads + threadIdx.x;
     if (thread >= plan.threads) return;
     Of strip(p, plan, thread);
-#pragma unroll
-    for (int t = 0; t < Of::kWindow - kDown; ++t) strip.filter_row(plan, strip.window[t]);
-    for (int group = strip.row; group < strip.end; group += Of::kUnrolled)
-#pragma unroll
-        for (int step = 0; step < Of::kUnrolled; ++step) {
-            if (group + step >= strip.end) return;
-#pragma unroll
-            for (int t = 0; t < kDown; ++t)
-                strip.filter_row(plan, strip.window[(step * kDown + Of::kWindow - kDown + t) % Of::kWindow]);
-#pragma unroll
-            for (int q = 0; q < kUp; ++q) {
-                const int oy = (group + step) * kUp - plan.h.shift + q;
-                typename Of::S out[Of::kColumns][V];
-                strip.filter_column(q, step * kDown, out);
-                if (kUp == 1 || unsigned(oy) < unsigned(plan.h.out)) strip.store(oy, out, packed);
-            }
-        }
+    strip.run(plan, [&](int oy, const typename Of::S(&v)[Of::kColumns][V]) { strip.store(oy, v, packed); });
 }
 
 template <class T, int V, int X, bool kPlanes>

@@ -120,7 +120,7 @@ def check_all(place: torch.device) -> Iterator[tuple[Kernels, str | None]]:
 def _shown_by(kernels: Kernels) -> list[Kernels]:
     """The kernels whose samples show that these are right. An op that has none on the backend runs on others there."""
     ops = SHOWN_BY.get(kernels.op, (kernels.op,))
-    if kernels.backend != "cpu":  # GPUs run it as the ops before it, and round between them
+    if kernels.backend == "triton":  # runs it as the ops before it, and rounds between them
         ops = tuple(op for op in ops if op != "upfirdn2d_act")
     return [kernels._replace(op=op) for op in ops if backends.has(op, kernels.backend)]
 
@@ -181,6 +181,8 @@ def _samples(kernels: Kernels) -> list["Sample"]:
     op = CHECKED[kernels.op]
     if kernels.backend == "triton":
         return list(op.triton)
+    if kernels.backend == "cuda" and op.cuda:
+        return list(op.cuda)
     tiny = [sample for sample in op.tiny if sample.elements]
     if kernels.op == "conv2d" and kernels.dtype not in (torch.float32, torch.bfloat16):
         return tiny  # the others are PyTorch's

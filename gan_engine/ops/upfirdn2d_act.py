@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-import gan_engine.ops.upfirdn2d_act_kernels  # noqa: F401  (defines the operators)
 from gan_engine import backends
 from gan_engine.ops.affine import AffineArguments, affine, affine_options
 from gan_engine.ops.fir import FirArguments, Padding, Pair, fir_arguments
 from gan_engine.ops.kernel_op import check_tensors, layout, wide
 from gan_engine.ops.scale_bias_act import scale_bias_act, scale_bias_act_ref
 from gan_engine.ops.upfirdn2d import upfirdn2d, upfirdn2d_ref
+from gan_engine.ops.upfirdn2d_act_kernels import in_one_pass
 
 
 def upfirdn2d_act(
@@ -34,7 +34,9 @@ def upfirdn2d_act(
 
     This stands behind the transposed convolution of an up-layer (Karras et al. 2020, arXiv:1912.04958, figure 2): the
     filter that removes the checkerboard, demodulation, noise, bias and activation. A CPU makes one pass over memory,
-    and one for the gradient. A GPU runs `upfirdn2d`, then `scale_bias_act`.
+    and one for the gradient. The backend "cuda" makes one pass, and two for the gradient, in channels_last with a
+    multiple of 8 channels, for 4 taps without a change of size. All else on a GPU is `upfirdn2d`, then
+    `scale_bias_act`.
 
     Args:
         x: [N, C, H, W], float32, float64, bfloat16 or float16, any strides.
@@ -45,7 +47,7 @@ def upfirdn2d_act(
 
     Returns:
         y: [N, C, H', W'], the shape, dtype and layout of `upfirdn2d`. Half precision is computed in float32, and
-            rounded once on a CPU.
+            rounded once where there is one pass.
 
     Saved for the gradient: one bit an element each for slope and clamp, and x if there is a scale. A pixel of x that is
     not finite makes d_scale NaN on a CPU, even if f never reads the pixel.
@@ -62,11 +64,11 @@ def upfirdn2d_act(
     asked, backend = backend, backends.choose("upfirdn2d_act", x, backend)
     if backend == "reference":
         return upfirdn2d_act_ref(x, f, scale, b, noise, fir, pads, *options)
-    if backend != "cpu" or x.numel() == 0:
+    last = layout(x) == torch.channels_last
+    if x.numel() == 0 or not in_one_pass(backend, x, f, fir, last):
         backend = backends.handed_on(asked, backend)
         u = upfirdn2d(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=fir_gain, backend=backend)
         return scale_bias_act(u, scale, b, noise=noise, act=act, alpha=alpha, gain=gain, clamp=clamp, backend=backend)
-    last = layout(x) == torch.channels_last
     return affine(x, f, scale, b, noise, AffineArguments(last, *options, backend, fir, fir.transposed(f, x.shape[2:])))
 
 

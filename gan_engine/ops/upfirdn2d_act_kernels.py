@@ -1,21 +1,35 @@
 """The kernels of upfirdn2d_act as PyTorch operators without autograd."""
 
 import torch
+from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.fir import FirArguments
-from gan_engine.ops.kernel_op import define, wide
+from gan_engine.ops.kernel_op import define, operators, wide
 from gan_engine.ops.scale_bias_act_kernels import as_kernel_input, empty_mask, empty_sums, slope_and_keep
 from gan_engine.ops.upfirdn2d_kernels import empty_image, kernel_arguments
+
+
+def in_one_pass(backend: str, x: Tensor, f: Tensor, fir: FirArguments, channels_last: bool) -> bool:
+    """Whether a backend has kernels for this filter, layout and size; StripPlan::fits in csrc/cuda/strips.h."""
+    if backend != "cuda":
+        return backend == "cpu"
+    if not channels_last or f.ndim != 1 or f.shape[0] != 4 or fir.up != [1, 1] or fir.down != [1, 1]:
+        return False
+    n, c, h, w = x.shape
+    (start_x, start_y), (out_h, out_w) = fir.start, fir.size
+    image = c * (h + out_h + abs(start_y)) * (w + out_w + abs(start_x))
+    return c % 8 == 0 and image < 2**29 and n * c * (max(h, out_h) + 2) * (max(w, out_w) + 2) < 2**31
 
 
 def _forward(x, f, scale, b, noise, up, down, start, size, flip, fir_gain, channels_last, alpha, gain, clamp, backend):
     y, mask = _forward_fake(
         x, f, scale, b, noise, up, down, start, size, flip, fir_gain, channels_last, alpha, gain, clamp, backend
     )
+    fir = FirArguments(up, down, start, size, flip, fir_gain)
+    x, *others = (_placed(t, backend) for t in (x, *(as_kernel_input(t, x.dtype) for t in (scale, b, noise))))
     backends.kernels("upfirdn2d_act", backend).upfirdn2d_act(
-        *kernel_arguments(x, f, y, FirArguments(up, down, start, size, flip, fir_gain), channels_last),
-        *(as_kernel_input(t, x.dtype) for t in (scale, b, noise)), *slope_and_keep(mask, alpha, clamp),
+        *kernel_arguments(x, f, y, fir, channels_last), *others, *slope_and_keep(mask, alpha, clamp),
         0 if noise is None else noise.shape[0], alpha, gain, clamp,
     )  # fmt: skip
     return y, mask
@@ -29,10 +43,22 @@ def _forward_fake(
     return empty_image(x, size, channels_last), empty_mask(x, rows, cols, alpha, clamp)
 
 
+def _placed(t: Tensor | None, backend: str) -> Tensor | None:
+    """t, or where a GPU could not read 16 bytes of it at once, a copy in channels_last (images) or contiguous memory"""
+    if t is None or backend == "cpu":
+        return t
+    t = t.contiguous(memory_format=torch.channels_last if t.ndim == 4 and t.shape[1] > 1 else torch.contiguous_format)
+    return t if t.data_ptr() % 16 == 0 else t.clone()
+
+
 def _grad(
     dy, x, f, scale, mask, up, down, start, size, flip, fir_gain, channels_last, alpha, gain, clamp, backend,
     by_x, by_scale, by_b, by_noise,
 ):  # fmt: skip
+    fir = FirArguments(up, down, start, size, flip, fir_gain)
+    if backend != "cpu":
+        options = channels_last, alpha, gain, clamp, backend
+        return _grad_on_gpu(dy, x, f, scale, mask, fir, options, by_x, by_scale, by_b, by_noise)
     kernels = backends.kernels("upfirdn2d_act", backend)
     n, c, h, w = dy.shape
     # A kernel writes one partial sum for each slot.
@@ -44,7 +70,7 @@ def _grad(
     dx = empty_image(dy, size, channels_last) if by_x else None
     format = torch.channels_last if channels_last else torch.contiguous_format
     kernels.upfirdn2d_act_grad(
-        *kernel_arguments(dy, f, dx, FirArguments(up, down, start, size, flip, fir_gain), channels_last),
+        *kernel_arguments(dy, f, dx, fir, channels_last),
         None if x is None else x.contiguous(memory_format=format), as_kernel_input(scale, dy.dtype),
         *slope_and_keep(mask, alpha, clamp), d_scale, db, d_noise, alpha, gain,
     )  # fmt: skip
@@ -54,6 +80,31 @@ def _grad(
         d_scale.sum(0).to(dtype) if by_scale else dy.new_empty(0, dtype=dtype),
         db.sum((0, 1)).to(dtype) if by_b else dy.new_empty(0, dtype=dtype),
         d_noise.sum(0).to(dtype) if by_noise else dy.new_empty(0, dtype=dtype),
+    )
+
+
+def _grad_on_gpu(dy, x, f, scale, mask, fir, options, by_x, by_scale, by_b, by_noise):
+    """Two passes: dz = m * dy with its sums, then the transposed filter, the scale, and the products of d_scale"""
+    channels_last, *_, backend = options
+    filtered = by_x or by_scale
+    dz, _, db, d_noise = operators.scale_bias_act_grad(dy, None, None, mask, *options, filtered, False, by_b, by_noise)
+    dtype, (n, c) = wide(dy.dtype), dy.shape[:2]
+    dx = empty_image(dy, fir.size, channels_last) if by_x else None
+    products = None
+    if filtered:
+        kernels = backends.kernels("upfirdn2d_act", backend)
+        if by_scale:
+            # A kernel writes one partial sum for each slot.
+            products = dy.new_empty((kernels.upfirdn2d_scaled_slots(n * c, *fir.size), n, c), dtype=dtype)
+        kernels.upfirdn2d_scaled(
+            *kernel_arguments(dz, f, dx, fir, channels_last), _placed(x if by_scale else None, backend),
+            _placed(as_kernel_input(scale, dy.dtype), backend), products,
+        )  # fmt: skip
+    return (
+        dy.new_empty(0) if dx is None else dx,
+        dy.new_empty(0, dtype=dtype) if products is None else products.sum(0),
+        db,
+        d_noise,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.ops import kernel_op
 from gan_engine.ops.samples import OPS, Op, Sample, doubled, orders
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -36,9 +37,10 @@ def skip_if_refused(op: Op, backend: str, x: Tensor) -> None:
     reason = backends.refusal(op.function.__name__, backend, x)
     if reason is not None:
         pytest.skip(f"{backend}: {reason}")
-    two_passes = op.function.__name__ == "upfirdn2d_act" and backend in ("cuda", "triton")
-    if two_passes and x.numel() > LARGE and x.dtype.itemsize == 2:
-        pytest.skip("rounds between two passes, and so has its kink elsewhere for some of that many elements")
+    if op.function.__name__ == "upfirdn2d_act" and backend in ("cuda", "triton") and x.numel() > LARGE:
+        in_one_pass = backend == "cuda" and x.shape[1] % 8 == 0 and kernel_op.layout(x) == torch.channels_last
+        if x.dtype.itemsize == 2 and not in_one_pass:
+            pytest.skip("rounds between two passes, and so has its kink elsewhere for some of that many elements")
     if backend == "triton" and backends.INTERPRET and x.numel() > LARGE:
         pytest.skip("a large sample shows how threads share the work, and the interpreter has one and is slow")
 

@@ -34,6 +34,18 @@ _UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
 _DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
 _BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
 _BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
+_IN_ONE_PASS = (  # of upfirdn2d_act, on the backend "cuda"
+    Sample("eights", _filtered((2, 16, 5, 4), 4, 3), {**_BEHIND_UP, "clamp": 1.0}, LAST),
+    Sample(
+        "eights-crop",
+        _filtered((1, 8, 21, 6), 20, 6, noise_n=1),
+        {**_BEHIND_UP, "padding": [4, -1, -1, 3], "act": "relu", "flip_filter": True},
+        LAST,
+    ),
+    Sample("eights-scale-alone", {"x": (2, 8, 4, 5), "scale": (2, 8)}, {**_BLUR, "act": "lrelu"}, LAST),
+    Sample("eights-noise-alone", {"x": (2, 8, 4, 5), "noise": (2, 1, 4, 5)}, {**_BLUR, "gain": 0.5}, LAST),
+    Sample("threads-channels_last", _filtered((2, 8, 49, 66), 48, 65), _BEHIND_UP, LAST),
+)
 
 RESAMPLING = {
     "avg_pool2d": Op(
@@ -163,12 +175,13 @@ RESAMPLING = {
             Sample("noise-alone", {"x": (2, 3, 4, 5), "noise": (2, 1, 4, 5)}, {**_BLUR, "act": "lrelu"}),
             Sample("no-filter", {"x": (2, 3, 4, 5), "scale": (2, 3), "b": (3,), "noise": (2, 1, 4, 5)}),
             Sample("threads", _filtered((3, 4, 65, 66), 64, 65), {**_BEHIND_UP, "clamp": 1.0}),
-            Sample("threads-channels_last", _filtered((3, 4, 65, 66), 64, 65), _BEHIND_UP, LAST),
+            *_IN_ONE_PASS,
             Sample("empty-batch", _filtered((0, 3, 5, 5), 4, 4), _BEHIND_UP),
         ),
         real=(  # behind the transposed convolutions of StyleGAN2
             Sample("8x256x65x65", _filtered((8, 256, 65, 65), 64, 64), {**_BEHIND_UP, "clamp": 256.0}, LAST),
             Sample("4x128x129x129", _filtered((4, 128, 129, 129), 128, 128), {**_BEHIND_UP, "clamp": 256.0}, LAST),
         ),
+        cuda=_IN_ONE_PASS,
     ),
 }

@@ -53,6 +53,7 @@ class Op:
     real: tuple[Sample, ...]  # for the benchmarks
     compiled: int = 1  # how many of the first tiny samples torch.compile and torch.func are tried on
     larger: tuple[Sample, ...] = ()  # for the self-check, where tiny samples reach no kernel, or few of its threads
+    cuda: tuple[Sample, ...] = ()  # for the self-check on CUDA, where its kernels take few of the tiny samples
     # For the self-check on Triton, which compiles each: all forms of a kernel at the sizes of trained networks.
     triton: tuple[Sample, ...] = ()
     variants: dict[str, Callable[..., Tensor]] = field(default_factory=dict)  # other ways to write `eager`, timed too
