@@ -64,7 +64,7 @@ backends.register(
 
 
 def normed(norm: nn.Module, x: Tensor, *, act: str) -> Tensor:
-    """act(norm(x [N, C, ...])) with gain 1, for a batch norm; on the backend "cpu" in one pass of `norm_act`
+    """act(norm(x [N, C, ...])) with gain 1, for a batch norm; on the backends "triton" and "cpu" by `norm_act`
 
     `act`: relu or lrelu. A network that calls this function holds the batch norm of PyTorch itself. Code that replaces
     batch norms, such as nn.SyncBatchNorm.convert_sync_batchnorm, finds it. The activation stays.
@@ -77,7 +77,7 @@ def normed(norm: nn.Module, x: Tensor, *, act: str) -> Tensor:
     if backend == "pytorch":
         y = norm(x)
         return F.leaky_relu(y, 0.2) if act == "lrelu" else F.relu(y)
-    usual = backend == "cpu" and _is_usual(norm)
+    usual = backend != "reference" and _is_usual(norm)
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var) if usual else (None,)
     if any(t is None for t in tensors):
         return bias_act(norm(x), act=act, gain=1)
@@ -96,7 +96,7 @@ def _norm_no_gain(backend: str, x: Tensor, arguments: None) -> str | None:
     return None if pytorchs else "bias_act behind the norm is as fast, and chooses for itself"
 
 
-backends.register("normed", has=("cpu", "pytorch"), no_gain=_norm_no_gain, kernels_of="norm_act")
+backends.register("normed", has=("triton", "cpu", "pytorch"), no_gain=_norm_no_gain, kernels_of="norm_act")
 
 
 def _is_usual(norm: nn.Module) -> bool:

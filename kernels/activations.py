@@ -83,6 +83,15 @@ def divide(a, b):
 
 
 @triton.jit
+def inverse_root(v):
+    if v.dtype == tl.float64:
+        root = tl.sqrt(v)
+    else:
+        root = tl.sqrt_rn(v)
+    return divide(tl.full([], 1.0, v.dtype), root)
+
+
+@triton.jit
 def sigmoid(z):
     e = exp(-tl.abs(z))
     return divide(tl.where(z < 0, e, 1.0), e + 1.0)

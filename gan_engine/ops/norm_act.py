@@ -70,8 +70,8 @@ def norm_act(
     y, mean, var = _norm_act(x, weight, bias, *stats, given)
     if own and running_mean is not None and running_var is not None and x.numel() > 0:
         # Autograd does not count this change, as in PyTorch's batch norm: a backward pass may still wait.
-        running_mean.data.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.data.lerp_(var.mul(count / (count - 1)).to(running_var.dtype), momentum)
+        moved = mean.to(running_mean.dtype), var.mul(count / (count - 1)).to(running_var.dtype)
+        torch._foreach_lerp_([running_mean.data, running_var.data], moved, momentum)
     return y
 
 
@@ -139,7 +139,7 @@ def norm_act_ref(
     return y.to(x.dtype, memory_format=layout(x)) if x.ndim == 4 else y.to(x.dtype)
 
 
-backends.register("norm_act", has=("cpu",))
+backends.register("norm_act", has=("triton", "cpu"))
 
 
 # Autograd. xhat = (x - mean) r, r = (var + eps)^(-1/2), z = w xhat + b, m = act'(z) and h = w m dy. < > is the mean

@@ -111,4 +111,4 @@ def _pixel_norm(x: Tensor, dim: int, eps: float, backend: str) -> Tensor:
     return _PixelNorm.apply(x, dim, eps, backend)
 
 
-backends.register("pixel_norm", has=("cpu",))
+backends.register("pixel_norm", has=("triton", "cpu"))

@@ -50,8 +50,9 @@ def test_eval_mode_is_right_to_the_second_order(layout: torch.memory_format, bac
     def call(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return norm_act(x, w, b, mean, var, act="lrelu", training=False, backend=backend)
 
-    assert torch.autograd.gradcheck(call, (x, w, b))
-    assert torch.autograd.gradgradcheck(call, (x, w, b))
+    interpreted = backend == "triton" and backends.INTERPRET  # slowly
+    assert torch.autograd.gradcheck(call, (x, w, b), fast_mode=interpreted)
+    assert torch.autograd.gradgradcheck(call, (x, w, b), fast_mode=interpreted)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -83,6 +84,9 @@ def test_the_third_order_is_that_of_the_definition(norm: str, backend: str, devi
 @pytest.mark.parametrize("channels", [1, 16, 33, 80])
 @pytest.mark.parametrize("size", [(1, 5), (4, 8), (7, 9), (32, 33)])
 def test_all_sizes_of_rows_and_tails(norm, layout, channels: int, size: tuple[int, int], backend: str, device: str):
+    others = (33, 80) if layout == torch.contiguous_format else (16, 33)
+    if backend == "triton" and backends.INTERPRET and channels in others:
+        pytest.skip("the other numbers of channels reach all tails, and the interpreter is slow")
     torch.manual_seed(0)
     x = torch.randn(3, channels, *size, device=device).to(memory_format=layout).requires_grad_()
     w, b = (torch.randn(channels, device=device).requires_grad_() for _ in range(2))

@@ -88,6 +88,32 @@ def test_scale_bias_act(launched):
     assert wanted <= found and len(wanted) == 14
 
 
+def test_norm_act(launched):
+    names = ("_stats_kernel", "_merge_kernel", "_forward_kernel", "_sums_kernel", "_add_kernel", "_backward_kernel")
+    module, found = launched("norm_act", slice(-5, -4), *names)
+    numbers, t = (torch.float32, 0.2, 1e-5), torch.empty(0)
+    for size, c, batch in itertools.product(SIZES, CHANNELS, (True, False)):
+        pixels = size * size
+        last = [1, 4 * pixels, c, 1, c] if batch else [4, pixels, c, 1, c]
+        for shape in (last, [1, 4, c, pixels, c] if batch else [1, 1, 4 * c, pixels, c]):
+            module.norm_stats(t, t, t, shape, torch.float32)
+            module.norm_act(*[t] * 6, shape, *numbers)
+            module.norm_act_grad(*[t] * 9, shape, *numbers, False)
+    wanted = {form for form in taken(found) if form[0] not in ("_merge_kernel", "_add_kernel")}
+    run_samples("norm_act")
+    assert wanted <= found and len(wanted) == 20
+
+
+def test_pixel_norm(launched):
+    module, found = launched("pixel_norm", slice(-5, -4), "_kernel")
+    for size, c, last in itertools.product(SIZES, CHANNELS, (True, False)):
+        outer, inner = (4 * size * size, 1) if last else (4, size * size)
+        module.pixel_norm(None, None, None, outer, c, inner, torch.float32, 1e-8)
+    wanted = taken(found)
+    run_samples("pixel_norm")
+    assert wanted <= found and len(wanted) == 2
+
+
 def test_upfirdn2d(launched):
     module, found = launched("upfirdn2d", slice(-6, -3), "_strip_kernel", file="strips")
     for size, c, last, (up, down) in itertools.product(SIZES, CHANNELS, (True, False), FIR.values()):

@@ -45,6 +45,10 @@ NORMALIZATION = {
             Sample("threads", {"x": (2, 64, 17, 16)}),
             Sample("threads-channels_last", {"x": (2, 64, 17, 16)}, layout=LAST),
         ),
+        triton=(
+            Sample("300-channels_last", {"x": (2, 300, 3, 3)}, layout=LAST),
+            Sample("40x9x9", {"x": (2, 40, 9, 9)}),
+        ),
     ),
     "norm_act": Op(
         norm_act,
@@ -68,6 +72,14 @@ NORMALIZATION = {
         larger=(
             Sample("threads", _normed(4, 16, 23, 24), {"act": "lrelu"}),
             Sample("threads-channels_last", _normed(4, 16, 23, 24), {"act": "lrelu"}, LAST),
+        ),
+        triton=(  # several tiles of each shape
+            Sample("70-channels_last", _normed(3, 70, 5, 9), {"act": "lrelu"}, LAST),
+            Sample("18-instance-channels_last", _normed(2, 18, 9, 9), {"act": "relu", "norm": "instance"}, LAST),
+            Sample("32x33", _normed(5, 2, 32, 33), {"act": "relu"}),
+            Sample("32x33-instance", _normed(2, 2, 32, 33), {"act": "lrelu", "norm": "instance"}),
+            Sample("8x9", _normed(70, 2, 8, 9), {"act": "lrelu"}),
+            Sample("8x9-instance", _normed(2, 3, 8, 9), {"norm": "instance"}),
         ),
     ),
 }
