@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.convolution import conv2d
-from gan_engine.ops.kernel_op import check_tensors, wide
+from gan_engine.ops.kernel_op import check_tensors, layout, wide
 from gan_engine.ops.resample_conv2d import before_fir, fir_downsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
@@ -35,7 +35,9 @@ def modulated_conv2d(
     """y = clamp(gain * act(conv(x, w[n]) + noise * noise_strength + bias, alpha), -clamp, clamp)
 
     with w[n, o, i] = weight[o, i] * styles[n, i]. `demodulate` divides w[n, o] by its norm,
-    sqrt(sum of w[n, o]^2 over i and the kernel + 1e-8) (Karras et al. 2020, arXiv:1912.04958, equations 1 and 3).
+    sqrt(sum of w[n, o]^2 over i and the kernel + 1e-8) (Karras et al. 2020, arXiv:1912.04958, equations 1 and 3). The
+    styles scale x and y, not the weight, so that all images share a weight. On a GPU, a 1x1 weight with at most 4
+    outputs, as for colours, takes the styles if nothing is demodulated, and is one matrix product for each image.
 
     Args:
         x: [N, I, H, W], float32, float64, bfloat16 or float16; convolutions are faster in channels_last.
@@ -64,14 +66,24 @@ def modulated_conv2d(
     Gradients: every order in x, weight, styles, noise, noise_strength and bias.
     """
     _check(x, weight, styles, noise, noise_strength, bias, f, up, down)
-    backend = backends.handed_on(backend, backends.choose("modulated_conv2d", x, backend))
+    chosen = backends.choose("modulated_conv2d", x, backend)
+    backend = backends.handed_on(backend, chosen)
     if demodulate and x.dtype == torch.float16:
         weight, styles = _in_range(weight, styles)
     d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]
     if noise is not None and noise_strength is not None:
         noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
+    options: dict[str, Any] = {
+        "noise": noise,
+        "act": act,
+        "alpha": alpha,
+        "gain": gain,
+        "clamp": clamp,
+        "backend": backend,
+    }
+    if chosen in ("cuda", "triton") and d is None and up == down == 1 and not padding and _makes_pixels(weight):
+        return scale_bias_act(_product(x, weight, styles), None, bias, **options)
     x = scale_bias_act(x, styles, backend=backend)
-    options = {"noise": noise, "act": act, "alpha": alpha, "gain": gain, "clamp": clamp, "backend": backend}
     return _conv_scale_bias_act(x, weight, d, bias, up, down, f, padding, options)
 
 
@@ -103,6 +115,25 @@ def _check(
         raise ValueError(
             f"modulated_conv2d: up or down must be 1, and f belongs to the other; got up {up}, down {down}"
         )
+
+
+def _makes_pixels(weight: Tensor) -> bool:
+    """True for a 1x1 weight whose few outputs are the colours of an image"""
+    return weight.shape[0] <= 4 and tuple(weight.shape[2:]) == (1, 1)
+
+
+def _product(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
+    """conv(x, w[n]) for a 1x1 weight: a matrix product for each image
+
+    The small factor takes the styles, so that x is read once. A pass over x of its own would read and write it before.
+    """
+    n, i, h, w = x.shape
+    dtype = wide(x.dtype)
+    factors = (weight[:, :, 0, 0].to(dtype) * styles.to(dtype)[:, None]).to(x.dtype)  # [N, O, I]
+    if layout(x) == torch.channels_last:
+        y = x.permute(0, 2, 3, 1).reshape(n, h * w, i) @ factors.transpose(1, 2)
+        return y.reshape(n, h, w, len(weight)).permute(0, 3, 1, 2)
+    return (factors @ x.reshape(n, i, h * w)).reshape(n, len(weight), h, w)
 
 
 def _in_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,12 @@ CONVOLUTION = {
                 {"x": (2, 5, 4, 4), "weight": (3, 5, 1, 1), "styles": (2, 5), "bias": (3,)},
                 {"demodulate": False},
             ),
+            Sample(
+                "to-rgb-channels_last",
+                {"x": (2, 8, 3, 4), "weight": (3, 8, 1, 1), "styles": (2, 8), "bias": (3,)},
+                {"demodulate": False, "clamp": 1.0},
+                LAST,
+            ),
             Sample("no-padding", {"x": (1, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (1, 2)}, {"padding": 0}),
             Sample("empty-batch", _modulated(0, 3, 4, 2), {"act": "lrelu"}),
             Sample("up2", _modulated(2, 3, 3, 2, 6), {"act": "lrelu", "up": 2, "taps": "1331"}),
