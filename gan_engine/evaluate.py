@@ -1,13 +1,14 @@
-"""Numbers for a trained generator: `python -m gan_engine.evaluate CHECKPOINT --num 5000`.
+"""Numbers for a trained generator: `python -m gan_engine.evaluate CHECKPOINT --metrics fid,kid --num 10000`.
 
-The family of the generator declares how it is measured, and gan_engine.metrics.measures has the ways. Each has a module
-that says what its numbers mean: metrics.garments, metrics.translations, metrics.volumes. `python -m gan_engine.upscale
---original` compares enlarged photographs.
+--metrics names the numbers, which metrics.scores explains. Without it, the family of the generator declares how it is
+measured, and gan_engine.metrics.measures has the ways. Each has a module that says what its numbers mean:
+metrics.garments, metrics.translations, metrics.volumes. `python -m gan_engine.upscale --original` compares enlarged
+photographs.
 """
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from gan_engine.data import DataConfig, DataError, ImageSet, load
 from gan_engine.data.kinds import kind_of
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
-from gan_engine.metrics.measures import measure_of
+from gan_engine.metrics import extractors, scores
+from gan_engine.metrics.measures import Measure, measure_of
 from gan_engine.metrics.subject import Subject
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.runs import run_state
@@ -42,6 +44,17 @@ class Options:
     None: the data that the run was trained on."""
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
+    metrics: str | None = None
+    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl.
+    fid and kid: distances from the data. is: Inception score. pr: precision and recall.
+    dc: density and coverage. ppl: path length, for families with w.
+    None: the numbers of the family."""
+    extractor: str = extractors.AUTO
+    """The network in whose features --metrics compares: fashion32, imagenet or inception.
+    Distances are FIDs with inception alone.
+    auto: fashion32 for grey images of 32x32, else imagenet."""
+    weights: Path | None = None
+    """The file with the weights of --extractor inception. None: the file in the folder of torch.hub."""
     num: int = 5000
     """Number of images to generate from noise. Only measurements with the same number compare."""
     seed: int = 0
@@ -57,10 +70,17 @@ class Options:
         check_types(self, largest={"num": MOST_NUMBERS, "batch": MOST_NUMBERS, "seed": 2**63 - 1})
         for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
             check_at_least(self, least, name)
+        if self.metrics is not None:
+            scores.parse(self.metrics)
+        elif self.extractor != extractors.AUTO or self.weights is not None:
+            raise ValueError("extractor and weights: want --metrics beside them, such as --metrics fid,kid")
 
 
-def evaluate(options: Options) -> dict[str, float]:
-    """Numbers by name, as the measure of the generator's family defines them.
+def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+    """Numbers by name, as --metrics asks for them, or else the measure of the generator's family.
+
+    Args:
+        say: gets lines about how the numbers come about, for people.
 
     Raises:
         ValueError: a generator that its measure does not take, or an unknown device.
@@ -75,7 +95,8 @@ def evaluate(options: Options) -> dict[str, float]:
     if declared.command == "upscale":
         what = f"what {models.family(G.config)} enlarges"
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
-    measure = measure_of(declared.measure, kind_of(models.data_kind(G.config)).axes)
+    kind = kind_of(models.data_kind(G.config))
+    measure = _scores(options, declared, kind.axes, say) or measure_of(declared.measure, kind.axes)
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
@@ -90,8 +111,26 @@ def evaluate(options: Options) -> dict[str, float]:
         classes=classes,
         class_names=tuple(run_state.class_names(state, path)),
         directions=declared.directions,
+        seed=options.seed,
     )
     return measure.measure(subject)
+
+
+def _scores(options: Options, declared: models.Family, axes: int, say: Callable[[str], None]) -> Measure | None:
+    """The measure that --metrics asks for; None without --metrics."""
+    if options.metrics is None:
+        return None
+    metrics = scores.parse(options.metrics)
+    reason = scores.refusal(metrics, from_noise=declared.from_noise, axes=axes, styles=declared.styles)
+
+    def measure(subject: Subject) -> dict[str, float]:
+        shape = subject.data.images.shape[1:]
+        extractor = extractors.build(options.extractor, shape, weights=options.weights, device=subject.device)
+        scored = scores.Scores(metrics, extractor)
+        say(scored.about(subject))
+        return scored.measure(subject)
+
+    return Measure(measure, lambda config: reason)
 
 
 def _data(options: Options, config: models.Config, state: dict[str, Any], *, wants_unseen: bool) -> ImageSet:
@@ -132,7 +171,7 @@ def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterato
 @console.command
 def main(argv: list[str]) -> None:
     """The command line."""
-    for name, value in evaluate(flags.parse(Options, argv, command="evaluate")).items():
+    for name, value in evaluate(flags.parse(Options, argv, command="evaluate"), print).items():
         print(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
 
 

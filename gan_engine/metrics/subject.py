@@ -27,6 +27,8 @@ class Subject:
     """The names of the classes, if the run had names."""
     directions: tuple[str, ...] = ()
     """The directions of G(source, direction). () if G takes no direction."""
+    seed: int = 0
+    """Seed of the noise, for a measure that draws noise of its own."""
 
     @property
     def device(self) -> torch.device:

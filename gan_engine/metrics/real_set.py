@@ -1,0 +1,55 @@
+"""The features of the real images. They are computed once for a set and an extractor, and kept on the disk.
+
+Folder: `features` in the folder of gan_engine.data.cache, which GAN_ENGINE_CACHE names. GAN_ENGINE_CACHE=0 keeps none.
+"""
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from gan_engine.data import ImageSet, cache
+from gan_engine.metrics.extractors import Extractor
+from gan_engine.metrics.sample import KEPT, Sample
+from gan_engine.system import checkpoint
+
+_FILES = 20  # sets that are kept, each of at most 115 MB; the oldest go first
+_VERSION = 1  # changes with the code that makes features
+
+
+def real_sample(data: ImageSet, extractor: Extractor, *, batch: int, device: torch.device) -> Sample:
+    """The moments of the features of all images of `data`, and the features of at most KEPT of them.
+
+    Which images are kept is drawn from a fixed seed. A folder that cannot be written costs time, and no more.
+    """
+    path = _path(data, extractor)
+    if path is not None and path.is_file():
+        with contextlib.suppress(checkpoint.CheckpointError, KeyError, TypeError):
+            return Sample.from_state(checkpoint.load(path))
+    sample = _computed(data, extractor, batch, device)
+    if path is not None:
+        with contextlib.suppress(checkpoint.CheckpointError, OSError):
+            checkpoint.save(path, sample.state_dict())
+            for old in sorted(path.parent.glob("*.pt"), key=lambda file: file.stat().st_mtime_ns)[:-_FILES]:
+                old.unlink(missing_ok=True)
+    return sample
+
+
+def _computed(data: ImageSet, extractor: Extractor, batch: int, device: torch.device) -> Sample:
+    sample, keep = Sample(), torch.zeros(len(data), dtype=torch.bool)
+    keep[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:KEPT]] = True
+    batches = zip(data.images.split(batch), keep.split(batch), strict=True)
+    total = -(-len(data) // batch)
+    for images, chosen in tqdm(batches, total=total, desc="real images", unit=" batches", disable=None):
+        sample.add(*extractor(images.to(device)), chosen)
+    return sample
+
+
+def _path(data: ImageSet, extractor: Extractor) -> Path | None:
+    home = cache.folder()
+    if home is None:
+        return None
+    key = f"{_VERSION} {KEPT} {data.sha256} {extractor.about}"
+    return home / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"

@@ -1,0 +1,162 @@
+"""The metrics that --metrics names, and the measurement of a generator by several of them in one pass.
+
+    fid    fd_EXTRACTOR    Frechet distance to the real images; with the extractor inception fid_inception
+    kid    kd_EXTRACTOR    unbiased kernel distance; with the extractor inception kid_inception
+    is     is_EXTRACTOR    Inception score: sure about each image, varied over all. It never sees the real images.
+    pr     precision_..., recall_...    shares within the balls of the other set, k = 3
+    dc     density_..., coverage_...    the same for the balls of the real set alone, k = 5
+    ppl    ppl_imagenet    perceptual path length in w, for families that have w
+
+fid, is and ppl read all images. kid, pr and dc compare images one by one: they read at most KEPT images of each set.
+Every name of a number ends in the number N of generated images behind it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_engine.metrics import neighbours
+from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
+from gan_engine.metrics.extractors import Extractor
+from gan_engine.metrics.path_length import path_length
+from gan_engine.metrics.perceptual import PerceptualDistance
+from gan_engine.metrics.real_set import real_sample
+from gan_engine.metrics.sample import KEPT, Sample
+from gan_engine.metrics.subject import Subject
+from gan_engine.pictures.picture import to_uint8
+from gan_engine.system.names import nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The features of generated and of real images, in the order of drawing, and the generator."""
+
+    generated: Sample
+    real: Sample
+    subject: Subject
+
+    @property
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """The features that were kept, of generated and of real images."""
+        return self.generated.kept, self.real.kept
+
+
+class Metric(NamedTuple):
+    """A word of --metrics."""
+
+    numbers: dict[str, bool]
+    """The numbers by name, and whether more is better."""
+    compute: Callable[[Evidence], tuple[float, ...]]
+    """Returns these numbers."""
+    most: int | None = None
+    """The most images that it reads. None: all."""
+    of_images: bool = True
+    """False: it needs no features."""
+
+
+def _frechet(found: Evidence) -> tuple[float]:
+    x, y = found.generated.moments, found.real.moments
+    return (frechet_of_moments(x.mean, x.covariance, y.mean, y.covariance),)
+
+
+def _path_length(found: Evidence) -> tuple[float]:
+    subject = found.subject
+    options = {"seed": subject.seed, "classes": subject.classes, "batch": subject.batch}
+    distance = PerceptualDistance().to(subject.device)
+    return (path_length(subject.G, distance, subject.num, **options),)
+
+
+METRICS: dict[str, Metric] = {
+    "fid": Metric({"fd": False}, _frechet),
+    "kid": Metric({"kd": False}, lambda found: (kernel_distance(*found.kept),), KEPT),
+    "is": Metric({"is": True}, lambda found: (found.generated.certainty.score,)),
+    "pr": Metric({"precision": True, "recall": True}, lambda found: neighbours.precision_recall(*found.kept), KEPT),
+    "dc": Metric({"density": True, "coverage": True}, lambda found: neighbours.density_coverage(*found.kept), KEPT),
+    "ppl": Metric({"ppl": False}, _path_length, of_images=False),
+}
+_OF_INCEPTION = {"fd": "fid", "kd": "kid"}  # the names that are for the network of FID alone
+_NEIGHBOURS = 6  # the fewest images for k = 5
+
+
+def parse(words: str) -> tuple[str, ...]:
+    """The metrics in a text such as "fid,kid". Raises ValueError for an unknown one."""
+    names = tuple(dict.fromkeys(word.strip() for word in words.split(",")))
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"metrics: want some of {','.join(METRICS)}, got {name!r}{nearest(name, METRICS)}")
+    return names
+
+
+def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool) -> str | None:
+    """A sentence if a generator cannot be measured so: it starts from pictures, makes volumes, or has no w for ppl."""
+    if not from_noise:
+        return "metrics: want a generator that draws from noise; without --metrics translations are compared"
+    if axes != 2:
+        return "metrics: want a generator of images, got one of volumes; without --metrics volumes are measured"
+    if "ppl" in metrics and not styles:
+        return "metrics: ppl wants a generator with latents w, and this one has none"
+    return None
+
+
+class Scores:
+    """Measures generators against one set of real images.
+
+    Args:
+        metrics: words of METRICS.
+        extractor: None only if no metric needs features.
+    """
+
+    def __init__(self, metrics: Sequence[str], extractor: Extractor) -> None:
+        self.metrics, self.extractor = tuple(metrics), extractor
+        self._real: Sample | None = None
+
+    @torch.no_grad()
+    def measure(self, subject: Subject) -> dict[str, float]:
+        """Numbers by name, "fd_fashion32 N=5000". Images are rounded to 8 bits first, as the real ones are.
+
+        Raises ValueError for too few images.
+        """
+        need = _NEIGHBOURS if {"pr", "dc"} & set(self.metrics) else 2
+        if min(subject.num, len(subject.data)) < need:
+            raise ValueError(
+                f"num: want at least {need} generated and real images for {','.join(self.metrics)}, "
+                f"got {subject.num} and {len(subject.data)}"
+            )
+        found = Evidence(generated=Sample(certainty=True), real=Sample(), subject=subject)
+        if any(METRICS[name].of_images for name in self.metrics):
+            found = Evidence(generated=self._generated(subject), real=self._real_of(subject), subject=subject)
+        return {
+            f"{self.title(number)} N={min(subject.num, METRICS[name].most or subject.num)}": float(value)
+            for name in self.metrics
+            for number, value in zip(METRICS[name].numbers, METRICS[name].compute(found), strict=True)
+        }
+
+    def title(self, number: str) -> str:
+        """The name of a number with its extractor: fd_fashion32, fid_inception."""
+        if number == "ppl":
+            return "ppl_imagenet"
+        own = self.extractor.name
+        return f"{_OF_INCEPTION.get(number, number) if own == 'inception' else number}_{own}"
+
+    def about(self, subject: Subject) -> str:
+        """One line: the extractor, and how many images of each set the numbers are from."""
+        data, capped = subject.data, [name for name in self.metrics if METRICS[name].most]
+        line = f"{self.extractor.name}: {self.extractor.about}; {subject.num:,} generated, {len(data):,} real images"
+        if capped and max(subject.num, len(data)) > KEPT:
+            line += f", and at most {KEPT:,} of each for {', '.join(capped)}"
+        return line
+
+    def _generated(self, subject: Subject) -> Sample:
+        sample = Sample(certainty=True)
+        for img in subject.draw():
+            pixels = torch.from_numpy(to_uint8(img)).permute(0, 3, 1, 2).to(subject.device)
+            sample.add(*self.extractor(pixels))
+        return sample
+
+    def _real_of(self, subject: Subject) -> Sample:
+        if self._real is None:
+            self._real = real_sample(subject.data, self.extractor, batch=subject.batch, device=subject.device)
+        return self._real
