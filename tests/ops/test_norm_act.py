@@ -85,8 +85,8 @@ def test_the_third_order_is_that_of_the_definition(norm: str, backend: str, devi
 @pytest.mark.parametrize("size", [(1, 5), (4, 8), (7, 9), (32, 33)])
 def test_all_sizes_of_rows_and_tails(norm, layout, channels: int, size: tuple[int, int], backend: str, device: str):
     others = (33, 80) if layout == torch.contiguous_format else (16, 33)
-    if backend == "triton" and backends.INTERPRET and channels in others:
-        pytest.skip("the other numbers of channels reach all tails, and the interpreter is slow")
+    if backend == "triton" and backends.INTERPRET and (channels in others or size in ((1, 5), (4, 8))):
+        pytest.skip("the other sizes reach all tails, and the interpreter is slow")
     torch.manual_seed(0)
     x = torch.randn(3, channels, *size, device=device).to(memory_format=layout).requires_grad_()
     w, b = (torch.randn(channels, device=device).requires_grad_() for _ in range(2))
