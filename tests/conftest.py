@@ -18,6 +18,10 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 # Tests keep their decoded data out of the user's cache.
 _decoded = tempfile.TemporaryDirectory(prefix="gan_engine-decoded-", ignore_cleanup_errors=True)
 os.environ["GAN_ENGINE_CACHE"] = _decoded.name
+# What takes long and is the same in all processes of a test run, they share: those of pytest-xdist and those of tests.
+if "GAN_ENGINE_TESTS_SHARE" not in os.environ:
+    _shared = tempfile.TemporaryDirectory(prefix="gan_engine-shared-", ignore_cleanup_errors=True)
+    os.environ["GAN_ENGINE_TESTS_SHARE"] = _shared.name
 # Tests compare kernels with the reference themselves, and more strictly; test_self_check.py turns the self-check on.
 os.environ["GAN_ENGINE_CHECK"] = "0"
 
