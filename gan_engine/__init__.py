@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # `import gan_engine` alone does not import PyTorch
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "auto") -> TrainedGenerator:
+def load(path: str | Path, device: str = "auto", *, best: bool = False) -> TrainedGenerator:
     """Load the trained generator of a run directory or of a checkpoint. Its method `sample` draws pictures.
 
         G = gan_engine.load("runs/dcgan-1")
@@ -22,4 +22,4 @@ def load(path: str | Path, device: str = "auto") -> TrainedGenerator:
     """
     from gan_engine.inference import generator
 
-    return generator.load(path, device)
+    return generator.load(path, device, best=best)

@@ -23,10 +23,11 @@ AUGMENTS = ("none", "ada", "diffaugment")
 # Larger numbers are mistakes: such a run would never begin, or never end. A time that is never reached means never.
 LARGEST = {
     **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
-    **dict.fromkeys(("n_critic", "keep"), 2**20),
+    **dict.fromkeys(("n_critic", "keep", "patience"), 2**20),
+    "eval_num": 1_000_000,
     "threads": 1024,
     **dict.fromkeys(("kimg", "minutes", "pretrain_kimg", "ada_kimg", "ema_kimg"), 1e9),
-    **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg"), 1e12),
+    **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg"), 1e12),
     **dict.fromkeys(("lr", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "weight_clip", "ema_rampup"), 1e9),
 }
 
@@ -183,12 +184,32 @@ class Output:
     """Write TensorBoard events too, if TensorBoard is installed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Measurements of the averaged generator while it trains. They change nothing about what is learnt."""
+
+    eval_kimg: float | None = None
+    """Time between two measurements. The best checkpoint so far is kept as best.pt. None: no measurements."""
+    eval_metrics: str = "fid"
+    """What is measured, as --metrics of gan_engine.evaluate. The first number decides what is best."""
+    eval_num: int = 5000
+    """Number of images to generate for a measurement."""
+    eval_extractor: str = "auto"
+    """As --extractor of gan_engine.evaluate."""
+    eval_weights: str | None = None
+    """As --weights of gan_engine.evaluate."""
+    eval_data: str | None = None
+    """Images to compare with, which the run does not train on. None: all images that the run trains on."""
+    patience: int | None = None
+    """End the run after that many measurements in a row that are no better than the best. None: do not."""
+
+
 # The boxes of `train PRESET --help`, in this order after the basics and the model. A field belongs to one box.
-GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output)
+GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output, Evaluation)
 
 
 @dataclass(frozen=True)
-class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
+class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
     """The complete configuration of a run."""
 
     preset: fields.Fixed[fields.Suppress[str]]
@@ -200,8 +221,8 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
 
     def __post_init__(self) -> None:
         check_types(self, largest=LARGEST)
-        for name in ("metrics_kimg", "grid_kimg", "checkpoint_kimg"):
-            if 0 < getattr(self, name) < 1e-6:
+        for name in ("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg"):
+            if getattr(self, name) is not None and 0 < getattr(self, name) < 1e-6:
                 raise ValueError(f"{name}: want at least 1e-06, got {getattr(self, name):.6g}")
         for name in (
             *("kimg", "batch_size", "lr", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "keep"),
@@ -215,7 +236,11 @@ class Config(Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
         self._check_family()
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
-        for name in ("minutes", "threads"):
+        if self.eval_num < 2:
+            raise ValueError(f"eval_num: want at least 2, got {self.eval_num}")
+        if self.patience is not None and self.eval_kimg is None:
+            raise ValueError("patience: want --eval-kimg beside it, the time between two measurements")
+        for name in ("minutes", "threads", "eval_kimg", "patience"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0 or None, got {getattr(self, name)}")
         if self.kimg is None and self.minutes is None:
@@ -281,6 +306,7 @@ LENGTHS = ("kimg", "minutes")
 FREE_ON_RESUME = {
     *(*LENGTHS, "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     *("threads", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
+    *("eval_kimg", "eval_metrics", "eval_num", "eval_extractor", "eval_weights", "eval_data", "patience"),
 }
 
 

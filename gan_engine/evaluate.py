@@ -38,6 +38,8 @@ class Options:
 
     checkpoint: fields.Positional[Path]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    best: bool = False
+    """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     data: str | None = None
     """Data to compare with; see the same flag of gan_engine.train. All images are used.
     Translations: pairs, preferably pairs that the run has not seen.
@@ -86,7 +88,7 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         ValueError: a generator that its measure does not take, or an unknown device.
         CheckpointError, DataError: see inference.generator.load and gan_engine.data.load.
     """
-    path = checkpoint.find(options.checkpoint)
+    path = checkpoint.find(options.checkpoint, best=options.best)
     plugins.load(*options.plugin)
     device = choose_device(options.device)
     state = checkpoint.load(path)

@@ -37,6 +37,8 @@ class Options:
 
     checkpoint: fields.Positional[Path]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    best: bool = False
+    """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     num: int = 64
     """Number of pictures to draw."""
     seed: int = 0
@@ -132,7 +134,7 @@ def generate(options: Options) -> Path:
         OSError: `out` exists or cannot be written. Everything but a full disk is found before the first picture.
     """
     plugins.load(*options.plugin)
-    trained = load(options.checkpoint, options.device)
+    trained = load(options.checkpoint, options.device, best=options.best)
     trained.require_noise()
     _check_styles(options, trained.network)
     classes = trained.classes(options.num, options.class_, columns=options.columns)

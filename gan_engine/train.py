@@ -117,7 +117,7 @@ def run(trainer: Trainer) -> int:
         return 128 + signal.SIGINT
     if processes.first:
         clock = trainer.clock
-        end = ending.End(clock.nimg, clock.seconds, stopped_by, out_of_time=clock.out_of_time)
+        end = ending.End(clock.nimg, clock.seconds, stopped_by, out_of_time=clock.out_of_time, verdict=trainer.verdict)
         ending.finish(trainer.run_dir, trainer.config, end)
     return 0 if stopped_by is None else 128 + stopped_by
 

@@ -32,6 +32,8 @@ class Options:
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    best: bool = False
+    """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     direction: Direction = "A2B"
     """Direction of the translation, for cyclegan."""
     extract: bool = False
@@ -55,7 +57,7 @@ def translate(options: Options) -> list[str]:
     plugins.load(*options.plugin)
     device = choose_device(options.device)
     todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
-    G = load(options.checkpoint, device).network
+    G = load(options.checkpoint, device, best=options.best).network
     config, family, declared = G.config, models.family(G.config), models.capabilities(G.config)
     if declared.command != "translate":
         families = " or ".join(models.names(lambda other: other.command == "translate"))

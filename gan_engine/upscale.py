@@ -39,6 +39,8 @@ class Options:
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    best: bool = False
+    """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     original: Path | None = None
     """The original to compare with, or a folder of originals with the names of the pictures.
     Prints PSNR, SSIM and, with the extra "perceptual", a perceptual distance.
@@ -73,7 +75,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     device = choose_device(options.device)
     todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
     originals = _originals(options, todo)
-    G = load(options.checkpoint, device).network
+    G = load(options.checkpoint, device, best=options.best).network
     config = G.config
     if models.capabilities(config).command != "upscale":
         families = " or ".join(models.names(lambda other: other.command == "upscale"))

@@ -128,7 +128,7 @@ class TrainedGenerator(nn.Module):
         return {"truncation": truncation}
 
 
-def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenerator:
+def load(path: str | Path, device: str | torch.device = "auto", *, best: bool = False) -> TrainedGenerator:
     """The averaged generator of a run.
 
         G = gan_engine.load("runs/dcgan-1")
@@ -139,13 +139,14 @@ def load(path: str | Path, device: str | torch.device = "auto") -> TrainedGenera
     Args:
         path: a checkpoint, or a run directory, whose newest intact checkpoint is used.
         device: cpu, cuda or cuda:N. auto: the first GPU if there is one.
+        best: take the checkpoint of the run that measured best in training (--eval-kimg).
 
     Raises:
         CheckpointError: there is no intact checkpoint, or this version cannot build its generator.
         ValueError: an unknown device.
     """
     device = choose_device(str(device))
-    path = checkpoint.find(path)
+    path = checkpoint.find(path, best=best)
     return from_state(checkpoint.load(path), path).to(device)
 
 

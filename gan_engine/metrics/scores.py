@@ -117,22 +117,36 @@ class Scores:
     def measure(self, subject: Subject) -> dict[str, float]:
         """Numbers by name, "fd_fashion32 N=5000". Images are rounded to 8 bits first, as the real ones are.
 
-        Raises ValueError for too few images.
+        Raises ValueError as `check` does.
         """
+        self.check(subject)
+        found = Evidence(generated=Sample(certainty=True), real=Sample(), subject=subject)
+        if any(METRICS[name].of_images for name in self.metrics):
+            found = Evidence(generated=self._generated(subject), real=self._real_of(subject), subject=subject)
+        values = [float(value) for name in self.metrics for value in METRICS[name].compute(found)]
+        return dict(zip(self.names(subject), values, strict=True))
+
+    def check(self, subject: Subject) -> None:
+        """Raise ValueError for too few images."""
         need = _NEIGHBOURS if {"pr", "dc"} & set(self.metrics) else 2
         if min(subject.num, len(subject.data)) < need:
             raise ValueError(
                 f"num: want at least {need} generated and real images for {','.join(self.metrics)}, "
                 f"got {subject.num} and {len(subject.data)}"
             )
-        found = Evidence(generated=Sample(certainty=True), real=Sample(), subject=subject)
-        if any(METRICS[name].of_images for name in self.metrics):
-            found = Evidence(generated=self._generated(subject), real=self._real_of(subject), subject=subject)
-        return {
-            f"{self.title(number)} N={min(subject.num, METRICS[name].most or subject.num)}": float(value)
+
+    def names(self, subject: Subject) -> list[str]:
+        """The names of the numbers of `measure`, in their order."""
+        return [
+            f"{self.title(number)} N={min(subject.num, METRICS[name].most or subject.num)}"
             for name in self.metrics
-            for number, value in zip(METRICS[name].numbers, METRICS[name].compute(found), strict=True)
-        }
+            for number in METRICS[name].numbers
+        ]
+
+    @property
+    def more_is_better(self) -> bool:
+        """True if more is better for the first number."""
+        return next(iter(METRICS[self.metrics[0]].numbers.values()))
 
     def title(self, number: str) -> str:
         """The name of a number with its extractor: fd_fashion32, fid_inception."""

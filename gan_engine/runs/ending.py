@@ -37,17 +37,21 @@ class End:
         seconds: spent in steps, in all starts of the run.
         stopped_by: the signal that ended the run early.
         out_of_time: config.minutes are over.
+        verdict: why measurements ended the run early.
     """
 
     nimg: int
     seconds: float
     stopped_by: int | None = None
     out_of_time: bool = False
+    verdict: str | None = None
 
     def reason(self, config: Config) -> str:
         """Why the run ended, in words that follow a colon."""
         if self.stopped_by is not None:
             return f"stopped by {signal.Signals(self.stopped_by).name}"
+        if self.verdict is not None:
+            return self.verdict
         return f"its {config.minutes:g} minutes are over" if self.out_of_time else f"its {config.kimg:g} kimg are done"
 
 

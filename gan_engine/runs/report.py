@@ -65,7 +65,9 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
         parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
     rows = read_metrics(run_dir)
     if rows:
-        parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(_numbers(rows[-1]))}")
+        last = [row for row in rows if row["nimg"] == rows[-1]["nimg"]]  # of losses, and of --eval-kimg
+        numbers = {name: value for row in last for name, value in _numbers(row).items()}
+        parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(numbers)}")
     parts += _plot(run_dir)
     if len(grids) > 1:
         figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)

@@ -27,6 +27,7 @@ from gan_engine.system.whole_file import replacing, sweep
 _MARK = b"gan_engine sha256 "
 _TAIL = 2 + len(_MARK) + 64  # bytes at the end that the checksum does not cover
 _BLOCK = 1 << 20
+BEST = "best.pt"  # in a run directory, beside the folder of checkpoints
 _NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.pt")
 
 
@@ -136,15 +137,20 @@ def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
         raise CheckpointError(f"{what}: want a checkpoint of a training with {' and '.join(missing)}, got {got}")
 
 
-def find(path: str | Path) -> Path:
-    """`path` itself if it is a file; in a run directory the newest intact checkpoint.
+def find(path: str | Path, *, best: bool = False) -> Path:
+    """`path` itself if it is a file; in a run directory the newest intact checkpoint, or the `best` one.
 
     A warning names each damaged checkpoint that is skipped.
 
     Raises:
-        CheckpointError: there is nothing at `path`, or no intact checkpoint in it.
+        CheckpointError: there is nothing at `path`, or no intact checkpoint in it; a file where the best one is wanted.
     """
     path = Path(path)
+    if best:
+        file = path / BEST
+        if not file.is_file():
+            raise CheckpointError(f"{path}: want the directory of a run with {BEST}, which train --eval-kimg keeps")
+        return file
     if path.is_file():
         return path
     if not path.is_dir():
@@ -197,6 +203,12 @@ class Keeper:
             return find(self.directory)
         except CheckpointError:
             return None
+
+    def save_best(self, state: dict) -> Path:
+        """Write `state` as the best checkpoint of the run and return its path. Raises what `save` raises."""
+        path = self.directory.parent / BEST
+        save(path, state)
+        return path
 
     def save(self, nimg: int, state: dict) -> Path:
         """Write `state` as the checkpoint at `nimg` images and return its path. Raises what `save` raises."""

@@ -19,6 +19,7 @@ the parts of a trainer
     means samples state clock    measurements, images of the grids, checkpoints, time
     precision distributed        autocast and loss scaling; several processes
 while it runs
+    evaluation    measurements of G_ema, the best checkpoint, the end by --patience
     run progress  the loop of steps, reports, grids and checkpoints; the bar
     chosen_ops    the backends that ran the ops of the first step
 """

@@ -99,6 +99,8 @@ class Start:
         ]
         if penalties := trainer.penalties():
             lines.append(f"penalties  {penalties}" + ("; in TF32" if products and trainer.tf32 else ""))
+        if trainer.evaluation is not None:
+            lines.append(f"evaluation {trainer.evaluation.line()}")
         if config.cuda_graphs and trainer.device.type == "cuda":
             lines.append(f"graphs     {trainer.graphs_line}")
         if self.allocator:

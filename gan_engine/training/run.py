@@ -17,6 +17,7 @@ from gan_engine.system import checkpoint
 from gan_engine.training import chosen_ops, nonfinite, plan, progress
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
+from gan_engine.training.evaluation import PREFIX, Evaluation
 
 
 class Trains(Protocol):
@@ -27,6 +28,8 @@ class Trains(Protocol):
     processes: Processes
     clock: Clock
     G: nn.Module
+    evaluation: Evaluation | None
+    verdict: str | None
 
     @property
     def columns(self) -> int: ...
@@ -102,6 +105,9 @@ class Run:
                     bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
                 if clock.over or clock.passed(self.config.metrics_kimg):
                     self._report(bar)
+                if self.config.eval_kimg is not None and (clock.over or clock.passed(self.config.eval_kimg)):
+                    self._evaluate(bar)
+                    last = last or self.trainer.verdict is not None
                 if last or clock.passed(self.config.checkpoint_kimg):
                     self._save()
                 if last or clock.passed(self.config.grid_kimg):
@@ -145,6 +151,27 @@ class Run:
         bar.set_postfix(losses, refresh=False)
         if self.monitors is not None:
             self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
+
+    def _evaluate(self, bar: progress.Bar | progress.Lines) -> None:
+        """Measure G_ema, keep the best checkpoint, and let the measurements end the run."""
+        trainer = self.trainer
+        trainer.heed_stops()
+        trainer.agree_on_buffers()
+        best, trainer.verdict = trainer.processes.from_first(lambda: self._measured(bar))
+        if best:
+            state = trainer.state_dict()
+            if self.keeper is not None:
+                self.keeper.save_best(state)
+
+    def _measured(self, bar: progress.Bar | progress.Lines) -> tuple[bool, str | None]:
+        """Whether this is the best measurement so far, and why the run ends."""
+        evaluation = self.trainer.evaluation
+        found = evaluation.measure()
+        best = evaluation.is_best(found)
+        self.monitors.scalars(self.clock.nimg, found)
+        values = ", ".join(f"{name.removeprefix(PREFIX)} {value:.4g}" for name, value in found.items())
+        bar.write(f"measured   {self.clock.nimg / 1000:g} kimg: {values}{', the best so far' if best else ''}")
+        return best, evaluation.verdict()
 
     def _save(self) -> None:
         self.trainer.heed_stops()

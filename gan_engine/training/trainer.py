@@ -16,6 +16,7 @@ from gan_engine.training.batches import Batches
 from gan_engine.training.checks import check_batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import ALONE, Processes
+from gan_engine.training.evaluation import Evaluation
 from gan_engine.training.gradients import Gradients
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
@@ -46,6 +47,8 @@ class Trainer:
         G, D, G_ema: the networks and the moving average of G.
         means: the means of what was measured since the last report.
         phases: the parts of a step, in their order.
+        evaluation: the measurements of --eval-kimg; None without them, and in all processes but the first.
+        verdict: why measurements ended the run early; None if they did not.
 
     Raises ValueError if data and family do not fit, or if a batch cannot be dealt out to the processes. It is also
     raised if a pass has no groups for the minibatch statistic.
@@ -72,6 +75,9 @@ class Trainer:
         self.batches = Batches(config, data, self.networks, device=device, processes=processes)
         self.shown = Samples(config, data, self.G_ema, self.objective, self.batches)
         self._build_steps()
+        measured = config.eval_kimg is not None and processes.first
+        self.evaluation = Evaluation(config, data, self.G_ema, run_dir) if measured else None
+        self.verdict: str | None = None
         self._state = State(
             config=config,
             class_names=data.class_names if config.conditional else (),

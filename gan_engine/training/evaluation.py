@@ -1,0 +1,121 @@
+"""The measurements of a run while it trains: `--eval-kimg`, the best checkpoint, and the end by `--patience`.
+
+Best and patience follow from the rows of metrics.jsonl, so a resumed run goes on with them.
+"""
+
+import math
+from pathlib import Path
+
+from torch import nn
+
+from gan_engine import models
+from gan_engine.config import Config
+from gan_engine.data import ImageSet, load
+from gan_engine.data.kinds import kind_of
+from gan_engine.inference.generator import images
+from gan_engine.metrics import extractors, scores
+from gan_engine.metrics.subject import Subject
+from gan_engine.runs.history import read_metrics
+from gan_engine.system.random_state import rng_state, set_rng_state
+
+PREFIX = "eval/"
+
+
+class Evaluation:
+    """Measures G_ema every config.eval_kimg, in the first process.
+
+    The noise is of config.seed each time, so two measurements differ by G_ema alone. The random generators of the run
+    are as they were when a measurement is over.
+
+    Args:
+        config: has the flags --eval-...
+        data: the images that the run learns from.
+        G_ema: the averaged generator.
+        run_dir: its metrics.jsonl has the measurements so far.
+
+    Raises ValueError for a generator that the metrics do not take, and for what an extractor lacks.
+    """
+
+    def __init__(self, config: Config, data: ImageSet, G_ema: nn.Module, run_dir: Path) -> None:
+        self.config, self.run_dir = config, run_dir
+        self.device = next(G_ema.parameters()).device
+        compared = _compared(config, data)
+        shape = compared.images.shape[1:]
+        weights = None if config.eval_weights is None else Path(config.eval_weights)
+        extractor = extractors.build(config.eval_extractor, shape, weights=weights, device=self.device)
+        self.scores = scores.Scores(scores.parse(config.eval_metrics), extractor)
+        classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
+        self.subject = Subject(
+            G=G_ema,
+            data=compared,
+            batch=min(100, config.eval_num),
+            num=config.eval_num,
+            draw=lambda: images(G_ema, config.eval_num, seed=config.seed, classes=classes, batch=self.subject.batch),
+            classes=classes,
+            seed=config.seed,
+        )
+        self.scores.check(self.subject)
+
+    def measure(self) -> dict[str, float]:
+        """Numbers by name, "eval/fd_fashion32 N=5000", the one that decides first."""
+        state = rng_state(self.device)
+        try:
+            found = self.scores.measure(self.subject)
+        finally:
+            set_rng_state(state, self.device)
+        return {PREFIX + name: value for name, value in found.items()}
+
+    def is_best(self, found: dict[str, float]) -> bool:
+        """True if the number that decides is better in `found` than in all rows before."""
+        return _better(next(iter(found.values())), self._best_before()[0], more=self.scores.more_is_better)
+
+    def verdict(self) -> str | None:
+        """Why the run ends, once --patience measurements in a row were no better than the best. None: it goes on."""
+        best, since = self._best_before()
+        patience = self.config.patience
+        if patience is None or since < patience:
+            return None
+        return f"{self.decides} was no better than {best:.4g} in the last {since} measurements"
+
+    @property
+    def decides(self) -> str:
+        """The name of the number that decides what is best: the first one."""
+        return self.scores.names(self.subject)[0]
+
+    def line(self) -> str:
+        """A line for the start of the run: what is measured, against which images, and what is done about it."""
+        config, data = self.config, self.subject.data
+        held_out = "that it does not train on" if config.eval_data else "that it trains on: none is held out"
+        line = f"every {config.eval_kimg:g} kimg, against {len(data):,} images of {data.name} {held_out}; best.pt by "
+        line += self.decides + (f", patience {config.patience}" if config.patience else "")
+        return f"{line}\n           {self.scores.about(self.subject)}"
+
+    def _best_before(self) -> tuple[float, int]:
+        """The best number so far, NaN without one, and how many measurements followed it."""
+        best, since, name = math.nan, 0, PREFIX + self.decides
+        for row in read_metrics(self.run_dir):
+            if name in row:
+                value = math.nan if row[name] is None else row[name]
+                better = _better(value, best, more=self.scores.more_is_better)
+                best, since = (value, 0) if better else (best, since + 1)
+        return best, since
+
+
+def _better(value: float, best: float, *, more: bool) -> bool:
+    """True if `value` is a number, and there is no `best` yet or `value` is better."""
+    return not math.isnan(value) and (math.isnan(best) or (value > best if more else value < best))
+
+
+def _compared(config: Config, data: ImageSet) -> ImageSet:
+    """The images to compare with: those of --eval-data, or those that the run learns from."""
+    model = config.model
+    declared, kind = models.capabilities(model), models.data_kind(model)
+    metrics = scores.parse(config.eval_metrics)
+    options = {"from_noise": declared.from_noise, "axes": kind_of(kind).axes, "styles": declared.styles}
+    if reason := scores.refusal(metrics, **options):
+        raise ValueError(f"eval_{reason}")
+    if config.eval_data is None:
+        return data
+    source = config.data_config
+    source = type(source)(source=config.eval_data, root=source.root)
+    return load(source, resolution=model.resolution, channels=model.channels, kind=kind, seed=config.seed)

@@ -1,0 +1,126 @@
+"""A run that is measured learns the same, keeps its best checkpoint, and ends when its patience does."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import gan_engine
+from gan_engine import generate, train
+from gan_engine.config import from_dict, to_dict
+from gan_engine.evaluate import Options, evaluate
+from gan_engine.metrics.scores import Scores
+from gan_engine.runs.history import read_metrics
+from gan_engine.system import checkpoint
+from tests.training.runs import CYCLEGAN, DCGAN, assert_equal, weights
+
+SIZES = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, resolution=32), kimg=0.064)
+
+
+@pytest.fixture(autouse=True)
+def few(tmp_path, monkeypatch):
+    """An .npz of a few grey images, which the runs do not train on"""
+    monkeypatch.setenv("GAN_ENGINE_CACHE", str(tmp_path / "cache"))
+    images = torch.randint(0, 256, (20, 32, 32), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "few.npz", images=images.byte().numpy())
+    return str(tmp_path / "few.npz")
+
+
+@pytest.fixture
+def measured(few):
+    return {"eval_kimg": 0.016, "eval_num": 10, "eval_data": few, "eval_metrics": "kid,pr"}
+
+
+def script(monkeypatch, values):
+    """Let the measurements be `values` in turn."""
+    turn = iter(values)
+    monkeypatch.setattr(
+        Scores, "measure", lambda self, subject: dict.fromkeys(self.names(subject), 0.5) | {KD: next(turn)}
+    )
+
+
+KD = "kd_fashion32 N=10"
+
+
+def test_measurements_change_nothing_that_is_learnt(make, measured, monkeypatch):
+    plain = make(SIZES)
+    assert plain.run() is None
+    noisy = Scores.measure
+    monkeypatch.setattr(Scores, "measure", lambda self, subject: torch.rand(7) is None or noisy(self, subject))
+    other = make(SIZES, **measured)
+    assert other.run() is None
+    assert_equal(weights(plain), weights(other))
+    rows = [row for row in read_metrics(other.run_dir) if f"eval/{KD}" in row]
+    assert [row["nimg"] for row in rows] == [16, 32, 48, 64]
+    names = {name for row in rows for name in row if name.startswith("eval/")}
+    assert names == {f"eval/{name}_fashion32 N=10" for name in ("kd", "precision", "recall")}
+
+
+def test_the_best_checkpoint_is_kept_and_commands_take_it(make, measured, monkeypatch, tmp_path):
+    script(monkeypatch, [3, 1, 2, float("nan")])
+    trainer = make(SIZES, **measured)
+    trainer.run()
+    run_dir = trainer.run_dir
+    assert checkpoint.load(run_dir / "best.pt")["nimg"] == 32
+    assert checkpoint.find(run_dir, best=True) == run_dir / "best.pt"
+    monkeypatch.undo()
+    monkeypatch.setenv("GAN_ENGINE_CACHE", "0")
+    best, last = gan_engine.load(run_dir, best=True), gan_engine.load(run_dir)
+    assert best.path == run_dir / "best.pt" and not best.sample(2).equal(last.sample(2))
+    options = {"data": measured["eval_data"], "num": 10, "metrics": "kid"}
+    by_best = evaluate(Options(run_dir, best=True, **options))
+    assert by_best == evaluate(Options(run_dir / "best.pt", **options)) != evaluate(Options(run_dir, **options))
+    assert generate.main([str(run_dir), "--best", "--num", "2", "--out", str(tmp_path / "best.png")]) == 0
+    make(SIZES, **measured).load_state_dict(checkpoint.load(run_dir / "best.pt"))
+    (run_dir / "best.pt").unlink()
+    with pytest.raises(checkpoint.CheckpointError, match=r"a run with best.pt, which train --eval-kimg keeps"):
+        gan_engine.load(run_dir, best=True)
+
+
+def test_patience_ends_a_run_and_goes_on_in_a_resumed_one(make, measured, monkeypatch):
+    script(monkeypatch, [3, 4, 3, 5, 6])
+    trainer = make(SIZES, **measured, patience=2)
+    assert trainer.run() is None
+    assert trainer.nimg == 48
+    assert trainer.verdict == f"{KD} was no better than 3 in the last 2 measurements"
+    again = make(SIZES, **measured, patience=3)
+    again.load_state_dict(checkpoint.load(checkpoint.find(trainer.run_dir)))
+    assert again.run() is None
+    assert again.nimg == 64 and "in the last 3 measurements" in again.verdict
+
+
+def test_more_is_better_for_some_numbers(make, measured, monkeypatch):
+    monkeypatch.setattr(Scores, "measure", lambda self, subject: dict.fromkeys(self.names(subject), next(turn)))
+    turn = iter([0.2, 0.5, 0.3, 0.1])
+    trainer = make(SIZES, **{**measured, "eval_metrics": "pr"})
+    trainer.run()
+    assert checkpoint.load(trainer.run_dir / "best.pt")["nimg"] == 32
+
+
+def test_the_command_says_what_is_measured_and_why_it_ended(measured, monkeypatch, tmp_path, capsys):
+    script(monkeypatch, [1, 2])
+    flags = ["--data", "toy", "--batch-size", "16", "--kimg", "1", "--width", "4", "--eval-kimg", "0.016"]
+    flags += ["--eval-num", "10", "--eval-metrics", "kid", "--eval-data", measured["eval_data"], "--patience", "1"]
+    run_dir = tmp_path / "run"
+    assert train.main(["dcgan", *flags, "--channels", "1", "--device", "cpu", "--out", str(run_dir)]) == 0
+    out = capsys.readouterr()
+    assert "20 images of few that it does not train on; best.pt by kd_fashion32 N=10, patience 1" in out.out
+    assert "measured   0.016 kimg: kd_fashion32 N=10 1" in out.err + out.out
+    end = json.loads((run_dir / "run.json").read_text())["starts"][-1]["end"]
+    assert end["reason"] == "kd_fashion32 N=10 was no better than 1 in the last 1 measurements"
+    assert "kd_fashion32 N=10" in (run_dir / "report.html").read_text()
+
+
+def test_what_cannot_be_measured_is_refused_before_the_run(make, measured):
+    with pytest.raises(ValueError, match="patience: want --eval-kimg beside it"):
+        make(SIZES, patience=2)
+    with pytest.raises(ValueError, match="eval_metrics: want a generator that draws from noise"):
+        make(CYCLEGAN, eval_kimg=1.0)
+    with pytest.raises(ValueError, match="eval_metrics: ppl wants a generator with latents w"):
+        make(SIZES, eval_kimg=1.0, eval_metrics="ppl")
+    with pytest.raises(ValueError, match="num: want at least 6 generated and real images for pr, got 3 and 20"):
+        make(SIZES, **measured | {"eval_num": 3, "eval_metrics": "pr"})
+    config = dataclasses.replace(SIZES, **measured, eval_weights="x.pth")
+    assert from_dict(to_dict(config), "here") == config
