@@ -36,8 +36,28 @@ BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "pyto
 LONG = ("test_triton_interpreted.py", "test_compile_gpu.py", "test_cuda_emulation.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # behind -k, which may leave any of the items
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
+    if config.option.collectonly:
+        return
+    kept = _without_repeated_skips(items)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _without_repeated_skips(items: list[pytest.Item]) -> dict[pytest.Item, None]:
+    """Each test once for a backend that cannot run here: its skip says why, and thousands more would say it again."""
+    kept: dict[pytest.Item, None] = {}
+    seen = set()
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        name = parameters.get("backend", parameters.get("fastest"))
+        test = item.nodeid.partition("[")[0], name
+        if name not in BACKENDS or backends.MISSING[name.partition("-")[0]] is None or test not in seen:
+            kept[item] = None
+        seen.add(test)
+    return kept
 
 
 @pytest.fixture
