@@ -41,9 +41,12 @@ def test_a_mistake_is_found_with_its_place(name, sentence, rows):
 
 
 def test_growth_is_a_sentence():
-    row = {"name": "dcgan", "every phase": [300, 20], "ordinary step": [290, 20]}
-    kept = {"torch": table.version(), "runs": {"dcgan": {"every phase": [300, 20], "ordinary step": [289, 20]}}}
-    assert table.grown(row, kept) == ["dcgan, ordinary step: 289 operators on the GPU before, 290 now"]
+    row = {"name": "dcgan", "every phase": [300, 20, 30], "ordinary step": [290, 20, 30]}
+    kept = {"torch": table.version(), "runs": {"dcgan": {"every phase": [300, 20, 30], "ordinary step": [289, 20, 29]}}}
+    assert table.grown(row, kept) == [
+        "dcgan, ordinary step: 289 operators on the GPU before, 290 now",
+        "dcgan, ordinary step: 29 launches with graphs before, 30 now",
+    ]
 
 
 def test_the_table_has_every_preset():

@@ -36,7 +36,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, ImageSet, load
 from gan_engine.presets import PRESETS
-from gan_engine.training import graphs
+from gan_engine.training import graphs, schedule
 from gan_engine.training.trainer import Trainer
 
 # Of the time that is left: the first form, the most important one, also compiles and chooses kernels for the others.
@@ -67,13 +67,8 @@ def make(config: Config, device: torch.device) -> Trainer:
 
 def due(trainer: Trainer) -> str:
     """The phases of the next step, such as "D with penalties, G, G_pl"."""
-    count = trainer.step_count
-    names = [
-        f"{phase.name} with penalties" if phase.penalties_due(count) else phase.name
-        for phase in trainer.phases
-        if phase.due(trainer.clock)
-    ]
-    return ", ".join(names)
+    phases = schedule.due(trainer.phases, trainer.step_count, pretraining=trainer.clock.pretraining)
+    return ", ".join(f"{phase.name} with penalties" if penalised else phase.name for phase, penalised, _ in phases)
 
 
 def period(config: Config) -> int:
@@ -192,7 +187,7 @@ class Form:
     def row(self, mode: str, ms: list[float]) -> dict[str, Any]:
         trainer, median = self.trainer, statistics.median(ms)
         images = trainer.config.batch_size
-        recorded = any(phase.launch != phase.compute for phase in trainer.gradients.graphs.values())
+        recorded = any(phase.launch != phase.compute for phase in trainer.phase_steps.graphs.values())
         setting = f"graphs {'on' if recorded else 'off'}, TF32 {'on' if trainer.tf32 else 'off'}"
         return {
             **rows.environment(trainer.device.type),

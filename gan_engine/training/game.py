@@ -11,9 +11,10 @@ from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import objective_of
 from gan_engine.losses.objective import GanObjective
 from gan_engine.training.distributed import Processes
-from gan_engine.training.gradients import R_T
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
+
+R_T = "ada/r_t"  # the name of the mean of the signs of D's logits of real images
 
 
 def ada_of(config: Config, processes: Processes) -> Ada | None:

@@ -1,9 +1,10 @@
 """CUDA graphs: the kernels of a phase are recorded once, and launched as one graph from then on."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,30 @@ WARM_UP = 2  # calls before the recording, in which kernels are compiled and cho
 CHECKS = 2  # calls computed both ways; a choice of the host shows, as it differs from call to call
 TOLERANCE = 0.02  # relative difference of two passes that may still be rounding, which is largest in bfloat16
 
+# Of weights, moments and averages, which follow from the gradients. Adam makes a whole step of a gradient that is
+# rounding alone. What must be found is a step that was not taken, or was taken twice.
+STEP_TOLERANCE = 0.5
+_WARNED = "_warned_capturable_if_run_uncaptured"  # PyTorch's mark of an optimiser that needs no such warning
+
 Compute = Callable[[Batch], tuple[Tensor, Means]]
-State = tuple[list[Tensor], dict]  # of buffers, and of random generators
+
+
+class Changing(NamedTuple):
+    """The tensors that a phase changes in place."""
+
+    buffers: list[Tensor]
+    steps: dict[str, list[Tensor]]  # what an optimiser and the average change, by name
+    others: list[Tensor]  # not compared: what they hold follows from the rest
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.buffers, *(tensor for group in self.steps.values() for tensor in group), *self.others]
+
+
+class State(NamedTuple):
+    """Values of the tensors that change, and the states of random generators."""
+
+    values: Changing
+    rng: dict
 
 
 def refusal(device: torch.device, processes: Processes, outside: Sequence[str] = ()) -> str | None:
@@ -49,11 +72,9 @@ class Recording:
     """What the recorded phases of a run share.
 
     Attributes:
-        tensors: gives what the phases change besides the buffers of networks.
         phases: all of them.
     """
 
-    tensors: Callable[[], list[Tensor]] = list
     phases: list["RecordedPhase"] = field(default_factory=list)
     _pool: Any = None
 
@@ -74,17 +95,19 @@ class Recording:
 
 
 class RecordedPhase:
-    """The gradients of a phase, which become a CUDA graph once the graph was seen to give the same.
+    """The work of a phase, which becomes a CUDA graph once the graph was seen to give the same.
 
-    The first calls run without a graph. Then the graph is recorded. The next two calls compare its loss, gradients and
-    buffers with those of a pass without it, and use the results of that pass. A phase whose graph differs goes on
+    The first calls run without a graph. Then the graph is recorded. The next two calls compare its loss, gradients,
+    buffers and new weights with those without it, and keep the latter. A phase whose graph differs goes on
     without a graph, and says why. If one recording fails, drop all graphs: PyTorch's state is unreliable.
 
     Args:
-        compute: leaves the gradients of a batch in .grad of `net`; returns the loss and what was measured.
+        compute: takes the step of a batch, and leaves the gradients in .grad of `net`; returns the loss and what was
+            measured.
         name: of the phase, for messages.
         net: the network that learns.
-        nets: all networks that run in the phase.
+        optimizer: takes the step.
+        changing: gives what `compute` changes in place.
         recording: of the run, to which this phase adds itself.
 
     Attributes:
@@ -93,10 +116,16 @@ class RecordedPhase:
     """
 
     def __init__(
-        self, compute: Compute, name: str, net: nn.Module, nets: list[nn.Module], recording: Recording
+        self,
+        compute: Compute,
+        name: str,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        changing: Callable[[], Changing],
+        recording: Recording,
     ) -> None:
-        self.compute, self.name, self.net, self.recording = compute, name, net, recording
-        self.nets, self.device = nets, next(net.parameters()).device
+        self.compute, self.name, self.net, self.optimizer = compute, name, net, optimizer
+        self.changing, self.recording, self.device = changing, recording, next(net.parameters()).device
         self.launch: Compute = self._check
         self.replay: Compute | None = None
         self.calls = self.checked = 0
@@ -137,16 +166,23 @@ class RecordedPhase:
         self._restore(before)
         if self.replay is None:
             self.net.zero_grad(set_to_none=True)
-            self.replay = record(self.compute, self.net, batch, self.recording)
+            with _capturable(self.optimizer):
+                self.replay = record(self.compute, self.net, batch, self.recording)
             self._restore(before)
         got_loss, _ = self.replay(batch)
         want = _flat(grads)
         off = {"loss": _off(got_loss, loss, loss), "gradients": _off(_flat(_grads(self.net)), want, want)}
         # Relative to the change in this pass: most of a running mean is older.
-        buffers = zip(self._changing(), after[0], before[0], strict=True)
-        differences = (_off(ours, new, new.double() - old) for ours, new, old in buffers)
+        ours, new, old = self.changing(), after.values, before.values
+        buffers = zip(ours.buffers, new.buffers, old.buffers, strict=True)
+        differences = (_off(got, want, want.double() - was) for got, want, was in buffers)
         off["buffers"] = next((x for x in differences if not x <= TOLERANCE), 0.0)
-        return next((f"{name} off by {x:.1g}" for name, x in off.items() if not x <= TOLERANCE), None)
+        wrong = {name: x for name, x in off.items() if not x <= TOLERANCE}
+        for name, got in ours.steps.items():
+            x = _off_together(got, new.steps[name], old.steps[name])
+            if not x <= STEP_TOLERANCE:
+                wrong[name] = x
+        return next((f"{name} off by {x:.1g}" for name, x in wrong.items()), None)
 
     def _drop(self, phases: list["RecordedPhase"], reason: str) -> None:
         """Let `phases` go on without graphs."""
@@ -159,22 +195,49 @@ class RecordedPhase:
         """Go on without a graph."""
         self.launch, self.replay = self.compute, None
 
-    def _changing(self) -> list[Tensor]:
-        return [*(buffer for net in self.nets for buffer in net.buffers()), *self.recording.tensors()]
-
     def _state(self) -> State:
-        return [tensor.clone() for tensor in self._changing()], rng_state(self.device)
+        buffers, steps, others = self.changing()
+        groups = {name: _clones(group) for name, group in steps.items()}
+        return State(Changing(_clones(buffers), groups, _clones(others)), rng_state(self.device))
 
+    @torch.no_grad()
     def _restore(self, state: State) -> None:
-        for tensor, values in zip(self._changing(), state[0], strict=True):
+        for tensor, values in zip(self.changing().tensors(), state.values.tensors(), strict=True):
             tensor.copy_(values)
-        set_rng_state(state[1], self.device)
+        set_rng_state(state.rng, self.device)
+
+
+def _clones(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 def _off(got: Tensor, want: Tensor, scale: Tensor) -> float:
     """|got - want| / |scale|, and 0 where got equals want"""
     difference = (got.double() - want.double()).norm()
     return float(difference / scale.double().norm()) if difference else 0.0
+
+
+def _off_together(got: list[Tensor], want: list[Tensor], old: list[Tensor]) -> float:
+    """|got - want| / |want - old| of all tensors together"""
+    pairs = zip(got, want, strict=True), zip(want, old, strict=True)
+    norms = [torch.stack([(x.detach() - y).norm() for x, y in pair] or [torch.zeros(())]).norm() for pair in pairs]
+    return float(norms[0] / norms[1]) if norms[0] else 0.0
+
+
+@contextmanager
+def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, `optimizer` admits a recording. A fused one keeps all that it reads on the device in any case."""
+    before = [group["capturable"] for group in optimizer.param_groups]
+    warned = vars(optimizer).get(_WARNED, False)
+    try:
+        vars(optimizer)[_WARNED] = True  # `record` also runs it without a recording, on purpose
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+        yield
+    finally:
+        vars(optimizer)[_WARNED] = warned
+        for group, value in zip(optimizer.param_groups, before, strict=True):
+            group["capturable"] = value
 
 
 def record(compute: Compute, net: nn.Module, batch: Batch, recording: Recording) -> Compute:
@@ -206,14 +269,16 @@ def record(compute: Compute, net: nn.Module, batch: Batch, recording: Recording)
     grads = _grads(net)
 
     def replay(batch: Batch) -> tuple[Tensor, Means]:
-        for ours, theirs in zip(static, batch, strict=True):
-            if ours is not None:
-                ours.copy_(theirs)
+        torch._foreach_copy_(_tensors(static), _tensors(batch))
         graph.replay()
         _set_grads(net, grads)
         return results
 
     return replay
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return [values for values in batch if values is not None]
 
 
 def _flat(grads: list[Tensor | None]) -> Tensor:

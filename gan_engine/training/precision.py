@@ -114,6 +114,7 @@ class Precision:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients of `optimizer` by the loss scale."""
         if self.scaler is not None:
+            self.scaler._per_optimizer_states.clear()  # left there by a CUDA graph whose recording failed
             self.scaler.unscale_(optimizer)
 
     def bears(self, norm: Tensor) -> Tensor:
@@ -136,6 +137,12 @@ class Precision:
                 found_inf.copy_(torch.maximum(found_inf, skip))
             self.scaler.step(optimizer)
             self.scaler.update()
+
+    def tensors(self) -> list[Tensor]:
+        """What a step changes: the loss scale and the steps since it grew."""
+        if self.scaler is None or self.scaler._scale is None:
+            return []
+        return [self.scaler._scale, self.scaler._growth_tracker]
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.scaler is None else self.scaler.state_dict()

@@ -1,7 +1,9 @@
 """The parts of a step: phases, their optimisers, and the learning rates."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from gan_engine.config import Config
 from gan_engine.losses.objective import Batch, GanObjective
 from gan_engine.losses.step import Step, TermsStep
-from gan_engine.training.clock import Clock
+from gan_engine.training import numbers
 
 Optimizers = dict[str, torch.optim.Optimizer]
 
@@ -44,8 +46,12 @@ class Phase:
         penalised = {f"{self.name} with penalties": True}
         return penalised if self.penalty_interval == 1 else {self.name: False, **penalised}
 
-    def due(self, clock: Clock) -> bool:
-        return self.pretraining in (None, clock.pretraining) and clock.step_count % self.interval == 0
+    def due(self, step_count: int, pretraining: bool) -> bool:
+        return self.pretraining in (None, pretraining) and step_count % self.interval == 0
+
+    def form(self, *, penalised: bool) -> str:
+        """The name of a form."""
+        return next(name for name, with_penalties in self.forms.items() if with_penalties == penalised)
 
     def penalties_due(self, step_count: int) -> bool:
         return self.penalised is not None and step_count % self.penalty_interval == 0
@@ -53,6 +59,23 @@ class Phase:
     def forward(self, batch: Batch, *, penalised: bool) -> Step:
         """A pass over a batch, which waits for its backward pass."""
         return self.penalised(batch) if penalised else TermsStep(self.terms(batch))
+
+
+Due = tuple[Phase, bool, bool]  # a phase, whether its penalties are due, and whether it is the last of its step
+
+
+def due(phases: list[Phase], step_count: int, *, pretraining: bool) -> list[Due]:
+    """The phases of a step, in their order."""
+    now = [phase for phase in phases if phase.due(step_count, pretraining)]
+    return [(phase, phase.penalties_due(step_count), phase is now[-1]) for phase in now]
+
+
+def ever_due(phases: list[Phase]) -> list[Due]:
+    """All that `due` gives in a run, each once."""
+    steps = math.lcm(*(n for phase in phases for n in (phase.interval, phase.penalty_interval)))
+    every = (due(phases, count, pretraining=early) for early in (True, False) for count in range(steps))
+    found = {(phase.name, penalised, last): (phase, penalised, last) for phase, penalised, last in chain(*every)}
+    return list(found.values())
 
 
 def optimizers(config: Config, G: nn.Module, D: nn.Module) -> Optimizers:
@@ -67,7 +90,10 @@ def optimizers(config: Config, G: nn.Module, D: nn.Module) -> Optimizers:
 
     def adam(net: nn.Module, share: float) -> torch.optim.Optimizer:
         betas = tuple(beta**share for beta in config.betas)
-        return torch.optim.Adam(net.parameters(), lr=share * config.lr, betas=betas, fused=True)
+        adam = torch.optim.Adam(net.parameters(), lr=share * config.lr, betas=betas, fused=True)
+        for group in adam.param_groups:
+            group["lr"] = numbers.number(group["lr"], group["params"][0].device)
+        return adam
 
     return {"D": adam(D, 1), "G": adam(G, lazy)}
 
@@ -82,7 +108,7 @@ def set_learning_rates(optimizers: Optimizers, *, done: float, lr_decay: float) 
         left = (1 - done) / lr_decay
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * min(1, left)
+                group["lr"] = numbers.changed(group["lr"], optimizer.defaults["lr"] * min(1, left))
 
 
 def schedule(

@@ -66,7 +66,7 @@ class State:
             "rng": rng_state(self.batches.device),
             "penalty_generator": self.penalty_generator.get_state(),
             "objective": self.objective.state_dict(),
-            "means": dict(self.means.sums),
+            "means": self.means.state(),
             **({} if self.ada is None else {"ada": self.ada.state_dict()}),
         }
 
@@ -129,7 +129,7 @@ class State:
     def _load_numbers(self, own: dict[str, Any]) -> None:
         """Load the sums of the means, and where the random numbers of this process go on."""
         device = self.batches.device
-        self.means.sums = {name: (total.to(device), count) for name, (total, count) in own["means"].items()}
+        self.means.sums = {name: (total.to(device, copy=True), count) for name, (total, count) in own["means"].items()}
         self.penalty_generator.set_state(own["penalty_generator"])
         set_rng_state(own["rng"], device)
 
@@ -139,5 +139,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     options = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state["state"], "param_groups": options})
     # Saved moments keep the layout in which they were saved; fused optimisers expect the layout of the weights.
+    # The number of steps is copied too, as steps change it in place.
     for p, moments in optimizer.state.items():
-        moments |= {k: torch.empty_like(p).copy_(v) for k, v in moments.items() if v.shape == p.shape}
+        moments |= {k: torch.empty_like(p).copy_(v) if v.shape == p.shape else v.clone() for k, v in moments.items()}

@@ -45,7 +45,7 @@ class Stops:
 
     def add(self, finite: Tensor) -> None:
         """Stop unless `finite`, a bool [] on the device."""
-        self.stop = torch.maximum(self.stop, (~finite).float())
+        torch.maximum(self.stop, (~finite).float(), out=self.stop)  # graphs read its address
 
     def note(self, phase: Phase, batch: Batch) -> None:
         """Remember `stop` after this phase, and heed it: on a CPU at once, on a GPU one phase later.

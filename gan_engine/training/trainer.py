@@ -23,7 +23,7 @@ from gan_engine.training.networks import Networks
 from gan_engine.training.precision import Precision, resolve, takes_tf32, tf32_products
 from gan_engine.training.run import Run
 from gan_engine.training.samples import Samples
-from gan_engine.training.schedule import optimizers, schedule, set_learning_rates
+from gan_engine.training.schedule import due, optimizers, schedule, set_learning_rates
 from gan_engine.training.state import State
 from gan_engine.training.step import PhaseSteps
 from gan_engine.training.stops import Stops
@@ -115,15 +115,17 @@ class Trainer:
     def _build_steps(self) -> None:
         config, networks, batches = self.config, self.networks, self.batches
         self.precision = Precision(resolve(config.precision, self.device), self.device)
-        self.gradients = Gradients(networks, batches, self.precision, self.means, self.ada)
+        self.gradients = Gradients(batches, self.precision, self.means)
         self.stops = Stops(networks, batches, self.precision, self.clock, self.processes)
         self.phase_steps = PhaseSteps(
             networks=networks,
+            average=self.average,
             objective=self.objective,
             gradients=self.gradients,
             precision=self.precision,
             stops=self.stops,
             means=self.means,
+            ada=self.ada,
             clock=self.clock,
             processes=self.processes,
         )
@@ -132,10 +134,7 @@ class Trainer:
             no_graphs = graphs.refusal(self.device, self.processes, config.outside)
         self.graphs_line = f"none: {no_graphs}" if no_graphs else graphs.describe(self.phases)
         if no_graphs is None:
-            self._record()
-
-    def _record(self) -> None:
-        self.gradients.record(self.phases, self.objective.tensors)
+            self.phase_steps.record(self.phases)
 
     @property
     def nimg(self) -> int:
@@ -165,10 +164,10 @@ class Trainer:
         with tf32_products(self.tf32):
             images = self.batches.images()
             set_learning_rates(self.optimizers, done=clock.done, lr_decay=config.lr_decay)
-            for phase in self.phases:
-                if phase.due(clock):
-                    self.phase_steps.take(phase, self.batches.with_noise(*images))
-            self.average.update(clock.nimg)
+            self.average.prepare(clock.nimg)
+            for phase, penalised, last in due(self.phases, clock.step_count, pretraining=clock.pretraining):
+                batch = self.batches.with_noise(*images)
+                self.phase_steps.take(phase, batch, penalised=penalised, last=last)
             if self.ada is not None:
                 self.ada.update(config.batch_size)
             clock.advance()
@@ -219,5 +218,5 @@ class Trainer:
         CheckpointError if entries are missing or of another kind. Nothing has changed then.
         """
         self._state.load_state_dict(state, source)
-        if self.gradients.graphs:  # they hold the loss scale of before
-            self._record()
+        if self.phase_steps.graphs:  # they hold the moments and the loss scale of before
+            self.phase_steps.record(self.phases)

@@ -133,7 +133,8 @@ def test_the_half_life_of_the_moving_average_ramps_up(make):
         with torch.no_grad():
             for p in trainer.G.parameters():
                 p += 1
-        trainer.average.update(trainer.nimg)
+        trainer.average.prepare(trainer.nimg)
+        trainer.average.update()
         beta = 0.5 ** (16 / half_life)
         for a, b, ema in zip(start.parameters(), trainer.G.parameters(), trainer.G_ema.parameters(), strict=True):
             torch.testing.assert_close(ema, beta * a + (1 - beta) * b)

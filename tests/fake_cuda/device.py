@@ -50,6 +50,8 @@ INDEXING = {
     torch.ops.aten.index_put_.default,
     torch.ops.aten._unsafe_index.Tensor,
 }
+# They change their arguments in place and return nothing. PyTorch has no rule for shapes with a learning rate on a GPU.
+IN_PLACE = {torch.ops.aten._fused_adam_.tensor_lr, torch.ops.aten._fused_sgd_.tensor_lr}
 # Operators that launch nothing, beside those that return views.
 NO_LAUNCH = {"detach", "_unsafe_view", "alias", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty"}
 NO_LAUNCH |= {"new_empty_strided", "device", "is_pinned", "_pin_memory", "result_type"}
@@ -71,13 +73,24 @@ def place() -> str:
 
 
 class Count:
-    """What was done on the device: operators, the bytes that they read and wrote, and how often each ran."""
+    """What was done on the device: operators, the bytes that they read and wrote, and how often each ran.
+
+    Attributes:
+        outside: operators that no CUDA graph holds.
+        graphs: phases that are graphs.
+    """
 
     def __init__(self) -> None:
-        self.operators, self.bytes = 0, 0
+        self.operators, self.bytes, self.outside, self.graphs = 0, 0, 0, 0
         self.by_name: dict[str, int] = {}
 
-    def add(self, func: Any, tensors: list[torch.Tensor]) -> None:
+    @property
+    def launches(self) -> int:
+        """With graphs: for each of them one, and one for the copy of its batch to where it reads."""
+        return self.outside + 2 * self.graphs
+
+    def add(self, func: Any, tensors: list[torch.Tensor], *, in_graph: bool) -> None:
+        self.outside += not in_graph
         name = str(func)
         self.operators += 1
         self.bytes += sum(_bytes(t) for t in tensors)
@@ -121,6 +134,8 @@ class FakeCuda(TorchDispatchMode):
     def recorded(self, phase: str) -> Iterator[None]:
         """Inside, what no CUDA graph can hold is noted too."""
         self._in_graph = phase
+        if self.count is not None:
+            self.count.graphs += 1
         try:
             yield
         finally:
@@ -141,14 +156,14 @@ class FakeCuda(TorchDispatchMode):
             lifted = pytree.tree_map(self._lift, (args, kwargs))
         try:
             with self.fake:
-                out = func(*lifted[0], **lifted[1])
+                out = None if func in IN_PLACE else func(*lifted[0], **lifted[1])
         except WAITS as error:
             raise FakeCudaError(f"{func} makes the host wait for the GPU: {place()}") from error
         results = [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
         if func in COPIES:
             self._copied(func, args, kwargs, tensors, results)
         if self.count is not None and not _launches_nothing(func):
-            self.count.add(func, [*tensors, *results])
+            self.count.add(func, [*tensors, *results], in_graph=self._in_graph is not None)
         if func is torch.ops.aten._to_copy.default and results[0].device.type == "cpu":
             return torch.zeros(results[0].shape, dtype=results[0].dtype)  # real again
         return out

@@ -5,13 +5,13 @@
 It runs in a process of its own, because the fake device changes PyTorch.
 """
 
-import contextlib
 import dataclasses
 import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import ImageSet
 from gan_engine.data.kinds import kind_of
-from gan_engine.training.gradients import Gradients
+from gan_engine.training.schedule import ever_due
 from gan_engine.training.trainer import Trainer
 from tests.fake_cuda.mutants import mutated
 from tests.fake_cuda.runs import RUNS
@@ -41,12 +41,26 @@ def data_of(config: Config) -> ImageSet:
     return black(labels=labels, class_names=tuple("abcd")) if kind == "image" else black()
 
 
-def trainer_of(config: Config) -> Trainer:
+def trainer_of(config: Config, mode: FakeCuda) -> Trainer:
+    """A trainer whose phases run as they are recorded, and `mode` knows of those that graphs are to hold."""
     data = data_of(config)
     config = dataclasses.replace(config, cuda_graphs=False)  # the operators themselves, whether a graph has them or not
     if config.conditional:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
-    return Trainer(config, data, device=torch.device("cuda"), run_dir=Path("unused"))
+    trainer = Trainer(config, data, device=torch.device("cuda"), run_dir=Path("unused"))
+    for phase, penalised, last in ever_due(trainer.phases):
+        if phase.no_graph is None:
+            compute = partial(trainer.phase_steps.compute, phase, penalised=penalised, last=last)
+            trainer.phase_steps.graphs[phase.name, penalised, last] = in_graph(compute, phase.name, mode)
+    return trainer
+
+
+def in_graph(compute: Callable, phase: str, mode: FakeCuda) -> Callable:
+    def recorded(batch: Any) -> Any:
+        with mode.recorded(phase):
+            return compute(batch)
+
+    return recorded
 
 
 def steps(config: Config, mode: FakeCuda) -> dict[str, Any]:
@@ -55,33 +69,15 @@ def steps(config: Config, mode: FakeCuda) -> dict[str, Any]:
     The step before them is not counted. It makes the moments of Adam, and constants that stay on the device.
     """
     found: dict[str, Any] = {}
-    trainer = trainer_of(config)
+    trainer = trainer_of(config, mode)
     trainer.step()
     for name, step_count in (("every phase", 0), ("ordinary step", 1)):
         trainer.clock.step_count = step_count
         with mode.watched() as count:
             trainer.step()
-        found[name] = [count.operators, round(count.bytes / 1e6, 2)]
+        found[name] = [count.operators, round(count.bytes / 1e6, 2), count.launches]
         found[f"{name}, by operator"] = dict(sorted(count.by_name.items(), key=lambda item: -item[1]))
     return found
-
-
-@contextlib.contextmanager
-def phases_watched(mode: FakeCuda) -> Iterator[None]:
-    """Inside, `mode` knows of the phases that CUDA graphs are to hold."""
-    compute = Gradients.compute
-
-    def watched(self: Gradients, phase: Any, batch: Any, **options: Any) -> Any:
-        if phase.no_graph is not None:
-            return compute(self, phase, batch, **options)
-        with mode.recorded(phase.name):
-            return compute(self, phase, batch, **options)
-
-    Gradients.compute = watched
-    try:
-        yield
-    finally:
-        Gradients.compute = compute
 
 
 def main(names: list[str]) -> None:
@@ -92,7 +88,7 @@ def main(names: list[str]) -> None:
         line: dict[str, Any] = {"name": name}
         began = time.process_time()
         mode.problems.clear()
-        with mode, phases_watched(mode), mutated(mutant):
+        with mode, mutated(mutant):
             try:
                 line |= steps(RUNS[run](), mode)
             except FakeCudaError as error:

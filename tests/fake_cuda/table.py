@@ -1,4 +1,4 @@
-"""The operators and bytes of a step on a GPU, by run: the committed table, and the runs that must not exceed it.
+"""The operators, bytes and launches of a step on a GPU, by run: the committed table, and who must not exceed it.
 
     python -m tests.fake_cuda.table              every run against the table
     python -m tests.fake_cuda.table --write      a new table
@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("table.json")
+COLUMNS = ("operators on the GPU", "MB on the GPU", "launches with graphs")
 COUNTED = ("every phase", "ordinary step")
 
 
@@ -42,10 +43,10 @@ def grown(row: dict[str, Any], table: dict[str, Any]) -> list[str]:
     name, sentences = row["name"], []
     if name not in table["runs"]:
         return [f"{name}: no row in {TABLE.name}; want python -m tests.fake_cuda.table --write"]
-    for step in COUNTED:
-        for what, before, after in zip(("operators", "MB"), table["runs"][name][step], row[step], strict=True):
+    for step in COUNTED:  # a row that was counted earlier has no launches
+        for what, before, after in zip(COLUMNS, table["runs"][name][step], row[step], strict=False):
             if after > before:
-                sentences.append(f"{name}, {step}: {before} {what} on the GPU before, {after} now")
+                sentences.append(f"{name}, {step}: {before} {what} before, {after} now")
     return sentences
 
 
@@ -57,7 +58,7 @@ def write(found: dict[str, dict[str, Any]]) -> None:
     lines = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps({step: row[step] for step in COUNTED})}" for name, row in found.items()
     )
-    TABLE.write_text(f'{{"torch": "{version()}", "columns": ["operators", "MB"], "runs": {{\n{lines}\n}}}}\n')
+    TABLE.write_text(f'{{"torch": "{version()}", "columns": {json.dumps(COLUMNS)}, "runs": {{\n{lines}\n}}}}\n')
 
 
 def main() -> int:

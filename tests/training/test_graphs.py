@@ -136,12 +136,12 @@ def on_the_cpu(monkeypatch):
 
 def replays(trainer):
     """The names of the phases that have a graph."""
-    return {run.name for run in trainer.gradients.graphs.values() if run.replay is not None}
+    return {run.name for run in trainer.phase_steps.graphs.values() if run.replay is not None}
 
 
 def recorded(trainer):
     """The names of the phases that are to have one."""
-    return {run.name for run in trainer.gradients.graphs.values()}
+    return {run.name for run in trainer.phase_steps.graphs.values()}
 
 
 @pytest.mark.parametrize(("config", "phases"), RUNS.values(), ids=RUNS)
@@ -151,7 +151,7 @@ def test_recorded_phases_train_as_they_do_otherwise(config, phases, tmp_path, on
     trainer, means, warned = trained(config, tmp_path)
     assert not warned
     assert replays(trainer) == recorded(trainer) == phases
-    assert all(run.launch is run.replay for run in trainer.gradients.graphs.values())
+    assert all(run.launch is run.replay for run in trainer.phase_steps.graphs.values())
     assert means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -198,7 +198,7 @@ def test_a_graph_that_leaves_a_buffer_as_it_was_is_found_out_and_given_up(name, 
     before = lambda: kept.append([buffer.clone() for buffer in buffers])  # noqa: E731
     after = lambda: [buffer.copy_(old) for buffer, old in zip(buffers, kept.pop(), strict=True)]  # noqa: E731
     on_the_cpu(played(before, after))
-    trainer, _, warned = trained(config, tmp_path, steps=4)
+    trainer, _, warned = trained(config, tmp_path, steps=6)
     assert not replays(trainer)
     assert any(line.endswith("buffers off by 1") for line in warned)
 
@@ -233,7 +233,7 @@ def test_no_graph_takes_the_memory_of_graphs_that_are_gone(tmp_path, on_the_cpu,
     trainer, _, warned = trained(dataclasses.replace(DCGAN, gp_weight=10.0, penalty_interval=2), tmp_path, steps=10)
     assert len(warned) == 1 and pools == [0, 1, 1] and len(replays(trainer)) == 2
 
-    collected = weakref.ref(next(run.replay for run in trainer.gradients.graphs.values() if run.replay))
+    collected = weakref.ref(next(run.replay for run in trainer.phase_steps.graphs.values() if run.replay))
     gc.disable()
     try:
         trainer.load_state_dict(trainer.state_dict())
@@ -283,6 +283,7 @@ def test_what_cannot_be_recorded_says_why_and_trains_on(tmp_path, on_the_cpu):
 def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
     on_the_cpu(played())
     net = torch.nn.Linear(1, 1)
+    adam = torch.optim.Adam(net.parameters())
 
     def gradients(batch):
         loss = net(batch.real_img).mean()
@@ -291,7 +292,8 @@ def test_a_loss_that_is_not_finite_is_no_ground_to_give_a_graph_up(on_the_cpu):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = graphs.RecordedPhase(gradients, "D", net, [net], graphs.Recording())
+        changing = graphs.Changing([], {}, [])
+        run = graphs.RecordedPhase(gradients, "D", net, adam, lambda: changing, graphs.Recording())
         for value in [1.0, 1.0, float("inf"), float("inf"), 2.0, 3.0]:
             assert run.launch is not run.replay
             net.zero_grad(set_to_none=True)

@@ -18,7 +18,8 @@ def test_means_apart_are_of_their_own_until_they_are_merged():
         means.add("a", torch.tensor([8.0]))
         means.add("b", torch.tensor([5.0]))
     assert {name: count for name, (_, count) in means.sums.items()} == {"a": 2}
-    means.merge(apart)
+    means.add_sums(apart)
+    means.add_numbers(apart)
     assert means.read() == {"a": 4.0, "b": 5.0} and means.read() == {}
 
 

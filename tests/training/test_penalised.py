@@ -89,7 +89,10 @@ def test_penalties_are_of_fp32_in_a_bf16_run(make, monkeypatch):
     assert trainer.penalties().endswith("level 2")  # which tries D once
     trainer.D.logit.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
     trainer.phase_steps.take(
-        trainer.phases[0], Batch(*next(trainer.batches.sampler)[:1], trainer.batches.noise(16), None)
+        trainer.phases[0],
+        Batch(*next(trainer.batches.sampler)[:1], trainer.batches.noise(16), None),
+        penalised=True,
+        last=False,
     )
     assert seen == [torch.float32, torch.bfloat16, torch.float32]  # gp, generated images, real images with R1
     means = trainer.means.read()

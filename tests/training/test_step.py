@@ -262,7 +262,8 @@ def test_the_moving_average_halves_in_its_half_life(make):
             p += 1
         end.blocks[0].norm.running_mean += 1
     for _ in range(5):  # 50 images
-        trainer.average.update(trainer.nimg)
+        trainer.average.prepare(trainer.nimg)
+        trainer.average.update()
     for a, b, ema in zip(start.parameters(), end.parameters(), trainer.G_ema.parameters(), strict=True):
         torch.testing.assert_close(ema, (a + b) / 2)
     assert torch.equal(trainer.G_ema.blocks[0].norm.running_mean, end.blocks[0].norm.running_mean)
