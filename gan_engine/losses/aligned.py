@@ -15,13 +15,23 @@ The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a 
                   x - e t, and one backward pass, in which each side has the share a[n] / 2 of the loss.
     one side      pass 1 keeps its graph. Pass 2: forward at x + e t, and one backward pass of
                   sum of a[n] D(x)[n] + (S(x + e t) - S(x)) / e, which is right to O(e) and an eighth cheaper.
+    apart         one side, where an image has many logits or there is no loss. Pass 1 gives dS/dparameters too, and
+                  its graph goes backward again for the loss alone.
+
+The shares of `one side` are a[n] - 1 / e. They lose digits of a[n], the same ones at every logit. Gradients of biases,
+which are sums over all logits, lost half of the loss so where an image had 1,500 logits. Hence `apart`.
+
+Let a forward pass, a pass back to the image and one to the parameters cost 1 each. A difference in a random direction
+is 6: both runs need all three. One side is 7, as D's own direction needs a pass back to the image before. Apart is 8
+with a loss and 6 without. Both sides are 8.
 
 The step: an image of the usual size and slope moves by h times its own size,
 
-    both sides    h = 0.07 * eps^(1/3)       e = h * R / T
-    one side      h = 0.3 * eps^(1/2)
+    both sides    h = 0.07 * (eps * P^(1/2))^(1/3)       e = h * R / T
+    one side      h = 0.3 * (eps * P^(1/2))^(1/2)
 
-eps is the spacing of the coarsest numbers that D computes with. R is the root mean square of |x[n]|. T is the mean of
+eps is the spacing of the coarsest numbers that D computes with. P is how many logits an image has: S and what is
+rounded off it grow as P, and |g| as its root. R is the root mean square of |x[n]|. T is the mean of
 |t[n]|, weighted by |t[n]|^2. If l is the relative move that bends the gradient of D, the error is about
 (h / l)^2 + eps / h, or h / l + 2 eps / h. It is least at h = (l^2 eps / 2)^(1/3), or (2 l eps)^(1/2): the rules fit
 l = 0.026 and l = 0.045. l was 0.01 to 0.07 for the networks of tests/losses/test_aligned.py, small after training. One
@@ -57,12 +67,12 @@ def backward_aligned(
     scale: float | Tensor,
     *,
     picked: Picked = None,
-    stride: float = 1.0,
+    further: bool = False,
 ) -> tuple[Any, Tensor]:
     """`backward_with_penalty` by a difference; gamma is [N]. Gives the logits and penalty [N].
 
     Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
-    They end as the run at x and the loss left them. `stride` is a factor of h.
+    They end as the run at x and the loss left them. `further` moves images as far as makes the error twice as large.
     """
     before, held = _State(D, img.device), _held_slopes(D)
     with torch.enable_grad():
@@ -75,15 +85,27 @@ def backward_aligned(
         one_side = eps <= torch.finfo(torch.float32).eps and not whole and isinstance(held, HeldSlopes)
         unit = torch.as_tensor(scale, dtype=gamma.dtype, device=img.device) / len(img)
         units = [unit] * len(outputs.logits)
-        g = _gradient_by_image(_dot(outputs, units), x, whole=whole, again=one_side)  # times unit: safe in fp16
+        mean = _dot(outputs, units)  # times unit: safe in fp16
+        apart = _learned_apart(mean, x) if one_side and (loss is None or not outputs.one_for_each_image) else []
+        again = one_side and not (apart and loss is None)
+        g, *at_x = _gradient_by_image(mean, [x, *apart], whole=whole, again=again)
         s = sum_of_squares(g) / unit.square()
         penalty = norms.penalty(s, centre)
         a, logits = _gradient_by_logits(loss, outputs, (gamma / 2 * penalty).mean(), scale)
         t_over_g = gamma.detach() if centre == 0 else gamma.detach() * (1 - centre / norms.norm(s))
-        h = stride * (_ONE_SIDE * eps ** (1 / 2) if one_side else _BOTH_SIDES * eps ** (1 / 3))
+        rounding = eps * outputs.of_each_image**0.5
+        h = _ONE_SIDE * rounding ** (1 / 2) if one_side else _BOTH_SIDES * rounding ** (1 / 3)
+        if further:
+            h *= 2 if one_side else 2**0.5
         step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
         after = _State(D, img.device)
-        total = _dot(outputs, [each - slope for each in a]) if one_side else torch.zeros_like(unit)
+        total = torch.zeros_like(unit)
+        if again:
+            total = _dot(outputs, a if apart else [each - slope for each in a])
+        if apart:
+            times = _power_of_two(slope / unit)
+            slope, step = unit * times, 1 / (unit * torch.where(times > 0, times, 1))
+            total = total - times * total_of((p * d).sum() for p, d in zip(apart, at_x) if d is not None)
         for side in (1,) if one_side else (1, -1):
             before.restore()
             moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
@@ -96,17 +118,18 @@ def backward_aligned(
 
 
 def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0, logits: Picked = None) -> Tensor:
-    """The relative error of level "aligned" for this D and these images, estimated from steps h and sqrt(2) h: [].
+    """The relative error of level "aligned" for this D and these images, estimated from two steps: [].
 
-    The error of the difference grows with h or h^2, so that both results differ by about as much as the first is off,
-    and by rounding. An error that both share is not seen, such as weights in bfloat16.
+    The error of the difference grows with h or h^2. The second step is 2 h or sqrt(2) h, so that both results differ by
+    about as much as the first is off, and by rounding. An error that both share is not seen, such as weights in
+    bfloat16.
 
     Args:
         D, img, c, centre, logits: as in `backward_with_penalty`.
 
     Returns:
-        |G(sqrt(2) h) - G(h)| / |G(h)|, with the gradient G of the penalty by all parameters of D's modules. The `.grad`
-        of parameters, buffers and random numbers are put back afterwards.
+        |G(second step) - G(h)| / |G(h)|, with the gradient G of the penalty by all parameters of D's modules. The
+        `.grad` of parameters, buffers and random numbers are put back afterwards.
 
     Raises:
         RuntimeError, ValueError: as `backward_with_penalty` with level="aligned".
@@ -116,11 +139,11 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
     before, kept, found = _State(D, img.device), [p.grad for p in learned], []
     gamma = torch.ones(len(img), dtype=torch.promote_types(img.dtype, torch.float32), device=img.device)
     try:
-        for stride in (1.0, 2**0.5):
+        for further in (False, True):
             for p in learned:
                 p.grad = None
             before.restore()
-            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, stride=stride)
+            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, further=further)
             found.append([None if p.grad is None else p.grad.to(gamma.dtype) for p in learned])
     finally:
         before.restore()
@@ -145,17 +168,27 @@ def _dot(outputs: Outputs, weights: list[Tensor]) -> Tensor:
     return total_of((logits.to(weight.dtype) * weight).sum() for logits, weight in zip(outputs.logits, weights))
 
 
-def _gradient_by_image(total: Tensor, x: Tensor, *, whole: bool, again: bool) -> Tensor:
-    """d total / dx. `whole` adds gradients of parameters to .grad; `again` keeps the graph for one more pass."""
-    g = None
+def _gradient_by_image(total: Tensor, of: list[Tensor], *, whole: bool, again: bool) -> list[Tensor]:
+    """d total / d each of the tensors; the first is x, the image, and only that may not be None.
+
+    `whole` adds gradients of parameters to .grad; `again` keeps the graph for one more pass.
+    """
+    found: list[Any] = [None]
     if whole and total.requires_grad:
         total.backward()
-        g = x.grad
+        found = [of[0].grad]
     elif total.requires_grad:
-        (g,) = torch.autograd.grad(total, x, retain_graph=again, allow_unused=True)
-    if g is None:
+        found = list(torch.autograd.grad(total, of, retain_graph=again, allow_unused=True))
+    if found[0] is None:
         raise WrongOutput(f"{_WANT}, got some that no gradient leads back from")
-    return g
+    return found
+
+
+def _learned_apart(y: Tensor, x: Tensor) -> list[Tensor]:
+    """The tensors that D learns; none where hooks would see the first of two shares of a gradient, or it is sparse."""
+    leaves = list({id(leaf): leaf for leaf in _leaves(y) if leaf is not x}.values())
+    embeds = any(node.name().startswith("EmbeddingBackward") for node in _graph(y))
+    return [] if embeds or any(leaf._backward_hooks for leaf in leaves) else leaves
 
 
 def _gradient_by_logits(
@@ -194,6 +227,13 @@ def _step(img: Tensor, t: Tensor, h: float) -> tuple[Tensor, Tensor]:
     R = sum_of_squares(img).mean().sqrt()
     R = torch.where(R > 0, R, (img.numel() / len(img)) ** 0.5)  # black images: as if their root mean square were 1
     return h * R / torch.where(largest > 0, T, 1), T / (h * R)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """The power of two that is next to x []; 0 for 0. Sums of logits times it are rounded as sums of the logits are."""
+    mantissa, exponent = torch.frexp(x)
+    exponent = torch.where(mantissa > 0.5**0.5, exponent, exponent - 1)
+    return torch.where(mantissa > 0, torch.ldexp(torch.ones_like(x), exponent), 0)
 
 
 class _State:

@@ -80,6 +80,10 @@ _slopes = torch.ops.aten.leaky_relu_backward
 
 def _leaky_relu(held: HeldSlopes, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     x = input.detach()
+    if input.requires_grad and not inplace and negative_slope >= 0:
+        # Autograd keeps the input of the first run too, and refuses a D that writes to it.
+        kept = held.of(lambda: x, x)
+        return F.leaky_relu(input, negative_slope) if kept is x else _slopes(input, kept, negative_slope, False)
     slopes = held.of(lambda: _slopes(x.new_ones(()).expand_as(x), x, negative_slope, False), x)
     return input.mul_(slopes) if inplace else input * slopes
 

@@ -43,6 +43,11 @@ class Outputs(NamedTuple):
     def one_for_each_image(self) -> bool:
         return self.single and self.logits[0].numel() == len(self.logits[0])
 
+    @property
+    def of_each_image(self) -> float:
+        """How many logits an image has."""
+        return sum(logits.numel() / len(logits) for logits in self.logits)
+
     def sum(self) -> Tensor:
         """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
         return total(logits.sum() for logits in self.logits)

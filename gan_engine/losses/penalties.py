@@ -11,8 +11,8 @@ arXiv:1912.04958, appendix B): R1 in every 16th step and path lengths in every 4
                 gradient is undefined, and serves any D that autograd can differentiate twice.
     "autograd"  by autograd on the functions of PyTorch that D calls, but for attention.
     "aligned"   by a difference of D along its own gradient, which needs first derivatives alone. It is no exact level
-                and never automatic: see aligned.py. Its error is about 0.1 % in float32 and 5 % in bfloat16
-                with a logit for each image, and up to 5 % in float32 with hundreds.
+                and never automatic: see aligned.py. Its error is about 0.1 % in float32 and 5 % in bfloat16;
+                with hundreds of logits for each image, up to 1 % and 8 % in the networks measured.
 
 scaled_dot_product_attention runs on PyTorch's math kernel at levels 1 and "autograd", because the fused kernels have no
 second gradient. D may use torch.utils.checkpoint with use_reentrant=False: what runs again is what ran first.

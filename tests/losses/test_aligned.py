@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.curved_discriminators import ViT, batch_norms, group_norms, mlp
+from benchmarks.foreign import Periods
 from gan_engine.losses import penalties
 from gan_engine.ops import bias_act
 from tests.losses.discriminators import seeded
@@ -105,6 +106,30 @@ def test_error_in_float64(kind: str):
     exact = gradient(D, lambda: written_out(D, images().double(), softplus, gamma=3.0))
     got = gradient(D, lambda: aligned(D, images().double(), softplus, gamma=3.0))
     torch.testing.assert_close(got, exact, rtol=0, atol=float(1e-6 * exact.norm()))
+
+
+@pytest.mark.parametrize("with_loss", [True, False])
+def test_hundreds_of_logits_for_each_image(with_loss: bool):
+    """The shares of a loss are far less than those of the difference: biases lost half of them."""
+    D = seeded(lambda: Periods((2, 3, 7), 8))
+    wave = torch.randn(8, 1, 4096, generator=torch.Generator().manual_seed(1))
+    of_loss = (lambda maps: F.softplus(-torch.cat(maps, 1)).mean(1)) if with_loss else None
+    run = penalties.backward_with_penalty
+    got = gradient(D, lambda: run(D, wave, of_loss, gamma=1.0, level="aligned"))
+    D = D.double()
+    want = gradient(D, lambda: run(D, wave.double(), of_loss, gamma=1.0, level="autograd"))
+    assert (got - want).norm() < 1e-2 * want.norm()
+    biases = torch.cat([torch.full((p.numel(),), "bias" in name) for name, p in D.named_parameters()])
+    assert (got - want)[biases].norm() < 2e-2 * max(want[biases].norm(), 1e-2 * want.norm())
+
+
+@pytest.mark.parametrize("with_loss", [True, False])
+def test_hooks_of_parameters_run_once(with_loss: bool):
+    D = seeded(lambda: mlp(64))
+    D[-2].weight.register_hook(lambda g: 2 * g)
+    got = gradient(D, lambda: aligned(D, images(), softplus if with_loss else None))
+    want = gradient(D, lambda: aligned(D, images(), softplus if with_loss else None, level="autograd"))
+    assert (got - want).norm() < 1e-2 * want.norm()
 
 
 def test_penalty_and_logits_are_those_of_autograd():
