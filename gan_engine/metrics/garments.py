@@ -27,7 +27,7 @@ def refusal(config: Any) -> str | None:
     if (config.resolution, config.channels) == (32, 1):
         return None
     size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
-    return f"{NAME}: want a generator of 32x32 grey images, got {size}"
+    return f"{NAME}: want a generator of 32x32 grey images, got {size}; --metrics fid,kid,pr measures others"
 
 
 def measure(subject: Subject) -> dict[str, float]:
