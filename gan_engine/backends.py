@@ -235,43 +235,41 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
 
 def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
     # `refusal` and `no_gain` written out: this is the start of every call. A compiler would note is_cpu in its graph.
-    compiling, index = _is_compiling(), None
-    if not compiling and x.is_cpu:
-        device = "cpu"
-    else:
-        device, index = x.device.type, x.device.index
+    compiling = _is_compiling()
+    device = "cpu" if not compiling and x.is_cpu else x.device.type
     refuse, gains_nothing = _rules[op]
-    to_be_recorded = torch._C._get_tracing_state() is not None or _is_exporting()
+    # Whatever exports says that it compiles too.
+    to_be_recorded = torch._C._get_tracing_state() is not None or (compiling and _is_exporting())
     kernel_gains_nothing = False
     for name in _orders[op]:
-        if MISSING[name] is not None or (name in DEVICES and device not in DEVICES[name]):
-            continue
         if name == "pytorch":
             # PyTorch's own operators are as fast where a kernel gains nothing.
             if to_be_recorded and not _recordable[op]:
                 continue
-            if gains_nothing is not None and not kernel_gains_nothing and gains_nothing(name, x, arguments) is not None:
+            if not kernel_gains_nothing and gains_nothing is not None and gains_nothing(name, x, arguments) is not None:
                 continue
+            if refuse is None or refuse(name, x, arguments) is None:
+                return name
         elif name == "reference":
             break
-        elif to_be_recorded:
+        elif to_be_recorded or MISSING[name] is not None or device not in DEVICES[name]:
             continue
         elif gains_nothing is not None and gains_nothing(name, x, arguments) is not None:
             kernel_gains_nothing = True
-            continue
-        if refuse is None or refuse(name, x, arguments) is None:
-            if name == "pytorch" or (not compiling and (op, name, device, index, x.dtype) in right):
-                return name
-            if may_run(op, name, x):
-                return name
+        elif (refuse is None or refuse(name, x, arguments) is None) and may_run(op, name, x):
+            return name
     return "reference"
 
 
 def may_run(op: str, backend: str, x: torch.Tensor) -> bool:
     """Whether the self-check lets the kernels of `op` run where x is. It runs here, at their first use."""
-    device = x.device
-    kernels = op, backend, device.type, device.index, x.dtype
-    if not _is_compiling() and kernels in right:
+    compiling = _is_compiling()
+    if not compiling and x.is_cpu:
+        device, index = "cpu", None
+    else:
+        device, index = x.device.type, x.device.index
+    kernels = op, backend, device, index, x.dtype
+    if not compiling and kernels in right:
         return True
     return _first_use is None or _first_use(*kernels)
 

@@ -196,8 +196,9 @@ class Conv2d(nn.Conv2d):
             return super()._conv_forward(input, weight, bias)
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
-        options: Any = (self.stride, padding, self.dilation, self.groups)
-        return convolution.conv2d(input, weight, bias, *options)
+        stride: Any = self.stride
+        dilation: Any = self.dilation
+        return convolution.conv2d(input, weight, bias, stride, padding, dilation, self.groups)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

@@ -53,7 +53,7 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
     # Everything that overrides torch functions must see the function of PyTorch. It alone takes an image [I, H, W]
     # without a batch.
     if x.ndim == 4 and not has_torch_function((x, weight, bias)):
-        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, lambda: read(2, *options))
+        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, (read, options))
         if torch.is_autocast_enabled("cpu"):
             request.autocast = torch.get_autocast_dtype("cpu")
         if backends.choose(op, x, None, request) == "cpu":

@@ -57,15 +57,16 @@ class MapRequest:
         search: Callable[..., forms.Found],
         tensors: tuple[Tensor, Tensor, Tensor | None],
         weight: Tensor,
-        arguments: ConvolutionArguments | Callable[[], ConvolutionArguments],
+        arguments: ConvolutionArguments | tuple[Callable[..., ConvolutionArguments], tuple],
     ) -> None:
         self.search, self.tensors, self.weight, self._arguments = search, tensors, weight, arguments
 
     @property
     def arguments(self) -> ConvolutionArguments:
-        """Given, or made when they are asked for: a call with few channels never asks."""
+        """Given, or read from (function, options) when they are asked for: a call with few channels never asks."""
         if not isinstance(self._arguments, ConvolutionArguments):
-            self._arguments = self._arguments()
+            read, options = self._arguments
+            self._arguments = read(2, *options)
         return self._arguments
 
     def form(self) -> forms.Found:
@@ -76,7 +77,7 @@ class MapRequest:
 
     def images_of(self, dtype: torch.dtype) -> bool:
         """Whether the map is computed of images, weights and a bias of this dtype."""
-        if self.autocast is None and self.weight.dtype != dtype:  # the answer for most calls
+        if self.autocast is None and self.tensors[0].dtype != dtype:  # the answer for most calls
             return False
         if self.tensors[0].ndim != 4 or self.weight.ndim != 4:
             return False
@@ -154,10 +155,10 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
-    weight = request.weight
-    if (request.autocast or weight.dtype) == torch.bfloat16 and request.images_of(torch.bfloat16):
+    if (request.autocast or x.dtype) == torch.bfloat16 and request.images_of(torch.bfloat16):
         return None if request.float32_gains() else _SLOWER_IN_FLOAT32
-    shape, few = weight.shape, TABLE["few channels"]
+    # Attributes of a parameter take longer than those of a plain tensor.
+    shape, few = request.weight.shape, TABLE["few channels"]
     if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
     if not request.images_of(torch.float32):
