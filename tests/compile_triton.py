@@ -1,7 +1,8 @@
 """Compile every Triton kernel that the ops launch on their samples, without a GPU: python -m tests.compile_triton 80 90
 
-The numbers are architectures. The program prints one line of JSON for each kernel and architecture: name, registers and
-faults. It is a program of its own because Triton decides at import whether it interprets or compiles.
+The numbers are architectures. With --critical before them, only the first has all kernels, and the others have the
+critical ones of tests/gpu_ledger.py. The program prints one line of JSON for each kernel and architecture: name,
+registers and faults. It is a program of its own because Triton decides at import whether it interprets or compiles.
 """
 
 import importlib
@@ -20,8 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction
 
-from tests import sass
-from tests.gpu_ledger import SHARED
+from tests import gpu_ledger, sass
 
 
 class NoGPU:
@@ -75,8 +75,8 @@ def faults(kernel: CompiledKernel, usage: dict[str, int], arch: int, name: str) 
     """
     memory = (("STACK", "stack"), ("LOCAL", "spills"))
     messages = [f"{usage[key]} bytes of {name}" for key, name in memory if usage[key]]
-    if kernel.metadata.shared > SHARED[arch]:
-        messages.append(f"want at most {SHARED[arch]} bytes of shared memory, got {kernel.metadata.shared}")
+    if kernel.metadata.shared > (most := gpu_ledger.SHARED[arch]):
+        messages.append(f"want at most {most} bytes of shared memory, got {kernel.metadata.shared}")
     in_32_bits = "int32" in re.split("[,;]", name)
     return messages if in_32_bits else messages + narrow_offsets(kernel.asm["ttir"])
 
@@ -107,7 +107,7 @@ def narrow_offsets(ttir: str) -> list[str]:
     return messages
 
 
-def main(first: int, *others: int) -> None:
+def main(first: int, *others: int, only_critical: bool = False) -> None:
     compiled = {}
     run = JITFunction.run
 
@@ -122,7 +122,9 @@ def main(first: int, *others: int) -> None:
     importlib.import_module("gan_engine.kernels.precision").MOST_OF_32_BITS = 0
     run_samples((torch.bfloat16,), tiny=False)
     found = [(kernel, first, name_of(kernel)) for kernel in compiled.values()]
-    found += [(recompiled(kernel, arch), arch, name) for kernel, _, name in found for arch in others]
+    _, table = gpu_ledger.read()
+    again = [(kernel, name) for kernel, _, name in found if not only_critical or gpu_ledger.critical(name, table)]
+    found += [(recompiled(kernel, arch), arch, name) for kernel, name in again for arch in others]
     counted = [kernel for kernel, arch, _ in found if arch == sass.COUNTED]
     ways = dict(zip(counted, sass.ways_of([kernel.asm["cubin"] for kernel in counted]), strict=True))
     for kernel, arch, name in found:
@@ -158,4 +160,6 @@ def name_of(kernel: CompiledKernel) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    arguments = sys.argv[1:]
+    only_critical = arguments[:1] == ["--critical"]
+    main(*map(int, arguments[only_critical:]), only_critical=only_critical)
