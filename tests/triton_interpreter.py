@@ -28,8 +28,9 @@ _make_tensor = tl.tensor.__init__
 _tensors: dict[int, dict[str, object]] = {}
 _broadcast = TritonSemantic.broadcast_impl_value
 
-# Kernels whose programs only differ by their elements: no program decides by its own numbers what to do next.
-ALIKE = ("_planar_kernel", "_channels_last_kernel")
+# Kernels whose programs only differ by their elements: no program decides by its own numbers what to do next. A program
+# of a strip makes its rows in a loop, and the last strip may have fewer: it is not together with the others.
+ALIKE = ("_planar_kernel", "_channels_last_kernel", "_strip_kernel")
 TOGETHER = 32  # programs at once: the arrays of a thousand elements each stay in the second-level cache
 
 
@@ -40,7 +41,7 @@ class Together(interpreter.InterpreterBuilder):
     """
 
     def set_grid_idx(self, x: int, y: int, z: int) -> None:
-        self.programs = np.arange(x * TOGETHER, min((x + 1) * TOGETHER, self.count), dtype=np.int32)
+        self.programs = self.groups[x]
 
     def create_get_program_id(self, axis: int):
         return interpreter.TensorHandle(self.programs, tl.int32)
@@ -62,6 +63,8 @@ class Together(interpreter.InterpreterBuilder):
         return super().create_broadcast(array, (len(array.data), *shape))
 
     def create_masked_load(self, pointers, mask, other, *options):
+        if other is None:  # tl.load of a pointer, without a mask
+            return super().create_masked_load(pointers, mask, other, *options)
         return super().create_masked_load(*_of_one_shape(pointers, mask, other), *options)
 
     def create_masked_store(self, pointers, value, mask, *options):
@@ -84,9 +87,28 @@ def patch_once(fn) -> interpreter._LangPatchScope:
 
 
 def patch_tensor(tensor, scope) -> None:
-    """`_patch_lang_tensor`, and a block of one number as an index: numpy 2.5 refuses the int() of Triton 3.6."""
+    """`_patch_lang_tensor`, and a block of one number as an index: numpy 2.5 refuses the int() of Triton 3.6.
+
+    Programs that run together must have the same number: they make as many rounds of a loop.
+    """
     _patch_tensor(tensor, scope)
-    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+    scope.set_attr(tensor, "__index__", lambda self: _the_only(self.handle.data))
+
+
+def _the_only(array) -> int:
+    (number,) = set(array.ravel().tolist())
+    return int(number)
+
+
+def groups(count: int, fn, arguments) -> list[np.ndarray]:
+    """The programs of a kernel, in groups that run together."""
+    programs = np.arange(count, dtype=np.int32)
+    kinds = [programs]
+    if fn.__name__ == "_strip_kernel":
+        of = dict(zip(fn.__code__.co_varnames, arguments))
+        strip = programs // (-(-of["channels"] // of["COLS"]) * of["across"]) % of["strips"]
+        kinds = [programs[strip < of["strips"] - 1], programs[strip == of["strips"] - 1]]
+    return [kind[i : i + TOGETHER] for kind in kinds for i in range(0, len(kind), TOGETHER)]
 
 
 def launch(self, *args, **kwargs) -> None:
@@ -95,8 +117,8 @@ def launch(self, *args, **kwargs) -> None:
     _tensors.clear()
     builder = interpreter.interpreter_builder
     if self.fn.__name__ in ALIKE:
-        (builder.count,) = self.grid
-        self.grid = (-(-builder.count // TOGETHER),)
+        builder.groups = groups(*self.grid, self.fn, args)
+        self.grid = (len(builder.groups),)
         builder.__class__ = Together
     try:
         _launch(self, *args, **kwargs)
