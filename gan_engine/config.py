@@ -238,6 +238,8 @@ class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Bas
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if self.eval_num < 2:
             raise ValueError(f"eval_num: want at least 2, got {self.eval_num}")
+        if self.eval_weights is not None and self.eval_extractor != "inception":
+            raise ValueError(f"eval_weights: want --eval-extractor inception beside them, got {self.eval_extractor}")
         if self.patience is not None and self.eval_kimg is None:
             raise ValueError("patience: want --eval-kimg beside it, the time between two measurements")
         for name in ("minutes", "threads", "eval_kimg", "patience"):

@@ -122,5 +122,7 @@ def test_what_cannot_be_measured_is_refused_before_the_run(make, measured):
         make(SIZES, eval_kimg=1.0, eval_metrics="ppl")
     with pytest.raises(ValueError, match="num: want at least 6 generated and real images for pr, got 3 and 20"):
         make(SIZES, **measured | {"eval_num": 3, "eval_metrics": "pr"})
-    config = dataclasses.replace(SIZES, **measured, eval_weights="x.pth")
+    with pytest.raises(ValueError, match="eval_weights: want --eval-extractor inception beside them, got auto"):
+        dataclasses.replace(SIZES, eval_weights="x.pth")
+    config = dataclasses.replace(SIZES, **measured | {"eval_extractor": "inception", "eval_weights": "x.pth"})
     assert from_dict(to_dict(config), "here") == config

@@ -165,7 +165,7 @@ def test_tf32_is_the_choice_on_gpus_for_runs_in_half_precision():
 def test_tf32_is_what_the_run_says_while_it_steps(make, allowed, monkeypatch):
     trainer, found = make(tf32=allowed), []
     switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    monkeypatch.setattr(trainer.average, "update", lambda _: found.extend(switch.allow_tf32 for switch in switches))
+    monkeypatch.setattr(trainer.average, "update", lambda: found.extend(switch.allow_tf32 for switch in switches))
     before = [switch.allow_tf32 for switch in switches]
     trainer.step()
     assert found == [allowed, allowed] and [switch.allow_tf32 for switch in switches] == before
