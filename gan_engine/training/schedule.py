@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 
 import torch
 from torch import Tensor, nn
@@ -71,9 +71,15 @@ def due(phases: list[Phase], step_count: int, *, pretraining: bool) -> list[Due]
 
 
 def ever_due(phases: list[Phase]) -> list[Due]:
-    """All that `due` gives in a run, each once."""
-    steps = math.lcm(*(n for phase in phases for n in (phase.interval, phase.penalty_interval)))
-    every = (due(phases, count, pretraining=early) for early in (True, False) for count in range(steps))
+    """All that `due` gives in a run, each once.
+
+    What is due depends on which intervals divide the number of steps. A number divisible by some of them is divisible
+    by their least common multiple, which tells all other divisors apart as the number does. So these multiples suffice.
+    """
+    intervals = {n for phase in phases for n in (phase.interval, phase.penalty_interval)}
+    some = chain(*(combinations(sorted(intervals), count) for count in range(len(intervals), -1, -1)))
+    counts = [math.lcm(*chosen) for chosen in some]
+    every = (due(phases, count, pretraining=early) for early in (True, False) for count in counts)
     found = {(phase.name, penalised, last): (phase, penalised, last) for phase, penalised, last in chain(*every)}
     return list(found.values())
 

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from gan_engine.ops.fir import FirArguments
+from gan_engine.ops.upfirdn2d_act_kernels import in_one_pass
+
 triton = pytest.importorskip("triton")
 
 LIMIT = 2**31
@@ -102,3 +105,27 @@ def test_strips_take_planes_whose_places_fit():
             assert (side + 4) ** 2 * (channels if last else 1) < LIMIT
         else:
             assert side**2 * channels >= strips.LARGEST
+
+
+def test_one_pass_of_upfirdn2d_act_takes_what_strips_of_cuda_take_forward_and_backward():
+    """StripPlan::fits in csrc/cuda/strips.h."""
+    largest, f = (2**31 - 1) // 4, torch.empty(4, device="meta")
+
+    def fits(n: int, c: int, size: list[int], fir: FirArguments) -> bool:
+        (h, w), (out_h, out_w), (pad_x, pad_y) = size, fir.size, fir.start
+        reach_h, reach_w = h + out_h + abs(pad_y), w + out_w + abs(pad_x)
+        places = h * w * c, out_h * out_w * c, reach_h * w * c, reach_w * c
+        return max(*places, n * c * (out_h + 2) * (out_w + 2) // 8) < largest
+
+    taken = []
+    sides = (1, 4, 1000, 8191, 8192, 1 << 21, 12 << 20, 16_777_100)
+    for n, c, h, w, start, more in itertools.product((1, 400), (8, 64), sides, sides, (-9, 0, 1, 2), (0, 1, 9, 10**7)):
+        size = [h + start - 2, w + start + more - 2]
+        if min(size) < 1:
+            continue
+        fir = FirArguments([1, 1], [1, 1], [start, start], size, False, 1.0)
+        x = torch.empty((), device="meta").expand(n, c, h, w)
+        if in_one_pass("cuda", x, f, fir, True):
+            taken.append(max(x.numel(), size[0] * size[1] * n * c))
+            assert fits(n, c, [h, w], fir) and fits(n, c, size, fir.transposed(f, [h, w])), (n, c, h, w, start, more)
+    assert max(taken) > 2**28

@@ -1,13 +1,14 @@
 """The small parts of a trainer, each by itself."""
 
 import dataclasses
+from itertools import chain
 
 import pytest
 import torch
 
 from gan_engine.training.clock import Clock
 from gan_engine.training.means import Means
-from gan_engine.training.schedule import set_learning_rates
+from gan_engine.training.schedule import Phase, due, ever_due, set_learning_rates
 from tests.training.runs import DCGAN
 
 
@@ -58,3 +59,31 @@ def test_learning_rates_fall_from_the_rate_of_the_beginning():
         set_learning_rates({"G": optimizer}, done=done, lr_decay=0.25)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.5, 0.5, 0.2, 0])
+
+
+@pytest.mark.parametrize("intervals", [(16, 1, 4), (4, 5, 8), (6, 10, 15), (7, 3, 9), (1, 1, 1), (2, 2, 3)])
+@pytest.mark.parametrize("game", [None, False])
+def test_what_is_ever_due_is_what_some_step_has(intervals, game):
+    phases = phases_of(*intervals, game)
+    steps = (due(phases, count, pretraining=early) for early in (True, False) for count in range(720))
+    got = names(ever_due(phases))
+    assert set(got) == set(names(chain(*steps))) and len(got) == len(set(got))
+
+
+def test_what_is_ever_due_is_known_at_once_however_rare_it_is():
+    assert len(ever_due(phases_of(1_048_573, 5, 2**20, None))) == 7
+
+
+def names(found):
+    return [(phase.name, penalised, last) for phase, penalised, last in found]
+
+
+def phases_of(penalties, of_g, of_paths, game):
+    parts = {"net": None, "optimizer": None, "terms": None}
+    rest = [] if game is None else [Phase("G_content", **parts, pretraining=True)]
+    return [
+        Phase("D", **parts, penalised=len, penalty_interval=penalties, pretraining=game),
+        Phase("G", **parts, interval=of_g, pretraining=game),
+        *rest,
+        Phase("G_pl", **parts, interval=of_paths, pretraining=game),
+    ]

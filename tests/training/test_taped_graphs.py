@@ -11,6 +11,7 @@ import torch
 
 from gan_engine import backends
 from gan_engine.training import average, graphs, numbers
+from gan_engine.training.precision import Precision
 from gan_engine.training.schedule import ever_due
 from tests.training.tape import taped
 from tests.training.test_graphs import DCGAN, STYLEGAN2, recorded, replays, trained
@@ -61,6 +62,35 @@ def test_replayed_phases_change_all_that_plain_ones_change(config, tmp_path, on_
 
 def graphs_of(trainer):
     return trainer.phase_steps.graphs.values()
+
+
+def test_replayed_phases_change_the_loss_scale_as_plain_ones_do(tmp_path, on_a_device, monkeypatch):
+    """The first scales overflow and are halved, so that steps are left out; others grow every third step."""
+
+    def switch(precision, name):
+        precision.name = name
+        precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=3)
+
+    monkeypatch.setattr(Precision, "switch", switch)
+    plain, _, trainer, _, warned = both(RUNS["dcgan"], tmp_path, 40)
+    assert not warned
+    assert replays(trainer) == recorded(trainer) and all(g.launch is g.replay for g in graphs_of(trainer))
+    assert trainer.precision.state_dict() == plain.precision.state_dict()
+    assert {int(state["step"]) for state in trainer.optimizers["D"].state.values()} < set(range(1, 40))
+    want = everything(plain)
+    assert all(torch.equal(x, want[name]) for name, x in everything(trainer).items())
+
+
+def test_the_average_with_its_share_in_a_tensor_is_pytorchs_lerp():
+    values = [torch.nn.Parameter(torch.randn(shape)) for shape in ((5, 3), (), (4, 3, 1, 1), (0, 2))]
+    values.append(torch.nn.Parameter(torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)))
+    averages = [torch.randn_like(p) for p in values]
+    kept = [p.detach().clone() for p in values]
+    want = [mean.lerp(p.detach(), 0.3) for mean, p in zip(averages, values, strict=True)]
+    with torch.no_grad():
+        average._lerp_(averages, values, torch.tensor(0.3))
+    torch.testing.assert_close(averages, want)
+    assert all(torch.equal(p, before) for p, before in zip(values, kept, strict=True))
 
 
 def differs(config, tmp_path):
