@@ -101,7 +101,14 @@ class Adversarial:
         Returns:
             Means [] without a graph: the loss "D"; the weighted penalties "r1", "r2" and "gp" where they are due; and
             "logits/real" and "logits/fake". `scale` is in none of them.
+
+        Raises:
+            ValueError: other numbers of real than of generated samples, or integers beside generated floats.
         """
+        if len(real) != len(fake):
+            raise ValueError(f"d_step: want as many real as generated samples, got {len(real)} and {len(fake)}")
+        if fake.is_floating_point() and not real.is_floating_point():
+            raise ValueError(f"d_step: want real in floating point, as fake is, got {real.dtype}")
         weights = {} if self.steps % self.penalty_interval else self.weights
         real, fake = self._packed(real.detach()), self._packed(fake.detach()).to(real.dtype)
         if self.scaler is not None:

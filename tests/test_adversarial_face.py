@@ -301,5 +301,9 @@ def test_what_does_not_fit_is_one_sentence():
         Adversarial(D, feature_matching=1.0).g_terms(fake, fake)
     with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[6\], got a tuple of"):
         Adversarial(lambda img: (D(img), D(img))).d_step(fake, fake)
+    with pytest.raises(ValueError, match="d_step: want as many real as generated samples, got 4 and 2"):
+        Adversarial(D, r1=1.0, r2=1.0).d_step(images(1, 4), images(2, 2))  # their halves would mix both
+    with pytest.raises(ValueError, match="d_step: want real in floating point, as fake is, got torch"):
+        Adversarial(D).d_step(fake.byte(), fake)
     with pytest.raises(ValueError, match="features of the same shapes, got"):
         Adversarial(Discriminator("features"), feature_matching=1.0).g_terms(fake, images(1, 3))

@@ -3,9 +3,10 @@
 python docs/examples/table.py --steps 200
 
 The table is plotnine's `diamonds`: 10 columns, three of them of categories. 5,000 rows are learnt. Install both by
-pip install -c constraints.txt ctgan plotnine. D is ctgan's, unchanged: it judges packs of 10 rows (PacGAN), with
-dropout, and WGAN-GP. Both trainings have batches of 500 rows, and the same networks and optimisers. A step of this D
-takes a few ms, of which level 2 would spend too many on its record: level="autograd" is the fastest here.
+pip install -c constraints.txt ctgan plotnine. ctgan is under the Business Source License. D is ctgan's, unchanged: it
+judges packs of 10 rows (PacGAN), with dropout, and WGAN-GP. Both trainings have batches of 500 rows, and the same
+networks and optimisers. A step of this D takes a few ms, of which level 2 would spend too many on its record:
+level="autograd" is the fastest here.
 """
 
 import importlib.util

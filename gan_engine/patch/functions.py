@@ -99,6 +99,8 @@ def face_for(function: Callable) -> tuple[Callable | None, str | None]:
                 want = function(*args)
         except Exception as error:
             return face, f"not compared: the original raised {type(error).__name__} on a CPU"
+        if not isinstance(want, Tensor):
+            return None, f"it returns {type(want).__name__}, no tensor"
         with torch.no_grad():
             got = face(*args)
         if got.shape != want.shape or not torch.allclose(got, want.to(got.dtype), rtol=1e-5, atol=1e-5):
@@ -126,7 +128,10 @@ _X, _F, _B = _numbers(2, 4, 6, 6), _numbers(4, 3), _numbers(4)
 
 # Arguments of the comparison for a face, by the name of the face.
 _SAMPLES: dict[str, list[tuple]] = {
-    "bias_act": [(_X, _B, 1, "lrelu", 0.1, 1.5, 0.5), (_X, None, 1, "swish"), (_X, _numbers(6), 3)],
+    "bias_act": [
+        *((_X, _B, 1, "lrelu", 0.1, 1.5, 0.5), (_X, _numbers(6), 3)),
+        *((_X, _B, 1, act) for act in ("relu", "lrelu", "swish")),  # by their own slopes and gains
+    ],
     "upfirdn2d": [(_X, _F, 2, 1, (2, 1)), (_X, _F, 1, 2, (1, 2, 3, 1))],
     "filter2d": [(_X, _F, 1, True, 2)],
     "upsample2d": [(_X, _F), (_X, _F, 2, 1, True, 2)],

@@ -8,7 +8,7 @@ from torch import nn
 
 from gan_engine.patch import pytorch, rosinality, stylegan
 from gan_engine.patch.calls import rebound
-from gan_engine.patch.probe import difference
+from gan_engine.patch.probe import difference, own_random_numbers
 from gan_engine.patch.rule import Layer, Rule
 from gan_engine.patch.table import Patch, Row, Swap
 
@@ -27,6 +27,7 @@ def patch_calls(network: nn.Module) -> Patch:
     return done.do()
 
 
+@own_random_numbers(2)  # of the inputs, which the rules draw
 def patch_network(network: nn.Module) -> Patch:
     """Patch this instance. Layers inside of a whole layer that replaces them are left out."""
     done = Patch()

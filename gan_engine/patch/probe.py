@@ -1,5 +1,6 @@
 """Is a candidate the original? Outputs and gradients of both are compared on random numbers."""
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,17 @@ from gan_engine.patch.rule import Layer
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest number of each output or gradient
 
 
+@contextlib.contextmanager
+def own_random_numbers(seed: int) -> Iterator[None]:
+    """Inside, PyTorch draws on the CPU from `seed`. The generators of the program stay as they are.
+
+    torch.manual_seed would also seed the GPUs, whose generators nothing here draws from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def difference(layer: nn.Module, candidate: Layer) -> str | None:
     """None if the candidate is the original, else a sentence about what differs
 
@@ -24,11 +36,10 @@ def difference(layer: nn.Module, candidate: Layer) -> str | None:
         try:
             trial = copy.deepcopy(layer, _computed(layer)).to(device="cpu", dtype=dtype)
             inputs = candidate.inputs()
+            candidate.prepare(trial)
         except Exception as error:
             return f"a copy of it for the comparison raised {type(error).__name__}"
-        candidate.prepare(trial)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with own_random_numbers(0):
             _randomise(trial)
             for training, (args, kwargs), gradients in _trials(inputs):
                 trial.train(training)
@@ -36,6 +47,9 @@ def difference(layer: nn.Module, candidate: Layer) -> str | None:
                     want = _results(trial, args, kwargs, dtype, gradients)
                 except Exception as error:
                     why = f"its forward pass raised {type(error).__name__} on random numbers"
+                    break
+                if not all(bool(t.isfinite().all()) for t in want[0]):
+                    why = "its numbers are not finite with random parameters"
                     break
                 why = _compared(trial, candidate, args, kwargs, want, dtype, gradients)
                 if why is not None:
@@ -64,7 +78,7 @@ def _compared(
     candidate: Layer,
     args: tuple,
     kwargs: dict[str, Any],
-    want: list[Tensor],
+    want: tuple[list[Tensor], Any],
     dtype: torch.dtype,
     gradients: bool,
 ) -> str | None:
@@ -76,28 +90,32 @@ def _compared(
         return f"what should replace it raised {type(error).__name__}: {error}".splitlines()[0]
     finally:
         trial.__class__ = original
-    if len(got) != len(want):
-        return "it returns more or fewer tensors than expected"
-    for a, b in zip(got, want):
+    if got[1] != want[1]:
+        return "it returns its results in another form"
+    for a, b in zip(got[0], want[0]):
         if a.shape != b.shape or a.dtype != b.dtype:
             return f"it gives {list(b.shape)} where {list(a.shape)} was expected"
         scale = float(b.abs().max()) if b.numel() else 0.0
         error = float((a - b).abs().max()) if b.numel() else 0.0
-        if not error <= TOLERANCES[dtype] * max(scale, 1e-30) and error > 0:
+        if not error <= TOLERANCES[dtype] * max(scale, 1e-30):  # or error is NaN
             return f"its numbers differ by {error / max(scale, 1e-30):.1e} of the largest"
     return None
 
 
 def _results(
     trial: nn.Module, args: tuple, kwargs: dict[str, Any], dtype: torch.dtype, gradients: bool
-) -> list[Tensor]:
-    """The outputs, or the gradients of a weighted sum of them by inputs and parameters; zeros for None"""
+) -> tuple[list[Tensor], Any]:
+    """The outputs, or the gradients of a weighted sum of them by inputs and parameters, and the form of the outputs
+
+    A gradient that is None counts as zeros.
+    """
     given = [_leaf(a, dtype) for a in args]
     named = {name: _leaf(value, dtype) for name, value in kwargs.items()}
     state = {name: b.clone() for name, b in trial.named_buffers()}
-    torch.manual_seed(1)  # both draw the same noise
+    torch.default_generator.manual_seed(1)  # both draw the same noise
     with torch.set_grad_enabled(gradients), torch.autocast("cpu", enabled=False):
-        results = list(tensors(trial(*given, **named)))
+        returned = trial(*given, **named)
+    results, form = list(tensors(returned)), _form(returned)
     if gradients:
         total = sum((y * torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)).sum() for y in results)
         leaves = [t for t in (*given, *named.values(), *trial.parameters()) if isinstance(t, Tensor)]
@@ -106,7 +124,16 @@ def _results(
     with torch.no_grad():
         for name, b in trial.named_buffers():
             b.copy_(state[name])
-    return results
+    return results, form
+
+
+def _form(value: Any) -> Any:
+    """The types of the containers in what a layer returned, and of what they hold"""
+    if isinstance(value, dict):
+        return type(value), [(key, _form(each)) for key, each in value.items()]
+    if isinstance(value, (list, tuple)):
+        return type(value), [_form(each) for each in value]
+    return Tensor if isinstance(value, Tensor) else type(value)
 
 
 def _leaf(value: Any, dtype: torch.dtype) -> Any:

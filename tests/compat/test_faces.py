@@ -100,6 +100,12 @@ def test_a_matrix_that_is_an_outer_product_runs_as_taps(monkeypatch):
     assert seen == [1, 2, 2]
 
 
+def test_a_filter_of_inference_mode():
+    with torch.inference_mode():
+        f, x = setup_filter([1, 3, 3, 1]), torch.randn(2, 3, 8, 8)
+        torch.testing.assert_close(upsample2d(x, f), plain.upfirdn2d(x, f, (2, 2), (1, 1), (2, 1, 2, 1), False, 4))
+
+
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("factors", [(1, 1), (2, 1), (1, 2), (2, 2)], ids=str)
 @pytest.mark.parametrize("flip", [False, True])

@@ -163,6 +163,30 @@ def test_hidden_differences_are_found():
     assert not any(row.replaced and row.name == "" for row in patch(styled).rows)
 
 
+class Tuple(basicsr.StyleConv):
+    def forward(self, x, style, noise=None):
+        return (super().forward(x, style, noise),)
+
+
+class Root(basicsr.StyleConv):
+    def forward(self, x, style, noise=None):
+        return super().forward(x, style, noise) * (-self.weight.abs()).sqrt()  # NaN, unless the weight is 0
+
+
+@pytest.mark.parametrize("kind, note", [(Tuple, "in another form"), (Root, "not finite")])
+def test_another_form_and_numbers_that_are_not_finite_are_left(kind, note):
+    row = patch(kind(4, 4, 3, 8)).rows[0]
+    assert not row.name and not row.replaced and note in row.note
+
+
+def test_patching_leaves_the_random_numbers(monkeypatch):
+    net, seeded = built("rosinality G"), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    assert any(row.replaced for row in patch(net).rows)
+    assert torch.get_rng_state().equal(before) and not seeded
+
+
 def test_functions_of_modules_and_where_they_were_imported():
     original, imported = stylegan_ops.bias_act, stylegan_networks.bias_act
     layer, x = stylegan.FullyConnectedLayer(4, 4, "lrelu"), torch.randn(3, 4)
