@@ -43,8 +43,8 @@ def grown(row: dict[str, Any], table: dict[str, Any]) -> list[str]:
     name, sentences = row["name"], []
     if name not in table["runs"]:
         return [f"{name}: no row in {TABLE.name}; want python -m tests.fake_cuda.table --write"]
-    for step in COUNTED:  # a row that was counted earlier has no launches
-        for what, before, after in zip(COLUMNS, table["runs"][name][step], row[step], strict=False):
+    for step in COUNTED:
+        for what, before, after in zip(COLUMNS, table["runs"][name][step], row[step], strict=True):
             if after > before:
                 sentences.append(f"{name}, {step}: {before} {what} before, {after} now")
     return sentences
