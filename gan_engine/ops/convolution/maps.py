@@ -49,8 +49,7 @@ class MapRequest:
     and `weight` are those whose sizes decide about layouts.
     """
 
-    autocast: torch.dtype | None = None  # to which PyTorch casts the tensors before it computes with them
-    _found: forms.Found | None = None
+    __slots__ = "_arguments", "_found", "autocast", "search", "tensors", "weight"  # one is made for every call
 
     def __init__(
         self,
@@ -60,6 +59,8 @@ class MapRequest:
         arguments: ConvolutionArguments | tuple[Callable[..., ConvolutionArguments], tuple],
     ) -> None:
         self.search, self.tensors, self.weight, self._arguments = search, tensors, weight, arguments
+        self.autocast: torch.dtype | None = None  # to which PyTorch casts the tensors before it computes with them
+        self._found: forms.Found | None = None
 
     @property
     def arguments(self) -> ConvolutionArguments:
@@ -155,7 +156,7 @@ def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
     if backend != "cpu" or request is None:
         return None
-    if (request.autocast or x.dtype) == torch.bfloat16 and request.images_of(torch.bfloat16):
+    if (request.autocast or x.dtype) is torch.bfloat16 and request.images_of(torch.bfloat16):
         return None if request.float32_gains() else _SLOWER_IN_FLOAT32
     # Attributes of a parameter take longer than those of a plain tensor.
     shape, few = request.weight.shape, TABLE["few channels"]
