@@ -38,6 +38,7 @@ class Basics:
 
     data: str = DataConfig.source
     """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, or a .zip, .npz or .npy file.
+    stacked: three of the embedded images as the colours of one, 1,000 kinds.
     Images of torchvision: mnist, fashion-mnist-full, cifar10, celeba.
     Pairs: a folder that holds A and B, or pictures that are two images side by side.
     Two kinds of images: a folder that holds trainA and trainB.

@@ -47,9 +47,10 @@ class Options:
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
     metrics: str | None = None
-    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl.
+    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, modes.
     fid and kid: distances from the data. is: Inception score. pr: precision and recall.
     dc: density and coverage. ppl: path length, for families with w.
+    modes: modes of stacked garments that are covered.
     None: the numbers of the family."""
     extractor: str = extractors.AUTO
     """The network in whose features --metrics compares: fashion32, imagenet or inception.
@@ -127,8 +128,8 @@ def _scores(options: Options, declared: models.Family, axes: int, say: Callable[
 
     def measure(subject: Subject) -> dict[str, float]:
         shape = subject.data.images.shape[1:]
-        extractor = extractors.build(options.extractor, shape, weights=options.weights, device=subject.device)
-        scored = scores.Scores(metrics, extractor)
+        scored = scores.build(metrics, options.extractor, shape, weights=options.weights, device=subject.device)
+        scored.check(subject)
         say(scored.about(subject))
         return scored.measure(subject)
 

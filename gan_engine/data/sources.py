@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gan_engine.data import archives, arrays, cache, endings, files, pairs, torchvision_sets, toy, voxels
+from gan_engine.data import archives, arrays, cache, endings, files, pairs, stacked, torchvision_sets, toy, voxels
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
 
-NAMED = {"fashion-mnist": arrays.load_fashion_mnist} | torchvision_sets.LOADERS
+NAMED = {
+    "fashion-mnist": arrays.load_fashion_mnist,
+    stacked.NAME: stacked.load_stacked,
+    **torchvision_sets.LOADERS,
+}
 # {name: kind of data} of the names that plug-ins add. All other names are single images.
 KIND_OF: dict[str, str] = {}
 # {kind of data: {ending: reader}}. The ending of a folder is "".
@@ -56,11 +60,11 @@ class DataConfig:
     """The images to train on. The model decides their resolution."""
 
     source: str = "fashion-mnist"
-    """A name or a path. Names: fashion-mnist (10,000 embedded images), toy (drawn), and the torchvision sets mnist,
-    fashion-mnist-full, cifar10, celeba. Paths of images: a folder, .zip, .npz or .npy. Pairs: folders A and B with the
-    same file names, or pictures side by side. Two kinds without pairs: folders trainA and trainB. Volumes: a folder of
-    meshes and .binvox files, or a .binvox, .npy or .npz file. A name wins over a path: write ./toy for a folder called
-    toy."""
+    """A name or a path. Names: fashion-mnist (10,000 embedded images), stacked (three of them as the colours of one
+    image), toy (drawn), and the torchvision sets mnist, fashion-mnist-full, cifar10, celeba. Paths of images: a folder,
+    .zip, .npz or .npy. Pairs: folders A and B with the same file names, or pictures side by side. Two kinds without
+    pairs: folders trainA and trainB. Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file. A
+    name wins over a path: write ./toy for a folder called toy."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"

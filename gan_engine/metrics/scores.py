@@ -6,19 +6,21 @@
     pr     precision_..., recall_...    shares within the balls of the other set, k = 3
     dc     density_..., coverage_...    the same for the balls of the real set alone, k = 5
     ppl    ppl_imagenet    perceptual path length in w, for families that have w
+    modes  modes_fashion32, modes_kl_fashion32    the modes of stacked garments that are covered, and how evenly
 
-fid, is and ppl read all images. kid, pr and dc compare images one by one: they read at most KEPT images of each set.
-Every name of a number ends in the number N of generated images behind it.
+fid, is, ppl and modes read all images. kid, pr and dc compare images one by one: they read at most KEPT images of each
+set. Every name of a number ends in the number N of generated images behind it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_engine.metrics import neighbours
+from gan_engine.metrics import extractors, modes, neighbours
 from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.extractors import Extractor
 from gan_engine.metrics.path_length import path_length
@@ -32,10 +34,14 @@ from gan_engine.system.names import nearest
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The features of generated and of real images, in the order of drawing, and the generator."""
+    """The features of generated and of real images, in the order of drawing, their modes, and the generator.
+
+    Features and modes are empty where no metric reads them.
+    """
 
     generated: Sample
     real: Sample
+    modes: modes.Modes | None
     subject: Subject
 
     @property
@@ -53,8 +59,8 @@ class Metric(NamedTuple):
     """Returns these numbers."""
     most: int | None = None
     """The most images that it reads. None: all."""
-    of_images: bool = True
-    """False: it needs no features."""
+    reads: str = "features"
+    """What it reads: features, modes, or the generator itself."""
 
 
 def _frechet(found: Evidence) -> tuple[float]:
@@ -75,8 +81,13 @@ METRICS: dict[str, Metric] = {
     "is": Metric({"is": True}, lambda found: (found.generated.certainty.score,)),
     "pr": Metric({"precision": True, "recall": True}, lambda found: neighbours.precision_recall(*found.kept), KEPT),
     "dc": Metric({"density": True, "coverage": True}, lambda found: neighbours.density_coverage(*found.kept), KEPT),
-    "ppl": Metric({"ppl": False}, _path_length, of_images=False),
+    "ppl": Metric({"ppl": False}, _path_length, reads="generator"),
+    "modes": Metric(
+        {"modes": True, "modes_kl": False}, lambda found: (found.modes.covered, found.modes.kl), reads="modes"
+    ),
 }
+# The numbers whose network is not the extractor's.
+_TITLES = {"ppl": "ppl_imagenet", "modes": f"modes_{modes.NAME}", "modes_kl": f"modes_kl_{modes.NAME}"}
 _OF_INCEPTION = {"fd": "fid", "kd": "kid"}  # the names that are for the network of FID alone
 _NEIGHBOURS = 6  # the fewest images for k = 5
 
@@ -106,10 +117,10 @@ class Scores:
 
     Args:
         metrics: words of METRICS.
-        extractor: None only if no metric needs features.
+        extractor: None only if no metric reads features.
     """
 
-    def __init__(self, metrics: Sequence[str], extractor: Extractor) -> None:
+    def __init__(self, metrics: Sequence[str], extractor: Extractor | None) -> None:
         self.metrics, self.extractor = tuple(metrics), extractor
         self._real: Sample | None = None
 
@@ -120,14 +131,18 @@ class Scores:
         Raises ValueError as `check` does.
         """
         self.check(subject)
-        found = Evidence(generated=Sample(certainty=True), real=Sample(), subject=subject)
-        if any(METRICS[name].of_images for name in self.metrics):
-            found = Evidence(generated=self._generated(subject), real=self._real_of(subject), subject=subject)
+        generated, counted = Sample(certainty=True), modes.Modes(subject.device) if self._read("modes") else None
+        if self.extractor is not None or counted is not None:
+            self._draw(subject, generated, counted)
+        real = Sample() if self.extractor is None else self._real_of(subject)
+        found = Evidence(generated=generated, real=real, modes=counted, subject=subject)
         values = [float(value) for name in self.metrics for value in METRICS[name].compute(found)]
         return dict(zip(self.names(subject), values, strict=True))
 
     def check(self, subject: Subject) -> None:
-        """Raise ValueError for too few images."""
+        """Raise ValueError for too few images, and for modes of data that have none."""
+        if self._read("modes") and (reason := modes.refusal(subject.data)):
+            raise ValueError(reason)
         need = _NEIGHBOURS if {"pr", "dc"} & set(self.metrics) else 2
         if min(subject.num, len(subject.data)) < need:
             raise ValueError(
@@ -150,27 +165,49 @@ class Scores:
 
     def title(self, number: str) -> str:
         """The name of a number with its extractor: fd_fashion32, fid_inception."""
-        if number == "ppl":
-            return "ppl_imagenet"
+        if number in _TITLES:
+            return _TITLES[number]
         own = self.extractor.name
         return f"{_OF_INCEPTION.get(number, number) if own == 'inception' else number}_{own}"
 
     def about(self, subject: Subject) -> str:
         """One line: the extractor, and how many images of each set the numbers are from."""
         data, capped = subject.data, [name for name in self.metrics if METRICS[name].most]
-        line = f"{self.extractor.name}: {self.extractor.about}; {subject.num:,} generated, {len(data):,} real images"
+        networks = [] if self.extractor is None else [f"{self.extractor.name}: {self.extractor.about}"]
+        networks += [modes.ABOUT] if self._read("modes") else []
+        line = "; ".join([*networks, f"{subject.num:,} generated, {len(data):,} real images"])
         if capped and max(subject.num, len(data)) > KEPT:
             line += f", and at most {KEPT:,} of each for {', '.join(capped)}"
         return line
 
-    def _generated(self, subject: Subject) -> Sample:
-        sample = Sample(certainty=True)
+    def _draw(self, subject: Subject, sample: Sample, counted: modes.Modes | None) -> None:
+        """Draw the images once, for the extractor and for the modes."""
         for img in subject.draw():
             pixels = torch.from_numpy(to_uint8(img)).permute(0, 3, 1, 2).to(subject.device)
-            sample.add(*self.extractor(pixels))
-        return sample
+            if self.extractor is not None:
+                sample.add(*self.extractor(pixels))
+            if counted is not None:
+                counted.add(pixels)
+
+    def _read(self, what: str) -> bool:
+        return any(METRICS[name].reads == what for name in self.metrics)
 
     def _real_of(self, subject: Subject) -> Sample:
         if self._real is None:
             self._real = real_sample(subject.data, self.extractor, batch=subject.batch, device=subject.device)
         return self._real
+
+
+def build(
+    metrics: Sequence[str], extractor: str, shape: extractors.Shape, *, weights: Path | None, device: torch.device
+) -> Scores:
+    """Scores of images of that shape [C, H, W]. The network `extractor` is built if a metric reads features.
+
+    Raises ValueError as extractors.build does, and for an extractor that no metric reads.
+    """
+    if any(METRICS[name].reads == "features" for name in metrics):
+        return Scores(metrics, extractors.build(extractor, shape, weights=weights, device=device))
+    if extractor != extractors.AUTO:
+        reads = ", ".join(name for name, metric in METRICS.items() if metric.reads == "features")
+        raise ValueError(f"extractor: want a metric that reads its features ({reads}), got {','.join(metrics)}")
+    return Scores(metrics, None)

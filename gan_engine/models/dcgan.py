@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
@@ -35,6 +36,8 @@ class Config:
     """Dimensions of the generator's class embedding."""
     d_norm: bool = True
     """Batch norms in the discriminator. Turn them off for a gradient penalty, which looks at single images."""
+    d_spectral_norm: bool = False
+    """Divide the discriminator's weights by their spectral norms (Miyato et al. 2018, arXiv:1802.05957)."""
     c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
@@ -101,6 +104,9 @@ class Discriminator(nn.Module):
         self.logit = Conv2d(widths[-1], 1, 4, bias=False)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
+        if config.d_spectral_norm:
+            for layer in [module for module in self.modules() if isinstance(module, Conv2d)]:
+                spectral_norm(layer)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)

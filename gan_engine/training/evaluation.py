@@ -13,7 +13,7 @@ from gan_engine.config import Config
 from gan_engine.data import ImageSet, load
 from gan_engine.data.kinds import kind_of
 from gan_engine.inference.generator import images
-from gan_engine.metrics import extractors, scores
+from gan_engine.metrics import scores
 from gan_engine.metrics.subject import Subject
 from gan_engine.runs.history import read_metrics
 from gan_engine.system.random_state import rng_state, set_rng_state
@@ -42,8 +42,8 @@ class Evaluation:
         compared = _compared(config, data)
         shape = compared.images.shape[1:]
         weights = None if config.eval_weights is None else Path(config.eval_weights)
-        extractor = extractors.build(config.eval_extractor, shape, weights=weights, device=self.device)
-        self.scores = scores.Scores(scores.parse(config.eval_metrics), extractor)
+        metrics = scores.parse(config.eval_metrics)
+        self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
         classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
         self.subject = Subject(
             G=G_ema,

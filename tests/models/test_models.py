@@ -1,6 +1,7 @@
 """Every family: shapes, range, classes, gradients everywhere, and the same values from every backend."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -170,3 +171,15 @@ def test_a_config_survives_plain_types(family):
     config = SIZES[family](resolution=16, c_dim=10)
     assert models.family(config) == family
     assert models.from_dict(models.to_dict(config)) == config
+
+
+def test_the_weights_of_a_dcgan_d_with_spectral_norms_have_norm_1():
+    config = models.dcgan.Config(resolution=32, channels=3, width=8, d_norm=False, d_spectral_norm=True)
+    D = models.dcgan.Discriminator(config)
+    D(torch.randn(4, 3, 32, 32))
+    weights = [layer.weight for layer in D.modules() if hasattr(layer, "parametrizations")]
+    assert len(weights) == 4
+    for weight in weights:
+        assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, abs=0.05)
+    plain = models.dcgan.Discriminator(dataclasses.replace(config, d_spectral_norm=False))
+    assert float(torch.linalg.matrix_norm(plain.blocks[1].layer.weight.flatten(1), 2)) < 0.9
