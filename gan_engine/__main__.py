@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a GAN on images, pairs or volumes, into a run directory",
     "generate": "draw pictures from a trained generator",
     "evaluate": "measure a trained generator against images",
+    "compare": "put the measurements of several runs beside each other, on one page",
     "translate": "turn pictures into other pictures, with pix2pix or cyclegan",
     "upscale": "enlarge pictures, with srgan",
     "report": "write a report of a run, report.html",

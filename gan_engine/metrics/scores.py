@@ -101,6 +101,12 @@ def parse(words: str) -> tuple[str, ...]:
     return names
 
 
+def more_is_better(name: str) -> bool:
+    """True if more is better for a number of that name, such as "fd_fashion32 N=5000". A number of no metric: False."""
+    number = name.rpartition("_")[0]
+    return any(metric.numbers.get(number, False) for metric in METRICS.values())
+
+
 def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool) -> str | None:
     """A sentence if a generator cannot be measured so: it starts from pictures, makes volumes, or has no w for ppl."""
     if not from_noise:

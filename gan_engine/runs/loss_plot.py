@@ -13,7 +13,7 @@ from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 
 # Okabe and Ito 2008: people with any kind of colour vision can tell these colours apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def plot_losses(run_dir: str | Path) -> Path | None:
@@ -40,7 +40,7 @@ def plot_losses(run_dir: str | Path) -> Path | None:
         low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
         lines = []
         for i, (kimg, values) in enumerate(curves.values()):
-            colour = _COLOURS[i % len(_COLOURS)]
+            colour = COLOURS[i % len(COLOURS)]
             ax.plot(kimg, values, color=colour, alpha=0.3, linewidth=0.8)
             dot = "o" if len(kimg) == 1 else None
             lines += ax.plot(kimg, _smooth(values.clip(low, high)), color=colour, linewidth=1.8, marker=dot)

@@ -1,6 +1,5 @@
 """A run on one page: report.html in the run directory, which needs neither a network nor other files."""
 
-import base64
 import html
 import warnings
 from pathlib import Path
@@ -9,32 +8,13 @@ from typing import Any
 from gan_engine.runs import record
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
+from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import sample_grids, spread
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 
 NAME = "report.html"
 _GRIDS = 6  # grids of samples on the page, evenly spaced from the first to the last
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-  img {{ max-width: 100%; image-rendering: pixelated; }}
-  img.plot {{ image-rendering: auto; }}
-  figure {{ margin: 1rem 0; }}
-  .grids {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }}
-  table {{ border-collapse: collapse; }}
-  td, th {{ border-bottom: 1px solid #ddd; padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }}
-  td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
 
 
 def write(run_dir: str | Path) -> Path:
@@ -49,7 +29,7 @@ def write(run_dir: str | Path) -> Path:
     run = record.read(run_dir)
     title = legible(run_dir.resolve().name)
     try:
-        page = _PAGE.format(title=html.escape(title), body=_body(run_dir, run))
+        page = PAGE.format(title=html.escape(title), body=_body(run_dir, run))
     except RecursionError:
         raise ValueError(f"{run_dir / record.NAME}: damaged: nested too deeply") from None
     path = run_dir / NAME
@@ -86,7 +66,7 @@ def _plot(run_dir: Path) -> list[str]:
         return []
     if plot is None:
         return []
-    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{_embedded(plot)}">']
+    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{embedded(plot.read_bytes())}">']
 
 
 def _at(nimg: int) -> str:
@@ -94,13 +74,8 @@ def _at(nimg: int) -> str:
 
 
 def _figure(path: Path, caption: str) -> str:
-    return (
-        f'<figure><img alt="samples at {caption}" src="{_embedded(path)}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def _embedded(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    picture = embedded(path.read_bytes())
+    return f'<figure><img alt="samples at {caption}" src="{picture}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, str]:
