@@ -1,0 +1,246 @@
+"""Files of other programs are read without running anything in them, and refused by name if they name anything else."""
+
+import builtins
+import io
+import os
+import pickle
+import sys
+import types
+from argparse import Namespace
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.weights import safe_reader
+from gan_engine.weights.safe_reader import Record
+
+
+class Calls:
+    """An object whose pickle calls `function` with `arguments`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+BOMBS = {
+    "system": (Calls(os.system, "touch ran"), f"{os.system.__module__}.system"),
+    "eval": (Calls(eval, "open('ran', 'w')"), "eval"),
+    "exec": (Calls(exec, "open('ran', 'w')"), "exec"),
+    "import": (Calls(__import__, "antigravity"), "__import__"),
+    "open": (Calls(open, "ran", "w"), "open"),
+    "getattr": (Calls(getattr, {}, "pop"), "getattr"),
+}
+
+
+def dump(value, path, protocol=4):
+    Path(path).write_bytes(pickle.dumps(value, protocol=protocol))
+
+
+def legacy(value, path):
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+WRITERS = {
+    "pickle": dump,
+    "pickle of protocol 2": lambda value, path: dump(value, path, 2),
+    "pickle of protocol 0": lambda value, path: dump(value, path, 0),
+    "torch.save": torch.save,
+    "old torch.save": legacy,
+}
+PLACES = {
+    "alone": lambda bomb: bomb,
+    "in a dict": lambda bomb: {"G": {"x": [1, (2, bomb)]}},
+    "in the state of an object": lambda bomb: Holder({"_buffers": OrderedDict(x=bomb)}),
+}
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, state):
+        super().__init__()
+        self.__dict__.update(state)
+
+
+@pytest.fixture
+def persistence(monkeypatch):
+    """A module `torch_utils.persistence` whose objects are pickled as those of StyleGAN are, with their source text."""
+
+    class EasyDict(dict):
+        pass
+
+    def _reconstruct_persistent_obj(meta):
+        raise AssertionError("the reader must not call this")
+
+    for name, members in (
+        ("torch_utils", {}),
+        ("torch_utils.persistence", {"_reconstruct_persistent_obj": _reconstruct_persistent_obj}),
+        ("dnnlib", {}),
+        ("dnnlib.util", {"EasyDict": EasyDict}),
+    ):
+        module = types.ModuleType(name)
+        for member in members.values():
+            member.__module__, member.__qualname__ = name, member.__name__
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    source = "open('ran', 'w')"
+
+    class Persistent:
+        def __init__(self, class_name, state):
+            self.meta = EasyDict(type="class", version=6, module_src=source, class_name=class_name, state=state)
+
+        def __reduce__(self):
+            return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
+
+    return Persistent
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    yield
+    assert not Path("ran").exists() and "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("place", list(PLACES)[:2])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_call_is_refused_by_its_name_and_does_not_happen(write, place, bomb):
+    value, name = BOMBS[bomb]
+    write(PLACES[place](value), "evil")
+    with pytest.raises(CheckpointError, match=rf"evil: want numbers and text only, got (\w+\.)?{name}; nothing was"):
+        safe_reader.read("evil")
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_call_in_the_state_of_a_persistent_object_is_refused(persistence, bomb):
+    value, name = BOMBS[bomb]
+    dump({"G_ema": persistence("Generator", {"_buffers": OrderedDict(x=value)})}, "evil")
+    with pytest.raises(CheckpointError, match=rf"got (\w+\.)?{name}; nothing was read"):
+        safe_reader.read("evil")
+
+
+def test_the_refusal_names_all_and_comes_before_anything_is_made(monkeypatch):
+    made = []
+    monkeypatch.setitem(safe_reader._FUNCTIONS, "torch.storage._load_from_bytes", made.append)
+    dump([torch.ones(3), BOMBS["system"][0], BOMBS["eval"][0]], "evil")
+    with pytest.raises(CheckpointError, match=rf"got {os.system.__module__}\.system, builtins\.eval; nothing"):
+        safe_reader.read("evil")
+    assert not made
+
+
+def test_a_pickle_that_breaks_off_is_refused_by_what_it_named():
+    Path("evil").write_bytes(b"\x80\x04cos\nsystem\nX\xff\xff")
+    with pytest.raises(CheckpointError, match=r"got os\.system"):
+        safe_reader.read("evil")
+
+
+def attributes():
+    return {name: dict(vars(each)) for name, each in vars(safe_reader).items() if hasattr(each, "__dict__")}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"ctorch._utils\n_rebuild_parameter\n(N}X\x0c\x00\x00\x00__defaults__K\x01stb.",  # sets defaults of a function
+        b"ctorch._utils\n_rebuild_parameter\n}X\x01\x00\x00\x00aK\x01sb.",
+        b"cdnnlib.util\nEasyDict\n(N}X\x01\x00\x00\x00aK\x01stb.",  # sets an attribute of a class
+        b"ctorch.nn.modules.linear\nLinear\n(N}X\x01\x00\x00\x00aK\x01stb.",
+        b"\x8c\x01a\x8c\x02id\x93.",
+    ],
+)
+def test_a_pickle_changes_no_function_and_no_class(body):
+    before = attributes()
+    defaults = safe_reader._parameter.__defaults__
+    Path("evil").write_bytes(b"\x80\x04" + body)
+    with pytest.raises(CheckpointError):
+        safe_reader.read("evil")
+    assert safe_reader._parameter.__defaults__ == defaults
+    assert before == attributes()
+
+
+@pytest.mark.parametrize("name", ["_buffers.update", "__init__", "os.system"])
+def test_a_dotted_name_below_a_recorded_module_is_only_a_record(name):
+    text = name.encode()
+    Path("odd").write_bytes(b"\x80\x04\x8c\x08training\x8c" + bytes([len(text)]) + text + b"\x93).")
+    with pytest.raises(CheckpointError):  # ')' leaves a tuple behind the name: not one object
+        Path("odd").write_bytes(b"\x80\x04\x8c\x08training\x8c" + bytes([len(text)]) + text + b"\x93)R}bQ.")
+        safe_reader.read("odd")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_numbers_of_every_kind_are_read_from_pickles(protocol):
+    value = {
+        "text": ["a", b"b", 1, 2.5, None, True, (3, {4})],
+        "tensor": torch.arange(12.0).reshape(3, 4)[1:, ::2],
+        "parameter": torch.nn.Parameter(torch.ones(2, dtype=torch.float64)),
+        "half": torch.ones(3, dtype=torch.float16),
+        "array": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "transposed": np.arange(6, dtype=">i4").reshape(2, 3).T,
+        "scalar": np.float64(0.25),
+        "dtype": torch.float32,
+        "ordered": OrderedDict(b=1, a=2),
+    }
+    dump(value, "good", protocol)
+    found = safe_reader.read("good")
+    assert found["text"] == value["text"] and found["scalar"] == 0.25 and list(found["ordered"]) == ["b", "a"]
+    for name in ("tensor", "parameter", "half"):
+        assert torch.equal(found[name], value[name]) and found[name].dtype == value[name].dtype
+    for name in ("array", "transposed"):
+        np.testing.assert_array_equal(found[name], value[name])
+
+
+def test_networks_are_records_of_their_state(persistence):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LeakyReLU())
+    state = {"_parameters": OrderedDict(weight=torch.nn.Parameter(torch.ones(2))), "_modules": OrderedDict(inner=net)}
+    dump({"G_ema": persistence("Generator", state)}, "good")
+    G = safe_reader.read("good")["G_ema"]
+    assert (
+        isinstance(G, Record) and G.name == "Generator" and torch.equal(G.state["_parameters"]["weight"], torch.ones(2))
+    )
+    linear = G.state["_modules"]["inner"].state["_modules"]["0"]
+    assert linear.name == "torch.nn.modules.linear.Linear"
+    assert torch.equal(linear.state["_parameters"]["weight"], net[0].weight)
+
+
+@pytest.mark.parametrize("write", [torch.save, legacy], ids=["torch.save", "old torch.save"])
+def test_files_of_torch_are_read_with_the_flags_of_their_training(write):
+    value = {"g_ema": torch.nn.Linear(2, 3).state_dict(), "args": Namespace(size=256)}
+    write(value, "good.pt")
+    found = safe_reader.read("good.pt")
+    assert torch.equal(found["g_ema"]["weight"], value["g_ema"]["weight"]) and found["args"].size == 256
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [(np.array([builtins.print], dtype=object), "builtins.print"), (np.array(["a"]), "arrays of numbers, got dtype")],
+)
+def test_arrays_of_other_things_are_refused(value, want):
+    dump(value, "odd")
+    with pytest.raises(CheckpointError, match=want):
+        safe_reader.read("odd")
+
+
+def test_a_tensor_larger_than_its_numbers_takes_no_memory():
+    x = torch.ones(1).expand(10)
+    dump(x, "odd")
+    with pytest.raises(CheckpointError, match=r"want a tensor of at most 1 numbers, got \[10\]"):
+        safe_reader.read("odd")
+
+
+@pytest.mark.parametrize("data", [b"", b"version https://git-lfs", b"PK\x03\x04", b"\x80\x04", b"PK" + b"0" * 99])
+def test_other_bytes_are_refused_with_their_beginning(data):
+    Path("odd").write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"odd: want a pickle or a file of torch.save, got {len(data)} bytes"):
+        safe_reader.read("odd")
+
+
+def test_what_is_not_there_is_said():
+    with pytest.raises(CheckpointError, match="nowhere: cannot be read: No such file"):
+        safe_reader.read("nowhere")
