@@ -12,7 +12,8 @@ gradient is 0 does not move. One e serves all images: a batch norm, which ties i
 The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a = dloss/dlogits at x. Two forms:
 
     both sides    pass 1: forward at x, and backward by the image alone, which gives g. Pass 2: forward at x + e t and
-                  x - e t, and one backward pass, in which each side has the share a[n] / 2 of the loss.
+                  x - e t, and one backward pass, in which each side has the share a[n] / 2 of the loss. Where backward
+                  passes must be whole, as with DDP, each side has its own.
     one side      pass 1 keeps its graph. Pass 2: forward at x + e t, and one backward pass of
                   sum of a[n] D(x)[n] + (S(x + e t) - S(x)) / e, which is right to O(e) and an eighth cheaper.
     apart         one side, where an image has many logits or there is no loss. Pass 1 gives dS/dparameters too, and
@@ -111,9 +112,11 @@ def backward_aligned(
             moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
             shares = [slope if one_side else (each - unit * whole + side * slope) / 2 for each in a]
             total = total + _dot(_outputs(D, moved, c, held, picked), shares)
+            if whole:  # each run goes backward before the next one: DDP writes buffers, which this one still needs
+                _learn(total, x, whole=True)
+                total = torch.zeros_like(unit)
         after.restore()
-        if learned := [leaf for leaf in _leaves(total) if leaf is not x]:  # else D learns nothing
-            total.backward(inputs=None if whole else learned)  # the image needs no gradient once more
+        _learn(total, x, whole=False)
     return logits, penalty
 
 
@@ -182,6 +185,12 @@ def _gradient_by_image(total: Tensor, of: list[Tensor], *, whole: bool, again: b
     if found[0] is None:
         raise WrongOutput(f"{_WANT}, got some that no gradient leads back from")
     return found
+
+
+def _learn(total: Tensor, x: Tensor, *, whole: bool) -> None:
+    """Add d total / d parameters to their .grad, if D learns anything. x, the image, needs no gradient once more."""
+    if learned := [leaf for leaf in _leaves(total) if leaf is not x]:
+        total.backward(inputs=None if whole else learned)
 
 
 def _learned_apart(y: Tensor, x: Tensor) -> list[Tensor]:
