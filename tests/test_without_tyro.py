@@ -6,19 +6,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+COMMAND_LINE = ("tyro", "docstring_parser", "typeguard")
 WITHOUT = """
 import sys
-class Hide:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in ("tyro", "docstring_parser", "typeguard"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hide())
+
+class Finder:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {hidden} else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Finder, sys.meta_path)
 """
 
 
-def without_tyro(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", WITHOUT + code]
+def without(hidden: tuple[str, ...], code: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", WITHOUT.format(hidden=hidden) + code]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=cwd, capture_output=True, text=True)
 
 
@@ -51,7 +55,25 @@ assert generate.generate(generate.Options(Path("run"), num=4, out=Path("grid.png
 assert gan_engine.load("run").sample(2, seed=0).shape[0] == 2
 assert "tyro" not in sys.modules
 """
-    done = without_tyro(code, tmp_path)
+    done = without(COMMAND_LINE, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_step_needs_no_library_beyond_those_of_gpu_check(tmp_path):
+    """An image with PyTorch, Triton and a compiler has no bars, pages or figures; benchmarks/gpu_check steps there."""
+    code = """
+import dataclasses
+from pathlib import Path
+import torch
+from gan_engine.data import load
+from gan_engine.presets import PRESETS
+from gan_engine.training.trainer import Trainer
+
+config = dataclasses.replace(PRESETS["vanilla"](), data="toy", conditional=False, batch_size=4, tensorboard=False)
+data = load(config.data_config, resolution=config.model.resolution, channels=config.model.channels)
+Trainer(config, data, device=torch.device("cpu"), run_dir=Path("run")).step()
+"""
+    done = without(("tqdm", "matplotlib", "tensorboard", "torchvision", "scipy", *COMMAND_LINE), code, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -60,7 +82,7 @@ def test_a_command_without_tyro_says_what_to_install(tmp_path):
 from gan_engine import generate, train
 sys.exit(10 * train.main(["dcgan", "--help"]) + generate.main(["run"]))
 """
-    done = without_tyro(code, tmp_path)
+    done = without(COMMAND_LINE, code, tmp_path)
     assert done.returncode == 22, done.stderr
     line = "error: the command line needs tyro: pip install tyro (No module named 'tyro')"
     assert done.stderr.splitlines() == [line] * 2

@@ -10,11 +10,11 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
 from gan_engine.data.modes import eight_bits, to_grey_or_rgb
+from gan_engine.system.bars import bar
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def channels_of(name: str, items: Iterable[T], decode: Callable[[T], np.ndarray 
         except Exception:
             return False
 
-    items = iter(tqdm(items, f"look for colour in {name}", unit="img", delay=1, disable=None))
+    items = iter(bar(items, f"look for colour in {name}", unit="img", delay=1))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")
         while chunk := list(itertools.islice(items, 8)):
@@ -159,9 +159,7 @@ def decode_arrays(
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)
     images = empty_images(name, len(arrays), channels, resolution)
-    for out, array in zip(
-        images.numpy(), tqdm(arrays, f"decode {name}", unit="img", delay=1, disable=None), strict=True
-    ):
+    for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
         out[:] = decode(array, channels)
     return images
 
@@ -198,7 +196,7 @@ def decode_files(
     count, kept, skipped = 0, [], []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")  # one warning per file; `skipped` holds the real errors
-        with tqdm(total=len(paths), desc=f"decode {name}", unit="img", delay=1, disable=None) as bar:
+        with bar(name=f"decode {name}", total=len(paths), unit="img", delay=1) as shown:
             for start in range(0, len(paths), chunk):
                 part = paths[start : start + chunk]
                 for path, result in zip(part, pool.map(attempt, part), strict=True):
@@ -208,5 +206,5 @@ def decode_files(
                         images.numpy()[count : count + len(result)] = result
                         count += len(result)
                         kept.append(path)
-                    bar.update()
+                    shown.update()
     return images[:count], kept, skipped

@@ -8,12 +8,12 @@ import hashlib
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from gan_engine.data import ImageSet, cache
 from gan_engine.metrics.extractors import Extractor
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.system import checkpoint
+from gan_engine.system.bars import bar
 
 _FILES = 20  # sets that are kept, each of at most 115 MB; the oldest go first
 _VERSION = 1  # changes with the code that makes features
@@ -42,7 +42,7 @@ def _computed(data: ImageSet, extractor: Extractor, batch: int, device: torch.de
     keep[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:KEPT]] = True
     batches = zip(data.images.split(batch), keep.split(batch), strict=True)
     total = -(-len(data) // batch)
-    for images, chosen in tqdm(batches, total=total, desc="real images", unit=" batches", disable=None):
+    for images, chosen in bar(batches, "real images", total=total, unit=" batches"):
         sample.add(*extractor(images.to(device)), chosen)
     return sample
 

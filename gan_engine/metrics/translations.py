@@ -9,12 +9,12 @@ import warnings
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gan_engine.data import to_float
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.similarity import l1
 from gan_engine.metrics.subject import Subject
+from gan_engine.system.bars import bar
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def measure(subject: Subject) -> dict[str, float]:
 
     batches = zip(*(images.split(subject.batch) for images in (data.images, (data.source or data).images)), strict=True)
     total = -(-len(data) // subject.batch)
-    for target, source in tqdm(batches, total=total, unit=" batches", disable=None):
+    for target, source in bar(batches, total=total, unit=" batches"):
         target, source = (to_float(x.to(device)) for x in (target, source))
         if subject.directions:
             there, back = subject.directions

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -14,10 +14,13 @@ from gan_engine.config import Config
 from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
-from gan_engine.training import chosen_ops, nonfinite, plan, progress
+from gan_engine.training import chosen_ops, nonfinite, plan
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
 from gan_engine.training.evaluation import PREFIX, Evaluation
+
+if TYPE_CHECKING:
+    from gan_engine.training import progress
 
 
 class Trains(Protocol):
@@ -114,7 +117,9 @@ class Run:
                     self._show()
         return number
 
-    def _bar(self) -> progress.Bar | progress.Lines:
+    def _bar(self) -> "progress.Bar | progress.Lines":
+        from gan_engine.training import progress  # tqdm: steps without a run do without it
+
         return progress.bar(self.clock, name=self.config.preset, shown=self.trainer.processes.first)
 
     def _step(self) -> None:
@@ -126,7 +131,7 @@ class Run:
             seconds = self.trainer.processes.max(round(1e6 * seconds)) / 1e6
         self.clock.seconds += seconds
 
-    def _first_step(self, bar: progress.Bar | progress.Lines) -> None:
+    def _first_step(self, bar: "progress.Bar | progress.Lines") -> None:
         """A step, after which the run says what ran its ops, so that a slow run is not a silent one."""
         with backends.watched() as choices:
             self._step()
@@ -137,7 +142,7 @@ class Run:
             record.add_to_last_start(self.trainer.run_dir, {"ops": self.ops})
             self.timing = plan.Timing(self.clock)
 
-    def _tell_plan(self, bar: progress.Bar | progress.Lines) -> None:
+    def _tell_plan(self, bar: "progress.Bar | progress.Lines") -> None:
         """Say how long the run will take, once enough steps are timed."""
         if self.timing is None or self.clock.over or (rate := self.timing.rate) is None:
             return
@@ -145,14 +150,14 @@ class Run:
         bar.write(plan.line(self.config, self.clock, rate), file=sys.stdout)
         record.add_to_last_start(self.trainer.run_dir, {"images_per_second": float(f"{rate:.3g}")})
 
-    def _report(self, bar: progress.Bar | progress.Lines) -> None:
+    def _report(self, bar: "progress.Bar | progress.Lines") -> None:
         means = self.trainer.read_means()
         losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
         bar.set_postfix(losses, refresh=False)
         if self.monitors is not None:
             self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
 
-    def _evaluate(self, bar: progress.Bar | progress.Lines) -> None:
+    def _evaluate(self, bar: "progress.Bar | progress.Lines") -> None:
         """Measure G_ema, keep the best checkpoint, and let the measurements end the run."""
         trainer = self.trainer
         trainer.heed_stops()
@@ -163,7 +168,7 @@ class Run:
             if self.keeper is not None:
                 self.keeper.save_best(state)
 
-    def _measured(self, bar: progress.Bar | progress.Lines) -> tuple[bool, str | None]:
+    def _measured(self, bar: "progress.Bar | progress.Lines") -> tuple[bool, str | None]:
         """Whether this is the best measurement so far, and why the run ends."""
         evaluation = self.trainer.evaluation
         found = evaluation.measure()
