@@ -116,7 +116,7 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 
-_is_compiling, _is_exporting = torch.compiler.is_compiling, torch.compiler.is_exporting
+_is_compiling = torch.compiler.is_compiling
 _tracing_state = torch._C._get_tracing_state
 
 _RECORDED = "torch.jit.trace and torch.export record operators of PyTorch alone, so that what they make runs anywhere"
@@ -214,9 +214,14 @@ def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
     return None if backend == "reference" or gains_nothing is None else gains_nothing(backend, x, arguments)
 
 
+def is_exporting() -> bool:
+    """True inside of torch.export. The self-check has torch.compile call this, as PyTorch 2.11 knows no better there."""
+    return torch.compiler.is_exporting()
+
+
 def recorded() -> bool:
     """True if a recorder of PyTorch follows the calls, to run them elsewhere or with other shapes."""
-    return _tracing_state() is not None or _is_exporting()
+    return _tracing_state() is not None or is_exporting()
 
 
 def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any = None) -> str:
@@ -240,7 +245,7 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
     device = "cpu" if not compiling and x.is_cpu else x.device.type
     refuse, gains_nothing = _rules[op]
     # Whatever exports says that it compiles too.
-    to_be_recorded = _tracing_state() is not None or (compiling and _is_exporting())
+    to_be_recorded = _tracing_state() is not None or (compiling and is_exporting())
     kernel_gains_nothing = False
     for name in _orders[op]:
         if name == "pytorch":

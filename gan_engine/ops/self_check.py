@@ -80,6 +80,7 @@ def may_run(op: str, backend: str, device: str, number: int | None, dtype: torch
 
 
 backends.at_first_use(may_run)
+constant(backends.is_exporting)
 
 
 def why_wrong(kernels: Kernels) -> str | None:
