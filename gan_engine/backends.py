@@ -215,7 +215,7 @@ def no_gain(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
 
 
 def is_exporting() -> bool:
-    """True inside of torch.export. The self-check has torch.compile call this, as PyTorch 2.11 knows no better there."""
+    """True inside of torch.export. The self-check has torch.compile call this: PyTorch 2.11 knows no better there."""
     return torch.compiler.is_exporting()
 
 
