@@ -26,6 +26,7 @@ FAMILY = Family(
     penalties=False,
     augmentation=False,
     directions=("A2B", "B2A"),
+    source_multiple=4,
 )
 
 

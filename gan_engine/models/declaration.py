@@ -27,6 +27,9 @@ class Family:
     """
     objective: str = "game"
     """The objective of G and D: a name in gan_engine.losses.families.OBJECTIVES."""
+    source_multiple: int | None = None
+    """G takes sources whose sides are any multiples of this number. None: only those of the resolution it was made for.
+    Families that start from images have it."""
     measure: str | None = None
     """The measure of `evaluate`: a name in gan_engine.metrics.measures.MEASURES. None: images or volumes decide."""
     penalties: bool = True

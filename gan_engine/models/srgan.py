@@ -28,6 +28,7 @@ FAMILY = Family(
     penalties=False,
     augmentation=False,
     content_loss=True,
+    source_multiple=1,
 )
 
 
@@ -197,7 +198,9 @@ class Generator(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         x = self.first(source)
-        base = F.interpolate(source, scale_factor=self.config.scale, mode="bicubic", align_corners=False)
+        # Sizes, not a factor: torch.export would take the product of a factor and an unknown size for a float.
+        sides = [self.config.scale * side for side in source.shape[2:]]
+        base = F.interpolate(source, size=sides, mode="bicubic", align_corners=False)
         return base + self.up(x + self.body(x))
 
     def source_of(self, img: Tensor) -> Tensor:
