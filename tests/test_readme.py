@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.discriminators import convolutions
-from gan_engine import models
+from gan_engine import export, models
 from gan_engine.losses.level2 import rules
 from gan_engine.system import checkpoint
 
@@ -33,6 +33,15 @@ def names(tmp_path, monkeypatch) -> dict[str, object]:
     return {"D": convolutions(4, 1)}
 
 
+def write_onnx() -> None:
+    """G.onnx, a generator with the inputs that docs/inference.md gives it."""
+    pytest.importorskip("onnxruntime", reason="the extra export brings onnxruntime")
+    config = models.dcgan.Config(resolution=16, width=4, c_dim=10)
+    state = {"model": models.to_dict(config), "G_ema": models.build(config)[0].state_dict()}
+    checkpoint.Keeper("runs/cgan-1", keep=1).save(1000, state)
+    assert export.main(["runs/cgan-1", "G.onnx"]) == 0
+
+
 def run(page: Path, names: dict[str, object]) -> None:
     for block in blocks(page):
         names |= {"img": torch.randn(2, 4, 8, 8)}
@@ -48,4 +57,6 @@ def test_the_code_of_the_readme_runs(names):
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page, names):
+    if "G.onnx" in "".join(blocks(page)):
+        write_onnx()
     run(page, names)
