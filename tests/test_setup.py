@@ -199,7 +199,8 @@ def test_what_only_some_need_is_an_extra(sdist, tmp_path):
     assert 'Requires-Dist: torchvision; extra == "data"' in needs
     assert any(line.startswith("Requires-Dist: triton>=3.6") and 'extra == "gpu"' in line for line in needs)
     (everything,) = (line for line in needs if line.endswith('extra == "all"'))
-    assert set(re.search(r"gan-engine\[(.*)\]", everything)[1].split(",")) == {"gpu", "data", "perceptual", "meshes"}
+    extras = set(re.search(r"gan-engine\[(.*)\]", everything)[1].split(","))
+    assert extras == {"gpu", "data", "perceptual", "meshes", "export"}
     assert "Requires-Python: >=3.11" in texts["METADATA"]
     assert "gan-engine = gan_engine.__main__:main" in texts["entry_points.txt"]
 
