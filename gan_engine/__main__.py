@@ -18,6 +18,7 @@ COMMANDS = {
     "translate": "turn pictures into other pictures, with pix2pix or cyclegan",
     "upscale": "enlarge pictures, with srgan",
     "export": "write a trained generator as ONNX, torch.export or TorchScript, for other programs",
+    "convert": "read weights of other programs, or write ours for them",
     "report": "write a report of a run, report.html",
     "augment": "show what each augmentation does to images",
     "penalties": "say which level of gradient penalties a discriminator of yours gets, and why",

@@ -69,6 +69,7 @@ class Basics:
     """A Python file or module that adds losses, families or data (gan_engine.plugins). Once for each."""
     init_from: str | None = None
     """Begin with the weights of another run of this family: its directory or one of its checkpoints.
+    gan_engine.convert makes such a checkpoint of weights of other programs.
     Weights are taken wherever their names and shapes agree.
     Optimisers, augmentation and time begin anew."""
 

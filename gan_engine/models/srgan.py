@@ -20,6 +20,7 @@ from gan_engine.models.checks import Channels, Resolution, check_at_least, check
 from gan_engine.models.declaration import Family
 
 Variant = Literal["srresnet", "rrdb"]
+Base = Literal["bicubic", "none"]
 
 
 FAMILY = Family(
@@ -43,6 +44,9 @@ class Config:
     """Ratio of the sides of an image to the sides of its source."""
     variant: Variant = "srresnet"
     """The generator. srresnet: batch norms and pixel shuffle. rrdb: dense residual blocks without norms."""
+    base: Base = "bicubic"
+    """What the network's result is added to. bicubic: the source, enlarged by bicubic interpolation.
+    none: nothing, and the network computes with values from 0 to 1, as published ESRGAN networks do."""
     width: int = 64
     """Feature maps of G."""
     blocks: int | None = None
@@ -69,7 +73,7 @@ class Config:
         check_channels(self)
         if self.scale not in (2, 4):
             raise ValueError(f"scale: want 2 or 4, got {self.scale}")
-        check_choice(self, variant=Variant)
+        check_choice(self, variant=Variant, base=Base)
         check_at_least(self, 1, "width", "growth", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")
@@ -169,7 +173,8 @@ class Generator(nn.Module):
 
     The result of the papers' networks is added to the source, enlarged by bicubic interpolation (Kim et al. 2016,
     arXiv:1511.04587). The last layer begins at 0, so training begins with the bicubic enlargement. Otherwise the first
-    tens of thousands of patches teach no more than to keep the colours.
+    tens of thousands of patches teach no more than to keep the colours. With base "none" G is the network alone:
+    2 network((source + 1) / 2) - 1.
 
     No layer depends on the size of the image. G of a part of the source equals that part of G(source) in eval mode,
     except within `config.reach` pixels of the edges of the part.
@@ -193,10 +198,14 @@ class Generator(nn.Module):
             last = [_leaky(Conv2d(width, width, 3, padding=1, bias=False)), Conv2d(width, channels, 3, padding=1)]
             self.up = nn.Sequential(*up, *last)
             self.body.apply(_small)
-        nn.init.zeros_(self.up[-1].weight)
-        nn.init.zeros_(self.up[-1].bias)
+        if config.base == "bicubic":
+            nn.init.zeros_(self.up[-1].weight)
+            nn.init.zeros_(self.up[-1].bias)
 
     def forward(self, source: Tensor) -> Tensor:
+        if self.config.base == "none":
+            x = self.first((source + 1) / 2)
+            return 2 * self.up(x + self.body(x)) - 1
         x = self.first(source)
         # Sizes, not a factor: torch.export would take the product of a factor and an unknown size for a float.
         sides = [self.config.scale * side for side in source.shape[2:]]

@@ -28,6 +28,8 @@ class TakenWeights:
     """Tensors of the network."""
     not_taken: tuple[str, ...]
     """A line for each tensor that does not fit."""
+    of: str = ""
+    """The network that they were taken from, if it is another one."""
 
     def __str__(self) -> str:
         return self._but_not(", ".join(self.not_taken))
@@ -38,7 +40,10 @@ class TakenWeights:
         return self._but_not(listed(self.not_taken, most=_MOST_NAMED) + more)
 
     def _but_not(self, names: str) -> str:
-        return f"{self.taken} of {self.total} tensors" + (f", but not {names}" if self.not_taken else "")
+        if not self.taken:
+            return f"none of {self.total} tensors: {names}"
+        source = f", those of {self.of}" if self.of else ""
+        return f"{self.taken} of {self.total} tensors{source}" + (f", but not {names}" if self.not_taken else "")
 
 
 def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
@@ -48,7 +53,7 @@ def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
     """
     path = checkpoint.find(path)
     state = checkpoint.load(path)
-    checkpoint.require(state, ("model", *NETWORKS), path)
+    checkpoint.require(state, ("model", "G_ema"), path)
     outside.require(state.get("config"), path)
     try:
         family = models.family(models.from_dict(state["model"]))
@@ -56,7 +61,7 @@ def read(path: str | Path, model: models.Config) -> tuple[Path, dict[str, Any]]:
         raise CheckpointError(f"{path}: its networks do not fit this version of gan_engine: {error}") from error
     if family != models.family(model):
         raise ValueError(f"init_from: want networks of {models.family(model)}, got {path}, which has those of {family}")
-    for name in NETWORKS:
+    for name in filter(state.__contains__, NETWORKS):
         run_state.check(state[name], run_state.dict_of(_any_tensor), name, path)
     return path, state
 
@@ -65,11 +70,16 @@ def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[
     """Give the networks the tensors of `state` whose names and shapes agree with theirs; the others stay as they are.
 
     A parametrisation, such as a spectral norm, computes a weight from several tensors: they are taken together or not
-    at all. `path` and `state` are what `read` returns. Raises ValueError where no tensor of a network fits.
+    at all. `path` and `state` are what `read` returns. A file without G gives G_ema to G, and a file without D leaves D
+    as it is. Raises ValueError where no tensor of a network fits.
     """
     taken = {}
     for name, network in zip(NETWORKS, (G, D, G_ema), strict=True):
-        ours, theirs = network.state_dict(), state[name]
+        ours, source = network.state_dict(), "G_ema" if name == "G" and "G" not in state else name
+        if source not in state:
+            taken[name] = TakenWeights(0, len(ours), (f"the file has no {name}",))
+            continue
+        theirs = state[source]
         wrong = {key: _why_not(x, theirs.get(key)) for key, x in ours.items()}
         in_part = {_layer(key) for key, why in wrong.items() if why is not None and _layer(key) != key}
         wrong |= {key: "its layer fits in part" for key, why in wrong.items() if why is None and _layer(key) in in_part}
@@ -81,7 +91,7 @@ def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[
                 ours[key].copy_(theirs[key])
         left = [f"{key} ({why})" for key, why in wrong.items() if why is not None]
         left += [f"{key} (there {list(x.shape)}, not here)" for key, x in theirs.items() if key not in ours]
-        taken[name] = TakenWeights(len(fitting), len(ours), tuple(left))
+        taken[name] = TakenWeights(len(fitting), len(ours), tuple(left), "" if source == name else source)
     return taken
 
 

@@ -1,8 +1,8 @@
 """Files of other programs, read without running anything in them: pickles, and what torch.save wrote.
 
-A pickle is a program for a small machine. One command looks a name up in a module, another calls what was found:
-`os.system` is as easy to name as a tensor. So the names in this file are all that a pickle may say. What they make is
-made here, of numbers and text. No module of the pickle is imported. A class is a `Record`: its name and its state.
+A pickle is a program for a small machine. One command looks a name up in a module, another calls what was found there:
+`os.system` is as easy to name as a tensor. So a pickle may say the names in this file only. This file makes what they
+stand for, of numbers and text. No module of the pickle is imported. A class is a `Record`: its name and its state.
 """
 
 import io
@@ -125,7 +125,7 @@ def _read_torch(path: Path, data: bytes, check: Callable[[Path, bytes], None] | 
 
 
 def _refuse_names(path: Path, data: bytes) -> None:
-    """Read the names in a zip of torch.save before anything is made. CheckpointError refuses other names and zips."""
+    """Read the names in a zip of torch.save before anything is made. Raises CheckpointError for unknown names."""
     if not any(name.endswith("data.pkl") for name in zipfile.ZipFile(io.BytesIO(data)).namelist()):
         raise CheckpointError(f"{path}: want a zip of torch.save, got a zip without data.pkl")
     names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))

@@ -19,6 +19,9 @@ SIZES = {
     "cyclegan": lambda **sizes: cyclegan.Config(width=4, blocks=1, d_width=4, **sizes),
     "srgan": lambda **sizes: srgan.Config(width=4, blocks=1, d_width=2, **sizes),
     "rrdb": lambda **sizes: srgan.Config(variant="rrdb", width=4, blocks=1, growth=2, d_width=2, **sizes),
+    "no base": lambda **sizes: srgan.Config(
+        variant="rrdb", base="none", width=4, blocks=1, growth=2, d_width=2, **sizes
+    ),
 }
 
 

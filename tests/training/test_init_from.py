@@ -143,11 +143,25 @@ def test_another_family_and_nothing_that_fits_are_refused(make, tmp_path):
     with pytest.raises(ValueError, match=r"init_from: want tensors of the names and shapes of G, got none in .*a\.pt"):
         begun(make(resized(MLP, hidden=(5, 6), resolution=8, z_dim=3), data="toy"), path)
     checkpoint.save(tmp_path / "b.pt", {"G": {}})
-    with pytest.raises(checkpoint.CheckpointError, match="want a checkpoint of a training with model and D and G_ema"):
+    with pytest.raises(checkpoint.CheckpointError, match="want a checkpoint of a training with model and G_ema"):
         begun(make(DCGAN), tmp_path / "b.pt")
     checkpoint.save(tmp_path / "c.pt", checkpoint.load(path) | {"D": {"layers": [1, 2]}})
     with pytest.raises(checkpoint.CheckpointError, match="want Tensor, got list"):
         begun(make(MLP), tmp_path / "c.pt")
+
+
+def test_a_file_with_G_ema_alone_begins_G_too(make, tmp_path):
+    old, new = make(DCGAN), make(DCGAN, seed=1)
+    old.step()
+    state = checkpoint.load(saved(old, tmp_path / "a.pt"))
+    checkpoint.save(tmp_path / "b.pt", {name: state[name] for name in ("model", "G_ema")})
+    before = weights(new)
+    taken = begun(new, tmp_path / "b.pt")
+    for name, x in old.G_ema.state_dict().items():
+        assert torch.equal(new.G.state_dict()[name], x) and torch.equal(new.G_ema.state_dict()[name], x)
+    assert all(torch.equal(before[name], x) for name, x in weights(new).items() if name.startswith("D."))
+    assert str(taken["G"]) == f"{taken['G'].total} of {taken['G'].total} tensors, those of G_ema"
+    assert taken["D"].line() == f"none of {taken['D'].total} tensors: the file has no D"
 
 
 # Frozen blocks

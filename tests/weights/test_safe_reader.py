@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import sys
-import types
 from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
@@ -65,39 +64,6 @@ class Holder(torch.nn.Module):
     def __init__(self, state):
         super().__init__()
         self.__dict__.update(state)
-
-
-@pytest.fixture
-def persistence(monkeypatch):
-    """A module `torch_utils.persistence` whose objects are pickled as those of StyleGAN are, with their source text."""
-
-    class EasyDict(dict):
-        pass
-
-    def _reconstruct_persistent_obj(meta):
-        raise AssertionError("the reader must not call this")
-
-    for name, members in (
-        ("torch_utils", {}),
-        ("torch_utils.persistence", {"_reconstruct_persistent_obj": _reconstruct_persistent_obj}),
-        ("dnnlib", {}),
-        ("dnnlib.util", {"EasyDict": EasyDict}),
-    ):
-        module = types.ModuleType(name)
-        for member in members.values():
-            member.__module__, member.__qualname__ = name, member.__name__
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, name, module)
-    source = "open('ran', 'w')"
-
-    class Persistent:
-        def __init__(self, class_name, state):
-            self.meta = EasyDict(type="class", version=6, module_src=source, class_name=class_name, state=state)
-
-        def __reduce__(self):
-            return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
-
-    return Persistent
 
 
 @pytest.fixture(autouse=True)

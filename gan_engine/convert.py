@@ -1,0 +1,82 @@
+"""Weights of other programs: `python -m gan_engine.convert IN OUT` reads them, or writes them.
+
+IN is a file of another program, a checkpoint of ours, or the directory of a run. Its format is found from its content.
+No code in it is run. OUT is a checkpoint of ours, or a file in the layout that `--to` names. Nothing is written if the
+networks do not fit.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gan_engine import models, plugins
+from gan_engine.command_line import console, flags
+from gan_engine.models.checks import check_types
+from gan_engine.system import fields
+from gan_engine.weights import formats
+
+
+@dataclass(frozen=True)
+class Options:
+    """Convert weights: of other programs into a checkpoint of ours, or ours into a file of other programs."""
+
+    input: fields.Positional[Path]
+    """A file of another program, a checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    out: fields.Positional[Path]
+    """A name that ends in .pt, .pth or .safetensors. A .safetensors has G_ema alone."""
+    to: Literal["gan_engine", "rosinality", "esrgan"] = "gan_engine"
+    """Layout of OUT. gan_engine: a checkpoint for all our commands, and for train --init-from.
+    rosinality: StyleGAN2 for pSp, e4e and other editing tools.
+    esrgan: RRDB for ComfyUI, chaiNNer and other programs that enlarge pictures."""
+    slim: bool = False
+    """Take G_ema alone."""
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
+    """A Python file or module that the run had as a plug-in. Once for each."""
+    overwrite: bool = False
+    """Replace a file that exists."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def convert(options: Options) -> list[str]:
+    """Do what the command line asks, and return lines that say what was found and written.
+
+    Raises:
+        ValueError: an unknown format; networks that do not fit; see `formats.read` and `formats.write`.
+        CheckpointError: a file that cannot be read, or that names code.
+        OSError: `out` exists, or cannot be written.
+    """
+    plugins.load(*options.plugin)
+    if options.out.exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out} exists; --overwrite replaces it")
+    networks = formats.read(options.input, slim=options.slim)
+    networks = networks.slim() if options.slim else networks
+    formats.write(options.out, networks, options.to)
+    names, config = [name for name in formats.NETWORKS if name in networks.weights], networks.config
+    return [
+        f"found      {networks.format}: {', '.join(names)} of {models.family(config)}",
+        f"sizes      {_sizes(config)}",
+        *(f"note       {sentence}" for sentence in networks.notes),
+        f"written    {options.out}",
+    ]
+
+
+def _sizes(config: models.Config) -> str:
+    """The sizes that are not those of a fresh configuration, as flags of `train`."""
+    values = models.to_dict(config)
+    usual = models.to_dict(type(config)())
+    changed = {name: value for name, value in values.items() if value != usual[name] and name != "c_dim"}
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    return " ".join(words) or "those of the family"
+
+
+@console.command
+def main(argv: list[str]) -> None:
+    """The command line."""
+    print("\n".join(convert(flags.parse(Options, argv, command="convert"))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The formats that are read and written: tables, and the way between files and checkpoints."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from gan_engine import models
+from gan_engine.runs import run_state
+from gan_engine.system import checkpoint, outside
+from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.names import listed
+from gan_engine.system.whole_file import replacing
+from gan_engine.weights import esrgan, rosinality, safe_reader, stylegan2_ada
+from gan_engine.weights.layout import LayoutError, Weights
+
+# Modules with NAME, ABOUT, `fits` and `convert`, in the order in which a file is tried; and those with `export`.
+READ: tuple[ModuleType, ...] = (stylegan2_ada, rosinality, esrgan)
+WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan}
+NETWORKS = ("G", "D", "G_ema")
+OURS = "gan_engine"
+
+_METADATA = "gan_engine"  # the key of the configuration in the header of .safetensors
+
+
+def _holds(text: str) -> Callable[[Any], bool]:
+    """True for trees with the record of a class, or a name of a tensor, that begins with `text`."""
+
+    def holds(tree: Any) -> bool:
+        if isinstance(tree, safe_reader.Record):
+            return tree.name.startswith(text) or holds(tree.state)
+        if isinstance(tree, dict):
+            return any((isinstance(key, str) and key.startswith(text)) or holds(item) for key, item in tree.items())
+        return isinstance(tree, list | tuple) and any(map(holds, tree))
+
+    return holds
+
+
+# Known files that are not read, and why.
+NOT_HELD: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "StyleGAN2 for TensorFlow": (
+        _holds("dnnlib.tflib"),
+        "its layout is not known here; make a pickle of StyleGAN2-ADA for PyTorch of it, and convert that",
+    ),
+    "StyleGAN3": (_holds("synthesis.input.transform"), "there is no such family"),
+    "R3GAN": (
+        lambda tree: any(_holds(text)(tree) for text in ("R3GAN", "BaselineGAN", "training.networks_baseline")),
+        "our r3gan has its own choice of widths, groups and filters, which was not compared with the published one",
+    ),
+    "CycleGAN or pix2pix": (
+        lambda tree: isinstance(tree, dict) and any(f"model.{i}.weight" in tree for i in (0, 1)),
+        "our generators double by nearest neighbours and a 3x3 convolution, theirs by transposed convolutions",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks of one family, on their way from one file to another.
+
+    Attributes:
+        format: the name of the format that they were read from.
+        config: their sizes.
+        weights: the state_dict of G, D and G_ema, as far as the file has them.
+        notes: sentences on what is not exactly as it was there.
+        class_names: of a run of ours.
+    """
+
+    format: str
+    config: models.Config
+    weights: dict[str, Weights]
+    notes: tuple[str, ...] = ()
+    class_names: list[str] = field(default_factory=list)
+
+    def slim(self) -> "Networks":
+        """G_ema alone."""
+        return Networks(self.format, self.config, {"G_ema": self.weights["G_ema"]}, self.notes, self.class_names)
+
+
+def read(path: Path, *, slim: bool = False) -> Networks:
+    """The networks in a file of any format, or in the newest checkpoint of a run.
+
+    Raises:
+        CheckpointError: the file cannot be read, or names code.
+        ValueError: its format is unknown, or our families cannot hold its networks. The message says what was found.
+    """
+    if path.suffix == ".safetensors":
+        return _from_safetensors(path)
+    if path.is_dir() or _is_ours(path):
+        return _from_checkpoint(checkpoint.find(path))
+    tree = safe_reader.read(path)
+    for format in READ:
+        if format.fits(tree):
+            if slim and isinstance(tree, dict):
+                tree = {name: value for name, value in tree.items() if name not in ("G", "D", "g", "d")}
+            try:
+                config, weights, notes = format.convert(tree)
+            except LayoutError as error:
+                raise ValueError(f"{path}: {error}") from error
+            return Networks(format.NAME, config, weights, notes)
+    for name, (fits, why) in NOT_HELD.items():
+        if fits(tree) or fits(_names(tree)):
+            raise ValueError(f"{path}: networks of {name} are not converted: {why}")
+    known = "; ".join(format.ABOUT for format in READ)
+    raise ValueError(f"{path}: want {known}; or a checkpoint of gan_engine; got {_found(tree)}")
+
+
+def write(path: Path, networks: Networks, to: str) -> None:
+    """Write `networks` to `path`: .pt or .pth, or .safetensors with one network.
+
+    Raises:
+        ValueError: another ending; `to` has no place for the networks. Nothing is written.
+        CheckpointError, OSError: the file cannot be written.
+    """
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise ValueError(f"out: want a name that ends in .pt, .pth or .safetensors, got {path.name}")
+    if to == OURS:
+        if path.suffix == ".safetensors":
+            about = {"model": models.to_dict(networks.config), "class_names": networks.class_names}
+            _to_safetensors(path, networks.weights["G_ema"], {_METADATA: json.dumps(about)})
+        else:
+            checkpoint.save(path, _state(networks))
+        return
+    family, wanted = models.family(networks.config), {"rosinality": "stylegan2", "esrgan": "srgan"}[to]
+    if family != wanted:
+        raise ValueError(f"to: want networks of {wanted} for {to}, got those of {family}")
+    try:
+        tree = WRITTEN[to].export(networks.config, networks.weights)
+    except LayoutError as error:
+        raise ValueError(f"to: {error}") from error
+    if path.suffix == ".safetensors":
+        _to_safetensors(path, tree.get("g_ema", tree), {})
+        return
+    with replacing(path) as temporary:
+        torch.save(tree, temporary)
+
+
+def _state(networks: Networks) -> dict[str, Any]:
+    state = {"model": models.to_dict(networks.config), "class_names": networks.class_names}
+    return state | {"converted_from": networks.format} | networks.weights
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 200))
+            return b"gan_engine sha256 " in file.read()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _from_checkpoint(path: Path) -> Networks:
+    state = checkpoint.load(path)
+    checkpoint.require(state, ("model", "G_ema"), path)
+    outside.require(state.get("config"), path)
+    return _checked(state, path)
+
+
+def _from_safetensors(path: Path) -> Networks:
+    with _safetensors().safe_open(str(path), framework="pt") as file:
+        about = (file.metadata() or {}).get(_METADATA)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    if about is None:
+        if not esrgan.fits(weights):
+            raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
+        try:
+            config, found, notes = esrgan.convert(weights)
+        except LayoutError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return Networks(esrgan.NAME, config, found, notes)
+    try:
+        state = json.loads(about)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its configuration is damaged: {error}") from error
+    return _checked(dict(state) | {"G_ema": weights}, path)
+
+
+def _checked(state: dict[str, Any], path: Path) -> Networks:
+    """The networks of a state of ours, if they are whole."""
+    try:
+        config = models.from_dict(state["model"])
+        weights = {name: state[name] for name in NETWORKS if name in state}
+        with torch.device("meta"):
+            module = models.FAMILIES[models.family(config)]
+            expected: dict[str, nn.Module] = {"G": module.Generator(config), "D": module.Discriminator(config)}
+        for name, of in weights.items():
+            run_state.check(of, expected[name[0]].state_dict(), name, path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its networks do not fit this version of gan_engine: {error}") from error
+    return Networks(OURS, config, weights, class_names=run_state.class_names(state, path))
+
+
+def _to_safetensors(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
+    library = _safetensors()
+    with replacing(path) as temporary:
+        weights = {name: x.detach().contiguous().clone() for name, x in weights.items()}
+        library.torch.save_file(weights, str(temporary), {"format": "pt", **metadata})
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise ValueError(f".safetensors: want the extra weights: pip install safetensors ({error})") from error
+    return safetensors
+
+
+def _names(tree: Any) -> dict[str, None]:
+    """The names of all tensors of records in a tree."""
+    records = tree.values() if isinstance(tree, dict) else ()
+    return {name: None for each in records if isinstance(each, safe_reader.Record)
+            for name, _ in stylegan2_ada.tensors(each)}  # fmt: skip
+
+
+def _found(tree: Any) -> str:
+    if isinstance(tree, dict):
+        return f"a dict with {listed([str(key) for key in tree], most=8)}" if tree else "an empty dict"
+    return repr(tree) if isinstance(tree, safe_reader.Record) else type(tree).__name__

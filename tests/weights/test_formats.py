@@ -1,0 +1,346 @@
+"""Weights of every format give the results of their own networks, and come back as they were."""
+
+import re
+import sys
+
+import pytest
+import torch
+
+import gan_engine
+from gan_engine import convert, models
+from gan_engine.system import checkpoint
+from gan_engine.weights import formats
+from tests.weights import networks
+from tests.weights.networks import RRDBNet
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "ran").exists()
+
+
+def converted(*arguments):
+    assert convert.main([*arguments]) == 0
+
+
+def built(path):
+    state = checkpoint.load(path)
+    config = models.from_dict(state["model"])
+    G, D = models.build(config)
+    G.load_state_dict(state["G_ema"])
+    D.load_state_dict(state["D"]) if "D" in state else None
+    return G.eval(), D.eval()
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+    assert theirs.std() > 1e-3
+
+
+# StyleGAN2-ADA
+
+
+def test_stylegan2_ada(persistence, capsys):
+    G, D = networks.ada()
+    networks.ada_pickle("a.pkl", G, D)
+    converted("a.pkl", "a.pt")
+    out = capsys.readouterr().out
+    assert "found      stylegan2-ada: G, D, G_ema of stylegan2" in out
+    assert "--resolution 32" in out and "--channel-base 256" in out and "--channel-max 16" in out
+    ours, our_D = built("a.pt")
+    z, img = torch.randn(4, 16), torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        close(ours(z), G.eval()(z, noise_mode="const"))
+        close(our_D(img)[:, None], D(img))
+        close(ours(z, truncation=0.5), G.synthesis(torch.arange(16.0).lerp(G.ws(z), 0.5), noise_mode="const"))
+    assert gan_engine.load("a.pt", "cpu").sample(2).shape == (2, 3, 32, 32)
+
+
+def test_limits_of_lower_resolutions_are_told(persistence, capsys):
+    G, D = networks.ada()
+    for block in list(G.blocks)[-2:]:
+        block.use_fp16 = True
+    networks.ada_pickle("a.pkl", G, D)
+    converted("a.pkl", "a.pt")
+    assert (
+        "note       there every layer limits its values to 256, here those of the 2 highest" in capsys.readouterr().out
+    )
+
+
+def test_one_mean_of_all_classes_is_that_of_each(persistence):
+    """A conditional mapping: the embedding of the class beside the noise, both normalised."""
+    G, _ = networks.ada()
+    networks.ada_pickle("a.pkl", G)
+    tree = formats.safe_reader.read("a.pkl")
+    mapping = tree["G_ema"].state["_modules"]["mapping"]
+    first = mapping.state["_modules"]["fc0"].state["_parameters"]
+    embed = torch.randn(16, 5), torch.randn(16)
+    first["weight"] = torch.randn(16, 32) * 100
+    record = type("Recorded", (formats.safe_reader.Record,), {"name": "FullyConnectedLayer"})()
+    record.state = {"_parameters": {"weight": embed[0], "bias": embed[1]}, "_buffers": {}, "_modules": {}}
+    mapping.state["_modules"]["embed"] = record
+    config, weights, _ = formats.stylegan2_ada.convert({"G_ema": tree["G_ema"]})
+    ours = models.stylegan2.Generator(config).eval()
+    ours.load_state_dict(weights["G_ema"])
+    z, c = torch.randn(5, 16), torch.eye(5)
+    y = c @ (embed[0] / 5**0.5).t() + embed[1]
+    x = torch.cat([v * (v.square().mean(1, keepdim=True) + 1e-8).rsqrt() for v in (z, y)], 1)
+    with torch.no_grad():
+        G.mapping[0].weight = torch.nn.Parameter(first["weight"])
+        G.mapping[0].weight_gain = 0.01 / 32**0.5
+        close(ours.mapping(z, c), G.mapping(x))
+    assert torch.equal(ours.mapping.w_mean, torch.arange(16.0).expand(5, -1))
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        (lambda G, D: setattr(D.blocks[0], "skip", None), "D: want the architecture skip or resnet, got orig; --slim"),
+        (
+            lambda G, D: G.blocks[1].conv0.resample_filter.fill_(1 / 16),
+            r"G: want the filter \[1, 3, 3, 1\] in synthesis.b8.conv0.resample_filter, got \[0.25, 0.25, 0.25, 0.25\]",
+        ),
+        (lambda G, D: setattr(G.blocks[1].conv1, "use_noise", False), "want noise in every layer, got none in synth"),
+        (
+            lambda G, D: setattr(D.blocks[1].conv1, "activation", "relu"),
+            "want the activation lrelu, got relu in b16.conv1",
+        ),
+        (
+            lambda G, D: setattr(G.blocks[1].conv1, "more", torch.nn.Parameter(torch.ones(1))),
+            "our network has no place for synthesis.b8.conv1.more",
+        ),
+        (
+            lambda G, D: G.blocks[2].conv1.bias.data.fill_(torch.nan),
+            "want finite numbers in synthesis.b16.conv1.bias, got NaN",
+        ),
+        (
+            lambda G, D: setattr(G.blocks[2].conv1, "bias", torch.nn.Parameter(torch.ones(3))),
+            r"want synthesis.b16.conv1.bias of \[16\], got \[3\]",
+        ),
+        (
+            lambda G, D: setattr(G.blocks[1].conv1, "weight", torch.nn.Parameter(torch.ones(9, 16, 3, 3))),
+            "want min.base / resolution, 16. feature maps at every resolution, .* 16 at 8x8, got 9",
+        ),
+    ],
+)
+def test_what_our_stylegan2_cannot_hold_is_said_and_nothing_is_written(persistence, tmp_path, capsys, change, want):
+    G, D = networks.ada()
+    change(G, D)
+    networks.ada_pickle("a.pkl", G, D)
+    assert convert.main(["a.pkl", "a.pt"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(want, error), error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
+
+
+def test_slim_leaves_a_D_that_does_not_fit(persistence):
+    G, D = networks.ada()
+    D.blocks[0].skip = None
+    networks.ada_pickle("a.pkl", G, D)
+    converted("a.pkl", "a.pt", "--slim")
+    assert {"G", "D"}.isdisjoint(checkpoint.load("a.pt"))
+    assert built("a.pt")[0](torch.zeros(2, 16)).shape == (2, 3, 32, 32)
+
+
+# rosinality
+
+
+def rosinality_file(path, **more):
+    G, D = networks.rosinality_networks()
+    tree = {"g": networks.rosinality_keys(G), "g_ema": networks.rosinality_keys(G), "d": D.state_dict()}
+    torch.save(tree | more, path)
+    return G, D, tree
+
+
+def test_rosinality_and_back(capsys):
+    mean = torch.arange(16.0)
+    G, D, tree = rosinality_file("a.pt", latent_avg=mean)
+    converted("a.pt", "b.pt")
+    assert "found      rosinality: G, D, G_ema of stylegan2" in capsys.readouterr().out
+    ours, our_D = built("b.pt")
+    z, img = torch.randn(4, 16), torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        close(ours(z), networks.with_noise(G, tree["g_ema"], G.ws(z)))
+        close(our_D(img)[:, None], D(img))
+    converted("b.pt", "c.pt", "--to", "rosinality")
+    back = torch.load("c.pt", weights_only=True)
+    assert back.keys() == {"g", "g_ema", "d", "latent_avg"} and torch.equal(back["latent_avg"], mean)
+    for name in ("g", "g_ema", "d"):
+        assert back[name].keys() == tree[name].keys()
+        for key, x in tree[name].items():
+            assert back[name][key].shape == x.shape, key
+            torch.testing.assert_close(back[name][key], x, rtol=0, atol=1e-7 if "kernel" in key else 0)
+    D.load_state_dict(back["d"])
+
+
+def test_a_mean_of_w_that_is_not_there_is_measured(capsys):
+    G, _, _ = rosinality_file("a.pt")
+    converted("a.pt", "b.pt")
+    assert "note       the file has no mean of w, so it was measured" in capsys.readouterr().out
+    ours, _ = built("b.pt")
+    with torch.no_grad():
+        mean = G.ws(torch.randn(20_000, 16))[:, 0].mean(0)
+    torch.testing.assert_close(ours.mapping.w_mean[0], mean, atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({"channels": 1}, "to: rosinality: want a stylegan2 with channels 3, got 1"),
+        ({"architecture": "residual"}, "want a stylegan2 with architecture skip, got residual"),
+        ({"c_dim": 3}, "want a stylegan2 with c_dim 0, got 3"),
+        ({"z_dim": 4}, "want z_dim = w_dim = 8, got z_dim 4"),
+    ],
+)
+def test_networks_that_rosinality_has_no_place_for(tmp_path, capsys, fields, want):
+    config = models.stylegan2.Config(
+        **{"resolution": 8, "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8} | fields
+    )
+    save_ours("a.pt", config)
+    assert convert.main(["a.pt", "b.pt", "--to", "rosinality"]) == 2
+    assert want in capsys.readouterr().err and not (tmp_path / "b.pt").exists()
+
+
+def save_ours(path, config):
+    G, D = models.build(config)
+    networks.unlike(G, D)
+    state = {"model": models.to_dict(config), "class_names": [], "G": G.state_dict(), "D": D.state_dict()}
+    checkpoint.save(path, state | {"G_ema": G.state_dict()})
+    return G.eval()
+
+
+# ESRGAN
+
+
+LAYOUTS = {
+    "BasicSR": lambda weights, doublings: weights,
+    "params_ema": lambda weights, doublings: {"params": {}, "params_ema": weights},
+    "BSRGAN": lambda weights, doublings: networks.esrgan_trunk_keys(weights),
+    "first": lambda weights, doublings: networks.esrgan_first_keys(weights, doublings=doublings),
+}
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_esrgan_and_back(layout, scale):
+    net = RRDBNet(scale)
+    networks.unlike(net)
+    torch.save(LAYOUTS[layout](net.state_dict(), scale // 2), "a.pth")
+    converted("a.pth", "b.pt")
+    G, _ = built("b.pt")
+    x = torch.rand(2, 3, 9, 7)
+    with torch.no_grad():
+        close((G(2 * x - 1) + 1) / 2, net(x))
+    converted("b.pt", "c.pth", "--to", "esrgan")
+    back = torch.load("c.pth", weights_only=True)
+    assert back.keys() == net.state_dict().keys()
+    assert all(torch.equal(back[key], x) for key, x in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "want"),
+    [
+        (
+            lambda w: w | {"conv_first.weight": torch.ones(8, 12, 3, 3)},
+            "got 12 and 3: its images are folded 2x2 pixels",
+        ),
+        (lambda w: {k.replace("rdb1.", ""): x for k, x in w.items()}, "want blocks of dense layers"),
+        (lambda w: {k: x for k, x in w.items() if "conv_up" not in k}, "our srgan cannot hold it: scale: want 2 or 4"),
+        (lambda w: {k: x for k, x in w.items() if "hr" not in k}, "want conv_hr.weight, got no tensor of that name"),
+    ],
+)
+def test_networks_that_our_srgan_cannot_hold(tmp_path, capsys, make, want):
+    torch.save(make(RRDBNet().state_dict()), "a.pth")
+    assert convert.main(["a.pth", "b.pt"]) == 2
+    assert want in capsys.readouterr().err and not (tmp_path / "b.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({"variant": "rrdb"}, "want an srgan with base none, got bicubic"),
+        ({"variant": "rrdb", "base": "none", "growth": 4}, "want an srgan with growth 32, got 4"),
+        ({"variant": "srresnet", "base": "none"}, "want an srgan with variant rrdb, got srresnet"),
+    ],
+)
+def test_networks_that_esrgan_has_no_place_for(capsys, fields, want):
+    save_ours("a.pt", models.srgan.Config(width=4, blocks=1, d_width=2, **fields))
+    assert convert.main(["a.pt", "b.pth", "--to", "esrgan"]) == 2
+    assert want in capsys.readouterr().err
+    assert convert.main(["a.pt", "b.pth", "--to", "rosinality"]) == 2
+    assert "want networks of stylegan2 for rosinality, got those of srgan" in capsys.readouterr().err
+
+
+# Ours, and all formats
+
+
+def test_safetensors_and_back():
+    pytest.importorskip("safetensors")
+    config = models.srgan.Config(variant="rrdb", base="none", width=4, blocks=1, d_width=2)
+    G = save_ours("a.pt", config)
+    converted("a.pt", "b.safetensors")
+    converted("b.safetensors", "c.pt")
+    assert built("c.pt")[0].config == config and "D" not in checkpoint.load("c.pt")
+    converted("a.pt", "d.safetensors", "--to", "esrgan")
+    converted("d.safetensors", "e.pt")
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        for path in ("c.pt", "e.pt"):
+            assert torch.equal(built(path)[0](x), G(x))
+
+
+def test_safetensors_without_its_package_is_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    assert convert.main(["a.pt", "b.safetensors"]) == 2
+    assert "want the extra weights: pip install safetensors" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_slim_checkpoint_of_ours_draws_the_same():
+    G = save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    converted("a.pt", "b.pt", "--slim")
+    assert checkpoint.load("b.pt").keys() == {"model", "class_names", "converted_from", "G_ema"}
+    z = torch.randn(2, 3)
+    assert torch.equal(gan_engine.load("b.pt", "cpu")(z), G(z))
+
+
+@pytest.mark.parametrize(
+    ("tree", "want"),
+    [
+        ({"a": torch.ones(1)}, "or a checkpoint of gan_engine; got a dict with a"),
+        ([1], "got list"),
+        ({}, "got an empty dict"),
+        ({"model.1.weight": torch.ones(1)}, "networks of CycleGAN or pix2pix are not converted: our generators double"),
+    ],
+)
+def test_an_unknown_format_names_what_was_looked_for_and_found(capsys, tree, want):
+    torch.save(tree, "a.pth")
+    assert convert.main(["a.pth", "b.pt"]) == 2
+    assert want in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "buffers", "want"),
+    [
+        ("R3GAN.Networks.Generator", {}, "networks of R3GAN are not converted"),
+        ("SynthesisNetwork", {"transform": torch.eye(3)}, "networks of StyleGAN3 are not converted: there is no such"),
+    ],
+)
+def test_known_networks_that_are_not_converted_are_named(persistence, capsys, name, buffers, want):
+    inner = networks.container(name, {"input": networks.container("SynthesisInput", {}, **buffers)})
+    networks.Path("a.pkl").write_bytes(networks.pickle.dumps({"G_ema": networks.container("G", {"synthesis": inner})}))
+    assert convert.main(["a.pkl", "b.pt"]) == 2
+    assert want in capsys.readouterr().err
+
+
+def test_files_that_are_there_are_kept(capsys):
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    assert convert.main(["a.pt", "a.pt"]) == 2
+    assert "a.pt exists; --overwrite replaces it" in capsys.readouterr().err
+    assert convert.main(["a.pt", "b.zip"]) == 2
+    assert "out: want a name that ends in .pt, .pth or .safetensors, got b.zip" in capsys.readouterr().err
+    assert convert.main(["nowhere", "b.pt"]) == 2
+    assert "nowhere: cannot be read: No such file" in capsys.readouterr().err
