@@ -47,7 +47,7 @@ def flat(returned: Tensor | list[Tensor]) -> Tensor:
 
 
 def loss(logits: Tensor | list[Tensor]) -> Tensor:
-    return F.softplus(-flat(logits)).mean(1)
+    return F.softplus(-flat(logits)).mean()
 
 
 def called(D: nn.Module, x: Tensor, c: Any) -> Tensor:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from gan_engine import backends
 from gan_engine.command_line import console
-from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, refusal
+from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, is_small, refusal
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import malloc
 
 ROUNDS = 5  # the least number of steps that are timed
@@ -51,7 +52,10 @@ def discriminator(name: str) -> nn.Module:
 def check(D: nn.Module, img: Tensor, c: Tensor | None, *, seconds: float) -> list[str]:
     """The lines of the answer for a step on img [N, ...]."""
     reason = refusal(D, img, c)
-    lines = [f"level      {'2' if reason is None else '1'} (level=None)"]
+    small = reason is None and is_small(D, img, c)
+    lines = [f"level      {'autograd' if small else 2 if reason is None else 1} (level=None)"]
+    if small:
+        lines.append(f"small      {TABLE['few products at level 2'].sentence}")
     if reason is not None:
         lines.append(f"refused    {reason}")
     truth = _gradients(copy.deepcopy(D).double(), img.double(), c, "autograd", plain=True)

@@ -10,6 +10,7 @@ from gan_engine import backends, ops
 from gan_engine.activated import biased, normed
 from gan_engine.layers import Conv2d
 from gan_engine.losses.closed_ops import ClosedOps
+from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import convolution
 from gan_engine.ops.convolution import maps
 from gan_engine.ops.thresholds import TABLE
@@ -50,6 +51,11 @@ def level_1(side: int):
     return call
 
 
+def level_2(width: int):
+    D = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1), nn.Flatten(0))
+    return lambda: backward_with_penalty(D, torch.ones(8, width), None, gamma=1.0)
+
+
 # By threshold: a call that gains nothing, and one beyond the threshold.
 SIDES = {
     "few elements": tuple(
@@ -68,6 +74,7 @@ SIDES = {
     "few channels for layouts": (convolved(255, 9, 2, 5), convolved(256, 9, 2, 5)),
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
     "few products at level 1": tuple(level_1(side) for side in (8, 64)),
+    "few products at level 2": tuple(level_2(width) for width in (64, 2048)),
     "few pixels to halve": tuple(lambda n=n: ops.downsample_conv2d(*pixels(n)) for n in (1020, 1024)),
 }
 

@@ -4,6 +4,9 @@ import pytest
 from torch import Tensor, nn
 
 from gan_engine import penalties
+from gan_engine.ops.thresholds import TABLE
+
+FEW = "few products at level 2"
 
 
 def straight() -> nn.Module:
@@ -32,7 +35,8 @@ def called(capsys: pytest.CaptureFixture, name: str, *flags: str) -> tuple[int, 
     return status, capsys.readouterr().out
 
 
-def test_level_2_is_told_with_its_error_and_time(capsys):
+def test_level_2_is_told_with_its_error_and_time(capsys, monkeypatch):
+    monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=0))
     status, said = called(capsys, "straight")
     assert status == 0
     assert said.startswith("level      2 (level=None)\nerror      level 2 ")
@@ -40,6 +44,15 @@ def test_level_2_is_told_with_its_error_and_time(capsys):
     assert len(errors) == 3
     assert max(errors) < 1e-5
     assert "time       level None" in said
+
+
+def test_a_small_network_is_told_that_plain_autograd_is_the_fastest(capsys):
+    status, said = called(capsys, "straight")
+    assert (status, said.startswith(f"level      autograd (level=None)\nsmall      {TABLE[FEW].sentence}\n")) == (
+        0,
+        True,
+    )
+    assert "error      level 2 " in said
 
 
 def test_the_refused_layer_is_named(capsys):

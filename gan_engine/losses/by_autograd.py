@@ -1,5 +1,6 @@
 """Penalties at levels 1 and "autograd": autograd differentiates the gradient by the image again."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
+from gan_engine.losses.known import Known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares
@@ -16,39 +18,68 @@ from gan_engine.ops.gradient_penalty import sum_of_squares
 def backward_by_autograd(
     D: Network,
     img: Tensor,
-    loss: Callable[[Tensor], Tensor] | None,
-    gamma: Tensor,
+    loss: Callable[[Any], Tensor] | None,
+    gamma: float | Tensor,
     c: Any,
     centre: float,
     scale: float | Tensor,
     *,
     closed: bool,
     picked: Picked = None,
+    seen: Known | None = None,
 ) -> tuple[Any, Tensor]:
-    """`backward_with_penalty` by autograd; gamma is [N]. `closed` is level 1. Gives the logits and penalty [N]."""
-    img.requires_grad_()
+    """`backward_with_penalty` by autograd; `closed` is level 1. `seen` is what is known of D.
+
+    Gives the logits and the penalty [N].
+    """
     with torch.enable_grad():
-        outputs, g = outputs_and_gradient(D, img, c, closed=closed, picked=picked)
-        logits = outputs.for_loss(gamma.dtype)
+        outputs, penalty = outputs_and_penalty(D, img, c, centre, closed=closed, picked=picked, seen=seen)
+        logits = outputs.for_loss(penalty.dtype)
         with without_autocast(img):
-            s = sum_of_squares(g) if closed else g.to(gamma.dtype).square().flatten(1).sum(1)
-            penalty = norms.penalty(s, centre)
-            total = (gamma / 2 * penalty).mean()
-            if loss is not None:
-                total = total + mean_loss(loss, logits)
-        total = total * scale
-        if total.requires_grad:  # else D learns nothing
-            total.backward()
+            mean = (gamma / 2 * penalty).mean() if isinstance(gamma, Tensor) else penalty.mean()
+            weight = 1 if isinstance(gamma, Tensor) else gamma / 2
+            total = weight * mean if loss is None else torch.add(mean_loss(loss, logits), mean, alpha=weight)
+        backward(total, scale)
     return without_graph(logits), penalty.detach()
 
 
+def backward(total: Tensor, scale: float | Tensor) -> None:
+    """Add the gradients of `total` times `scale` to .grad."""
+    if isinstance(scale, Tensor) or scale != 1:
+        total = total * scale
+    if total.requires_grad:  # else D learns nothing
+        total.backward()
+
+
+def outputs_and_penalty(
+    D: Network,
+    img: Tensor,
+    c: Any,
+    centre: float,
+    *,
+    closed: bool,
+    picked: Picked = None,
+    seen: Known | None = None,
+) -> tuple[Outputs, Tensor]:
+    """What D returns for images without a graph, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph."""
+    outputs, g = outputs_and_gradient(D, img.detach().requires_grad_(), c, closed=closed, picked=picked, seen=seen)
+    with without_autocast(img):
+        wide = torch.promote_types(img.dtype, torch.float32)
+        return outputs, norms.penalty(sum_of_squares(g) if closed else g.to(wide).square().flatten(1).sum(1), centre)
+
+
 def outputs_and_gradient(
-    D: Network, img: Tensor, c: Any, *, closed: bool, picked: Picked = None
+    D: Network, img: Tensor, c: Any, *, closed: bool, picked: Picked = None, seen: Known | None = None
 ) -> tuple[Outputs, Tensor]:
     """What D returns, and g [N, ...], the gradient of the logits of image n by image n, both with a graph."""
-    with ClosedOps(closed=closed):
+    if closed or picked is not None:  # what picks logits is not watched
+        seen = None
+    watching = seen is None or not seen.without_attention
+    with ClosedOps(closed=closed) if watching else contextlib.nullcontext() as ops:
         returned = D(img) if c is None else D(img, c)
         outputs = read_outputs(returned, len(img), picked)
+    if seen is not None and watching and not ops.attended:
+        seen.saw_no_attention()
     want = "D must return logits that depend on the image"
     if not all(logits.requires_grad for logits in outputs.logits):  # the sum of a list would hide one
         raise WrongOutput(f"{want}, got some that have no gradient")
@@ -74,5 +105,7 @@ def detached(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    device = x.device.type
+    # Leaving autocast takes a hundredth of a small step: it clears a cache.
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()

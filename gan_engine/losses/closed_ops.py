@@ -33,16 +33,21 @@ class ClosedOps(TorchFunctionMode):
     `closed=False` replaces only attention: it runs on PyTorch's math kernel in both cases. A region under
     torch.utils.checkpoint runs again in backward passes, after the block has ended. The mode is in force there too,
     because both runs must save the same tensors.
+
+    Attributes:
+        attended: whether a function of attention was called.
     """
 
     def __init__(self, *, closed: bool = True) -> None:
         super().__init__()
+        self.attended = False
         self._replacements = _ATTENTION | _CLOSED if closed else _ATTENTION
 
     def __torch_function__(
         self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         replacement, kwargs = self._replacements.get(func), kwargs or {}
+        self.attended = self.attended or func in _ATTENTION
         # A tensor with a torch function of its own must see the function that was called. torch.func.vmap cannot batch
         # our autograd functions.
         if (

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from gan_engine.losses.adversarial import Adversarial, Loss
+from gan_engine.losses.by_autograd import backward, without_autocast
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
-from gan_engine.losses.penalties import Level, backward_with_penalty, between
+from gan_engine.losses.penalties import Level, backward_with_penalty, between, is_small, penalised
 from gan_engine.losses.step import total
 
 
@@ -41,15 +42,56 @@ class Game(NamedTuple):
     ) -> tuple[Logits, Logits, dict[str, Tensor]]:
         """Add the gradients of a step of D, times `scale`, to .grad.
 
-        The parts run one after the other, so that one graph is alive at a time. D runs in float32 where it is
-        penalised, and elsewhere under the autocast that is in force.
+        The parts run one after the other, so that one graph is alive at a time. A small D has all parts in one backward
+        pass. D runs in float32 where it is penalised, and elsewhere under the autocast that is in force.
 
         Returns:
             The logits of generated and of real images, and the terms {name: [N]}, all without a graph.
         """
+        if self._is_at_once(real_img, c):
+            return self._at_once(real_img, gen_img, c, scale)
         terms = self._between(real_img, gen_img, c, scale)
         fake, real, penalties = (self._together if "r2" in self.weights else self._apart)(real_img, gen_img, c, scale)
         return fake, real, {"D": of_each_image(self.loss.discriminator, fake, real), **terms, **penalties}
+
+    def _is_at_once(self, img: Tensor, c: Any) -> bool:
+        """True if all parts go by autograd on PyTorch's functions, for images like `img`."""
+        if not self.weights.keys() & {"gp", "r1"} or "r2" in self.weights or self.level not in (None, "autograd"):
+            return False
+        if self.level == "autograd":
+            return True
+        D, c = _bound(self.D, c)
+        with without_autocast(img):
+            return is_small(D, img, c, picked=self.picked)
+
+    def _at_once(
+        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+    ) -> tuple[Logits, Logits, dict[str, Tensor]]:
+        """The adversarial loss, WGAN-GP and R1 in one backward pass: calls cost a small D more than its arithmetic."""
+        wide = torch.promote_types(real_img.dtype, torch.float32)
+        gp_weight, r1_gamma = self.weights.get("gp", 0), self.weights.get("r1", 0)
+        terms = {}
+        if gp_weight:
+            x = between(real_img, gen_img, generator=self.rng)
+            terms["gp"] = gp_weight * self._with_graph(x, c, centre=1.0)[1]
+        fake = self.outputs(gen_img, c).for_loss(wide)
+        if r1_gamma:
+            outputs, r1 = self._with_graph(real_img, c, centre=0.0)
+            real, terms["r1"] = outputs.for_loss(wide), r1_gamma / 2 * r1
+        else:
+            real = self.outputs(real_img, c).for_loss(wide)
+        adversarial = of_each_image(self.loss.discriminator, fake, real)
+        whole = adversarial.mean()
+        for term in terms.values():
+            whole = torch.add(whole, term.mean(), alpha=self.penalty_interval)
+        backward(whole, scale)
+        terms = {"D": adversarial, **terms}
+        return without_graph(fake), without_graph(real), {name: term.detach() for name, term in terms.items()}
+
+    def _with_graph(self, img: Tensor, c: Any, centre: float) -> tuple[Outputs, Tensor]:
+        D, c = _bound(self.D, c)
+        with without_autocast(img):
+            return penalised(D, img, c, centre=centre, logits=self.picked)
 
     def _between(self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor) -> dict[str, Tensor]:
         """The WGAN-GP penalty, between real and generated images."""
@@ -104,9 +146,9 @@ class Game(NamedTuple):
 
 def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
     """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
-    pairs: Iterable[tuple[Any, Any]] = [(fake, real)]
-    if isinstance(fake, list):
-        pairs = zip(fake, [None] * len(fake) if real is None else real, strict=True)
+    if isinstance(fake, Tensor):
+        return _mean_of_each(side(fake, real))  # type: ignore[arg-type]
+    pairs: Iterable[tuple[Any, Any]] = zip(fake, [None] * len(fake) if real is None else real, strict=True)
     return total(_mean_of_each(side(*each)) for each in pairs)
 
 

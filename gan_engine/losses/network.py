@@ -67,7 +67,7 @@ def _referred_to_by(function: types.FunctionType) -> Iterator[Any]:
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY_CELL]
     for value in (*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield from _named_in(function.__code__, value)
-    for name in _names_in(function.__code__):
+    for name in names_in(function.__code__):
         if isinstance(value := function.__globals__.get(name), nn.Module | types.FunctionType):
             yield value
 
@@ -81,7 +81,7 @@ def _named_in(code: types.CodeType, value: Any) -> Iterator[Any]:
         yield value
         return
     held = getattr(value, "__dict__", {})
-    for name in _names_in(code):
+    for name in names_in(code):
         if isinstance(held.get(name), nn.Module | types.FunctionType):
             yield held[name]
         elif isinstance(method := getattr(type(value), name, None), types.FunctionType):
@@ -91,6 +91,6 @@ def _named_in(code: types.CodeType, value: Any) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    inner = (_names_in(const) for const in code.co_consts if isinstance(const, types.CodeType))
+def names_in(code: types.CodeType) -> tuple[str, ...]:
+    inner = (names_in(const) for const in code.co_consts if isinstance(const, types.CodeType))
     return *code.co_names, *itertools.chain.from_iterable(inner)

@@ -63,6 +63,8 @@ class Outputs(NamedTuple):
 
 def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
     """Read what D has returned for n images, as the module says. Raises WrongOutput where no rule fits."""
+    if picked is None and isinstance(returned, Tensor) and returned.shape == (n,) and returned.dtype.is_floating_point:
+        return Outputs([returned], [], True)
     given = returned if picked is None else picked(returned)
     logits, features = _logits_and_features(given)
     single = not isinstance(logits, list)
@@ -102,7 +104,7 @@ def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
             "[M] for logits [N] =" if isinstance(logits, Tensor) and logits.ndim == 1 else "[M], or [M, ...] for logits"
         )
         raise ValueError(f"loss must return {want} {shapes}, got {list(values.shape)}")
-    return values.mean()
+    return values.mean() if values.ndim > 0 else values
 
 
 def _logits_and_features(given: Any) -> tuple[Any, Any]:

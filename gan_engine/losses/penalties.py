@@ -34,17 +34,20 @@ from gan_engine.losses.by_autograd import (
     detached,
     gradient_with_graph,
     outputs_and_gradient,
+    outputs_and_penalty,
     without_autocast,
 )
+from gan_engine.losses.choice import chosen
+from gan_engine.losses.choice import is_small as is_small  # for callers of this module
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.level2 import refusals
+from gan_engine.losses.known import Known, known
 from gan_engine.losses.level2.backward import backward_by_tangents
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.network import Network, why_compiled
 from gan_engine.losses.norms import norm
-from gan_engine.losses.outputs import Picked, check_images
+from gan_engine.losses.outputs import Outputs, Picked, check_images
 from gan_engine.ops.gradient_penalty import interpolate, sum_of_squares
 
 Level = Literal[1, 2, "autograd", "aligned"]
@@ -255,25 +258,43 @@ def backward_with_penalty(
     """
     if level not in (None, 1, 2, "autograd", "aligned"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
+    seen = known(D)
     if level != "aligned":
-        _refuse_compiled(D)
+        _refuse_compiled(D, seen)
     img = detached(img)
     wide = torch.promote_types(img.dtype, torch.float32)
-    if not isinstance(gamma, Tensor):
-        gamma = torch.full((), gamma, device=img.device, dtype=wide)  # torch.tensor would copy to a GPU, and wait
-    gamma = gamma.to(img.device, wide).expand(len(img))
-    if level == "aligned":
-        return backward_aligned(D, img, loss, gamma, c, centre, scale, picked=logits)
+    if isinstance(gamma, Tensor):
+        gamma = gamma.to(img.device, wide).expand(len(img))
     asked: dict[str, Any] = {"with_loss": loss is not None, "picked": logits}
-    if level == 2 or (level is None and not refusals.is_refused(D, img, c, **asked)):
+    recorded = None
+    if level is None:
+        level, recorded = chosen(D, img, c, seen=seen, **asked)
+    elif level == 2:
         try:
             recorded = record_forward(D, img, c, **asked)
         except NotPiecewiseLinear as refused:
-            if level == 2:
-                raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
-        else:
-            return backward_by_tangents(recorded, loss, gamma, centre, scale)
-    return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level != "autograd", picked=logits)
+            raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
+    if level in (1, "autograd"):
+        options: dict[str, Any] = {"closed": level == 1, "picked": logits, "seen": seen}
+        return backward_by_autograd(D, img, loss, gamma, c, centre, scale, **options)
+    if not isinstance(gamma, Tensor):  # torch.tensor would copy to a GPU, and wait
+        gamma = torch.full((), gamma, device=img.device, dtype=wide).expand(len(img))
+    if recorded is None:
+        return backward_aligned(D, img, loss, gamma, c, centre, scale, picked=logits)
+    return backward_by_tangents(recorded, loss, gamma, centre, scale)
+
+
+def penalised(
+    D: Network, img: Tensor, c: Any = None, *, centre: float, logits: Picked = None
+) -> tuple[Outputs, Tensor]:
+    """What D returns, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph on the functions that D calls.
+
+    Args and Raises: as in `backward_with_penalty` with level="autograd".
+    """
+    seen = known(D)
+    _refuse_compiled(D, seen)
+    with torch.enable_grad():
+        return outputs_and_penalty(D, detached(img), c, centre, closed=False, picked=logits, seen=seen)
 
 
 def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
@@ -281,7 +302,9 @@ def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
         return (norm(r1(D, x, c, logits=logits)) - 1).square()
 
 
-def _refuse_compiled(net: Network) -> None:
+def _refuse_compiled(net: Network, seen: Known | None = None) -> None:
     """Refuse what torch.compile has made, unless the penalty itself is being compiled with it."""
-    if not torch.compiler.is_compiling() and (reason := why_compiled(net)) is not None:
-        raise RuntimeError(reason)
+    if not torch.compiler.is_compiling():
+        reason = why_compiled(net) if seen is None else seen.compiled
+        if reason is not None:
+            raise RuntimeError(reason)

@@ -108,3 +108,12 @@ _add(
     "a step with R1 of small D's, over plain autograd: DCGAN with 16 to 128 channels 0.95, with our convolutions 0.82;"
     " four convolutions of 16 to 64 channels 0.98 and 0.85 (Intel Xeon)",
 )
+_add(
+    "few products at level 2",
+    *("level2", "pytorch", "reference", 4_000_000),
+    "fewer than {number} multiply-adds for each function that D calls, on a CPU: the record of level 2 costs more than"
+    " the passes that it saves",
+    "a step with R1, level 2 over autograd, by millions of multiply-adds: linear layers 0.6: 0.59, 1.2: 0.84, 2.8:"
+    " 0.84, 5.3: 1.09, 6.7: 1.12, 22: 1.28; convolutions 0.3: 0.77, 1.1: 0.86, 2.3: 1.01, 8.4: 1.35; AVX2 0.67, 0.87,"
+    " 0.96, 1.17, 1.21, 1.36; 0.80, 0.89, 1.02, 1.33 (Intel Xeon, busy, one thread)",
+)

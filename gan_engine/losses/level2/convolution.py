@@ -58,6 +58,9 @@ class ConvolutionStep(Step):
     def weights_and_offsets(self) -> tuple[list[Tensor], list[Tensor | None]]:
         return [self.weight], [self.bias]
 
+    def products(self, values: tuple[Tensor, ...]) -> int:
+        return values[0].numel() * self.weight[0].numel()
+
     def forward(self, x: Tensor) -> Tensor:
         shape, stride, dtype, device = x.shape, x.stride(), x.dtype, x.device
         self.empty_like_source = lambda: torch.empty_strided(shape, stride, dtype=dtype, device=device)

@@ -51,6 +51,7 @@ class RecordedForward:
         self._deltas: dict[int, Tensor] = {}
         for slot, logits in zip(slots, outputs.logits, strict=True):  # two logits may be one tensor
             self._deltas[slot] = torch.full_like(logits, slots.count(slot))
+        self.products_of_a_step = tape.products / max(1, len(tape.steps))
         self._steps = tape.steps_behind(slots)
         if (written := self._tensor_written_to(offsets=True)) is not None:
             raise NotPiecewiseLinear(f"D writes to a tensor {list(written.shape)} that it has computed with before")

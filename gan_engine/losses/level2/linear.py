@@ -183,7 +183,7 @@ class LinearStep(Step):
 
 
 # Functions that always keep the batch in dimension 0, or whose result shows that they do not.
-rule("reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone")(linear)
+rule("contiguous", "clone")(linear)
 rule("float", "double", "half", "bfloat16")(linear)
 rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")(
     linear

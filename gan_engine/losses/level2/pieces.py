@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan_engine.losses.level2.activations import activation, leaky_relu
 from gan_engine.losses.level2.linear import linear, record_linear
+from gan_engine.losses.level2.plain_steps import record_factor
 from gan_engine.losses.level2.products import refuse_more_dimensions
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import NEW_SLOPES, rule
@@ -29,7 +30,7 @@ def where_inside(x: TracedTensor, inside: Tensor, y: Tensor | None = None) -> Tr
     """
     mask = inside.to(x.value.dtype)
     if y is None:
-        return linear(torch.mul, x, mask)
+        return record_factor(x, mask)
     offset = y - x.value * mask
     value = offset.detach()
 
@@ -41,7 +42,7 @@ def where_inside(x: TracedTensor, inside: Tensor, y: Tensor | None = None) -> Tr
 
 @rule("abs", "absolute", in_place=True)
 def absolute(function: Callable, input: Any) -> TracedTensor:
-    return linear(torch.mul, input, input.value.sign().to(torch.int8))
+    return record_factor(input, input.value.sign().to(torch.int8))
 
 
 @rule("clamp", "clip", in_place=True)
@@ -129,7 +130,7 @@ def dropout(
     """The mask is drawn once, as autograd draws it, and holds in all passes."""
     if not (training and train) or p == 0:
         return input
-    return linear(torch.mul, input, function(torch.ones_like(input.value), p, True))
+    return record_factor(input, function(torch.ones_like(input.value), p, True))
 
 
 @rule("gt", "ge", "lt", "le", "eq", "ne", "greater", "less", "sign", "isnan", "isfinite", "isinf")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.losses.level2.linear import linear, record_linear
+from gan_engine.losses.level2.plain_steps import record_factor, record_layer
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import described, rule, why_not
 from gan_engine.losses.level2.traced_tensor import TracedTensor, refuse_traced
@@ -24,6 +25,8 @@ def affine(
     if input.ndim < 2:
         raise NotPiecewiseLinear(f"{function.__name__} of a tensor {list(input.shape)} sums over the batch")
     input, weight, bias = cast_by_autocast(input, weight, bias)
+    if function is F.linear and weight.ndim == 2:
+        return record_layer(input, weight, bias)
 
     def without_bias(x: Tensor, w: Tensor) -> Tensor:
         return function(x, w, None, *args, **kwargs)
@@ -178,7 +181,13 @@ def mul(function: Callable, input: Any, other: Any) -> TracedTensor:
         raise NotPiecewiseLinear(_TWO_ACTIVATIONS)
     x, factor = (input, other) if isinstance(input, TracedTensor) else (other, input)
     refuse_more_dimensions(x, factor)
-    return linear(torch.mul, x, factor)
+    return factored(x, factor)
+
+
+def factored(x: TracedTensor, factor: Any) -> TracedTensor:
+    """x * factor, where the factor is no activation"""
+    learned = isinstance(factor, Tensor) and factor.requires_grad
+    return linear(torch.mul, x, factor) if learned else record_factor(x, factor)
 
 
 @rule("div", "true_divide", in_place=True)

@@ -1,9 +1,10 @@
 """The error that refuses a discriminator, and the memory of refusals, so that a refused D is tried once."""
 
 import functools
+import math
 import types
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,30 +17,36 @@ class NotPiecewiseLinear(Exception):
     """D is not known to be piecewise linear for each sample by itself. The message is a sentence, with the layer."""
 
 
-# For each D: the states in which it was refused.
-_refused: weakref.WeakKeyDictionary[Any, set[tuple]] = weakref.WeakKeyDictionary()
+Instead = Literal[1, "autograd"]
+
+# For each D: the states in which level 2 is not for it, the level that is, and for up to how many images.
+_refused: weakref.WeakKeyDictionary[Any, dict[tuple, tuple[Instead, float]]] = weakref.WeakKeyDictionary()
 
 _MOST_STATES = 64  # a D whose state differs in every step would fill the memory
 
 
-def remember(D: Network, img: Tensor, c: Any, **asked: Any) -> None:
-    """Remember that D is refused in its present state, for what `is_refused` is asked."""
+def remember(D: Network, img: Tensor, c: Any, instead: Instead, **asked: Any) -> None:
+    """Remember the level that D takes instead of level 2 in its present state, for what `level_instead` is asked."""
     if (owner := _owner(D)) is not None:
-        states = _refused.setdefault(owner, set())
+        states = _refused.setdefault(owner, {})
         if len(states) >= _MOST_STATES:
             states.clear()
-        states.add(_state(D, img, c, **asked))
+        states[_state(D, img, c, **asked)] = instead, len(img) if instead == "autograd" else math.inf
 
 
-def is_refused(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> bool:
-    """True if D was refused in its present state, for a step with a loss or without one.
+def level_instead(
+    D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None
+) -> Instead | None:
+    """1 if D was refused in its present state, "autograd" if it was too small, for a step with a loss or without one.
 
     The state holds the modules of D, their modes, their hooks, which parameters require gradients, and attributes that
     are strings, truth values or None. It also holds the shape and dtype of the images. A function that is made anew for
     each call is known by its code and by the modules that it refers to.
     """
     owner = _owner(D)
-    return owner in _refused and _state(D, img, c, with_loss, picked) in _refused[owner]
+    states = _refused.get(owner) if owner is not None else None
+    instead, n = states.get(_state(D, img, c, with_loss, picked), (None, 0)) if states else (None, 0)
+    return instead if len(img) <= n else None
 
 
 def forget_all() -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.losses.level2.linear import linear
+from gan_engine.losses.level2.plain_steps import record_shape
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import described, rule
 from gan_engine.losses.level2.traced_tensor import TracedTensor
@@ -87,11 +88,16 @@ def pad(function: Callable, input: Any, pad: Any, mode: str = "constant", value:
     return linear(function, input, pad, mode, value)
 
 
+@rule("reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
+def reshape(function: Callable, input: Any, *args: Any, **kwargs: Any) -> TracedTensor:
+    return record_shape(function, input, *args, **kwargs)
+
+
 @rule("view")
 def view(function: Callable, input: Any, *shape: Any) -> TracedTensor:
     if any(isinstance(n, torch.dtype) for n in shape):
         raise NotPiecewiseLinear("a view in another dtype is not linear")
-    return linear(function, input, *shape)
+    return record_shape(function, input, *shape)
 
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_tensor")

@@ -21,6 +21,7 @@ class Tape:
         self.n = n
         self.steps: list[Step] = []
         self.slots = 1
+        self.products = 0  # how many multiply-adds the steps have made, about
         self.traced: list[weakref.ref] = []  # every traced tensor that D was given
 
     def record(self, step: "Step", values: tuple[Tensor, ...]) -> None:
@@ -35,6 +36,7 @@ class Tape:
         step.results = list(range(self.slots, self.slots + len(values)))
         self.slots += len(values)
         step.write_counts = {id(t): write_count(t) for t in step.tensors_read()}
+        self.products += step.products(values)
         self.steps.append(step)
 
     def steps_behind(self, slots: Iterable[int]) -> list["Step"]:
@@ -79,6 +81,10 @@ class Step:
 
     def weights_and_offsets(self) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         return (), ()
+
+    def products(self, values: tuple[Tensor, ...]) -> int:
+        """About how many multiply-adds have made the results `values`."""
+        return sum(value.numel() for value in values)
 
     def learned(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights and the offsets that require gradients."""

@@ -1,6 +1,7 @@
 """Level 2 tried on a D: whether it holds shows when D runs on a traced tensor."""
 
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -39,17 +40,27 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
     return None
 
 
-def record_forward(D: Network, img: Tensor, c: Any = None, **asked: Any) -> RecordedForward:
-    """RecordedForward(D, img, c, ...), or the error of it. An error leaves D as it was; a refusal is remembered."""
+def record_forward(
+    D: Network, img: Tensor, c: Any = None, *, gains: Callable[[RecordedForward], bool] | None = None, **asked: Any
+) -> RecordedForward | None:
+    """RecordedForward(D, img, c, ...), or the error of it. An error leaves D as it was; a refusal is remembered.
+
+    None, which leaves D as it was too and is remembered, where `gains` says that level 2 gains nothing by it.
+    """
     before = Snapshot(D, img.device)
     try:
-        return RecordedForward(D, img, c, before, **asked)
+        recorded = RecordedForward(D, img, c, before, **asked)
     except BaseException as error:
         before.restore()
         if isinstance(error, NotPiecewiseLinear):
             _end_frames(error)
-            remember(D, img, c, **asked)
+            remember(D, img, c, 1, **asked)
         raise
+    if gains is None or gains(recorded):
+        return recorded
+    before.restore()
+    remember(D, img, c, "autograd", **asked)
+    return None
 
 
 def _end_frames(error: BaseException | None) -> None:

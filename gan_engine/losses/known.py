@@ -1,0 +1,100 @@
+"""What is known of a discriminator from its earlier steps, for as long as its structure stays the same.
+
+A search for compiled parts, and a watch for attention, take a tenth of a millisecond of every step. A small D has two
+milliseconds for all of it.
+"""
+
+import functools
+import types
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as every_module
+
+from gan_engine.losses.network import Network, names_in, parts_of, why_compiled
+from gan_engine.losses.outputs import Picked
+
+# Functions that ClosedOps replaces at level "autograd".
+_ATTENTION = frozenset(("scaled_dot_product_attention", "multi_head_attention_forward"))
+
+
+class Known:
+    """Facts of a module D with the structure `structure`.
+
+    Attributes:
+        compiled: why D is refused as compiled, or None.
+        without_attention: D called no attention when it was watched, and no code of its modules names any.
+        small: of steps, by `asked`: whether autograd on PyTorch's functions is the fastest for them.
+    """
+
+    def __init__(self, D: nn.Module, structure: tuple) -> None:
+        self.structure, self._types = structure, {type(part) for part in D.modules()}
+        self.compiled = why_compiled(D)
+        self.without_attention = False
+        self.small: dict[tuple, bool] = {}
+
+    def saw_no_attention(self) -> None:
+        """Note that D has run, watched, without a call of attention."""
+        self.without_attention = not any(map(_names_attention, self._types))
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, Known] = weakref.WeakKeyDictionary()
+
+
+def known(D: Network) -> Known | None:
+    """What is known of D in its present structure. None for a function, and where a module is compiled or has a
+    `forward` of its own.
+
+    The structure holds the modules of D, their types and their forward hooks.
+    """
+    net = module_of(D)
+    if net is None or (structure := _structure(net)) is None:
+        return None
+    found = _known.get(net)
+    if found is None or found.structure != structure:
+        found = _known[net] = Known(net, structure)
+    return found
+
+
+def module_of(D: Network) -> nn.Module | None:
+    """The module that D is, or that D calls with arguments bound to it, if those hold no functions or modules."""
+    if isinstance(D, functools.partial) and not any(map(callable, (*D.args, *D.keywords.values()))):
+        D = D.func
+    return D if isinstance(D, nn.Module) else None
+
+
+def asked(img: Tensor, *, with_loss: bool, picked: Picked) -> tuple:
+    """What decides beside D whether its step is a small one."""
+    autocast = torch.is_autocast_enabled(img.device.type)
+    return img.shape, img.dtype, with_loss, getattr(picked, "__code__", type(picked)), autocast
+
+
+def _structure(net: nn.Module) -> tuple | None:
+    found: list[Any] = [*every_module._global_forward_hooks, *every_module._global_forward_pre_hooks]
+    waiting = [net]
+    for part in waiting:  # a module that is shared comes twice
+        held = part.__dict__
+        found += id(part), type(part)
+        if held["_forward_hooks"] or held["_forward_pre_hooks"]:
+            found += *held["_forward_hooks"], *held["_forward_pre_hooks"]
+        if held.get("_compiled_call_impl") is not None or "forward" in held or len(waiting) > _MOST_MODULES:
+            return None
+        if held["_modules"]:
+            waiting += [module for module in held["_modules"].values() if module is not None]
+    return tuple(found)
+
+
+_MOST_MODULES = 10_000  # a module that holds itself has no end
+
+
+@functools.lru_cache(maxsize=256)
+def _names_attention(of: type) -> bool:
+    """True if a method of the class, or a function that such a method refers to, names attention."""
+    bases = of.__mro__[: of.__mro__.index(nn.Module)]
+    methods = [value for base in bases for value in vars(base).values() if isinstance(value, types.FunctionType)]
+    functions = (part for method in methods for part in (method, *parts_of(method)))
+    return any(
+        not _ATTENTION.isdisjoint(names_in(part.__code__)) for part in functions if isinstance(part, types.FunctionType)
+    )
