@@ -2,7 +2,7 @@
 
 A word keeps the networks whose names have it. A step is the gradients of mean(softplus(-D(x))) and of
 gamma / 2 * mean(|dD/dx|^2) by the parameters. D(x) of maps and lists is the sum of their logits. The peers take turns
-in one process, in float32 on one CPU thread:
+in one process, in float32 on one CPU thread. The time is processor time of that thread:
 
     autograd     autograd.grad(create_graph=True) and backward(), on PyTorch's own functions: 1.00
     level None   backward_with_penalty; the table names the level that it took
@@ -16,6 +16,7 @@ runs/benchmarks/any-discriminator.jsonl.
 
 import argparse
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks import rows
-from benchmarks.eager import eager_pytorch
+from benchmarks import isa, rows
 from benchmarks.foreign import DISCRIMINATORS, Sample
 from benchmarks.gpu_check.page import table
-from benchmarks.timing import compare
-from gan_engine.losses.penalties import backward_with_penalty, refusal
+from benchmarks.timing import compare, on_this_thread
+from gan_engine.losses.penalties import backward_with_penalty, is_small, refusal
 from gan_engine.system import malloc
 
 GAMMA = 1.0
@@ -62,8 +62,15 @@ def total(D: nn.Module, x: Tensor, c: Any) -> Tensor:
 
 
 def by_autograd(D: nn.Module, x: Tensor, c: Any) -> None:
-    with eager_pytorch(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        total(D, x, c).backward()
+    total(D, x, c).backward()
+
+
+def on_math_kernels(step: Step) -> Step:
+    def call(D: nn.Module, x: Tensor, c: Any) -> None:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            step(D, x, c)
+
+    return call
 
 
 def by_level(level: Any) -> Step:
@@ -71,11 +78,10 @@ def by_level(level: Any) -> Step:
 
 
 def in_a_random_direction(D: nn.Module, x: Tensor, c: Any) -> None:
-    with eager_pytorch():
-        both = torch.cat([x, x + SIGMA * torch.randn_like(x)])
-        logits, moved = called(D, both, c if c is None else torch.cat([c, c])).chunk(2)
-        slope = (moved.sum(1) - logits.sum(1)) / SIGMA
-        (F.softplus(-logits).mean() + GAMMA / 2 * slope.square().mean()).backward()
+    both = torch.cat([x, x + SIGMA * torch.randn_like(x)])
+    logits, moved = called(D, both, c if c is None else torch.cat([c, c])).chunk(2)
+    slope = (moved.sum(1) - logits.sum(1)) / SIGMA
+    (F.softplus(-logits).mean() + GAMMA / 2 * slope.square().mean()).backward()
 
 
 def compiled(D: nn.Module, x: Tensor, c: Any) -> Callable[[], object]:
@@ -84,7 +90,7 @@ def compiled(D: nn.Module, x: Tensor, c: Any) -> Callable[[], object]:
 
     def call() -> None:
         attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-        with eager_pytorch(), attention, torch._dynamo.config.patch(trace_autograd_ops=True):
+        with attention, torch._dynamo.config.patch(trace_autograd_ops=True):
             step(x)
 
     return call
@@ -113,15 +119,17 @@ def made(sample: Sample) -> tuple[nn.Module, Tensor, Any]:
 
 def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dict[str, Any]:
     D, x, c = made(sample)
-    truth = gradients(copy.deepcopy(D).double(), x.double(), c, by_autograd)
+    plain = on_math_kernels(by_autograd) if sample.attends else by_autograd
+    truth = gradients(copy.deepcopy(D).double(), x.double(), c, plain)
     steps: dict[str, Step] = {
-        "autograd": by_autograd,
+        "autograd": plain,
         "level None": by_level(None),
         "aligned": by_level("aligned"),
         "random": in_a_random_direction,
     }
     reason = refusal(D, x, c)
-    row: dict[str, Any] = {"D": name, "level 2": reason is None, "refusal": reason}
+    level = 1 if reason is not None else "autograd" if is_small(D, x, c) else 2
+    row: dict[str, Any] = {"D": name, "level": level, "refusal": reason}
     for way, step in list(steps.items()):
         try:
             row[f"{way} error"] = error(gradients(D, x, c, step), truth)
@@ -132,7 +140,7 @@ def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dic
     if compile:
         torch.compiler.reset()
         peers["compile"] = compiled(D, x, c)
-    timings = compare(peers, seconds=seconds, tuned=True)
+    timings = compare(peers, seconds=seconds, tuned=True, clock=on_this_thread)
     for way, timing in timings.items():
         row[f"{way} ms"] = timing.median if timing.ms else None
         row[f"{way} MiB"], row[f"{way} failure"] = timing.peak_mib, timing.error
@@ -159,7 +167,7 @@ def line(row: dict[str, Any]) -> dict[str, str]:
 
     return {
         "D": row["D"],
-        "level": "2" if row["level 2"] else "1",
+        "level": str(row["level"]),
         **{way: gain(way) for way in ("level None", "aligned", "compile", "random")},
         **{f"error of {way}": number(f"{way} error", ".0e") for way in ("level None", "aligned", "random")},
         **{f"MiB of {way}": number(f"{way} MiB", ".0f") for way in ("autograd", "level None", "aligned")},
@@ -170,9 +178,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the networks whose names have one of these words")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long the peers of a network take turns")
+    parser.add_argument("--isa", help="hold all peers to this instruction set, such as avx2")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where the rows go")
     asked = parser.parse_args()
+    if asked.isa is not None:
+        if (reason := isa.refusal(asked.isa)) is not None:
+            parser.error(f"--isa {asked.isa}: {reason}")
+        isa.run_again(asked.isa, [sys.executable, *sys.orig_argv[1:]])
     names = [name for name in DISCRIMINATORS if not asked.words or any(word in name for word in asked.words)]
     malloc.tune()
     torch.set_num_threads(1)

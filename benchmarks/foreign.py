@@ -261,6 +261,7 @@ class Sample(NamedTuple):
     shape: tuple[int, ...]  # of a batch
     num_classes: int = 0
     of_images: bool = True
+    attends: bool = False  # by PyTorch's function, whose fused kernels have no second gradient
 
 
 DISCRIMINATORS: dict[str, Sample] = {
@@ -274,7 +275,7 @@ DISCRIMINATORS: dict[str, Sample] = {
     "r3gan": Sample(R3GAN, (8, 3, 32, 32)),
     "periods of sound": Sample(Periods, (8, 1, 8192), of_images=False),
     "spectrograms of sound": Sample(Resolutions, (8, 1, 8192), of_images=False),
-    "vit": Sample(ViT, (16, 3, 32, 32)),
+    "vit": Sample(ViT, (16, 3, 32, 32), attends=True),
     "ctgan": Sample(CTGAN, (50, 10, 60), of_images=False),
     "amp": Sample(amp, (512, 210), of_images=False),
 }

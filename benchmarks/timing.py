@@ -42,6 +42,7 @@ def compare(
     device: str = "cpu",
     tuned: bool = False,
     rounds: tuple[int, int] = (MIN_ROUNDS, MAX_ROUNDS),
+    clock: Callable[[Callable[[], object]], float] | None = None,
 ) -> dict[str, Timing]:
     """Call all peers in turn, in a new random order in each round, for about `seconds`.
 
@@ -52,8 +53,9 @@ def compare(
     Args:
         tuned: whether malloc.tune() was called; see `peak_mib`.
         rounds: the least and the greatest number of rounds.
+        clock: from a call to its milliseconds; None: those of the device.
     """
-    clock = _on_gpu if device == "cuda" else _on_cpu
+    clock = clock or (_on_gpu if device == "cuda" else _on_cpu)
     errors, peaks = {}, {}
     for name, call in peers.items():
         try:
@@ -82,6 +84,13 @@ def _on_cpu(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
+
+
+def on_this_thread(call: Callable[[], object]) -> float:
+    """Processor time of this thread, which other programs of a busy machine do not lengthen as they do wall time."""
+    start = time.thread_time()
+    call()
+    return (time.thread_time() - start) * 1e3
 
 
 def _on_gpu(call: Callable[[], object]) -> float:

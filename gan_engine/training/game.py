@@ -10,6 +10,7 @@ from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.families import objective_of
 from gan_engine.losses.objective import GanObjective
+from gan_engine.ops.thresholds import TABLE
 from gan_engine.training.distributed import Processes
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
@@ -78,6 +79,11 @@ def describe_penalties(config: Config, objective: GanObjective, D: nn.Module, im
     augmented = config.augment != "none"
     reason = "its images are augmented" if augmented else penalties.refusal(D, img, c)
     how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
+    pairs = max(1, (config.batch_gpu or config.batch_size) // 2)
+    if reason is None and all(
+        penalties.is_small(D, torch.cat([img] * k), c if c is None else torch.cat([c] * k)) for k in (1, pairs)
+    ):
+        how = f"plain autograd, as D is small: {TABLE['few products at level 2'].sentence}"
     names = ", ".join(f"{name} {weight:g}" for name, weight in objective.weights.items())
     interval = f" every {config.penalty_interval} steps" if config.penalty_interval > 1 else ""
     return f"{names}{interval}; {how}" + (f"; {paths}" if paths else "")

@@ -6,6 +6,7 @@ import pytest
 
 from gan_engine import models
 from gan_engine.training.trainer import Trainer
+from tests.losses.conftest import level_2_for_small_networks as level_2_for_small_networks
 from tests.training.runs import CPU, DCGAN, toy
 
 

@@ -7,6 +7,8 @@ import torch
 
 from gan_engine.losses.objective import Batch
 from gan_engine.losses.penalties import path_length, r1, r2, wgan_gp
+from gan_engine.ops.thresholds import TABLE
+from tests.losses.conftest import FEW
 from tests.training.runs import DCGAN, MLP, NO_NORM, PATHS, PENALTIES
 
 
@@ -73,6 +75,12 @@ def test_the_penalties_and_their_level_are_told(make):
     )
 
 
+def test_a_small_D_is_told_to_go_by_plain_autograd(make, monkeypatch):
+    monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=1e12))
+    told = make(NO_NORM, r1_gamma=1.5).penalties()
+    assert told == f"r1 1.5; plain autograd, as D is small: {TABLE[FEW].sentence}"
+
+
 @pytest.mark.parametrize("name", [name for name in PENALTIES if name != "gp"])  # which draws its images part by part
 def test_accumulated_gradients_with_penalties_are_those_of_the_whole_batch(make, name):
     options = PENALTIES[name]
@@ -94,6 +102,8 @@ def test_penalties_are_of_fp32_in_a_bf16_run(make, monkeypatch):
         penalised=True,
         last=False,
     )
+    trial, *seen = seen  # whether D, which has a new hook, is small
+    assert trial == torch.float32
     assert seen == [torch.float32, torch.bfloat16, torch.float32]  # gp, generated images, real images with R1
     means = trainer.means.read()
     assert means["loss/r1"] > 0 and means["loss/gp"] > 0
