@@ -42,7 +42,9 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """G_ema <- beta G_ema + (1 - beta) G; buffers are copied."""
-        if isinstance(self._share, Tensor):
+        if not self.config.ema_kimg:  # the average is G itself, and a sum would round
+            torch._foreach_copy_(*self._pairs)
+        elif isinstance(self._share, Tensor):
             _lerp_(*self._pairs, self._share)
         else:
             torch._foreach_lerp_(*self._pairs, self._share)

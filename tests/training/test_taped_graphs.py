@@ -13,8 +13,8 @@ from gan_engine import backends
 from gan_engine.training import average, graphs, numbers
 from gan_engine.training.precision import Precision
 from gan_engine.training.schedule import ever_due
+from tests.training.graph_runs import DCGAN, STYLEGAN2, recorded, replays, trained
 from tests.training.tape import taped
-from tests.training.test_graphs import DCGAN, STYLEGAN2, recorded, replays, trained
 
 FALLING = {"lr_decay": 1.0, "ema_kimg": 0.05, "ema_rampup": 0.5, "kimg": 0.2}
 RUNS = {
@@ -91,6 +91,19 @@ def test_the_average_with_its_share_in_a_tensor_is_pytorchs_lerp():
         average._lerp_(averages, values, torch.tensor(0.3))
     torch.testing.assert_close(averages, want)
     assert all(torch.equal(p, before) for p, before in zip(values, kept, strict=True))
+
+
+def test_without_a_half_life_the_average_on_a_device_is_G(tmp_path, monkeypatch):
+    """A sum with a share of 1 would round."""
+    monkeypatch.setattr(numbers, "on_device", lambda _: True)
+    trainer, _, _ = trained(dataclasses.replace(DCGAN, ema_kimg=0, cuda_graphs=False), tmp_path, steps=1)
+    with torch.no_grad():
+        for p in trainer.G.parameters():
+            p.mul_(1e-6)  # far from the average
+    trainer.average.prepare(trainer.nimg)
+    trainer.average.update()
+    for mean, p in zip(trainer.G_ema.parameters(), trainer.G.parameters(), strict=True):
+        assert torch.equal(mean, p)
 
 
 def differs(config, tmp_path):
