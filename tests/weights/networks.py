@@ -31,12 +31,12 @@ def ada(seed=0, **options):
     return G, D
 
 
-def ada_pickle(path, G, D=None, w_avg=None, **more):
+def ada_pickle(path, G, D=None, w_avg=None, embed=None, D_mapping=None):
     """{"G": ..., "D": ..., "G_ema": ...} with the names of StyleGAN2-ADA."""
     sides = [4 << n for n in range(len(G.blocks))]
     mapping = container(
         "MappingNetwork",
-        {f"fc{i}": persistent(layer) for i, layer in enumerate(G.mapping)},
+        {f"fc{i}": persistent(layer) for i, layer in enumerate(G.mapping)} | (embed or {}),
         w_avg=torch.arange(16.0) if w_avg is None else w_avg,
     )
     synthesis = container("SynthesisNetwork", {f"b{r}": persistent(b) for r, b in zip(sides, G.blocks, strict=True)})
@@ -45,8 +45,9 @@ def ada_pickle(path, G, D=None, w_avg=None, **more):
     if D is not None:
         ends = {name: persistent(getattr(D, name)) for name in ("conv", "fc", "out")}
         blocks = {f"b{r}": persistent(block) for r, block in zip(sides[:0:-1], D.blocks, strict=True)}
+        blocks |= {} if D_mapping is None else {"mapping": container("MappingNetwork", D_mapping)}
         tree["D"] = container("Discriminator", blocks | {"b4": container("DiscriminatorEpilogue", ends)})
-    Path(path).write_bytes(pickle.dumps(tree | more, protocol=4))
+    Path(path).write_bytes(pickle.dumps(tree, protocol=4))
 
 
 def rosinality_networks(seed=0):

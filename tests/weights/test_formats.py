@@ -94,6 +94,29 @@ def test_one_mean_of_all_classes_is_that_of_each(persistence):
     assert torch.equal(ours.mapping.w_mean, torch.arange(16.0).expand(5, -1))
 
 
+def test_a_D_with_classes_is_read_with_its_mapping(persistence):
+    """logit = <out(features), mapping(normalised embedding of the class)> / sqrt(w_dim)"""
+    G, D = networks.ada()
+    connected = networks.stylegan.FullyConnectedLayer
+    G.mapping[0] = connected(32, 16, activation="lrelu", lr_multiplier=0.01)
+    D.out, embed = connected(16, 16), {"embed": connected(5, 16)}
+    fc = [connected(16, 16, activation="lrelu", lr_multiplier=0.01) for _ in range(3)]
+    networks.unlike(D.out, *fc, *embed.values())
+    layers = {name: networks.persistent(layer) for name, layer in embed.items()}
+    mapping = {f"fc{i}": networks.persistent(layer) for i, layer in enumerate(fc)}
+    networks.ada_pickle("a.pkl", G, D, embed=layers, D_mapping=layers | mapping)
+    converted("a.pkl", "a.pt")
+    config = models.from_dict(checkpoint.load("a.pt")["model"])
+    assert config.c_dim == 5
+    img, c = torch.randn(4, 3, 32, 32), torch.eye(5)[:4]
+    with torch.no_grad():
+        w = embed["embed"](c)
+        w = w * (w.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for layer in fc:
+            w = layer(w)
+        close(built("a.pt")[1](img, c), (D(img) * w).sum(1) / 4)
+
+
 @pytest.mark.parametrize(
     ("change", "want"),
     [
