@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bias_act.h"
+#include "filtered_lrelu.h"
 #include "gradient_penalty.h"
 #include "isa.h"
 #include "norm_act.h"
@@ -57,6 +58,7 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(sample_dot_slots, Slots2)
 #define GE_CPU_KERNELS(KERNEL)                                 \
     KERNEL(relayout, Kernel<RelayoutParams>)                   \
+    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)        \
     KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
     KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
     KERNEL(norm_stats, Kernel<NormStatsParams>)                \

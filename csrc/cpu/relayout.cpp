@@ -5,22 +5,6 @@
 
 namespace gan_engine {
 namespace GE_ISA {
-namespace {
-
-// v[i][k] becomes v[k][i]. A round interleaves row i with row i + 8, which moves one bit of the row's number to the end
-// of the lane's number. Four rounds move all bits.
-void transpose(VecF (&v)[kLanes]) {
-    for (int round = 0; round < 4; ++round) {
-        VecF w[kLanes];
-        for (int i = 0; i < kLanes / 2; ++i) {
-            w[2 * i] = interleave_low(v[i], v[i + kLanes / 2]);
-            w[2 * i + 1] = interleave_high(v[i], v[i + kLanes / 2]);
-        }
-        for (int i = 0; i < kLanes; ++i) v[i] = w[i];
-    }
-}
-
-}  // namespace
 
 // The inner loop runs over rows, so that y is written in 16 streams.
 void relayout(const RelayoutParams& p, int threads) {

@@ -71,5 +71,19 @@ GE_INLINE V interleave_high(V a, V b) {
     return interleaved<High>(a, b);
 }
 
+// v[i][k] becomes v[k][i]. A round interleaves row i with row i + 8, which moves one bit of the row's number to the end
+// of the lane's number. Four rounds move all bits.
+template <class V>
+GE_INLINE void transpose(V (&v)[kLanes]) {
+    for (int round = 0; round < 4; ++round) {
+        V w[kLanes];
+        for (int i = 0; i < kLanes / 2; ++i) {
+            w[2 * i] = interleave_low(v[i], v[i + kLanes / 2]);
+            w[2 * i + 1] = interleave_high(v[i], v[i + kLanes / 2]);
+        }
+        for (int i = 0; i < kLanes; ++i) v[i] = w[i];
+    }
+}
+
 }  // namespace GE_ISA
 }  // namespace gan_engine

@@ -4,6 +4,7 @@ import gan_engine.ops.self_check  # noqa: F401  (compares kernels with the refer
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.autograd import conv2d
+from gan_engine.ops.filtered_lrelu import filtered_lrelu
 from gan_engine.ops.fir import setup_filter
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 from gan_engine.ops.grid_sample import grid_sample
@@ -28,6 +29,7 @@ __all__ = [
     "upsample2d",
     "downsample2d",
     "upfirdn2d_act",
+    "filtered_lrelu",
     "norm_act",
     "pixel_norm",
     "minibatch_stddev",

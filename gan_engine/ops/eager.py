@@ -195,6 +195,63 @@ def upfirdn2d_act(
     return scale_bias_act(x, scale, b, noise=noise, **options)
 
 
+def filtered_lrelu(
+    x: Tensor,
+    b: Tensor | None = None,
+    *,
+    fu: Tensor | None = None,
+    fd: Tensor | None = None,
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
+    gain: float = 2**0.5,
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+) -> Tensor:
+    """Zeros between the pixels, and depthwise convolutions: one for each axis of a separable filter"""
+    x = x if b is None else x + b[:, None, None].to(x.dtype)
+    (ux, uy), (dx, dy), (n, c, h, w) = as_pair(up), as_pair(down), x.shape
+    x = F.pad(x[:, :, :, None, :, None], [0, ux - 1, 0, 0, 0, uy - 1]).reshape(n, c, h * uy, w * ux)
+    x = _convolved(F.pad(x, as_sides(padding)), fu, flip_filter, ux * uy)
+    x = F.leaky_relu(x, slope) * gain
+    x = x if clamp is None else x.clamp(-clamp, clamp)
+    return _convolved(x, fd, flip_filter, 1)[:, :, ::dy, ::dx]
+
+
+def _convolved(x: Tensor, f: Tensor | None, flip_filter: bool, gain: float) -> Tensor:
+    if f is None:
+        return x * gain
+    f = (f if flip_filter else f.flip(*range(f.ndim))).to(x.dtype)
+    c = x.shape[1]
+    if f.ndim == 2:
+        return F.conv2d(x, (f * gain).expand(c, 1, *f.shape), groups=c)
+    x = F.conv2d(x, f[None, :].expand(c, 1, 1, -1), groups=c)
+    return F.conv2d(x, (f * gain)[:, None].expand(c, 1, -1, 1), groups=c)
+
+
+def strided_filtered_lrelu(
+    x: Tensor,
+    b: Tensor | None = None,
+    *,
+    fu: Tensor | None = None,
+    fd: Tensor | None = None,
+    up: Pair = 1,
+    down: Pair = 1,
+    padding: Padding = 0,
+    gain: float = 2**0.5,
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+) -> Tensor:
+    """`filtered_lrelu` by strided and transposed convolutions, without zeros between the pixels"""
+    x = x if b is None else x + b[:, None, None].to(x.dtype)
+    ux, uy = as_pair(up)
+    x = upfirdn2d(x, f=fu, up=up, padding=padding, flip_filter=flip_filter, gain=ux * uy)
+    x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
+    return upfirdn2d(x, f=fd, down=down, flip_filter=flip_filter)
+
+
 def sum_of_squares(x: Tensor) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
     return x.square().flatten(1).sum(1) if x.ndim > 1 else x.square()

@@ -101,26 +101,31 @@ def fir_arguments(
     around: tuple[int, int, int, int],
     flip_filter: bool,
     gain: float,
+    name: str = "f",
+    of: Sequence[int] | None = None,
 ) -> tuple[Tensor, FirArguments, list[int]]:
-    """(f, arguments, padding + around); f is never None. Wrong arguments are refused in the name of `op`."""
-    check_tensors(op, x, f=f)
+    """(f, arguments, padding + around); f is never None. Wrong arguments are refused in the name of `op`.
+
+    `name` is what `op` calls f. `of` is the [H, W] of the filtered image, where that is made of x.
+    """
+    check_tensors(op, x, **{name: f})
     if x.ndim != 4:
         raise ValueError(f"{op}: x must be [N, C, H, W], got {list(x.shape)}")
     if f is None:
         f = torch.ones(1, dtype=torch.float32, device=x.device)
     if f.ndim not in (1, 2) or 0 in f.shape:
-        raise ValueError(f"{op}: f must be [taps] or [taps_y, taps_x], got {list(f.shape)}")
+        raise ValueError(f"{op}: {name} must be [taps] or [taps_y, taps_x], got {list(f.shape)}")
     if f.dtype != torch.float32:
-        raise TypeError(f"{op}: f must be torch.float32 (see setup_filter), got {f.dtype}")
+        raise TypeError(f"{op}: {name} must be torch.float32 (see setup_filter), got {f.dtype}")
     if f.device != x.device:
-        raise ValueError(f"{op}: f must be on {x.device} like x, got {f.device}")
+        raise ValueError(f"{op}: {name} must be on {x.device} like x, got {f.device}")
     if f.requires_grad:
-        raise RuntimeError(f"{op}: f has no gradient, but requires one (f.detach() takes it as a constant)")
+        raise RuntimeError(f"{op}: {name} has no gradient, but requires one ({name}.detach() takes it as a constant)")
     up, down = as_pair(up, "up", op), as_pair(down, "down", op)
     pads = [a + b for a, b in zip(as_sides(padding, op), around)]
-    size = []
+    size, filtered = [], x.shape[2:] if of is None else of
     for axis, i, taps in zip("yx", (1, 0), taps_of(f)):
-        padded = x.shape[3 - i] * up[i] + pads[2 * i] + pads[2 * i + 1]
+        padded = filtered[1 - i] * up[i] + pads[2 * i] + pads[2 * i + 1]
         if padded < taps:
             raise ValueError(f"{op}: x upsampled and padded must hold the {taps} taps along {axis}, got {padded}")
         size.append((padded - taps) // down[i] + 1)

@@ -1,5 +1,7 @@
 """The kernel of upfirdn2d as a PyTorch operator without autograd."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,14 +12,21 @@ from gan_engine.ops.kernel_op import define
 
 def kernel_arguments(x: Tensor, f: Tensor, y: Tensor | None, fir: FirArguments, channels_last: bool) -> tuple:
     """The arguments of the kernels about x, f and y, in the order of csrc/upfirdn2d.h."""
-    n, c, h, w = x.shape
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return x, *filter_arguments(x.shape, x.dtype, f, y, fir, channels_last)
+
+
+def filter_arguments(
+    shape: Sequence[int], dtype: torch.dtype, f: Tensor, y: Tensor | None, fir: FirArguments, channels_last: bool
+) -> tuple:
+    """The arguments behind x, for an x of this shape and dtype."""
+    n, c, h, w = shape
     (up_x, up_y), (down_x, down_y), (start_x, start_y), size, flip, gain = fir
     return (
-        x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format),
         f.contiguous(), y, n, c,
         (h, size[0], up_y, down_y, start_y, f.shape[0]),
         (w, size[1], up_x, down_x, start_x, f.shape[-1]),
-        x.dtype, f.ndim == 1, flip, channels_last, gain,
+        dtype, f.ndim == 1, flip, channels_last, gain,
     )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Samples of the ops that filter and resample images: avg_pool2d, grid_sample, upfirdn2d and upfirdn2d_act."""
+"""Samples of the ops that filter and resample images.
+
+These are avg_pool2d, grid_sample, upfirdn2d, upfirdn2d_act and filtered_lrelu.
+"""
 
 from typing import Any
 
@@ -6,6 +9,7 @@ from torch import Tensor
 
 from gan_engine.ops import eager
 from gan_engine.ops.avg_pool2d import avg_pool2d
+from gan_engine.ops.filtered_lrelu import filtered_lrelu
 from gan_engine.ops.grid_sample import grid_sample, grid_sample_ref
 from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
 from gan_engine.ops.samples.taps import with_taps
@@ -30,10 +34,18 @@ def _defined_upfirdn2d(x: Tensor, **options: Any) -> Tensor:
     return upfirdn2d(x, **options, backend="reference")
 
 
+def _layer(*x: int) -> Shapes:
+    return {"x": x, "b": x[1:2]}
+
+
 _UP2 = {"taps": "1331", "up": 2, "padding": [2, 1, 2, 1], "gain": 4}
 _DOWN2 = {"taps": "1331", "down": 2, "padding": 1}
 _BLUR = {"taps": "1331", "padding": [2, 1, 2, 1]}
 _BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
+# A layer of StyleGAN3: y has the size of x, and 2 / up times that of x where it upsamples by 4.
+_ALIAS_FREE = {"taps_up": "12", "taps_down": "12", "up": 2, "down": 2, "padding": [11, 10, 11, 10]}
+_ALIAS_FREE_UP = {**_ALIAS_FREE, "taps_up": "24", "up": 4, "padding": [20, 17, 20, 17]}
+_BY_OPTIONS = {"fu": "taps_up", "fd": "taps_down"}
 _IN_ONE_PASS = (  # of upfirdn2d_act, on the backend "cuda"
     Sample("eights", _filtered((2, 16, 5, 4), 4, 3), {**_BEHIND_UP, "clamp": 1.0}, LAST),
     Sample(
@@ -183,5 +195,35 @@ RESAMPLING = {
             Sample("4x128x129x129", _filtered((4, 128, 129, 129), 128, 128), {**_BEHIND_UP, "clamp": 256.0}, LAST),
         ),
         cuda=_IN_ONE_PASS,
+    ),
+    "filtered_lrelu": Op(
+        with_taps(filtered_lrelu, **_BY_OPTIONS),
+        with_taps(eager.filtered_lrelu, **_BY_OPTIONS),
+        tiny=(
+            Sample("layer", _layer(2, 3, 5, 6), {**_ALIAS_FREE, "clamp": 0.8}),
+            Sample("layer-channels_last", _layer(2, 19, 4, 5), {**_ALIAS_FREE, "clamp": 0.8}, LAST),
+            Sample("up4", _layer(2, 2, 5, 4), {**_ALIAS_FREE_UP, "gain": 1.3, "slope": 0.5}),
+            Sample("to-colours", _layer(2, 3, 4, 5), {**_ALIAS_FREE, "gain": 1.0, "slope": 1.0, "clamp": 0.9}),
+            Sample("many-planes", _layer(5, 7, 3, 3), {**_ALIAS_FREE, "flip_filter": True}),
+            Sample("radial", _layer(1, 17, 5, 4), {**_ALIAS_FREE, "taps_down": "4x4", "clamp": 1.0}),
+            Sample(
+                "matrices-channels_last",
+                _layer(2, 5, 6, 5),
+                {"taps_up": "2x3", "taps_down": "4x4", "up": [3, 2], "down": [1, 3], "padding": [-1, 4, 3, 2]},
+                LAST,
+            ),
+            Sample("few-of-many", _layer(1, 2, 9, 21), {"taps_up": "3", "taps_down": "3", "down": [7, 4]}),
+            Sample("up-alone", _layer(1, 2, 3, 4), {"taps_up": "3", "up": [1, 3], "padding": 4, "clamp": 0.5}),
+            Sample("down-alone", {"x": (2, 2, 6, 7)}, {"taps_down": "1331", "down": 2, "padding": 1, "slope": 0.0}),
+            Sample("no-filter", _layer(2, 3, 4, 5), {"clamp": 0.7}),
+            Sample("threads", _layer(2, 3, 35, 40), {**_ALIAS_FREE, "clamp": 0.8}),
+            Sample("empty-batch", _layer(0, 3, 5, 5), _ALIAS_FREE),
+        ),
+        real=(  # of StyleGAN3-T
+            Sample("4x128x52x52", _layer(4, 128, 52, 52), {**_ALIAS_FREE, "clamp": 256.0}),
+            Sample("2x128x84x84-channels_last", _layer(2, 128, 84, 84), {**_ALIAS_FREE, "clamp": 256.0}, LAST),
+            Sample("up-2x128x36x36", _layer(2, 128, 36, 36), {**_ALIAS_FREE_UP, "clamp": 256.0}),
+        ),
+        variants={"strided": with_taps(eager.strided_filtered_lrelu, **_BY_OPTIONS)},
     ),
 }

@@ -10,6 +10,10 @@ _TAPS = {
     "1331": [0.125, 0.375, 0.375, 0.125],
     "3": [0.5, -0.25, 1.0],
     "12": [0.01, -0.03, 0.02, -0.11, 0.3, 0.8, 0.7, 0.2, -0.05, -0.02, 0.04, 0.03],
+    "24": [
+        *(0.01, 0.02, -0.01, -0.03, 0.02, 0.04, -0.05, -0.11, 0.06, 0.2, 0.3, 0.4),
+        *(0.38, 0.31, 0.17, 0.07, -0.1, -0.06, 0.03, 0.02, -0.02, -0.01, 0.02, 0.01),
+    ],
     "2x3": [[1.0, -0.5, 0.25], [0.75, 0.3, -0.2]],
     "4x4": [[0.1, 0.2, 0.3, 0.4], [0.5, -0.6, 0.7, 0.8], [0.9, 1.0, -0.1, 0.2], [0.3, 0.4, 0.5, -0.6]],
 }
@@ -23,11 +27,17 @@ def _filter(name: str, device: torch.device) -> Tensor:
     return _FILTERS[name, device.type].to(device)
 
 
-def with_taps(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`op` with its argument `f` replaced by `taps`, the name of a filter above; None is no filter."""
+def with_taps(op: Callable[..., Tensor], **filters: str) -> Callable[..., Tensor]:
+    """`op` with an option in place of each filter: the name of a filter above, or None for no filter.
 
-    def call(x: Tensor, *others: Tensor, taps: str | None = None, **options: Any) -> Tensor:
-        return op(x, *others, f=None if taps is None else _filter(taps, x.device), **options)
+    `filters` are the options by the arguments that they replace. Without it, `taps` replaces `f`.
+    """
+    filters = filters or {"f": "taps"}
+
+    def call(x: Tensor, *others: Tensor, **options: Any) -> Tensor:
+        named = {f: options.pop(option, None) for f, option in filters.items()}
+        found = {f: None if name is None else _filter(name, x.device) for f, name in named.items()}
+        return op(x, *others, **found, **options)
 
     call.__name__ = op.__name__
     return call
