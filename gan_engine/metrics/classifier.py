@@ -43,7 +43,8 @@ def load_classifier(device: str | torch.device = "cpu") -> Classifier:
     classifier = Classifier()
     with resources.as_file(WEIGHTS) as path:
         classifier.load_state_dict(torch.load(path, weights_only=True))
-    return classifier.to(device).eval().requires_grad_(False)
+    # 23 ms instead of 67 for 300 images, on one thread with AVX-512 (2026-11): pooling is slow with channels apart.
+    return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_BLOCK = 200  # rows of the matrix of kernels at a time
+
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """|mx - my|^2 + tr(Cx + Cy - 2 (Cx^(1/2) Cy Cx^(1/2))^(1/2))   # Heusel et al. 2017, arXiv:1706.08500, equation 6
@@ -42,8 +44,10 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 def _kernel_sum(x: Tensor, y: Tensor, *, own: bool = False) -> Tensor:
     """The sum of k over all pairs, in blocks; `own` leaves out the pairs of a vector with itself."""
-    d = x.shape[1]
-    total = sum(((block @ y.t() / d + 1) ** 3).sum() for block in x.split(1000))
+    d, total = x.shape[1], torch.zeros((), dtype=x.dtype, device=x.device)
+    for block in x.split(_BLOCK):
+        k = torch.addmm(torch.ones_like(total), block, y.t(), alpha=1 / d).flatten()
+        total += torch.dot(k, k.square())
     return total - ((x.square().sum(1) / d + 1) ** 3).sum() if own else total
 
 

@@ -23,7 +23,8 @@ class Extractor(Protocol):
     Attributes:
         name: as the names of numbers have it.
         about: one line: the network, its weights, the size of features, how images are resized and rounded. Features
-            of one set are kept on the disk under this line, so two extractors that differ must differ in it.
+            of one set are kept on the disk under this line and the weights, so two extractors that do other things with
+            the same weights must differ in it.
     """
 
     name: str
@@ -31,6 +32,10 @@ class Extractor(Protocol):
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [N, C, H, W] -> features [N, d], logits [N, K] of classes, on the device of `images`"""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights by name, as of an nn.Module."""
         ...
 
 

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 500  # rows of distances at a time
+BLOCK = 200  # rows of distances at a time
 
 
 def precision_recall(x: Tensor, y: Tensor, *, k: int = 3) -> tuple[float, float]:
     """The share of x inside any ball of y, and of y inside any ball of x   # Kynkaanniemi et al. 2019, 1904.06991"""
-    x, y = _checked(x, y, k)
-    of_x, of_y = radii(x, k), radii(y, k)
-    return _inside(x, y, of_y), _inside(y, x, of_x)
+    return all_four(x, y, k_shares=k, k_counts=k)[:2]
 
 
 def density_coverage(x: Tensor, y: Tensor, *, k: int = 5) -> tuple[float, float]:
@@ -24,30 +22,38 @@ def density_coverage(x: Tensor, y: Tensor, *, k: int = 5) -> tuple[float, float]
 
     Density may exceed 1. Coverage forgives outliers of x, which recall counts.
     """
-    x, y = _checked(x, y, k)
-    of_y = radii(y, k)
-    hits, covered = 0, 0
-    for rows, radius in zip(_distances(y, x), of_y.split(BLOCK), strict=True):
-        inside = rows < radius[:, None]
-        hits += int(inside.sum())
-        covered += int(inside.any(1).sum())
-    return hits / (k * len(x)), covered / len(y)
+    return all_four(x, y, k_shares=k, k_counts=k)[2:]
 
 
-def radii(x: Tensor, k: int) -> Tensor:
-    """The distance of each of x [N, d] from its k-th nearest neighbour among the others, [N]"""
-    return torch.cat([rows.topk(k + 1, largest=False).values[:, -1] for rows in _distances(x, x)])
+def all_four(x: Tensor, y: Tensor, *, k_shares: int = 3, k_counts: int = 5) -> tuple[float, float, float, float]:
+    """`precision_recall` with k_shares and `density_coverage` with k_counts; each distance is computed once
+
+    Raises ValueError for sets that do not have more images than the larger k, and for features of different sizes.
+    """
+    x, y = _checked(x, y, max(k_shares, k_counts))
+    of_x = _squared_radii(x, k_shares)[:, -1]
+    near_y = _squared_radii(y, max(k_shares, k_counts))
+    of_y, counting = near_y[:, k_shares - 1], near_y[:, k_counts - 1]
+    in_y, hits, covered, recalled = torch.zeros(len(x), dtype=torch.bool, device=x.device), 0, 0, 0
+    for rows, wide, narrow in zip(_squares(y, x), of_y.split(BLOCK), counting.split(BLOCK), strict=True):
+        in_y |= (rows <= wide[:, None]).any(0)
+        recalled += int((rows <= of_x).any(1).sum())
+        inside = (rows < narrow[:, None]).sum(1)
+        hits, covered = hits + int(inside.sum()), covered + int((inside > 0).sum())
+    return int(in_y.sum()) / len(x), recalled / len(y), hits / (k_counts * len(x)), covered / len(y)
 
 
-def _inside(x: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """The share of x that lies in any of the balls."""
-    return sum(int((rows <= radius).any(1).sum()) for rows in _distances(x, centres)) / len(x)
+def _squared_radii(x: Tensor, k: int) -> Tensor:
+    """The squares of the distances of each of x [N, d] from its k nearest neighbours among the others, [N, k]"""
+    return torch.cat([rows.topk(k + 1, largest=False).values[:, 1:] for rows in _squares(x, x)])
 
 
-def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """Blocks [at most BLOCK, M] of the distances |x - y|."""
+def _squares(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Blocks [at most BLOCK, M] of |x - y|^2 = |x|^2 + |y|^2 - 2 x . y; rounding below 0 becomes 0."""
+    of_y = y.square().sum(1)
     for block in x.split(BLOCK):
-        yield torch.cdist(block, y)
+        products = torch.addmm(of_y, block, y.t(), alpha=-2)
+        yield products.add_(block.square().sum(1)[:, None]).clamp_(min=0)
 
 
 def _checked(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """The features of the real images. They are computed once for a set and an extractor, and kept on the disk.
 
+The name of a file is a hash of the images, of what the extractor says about itself and of its weights.
+
 Folder: `features` in the folder of gan_engine.data.cache, which GAN_ENGINE_CACHE names. GAN_ENGINE_CACHE=0 keeps none.
 """
 
@@ -51,5 +53,14 @@ def _path(data: ImageSet, extractor: Extractor) -> Path | None:
     home = cache.folder()
     if home is None:
         return None
-    key = f"{_VERSION} {KEPT} {data.sha256} {extractor.about}"
+    key = f"{_VERSION} {KEPT} {data.sha256} {extractor.about} {_weights(extractor)}"
     return home / "features" / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
+
+
+def _weights(extractor: Extractor) -> str:
+    """The SHA-256 of the names and values of all weights: other weights give other features."""
+    digest = hashlib.sha256()
+    for name, values in sorted(extractor.state_dict().items()):
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -14,6 +14,7 @@ set. Every name of a number ends in the number N of generated images behind it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,11 @@ class Evidence:
         """The features that were kept, of generated and of real images."""
         return self.generated.kept, self.real.kept
 
+    @cached_property
+    def near(self) -> tuple[float, float, float, float]:
+        """Precision, recall, density and coverage."""
+        return neighbours.all_four(*self.kept)
+
 
 class Metric(NamedTuple):
     """A word of --metrics."""
@@ -79,8 +85,8 @@ METRICS: dict[str, Metric] = {
     "fid": Metric({"fd": False}, _frechet),
     "kid": Metric({"kd": False}, lambda found: (kernel_distance(*found.kept),), KEPT),
     "is": Metric({"is": True}, lambda found: (found.generated.certainty.score,)),
-    "pr": Metric({"precision": True, "recall": True}, lambda found: neighbours.precision_recall(*found.kept), KEPT),
-    "dc": Metric({"density": True, "coverage": True}, lambda found: neighbours.density_coverage(*found.kept), KEPT),
+    "pr": Metric({"precision": True, "recall": True}, lambda found: found.near[:2], KEPT),
+    "dc": Metric({"density": True, "coverage": True}, lambda found: found.near[2:], KEPT),
     "ppl": Metric({"ppl": False}, _path_length, reads="generator"),
     "modes": Metric(
         {"modes": True, "modes_kl": False}, lambda found: (found.modes.covered, found.modes.kl), reads="modes"

@@ -310,6 +310,20 @@ def test_features_of_the_data_are_computed_once(tmp_path, monkeypatch):
     assert real_set.real_sample(data, extractor, batch=20, device=cpu).kept.equal(first.kept)
 
 
+def test_features_of_other_weights_are_computed_anew():
+    data, cpu = noise_set(50), torch.device("cpu")
+    first, other = (extractors.build("fashion32", (1, 32, 32), weights=None, device=cpu) for _ in range(2))
+    with torch.no_grad():
+        other.network.logits.bias[3] += 1e-3
+    kept = real_set.real_sample(data, first, batch=20, device=cpu)
+    path = real_set._path(data, first)
+    assert path.is_file() and real_set._path(data, other) != path
+    with torch.no_grad():
+        other.network.logits.bias.copy_(first.network.logits.bias)
+    assert real_set._path(data, other) == path
+    assert real_set.real_sample(data, other, batch=20, device=cpu).kept.equal(kept.kept)
+
+
 def test_the_memory_of_a_measurement_does_not_grow_with_the_number_of_images(monkeypatch):
     monkeypatch.setattr(sample, "KEPT", 100)
     data = noise_set(100)
