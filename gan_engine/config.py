@@ -19,15 +19,18 @@ from gan_engine.system.checkpoint import CheckpointError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
+ON_COLLAPSE = ("warn", "stop", "rollback")
+LEAST_HELD_OUT = 16  # D's logits of fewer images say nothing: chance alone moves their mean sign by more than 0.25
 
 # Larger numbers are mistakes: such a run would never begin, or never end. A time that is never reached means never.
 LARGEST = {
     **dict.fromkeys(("batch_size", "batch_gpu", "penalty_interval", "pl_interval", "pl_batch_shrink"), 2**20),
-    **dict.fromkeys(("n_critic", "keep", "patience"), 2**20),
-    "eval_num": 1_000_000,
+    **dict.fromkeys(("n_critic", "keep", "patience", "rollbacks"), 2**20),
+    **dict.fromkeys(("eval_num", "held_out"), 1_000_000),
     "threads": 1024,
     **dict.fromkeys(("kimg", "minutes", "pretrain_kimg", "ada_kimg", "ema_kimg"), 1e9),
-    **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg"), 1e12),
+    **dict.fromkeys(("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg", "health_kimg"), 1e12),
+    "rollback_lr": 1,
     **dict.fromkeys(("lr", "r1_gamma", "r2_gamma", "gp_weight", "pl_weight", "weight_clip", "ema_rampup"), 1e9),
 }
 
@@ -206,12 +209,31 @@ class Evaluation:
     """End the run after that many measurements in a row that are no better than the best. None: do not."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """Alarms while a run trains: collapse, vanishing gradients, divergence, and a D that learns by heart."""
+
+    health_kimg: float | None = 2
+    """Time between two readings of a run's health. None: no readings, and no alarms.
+    A reading is due after 32 images of training for each of its own at the earliest, so readings stay cheap."""
+    on_collapse: Literal[ON_COLLAPSE] = "warn"
+    """After an alarm of collapse or divergence.
+    warn: go on. stop: end the run. rollback: go back to the last healthy state, with other noise and order of data."""
+    rollbacks: int = 3
+    """Number of rollbacks in a run, after which the next such alarm ends it."""
+    rollback_lr: float = 1
+    """Factor of both learning rates at each rollback."""
+    held_out: int = 0
+    """Images of the data that the run does not train on. D's logits of them show whether D learns images by heart.
+    0: none, and that alarm is silent."""
+
+
 # The boxes of `train PRESET --help`, in this order after the basics and the model. A field belongs to one box.
-GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output, Evaluation)
+GROUPS = (Loss, Optimiser, Augmentation, Data, Speed, Output, Evaluation, Health)
 
 
 @dataclass(frozen=True)
-class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
+class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Basics):
     """The complete configuration of a run."""
 
     preset: fields.Fixed[fields.Suppress[str]]
@@ -223,7 +245,7 @@ class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Bas
 
     def __post_init__(self) -> None:
         check_types(self, largest=LARGEST)
-        for name in ("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg"):
+        for name in ("metrics_kimg", "grid_kimg", "checkpoint_kimg", "eval_kimg", "health_kimg"):
             if getattr(self, name) is not None and 0 < getattr(self, name) < 1e-6:
                 raise ValueError(f"{name}: want at least 1e-06, got {getattr(self, name):.6g}")
         for name in (
@@ -236,6 +258,7 @@ class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Bas
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: want at least 0, got {getattr(self, name)}")
         self._check_family()
+        self._check_health()
         if self.weight_clip is not None and not self.weight_clip > 0:
             raise ValueError(f"weight_clip: want more than 0 or None, got {self.weight_clip}")
         if self.eval_num < 2:
@@ -244,7 +267,7 @@ class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Bas
             raise ValueError(f"eval_weights: want --eval-extractor inception beside them, got {self.eval_extractor}")
         if self.patience is not None and self.eval_kimg is None:
             raise ValueError("patience: want --eval-kimg beside it, the time between two measurements")
-        for name in ("minutes", "threads", "eval_kimg", "patience"):
+        for name in ("minutes", "threads", "eval_kimg", "patience", "health_kimg"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}: want more than 0 or None, got {getattr(self, name)}")
         if self.kimg is None and self.minutes is None:
@@ -265,10 +288,20 @@ class Config(Evaluation, Output, Speed, Data, Augmentation, Optimiser, Loss, Bas
             ("loss", tuple(LOSSES)),
             ("precision", PRECISIONS),
             ("augment", AUGMENTS),
+            ("on_collapse", ON_COLLAPSE),
             ("ada_groups", tuple(PIPES)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def _check_health(self) -> None:
+        if self.held_out and not self.held_out >= LEAST_HELD_OUT:
+            raise ValueError(f"held_out: want 0, or {LEAST_HELD_OUT} images or more, got {self.held_out}")
+        if self.rollbacks < 1 or not self.rollback_lr > 0:
+            name = "rollbacks" if self.rollbacks < 1 else "rollback_lr"
+            raise ValueError(f"{name}: want more than 0, got {getattr(self, name)}")
+        if self.on_collapse != "warn" and self.health_kimg is None:
+            raise ValueError(f"on_collapse: want warn without --health-kimg, got {self.on_collapse}")
 
     def _check_family(self) -> None:
         """Raise ValueError for fields that ask for what the family of the model cannot do."""
@@ -311,6 +344,7 @@ FREE_ON_RESUME = {
     *(*LENGTHS, "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     *("threads", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
     *("eval_kimg", "eval_metrics", "eval_num", "eval_extractor", "eval_weights", "eval_data", "patience"),
+    *("health_kimg", "on_collapse", "rollbacks", "rollback_lr"),
 }
 
 

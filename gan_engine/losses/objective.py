@@ -25,6 +25,16 @@ class Batch(NamedTuple):
     source: Tensor | None = None  # [N, C', H', W'] in [-1, 1], the input of a G that translates
 
 
+class Judged(NamedTuple):
+    """What one G draws from a batch, and the logits of the D that judges it. The monitors of a run read it."""
+
+    name: str  # "" for the only pair of networks, else a suffix such as "/A"
+    gen_img: Tensor  # [N, C, H, W]
+    real_img: Tensor  # [N, C, H, W]
+    fake: Tensor  # [N] or [N, P]
+    real: Tensor  # [N] or [N, P]
+
+
 class GanObjective:
     """The game of G against D with one of the losses in `adversarial.LOSSES`.
 
@@ -96,6 +106,12 @@ class GanObjective:
         if self.loss.generator_reads_real:
             real = self.D(batch.real_img, batch.c).float()
         return {"G": self.loss.generator(fake, real), **classes}
+
+    def judged(self, batch: Batch) -> list[Judged]:
+        """What every pair of G and D makes of a batch, for the monitors of a run. Nothing is learnt or kept of it."""
+        gen_img = self.G(batch.z, batch.c)
+        fake, real = (self.D(img, batch.c).float() for img in (gen_img, batch.real_img))
+        return [Judged("", gen_img, batch.real_img, fake, real)]
 
     def path_length(self, batch: Batch) -> dict[str, Tensor]:
         """The path length penalty of part of the batch (Karras et al. 2020, arXiv:1912.04958, appendix B)."""

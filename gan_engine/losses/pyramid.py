@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.objective import Batch, GanObjective, Judged
 
 
 class PyramidObjective(GanObjective):
@@ -38,6 +38,14 @@ class PyramidObjective(GanObjective):
                 real = D(real_img, low, batch.c).float()
             terms[f"G/{size}"] = self.loss.generator(fake, real)
         return terms
+
+    def judged(self, batch: Batch) -> list[Judged]:
+        found = []
+        for size, G, D, z, real_img, low in self._levels(batch):
+            gen_img = G(z, low, batch.c)
+            fake, real = (D(img, low, batch.c).float() for img in (gen_img, real_img))
+            found.append(Judged(f"/{size}", gen_img, real_img, fake, real))
+        return found
 
     def _levels(self, batch: Batch) -> Iterator[tuple[Any, ...]]:
         """(size, G, D, z, real_img, low) of each level that is trained"""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.losses.game import of_each_image
-from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.losses.objective import Batch, GanObjective, Judged
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.metrics.similarity import l1
 
@@ -49,6 +49,11 @@ class PairedObjective(GanObjective):
         if self.perceptual is not None:
             terms["perceptual"] = config.perceptual_weight * self.perceptual(gen_img, batch.real_img)
         return terms
+
+    def judged(self, batch: Batch) -> list[Judged]:
+        gen_img = self.G(batch.source)
+        fake, real = (self.D(img, batch.source).float() for img in (gen_img, batch.real_img))
+        return [Judged("", gen_img, batch.real_img, fake, real)]
 
     def content(self, batch: Batch) -> dict[str, Tensor]:
         return {"L1": self.G.config.l1_weight * l1(self.G(batch.source), batch.real_img)}
@@ -98,6 +103,14 @@ class CycleObjective(GanObjective):
                 weight = config.cycle_weight * config.identity_weight
                 terms[f"identity/{kind}"] = weight * l1(self.G(real_img, direction), real_img)
         return terms
+
+    def judged(self, batch: Batch) -> list[Judged]:
+        found = []
+        for kind, real_img, other, direction in self._kinds(batch):
+            gen_img = self.G(other, direction)
+            fake, real = (self.D(img, kind).float() for img in (gen_img, real_img))
+            found.append(Judged(f"/{kind}", gen_img, real_img, fake, real))
+        return found
 
     def rows(self, G: torch.nn.Module, batch: Batch) -> list[Tensor]:
         """Images of A, their translations, images of B, and their translations, each [N, C, H, W]."""

@@ -9,7 +9,7 @@ from typing import Any
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl: `nimg`, `kimg` and numbers by name, None for a number that was not finite.
 
-    Damaged lines and values that are no numbers are left out.
+    A row may have `alarms`, a list of sentences. Damaged lines and values that are no numbers are left out.
     """
     path = Path(run_dir) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
@@ -25,4 +25,6 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
     values = {name: value for name, value in row.items() if value is None or type(value) in (int, float)}
     finite = {name: value for name, value in values.items() if value is None or abs(value) <= sys.float_info.max}
-    return finite | {"kimg": row["nimg"] / 1000}
+    said = row.get("alarms")
+    alarms = {"alarms": said} if isinstance(said, list) and all(isinstance(line, str) for line in said) else {}
+    return finite | {"kimg": row["nimg"] / 1000} | alarms

@@ -2,7 +2,8 @@
 
 Files in the run directory:
 
-    metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report
+    metrics.jsonl               one line {"nimg", "kimg", "time" [Unix seconds], name: value, ...} per report, and
+                                {"alarms": [sentence, ...]} beside them where there are some
     tensorboard/                the same for TensorBoard, where it is installed
     samples/kimg-000123.456.png the grid after 123,456 images
     training.gif  losses.png    written when the run ends, like report.html (gan_engine.runs.report)
@@ -17,7 +18,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,23 @@ class Monitors:
                 self._said.add(kind)
                 warnings.warn(f"{self.run_dir / what}: not written: {_reason(error)}; the run goes on", stacklevel=3)
 
-    def scalars(self, nimg: int, values: dict[str, float]) -> None:
-        """Report `values` after `nimg` images. Values that are not finite become null, as JSON has no NaN."""
+    def scalars(self, nimg: int, values: dict[str, float], *, alarms: Sequence[str] = ()) -> None:
+        """Report `values` and the sentences of `alarms` after `nimg` images.
+
+        Values that are not finite become null, as JSON has no NaN.
+        """
         with self.watching("metrics.jsonl"):
             numbers = {name: float(value) for name, value in values.items()}
             row = {"nimg": nimg, "kimg": nimg / 1000, "time": round(time.time(), 3)}
             row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            row |= {"alarms": list(alarms)} if alarms else {}
             _append_line(self._metrics, json.dumps(row))
         if self._board is not None:
             with self.watching("tensorboard"):
                 for name, value in values.items():
                     self._board.add_scalar(legible(name), float(value), nimg)
+                for sentence in alarms:
+                    self._board.add_text("alarms", sentence, nimg)
                 self._board.flush()
 
     def grid(self, nimg: int, images: Tensor, columns: int | None = None) -> Path:

@@ -44,6 +44,7 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
     if grids:
         parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
     rows = read_metrics(run_dir)
+    parts += _alarms(rows)
     if rows:
         last = [row for row in rows if row["nimg"] == rows[-1]["nimg"]]  # of losses, and of --eval-kimg
         numbers = {name: value for row in last for name, value in _numbers(row).items()}
@@ -56,6 +57,19 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
         parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
     parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
     return "\n".join(parts)
+
+
+def _alarms(rows: list[dict[str, Any]]) -> list[str]:
+    """The sentences of all alarms with their times; that there were none, for a run whose health was read."""
+    said = "".join(
+        f"<li>{_at(row['nimg'])}: {html.escape(legible(sentence))}</li>"
+        for row in rows
+        for sentence in row.get("alarms", ())
+    )
+    if said:
+        return [f"<h2>Alarms</h2><ul>{said}</ul>"]
+    read = sum(any(name.startswith("health/") for name in row) for row in rows)
+    return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>"] if read else []
 
 
 def _plot(run_dir: Path) -> list[str]:

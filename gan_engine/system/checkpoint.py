@@ -210,6 +210,20 @@ class Keeper:
         save(path, state)
         return path
 
+    def best_nimg(self) -> int | None:
+        """Images shown at the best checkpoint. None if there is none."""
+        path = self.directory.parent / BEST
+        return load(path).get("nimg") if path.exists() else None
+
+    def set_best_aside(self) -> Path | None:
+        """Rename the best checkpoint, as later ones are renamed, and return its new path. None if there is none."""
+        path = self.directory.parent / BEST
+        if not path.exists():
+            return None
+        aside = path.with_name(f"{BEST}.rewound")
+        os.replace(path, aside)
+        return aside
+
     def save(self, nimg: int, state: dict) -> Path:
         """Write `state` as the checkpoint at `nimg` images and return its path. Raises what `save` raises."""
         path = self.directory / f"{stem(nimg)}.pt"

@@ -150,7 +150,9 @@ def prepare(
     if state is not None:
         trainer.load_state_dict(state, source=resumed)
         _require_time_left(trainer, resumed)
-    return Start(trainer, data, resumed, None if initial is None else initial[0], taken, allocator, fewer_threads)
+    return Start(
+        trainer, trainer.data, resumed, None if initial is None else initial[0], taken, allocator, fewer_threads
+    )
 
 
 def _require_time_left(trainer: Trainer, resumed: Path) -> None:

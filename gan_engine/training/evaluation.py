@@ -17,8 +17,11 @@ from gan_engine.metrics import scores
 from gan_engine.metrics.subject import Subject
 from gan_engine.runs.history import read_metrics
 from gan_engine.system.random_state import rng_state, set_rng_state
+from gan_engine.training.watch import BACK_TO
 
 PREFIX = "eval/"
+ANEW = "best_begins_anew"  # in a row of metrics.jsonl, after which best and patience count
+AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the images that were compared with
 
 
 class Evaluation:
@@ -55,6 +58,7 @@ class Evaluation:
             seed=config.seed,
         )
         self.scores.check(self.subject)
+        self.against = int(compared.sha256[:12], 16)  # 48 bits, which JSON's numbers hold
 
     def measure(self) -> dict[str, float]:
         """Numbers by name, "eval/fd_fashion32 N=5000", the one that decides first."""
@@ -71,7 +75,7 @@ class Evaluation:
 
     def verdict(self) -> str | None:
         """Why the run ends, once --patience measurements in a row were no better than the best. None: it goes on."""
-        best, since = self._best_before()
+        best, since, _ = self._best_before()
         patience = self.config.patience
         if patience is None or since < patience:
             return None
@@ -85,20 +89,35 @@ class Evaluation:
     def line(self) -> str:
         """A line for the start of the run: what is measured, against which images, and what is done about it."""
         config, data = self.config, self.subject.data
-        held_out = "that it does not train on" if config.eval_data else "that it trains on: none is held out"
-        line = f"every {config.eval_kimg:g} kimg, against {len(data):,} images of {data.name} {held_out}; best.pt by "
+        which = "that it does not train on" if config.eval_data else "that it trains on"
+        which += "" if config.eval_data or config.held_out else ": none is held out"
+        line = f"every {config.eval_kimg:g} kimg, against {len(data):,} images of {data.name} {which}; best.pt by "
         line += self.decides + (f", patience {config.patience}" if config.patience else "")
         return f"{line}\n           {self.scores.about(self.subject)}"
 
-    def _best_before(self) -> tuple[float, int]:
-        """The best number so far, NaN without one, and how many measurements followed it."""
-        best, since, name = math.nan, 0, PREFIX + self.decides
+    def best_nimg(self) -> int | None:
+        """Images shown at the best measurement so far. None without one against the images of now."""
+        return self._best_before()[2]
+
+    def _best_before(self) -> tuple[float, int, int | None]:
+        """The best number so far, NaN without one, how many measurements followed it, and when it was measured.
+
+        Measurements against other images do not count. Those that a rollback has undone cost no patience.
+        """
+        best, later, at, name = math.nan, list[int](), None, PREFIX + self.decides
         for row in read_metrics(self.run_dir):
-            if name in row:
-                value = math.nan if row[name] is None else row[name]
-                better = _better(value, best, more=self.scores.more_is_better)
-                best, since = (value, 0) if better else (best, since + 1)
-        return best, since
+            if ANEW in row:
+                best, later, at = math.nan, [], None
+            if BACK_TO in row:
+                later = [nimg for nimg in later if nimg <= round(1000 * row[BACK_TO])]
+            if name not in row or row.get(AGAINST, self.against) != self.against:
+                continue
+            value = math.nan if row[name] is None else row[name]
+            if _better(value, best, more=self.scores.more_is_better):
+                best, later, at = value, [], row["nimg"]
+            else:
+                later.append(row["nimg"])
+        return best, len(later), at
 
 
 def _better(value: float, best: float, *, more: bool) -> bool:

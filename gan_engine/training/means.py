@@ -52,8 +52,8 @@ class Means:
         finally:
             self.sums = kept
 
-    def read(self, processes: Processes = ALONE) -> dict[str, float]:
-        """The mean of each name since the last call, over all processes."""
+    def read(self, processes: Processes = ALONE, *, keep: bool = False) -> dict[str, float]:
+        """The mean of each name since the last call, over all processes. `keep` lets the next call see them again."""
         # A process that joined a resumed run may lack a name that the others keep from before.
         added = [name for name, (_, count) in self.sums.items() if count]
         names = sorted(set().union(*processes.gather(added)))
@@ -64,7 +64,8 @@ class Means:
         for pair, name in zip(pairs, names):
             if name in self.sums:
                 pair[0], pair[1] = self.sums[name]
-        for name, (total, _) in self.sums.items():
-            self.sums[name] = total.zero_(), 0
+        if not keep:
+            for name, (total, _) in self.sums.items():
+                self.sums[name] = total.zero_(), 0
         totals, counts = processes.sum(pairs).t().cpu()
         return dict(zip(names, (totals / counts).tolist(), strict=True))

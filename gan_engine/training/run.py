@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from gan_engine import backends
@@ -15,9 +16,14 @@ from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
 from gan_engine.training import chosen_ops, nonfinite, plan
+from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
-from gan_engine.training.evaluation import PREFIX, Evaluation
+from gan_engine.training.evaluation import AGAINST, ANEW, PREFIX, Evaluation
+from gan_engine.training.health import Health, interval
+from gan_engine.training.means import Means
+from gan_engine.training.schedule import Optimizers
+from gan_engine.training.watch import BACK_TO, Rollback, Watch, count_rollbacks
 
 if TYPE_CHECKING:
     from gan_engine.training import progress
@@ -32,6 +38,11 @@ class Trains(Protocol):
     clock: Clock
     G: nn.Module
     evaluation: Evaluation | None
+    health: Health | None
+    batches: Batches
+    means: Means
+    optimizers: Optimizers
+    penalty_generator: torch.Generator
     verdict: str | None
 
     @property
@@ -39,9 +50,10 @@ class Trains(Protocol):
     def step(self) -> None: ...
     def heed_stops(self) -> None: ...
     def agree_on_buffers(self) -> None: ...
-    def read_means(self) -> dict[str, float]: ...
+    def read_means(self, *, keep: bool = False) -> dict[str, float]: ...
     def samples(self) -> Tensor: ...
     def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], *, source: str | Path = ...) -> None: ...
 
 
 class Run:
@@ -59,9 +71,33 @@ class Run:
             run_dir, nimg = trainer.run_dir, self.clock.nimg
             self.keeper = checkpoint.Keeper(run_dir, self.config.keep, nimg=nimg)
             self.monitors = Monitors(run_dir, tensorboard=self.config.tensorboard, resume_nimg=nimg)
+            self._check_best()
+        self.watch: Watch | None = None
+        if trainer.health is not None:
+            self.watch = Watch(trainer.health, self.config, trainer.run_dir, nimg=self.clock.nimg)
+        self.rollback: Rollback | None = None
+        if self.config.on_collapse == "rollback":
+            nimg = self.clock.nimg
+            count = trainer.processes.from_first(lambda: count_rollbacks(trainer.run_dir, nimg))
+            self.rollback = Rollback(trainer, count=count)
         self.ops: dict[str, Any] | None = None  # what ran the ops of the first step
         self.timing: plan.Timing | None = None  # from the first step until the plan is told
         self.between_steps = True  # when all that a checkpoint holds belongs together
+
+    def _check_best(self) -> None:
+        """Begin anew with best and patience if best.pt is not the best of this history: the run goes on from before it,
+        or measures by other images or metrics, whose numbers compare with none so far."""
+        evaluation = self.trainer.evaluation
+        if evaluation is None or self.keeper.best_nimg() == evaluation.best_nimg():
+            return
+        self.monitors.scalars(self.clock.nimg, {ANEW: 1})
+        aside = self.keeper.set_best_aside()
+        what = (
+            "the best checkpoint is not there" if aside is None else f"the best checkpoint so far is {aside.name} now"
+        )
+        print(
+            f"best       {what}: the run goes on from before it, or is measured otherwise; best and patience begin anew"
+        )
 
     def carry_out(self) -> int | None:
         """Train; see Trainer.run."""
@@ -106,6 +142,9 @@ class Run:
                 last = clock.over or bool(number)
                 if last and not clock.over:
                     bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
+                if self._reading_is_due():
+                    self._look(bar)
+                    last = last or self.trainer.verdict is not None
                 if clock.over or clock.passed(self.config.metrics_kimg):
                     self._report(bar)
                 if self.config.eval_kimg is not None and (clock.over or clock.passed(self.config.eval_kimg)):
@@ -157,6 +196,41 @@ class Run:
         if self.monitors is not None:
             self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
 
+    def _reading_is_due(self) -> bool:
+        config, passes = self.config, self.clock.passed
+        return config.health_kimg is not None and passes(interval(config, self.trainer.processes.size) / 1000)
+
+    def _look(self, bar: "progress.Bar | progress.Lines") -> None:
+        """Read the run's health, say new alarms, and do what --on-collapse says."""
+        trainer, nimg = self.trainer, self.clock.nimg
+        trainer.heed_stops()
+        means = trainer.read_means(keep=True)
+        serious, healthy = trainer.processes.from_first(lambda: self._looked(bar, means))
+        if self.rollback is not None and healthy:
+            self.rollback.keep()
+        if serious is None or self.config.on_collapse == "warn":
+            return
+        if self.rollback is None or not self.rollback.left:
+            trainer.verdict = serious
+            return
+        self.rollback.carry_out()
+        if self.watch is not None:
+            self.watch.go_back(self.rollback.nimg)
+            self._say(bar, {BACK_TO: self.rollback.nimg / 1000}, [self.rollback.line()], nimg)
+
+    def _looked(self, bar: "progress.Bar | progress.Lines", means: dict[str, float]) -> tuple[str | None, bool]:
+        """The alarm that --on-collapse acts upon, if one begins, and whether the run is healthy."""
+        look = self.watch.look(self.clock.nimg, means)
+        self._say(bar, look.values, look.alarms, self.clock.nimg)
+        return look.serious, look.healthy
+
+    def _say(
+        self, bar: "progress.Bar | progress.Lines", values: dict[str, float], sentences: list[str], nimg: int
+    ) -> None:
+        self.monitors.scalars(nimg, values, alarms=sentences)
+        for sentence in sentences:
+            bar.write(f"alarm      {nimg / 1000:g} kimg: {sentence}", file=sys.stderr)
+
     def _evaluate(self, bar: "progress.Bar | progress.Lines") -> None:
         """Measure G_ema, keep the best checkpoint, and let the measurements end the run."""
         trainer = self.trainer
@@ -173,7 +247,7 @@ class Run:
         evaluation = self.trainer.evaluation
         found = evaluation.measure()
         best = evaluation.is_best(found)
-        self.monitors.scalars(self.clock.nimg, found)
+        self.monitors.scalars(self.clock.nimg, found | {AGAINST: evaluation.against})
         values = ", ".join(f"{name.removeprefix(PREFIX)} {value:.4g}" for name, value in found.items())
         bar.write(f"measured   {self.clock.nimg / 1000:g} kimg: {values}{', the best so far' if best else ''}")
         return best, evaluation.verdict()

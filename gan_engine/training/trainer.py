@@ -10,7 +10,7 @@ from gan_engine import models, plugins
 from gan_engine.config import Config
 from gan_engine.data import ImageSet
 from gan_engine.data.kinds import check_kind
-from gan_engine.training import game, graphs
+from gan_engine.training import game, graphs, held_out
 from gan_engine.training.average import Average
 from gan_engine.training.batches import Batches
 from gan_engine.training.checks import check_batches
@@ -18,6 +18,7 @@ from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import ALONE, Processes
 from gan_engine.training.evaluation import Evaluation
 from gan_engine.training.gradients import Gradients
+from gan_engine.training.health import Health
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
 from gan_engine.training.precision import Precision, resolve, takes_tf32, tf32_products
@@ -47,8 +48,10 @@ class Trainer:
         G, D, G_ema: the networks and the moving average of G.
         means: the means of what was measured since the last report.
         phases: the parts of a step, in their order.
+        data: the images that the run learns from: `data` without images held out.
         evaluation: the measurements of --eval-kimg; None without them, and in all processes but the first.
-        verdict: why measurements ended the run early; None if they did not.
+        health: the readings of --health-kimg; None without them, and in all processes but the first.
+        verdict: why measurements or an alarm ended the run early; None if they did not.
 
     Raises ValueError if data and family do not fit, or if a batch cannot be dealt out to the processes. It is also
     raised if a pass has no groups for the minibatch statistic.
@@ -69,6 +72,8 @@ class Trainer:
             torch.cuda.set_device(device)  # makes the stream and the memory of this device the current ones
         check_batches(config, processes)
         check_kind(data, models.data_kind(config.model), family=models.family(config.model))
+        self.data, unseen = held_out.split(data, config.held_out, seed=config.seed)
+        data = self.data
         self.clock, self.means = Clock(config), Means()
         self._build_networks(data)
         self._build_game()
@@ -77,6 +82,9 @@ class Trainer:
         self._build_steps()
         measured = config.eval_kimg is not None and processes.first
         self.evaluation = Evaluation(config, data, self.G_ema, run_dir) if measured else None
+        self.health = None
+        if config.health_kimg is not None and processes.first:
+            self.health = Health(config, data, unseen, self.networks, self.objective, self.batches, self.precision)
         self.verdict: str | None = None
         self._state = State(
             config=config,
@@ -187,9 +195,9 @@ class Trainer:
         """Images [N, C, H, W] of G_ema in [-1, 1]; see `samples.Samples.images`."""
         return self.shown.images()
 
-    def read_means(self) -> dict[str, float]:
-        """The means since the last call, over all processes, and the probability of ada."""
-        return self.means.read(self.processes) | ({} if self.ada is None else {"ada/p": self.ada.p})
+    def read_means(self, *, keep: bool = False) -> dict[str, float]:
+        """The means since the last call, over all processes, and the probability of ada. `keep` as in Means.read."""
+        return self.means.read(self.processes, keep=keep) | ({} if self.ada is None else {"ada/p": self.ada.p})
 
     def penalties(self) -> str | None:
         """The gradient penalties and how they are computed, or None."""

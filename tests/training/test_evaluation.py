@@ -14,6 +14,7 @@ from gan_engine.evaluate import Options, evaluate
 from gan_engine.metrics.scores import Scores
 from gan_engine.runs.history import read_metrics
 from gan_engine.system import checkpoint
+from gan_engine.training.watch import BACK_TO
 from tests.training.runs import CYCLEGAN, DCGAN, assert_equal, weights
 
 SIZES = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, resolution=32), kimg=0.064)
@@ -126,3 +127,46 @@ def test_what_cannot_be_measured_is_refused_before_the_run(make, measured):
         dataclasses.replace(SIZES, eval_weights="x.pth")
     config = dataclasses.replace(SIZES, **measured | {"eval_extractor": "inception", "eval_weights": "x.pth"})
     assert from_dict(to_dict(config), "here") == config
+
+
+def resumed(make, state, **changes):
+    trainer = make(SIZES, **changes)
+    trainer.load_state_dict(state)
+    return trainer
+
+
+def test_a_run_that_goes_on_from_before_its_best_begins_anew(make, measured, monkeypatch, capsys):
+    script(monkeypatch, [3, 2, 1, 4, 5, 2.5])
+    trainer = make(SIZES, **measured, checkpoint_kimg=0.016, keep=9)
+    trainer.run()
+    run_dir = trainer.run_dir
+    assert checkpoint.load(run_dir / "best.pt")["nimg"] == 48
+    early = checkpoint.load(run_dir / "checkpoints" / "kimg-000000.032.pt")
+    resumed(make, early, **measured).run()
+    assert "the best checkpoint so far is best.pt.rewound now" in capsys.readouterr().out
+    assert checkpoint.load(run_dir / "best.pt.rewound")["nimg"] == 48
+    assert checkpoint.load(run_dir / "best.pt")["nimg"] == 64
+    assert make(SIZES, **measured).evaluation._best_before() == (2.5, 0, 64)
+
+
+def test_numbers_against_other_images_are_not_compared(make, measured, monkeypatch, tmp_path, capsys):
+    script(monkeypatch, [1, 2, 7, 8])
+    trainer = make(SIZES, **measured | {"eval_kimg": 0.032}, patience=2)
+    trainer.run()
+    np.savez(tmp_path / "others.npz", images=np.zeros((20, 32, 32), np.uint8))
+    others = measured | {"eval_kimg": 0.032, "eval_data": str(tmp_path / "others.npz")}
+    again = resumed(make, trainer.state_dict(), **others, kimg=0.128, patience=2)
+    assert again.run() is None and again.verdict is None
+    assert "best and patience begin anew" in capsys.readouterr().out
+    assert checkpoint.load(trainer.run_dir / "best.pt")["nimg"] == 96
+    assert checkpoint.load(trainer.run_dir / "best.pt.rewound")["nimg"] == 32
+
+
+def test_measurements_that_a_rollback_has_undone_cost_no_patience(make, measured, monkeypatch):
+    script(monkeypatch, [1])
+    trainer = make(SIZES, **measured, kimg=0.016)
+    trainer.run()
+    rows = [{"nimg": nimg, f"eval/{KD}": 9} for nimg in (32, 48, 64)] + [{"nimg": 64, BACK_TO: 0.032}]
+    with open(trainer.run_dir / "metrics.jsonl", "a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    assert trainer.evaluation._best_before() == (1, 1, 16)

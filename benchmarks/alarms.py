@@ -1,0 +1,213 @@
+"""python -m benchmarks.alarms [healthy] [provoked] [rollback] [cost] [--seeds 10] [--kimg 20] [--width 16] [--out FILE]
+
+Which alarms do healthy and broken runs raise, and after how many images? Every run is a real one, in a directory of
+its own: its alarms are those of its metrics.jsonl. A table goes to standard output, and to FILE with the command.
+
+    healthy    dcgan, cgan and stylegan2_32, `--seeds` runs of each, as they are
+    provoked   dcgan with one fault at a time, see FAULTS
+    rollback   G's last layer is zero until the run goes back; its best distance before and after
+    cost       the CPU time of a reading over the CPU time of the steps between two readings, in turn
+
+--width makes networks narrower, which is quicker: dcgan and cgan have 64 feature maps, stylegan2_32 at most 512.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from gan_engine.config import Config
+from gan_engine.data import ImageSet, Sampler, load
+from gan_engine.presets import PRESETS
+from gan_engine.runs.history import read_metrics
+from gan_engine.training import inputs
+from gan_engine.training.health import interval
+from gan_engine.training.trainer import Trainer
+from gan_engine.training.watch import BACK_TO
+
+QUIET = {"tensorboard": False, "minutes": None, "grid_kimg": 1e6, "checkpoint_kimg": 1e6, "data": "fashion-mnist"}
+LEFT_OUT = 8  # the class of bags, in the provoked run without one class
+
+
+def config_of(preset: str, width: int | None, **changes: object) -> Config:
+    """The preset on the embedded garments. stylegan2_32 takes batches of 16 instead of 64."""
+    config = PRESETS[preset]()
+    if preset == "stylegan2_32":
+        sizes = {} if width is None else {"channel_base": 32 * width // 2, "channel_max": width}
+        model = dataclasses.replace(config.model, channels=1, **sizes)
+        changes = {"batch_size": 16, "ema_kimg": 5} | changes
+    else:
+        model = config.model if width is None else dataclasses.replace(config.model, width=width)
+    return dataclasses.replace(config, model=model, **QUIET | changes)
+
+
+def trainer_of(config: Config, run_dir: Path) -> Trainer:
+    data = load(config.data_config, resolution=32, channels=1, kind="image")
+    return Trainer(inputs.with_classes(config, data), data, device=torch.device("cpu"), run_dir=run_dir)
+
+
+def alarms(run_dir: Path) -> list[tuple[int, str]]:
+    """(images shown, the name of the alarm) of every alarm of a run."""
+    rows = read_metrics(run_dir)
+    return [(row["nimg"], line.partition(":")[0]) for row in rows for line in row.get("alarms", ())]
+
+
+def carried_out(config: Config, break_it: Callable[[Trainer], None] = lambda trainer: None) -> list[tuple[int, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(config, Path(folder))
+        break_it(trainer)
+        try:
+            trainer.run()
+        except RuntimeError as error:
+            return [*alarms(Path(folder)), (trainer.nimg, str(error).partition(" at ")[0])]
+        return alarms(Path(folder))
+
+
+def one_output(trainer: Trainer) -> None:
+    # Equal noise would not do: batch norms make differences of the rounding errors of equal images.
+    trainer.G.register_forward_hook(lambda G, args, img: img[:1].expand_as(img))
+
+
+def without_a_class(trainer: Trainer) -> None:
+    data, config = trainer.data, trainer.config
+    kept = data.labels != LEFT_OUT
+    few = ImageSet(data.name, data.images[kept], data.labels[kept], data.class_names)
+    trainer.batches.sampler = Sampler(few, config.batch_size, seed=config.seed)
+    if not config.conditional:
+        trainer.batches.sampler.labels = None
+
+
+def fast_discriminator(trainer: Trainer) -> None:
+    trainer.optimizers["D"].param_groups[0]["lr"] *= 100
+
+
+FAULTS: dict[str, tuple[str, dict, Callable[[Trainer], None]]] = {
+    "G has one output": ("collapse", {}, one_output),
+    "G never sees one class": ("missing class", {}, without_a_class),
+    "D's rate is 100 times as large": ("divergence", {}, fast_discriminator),
+    "the rate is 0.1": ("divergence", {"lr": 0.1}, lambda trainer: None),
+    "20 images, 9,980 held out": ("overfitting", {"held_out": 9980}, lambda trainer: None),
+}
+
+
+def healthy(options: argparse.Namespace) -> list[str]:
+    lines = []
+    for preset in options.presets:
+        raised = {}
+        for seed in range(options.seeds):
+            config = config_of(preset, options.width, seed=seed, kimg=options.kimg, held_out=256)
+            if found := carried_out(config):
+                raised[seed] = found
+            print(f"  {preset} seed {seed}: {found or 'none'}", file=sys.stderr, flush=True)
+        lines.append(f"{preset:<14}{options.seeds:>3} seeds of {options.kimg:g} kimg: {raised or 'no alarm'}")
+    return lines
+
+
+def provoked(options: argparse.Namespace) -> list[str]:
+    lines = []
+    for fault, (wanted, changes, break_it) in FAULTS.items():
+        if options.faults and not any(word in fault for word in options.faults):
+            continue
+        found = carried_out(config_of(options.presets[0], options.width, kimg=options.kimg, **changes), break_it)
+        at = next((f"{nimg:,} images" for nimg, name in found if name.startswith(wanted)), "not raised")
+        others = sorted({name for _, name in found if not name.startswith(wanted)})
+        lines.append(f"{options.presets[0]}: {fault:<32}{wanted:<16}{at:<16}{', '.join(others)}")
+        print(f"  {lines[-1]}", file=sys.stderr, flush=True)
+    return lines
+
+
+def rollback(options: argparse.Namespace) -> list[str]:
+    lines = []
+    for seed in range(options.seeds):
+        measured = {"eval_kimg": 2.048, "eval_num": 1000, "on_collapse": "rollback", "seed": seed}
+        with tempfile.TemporaryDirectory() as folder:
+            config = config_of(options.presets[0], options.width, kimg=options.kimg, **measured)
+            trainer = trainer_of(config, Path(folder))
+            _collapse_until_rollback(trainer, 500 * options.kimg)
+            trainer.run()
+            rows = read_metrics(trainer.run_dir)
+        name = next(key for row in rows for key in row if key.startswith("eval/"))
+        back = next((row["nimg"] for row in rows if BACK_TO in row), None)
+        distances = [(row["nimg"], row[name]) for row in rows if name in row]
+        before = min(value for nimg, value in distances if nimg < 500 * options.kimg)
+        if back is None:
+            lines.append(f"seed {seed}: no rollback")
+            continue
+        worst = max(value for nimg, value in distances if 500 * options.kimg <= nimg <= back)
+        after = min(value for nimg, value in distances if nimg > back)
+        lines.append(
+            f"seed {seed}: {name.removeprefix('eval/')} {before:.1f} at best before, {worst:.1f} at worst in the "
+            f"collapse from {options.kimg / 2:g} kimg, back at {back / 1000:g} kimg, {after:.1f} at best afterwards: "
+            f"{after / before:.2f} times"
+        )
+        print(f"  {lines[-1]}", file=sys.stderr, flush=True)
+    return lines
+
+
+def _collapse_until_rollback(trainer: Trainer, nimg: float) -> None:
+    """Keep the last layer of G at zero from `nimg` images on, until the run has gone back."""
+    step, gone_back = trainer.step, []
+    load_state = trainer.load_state_dict
+    trainer.load_state_dict = lambda *args, **options: gone_back.append(1) or load_state(*args, **options)
+
+    def broken() -> None:
+        step()
+        if trainer.nimg >= nimg and not gone_back:
+            with torch.no_grad():
+                for p in list(trainer.G.parameters())[-2:]:
+                    p.zero_()
+
+    trainer.step = broken
+
+
+def cost(options: argparse.Namespace) -> list[str]:
+    lines = []
+    for preset in options.presets:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trainer_of(config_of(preset, options.width, kimg=1e6), Path(folder))
+            steps = round(interval(trainer.config, 1) / trainer.config.batch_size)
+            trainer.step()
+            trainer.health.read(0, {})
+            shares = []
+            for _ in range(options.seeds):
+                began = time.process_time()
+                for _ in range(steps):
+                    trainer.step()
+                between = time.process_time()
+                trainer.health.read(trainer.nimg, trainer.read_means(keep=True))
+                shares.append((time.process_time() - between) / (between - began))
+        share = sorted(shares)[len(shares) // 2]
+        lines.append(
+            f"{preset:<14}a reading takes {share:.2%} of the {steps} steps before it (median of {len(shares)})"
+        )
+    return lines
+
+
+PARTS = {"healthy": healthy, "provoked": provoked, "rollback": rollback, "cost": cost}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--kimg", type=float, default=20)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--presets", nargs="+", default=["dcgan", "cgan", "stylegan2_32"])
+    parser.add_argument("--faults", nargs="+", help="words of the faults to provoke; default: all")
+    parser.add_argument("--out", type=Path, help="append the table to this file")
+    options = parser.parse_args()
+    for part in options.parts:
+        lines = [f"$ python -m benchmarks.alarms {' '.join(sys.argv[1:])}", *PARTS[part](options), ""]
+        print("\n".join(lines), flush=True)
+        if options.out:
+            with open(options.out, "a", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The readings of a run while it trains: what G draws, how D judges it, and how large weights and gradients are.
+
+A reading is taken every config.health_kimg, and not in each step. `gan_engine.training.alarms` says what it means.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_engine.config import Config
+from gan_engine.data import ImageSet, Sampler, to_float
+from gan_engine.losses.adversarial import Adversarial
+from gan_engine.losses.objective import Batch, GanObjective, Judged
+from gan_engine.metrics import classifier
+from gan_engine.system.devices import upload
+from gan_engine.system.random_state import rng_state, set_rng_state
+from gan_engine.training.batches import Batches
+from gan_engine.training.networks import Networks
+from gan_engine.training.precision import Precision
+
+PREFIX = "health/"
+IMAGES = 64  # of a reading, or as many as a pass has if a pass has more
+SHARE = 32  # a reading is due after this many images of training for each of its own: see `interval`
+CLASSED = 1000  # images of the data that say where the classes lie
+KNOWN = 0.8  # of the images of a class are nearest to its own centroid
+WINDOW = 8  # readings over which classes are counted: one of 64 images may lack a class by chance
+
+Reading = dict[str, float]
+
+
+class Health:
+    """Takes the readings of a run, in its first process. They change nothing about what is learnt.
+
+    The networks are in training mode, as they see each other in a step. Their buffers and the random generators are
+    as they were when a reading is over. Noise is drawn from the seed and the number of images shown, so it is new in
+    each reading: classes are then counted over several readings.
+
+    Args:
+        data: the images that the run learns from.
+        held_out: images that it does not learn from, or None.
+
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: ImageSet,
+        held_out: ImageSet | None,
+        networks: Networks,
+        objective: GanObjective,
+        batches: Batches,
+        precision: Precision,
+    ) -> None:
+        self.config, self.networks, self.objective, self.batches = config, networks, objective, batches
+        self.precision, self.device, self.loss = precision, batches.device, objective.loss
+        self.size, self.num = _sizes(config, batches.processes.size)
+        self.data, self.held_out = data, held_out
+        self.seen = _batch(config, data, batches, self.num)
+        self.unseen = None if held_out is None else _batch(config, held_out, batches, self.num)
+        self.spreads: dict[str, float] = {}  # of the images of the data, for each pair of networks
+        self.first_norms = self._norms()
+        self.classes: tuple[Tensor, Tensor, Tensor] | None = None
+        self.counts: deque[Tensor] = deque(maxlen=WINDOW)
+
+    @torch.no_grad()
+    def read(self, nimg: int, means: dict[str, float]) -> Reading:
+        """Numbers by name, "health/diversity". `means` are those of the steps since the last report."""
+        found: Reading = {}
+        with self._kept():
+            sides = self._judged(self.seen, nimg)
+            for side in sides:
+                found |= {name + side.name: value for name, value in self._of_side(side).items()}
+            if self.unseen is not None:
+                for seen, unseen in zip(sides, self._judged(self.unseen, nimg), strict=True):
+                    found["overfitting" + seen.name] = signs(seen.real, unseen.real)
+        norms = self._norms()
+        for name in ("G", "D"):
+            found[f"growth/{name}"] = norms[name] / self.first_norms[name]
+            if (gradient := means.get(f"grad_norm/{name}")) is not None:
+                found[f"gradient/{name}"] = gradient
+        return {PREFIX + name: value for name, value in found.items()}
+
+    def _of_side(self, side: Judged) -> Reading:
+        gen = features(side.gen_img)
+        if side.name not in self.spreads:
+            self.spreads[side.name] = max(spread(features(side.real_img)), 1e-12)
+        found = {
+            "diversity": spread(gen) / self.spreads[side.name],
+            "separation": signs(side.real, side.fake),
+            "gap": float(side.real.mean() - side.fake.mean()),
+            **slopes(self.loss, side.fake, side.real),
+        }
+        if not side.name and self.data.num_classes > 1:
+            found |= self._rarest_class(gen)
+        return found
+
+    def _judged(self, batch: Batch, nimg: int) -> list[Judged]:
+        """What the objective makes of `batch` with new noise, in passes of the size of a run."""
+        rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + nimg) % 2**63)
+        z = upload(torch.randn(len(batch.real_img), self.config.model.z_dim, generator=rng), self.device)
+        batch, parts = batch._replace(z=z), []
+        for i in range(0, len(batch.real_img), self.size):
+            part = Batch(*(None if values is None else values[i : i + self.size] for values in batch))
+            with self.precision.autocast():
+                parts.append(self.objective.judged(part))
+        return [
+            Judged(sides[0].name, *(torch.cat(values).float() for values in zip(*(s[1:] for s in sides), strict=True)))
+            for sides in zip(*parts, strict=True)
+        ]
+
+    def _rarest_class(self, gen: Tensor) -> Reading:
+        """The least share of a class among generated images, over its share in the data, both by nearest centroid.
+
+        The images are those of the last WINDOW readings. Classes that centroids do not tell apart are left out.
+        """
+        if self.classes is None:
+            self.classes = self._centroids()
+        centroids, expected, known = self.classes
+        self.counts.append(_counted(gen, centroids))
+        counts = torch.stack(tuple(self.counts)).sum(0)
+        wanted = expected * counts.sum()
+        known = known & (wanted >= 1)
+        if not known.any():
+            return {}
+        shares = torch.where(known, counts / wanted, torch.inf)
+        rarest, counted = int(shares.argmin()), {"classes_counted": len(self.counts)}
+        usual = float(shares[known].median())
+        return {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest, **counted}
+
+    def _centroids(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Centroids [K, d] of the classes of the data, the share [K] of images nearest to each, and which classes [K]
+        centroids tell apart: KNOWN of their images are nearest to their own."""
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))[:CLASSED]
+        labels, num = self.data.labels[order], self.data.num_classes
+        images = to_float(self.data.images[order]).to(self.device)
+        found = torch.cat([features(part) for part in images.split(self.num)])
+        chosen = F.one_hot(labels, num).float().t().to(self.device)
+        centroids = chosen @ found / chosen.sum(1, keepdim=True)  # NaN for a class without images
+        own = torch.stack([_counted(found[labels.to(self.device) == k], centroids)[k] for k in range(num)])
+        known = own >= KNOWN * torch.bincount(labels, minlength=num).clamp(min=1)
+        return centroids, _counted(found, centroids) / len(order), known
+
+    def _norms(self) -> dict[str, float]:
+        nets = {"G": self.networks.G, "D": self.networks.D}
+        return {name: float(torch.nn.utils.get_total_norm(self.networks.parameters[net])) for name, net in nets.items()}
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Inside, passes change neither buffers nor random generators for good."""
+        buffers = [*self.networks.G.buffers(), *self.networks.D.buffers()]
+        kept, state = [buffer.clone() for buffer in buffers], rng_state(self.device)
+        try:
+            yield
+        finally:
+            set_rng_state(state, self.device)
+            for buffer, value in zip(buffers, kept, strict=True):
+                buffer.copy_(value)  # CUDA graphs hold its address
+
+
+def interval(config: Config, processes: int) -> float:
+    """Images from one reading to the next, for a run that asks for readings."""
+    return max(1000 * config.health_kimg, SHARE * _sizes(config, processes)[1])
+
+
+def _sizes(config: Config, processes: int) -> tuple[int, int]:
+    """The images of a pass in training, and of a reading, which has whole passes."""
+    size = min(config.batch_gpu or config.batch_size, config.batch_size // processes)
+    return size, max(size, IMAGES // size * size)
+
+
+def _batch(config: Config, data: ImageSet, batches: Batches, num: int) -> Batch:
+    """`num` images of `data` with their classes and sources; the noise is missing still."""
+    sampler = Sampler(data, num, seed=config.seed)
+    img, c = next(sampler)
+    img = img.to(batches.device).contiguous(memory_format=batches.layout)
+    source = None if data.source is None else Sampler(data.source, num, seed=config.seed)
+    z = torch.zeros(num, 0, device=batches.device)
+    c = c.to(batches.device) if config.conditional and c is not None else None
+    source = batches.source(img, source)
+    return Batch(img, z, c, None if source is None else source.to(batches.device))
+
+
+def _counted(values: Tensor, centroids: Tensor) -> Tensor:
+    """How many of values [N, d] lie nearest to each of centroids [K, d]: int64 [K], on the CPU"""
+    nearest_one = torch.cdist(values, centroids).nan_to_num(nan=torch.inf).argmin(1)
+    return torch.bincount(nearest_one, minlength=len(centroids)).cpu()
+
+
+@functools.cache
+def _garments(device: torch.device) -> classifier.Classifier:
+    return classifier.load_classifier(device)
+
+
+def features(img: Tensor) -> Tensor:
+    """img [N, C, H, W] or [N, C, X, Y, Z] -> [N, d]: the garments' classifier for grey 32x32, else pooled pixels"""
+    if img.shape[1:] == (1, 32, 32):
+        return _garments(img.device)(img)[0]
+    pool = F.adaptive_avg_pool2d if img.ndim == 4 else F.adaptive_avg_pool3d
+    return pool(img, tuple(min(8, side) for side in img.shape[2:])).flatten(1)
+
+
+def spread(values: Tensor) -> float:
+    """The mean distance of two of N values [N, d]."""
+    return float(F.pdist(values).mean())
+
+
+def signs(a: Tensor, b: Tensor) -> float:
+    """The mean of sign(a_i - b_j) over all pairs: 1 if all of `a` are larger than all of `b`, 0 if they are alike.
+
+    This is Somers' D, 2 AUC - 1. It has no unit, so it means the same for every adversarial loss.
+    """
+    return float((a.flatten()[:, None] - b.flatten()[None]).sign().mean())
+
+
+def slopes(loss: Adversarial, fake: Tensor, real: Tensor) -> Reading:
+    """The mean absolute derivative of the losses of D and G with respect to a logit."""
+    fake, real = (values.flatten().detach().requires_grad_() for values in (fake, real))
+    with torch.enable_grad():
+        of_D = torch.autograd.grad(loss.discriminator(fake, real).sum(), (fake, real), allow_unused=True)
+        (of_G,) = torch.autograd.grad(loss.generator(fake, real if loss.generator_reads_real else None).sum(), fake)
+    of_D = [slope for slope in of_D if slope is not None]
+    return {"slope/D": float(torch.cat(of_D).abs().mean()), "slope/G": float(of_G.abs().mean())}

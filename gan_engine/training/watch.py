@@ -1,0 +1,179 @@
+"""Watches over a run: takes readings of its health, says its alarms, and goes back to the last healthy state."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from gan_engine.config import Config
+from gan_engine.runs.history import read_metrics
+from gan_engine.training import alarms, numbers
+from gan_engine.training.batches import Batches
+from gan_engine.training.clock import Clock
+from gan_engine.training.distributed import Processes
+from gan_engine.training.health import PREFIX, Health, Reading
+from gan_engine.training.means import Means
+from gan_engine.training.schedule import Optimizers
+
+BACK_TO = f"{PREFIX}rolled_back_to"  # in kimg, in the rows of metrics.jsonl
+_KEPT = 64  # readings that rules look back on
+_SEED = 7_368_787  # from the seed of one rollback to the seed of the next
+
+
+class Look(NamedTuple):
+    """What a reading has found.
+
+    Attributes:
+        values: the numbers, by name.
+        alarms: the sentences of alarms that begin to stand.
+        serious: the first of them that --on-collapse acts upon.
+        healthy: no such alarm stands or is near.
+    """
+
+    values: Reading
+    alarms: list[str]
+    serious: str | None
+    healthy: bool
+
+
+class Watch:
+    """The readings and alarms of a run, in its first process. A resumed run goes on with those of metrics.jsonl."""
+
+    def __init__(self, health: Health, config: Config, run_dir: Path, *, nimg: int) -> None:
+        self.health, self.config = health, config
+        self.readings: list[tuple[int, Reading]] = []
+        self.standing: set[str] = set()
+        for row in read_metrics(run_dir):
+            if row["nimg"] > nimg:
+                continue
+            values = {name: value for name, value in row.items() if name.startswith(PREFIX) and value is not None}
+            if BACK_TO in values:
+                self.go_back(round(1000 * values[BACK_TO]))
+            elif values:
+                self._add(row["nimg"], values)
+
+    def look(self, nimg: int, means: dict[str, float]) -> Look:
+        """Take a reading. `means` are those of the steps since the last report."""
+        values = self.health.read(nimg, means)
+        begun = self._add(nimg, values)
+        serious = next((alarm.sentence for alarm in begun if alarm.serious), None)
+        healthy = not self.standing and alarms.clear(self._newest(), self.config)
+        return Look(values, [alarm.sentence for alarm in begun], serious, healthy)
+
+    def go_back(self, nimg: int) -> None:
+        """Forget the readings after `nimg` images, and all alarms, so that they are said again where they return."""
+        self.readings = [(at, values) for at, values in self.readings if at <= nimg]
+        self.standing = set()
+        self.health.counts.clear()
+
+    def _add(self, nimg: int, values: Reading) -> list[alarms.Alarm]:
+        """Note a reading. Returns the alarms that begin to stand."""
+        self.readings = [*self.readings, (nimg, values)][-_KEPT:]
+        found = alarms.standing(self._newest(), self.config, before=self.standing)
+        begun = [alarm for alarm in found if alarm.key not in self.standing]
+        self.standing = {alarm.key for alarm in found}
+        return begun
+
+    def _newest(self) -> list[Reading]:
+        return [values for _, values in self.readings]
+
+
+class Trains(Protocol):
+    """The parts of a trainer that a rollback uses."""
+
+    config: Config
+    batches: Batches
+    clock: Clock
+    means: Means
+    optimizers: Optimizers
+    penalty_generator: torch.Generator
+    processes: Processes
+
+    def heed_stops(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], *, source: str | Path = ...) -> None: ...
+
+
+class Rollback:
+    """The last healthy state of a run, in memory, and the way back to it. All processes take part alike.
+
+    Args:
+        count: rollbacks of the run so far.
+    """
+
+    def __init__(self, trainer: Trains, *, count: int) -> None:
+        self.trainer, self.count = trainer, count
+        self.rates = {name: optimizer.defaults["lr"] for name, optimizer in trainer.optimizers.items()}
+        self._lower_rates()
+        self.keep()
+
+    def keep(self) -> None:
+        """Remember the present state as the last healthy one. Raises NonFiniteError where it is not finite."""
+        self.trainer.heed_stops()
+        self.state = _copied(self.trainer.state_dict())
+
+    @property
+    def nimg(self) -> int:
+        """Images shown when the state was kept."""
+        return self.state["nimg"]
+
+    @property
+    def left(self) -> int:
+        """Rollbacks that the run may still make."""
+        return self.trainer.config.rollbacks - self.count
+
+    def carry_out(self) -> None:
+        """Go back to the last healthy state, with other random numbers and, if asked, lower rates.
+
+        The clock goes on: images and time that were lost count, so a run still ends.
+        """
+        trainer, clock = self.trainer, self.trainer.clock
+        now = clock.nimg, clock.step_count, clock.seconds
+        trainer.load_state_dict(self.state, source="the last healthy state")
+        clock.nimg, clock.step_count, clock.seconds = now
+        trainer.means.read(trainer.processes)  # drops what was measured before
+        self.count += 1
+        self._change_seed()
+        self._lower_rates()
+
+    def line(self) -> str:
+        """What was done, for the user."""
+        rate = self.trainer.config.rollback_lr**self.count
+        lower = f", at {rate:.3g} times the first learning rates" if rate < 1 else ""
+        left = f"; {self.left} more at most" if self.left else "; the next such alarm ends the run"
+        back = f"rolled back to the healthy state of {self.nimg / 1000:g} kimg, with other noise and order of data"
+        return f"{back}{lower}{left}"
+
+    def _change_seed(self) -> None:
+        trainer, step = self.trainer, self.count * _SEED
+        seed, own = trainer.config.seed + step, (trainer.processes.rank + 1) * 1_000_003
+        trainer.batches.z_generator.manual_seed(seed)
+        trainer.penalty_generator.manual_seed(seed + own)
+        torch.manual_seed(seed + own)
+        samplers = {
+            name: None if state is None else state | {"seed": (state["seed"] + step) % 2**63}
+            for name, state in self.state.items()
+            if name in ("sampler", "source_sampler")
+        }
+        trainer.batches.load_samplers(samplers)
+
+    def _lower_rates(self) -> None:
+        for name, optimizer in self.trainer.optimizers.items():
+            optimizer.defaults["lr"] = self.rates[name] * self.trainer.config.rollback_lr**self.count
+            for group in optimizer.param_groups:
+                group["lr"] = numbers.changed(group["lr"], optimizer.defaults["lr"])
+
+
+def _copied(value: Any) -> Any:
+    """`value` with copies of its tensors, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, list | tuple) else value
+
+
+def count_rollbacks(run_dir: Path, nimg: int) -> int:
+    """How often a run has gone back until `nimg` images were shown."""
+    return sum(BACK_TO in row and row["nimg"] <= nimg for row in read_metrics(run_dir))

@@ -1,0 +1,259 @@
+"""Readings of a run change nothing that is learnt, and see what they are to see."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.losses.objective import Judged
+from gan_engine.runs import report
+from gan_engine.runs.history import read_metrics
+from gan_engine.training import alarms, held_out
+from gan_engine.training.health import PREFIX, WINDOW, features, interval, signs
+from gan_engine.training.trainer import Trainer
+from gan_engine.training.watch import BACK_TO, Watch
+from tests.training.runs import (
+    CPU,
+    CYCLEGAN,
+    DCGAN,
+    FAMILIES,
+    LAPGAN,
+    MLP,
+    PIX2PIX,
+    SRGAN,
+    STYLEGAN2,
+    assert_equal,
+    weights,
+)
+
+WATCHED = {"health_kimg": 2.048, "metrics_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+LARGE = dataclasses.replace(MLP, batch_size=64, **WATCHED)
+
+
+@pytest.mark.parametrize("family", ["dcgan", "stylegan2", *FAMILIES])
+def test_a_reading_changes_nothing_that_is_learnt(make, family):
+    config = {"dcgan": DCGAN, "stylegan2": STYLEGAN2, **FAMILIES}[family]
+    plain, read = make(config), make(config)
+    for trainer in (plain, read):
+        torch.manual_seed(0)
+        for _ in range(3):
+            trainer.step()
+            if trainer is read:
+                values = trainer.health.read(trainer.nimg, trainer.read_means(keep=True))
+                assert all(isinstance(value, float | int) and value == value for value in values.values())
+    assert_equal(weights(plain), weights(read))
+    assert plain.means.read() == read.means.read()
+    assert plain.state_dict()["processes"][0]["rng"]["torch"].equal(read.state_dict()["processes"][0]["rng"]["torch"])
+
+
+@pytest.mark.parametrize(
+    ("config", "sides"), [(DCGAN, [""]), (LAPGAN, ["/4", "/8", "/16"]), (PIX2PIX, [""]), (CYCLEGAN, ["/A", "/B"])]
+)
+def test_each_pair_of_networks_is_read(make, config, sides):
+    values = make(config, held_out=16).health.read(0, {})
+    for name in ("diversity", "separation", "gap", "slope/D", "slope/G", "overfitting"):
+        assert sorted(key for key in values if key.startswith(f"{PREFIX}{name}")) == sorted(
+            f"{PREFIX}{name}{side}" for side in sides
+        )
+
+
+def test_a_reading_is_due_after_32_images_of_training_for_each_of_its_own():
+    assert interval(dataclasses.replace(DCGAN, health_kimg=0.001), 1) == 32 * 64
+    assert interval(dataclasses.replace(DCGAN, health_kimg=5), 1) == 5000
+    assert interval(dataclasses.replace(DCGAN, batch_size=256, health_kimg=1), 1) == 32 * 256
+    assert interval(dataclasses.replace(DCGAN, batch_size=256, batch_gpu=16, health_kimg=1), 2) == 32 * 64
+
+
+def test_signs_compare_all_pairs():
+    assert signs(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0, -1.0])) == 1
+    assert signs(torch.tensor([0.0, 2.0]), torch.tensor([1.0])) == 0
+
+
+def test_features_of_any_images_and_volumes():
+    assert features(torch.rand(2, 1, 32, 32)).shape == (2, 64)
+    assert features(torch.rand(2, 3, 64, 64)).shape == (2, 3 * 64)
+    assert features(torch.rand(2, 1, 16, 16, 16)).shape == (2, 512)
+
+
+def one_output(trainer):
+    """Let G draw one image, whatever the noise is."""
+    trainer.G.register_forward_hook(lambda G, args, img: img[:1].expand_as(img))
+
+
+def test_a_generator_with_one_output_raises_an_alarm_of_collapse(make, capsys):
+    trainer = make(LARGE, kimg=14.336)
+    one_output(trainer)
+    trainer.run()
+    rows = [row for row in read_metrics(trainer.run_dir) if f"{PREFIX}diversity" in row]
+    assert [row["nimg"] for row in rows if "alarms" in row] == [10240]  # once, at the fifth reading
+    assert rows[4]["alarms"][0].startswith("collapse: two images of G differ by 0% of what two images of the data")
+    assert "alarm      10.24 kimg: collapse: " in capsys.readouterr().err
+    (trainer.run_dir / "run.json").write_text(json.dumps({"config": {}, "starts": []}))
+    assert "<li>10.2 kimg: collapse: two images of G differ by 0%" in report.write(trainer.run_dir).read_text()
+
+
+GARMENTS = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, resolution=32), data="fashion-mnist")
+
+
+def test_a_class_that_G_leaves_out_raises_an_alarm(tmp_path, monkeypatch):
+    data = load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+    trainer = Trainer(GARMENTS, data, device=CPU, run_dir=tmp_path)
+    data, watch = trainer.data, Watch(trainer.health, trainer.config, trainer.run_dir, nimg=0)
+
+    def let_G_draw(classes):
+        kept = data.images[torch.isin(data.labels, torch.tensor(classes))].float() / 127.5 - 1
+
+        def judged(batch):
+            drawn = kept[torch.randint(len(kept), (len(batch.z),), generator=rng)]
+            return [Judged("", drawn, batch.real_img, torch.randn(16), torch.randn(16))]
+
+        monkeypatch.setattr(trainer.objective, "judged", judged)
+
+    rng = torch.Generator().manual_seed(0)
+    said = {}
+    for left_out in (None, 8):
+        let_G_draw([k for k in range(10) if k != left_out])
+        said[left_out] = [watch.look(2048 * i, {}).alarms for i in range(3 * WINDOW)]
+    assert not any(said[None])
+    (at, (sentence,)) = next((i, alarms) for i, alarms in enumerate(said[8]) if alarms)
+    assert at < 3 * WINDOW and sum(map(len, said[8])) == 1
+    assert "class number 8 of the data, counted from 0, is " in sentence
+
+
+def readings(**values):
+    """Readings of which some values change: a list of values, or one for all."""
+    num = max(len(value) for value in values.values())
+    usual = {"diversity": 0.9, "separation": 0.5, "slope/D": 0.3, "slope/G": 0.5, "growth/D": 1.0, "gradient/D": 1.0}
+    return [
+        {PREFIX + name: value for name, value in (usual | {k: v[i] for k, v in values.items()}).items()}
+        for i in range(num)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kept"),
+    [
+        ("collapse", {"diversity": [0.8, 0.9, 0.3, 0.3]}, {"diversity": [0.2, 0.4, 0.8, 0.4]}),
+        ("collapse", {"diversity": [0.02] * 5}, {"diversity": [0.02, 0.03, 0.05, 0.07, 0.1]}),
+        ("vanishing", {"separation": [1.0] * 2, "slope/D": [1e-3] * 2}, {"separation": [1.0] * 2}),
+        ("vanishing", {"separation": [1.0] * 2, "slope/G": [1e-3] * 2}, {"slope/D": [1e-3] * 2}),
+        ("divergence", {"growth/D": [2.5, 3.5]}, {"growth/D": [1.2, 1.4, 1.6, 1.8, 2.1, 2.3]}),
+        ("divergence", {"gradient/D": [1.0] * 5 + [200.0] * 2}, {"gradient/D": [1.0] * 5 + [200.0, 1.0, 1.0]}),
+        ("oscillation", {"separation": [0.9, -0.9] * 3}, {"separation": [0.9, 0.1, 0.9, -0.1, 0.9, -0.9]}),
+        ("overfitting", {"overfitting": [0.6, 0.6]}, {"overfitting": [0.4, 0.9, 0.2, 0.3]}),
+    ],
+)
+def test_each_rule_holds_twice_in_a_row_before_it_is_an_alarm(name, values, kept):
+    assert [alarm.key.partition("/")[0].partition(" ")[0] for alarm in alarms.standing(readings(**values), DCGAN)] == [
+        name
+    ]
+    assert not alarms.standing(readings(**values)[:-1], DCGAN) or name == "oscillation"
+    for end in range(1, 1 + len(next(iter(kept.values())))):
+        assert not alarms.standing(readings(**kept)[:end], DCGAN)
+
+
+def test_an_alarm_is_said_once_and_again_when_it_returns(make, monkeypatch):
+    trainer = make(DCGAN)
+    turn = iter(readings(diversity=[0.9, 0.9, 0.1, 0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1]))
+    monkeypatch.setattr(trainer.health, "read", lambda nimg, means: next(turn))
+    watch = Watch(trainer.health, trainer.config, trainer.run_dir, nimg=0)
+    assert [i for i in range(12) if watch.look(i, {}).alarms] == [3, 11]
+
+
+def test_advice_names_flags_that_the_run_can_take():
+    (alarm,) = alarms.standing(readings(overfitting=[1.0, 1.0]), DCGAN)
+    assert alarm.sentence.endswith("try --augment ada")
+    assert "--augment" not in alarms.standing(readings(overfitting=[1.0, 1.0]), SRGAN)[0].sentence
+    collapsed = readings(diversity=[0.9, 0.1, 0.1])
+    assert alarms.standing(collapsed, DCGAN)[0].sentence.endswith(
+        "try --lr 5e-05 or --r1-gamma 1 or --on-collapse rollback"
+    )
+    assert alarms.standing(collapsed, dataclasses.replace(SRGAN, on_collapse="stop"))[0].sentence.endswith(
+        "try --lr 5e-05"
+    )
+
+
+def test_held_out_images_are_not_trained_on(data, tmp_path):
+    config = dataclasses.replace(DCGAN, held_out=16)
+    trainer = Trainer(config, data, device=CPU, run_dir=tmp_path)
+    learnt, unseen = held_out.split(data, 16, seed=config.seed)
+    assert len(learnt) == len(data) - 16 == len(trainer.data) and len(unseen) == 16
+    together = torch.cat([learnt.images, unseen.images]).flatten(1).double()
+    assert torch.equal(together.sum(1).sort().values, data.images.flatten(1).double().sum(1).sort().values)
+    assert trainer.batches.sampler.data.sha256 == learnt.sha256 != data.sha256
+    assert held_out.split(data, 0, seed=0) == (data, None)
+    few = ImageSet("few", torch.zeros(20, 1, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="held_out: want fewer than the 20 images of few, got 20"):
+        held_out.split(few, 20, seed=0)
+    with pytest.raises(ValueError, match="held_out: want 0, or 16 images or more, got 3"):
+        dataclasses.replace(DCGAN, held_out=3)
+
+
+def test_pairs_stay_together():
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4).contiguous()
+    pairs = ImageSet("pairs", images, source=ImageSet("sources", images + 100), paired=True)
+    for part in held_out.split(pairs, 16, seed=0):
+        assert part.paired and torch.equal(part.images + 100, part.source.images)
+
+
+def collapse_once(trainer, nimg):
+    """Let G's last weights be zero from `nimg` images on, until the run has gone back."""
+    step = trainer.step
+
+    def broken():
+        step()
+        if trainer.nimg >= nimg and not any(BACK_TO in row for row in read_metrics(trainer.run_dir)):
+            with torch.no_grad():
+                for p in list(trainer.G.parameters())[-2:]:
+                    p.zero_()
+
+    trainer.step = broken
+
+
+def test_a_run_goes_back_to_its_last_healthy_state_with_another_seed(make, capsys):
+    trainer = make(LARGE, kimg=16.384, on_collapse="rollback", rollback_lr=0.5)
+    collapse_once(trainer, 4097)
+    trainer.run()
+    rows = {row["nimg"]: row for row in read_metrics(trainer.run_dir) if BACK_TO in row}
+    assert {at: row[BACK_TO] for at, row in rows.items()} == {8192: 4.096}
+    err = capsys.readouterr().err
+    assert "8.192 kimg: rolled back to the healthy state of 4.096 kimg, with other noise and order of data" in err
+    assert "at 0.5 times the first learning rates; 2 more at most" in err
+    assert trainer.nimg == 16384  # the clock goes on
+    assert {float(o.param_groups[0]["lr"]) for o in trainer.optimizers.values()} == {LARGE.lr / 2}
+    assert trainer.batches.sampler.seed != LARGE.seed
+    last = [row[f"{PREFIX}diversity"] for row in read_metrics(trainer.run_dir) if f"{PREFIX}diversity" in row][-1]
+    assert last > 0.1
+    again = make(LARGE, kimg=16.384, on_collapse="rollback", rollback_lr=0.5, rollbacks=1)
+    again.load_state_dict(trainer.state_dict())
+    from gan_engine.training.run import Run
+
+    run = Run(again)
+    assert run.rollback.count == 1 and not run.rollback.left
+    assert [at for at, _ in run.watch.readings] == [2048, 4096, 10240, 12288, 14336, 16384]
+
+
+def test_the_state_after_a_rollback_is_the_healthy_one(make):
+    from gan_engine.training.watch import Rollback
+
+    trainer = make(DCGAN)
+    for _ in range(2):
+        trainer.step()
+    rollback, healthy = Rollback(trainer, count=0), weights(trainer)
+    trainer.step()
+    rollback.carry_out()
+    assert_equal(weights(trainer), healthy)
+    assert trainer.nimg == 48 and not trainer.means.read()
+    trainer.step()  # other noise than before, from the same weights
+    assert not torch.equal(trainer.batches.z_generator.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+@pytest.mark.parametrize(("on_collapse", "rollbacks"), [("stop", 3), ("rollback", 1)])
+def test_a_collapse_ends_the_run_where_asked_or_where_no_rollback_is_left(make, on_collapse, rollbacks):
+    trainer = make(LARGE, kimg=40.96, on_collapse=on_collapse, rollbacks=rollbacks)
+    one_output(trainer)
+    assert trainer.run() is None
+    assert trainer.nimg < 40960 and trainer.verdict.startswith("collapse: two images of G differ by 0%")
+    assert sum(BACK_TO in row for row in read_metrics(trainer.run_dir)) == (on_collapse == "rollback")
