@@ -67,10 +67,7 @@ HOT = {
     "fir, four taps": [Hot(r"\bFourTaps<float|\bby_four_taps<|\bfilter_on<float>\(", loops=20, scalar_loops=4)],
     # channels_last has one number of noise for each pixel.
     "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
-    # With AVX-512 the product is inside of its callers.
-    "winograd, product": [
-        Hot(r"\bmultiply_rows<|\bConvolution<.*::multiply_(block|part)\(|\bWeightGradient<.*::add_point\(", loops=4)
-    ],
+    "winograd, product": [Hot(r"\bmultiply_pieces<", loops=4)],
     "winograd, images": [
         Hot(r"\bConvolution<.*::transform_block\(", transforms=7),
         Hot(r"\bConvolution<.*::write_block\(", transforms=7),

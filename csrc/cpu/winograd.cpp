@@ -32,7 +32,7 @@ template <class A>
 
 // A block of tiles is multiplied at a time: its factors, kPoints x kBlock x channels, fit into the second- and
 // third-level caches, and the weight is read once for the whole block.
-constexpr std::int64_t kBlock = kRows == 6 ? 36 : 32;
+constexpr std::int64_t kBlock = kRows == 3 ? 36 : 32;
 
 // The products of a block, 512 KiB, must stay in the second-level cache until they become y. Larger blocks are split
 // into groups of channels out.
@@ -168,10 +168,8 @@ struct Convolution {
     // Each product of kRows tiles fetches `ahead` lines from `soon` on.
     GE_INLINE void multiply_point(const float* v, const float* u, float* m, std::int64_t block, std::int64_t depth,
                                   const float* soon, std::int64_t ahead) const {
-        const std::int64_t rows = whole_rows(tiles_of(block));
-        for (std::int64_t t = 0; t < rows;)
-            t += multiply(rows - t, v + depth * kBlock + t * part, part, 1, u, m + t * kPanel,
-                          std::min(kDepth, in - depth), depth > 0, soon + t / kRows * ahead * kLine, ahead);
+        multiply(whole_rows(tiles_of(block)), v + depth * kBlock, part, 1, u, m, std::min(kDepth, in - depth),
+                 depth > 0, soon, ahead);
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.

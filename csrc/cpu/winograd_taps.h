@@ -22,26 +22,6 @@ inline std::int64_t strips(std::int64_t channels) { return (channels + kStrip - 
 inline void move(const float& w, float& tap) { tap = w; }
 inline void move(float& w, float& tap) { w = tap; }
 
-// One of two rows of a matrix after blocks of b x b numbers beside its diagonal changed places.
-template <int b, bool last>
-struct Exchanged {
-    static constexpr int from(int k, int n) {
-        if (last) return (k & b) == 0 ? k + b : k + n;
-        return (k & b) == 0 ? k : k - b + n;
-    }
-};
-
-// v[i][k] becomes v[k][i]: blocks beside the diagonal change places, half as large in each round.
-template <int b = kRegLanes / 2>
-GE_INLINE void transpose(Register (&v)[kRegLanes]) {
-    for (int i = 0; i < kRegLanes; ++i)
-        if ((i & b) == 0) {
-            const Register first = pick<Exchanged<b, false>>(v[i], v[i + b]);
-            v[i + b] = pick<Exchanged<b, true>>(v[i], v[i + b]), v[i] = first;
-        }
-    if constexpr (b > 1) transpose<b / 2>(v);
-}
-
 // Moves a square of kRegLanes x kRegLanes numbers, where channels out are `stride` apart in the weight. `rows` apart:
 // numbers of the strip whose numbers of the weight are neighbours. `next` elements further lies what is moved later.
 template <class W>
@@ -54,7 +34,7 @@ GE_INLINE void move_square(W* w, std::int64_t stride, float* strip, std::int64_t
             v[k] = load<Register>(strip + k * rows);
         __builtin_prefetch(w + k * stride + next, !std::is_const_v<W>);
     }
-    transpose(v);
+    transpose_square(v);
     for (int k = 0; k < kRegLanes; ++k) {
         if constexpr (std::is_const_v<W>)
             store(strip + k * rows, v[k], false);

@@ -13,7 +13,10 @@ constexpr std::int64_t kSummed = 64;
 
 // A gradient that is finished part by part has so many channels in for each part, which fits into the second-level
 // cache.
-constexpr std::int64_t kPart = 128;
+constexpr std::int64_t kPart = kRows == 3 ? 144 : 128;
+
+// So many channels in lie side by side for each tile: pieces of the products divide them.
+constexpr std::int64_t kAcross = kRows == 3 ? 48 : 16;
 
 // Tiles are transformed until they make this many numbers, which stay in the cache until they are used. More would be
 // no faster, and would show in the memory of a small network.
@@ -33,10 +36,10 @@ struct WeightGradient {
         round_up(tiles_first ? tiles.count() : std::min(fit * kSummed, tiles.count()), kSummed);
     // Tiles of a point that are added at a time. Points that share a weight take turns, in an order that the sums keep.
     const std::int64_t added = A::kWeights == A::kPoints ? tiles.count() : fit * kSummed;
-    const std::int64_t v_point = rows * together + kApart, d_point = width * together + kApart;
+    const std::int64_t v_point = round_up(rows, kAcross) * together + kApart, d_point = width * together + kApart;
     const std::int64_t u_weight = (tiles_first ? std::min(rows, kPart) : rows) * kPanel + kApart,
                        u_panel = A::kWeights * u_weight;
-    const Buffer v = buffer(A::kPoints * v_point);  // x: [points, in / 16, tiles, 16]
+    const Buffer v = buffer(A::kPoints * v_point);  // x: [points, in / kAcross, tiles, kAcross]
     const Buffer d = buffer(A::kPoints * d_point);  // dy: [points, out / 32, tiles, 32]
     const Buffer zeros = buffer(std::max(rows, width));
 
@@ -98,7 +101,7 @@ struct WeightGradient {
                 tiles.in(first + t, p.x, s.in, outside, in), tiles.out(first + t, p.dy, s.out, outside, out);
                 for (std::int64_t c = 0; c < rows; c += kRegLanes)
                     transform_tile<A>(in, std::min(c, s.in), s.in,
-                                      v.get() + (c / kLanes * together + t) * kLanes + c % kLanes, v_step);
+                                      v.get() + (c / kAcross * together + t) * kAcross + c % kAcross, v_step);
                 for (std::int64_t c = 0; c < end_of_d; c += kRegLanes) {
                     typename A::template Out<Register> y;
                     typename A::template Points<Register> to;
@@ -127,14 +130,14 @@ struct WeightGradient {
         const float *const from_v = v.get() + k * v_point, *const from_d = d.get() + k * d_point;
         float* const sums = du + weight_at<A>(k) * u_weight - from * kPanel;
         for (std::int64_t t = 0; t < count; t += kSummed)
-            for (std::int64_t row = from; row < to;) {
+            for (std::int64_t row = from, most; row < to; row += most) {
+                most = std::min(kAcross - row % kAcross, to - row);
                 // The products fetch their sums into the cache; where the sums are there, the tiles of the next point.
-                const float* const strip = from_v + (row / kLanes * together + first + t) * kLanes;
-                const float* const soon = tiles_first ? strip + v_point + row % kLanes * kSummed : sums + row * kPanel;
-                row += multiply(kStrip - row % kStrip, strip + row % kLanes, 1, kLanes,
-                                from_d + (panel * together + first + t) * kPanel, sums + row * kPanel,
-                                std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
-                                kRows * (tiles_first ? kSummed : kPanel) / kLine);
+                const float* const strip = from_v + (row / kAcross * together + first + t) * kAcross;
+                const float* const soon = tiles_first ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
+                multiply(most, strip + row % kAcross, 1, kAcross, from_d + (panel * together + first + t) * kPanel,
+                         sums + row * kPanel, std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
+                         kRows * (tiles_first ? kSummed : kPanel) / kLine);
             }
     }
 

@@ -33,6 +33,26 @@ GE_INLINE R pick(R a, R b) {
     return pick<Order>(a, b, std::make_integer_sequence<int, kLanesOf<R>>());
 }
 
+// One of two rows of a matrix after blocks of b x b numbers beside its diagonal changed places.
+template <int b, bool last>
+struct Exchanged {
+    static constexpr int from(int k, int n) {
+        if (last) return (k & b) == 0 ? k + b : k + n;
+        return (k & b) == 0 ? k : k - b + n;
+    }
+};
+
+// v[i][k] becomes v[k][i] in registers: blocks beside the diagonal change places, half as large in each round.
+template <int b = kLanesOf<RegF> / 2>
+GE_INLINE void transpose_square(RegF (&v)[kLanesOf<RegF>]) {
+    for (int i = 0; i < kLanesOf<RegF>; ++i)
+        if ((i & b) == 0) {
+            const RegF first = pick<Exchanged<b, false>>(v[i], v[i + b]);
+            v[i + b] = pick<Exchanged<b, true>>(v[i], v[i + b]), v[i] = first;
+        }
+    if constexpr (b > 1) transpose_square<b / 2>(v);
+}
+
 // a and b are one sequence of numbers: those at even places, and those at odd places.
 template <class Order, class V>
 GE_INLINE V separated(V a, V b) {
