@@ -80,7 +80,7 @@ class Health:
                     found["overfitting" + seen.name] = signs(seen.real, unseen.real)
         norms = self._norms()
         for name in ("G", "D"):
-            found[f"growth/{name}"] = norms[name] / self.first_norms[name]
+            found[f"growth/{name}"] = float(norms[name] / self.first_norms[name])
             if (gradient := means.get(f"grad_norm/{name}")) is not None:
                 found[f"gradient/{name}"] = gradient
         return {PREFIX + name: value for name, value in found.items()}
@@ -145,9 +145,12 @@ class Health:
         known = own >= KNOWN * torch.bincount(labels, minlength=num).clamp(min=1)
         return centroids, _counted(found, centroids) / len(order), known
 
-    def _norms(self) -> dict[str, float]:
+    def _norms(self) -> dict[str, Tensor]:
         nets = {"G": self.networks.G, "D": self.networks.D}
-        return {name: float(torch.nn.utils.get_total_norm(self.networks.parameters[net])) for name, net in nets.items()}
+        return {
+            name: torch.nn.utils.get_total_norm([p.detach() for p in self.networks.parameters[net]])
+            for name, net in nets.items()
+        }
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
