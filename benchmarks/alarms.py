@@ -69,7 +69,10 @@ def carried_out(config: Config, break_it: Callable[[Trainer], None] = lambda tra
 
 
 def one_output(trainer: Trainer) -> None:
-    # Equal noise would not do: batch norms make differences of the rounding errors of equal images.
+    # Equal noise would not do: batch norms make differences of the rounding errors of equal images. So G draws a batch
+    # from fixed noise and repeats its first image, which is then the same in all passes of a reading.
+    z = torch.randn(trainer.config.batch_size, trainer.config.model.z_dim, generator=torch.Generator().manual_seed(1))
+    trainer.G.register_forward_pre_hook(lambda G, args: (z[: len(args[0])], *args[1:]))
     trainer.G.register_forward_hook(lambda G, args, img: img[:1].expand_as(img))
 
 
