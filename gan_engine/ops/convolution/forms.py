@@ -215,22 +215,22 @@ def _fastest(
         return NO_FORM
     k, stride, transposed = kind
     # Tiles of a transposed convolution begin a pixel before y with every other padding.
-    early = transposed and padding % 2 != (k == 4)
+    early = int(transposed and padding % 2 != (k == 4))  # PyTorch 2.11 adds no bool to an unknown size
     pixels = n * size[0] * size[1]
-    product, transform, weight, tap, for_moved, strided, _ = costs()
-    vectors = product * in_vectors(channels, out) / (channels * out)
+    cost_of = costs()  # read by name: PyTorch 2.11 does not unpack a constant
+    vectors = cost_of.product * in_vectors(channels, out) / (channels * out)
     best, least = None, float("inf")
     for form in FORMS.get(kind, ()):
         if padding not in form.paddings or (pixels < form.pixels if for_weight else channels < form.channels):
             continue
         (height, width), down, across = form.tile, size[0] + early, size[1] + early
         down, across = -(-down // height), -(-across // width)
-        cost = form.points * n * down * across * (vectors + transform / channels + transform / out)
-        cost += weight * form.weights + for_moved * moved / (channels * out)
+        cost = form.points * n * down * across * (vectors + cost_of.transform / channels + cost_of.transform / out)
+        cost += cost_of.weight * form.weights + cost_of.moved * moved / (channels * out)
         if cost < least:
             best, least = form, cost
     if best is None:
         return NO_FORM
-    by_pytorch = k**2 * (min(n * h * w, pixels) + tap) * (strided if stride > 1 else 1)
+    by_pytorch = k**2 * (min(n * h * w, pixels) + cost_of.tap) * (cost_of.strided if stride > 1 else 1)
     many = min(channels, out) >= TABLE["few channels"].number
     return best.number, least / by_pytorch if many and WHY_NOT is None else float("inf")
