@@ -12,6 +12,7 @@ PART = (
     "tests/losses/test_penalties.py::test_every_level_is_what_is_written",
     "tests/losses/test_level1.py",
     "tests/training/test_step.py",
+    "tests/training/test_passes.py",
 )
 
 
