@@ -130,6 +130,9 @@ def upfirdn2d(x, f, y, n, c, h, w, dtype, separable, flip, channels_last, gain):
     # Tiles of 1024 elements, 8 for each thread of 4 warps (an estimate, untested on a GPU).
     if channels_last:
         block, cols = (4, 64) if c > 16 else (8, 16)
+        # A loop of more than 12 taps is unrolled too: with all elements it does not fit into 255 registers.
+        if -(-taps_x // up_x) > 12:
+            block, cols = 4, 16
         grid = n * triton.cdiv(out_h, block) * triton.cdiv(out_w, block) * triton.cdiv(c, cols)
         _channels_last_kernel[(grid,)](x, f, y, *sizes, c, gain, *constants, block, cols)
     else:

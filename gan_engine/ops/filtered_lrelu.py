@@ -55,7 +55,7 @@ def filtered_lrelu(
     Returns:
         y: [N, C, H', W'] with H' = (H * up_y + y0 + y1 - (taps of fu - 1) - taps of fd) // down_y + 1, likewise W'; in
             the dtype of x, channels_last if x is, else contiguous. Half precision is computed in float32, and rounded
-            once where there is one pass.
+            once.
 
     Saved for the gradient where there is one pass: two bits for each element of u, u > 0 and within the clamp, and
     nothing else. A pixel that is not finite may reach the outputs next to its own.
@@ -79,11 +79,13 @@ def filtered_lrelu(
         return filtered_lrelu_ref(x, fu, fd, b, first, second, pads, *options)
     if backend != "cpu":
         backend = backends.handed_on(asked, backend)
-        x = x if b is None else bias_act(x, b, backend=backend)
+        # In float32 between the three: each would round half precision, and the second order has too many roundings.
+        dtype, x = x.dtype, x.to(wide(x.dtype))
+        x = x if b is None else bias_act(x, b.to(x.dtype), backend=backend)
         shared: dict[str, Any] = {"flip_filter": flip_filter, "backend": backend}
         lrelu: dict[str, Any] = {"act": "lrelu", "alpha": slope, "gain": gain, "clamp": clamp}
         u = upfirdn2d_act(x, fu, up=first.up, padding=pads, fir_gain=first.gain, **lrelu, **shared)
-        return upfirdn2d(u, fd, down=second.down, **shared)
+        return upfirdn2d(u, fd, down=second.down, **shared).to(dtype)
     last = layout(x) == torch.channels_last
     return _filtered_lrelu(x, fu, fd, b, Arguments(first, second, list(x.shape[2:]), last, *options, backend))
 

@@ -182,6 +182,6 @@ def test_a_run_leaves_the_threads_of_the_process_as_they_were(a_second_each, cap
 def test_processes_agree_on_the_time():
     config = dataclasses.replace(DCGAN, minutes=1)
     slowest = SimpleNamespace(first=False, size=2, max=lambda microseconds: 2_000_000)
-    trainer = SimpleNamespace(config=config, clock=Clock(config), processes=slowest, step=lambda: None)
+    trainer = SimpleNamespace(config=config, clock=Clock(config), processes=slowest, step=lambda: None, health=None)
     run.Run(trainer)._step()
     assert trainer.clock.seconds == 2
