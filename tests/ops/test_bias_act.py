@@ -270,8 +270,6 @@ def test_tensors_larger_than_the_cache(offset_and_dtype: tuple[int, torch.dtype]
     """Results beyond 48 MiB are written around the CPU's caches, which only aligned addresses can be."""
     if backend == "triton" and device == "cpu":
         pytest.skip("triton: the interpreter takes minutes")
-    if backend == "cuda" and device == "cpu":
-        pytest.skip("cuda: the emulation has none of these caches, and takes ten seconds")
     if backend == "reference":
         pytest.skip("reference: it is what the others are compared with")
     x, *wanted = large(*offset_and_dtype, device)
