@@ -1,12 +1,7 @@
-#include "../filtered_lrelu.h"
-
 #include "fir.h"
 
 namespace gan_engine {
 namespace GE_ISA {
-
-void filtered_lrelu(const FilteredLreluParams& p, int threads);
-
 namespace {
 
 // A filter that does nothing else: float and double are filtered in place, half precision is widened and rounded.
@@ -44,29 +39,9 @@ void with_layout(const Upfirdn2dParams& p, int threads) {
     });
 }
 
-// Long filters are bound by loads of pixels, which sixteen planes at once share between outputs. With fewer planes,
-// most lanes would be empty. In channels_last the other filter stays.
-constexpr std::int64_t kLongTaps = 8, kFewestPlanes = 8;
-
-// The filter as half of a filtered_lrelu whose other half and leaky ReLU change nothing; false where it is none.
-bool by_planes(const Upfirdn2dParams& p, int threads) {
-    const bool ups = p.h.down == 1 && p.w.down == 1, downs = p.h.up == 1 && p.w.up == 1;
-    if (p.channels_last || !p.separable || p.w.taps < kLongTaps || p.n * p.c < kFewestPlanes || !(ups || downs))
-        return false;
-    const float one = 1;
-    Upfirdn2dParams first = p, second = p, &same = ups ? second : first;
-    const auto size = [&](const FirAxis& a) { return ups ? a.out : a.in; };
-    same.f = &one, same.gain = 1, same.flip = true;
-    same.h = {size(p.h), size(p.h), 1, 1, 0, 1}, same.w = {size(p.w), size(p.w), 1, 1, 0, 1};
-    first.y = nullptr, second.x = nullptr;
-    filtered_lrelu({first, second, nullptr, nullptr, nullptr, false, 1, 1, -1}, threads);
-    return true;
-}
-
 }  // namespace
 
 void upfirdn2d(const Upfirdn2dParams& p, int threads) {
-    if (by_planes(p, threads)) return;
     with_dtype(p.dtype, [&](auto stored) { with_layout<typename decltype(stored)::T>(p, threads); });
 }
 

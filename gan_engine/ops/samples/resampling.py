@@ -111,8 +111,6 @@ RESAMPLING = {
             Sample("up2-3", _image(1, 2, 4, 4), {"taps": "3", "up": 2, "padding": [1, 2, 0, 3], "flip_filter": True}),
             Sample("up2-12", _image(1, 1, 4, 21), {"taps": "12", "up": 2, "padding": [6, 5], "gain": 4}),
             Sample("down2-12", _image(1, 1, 9, 38), {"taps": "12", "down": 2, "padding": 5}),
-            Sample("up2-12-planes", _image(2, 9, 4, 3), {"taps": "12", "up": 2, "padding": [6, 5], "gain": 4}),
-            Sample("down2-12-planes", _image(3, 3, 9, 8), {"taps": "12", "down": 2, "padding": [5, 6, 7, 5]}),
             Sample("up4-24-channels_last", _image(1, 9, 3, 4), {"taps": "24", "up": [4, 2], "padding": 13}, LAST),
             Sample("2x3", _image(2, 1, 4, 5), {"taps": "2x3", "gain": -1.5}),
             Sample("4x4-up2", _image(1, 2, 4, 20), {"taps": "4x4", "up": 2, "padding": 2, "flip_filter": True}),
