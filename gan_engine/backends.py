@@ -81,13 +81,14 @@ DEVICES: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu",),
 }
 
-# The objections of an op to a backend: rule(backend, x, arguments) -> a sentence, or None. `arguments` is what `choose`
-# was given of the call, or None where only x is known.
-Rule = Callable[[str, torch.Tensor, Any], str | None]
+# The objections of an op to its backends: a sentence, or None. `arguments` is what `choose` was given of the call, or
+# None where only x is known.
+Refusal = Callable[[torch.Tensor, Any], str | None]  # (x, arguments)
+Rule = Callable[[str, torch.Tensor, Any], str | None]  # (backend, x, arguments)
 
 _kernels: dict[str, dict[str, Any]] = {}
 _orders: dict[str, tuple[str, ...]] = {}
-_rules: dict[str, tuple[Rule | None, Rule | None]] = {}  # why a backend cannot run a call, and why it gains nothing
+_rules: dict[str, tuple[dict[str, Refusal], Rule | None]] = {}  # why a backend cannot run a call, and gains nothing
 _recordable: dict[str, bool] = {}
 _forced: str | None = None
 _wrong: str | None = None  # what is wrong with GAN_ENGINE_BACKEND
@@ -160,7 +161,7 @@ def register(
     op: str,
     *,
     has: tuple[str, ...] = KERNELS,
-    refuse: Rule | None = None,
+    refuse: dict[str, Refusal] | None = None,
     no_gain: Rule | None = None,
     recordable: bool = False,
     kernels_of: str | None = None,
@@ -170,8 +171,9 @@ def register(
     Kernels are looked for in gan_engine.system.native and gan_engine.kernels.<op>. An op that is made of another op
     runs on the kernels of that op, which `kernels_of` names, with rules of its own.
 
-    `refuse` gives the op's own reasons why a backend cannot run a call, and `no_gain` why a backend gains nothing.
-    `recordable`: the op's "pytorch" is made of operators that torch.jit.trace and torch.export may record.
+    `refuse` gives the op's own reasons why a backend cannot run a call, by backend. `no_gain` gives the reasons why a
+    backend gains nothing. `recordable`: the op's "pytorch" is made of operators that torch.jit.trace and
+    torch.export may record.
     """
     if kernels_of is not None:
         _kernels[op] = _kernels[kernels_of]
@@ -181,7 +183,7 @@ def register(
         if "triton" in has and MISSING["triton"] is None:
             _kernels[op]["triton"] = importlib.import_module(f"gan_engine.kernels.{op}")
     _orders[op] = tuple(name for name in ORDER if name in has or name == "reference")
-    _rules[op], _recordable[op] = (refuse, no_gain), recordable
+    _rules[op], _recordable[op] = (refuse or {}, no_gain), recordable
 
 
 def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> str | None:
@@ -197,8 +199,8 @@ def refusal(op: str, backend: str, x: torch.Tensor, arguments: Any = None) -> st
         return f"takes {' or '.join(devices)} tensors, not {x.device.type}"
     if (backend != "pytorch" or not _recordable[op]) and recorded():
         return _RECORDED
-    refuse, _ = _rules[op]
-    reason = None if refuse is None else refuse(backend, x, arguments)
+    refuse = _rules[op][0].get(backend)
+    reason = None if refuse is None else refuse(x, arguments)
     if reason is None and wrong and not _thread.trusting and not _is_compiling():
         reason = wrong.get(_kernels_of(op, backend, x))
     return reason
@@ -254,7 +256,7 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
                 continue
             if not kernel_gains_nothing and gains_nothing is not None and gains_nothing(name, x, arguments) is not None:
                 continue
-            if refuse is None or refuse(name, x, arguments) is None:
+            if name not in refuse or refuse[name](x, arguments) is None:
                 return name
         elif name == "reference":
             break
@@ -262,7 +264,7 @@ def _automatic(op: str, x: torch.Tensor, arguments: Any) -> str:
             continue
         elif gains_nothing is not None and gains_nothing(name, x, arguments) is not None:
             kernel_gains_nothing = True
-        elif (refuse is None or refuse(name, x, arguments) is None) and may_run(op, name, x):
+        elif (name not in refuse or refuse[name](x, arguments) is None) and may_run(op, name, x):
             return name
     return "reference"
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.utils import prune
 
 from gan_engine import backends, layers
 from gan_engine.activated import biased, normed
@@ -312,3 +313,35 @@ def test_batch_norm_of_few_elements_in_channels_last_is_pytorchs(act):
         torch.testing.assert_close(ours_, theirs_)
     torch.testing.assert_close(y, want)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+_SUBSTITUTES = {
+    "pruned": lambda layer: [prune.l1_unstructured(layer, name, 0.5) for name in ("weight", "bias")],
+    "normed": torch.nn.utils.parametrizations.weight_norm,
+    "normed by a hook": torch.nn.utils.weight_norm,
+    "of unit norm": torch.nn.utils.parametrizations.spectral_norm,
+    "bias normed": lambda layer: torch.nn.utils.parametrizations.weight_norm(layer, "bias"),
+    "without a bias": lambda layer: layer.register_parameter("bias", None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("change", _SUBSTITUTES)
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
+def test_convolutions_take_what_stands_in_the_place_of_a_parameter(kind, change):
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, kind)(3, 5, 3)
+    ours = getattr(layers, kind)(3, 5, 3)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 6, 6)
+    plain = theirs(x)
+    for layer in (ours, theirs):
+        torch.manual_seed(1)
+        _SUBSTITUTES[change](layer)
+        layer.eval()  # spectral norm changes its vectors in training
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.mul_(1.5)
+    assert torch.equal(ours(x), theirs(x)) and not torch.equal(ours(x), plain)
+    inner = {name: 2 * parameter.detach() for name, parameter in ours.named_parameters()}
+    assert torch.equal(torch.func.functional_call(ours, inner, (x,)), torch.func.functional_call(theirs, inner, (x,)))

@@ -167,10 +167,10 @@ def _grid_sample(x: Tensor, grid: Tensor) -> Tensor:
     return _Sample.apply(x, grid)
 
 
-def _refuse(backend: str, x: Tensor, arguments: None) -> str | None:
+def _refuse(x: Tensor, arguments: None) -> str | None:
     if x.device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         return "its gradient on GPUs is not deterministic, which torch.use_deterministic_algorithms asks for"
     return None
 
 
-backends.register("grid_sample", has=("pytorch",), refuse=_refuse)
+backends.register("grid_sample", has=("pytorch",), refuse={"pytorch": _refuse})

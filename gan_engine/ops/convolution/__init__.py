@@ -52,8 +52,9 @@ def _by_chosen_backend(op, read, of_pytorch, x, weight, bias, options) -> Tensor
     """The function `of_pytorch`, or our autograd functions on the backend "cpu". `read` makes ConvolutionArguments."""
     # Everything that overrides torch functions must see the function of PyTorch. It alone takes an image [I, H, W]
     # without a batch.
-    if x.ndim == 4 and not has_torch_function((x, weight, bias)):
-        request = maps.MapRequest(forms.for_forward, (x, weight, bias), weight, (read, options))
+    tensors = x, weight, bias
+    if x.ndim == 4 and not has_torch_function(tensors):
+        request = maps.MapRequest(forms.for_forward, tensors, weight, (read, options))
         # The first question takes a third of the time of the second.
         if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):
             request.autocast = torch.get_autocast_dtype("cpu")

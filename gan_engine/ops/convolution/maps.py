@@ -147,8 +147,8 @@ def _no_faster_way(request: MapRequest) -> str:
     return "; ".join(reasons)
 
 
-def _refuse(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
-    if backend != "cpu" or request is None or request.weight.device.type == "cpu":
+def _refuse(x: Tensor, request: MapRequest | None) -> str | None:
+    if request is None or request.weight.device.type == "cpu":
         return None
     return f"takes cpu tensors, not a weight on {request.weight.device.type}"
 
@@ -168,7 +168,7 @@ def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
 
 
 for _op in ("conv2d", "conv_transpose2d", "conv2d_image_gradient", "conv2d_weight_gradient"):
-    backends.register(_op, has=("cpu", "pytorch"), refuse=_refuse, no_gain=_no_gain)
+    backends.register(_op, has=("cpu", "pytorch"), refuse={"cpu": _refuse}, no_gain=_no_gain)
 
 
 def forward_request(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments) -> MapRequest:
