@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "alias_free_activation.h"
 #include "bias_act.h"
 #include "filtered_lrelu.h"
 #include "gradient_penalty.h"
@@ -56,16 +57,20 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(sample_dot, Kernel<SampleDotParams>)                     \
     KERNEL(sample_mix, Kernel<SampleMixParams>)                     \
     KERNEL(sample_dot_slots, Slots2)
-#define GE_CPU_KERNELS(KERNEL)                                 \
-    KERNEL(relayout, Kernel<RelayoutParams>)                   \
-    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)        \
-    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
-    KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
-    KERNEL(norm_stats, Kernel<NormStatsParams>)                \
-    KERNEL(norm_act, Kernel<NormActParams>)                    \
-    KERNEL(norm_act_grad, Kernel<NormActGradParams>)           \
-    KERNEL(pixel_norm, Kernel<PixelNormParams>)                \
-    KERNEL(winograd, Kernel<WinogradParams>)                   \
+#define GE_CPU_KERNELS(KERNEL)                                          \
+    KERNEL(alias_free_activation, Kernel<AliasFreeParams>)              \
+    KERNEL(alias_free_activation_grad, Kernel<AliasFreeGradParams>)     \
+    KERNEL(alias_free_activation_second, Kernel<AliasFreeSecondParams>) \
+    KERNEL(alias_free_activation_slots, Slots2)                         \
+    KERNEL(relayout, Kernel<RelayoutParams>)                            \
+    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)                 \
+    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)          \
+    KERNEL(upfirdn2d_act_grad_slots, Slots3)                            \
+    KERNEL(norm_stats, Kernel<NormStatsParams>)                         \
+    KERNEL(norm_act, Kernel<NormActParams>)                             \
+    KERNEL(norm_act_grad, Kernel<NormActGradParams>)                    \
+    KERNEL(pixel_norm, Kernel<PixelNormParams>)                         \
+    KERNEL(winograd, Kernel<WinogradParams>)                            \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 #define GE_CUDA_KERNELS(KERNEL)                             \
     KERNEL(upfirdn2d_scaled, Kernel<Upfirdn2dScaledParams>) \

@@ -1,6 +1,8 @@
 """Differentiable operators on fused kernels; each is documented at its function."""
 
 import gan_engine.ops.self_check  # noqa: F401  (compares kernels with the reference at their first use)
+from gan_engine.ops.alias_free_activation import alias_free_activation
+from gan_engine.ops.alias_free_fir import kaiser_sinc
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act
 from gan_engine.ops.convolution.autograd import conv2d
@@ -30,6 +32,8 @@ __all__ = [
     "downsample2d",
     "upfirdn2d_act",
     "filtered_lrelu",
+    "alias_free_activation",
+    "kaiser_sinc",
     "norm_act",
     "pixel_norm",
     "minibatch_stddev",

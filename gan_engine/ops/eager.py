@@ -4,12 +4,14 @@ Tests and benchmarks compare the ops with these functions. Each takes the argume
 `backend`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_engine.ops.alias_free_fir import kaiser_sinc
 from gan_engine.ops.bias_act import ACTIVATIONS
 from gan_engine.ops.fir import Padding, Pair, as_pair, as_sides
 
@@ -217,6 +219,44 @@ def filtered_lrelu(
     x = F.leaky_relu(x, slope) * gain
     x = x if clamp is None else x.clamp(-clamp, clamp)
     return _convolved(x, fd, flip_filter, 1)[:, :, ::dy, ::dx]
+
+
+def alias_free_activation(
+    x: Tensor,
+    alpha: Tensor | None = None,
+    beta: Tensor | None = None,
+    *,
+    act: Callable[[Tensor], Tensor] | None = None,
+    log_scale: bool = False,
+    fu: Tensor | None = None,
+    fd: Tensor | None = None,
+) -> Tensor:
+    """Depthwise convolutions, as BigVGAN has them; one for each axis of an image"""
+    c, axes = x.shape[1], range(x.ndim - 2)
+    fu, fd = (kaiser_sinc().to(x) if f is None else f.to(x.dtype) for f in (fu, fd))
+    for axis in axes:
+        sides, f = [0, 0] * (x.ndim - 2), fu.reshape([-1 if i == axis else 1 for i in axes])
+        stride, crop = [2 if i == axis else 1 for i in axes], len(fu) // 2 - 1 + len(fu) // 4 * 2
+        sides[-2 * axis - 2 : len(sides) - 2 * axis] = [len(fu) // 4] * 2
+        size = 2 * x.shape[2 + axis]
+        x = F.pad(x, sides, mode="replicate")
+        f = f.expand(c, 1, *f.shape)
+        convolve: Any = F.conv_transpose1d if len(axes) == 1 else F.conv_transpose2d
+        x = (2 * convolve(x, f, stride=stride, groups=c)).narrow(2 + axis, crop, size)
+    if act is None and alpha is not None:
+        beta = alpha if beta is None else beta
+        alpha, beta = (t.to(x.dtype).reshape(-1, *[1 for _ in axes]) for t in (alpha, beta))
+        alpha, beta = (alpha.exp(), beta.exp()) if log_scale else (alpha, beta)
+        x = x + 1.0 / (beta + 1e-9) * torch.sin(x * alpha).square()
+    elif act is not None:
+        x = act(x)
+    for axis in axes:
+        sides, f = [0, 0] * (x.ndim - 2), fd.reshape([-1 if i == axis else 1 for i in axes])
+        stride = [2 if i == axis else 1 for i in axes]
+        sides[-2 * axis - 2 : len(sides) - 2 * axis] = [len(fd) // 2 - 1, len(fd) // 2]
+        convolve = F.conv1d if len(axes) == 1 else F.conv2d
+        x = convolve(F.pad(x, sides, mode="replicate"), f.expand(c, 1, *f.shape), stride=stride, groups=c)
+    return x
 
 
 def _convolved(x: Tensor, f: Tensor | None, flip_filter: bool, gain: float) -> Tensor:

@@ -38,6 +38,7 @@ SHOWN_BY = {
     "gradient_penalty": ("sum_of_squares", "mix"),
     "upfirdn2d_act": ("upfirdn2d", "scale_bias_act", "upfirdn2d_act"),
     "filtered_lrelu": ("bias_act", "upfirdn2d", "scale_bias_act", "upfirdn2d_act", "filtered_lrelu"),
+    "alias_free_activation": ("upfirdn2d", "alias_free_activation"),
     "modulated_conv2d": ("upfirdn2d", "scale_bias_act", "upfirdn2d_act"),
     "upsample_conv2d": ("bias_act", "upfirdn2d", "scale_bias_act", "upfirdn2d_act"),
     "downsample_conv2d": ("bias_act", "upfirdn2d"),
@@ -123,7 +124,7 @@ def _shown_by(kernels: Kernels) -> list[Kernels]:
     """The kernels whose samples show that these are right. An op that has none on the backend runs on others there."""
     ops = SHOWN_BY.get(kernels.op, (kernels.op,))
     if kernels.backend == "triton":  # runs it as the ops before it, and rounds between them
-        ops = tuple(op for op in ops if op not in ("upfirdn2d_act", "filtered_lrelu"))
+        ops = tuple(op for op in ops if op not in ("upfirdn2d_act", "filtered_lrelu", "alias_free_activation"))
     return [kernels._replace(op=op) for op in ops if backends.has(op, kernels.backend)]
 
 

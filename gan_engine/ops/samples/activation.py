@@ -1,8 +1,12 @@
-"""Samples of bias_act and scale_bias_act."""
+"""Samples of bias_act, scale_bias_act and alias_free_activation."""
+
+import torch
 
 from gan_engine.ops import eager
+from gan_engine.ops.alias_free_activation import alias_free_activation
 from gan_engine.ops.bias_act import ACTIVATIONS, bias_act
 from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
+from gan_engine.ops.samples.taps import with_taps
 from gan_engine.ops.scale_bias_act import scale_bias_act
 
 
@@ -13,6 +17,17 @@ def _nchw(n: int, c: int, h: int, w: int) -> Shapes:
 def _affine(n: int, c: int, h: int, w: int, noise_n: int | None = None) -> Shapes:
     return {"x": (n, c, h, w), "scale": (n, c), "b": (c,), "noise": (n if noise_n is None else noise_n, 1, h, w)}
 
+
+def _snake(*x: int) -> Shapes:
+    return {"x": x, "alpha": (x[1],)}
+
+
+def _snake_beta(*x: int) -> Shapes:
+    return {"x": x, "alpha": (x[1],), "beta": (x[1],)}
+
+
+_LOG = {"log_scale": True}  # alpha and beta are positive
+_BY_OPTIONS = {"fu": "taps_up", "fd": "taps_down"}
 
 ACTIVATION = {
     "bias_act": Op(
@@ -91,5 +106,31 @@ ACTIVATION = {
             Sample("8x9", _affine(2, 3, 8, 9, noise_n=1), {"act": "lrelu"}),
             Sample("5x7", _affine(2, 3, 5, 7)),
         ),
+    ),
+    "alias_free_activation": Op(
+        with_taps(alias_free_activation, **_BY_OPTIONS),
+        with_taps(eager.alias_free_activation, **_BY_OPTIONS),
+        tiny=(
+            Sample("snake-beta", _snake_beta(2, 3, 37), _LOG),
+            Sample("image", _snake_beta(2, 3, 5, 6), _LOG),
+            Sample("snake", _snake(2, 3, 18), _LOG),
+            Sample("linear-scale", _snake(2, 3, 16)),
+            Sample("one", _snake_beta(2, 3, 1), _LOG),
+            Sample("two", _snake_beta(1, 2, 2), _LOG),
+            Sample("five", _snake(3, 1, 5), _LOG),
+            Sample("own-filters", _snake_beta(1, 3, 21), {**_LOG, "taps_up": "12", "taps_down": "12"}),
+            Sample("24-taps", _snake_beta(1, 2, 9), {**_LOG, "taps_up": "24", "taps_down": "1331"}),
+            Sample("image-channels_last", _snake(2, 5, 4, 7), _LOG, LAST),
+            Sample("gelu", {"x": (2, 3, 11)}, {"act": torch.nn.functional.gelu}),
+            Sample("tanh-image", {"x": (1, 2, 4, 3)}, {"act": torch.tanh}),
+            Sample("pieces", _snake(1, 2, 1027), _LOG),
+            Sample("empty-batch", _snake_beta(0, 3, 7), _LOG),
+        ),
+        real=(  # of BigVGAN
+            Sample("8x256x256", _snake_beta(8, 256, 256), _LOG),
+            Sample("8x128x2048", _snake_beta(8, 128, 2048), _LOG),
+            Sample("8x32x8192", _snake_beta(8, 32, 8192), _LOG),
+        ),
+        larger=(Sample("threads", _snake_beta(3, 5, 2100), _LOG),),
     ),
 }

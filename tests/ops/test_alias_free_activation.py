@@ -1,0 +1,173 @@
+"""What alias_free_activation has beyond the properties of all ops: errors, large arguments, rows in pieces, orders."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan_engine import backends
+from gan_engine.ops import alias_free_activation, kaiser_sinc
+
+OP = "alias_free_activation"
+
+
+def skip_without_kernel() -> None:
+    reason = backends.refusal(OP, "cpu", torch.empty(1))
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def snake(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """x, alpha and beta of SnakeBeta, none of them near 0"""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    alpha, beta = (torch.rand(shape[1], generator=generator, dtype=torch.float64).to(dtype) + 0.5 for _ in range(2))
+    return x.requires_grad_(), alpha.requires_grad_(), beta.requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"x": torch.randn(3, 4)}, ValueError, r"x must be \[N, C, T\] or \[N, C, H, W\], .*, got \[3, 4\]"),
+        ({"x": torch.randn(2, 3, 0)}, ValueError, r"T, H, W at least 1, got \[2, 3, 0\]"),
+        ({"alpha": torch.ones(4)}, ValueError, r"alpha must be \[C\] = \[3\], got \[4\]"),
+        ({"beta": torch.ones(3).double()}, TypeError, "beta must be torch.float32 like x, or .*, got torch.float64"),
+        ({"alpha": None}, ValueError, "want alpha, alpha and beta, or act, got none of them"),
+        ({"alpha": None, "beta": torch.ones(3)}, ValueError, "want alpha, .*, got beta"),
+        ({"act": torch.tanh}, ValueError, "want alpha, .*, got alpha and act"),
+        ({"alpha": None, "act": "gelu"}, TypeError, "act must be a function of a tensor, got 'gelu'"),
+        ({"fu": torch.ones(11)}, ValueError, r"fu must be \[taps\], an even number of them, got \[11\]"),
+        ({"fd": torch.ones(12, 12)}, ValueError, r"fd must be \[taps\], an even number of them, got \[12, 12\]"),
+        ({"fd": torch.ones(12).double()}, TypeError, "fd must be torch.float32, got torch.float64"),
+        ({"fu": torch.ones(12).requires_grad_()}, RuntimeError, "fu has no gradient, but requires one"),
+        ({"x": torch.ones(2, 3, 4, dtype=torch.int32)}, TypeError, "x must be float32, .*, got torch.int32"),
+    ],
+)
+def test_a_wrong_call_says_what_it_wants_and_what_it_got(change: dict, error: type, sentence: str):
+    call: dict[str, Any] = {"x": torch.randn(2, 3, 4), "alpha": torch.ones(3), **change}
+    with pytest.raises(error, match=f"{OP}: {sentence}" if "T, H" not in sentence else sentence):
+        alias_free_activation(**call)
+
+
+@pytest.mark.parametrize("taps", [0, 5])
+def test_a_filter_has_an_even_number_of_taps(taps: int):
+    with pytest.raises(ValueError, match=f"kaiser_sinc: taps must be even and at least 2, got {taps}"):
+        kaiser_sinc(taps)
+
+
+def test_the_filter_is_the_one_of_bigvgan():
+    """scipy.signal.firwin(12, 0.25, window=("kaiser", kaiser_beta(51.02)), fs=1)"""
+    half = [0.00202897, 0.00938946, -0.02554346, -0.05765738, 0.12857261, 0.44320980]
+    wanted = torch.tensor([*half, *reversed(half)])
+    torch.testing.assert_close(kaiser_sinc(), wanted, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 1024, 1025, 1027, 2048, 3001])
+def test_pieces_of_a_row_meet_without_a_seam(size: int):
+    skip_without_kernel()
+    found = {}
+    for backend in ("cpu", "reference"):
+        inputs = snake(2, 3, size)
+        y = alias_free_activation(*inputs, backend=backend)
+        first = torch.autograd.grad(y.cos().sum(), inputs, create_graph=True)
+        squares = sum(g.square().sum() for g in first)
+        found[backend] = (y, *first, *torch.autograd.grad(squares, inputs))
+    for got, want in zip(found["cpu"], found["reference"], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0, 3e4, 1e6])
+def test_large_arguments_of_the_sine(scale: float):
+    """Beyond 32768, one lane after the other. The filters round u, and the sine of a large number shows that."""
+    skip_without_kernel()
+    x = (torch.randn(1, 4, 200, generator=torch.Generator().manual_seed(3)) * scale).requires_grad_()
+    alpha = torch.tensor([0.3, 1.0, 1.7, 2.4])
+    one = torch.zeros(12)
+    one[5:7] = 0.5  # u and y are a number of x, or the mean of two numbers
+    filters = {"fu": one, "fd": one}
+    found = []
+    for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
+        x_, alpha_ = x.to(dtype), alpha.to(dtype)
+        y = alias_free_activation(x_, alpha_, **filters, backend=backend)
+        found.append((y.double(), torch.autograd.grad(y.sum(), x)[0].double()))
+    largest = 4 * scale * float(alpha.max())
+    allowed = 1e-6 + largest * 2**-23  # of the argument
+    (y, dx), (y_wanted, dx_wanted) = found
+    assert float((y - y_wanted).abs().max()) <= allowed / 0.3 + scale * 2**-20
+    assert float((dx - dx_wanted).abs().max()) <= 4 * allowed + 2**-20
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_stays_near(value: float):
+    skip_without_kernel()
+    x = torch.ones(1, 2, 100)
+    x[0, 0, 50] = value
+    y = alias_free_activation(x, torch.ones(2), backend="cpu")
+    near = torch.arange(100).sub(50).abs() <= 6
+    assert y[0, 0, 50].isnan() and y[0, 0, ~near].isfinite().all() and y[0, 1].isfinite().all()
+
+
+def test_x_alone_is_saved():
+    skip_without_kernel()
+    x, alpha, beta = snake(2, 3, 500, dtype=torch.float32)
+    kept: list[Tensor] = []
+
+    def keep(t: Tensor) -> Tensor:
+        kept.append(t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        alias_free_activation(x, alpha, beta, backend="cpu")
+    assert sorted(t.numel() for t in kept if t.numel() > 12) == [x.numel()]
+
+
+def test_the_number_of_threads_changes_no_digit():
+    skip_without_kernel()
+    before, found = torch.get_num_threads(), []
+    inputs = snake(2, 9, 3000, dtype=torch.float32)
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = alias_free_activation(*inputs, backend="cpu")
+            found.append((y, *torch.autograd.grad(y.square().sum(), inputs)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("first", ["dx", "dalpha", "dbeta"])
+def test_third_order(first: str):
+    """Gradients of each first gradient alone, of two further orders"""
+    skip_without_kernel()
+    inputs = snake(1, 2, 7)
+    which = ["dx", "dalpha", "dbeta"].index(first)
+
+    def gradient(*inputs: Tensor) -> Tensor:
+        y = alias_free_activation(*inputs, backend="cpu").sin()
+        return torch.autograd.grad(y.sum(), inputs, create_graph=True)[which]
+
+    torch.autograd.gradgradcheck(gradient, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40), (2, 3, 6, 7)], ids=str)
+def test_half_precision_is_rounded_once(shape: tuple[int, ...]):
+    skip_without_kernel()
+    x, alpha, _ = (t.detach() for t in snake(*shape, dtype=torch.bfloat16))
+    wanted = alias_free_activation(x.float(), alpha.float(), backend="cpu").bfloat16()
+    assert torch.equal(alias_free_activation(x, alpha, backend="cpu"), wanted)
+
+
+def test_snake_is_snake_beta_of_equal_numbers_and_logarithms_are_exponentiated():
+    x, alpha, _ = snake(2, 3, 20)
+    wanted = alias_free_activation(x, alpha)
+    torch.testing.assert_close(alias_free_activation(x, alpha, alpha), wanted)
+    torch.testing.assert_close(alias_free_activation(x, alpha.log(), log_scale=True), wanted)
+
+
+def test_fewer_aliases_than_the_bare_function():
+    """A tone of 0.3 cycles per element: its third harmonic, 0.9, folds to 0.1 unless a filter takes it out."""
+    tone = torch.sin(2 * torch.pi * 0.3 * torch.arange(1000, dtype=torch.float64))[None, None]
+    cube = {"alias-free": alias_free_activation(tone, act=lambda u: u**3), "bare": tone**3}
+    alias = {name: float(torch.fft.rfft(y[0, 0, 100:900]).abs()[80]) for name, y in cube.items()}
+    assert alias["alias-free"] < 0.2 * alias["bare"]
