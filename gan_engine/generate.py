@@ -49,14 +49,14 @@ class Options:
     """A name that ends in .png: one grid of all pictures. Any other name: a directory of 000000.png, 000001.png, ...
     Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ..."""
     w: fields.UseAppendAction[tuple[Path, ...]] = ()
-    """A file that --project has written. Once for each. For stylegan2.
+    """A file that --project has written. Once for each. For stylegan2 and stylegan3.
     Its w are drawn instead of --num pictures. The pictures of --seeds follow them.
     A table of --style-mix has these w on its left edge and --seeds on its top edge.
     A table without --seeds has one half of the w on each edge."""
     class_: Annotated[str | None, fields.arg(name="class")] = None
     """Name or number of the class of all pictures. None: each row of the grid has the next class."""
     truncation: float = 1
-    """Factor for the distance of every w from the mean. For stylegan2.
+    """Factor for the distance of every w from the mean. For stylegan2 and stylegan3.
     A factor below 1 gives fewer strange pictures, and less variety."""
     interpolate: int | None = None
     """Frames from each picture to the next, in a closed walk through --num pictures.
@@ -64,12 +64,12 @@ class Options:
     grid: str | None = None
     """Columns x rows, such as 3x2: show as many walks side by side. Each has its share of the pictures."""
     style_mix: str | None = None
-    """Layers, such as 0-3,7: draw a table of mixed pictures. For stylegan2.
+    """Layers, such as 0-3,7: draw a table of mixed pictures. For stylegan2 and stylegan3.
     A mixed picture has the w of these layers from the top edge, and the w of the others from the left edge.
     The table has as many rows and columns as a grid of --num pictures.
     The first half of --seeds is the left edge, the second half is the top edge."""
     project: Path | None = None
-    """A picture: search the w whose picture is nearest to it. For stylegan2.
+    """A picture: search the w whose picture is nearest to it. For stylegan2 and stylegan3.
     The file of --out shows both pictures side by side. A file of the same name that ends in .npz holds w, for --w."""
     space: search.Space = "w"
     """Space of that search. w: one w for all layers.

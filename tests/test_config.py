@@ -23,7 +23,7 @@ CONFIG = PRESETS["dcgan"]()
         ({"ema_kimg": -1}, "ema_kimg: want at least 0, got -1"),
         ({"r1_gamma": -1}, "r1_gamma: want at least 0, got -1"),
         ({"penalty_interval": 0}, "penalty_interval: want more than 0, got 0"),
-        ({"pl_weight": 2.0}, r"pl_weight: want a model with latents w \(stylegan2\), got dcgan"),
+        ({"pl_weight": 2.0}, r"pl_weight: want a model with latents w \(stylegan2, stylegan3\), got dcgan"),
         ({"pl_interval": 0}, "pl_interval: want more than 0, got 0"),
         ({"model": models.cgan.Config()}, "conditional: want True for cgan, whose networks read classes, got False"),
         (

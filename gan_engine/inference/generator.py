@@ -65,7 +65,7 @@ class TrainedGenerator(nn.Module):
             seeds: a seed for each image, instead of `seed`; each gives its first image.
             class_: the class of all images, by its name or its number.
             classes: the class of each image. None: each row of a square grid has the next class.
-            truncation: factor for the distance of every w from the mean, for families that have it (stylegan2).
+            truncation: factor for the distance of every w from the mean, for families that have it (stylegan2 and 3).
             batch: images per pass.
 
         Raises ValueError for a generator that starts from pictures, for numbers that do not agree, and for classes or

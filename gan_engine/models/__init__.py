@@ -1,6 +1,6 @@
 """The families. The module of a family has Config, Generator, Discriminator, and FAMILY, which declares its abilities.
 
-G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]; stylegan2, r3gan and lapgan may go a little beyond
+G(z [N, z_dim], c=None) -> img [N, C, H, W] in [-1, 1]; stylegan2 and 3, r3gan and lapgan may go a little beyond
 D(img, c=None) -> logits [N], higher is more real
 
 A family that makes images of images has G(source [N, C', H', W']) -> img [N, C, H, W]. Its D gives logits [N, P], one
@@ -27,7 +27,7 @@ from gan_engine.models.declaration import Family
 FAMILIES: dict[str, ModuleType] = {
     name: importlib.import_module(f"gan_engine.models.{name}")
     for name in (
-        *("vanilla", "dcgan", "upsample_gan", "stylegan2", "r3gan", "cgan", "sngan", "lapgan"),
+        *("vanilla", "dcgan", "upsample_gan", "stylegan2", "stylegan3", "r3gan", "cgan", "sngan", "lapgan"),
         *("pix2pix", "cyclegan", "srgan", "gan3d"),
     )
 }

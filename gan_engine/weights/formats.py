@@ -47,7 +47,7 @@ NOT_HELD: dict[str, tuple[Callable[[Any], bool], str]] = {
         _holds("dnnlib.tflib"),
         "its layout is not known here; make a pickle of StyleGAN2-ADA for PyTorch of it, and convert that",
     ),
-    "StyleGAN3": (_holds("synthesis.input.transform"), "there is no such family"),
+    "StyleGAN3": (_holds("synthesis.input.transform"), "their layers are not known to the converter"),
     "R3GAN": (
         lambda tree: any(_holds(text)(tree) for text in ("R3GAN", "BaselineGAN", "training.networks_baseline")),
         "our r3gan has its own choice of widths, groups and filters, which was not compared with the published one",

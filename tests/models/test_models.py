@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_engine import backends, models
-from gan_engine.models import cgan, dcgan, gan3d, lapgan, r3gan, sngan, stylegan2, upsample_gan, vanilla
+from gan_engine.models import cgan, dcgan, gan3d, lapgan, r3gan, sngan, stylegan2, stylegan3, upsample_gan, vanilla
 
 SIZES = {
     "vanilla": lambda **sizes: vanilla.Config(z_dim=8, hidden=(12, 16), **sizes),
@@ -17,6 +17,9 @@ SIZES = {
     ),
     "stylegan2": lambda channels=1, **sizes: stylegan2.Config(
         z_dim=8, w_dim=6, mapping_layers=2, channel_base=512, channel_max=8, channels=channels, **sizes
+    ),
+    "stylegan3": lambda channels=1, **sizes: stylegan3.Config(
+        z_dim=8, w_dim=6, channel_base=512, channel_max=8, num_layers=6, channels=channels, **sizes
     ),
     "r3gan": lambda **sizes: r3gan.Config(z_dim=8, width=4, max_width=8, blocks=1, group=2, embed_dim=3, **sizes),
     "cgan": lambda **sizes: cgan.Config(z_dim=8, width=4, max_width=8, embed_dim=3, **sizes),
@@ -28,10 +31,11 @@ OF_IMAGES = [family for family in SIZES if family != "gan3d"]  # what it makes i
 # Ops without which a family does not run: not every backend has all of them.
 NEEDS = {
     "stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"),
+    "stylegan3": ("filtered_lrelu", "modulated_conv2d", "pixel_norm", "upfirdn2d"),
     "r3gan": ("upfirdn2d",),
     "lapgan": ("upfirdn2d",),
 }
-UNBOUNDED = {"stylegan2", "r3gan", "lapgan"}  # families whose images are close to [-1, 1] and no more
+UNBOUNDED = {"stylegan2", "stylegan3", "r3gan", "lapgan"}  # families whose images are close to [-1, 1] and no more
 
 
 def build(config):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from gan_engine import backends, models
 from gan_engine.config import Config as Run
 from gan_engine.data import DataConfig, load
-from gan_engine.models.stylegan2 import W_MEAN_HALF_LIFE, Config, Mapping, SynthesisBlock
+from gan_engine.models.style_networks import W_MEAN_HALF_LIFE, Mapping
+from gan_engine.models.stylegan2 import Config, SynthesisBlock
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint
 from gan_engine.training.trainer import Trainer

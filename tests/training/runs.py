@@ -39,6 +39,15 @@ STYLEGAN2 = dataclasses.replace(
 )
 PATHS = dataclasses.replace(STYLEGAN2, betas=(0.5, 0.99), pl_weight=2.0, pl_interval=2)
 
+STYLEGAN3 = dataclasses.replace(
+    STYLEGAN2,
+    preset="stylegan3_t_64",
+    model=models.stylegan3.Config(
+        resolution=16, channels=1, z_dim=8, w_dim=8, channel_base=128, channel_max=16, num_layers=4, margin=4
+    ),
+)
+TURNING = dataclasses.replace(STYLEGAN3, model=dataclasses.replace(STYLEGAN3.model, variant="r", channel_max=8))
+
 R3GAN = dataclasses.replace(
     DCGAN,
     preset="r3gan",
@@ -88,7 +97,15 @@ CYCLEGAN = dataclasses.replace(
     loss="least_squares",
     batch_size=4,
 )
-FAMILIES = {"r3gan": R3GAN, "cgan": CGAN, "sngan": SNGAN, "sagan": SAGAN, "lapgan": LAPGAN}
+FAMILIES = {
+    "stylegan3": STYLEGAN3,
+    "stylegan3_r": TURNING,
+    "r3gan": R3GAN,
+    "cgan": CGAN,
+    "sngan": SNGAN,
+    "sagan": SAGAN,
+    "lapgan": LAPGAN,
+}
 SRGAN = dataclasses.replace(
     DCGAN,
     preset="srgan",

@@ -349,7 +349,7 @@ def test_an_unknown_format_names_what_was_looked_for_and_found(capsys, tree, wan
     ("name", "buffers", "want"),
     [
         ("R3GAN.Networks.Generator", {}, "networks of R3GAN are not converted"),
-        ("SynthesisNetwork", {"transform": torch.eye(3)}, "networks of StyleGAN3 are not converted: there is no such"),
+        ("SynthesisNetwork", {"transform": torch.eye(3)}, "networks of StyleGAN3 are not converted: their layers"),
     ],
 )
 def test_known_networks_that_are_not_converted_are_named(persistence, capsys, name, buffers, want):
