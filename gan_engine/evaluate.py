@@ -47,9 +47,10 @@ class Options:
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
     metrics: str | None = None
-    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, modes.
+    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, eqt, modes.
     fid and kid: distances from the data. is: Inception score. pr: precision and recall.
     dc: density and coverage. ppl: path length, for families with w.
+    eqt: equivariance to translation in dB, for stylegan2 and stylegan3.
     modes: modes of stacked garments that are covered.
     None: the numbers of the family."""
     extractor: str = extractors.AUTO
@@ -124,7 +125,8 @@ def _scores(options: Options, declared: models.Family, axes: int, say: Callable[
     if options.metrics is None:
         return None
     metrics = scores.parse(options.metrics)
-    reason = scores.refusal(metrics, from_noise=declared.from_noise, axes=axes, styles=declared.styles)
+    able = {"styles": declared.styles, "translates": declared.translates}
+    reason = scores.refusal(metrics, from_noise=declared.from_noise, axes=axes, **able)
 
     def measure(subject: Subject) -> dict[str, float]:
         shape = subject.data.images.shape[1:]

@@ -6,10 +6,11 @@
     pr     precision_..., recall_...    shares within the balls of the other set, k = 3
     dc     density_..., coverage_...    the same for the balls of the real set alone, k = 5
     ppl    ppl_imagenet    perceptual path length in w, for families that have w
+    eqt    eqt_dB    equivariance to translation, for families whose input can move
     modes  modes_fashion32, modes_kl_fashion32    the modes of stacked garments that are covered, and how evenly
 
-fid, is, ppl and modes read all images. kid, pr and dc compare images one by one: they read at most KEPT images of each
-set. Every name of a number ends in the number N of generated images behind it.
+fid, is, ppl, eqt and modes read all images. kid, pr and dc compare images one by one: they read at most KEPT images of
+each set. Every name of a number ends in the number N of generated images behind it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from gan_engine.metrics import extractors, modes, neighbours
 from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
+from gan_engine.metrics.equivariance import translation_equivariance
 from gan_engine.metrics.extractors import Extractor
 from gan_engine.metrics.path_length import path_length
 from gan_engine.metrics.perceptual import PerceptualDistance
@@ -81,6 +83,12 @@ def _path_length(found: Evidence) -> tuple[float]:
     return (path_length(subject.G, distance, subject.num, **options),)
 
 
+def _equivariance(found: Evidence) -> tuple[float]:
+    subject = found.subject
+    options = {"seed": subject.seed, "classes": subject.classes, "batch": subject.batch}
+    return (translation_equivariance(subject.G, subject.num, **options),)
+
+
 METRICS: dict[str, Metric] = {
     "fid": Metric({"fd": False}, _frechet),
     "kid": Metric({"kd": False}, lambda found: (kernel_distance(*found.kept),), KEPT),
@@ -88,12 +96,13 @@ METRICS: dict[str, Metric] = {
     "pr": Metric({"precision": True, "recall": True}, lambda found: found.near[:2], KEPT),
     "dc": Metric({"density": True, "coverage": True}, lambda found: found.near[2:], KEPT),
     "ppl": Metric({"ppl": False}, _path_length, reads="generator"),
+    "eqt": Metric({"eqt": True}, _equivariance, reads="generator"),
     "modes": Metric(
         {"modes": True, "modes_kl": False}, lambda found: (found.modes.covered, found.modes.kl), reads="modes"
     ),
 }
 # The numbers whose network is not the extractor's.
-_TITLES = {"ppl": "ppl_imagenet", "modes": f"modes_{modes.NAME}", "modes_kl": f"modes_kl_{modes.NAME}"}
+_TITLES = {"ppl": "ppl_imagenet", "eqt": "eqt_dB", "modes": f"modes_{modes.NAME}", "modes_kl": f"modes_kl_{modes.NAME}"}
 _OF_INCEPTION = {"fd": "fid", "kd": "kid"}  # the names that are for the network of FID alone
 _NEIGHBOURS = 6  # the fewest images for k = 5
 
@@ -113,14 +122,16 @@ def more_is_better(name: str) -> bool:
     return any(metric.numbers.get(number, False) for metric in METRICS.values())
 
 
-def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool) -> str | None:
-    """A sentence if a generator cannot be measured so: it starts from pictures, makes volumes, or has no w for ppl."""
+def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool, translates: bool) -> str | None:
+    """A sentence if a generator cannot be measured so: it reads pictures, makes volumes, or lacks an ability."""
     if not from_noise:
         return "metrics: want a generator that draws from noise; without --metrics translations are compared"
     if axes != 2:
         return "metrics: want a generator of images, got one of volumes; without --metrics volumes are measured"
     if "ppl" in metrics and not styles:
         return "metrics: ppl wants a generator with latents w, and this one has none"
+    if "eqt" in metrics and not translates:
+        return "metrics: eqt wants a generator whose input can move, and this one has none"
     return None
 
 

@@ -41,6 +41,8 @@ class Family:
     styles: bool = False
     """True if G has latents w: `G.ws`, `G.synthesis` and `G.mapping`. Path lengths, --style-mix, --project and --w need
     w."""
+    translates: bool = False
+    """True if `G.synthesis` takes `translation` [N, 2], by which images move, as a share of their side, for EQ-T."""
     needs_classes: bool = False
     """True if the networks need classes."""
     directions: tuple[Direction, ...] = ()

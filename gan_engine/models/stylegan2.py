@@ -27,7 +27,7 @@ Architecture = Literal["skip", "residual"]
 Noise = Literal["random", "const", "none"]
 
 
-FAMILY = Family(styles=True)
+FAMILY = Family(styles=True, translates=True)
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,14 @@ class Synthesis(nn.Module):
         self.const = nn.Parameter(torch.randn(1, config.width(4), 4, 4))
         self.blocks = nn.ModuleList(SynthesisBlock(config, resolution) for resolution in config.resolutions)
 
-    def forward(self, ws: Tensor, *, noise: Noise | None = None) -> Tensor:
-        """noise: drawn for this pass ("random"), always the same ("const"), or "none". None: random in training only"""
+    def forward(self, ws: Tensor, *, noise: Noise | None = None, translation: Tensor | None = None) -> Tensor:
+        """The images of ws
+
+        Args:
+            noise: drawn for this pass ("random"), always the same ("const"), or "none". None: random in training only.
+            translation: [N, 2], how far the constant moves right and down, as a share of the image; None is not at all.
+                The constant stands for the periodic image of its frequencies. The paper does not move it.
+        """
         noise = noise or ("random" if self.training else "const")
         if noise not in get_args(Noise):
             raise ValueError(f"noise: want random, const or none, got {noise!r}")
@@ -166,12 +172,21 @@ class Synthesis(nn.Module):
         half = half_dtype(ws, dtype)
         with no_autocast(ws):
             w = ws.to(dtype).unbind(1)
-            x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=layout(self.const))
+            x = self.const.expand(ws.shape[0], -1, -1, -1) if translation is None else _moved(self.const, translation)
+            x = x.contiguous(memory_format=layout(self.const))
             img = None
             for i, block in enumerate(self.blocks):
                 of_block = [w[max(2 * i - 1, 0)], w[2 * i], w[2 * i + 1]]
                 x, img = block(x.to(half if block.half else dtype), img, of_block, noise)
         return img
+
+
+def _moved(const: Tensor, translation: Tensor) -> Tensor:
+    """[N, C, 4, 4]: const [1, C, 4, 4] moved by translation [N, 2], through the frequencies -2 to 2 of its 4 samples"""
+    place = torch.arange(4, device=const.device, dtype=const.dtype)
+    off = (place[:, None] - place - 4 * translation.to(const.dtype)[:, :, None, None]) * (torch.pi / 2)  # [N, 2, 4, 4]
+    x, y = ((1 + 2 * off.cos() + (2 * off).cos()) / 4).unbind(1)
+    return torch.einsum("nij,cjk,nlk->ncil", y, const[0], x)
 
 
 class Generator(nn.Module):

@@ -33,7 +33,7 @@ OUTPUT_SCALE = 0.25  # factor of the colours, which otherwise begin far beyond [
 
 Variant = Literal["t", "r"]
 
-FAMILY = Family(styles=True)
+FAMILY = Family(styles=True, translates=True)
 
 
 class Band(NamedTuple):

@@ -130,7 +130,8 @@ def _compared(config: Config, data: ImageSet) -> ImageSet:
     model = config.model
     declared, kind = models.capabilities(model), models.data_kind(model)
     metrics = scores.parse(config.eval_metrics)
-    options = {"from_noise": declared.from_noise, "axes": kind_of(kind).axes, "styles": declared.styles}
+    options = {"from_noise": declared.from_noise, "axes": kind_of(kind).axes}
+    options |= {"styles": declared.styles, "translates": declared.translates}
     if reason := scores.refusal(metrics, **options):
         raise ValueError(f"eval_{reason}")
     if config.eval_data is None:
