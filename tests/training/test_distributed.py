@@ -106,6 +106,40 @@ def path_lengths(processes, folder):
     return processes.gather(trainer.objective.pl_mean.item())
 
 
+def broken_once(processes, folder):
+    """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
+    are zero from 4,097 images on, until the run has gone back."""
+    watched = {"kimg": 12.288, "health_kimg": 2.048, "metrics_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+    config = dataclasses.replace(DCGAN, batch_size=64, on_collapse="rollback", rollback_lr=0.5, **watched)
+    trainer = make(config, processes, folder / "broken")
+    step, load_state, seen = trainer.step, trainer.load_state_dict, {"went_back_at": []}
+
+    def noted():
+        nets = {"G": trainer.G, "D": trainer.D}
+        return {f"{net}.{name}": p.clone() for net in nets for name, p in nets[net].state_dict().items()}
+
+    def broken():
+        step()
+        if trainer.nimg == 4096:
+            seen["healthy"] = noted()
+        if trainer.nimg > 4096 and not seen["went_back_at"]:
+            with torch.no_grad():
+                for p in list(trainer.G.parameters())[-2:]:
+                    p.zero_()
+
+    def load(state, **options):
+        seen["went_back_at"].append(trainer.nimg)
+        seen["collapsed"] = noted()
+        load_state(state, **options)
+        seen["back"] = noted()
+
+    trainer.step, trainer.load_state_dict = broken, load
+    trainer.run()
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in trainer.optimizers.items()}
+    seeds = trainer.batches.sampler.seed, trainer.batches.z_generator.initial_seed()
+    return seen | {"end": noted(), "nimg": trainer.nimg, "rates": rates, "seeds": seeds}
+
+
 def in_two_processes(folder):
     """What torchrun runs."""
     with joined("cpu") as (processes, _):
@@ -113,6 +147,7 @@ def in_two_processes(folder):
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         results["pl_mean"] = path_lengths(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
+        results["broken"] = broken_once(processes, folder)
         results["adversarial"] = step_of_share(processes.rank, processes.size)
         torch.save(results, folder / f"{processes.rank}.pt")
 
@@ -177,6 +212,22 @@ def test_path_lengths_have_one_mean(two):
 
 def test_a_process_that_joins_a_resumed_run_takes_over_its_means(two):
     assert two[0]["later"] == two[1]["later"] == {"loss/D": 1.5, "loss/r1": 3.0}
+
+
+def test_two_processes_go_back_from_a_collapse_together_and_stay_equal(two):
+    first, second = (process["broken"] for process in two)
+    for process in (first, second):
+        assert process["went_back_at"] == [8192] and process["nimg"] == 12288
+        assert process["rates"] == {name: DCGAN.lr / 2 for name in process["rates"]}
+        learnt = [name for name in process["healthy"] if name.endswith(("weight", "bias"))]
+        for name in learnt:
+            assert torch.equal(process["back"][name], process["healthy"][name]), name
+        assert any(not torch.equal(process["collapsed"][name], process["healthy"][name]) for name in learnt)
+    assert first["seeds"] == second["seeds"] and first["seeds"][0] != DCGAN.seed != first["seeds"][1]
+    for when in ("back", "end"):  # the running statistics of batch norms too
+        for name, value in first[when].items():
+            assert torch.equal(value, second[when][name]), (when, name)
+    assert any(not torch.equal(first["end"][name], first["back"][name]) for name in learnt)
 
 
 TRAIN = "from gan_engine.train import main\nsys.exit(main(sys.argv[1:]))\n"
