@@ -44,33 +44,33 @@ using Slots2 = int(std::int64_t, std::int64_t, Where);
 using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
 
 // Every kernel, with its type. GPUs run the other operators in Triton or in PyTorch.
-#define GE_CPU_AND_CUDA_KERNELS(KERNEL)                             \
-    KERNEL(bias_act, Kernel<BiasActParams>)                         \
-    KERNEL(bias_act_grad, Kernel<BiasActGradParams>)                \
-    KERNEL(bias_act_grad_slots, Slots3)                             \
-    KERNEL(scale_bias_act, Kernel<ScaleBiasActParams>)              \
-    KERNEL(scale_bias_act_grad, Kernel<ScaleBiasActGradParams>)     \
-    KERNEL(scale_bias_act_grad_slots, Slots3)                       \
-    KERNEL(scale_bias_act_second, Kernel<ScaleBiasActSecondParams>) \
-    KERNEL(upfirdn2d, Kernel<Upfirdn2dParams>)                      \
-    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)               \
-    KERNEL(sample_dot, Kernel<SampleDotParams>)                     \
-    KERNEL(sample_mix, Kernel<SampleMixParams>)                     \
-    KERNEL(sample_dot_slots, Slots2)
-#define GE_CPU_KERNELS(KERNEL)                                          \
+#define GE_CPU_AND_CUDA_KERNELS(KERNEL)                                 \
     KERNEL(alias_free_activation, Kernel<AliasFreeParams>)              \
     KERNEL(alias_free_activation_grad, Kernel<AliasFreeGradParams>)     \
     KERNEL(alias_free_activation_second, Kernel<AliasFreeSecondParams>) \
     KERNEL(alias_free_activation_slots, Slots2)                         \
-    KERNEL(relayout, Kernel<RelayoutParams>)                            \
-    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)                 \
-    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)          \
-    KERNEL(upfirdn2d_act_grad_slots, Slots3)                            \
-    KERNEL(norm_stats, Kernel<NormStatsParams>)                         \
-    KERNEL(norm_act, Kernel<NormActParams>)                             \
-    KERNEL(norm_act_grad, Kernel<NormActGradParams>)                    \
-    KERNEL(pixel_norm, Kernel<PixelNormParams>)                         \
-    KERNEL(winograd, Kernel<WinogradParams>)                            \
+    KERNEL(bias_act, Kernel<BiasActParams>)                             \
+    KERNEL(bias_act_grad, Kernel<BiasActGradParams>)                    \
+    KERNEL(bias_act_grad_slots, Slots3)                                 \
+    KERNEL(scale_bias_act, Kernel<ScaleBiasActParams>)                  \
+    KERNEL(scale_bias_act_grad, Kernel<ScaleBiasActGradParams>)         \
+    KERNEL(scale_bias_act_grad_slots, Slots3)                           \
+    KERNEL(scale_bias_act_second, Kernel<ScaleBiasActSecondParams>)     \
+    KERNEL(upfirdn2d, Kernel<Upfirdn2dParams>)                          \
+    KERNEL(upfirdn2d_act, Kernel<Upfirdn2dActParams>)                   \
+    KERNEL(sample_dot, Kernel<SampleDotParams>)                         \
+    KERNEL(sample_mix, Kernel<SampleMixParams>)                         \
+    KERNEL(sample_dot_slots, Slots2)
+#define GE_CPU_KERNELS(KERNEL)                                 \
+    KERNEL(relayout, Kernel<RelayoutParams>)                   \
+    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)        \
+    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
+    KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
+    KERNEL(norm_stats, Kernel<NormStatsParams>)                \
+    KERNEL(norm_act, Kernel<NormActParams>)                    \
+    KERNEL(norm_act_grad, Kernel<NormActGradParams>)           \
+    KERNEL(pixel_norm, Kernel<PixelNormParams>)                \
+    KERNEL(winograd, Kernel<WinogradParams>)                   \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 #define GE_CUDA_KERNELS(KERNEL)                             \
     KERNEL(upfirdn2d_scaled, Kernel<Upfirdn2dScaledParams>) \

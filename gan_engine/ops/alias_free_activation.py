@@ -50,8 +50,9 @@ def alias_free_activation(
         y: the shape and dtype of x; channels_last if x is, else contiguous. Half precision is computed in float32, and
             rounded once.
 
-    A CPU runs [N, C, T] with alpha and filters of 12 taps in one pass over memory, and one for the gradients; x alone
-    is saved. Images, other filters, other functions and GPUs run two calls of `upfirdn2d` with the function between.
+    The backends "cpu" and "cuda" run [N, C, T] with alpha and filters of 12 taps in one pass over memory, and one for
+    the gradients; x alone is saved. Images, other filters, other functions and "triton" run two calls of `upfirdn2d`
+    with the function between.
 
     Raises:
         ValueError: shapes other than these, filters with an odd number of taps; both or neither of alpha and act; beta
@@ -73,7 +74,7 @@ def alias_free_activation(
         beta = alpha if beta is None else beta.to(wide(x.dtype))
         alpha, beta = (alpha.exp(), beta.exp()) if log_scale else (alpha, beta)
         b = 1 / (beta + 1e-9)
-        if backend == "cpu" and x.ndim == 3 and len(fu) == len(fd) == TAPS:
+        if backend in ("cpu", "cuda") and x.ndim == 3 and len(fu) == len(fd) == TAPS:
             return _alias_free(x, alpha, b, fu, fd, backend)
         function: Callable[[Tensor], Tensor] = partial(_snake, alpha=alpha, b=b)
     else:

@@ -13,7 +13,7 @@ import torch
 from gan_engine.adversarial import Adversarial
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-NAMES = "beside", "vocoder", "imitation", "table", "autoencoder"
+NAMES = "beside", "vocoder", "alias_free_vocoder", "imitation", "table", "autoencoder"
 
 
 @pytest.fixture
@@ -49,6 +49,18 @@ def test_vocoder(example, tmp_path, monkeypatch):
     )
     vocoder.draw(str(tmp_path / "vocoder.png"), real[0, 0], fake[0, 0])
     assert (tmp_path / "vocoder.png").stat().st_size
+
+
+def test_alias_free_vocoder(example, monkeypatch):
+    alias_free, vocoder = example("alias_free_vocoder"), example("vocoder")
+    monkeypatch.setattr(vocoder, "LENGTH", 1024)
+    waves = [torch.sin(torch.arange(2 * vocoder.LENGTH) * step) / 2 for step in (0.1, 0.3)]
+    G, D, batches = alias_free.generator(), vocoder.Discriminator(), vocoder.pieces(waves, 1)
+    assert len(list(vocoder.train(G, D, batches, 1))) == 1
+    real = next(batches)
+    assert alias_free.gradient_difference(G, real) < 1e-4
+    found = alias_free.times(G, real, rounds=1, compiles=False)
+    assert found.keys() == {"gan_engine", "eager"} and min(found.values()) > 0
 
 
 def test_vocoder_says_what_to_install(example, tmp_path):
