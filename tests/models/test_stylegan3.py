@@ -104,6 +104,16 @@ def test_radial_filters_are_the_same_in_all_directions():
     assert spread(True) < 0.02 < 0.3 < spread(False)
 
 
+def test_the_layers_have_their_filters():
+    """Only r has radial filters, and no critical layer. Every filter has six taps for a sample of the coarser grid."""
+    for variant, radial in (("t", 0), ("r", SMALL.num_layers - SMALL.num_critical)):
+        layers = build(variant=variant)[0].synthesis.layers[:-1]
+        assert [layer.fd.ndim for layer in layers] == [2] * radial + [1] * (SMALL.num_layers - radial)
+        assert {layer.weight.shape[2] for layer in layers} == {3 if variant == "t" else 1}
+        assert all(len(layer.fu) == 6 * layer.up and len(layer.fd) == 6 * layer.down for layer in layers)
+        assert {(layer.up, layer.down) for layer in layers} == {(2, 2), (4, 2)}
+
+
 def decibels(got, want):
     """The power of `want` over that of the difference, in dB."""
     return float(10 * torch.log10(want.var() / (got - want).square().mean()).detach())
