@@ -35,6 +35,14 @@ def read(run_dir: str | Path) -> dict[str, Any]:
     return {"config": config, "starts": starts}
 
 
+def end(run: dict[str, Any]) -> dict[str, Any] | None:
+    """{"reason", "kimg", "seconds"}: how the last start of `run`, as `read` gives it, ended. None: not recorded."""
+    found = run["starts"][-1].get("end") if run["starts"] else None
+    wanted = {"reason": str, "kimg": (int, float), "seconds": (int, float)}
+    whole = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in wanted.items())
+    return found if whole else None
+
+
 def write(run_dir: Path, config: Config, entry: dict[str, Any]) -> None:
     """Write the resolved configuration, the entries of earlier starts, and `entry`, of this start. Raises OSError."""
     path = run_dir / NAME

@@ -25,21 +25,25 @@ def write(run_dir: str | Path) -> Path:
         ValueError: its run.json is damaged.
         OSError: the file cannot be written.
     """
+    text, path = page(run_dir), Path(run_dir) / NAME
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def page(run_dir: str | Path) -> str:
+    """The page of the files that are there so far. Raises as `write` does."""
     run_dir = Path(run_dir)
     run = record.read(run_dir)
     title = legible(run_dir.resolve().name)
     try:
-        page = PAGE.format(title=html.escape(title), body=_body(run_dir, run))
+        return PAGE.format(title=html.escape(title), body=_body(run_dir, run))
     except RecursionError:
         raise ValueError(f"{run_dir / record.NAME}: damaged: nested too deeply") from None
-    path = run_dir / NAME
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
 
 
 def _body(run_dir: Path, run: dict[str, Any]) -> str:
-    parts = []
+    parts = [f"<p>{html.escape(legible(_state(run)))}</p>"]
     grids = spread(sample_grids(run_dir), _GRIDS)
     if grids:
         parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
@@ -57,6 +61,13 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
         parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
     parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
     return "\n".join(parts)
+
+
+def _state(run: dict[str, Any]) -> str:
+    """How the run stands: its end with the reason, or that there is none."""
+    if (end := record.end(run)) is None:
+        return "No end of this run is recorded: the run goes on, or it was killed."
+    return f"The run ended at {end['kimg']:,.1f} kimg after {end['seconds']:,.0f} s of training: {end['reason']}."
 
 
 def _alarms(rows: list[dict[str, Any]]) -> list[str]:
