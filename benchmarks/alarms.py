@@ -3,16 +3,20 @@
 Which alarms do healthy and broken runs raise, and after how many images? Every run is a real one, in a directory of
 its own: its alarms are those of its metrics.jsonl. A table goes to standard output, and to FILE with the command.
 
-    healthy    dcgan, cgan and stylegan2_32, `--seeds` runs of each, as they are
+    healthy    dcgan, cgan and stylegan2_32, `--seeds` runs of each from `--first-seed` on, as they are
     provoked   dcgan with one fault at a time, see FAULTS
     rollback   G's last layer is zero until the run goes back; its best distance before and after
     cost       the CPU time of a reading over the CPU time of the steps between two readings, in turn
+
+--kept FILE holds a line of JSON for each finished run of `healthy`. A run that FILE holds is not trained again, so a
+command that was interrupted goes on where it was.
 
 --width makes networks narrower, which is quicker: dcgan and cgan have 64 feature maps, stylegan2_32 at most 512.
 """
 
 import argparse
 import dataclasses
+import json
 import sys
 import tempfile
 import time
@@ -101,14 +105,27 @@ FAULTS: dict[str, tuple[str, dict, Callable[[Trainer], None]]] = {
 def healthy(options: argparse.Namespace) -> list[str]:
     lines = []
     for preset in options.presets:
-        raised = {}
-        for seed in range(options.seeds):
-            config = config_of(preset, options.width, seed=seed, kimg=options.kimg, held_out=256)
-            if found := carried_out(config):
-                raised[seed] = found
-            print(f"  {preset} seed {seed}: {found or 'none'}", file=sys.stderr, flush=True)
-        lines.append(f"{preset:<14}{options.seeds:>3} seeds of {options.kimg:g} kimg: {raised or 'no alarm'}")
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        runs = {seed: _healthy_run(options, preset, seed) for seed in seeds}
+        raised = {seed: found for seed, found in runs.items() if found}
+        which = f"seeds {seeds[0]} to {seeds[-1]}"
+        lines.append(f"{preset:<14}{which:<16}{options.kimg:g} kimg each: {raised or 'no alarm'}")
     return lines
+
+
+def _healthy_run(options: argparse.Namespace, preset: str, seed: int) -> list[tuple[int, str]]:
+    """The alarms of a run, out of options.kept if it holds that run."""
+    run = {"preset": preset, "width": options.width, "kimg": options.kimg, "seed": seed}
+    if options.kept and options.kept.exists():
+        for row in map(json.loads, options.kept.read_text(encoding="utf-8").splitlines()):
+            if run.items() <= row.items():
+                return row["alarms"]
+    found = carried_out(config_of(preset, options.width, seed=seed, kimg=options.kimg, held_out=256))
+    print(f"  {preset} seed {seed}: {found or 'none'}", file=sys.stderr, flush=True)
+    if options.kept:
+        with open(options.kept, "a", encoding="utf-8") as file:
+            file.write(json.dumps(run | {"alarms": found}) + "\n")
+    return found
 
 
 def provoked(options: argparse.Namespace) -> list[str]:
@@ -198,6 +215,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path, help="the finished runs of `healthy`, a line of JSON for each")
     parser.add_argument("--kimg", type=float, default=20)
     parser.add_argument("--width", type=int)
     parser.add_argument("--presets", nargs="+", default=["dcgan", "cgan", "stylegan2_32"])

@@ -11,7 +11,7 @@ from gan_engine.losses.objective import Judged
 from gan_engine.runs import report
 from gan_engine.runs.history import read_metrics
 from gan_engine.training import alarms, held_out
-from gan_engine.training.health import PREFIX, WINDOW, features, interval, signs
+from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.watch import BACK_TO, Watch
 from tests.training.runs import (
@@ -120,6 +120,12 @@ def test_a_class_that_G_leaves_out_raises_an_alarm(tmp_path, monkeypatch):
     (at, (sentence,)) = next((i, alarms) for i, alarms in enumerate(said[8]) if alarms)
     assert at < 3 * WINDOW and sum(map(len, said[8])) == 1
     assert "class number 8 of the data, counted from 0, is " in sentence
+
+
+def test_an_image_between_two_classes_counts_for_none():
+    centroids = torch.tensor([[0.0], [1.0], [torch.nan]])
+    values = torch.tensor([[0.0], [0.4], [0.5], [0.55], [0.7], [6.0]])
+    assert _counted(values, centroids).tolist() == [2, 1, 0]
 
 
 def readings(**values):
