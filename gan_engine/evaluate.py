@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
-from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, DataError, ImageSet, load
 from gan_engine.data.kinds import kind_of
+from gan_engine.inference import run_data
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
 from gan_engine.metrics import extractors, scores
@@ -151,19 +151,12 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
     sizes = {"resolution": config.resolution, "channels": config.channels, "kind": name}
     if options.data is not None:
         return load(DataConfig(options.data, root=options.data_root), **sizes)
-    checkpoint.require(state, ("config", "sampler"), options.checkpoint)
-    run = from_dict(state["config"], options.checkpoint)
-    run_state.check(state["sampler"], run_state.SAMPLER, "sampler", options.checkpoint)
     try:
-        data = load(run.data_config, seed=run.seed, **sizes)
+        data = run_data.of_run(state, options.checkpoint)
     except DataError as error:
-        raise DataError(f"{error}; --data names other data than the run had") from None
+        raise DataError(f"{error}; --data names other data to compare with") from None
     if wants_unseen:
         warnings.warn("the run was trained on these pairs; --data names pairs that it has not seen", stacklevel=3)
-    if data.sha256 != state["sampler"]["sha256"]:
-        raise DataError(
-            f"data: {run.data} has other images than the run was trained on; --data names what to compare with"
-        )
     return data
 
 

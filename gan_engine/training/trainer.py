@@ -8,9 +8,9 @@ from torch import Tensor
 
 from gan_engine import models, plugins
 from gan_engine.config import Config
-from gan_engine.data import ImageSet
+from gan_engine.data import ImageSet, held_out
 from gan_engine.data.kinds import check_kind
-from gan_engine.training import game, graphs, held_out
+from gan_engine.training import game, graphs
 from gan_engine.training.average import Average
 from gan_engine.training.batches import Batches
 from gan_engine.training.checks import check_batches

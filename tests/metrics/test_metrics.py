@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from gan_engine.data import DataConfig, DataError, ImageSet, load
+from gan_engine.data import DataConfig, DataError, ImageSet, held_out, load
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.inference import generator
 from gan_engine.metrics import perceptual
@@ -95,10 +95,10 @@ def test_distances_grow_with_noise_and_with_missing_classes(garments):
         assert 20 * abs(same) < min(worse)
 
 
-def saved(tmp_path, images, preset="cgan", data="fashion-mnist", **model):
+def saved(tmp_path, images, preset="cgan", data="fashion-mnist", held_out=0, **model):
     config = PRESETS[preset]()
     model = dataclasses.replace(config.model, **model)
-    config = dataclasses.replace(config, model=model, data=data, batch_size=8, precision="fp32")
+    config = dataclasses.replace(config, model=model, data=data, batch_size=8, precision="fp32", held_out=held_out)
     trainer = Trainer(config, images, device=torch.device("cpu"), run_dir=tmp_path)
     return checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
 
@@ -114,6 +114,14 @@ def test_evaluate_measures_a_checkpoint(tmp_path, garments):
     np.savez(tmp_path / "few.npz", images=garments.images[:200, 0].numpy())
     again = Options(path, num=100, data=str(tmp_path / "few.npz"))
     assert evaluate(again) == evaluate(again)
+
+
+def test_evaluate_compares_with_the_images_that_were_not_held_out(tmp_path, garments):
+    path = saved(tmp_path, garments, held_out=64, **CGAN)
+    learnt, _ = held_out.split(garments, 64, seed=0)
+    np.savez(tmp_path / "learnt.npz", images=learnt.images[:, 0].numpy())
+    options = {"num": 50, "metrics": "fid"}
+    assert evaluate(Options(path, **options)) == evaluate(Options(path, data=str(tmp_path / "learnt.npz"), **options))
 
 
 def test_evaluate_refuses_other_images(tmp_path, garments):
@@ -196,10 +204,12 @@ def test_evaluate_compares_with_what_the_run_was_trained_on(tmp_path, pairs):
     with pytest.warns(UserWarning, match="the run was trained on these pairs"):
         assert evaluate(Options(path)) == evaluate(Options(path, data=str(folder / "B")))
     (folder / "B" / "2.png").unlink()
-    with pytest.raises(DataError, match="has other images than the run was trained on; --data names what to compare"):
+    with pytest.raises(
+        DataError, match="has other images than the run was trained on; --data names other data to compare"
+    ):
         evaluate(Options(path))
     (folder / "B").rename(folder / "C")
-    with pytest.raises(DataError, match=r"no such file or folder.*; --data names other data than the run had"):
+    with pytest.raises(DataError, match=r"no such file or folder.*; --data names other data to compare with"):
         evaluate(Options(path))
 
 

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.data import DataConfig, ImageSet, held_out, load
 from gan_engine.losses.objective import Judged
 from gan_engine.runs import report
 from gan_engine.runs.history import read_metrics
-from gan_engine.training import alarms, held_out
+from gan_engine.training import alarms
 from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.watch import BACK_TO, Watch
