@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gan_engine import plugins
 from gan_engine.command_line import console, flags
+from gan_engine.inference import copies
 from gan_engine.runs import live, report
 from gan_engine.system import fields
 
@@ -18,6 +20,13 @@ class Options:
 
     run: fields.Positional[Path]
     """Directory of the run."""
+    copies: bool = False
+    """First compare samples of the newest checkpoint with the training images: does G copy them?
+    The answer is kept in the directory, for later reports."""
+    device: str = "auto"
+    """Where --copies draws. cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    plugin: fields.UseAppendAction[tuple[str, ...]] = ()
+    """With --copies, a Python file or module that the run had as a plug-in. Once for each."""
     serve: bool = False
     """Write nothing, and show the page on 127.0.0.1 until Ctrl-C. It renews itself while the run goes on."""
     port: int | None = None
@@ -34,6 +43,9 @@ class Options:
 def main(argv: list[str]) -> None:
     """The command line."""
     options = flags.parse(Options, argv, command="report")
+    if options.copies:
+        plugins.load(*options.plugin)
+        copies.write(options.run, device=options.device)
     if not options.serve:
         print(report.write(options.run))
         return

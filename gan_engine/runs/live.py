@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gan_engine.runs import record, report
+from gan_engine.runs import copies, record, report
 from gan_engine.system.names import legible
 
 HOST = "127.0.0.1"
@@ -52,7 +52,7 @@ class Server(ThreadingHTTPServer):
     def text(self) -> bytes:
         """The page. Raises as `report.page` does."""
         with self._lock:
-            files = [self.run_dir / name for name in (record.NAME, "metrics.jsonl", "samples")]
+            files = [self.run_dir / name for name in (record.NAME, "metrics.jsonl", "samples", copies.JSON)]
             made_of = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()]
             if made_of != self._made_of:
                 self._text, self._made_of = report.page(self.run_dir).encode(), made_of

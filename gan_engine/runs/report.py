@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gan_engine.runs import record
+from gan_engine.runs import copies, record
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
 from gan_engine.runs.page import PAGE, embedded
@@ -54,6 +54,7 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
         numbers = {name: value for row in last for name, value in _numbers(row).items()}
         parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(numbers)}")
     parts += _plot(run_dir)
+    parts += _copies(run_dir)
     if len(grids) > 1:
         figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)
         parts.append(f'<h2>On the way</h2><div class="grids">{figures}</div>')
@@ -92,6 +93,20 @@ def _plot(run_dir: Path) -> list[str]:
     if plot is None:
         return []
     return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{embedded(plot.read_bytes())}">']
+
+
+def _copies(run_dir: Path) -> list[str]:
+    """Whether samples look like copies, and the pairs that lie nearest, if `report --copies` has looked."""
+    if (found := copies.read(run_dir)) is None:
+        return []
+    said = " ".join(html.escape(legible(line, most=500)) for line in found["sentences"])
+    picture = embedded((run_dir / copies.PICTURE).read_bytes())
+    caption = f"{_at(found['nimg'])}: two samples in each row, and behind each its three nearest training images"
+    caption += "; the samples that lie nearest come first"
+    figure = (
+        f'<figure><img alt="samples and training images" src="{picture}"><figcaption>{caption}</figcaption></figure>'
+    )
+    return [f"<h2>Does it copy?</h2><p>{said}</p>{figure}"]
 
 
 def _at(nimg: int) -> str:

@@ -1,0 +1,113 @@
+"""Does a generator copy? Nearest training images of samples, beside how near training images lie to one another.
+
+    d(s) = min over training images y of |f(s) - f(y)|         of a sample s
+    e(y) = min over training images y' != y of |f(y) - f(y')|  of a training image y
+
+f are the features of an extractor. Fresh images of the data would lie as near as training images lie to one another.
+Copies lie much nearer: d is 0 for an exact one. The verdict counts samples with d < NEAR times the median of e.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gan_engine.data import ImageSet
+from gan_engine.metrics import extractors
+from gan_engine.metrics.extractors import Extractor
+from gan_engine.system.bars import bar
+
+NEAREST = 3  # training images beside each sample
+REAL = 500  # training images, at most, whose nearest other one is sought
+NEAR = 0.5
+
+
+class Pixels:
+    """images uint8 [N, C, H, W] -> their pixels in [0, 1] as features [N, C H W], and no logits [N, 0]"""
+
+    name, about = "pixels", "pixels of 8 bits, not resized"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = images.flatten(1).float() / 255
+        return features, features[:, :0]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest training images of samples.
+
+    Attributes:
+        distances: of each sample from its NEAREST nearest training images, [N, NEAREST], the nearest first.
+        indices: of these images in the data, [N, NEAREST].
+        among_real: the distances e of at most REAL training images, [M].
+        about: what was compared.
+        num_real: number of images in the data.
+    """
+
+    distances: Tensor
+    indices: Tensor
+    among_real: Tensor
+    about: str
+    num_real: int
+
+    @property
+    def ratios(self) -> Tensor:
+        """d / median of e, [N]; huge numbers where most training images have an exact twin, and the median is 0."""
+        return self.distances[:, 0] / self.among_real.median().clamp(min=torch.finfo(torch.float64).tiny)
+
+    def sentences(self) -> list[str]:
+        """What was compared, what was seen, and whether that looks like copies."""
+        near, of_real = self.ratios < NEAR, self.among_real < NEAR * self.among_real.median()
+        share, usual = float(near.double().mean()), float(of_real.double().mean())
+        typical = float(self.ratios.median())
+        seen = (
+            f"A sample lies {typical:.2f} times as far from its nearest training image as a training image lies from "
+            f"its nearest other one (medians). {share:.0%} of the samples lie nearer than {NEAR:g} times, and "
+            f"{usual:.0%} of the training images do."
+        )
+        if share > 2 * usual + 0.1:
+            verdict = "These samples may be copies: compare the first pairs."
+        else:
+            verdict = "Nothing here suggests that G copies its data."
+        return [f"{len(near)} samples and {self.num_real:,} training images, by {self.about}.", seen, verdict]
+
+
+def extractor_for(shape: tuple[int, int, int], device: torch.device) -> tuple[Extractor, str]:
+    """The extractor that `evaluate` takes without a flag, and what it is; pixels, and why, where it cannot be had."""
+    try:
+        extractor = extractors.build(extractors.AUTO, shape, weights=None, device=device)
+    except ValueError as error:
+        return Pixels(), f"{Pixels.about} ({error})"
+    return extractor, extractor.about
+
+
+def search(samples: Tensor, data: ImageSet, *, device: torch.device, batch: int = 100) -> Nearest:
+    """The nearest images of `data` of each of `samples` uint8 [N, C, H, W]. One pass; memory does not grow with data.
+
+    Raises ValueError for data with too few images.
+    """
+    if len(data) <= NEAREST:
+        raise ValueError(f"copies: want more than {NEAREST} training images, got {len(data)}")
+    extractor, about = extractor_for(tuple(data.images.shape[1:]), device)
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:REAL]
+
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([extractor(part.to(device))[0].double().cpu() for part in images.split(batch)])
+
+    asked = torch.cat([features(samples), features(data.images[chosen])])
+    own = torch.cat([torch.full((len(samples),), -1), chosen])
+    distances = torch.full((len(asked), NEAREST), torch.inf, dtype=torch.float64)
+    indices = torch.zeros(len(asked), NEAREST, dtype=torch.int64)
+    parts = data.images.split(batch)
+    for i, images in enumerate(bar(parts, "training images", total=len(parts), unit=" batches", delay=1)):
+        here = torch.arange(i * batch, i * batch + len(images))
+        # Without products: an exact copy has the distance 0, and not what rounding leaves of it.
+        found = torch.cdist(asked, features(images), compute_mode="donot_use_mm_for_euclid_dist")
+        found[own[:, None] == here] = torch.inf
+        distances, best = torch.cat([distances, found], 1).topk(NEAREST, largest=False)
+        indices = torch.cat([indices, here.expand(len(asked), -1)], 1).gather(1, best)
+    n = len(samples)
+    return Nearest(distances[:n], indices[:n], distances[n:, 0], about, len(data))

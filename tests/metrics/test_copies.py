@@ -1,0 +1,112 @@
+"""Nearest training images of samples: right, also for a generator that copies, and kept for the report of a run."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from gan_engine import report
+from gan_engine.config import to_dict
+from gan_engine.data import DataConfig, ImageSet, load
+from gan_engine.inference import copies as of_runs
+from gan_engine.metrics import copies, extractors
+from gan_engine.metrics.classifier import classify, load_classifier
+from gan_engine.presets import PRESETS
+from gan_engine.system import checkpoint
+from gan_engine.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def garments():
+    return load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+
+
+def part(data, first, last):
+    return ImageSet("part", data.images[first:last].clone())
+
+
+def test_the_nearest_are_those_of_all_distances(garments, monkeypatch):
+    monkeypatch.setattr(copies, "REAL", 50)
+    data, samples = part(garments, 0, 330), garments.images[500:512]
+    found = copies.search(samples, data, device=CPU, batch=100)
+    x, y = (classify(load_classifier(), images)[0].double() for images in (samples, data.images))
+    distances, indices = torch.cdist(x, y).topk(3, largest=False)
+    torch.testing.assert_close(found.distances, distances, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.indices, indices)
+    chosen = torch.randperm(330, generator=torch.Generator().manual_seed(0))[:50]
+    torch.testing.assert_close(
+        found.among_real, torch.cdist(y[chosen], y).topk(2, largest=False).values[:, 1], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_copies_are_called_copies_and_other_images_are_not(garments):
+    data, others = part(garments, 0, 400), garments.images[500:540]
+    copied = copies.search(data.images[7:47], data, device=CPU)
+    assert torch.equal(copied.indices[:, 0], torch.arange(7, 47)) and copied.ratios.max() < 1e-3
+    assert "may be copies" in copied.sentences()[2] and "100% of the samples" in copied.sentences()[1]
+    some = copies.search(torch.cat([data.images[:10], others[:30]]), data, device=CPU)
+    assert "may be copies" in some.sentences()[2]
+    fresh = copies.search(others, data, device=CPU)
+    assert "Nothing here suggests" in fresh.sentences()[2] and 0.6 < float(fresh.ratios.median()) < 1.6
+
+
+def test_pixels_serve_where_there_is_no_extractor_and_the_page_says_so(monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("imagenet: its weights are not installed")
+
+    monkeypatch.setattr(extractors, "build", refuse)
+    images = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = copies.search(images[3:5], ImageSet("noise", images), device=CPU)
+    assert found.indices[:, 0].tolist() == [3, 4] and found.distances[:, 0].tolist() == [0, 0]
+    assert found.sentences()[0] == (
+        "2 samples and 20 training images, by pixels of 8 bits, not resized (imagenet: its weights are not installed)."
+    )
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="want more than 3 training images, got 3"):
+        copies.search(
+            torch.zeros(1, 1, 32, 32, dtype=torch.uint8), ImageSet("few", torch.zeros(3, 1, 32, 32).byte()), device=CPU
+        )
+
+
+@pytest.fixture
+def run_dir(tmp_path, garments):
+    """A run of cgan on the embedded images, before its first step."""
+    config = PRESETS["cgan"]()
+    model = dataclasses.replace(config.model, width=4, max_width=8, c_dim=10)
+    config = dataclasses.replace(config, model=model, batch_size=8, precision="fp32", held_out=64)
+    trainer = Trainer(config, garments, device=CPU, run_dir=tmp_path)
+    checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
+    (tmp_path / "run.json").write_text(json.dumps({"config": to_dict(config), "starts": []}))
+    return tmp_path
+
+
+def test_the_report_shows_them_and_keeps_them(run_dir, monkeypatch):
+    assert report.main([str(run_dir), "--copies", "--device", "cpu"]) == 0
+    page = (run_dir / "report.html").read_text()
+    assert "<h2>Does it copy?</h2><p>100 samples and 9,936 training images, by the classifier" in page
+    assert "its three nearest training images" in page
+    monkeypatch.setattr(of_runs.copies, "search", lambda *_, **__: pytest.fail("searched again"))
+    assert report.main([str(run_dir), "--copies", "--device", "cpu"]) == 0
+    assert report.main([str(run_dir)]) == 0
+    assert (run_dir / "report.html").read_text() == page
+    (run_dir / "copies.json").write_text('{"nimg": 0, "sentences": 3}')
+    with pytest.warns(UserWarning, match="copies.json: damaged"):
+        assert report.main([str(run_dir)]) == 0
+    assert "Does it copy?" not in (run_dir / "report.html").read_text()
+
+
+def test_a_generator_of_pictures_from_pictures_is_refused(tmp_path, capsys):
+    config = PRESETS["pix2pix"]()
+    model = dataclasses.replace(config.model, resolution=32, width=4, max_width=8, d_width=4, source="grey")
+    config = dataclasses.replace(config, model=model, batch_size=2, precision="fp32")
+    images = ImageSet("few", torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
+    trainer = Trainer(config, images, device=CPU, run_dir=tmp_path)
+    checkpoint.Keeper(tmp_path, keep=1).save(0, trainer.state_dict())
+    (tmp_path / "run.json").write_text(json.dumps({"config": to_dict(config), "starts": []}))
+    assert report.main([str(tmp_path), "--copies", "--device", "cpu"]) == 2
+    assert "want a generator that starts from noise, got pix2pix" in capsys.readouterr().err
