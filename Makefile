@@ -51,8 +51,8 @@ gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it
 fake-cuda: $(VENV)/.test ## without a GPU: what a step of every preset does on one, against the table (ARGS=--write: a new table)
 	$(PY) -m tests.fake_cuda.table $(ARGS)
 
-gpu-ledger: $(VENV)/.test ## compile all GPU kernels, say what has grown, and write the table of their resources
-	$(PY) -m tests.gpu_ledger
+gpu-ledger: $(VENV)/.test ## compile all GPU kernels, and compare their resources with the table (ARGS=--write: a new table)
+	$(PY) -m tests.gpu_ledger $(ARGS)
 
 arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in half an hour
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m tests.arm_check $(ARGS)

@@ -127,6 +127,10 @@ _NOT_YET = (
 )
 
 
+class Refused(RuntimeError):
+    """A backend was asked for by name, and cannot run the call."""
+
+
 class Choice(NamedTuple):
     """One answer of `choose`, as `watched` notes it.
 
@@ -231,7 +235,7 @@ def choose(op: str, x: torch.Tensor, backend: str | None = None, arguments: Any 
 
     `arguments` is what the rules of the op read beside x.
 
-    Raises RuntimeError with the reason if the backend asked for cannot run, ValueError if there is none of that name.
+    Raises Refused with the reason if the backend asked for cannot run, ValueError if there is none of that name.
     """
     if backend is None and (_forced is not None or _wrong is not None):
         backend = _wanted(op)
@@ -289,7 +293,7 @@ def _named(op: str, wanted: str, x: torch.Tensor, arguments: Any) -> str:
     if reason is None and wanted in KERNELS and not may_run(op, wanted, x):
         reason = wrong.get(_kernels_of(op, wanted, x), _NOT_YET)
     if reason is not None:
-        raise RuntimeError(f"{op}: backend {wanted!r} was asked for and cannot run: {reason}")
+        raise Refused(f"{op}: backend {wanted!r} was asked for and cannot run: {reason}")
     return wanted
 
 

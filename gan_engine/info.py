@@ -246,15 +246,21 @@ def main(argv: list[str]) -> int:
     """The command line, read by argparse: this command works where tyro is missing too. 1 if a kernel is wrong."""
     about = "Print versions, hardware, and which backend runs each op, with reasons; or what runs one call."
     parser = argparse.ArgumentParser(prog=console.prog("info"), description=about)
-    parser.add_argument("--check", action="store_true", help="compare all kernels with the reference, before the rest")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare the kernels of all backends that run here with the reference; exit status 1 if one differs",
+    )
     try:
         from gan_engine.command_line import one_call
+        from gan_engine.system.devices import choose_device
     except Exception:  # PyTorch is missing or broken, which the report says
         parser.parse_args(argv)
         print(report())
         return 0
     one_call.add_flags(parser)
     asked = parser.parse_args(argv)
+    choose_device(asked.device)  # raises where it is missing
     all_right = True
     if asked.check:
         if _compiles_on_a_gpu():

@@ -25,6 +25,7 @@ from gan_engine.command_line import console
 from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, is_small, refusal
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import malloc
+from gan_engine.system.devices import choose_device
 
 ROUNDS = 5  # the least number of steps that are timed
 
@@ -141,16 +142,17 @@ def main(argv: list[str]) -> int:
         "--shape", type=_shape, default=(8, 3, 64, 64), metavar="N,C,H,W", help="of the images, or [N, ...]"
     )
     parser.add_argument("--classes", type=int, default=0, metavar="K", help="D is given classes [N] below K")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--seconds", type=float, default=5.0, help="for which both steps are timed")
     asked = parser.parse_args(argv)
     if asked.D is None:
         raise ValueError("want: check MODULE:CLASS")
+    device = choose_device(asked.device)
     malloc.tune()
     torch.manual_seed(0)
-    D = discriminator(asked.D).to(asked.device)
-    img = torch.randn(asked.shape, device=asked.device)
-    c = torch.randint(asked.classes, (len(img),), device=asked.device) if asked.classes else None
+    D = discriminator(asked.D).to(device)
+    img = torch.randn(asked.shape, device=device)
+    c = torch.randint(asked.classes, (len(img),), device=device) if asked.classes else None
     with torch.no_grad():
         D(img) if c is None else D(img, c)  # lazy layers take their sizes
     lines = check(D, img, c, seconds=asked.seconds)

@@ -1,10 +1,23 @@
-"""The resources of every GPU kernel, as compiled: `make gpu-ledger` rewrites the table in gpu_ledger.csv.
+"""The resources of every GPU kernel, as compiled, beside the table in gpu_ledger.csv: `make gpu-ledger`.
 
-Registers are for sm_80, sm_90 and sm_100. Instructions are counted on the fast way through the SASS of sm_90; see
-tests/sass.py. `each` is instructions an element of a hot kernel, and `roofline` the share of the memory bandwidth of an
-H100 that this number allows if every cycle issues an instruction. Nothing here ran on a GPU.
+    python -m tests.gpu_ledger              what has grown, and what the table lacks; exit status 1 if there is any
+    python -m tests.gpu_ledger --write      a new table
+
+The columns of the table:
+
+    registers   of a thread, on sm_80/sm_90/sm_100
+    shared      bytes of shared memory of a block
+    way         instructions on the fast way through the kernel, once, for sm_90 (tests/sass.py)
+    round       of these, the instructions in a round of its hottest loop
+    loads       bits of each load from memory, on that way
+    stores      bits of each store
+    each        instructions for an element, of a hot kernel
+    roofline    the share of the memory bandwidth of an H100 that `each` allows, if every cycle issues an instruction
+
+Nothing here ran on a GPU.
 """
 
+import argparse
 import csv
 import hashlib
 import json
@@ -28,6 +41,7 @@ TESTED = (sass.COUNTED, 80)
 MANY = 96  # registers of a critical kernel: it is the first to spill on an architecture where it needs a few more
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of shared memory for a block, at most
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+RAW = argparse.RawDescriptionHelpFormatter
 FIELDS = ("kernel", "registers", "shared", "way", "round", "loads", "stores", "each", "roofline")
 GROWING = {"registers": "registers", "shared": "bytes of shared memory", "each": "instructions an element"}
 
@@ -226,20 +240,31 @@ def with_includes(source: Path) -> set[Path]:
     return {source.resolve()}.union(*(with_includes(source.resolve().parent / name) for name in names))
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu_ledger", description=__doc__, formatter_class=RAW)
+    parser.add_argument("--write", action="store_true", help="write a new table")
+    asked = parser.parse_args()
     archs = tuple(SHARED)
     kernels = triton_kernels(archs) + [row for source in sources() for row in cuda_kernels(source, archs)]
-    before = read()[1] if TABLE.exists() else {}
+    found, before = compilers(), {}
+    if TABLE.exists():
+        of_table, before = read()
+        if found != of_table:
+            print(f"The table is of {of_table[2:]}. Here is {found[2:]}, whose numbers differ for other reasons too.")
     after = by_kernel(kernels)
     wrong = [f"{row['kernel']} for sm_{row['arch']}: {row['wrong']}" for row in kernels if row["wrong"]]
-    print(*wrong, *(text for name in after if name in before for text in grown(before[name], after[name])), sep="\n")
+    new = [f"{name} is not in the table" for name in after if name not in before]
+    larger = [text for name in after if name in before for text in grown(before[name], after[name])]
+    print(*wrong, *new, *larger, f"{len(after)} kernels, {len(new)} not in the table, {len(larger)} grown", sep="\n")
+    if not asked.write:
+        return int(bool(wrong or new or larger))
     with TABLE.open("w", newline="") as file:
-        print(compilers(), file=file)
+        print(found, file=file)
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(after.values())
-    sys.exit(bool(wrong))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

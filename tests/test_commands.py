@@ -12,6 +12,7 @@ import pytest
 
 import gan_engine
 from gan_engine import __main__ as commands
+from gan_engine import backends
 from gan_engine.command_line import console
 from gan_engine.system import checkpoint
 
@@ -92,6 +93,7 @@ def test_help_is_0_and_a_wrong_flag_2_in_every_command(monkeypatch, capsys, name
         (3, 3, ""),
         (ValueError("num: want at least 1, got 0"), 2, "error: num: want at least 1, got 0\n"),
         (checkpoint.CheckpointError("a.pt: damaged"), 2, "error: a.pt: damaged\n"),
+        (backends.Refused("normed: backend 'cuda'"), 2, "error: normed: backend 'cuda'\n"),
         (FileNotFoundError("no file a"), 2, "error: no file a\n"),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 2, "error: [Errno 13] Permission denied: 'a'\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),

@@ -62,7 +62,9 @@ def wrong(kernels: list[dict]) -> list[str]:
         return messages  # other compilers, other numbers
     for name, row in gpu_ledger.by_kernel(kernels).items():
         before = table.get(name)
-        messages += gpu_ledger.grown(before, row) if before else [f"{name} is not in the table: make gpu-ledger"]
+        messages += (
+            gpu_ledger.grown(before, row) if before else [f"{name} is not in the table: make gpu-ledger ARGS=--write"]
+        )
         if (of := gpu_ledger.hot(name)) is not None and of.limit is not None and float(row["each"]) > of.limit:
             messages.append(f"{name}: want at most {of.limit} instructions an element, got {row['each']}")
     return messages

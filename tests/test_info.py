@@ -120,6 +120,8 @@ def test_one_call_is_explained(arguments, lines, capsys):
         (["bias_act", "--shape=1,2", "--option=act=gelu"], "act must be one of linear"),
         (["bias_act", "--shape=1,x"], "want sides with commas between them, as 8,64,32,32, got '1,x'"),
         (["bias_act", "--shape=1,2", "--option=lrelu"], "want NAME=VALUE, got 'lrelu'"),
+        (["bias_act", "--shape=1,2", "--device=cuda:99"], "device: want a GPU that PyTorch sees"),
+        (["bias_act", "--check", "--device=tpu"], "device: want auto, cpu, cuda or cuda:N, got 'tpu'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

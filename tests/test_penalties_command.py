@@ -74,3 +74,8 @@ def test_a_network_without_a_second_gradient_is_told(capsys):
 def test_a_wrong_name_is_said(capsys, name):
     assert penalties.main(["check", name]) == 2
     assert name in capsys.readouterr().err
+
+
+def test_a_missing_gpu_is_said_before_the_discriminator_is_made(capsys):
+    assert penalties.main(["check", "nowhere:D", "--device", "cuda:99"]) == 2
+    assert "error: device: want a GPU that PyTorch sees (" in capsys.readouterr().err

@@ -27,7 +27,8 @@ def command(work: Callable[[list[str]], int | None]) -> Main:
 
     0    `work` returned None or 0
     1    `work` returned 1, because it could do only a part; or the disk failed (one line on standard error)
-    2    a wrong call: a ValueError, a CheckpointError or another OSError (one line on standard error)
+    2    a wrong call: a ValueError, another OSError, a damaged checkpoint, or a backend that cannot run what it should
+         (one line on standard error)
     130  Ctrl-C
 
     Any other error is a fault of the program, and is raised.
@@ -62,9 +63,11 @@ def _check_backend() -> None:
 def _status(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return 1
-    checkpoint = sys.modules.get("gan_engine.system.checkpoint")  # an import here would import torch too
-    damaged = () if checkpoint is None else (checkpoint.CheckpointError,)
-    return 2 if isinstance(error, (ValueError, OSError, *damaged)) else None
+    wrong: list[type[Exception]] = [ValueError, OSError]
+    for module, name in (("gan_engine.system.checkpoint", "CheckpointError"), ("gan_engine.backends", "Refused")):
+        if (loaded := sys.modules.get(module)) is not None:  # an import here would import torch too
+            wrong.append(getattr(loaded, name))
+    return 2 if isinstance(error, tuple(wrong)) else None
 
 
 def prog(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan_engine import backends, ops
 from gan_engine.ops import convolution, setup_filter
+from gan_engine.system.devices import choose_device
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OPS: dict[str, Callable[..., Tensor]] = {
@@ -37,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="another argument: act=lrelu, stride=2, f=[1,3,3,1]",
     )
     group.add_argument("--dtype", choices=DTYPES, default="fp32")
-    group.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    group.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--channels-last", action="store_true", help="the layout of x and the weight")
 
 
@@ -46,13 +47,14 @@ def report(call: argparse.Namespace) -> list[str]:
     if call.shape is None:
         raise ValueError("--call: want --shape, the shape of x, as 8,64,32,32")
     function, name = _OPS[call.call], call.call
+    device = choose_device(call.device)
     given = {"x": call.shape, **dict(call.tensor)}
     if call.weight is not None:
         given["w" if "w" in inspect.signature(function).parameters else "weight"] = call.weight
-    tensors = {key: _tensor(shape, call) for key, shape in given.items()}
+    tensors = {key: _tensor(shape, call, device) for key, shape in given.items()}
     options = dict(call.option)
     if isinstance(options.get("f"), list):
-        options["f"] = setup_filter(options["f"], device=call.device)
+        options["f"] = setup_filter(options["f"], device=device)
     try:
         with backends.watched() as choices:
             y = function(tensors.pop("x").requires_grad_(), **tensors, **options)
@@ -64,7 +66,7 @@ def report(call: argparse.Namespace) -> list[str]:
     settings = "".join(f", {key}={value}" for key, value in call.option)
     layout = ", channels_last" if call.channels_last else ""
     return [
-        f"{name} of {what}{settings}, {call.dtype}{layout} on {call.device}, forward and backward:",
+        f"{name} of {what}{settings}, {call.dtype}{layout} on {device}, forward and backward:",
         *_lines(choices),
     ]
 
@@ -79,8 +81,8 @@ def _lines(choices: list[backends.Choice]) -> list[str]:
     return lines
 
 
-def _tensor(shape: list[int], call: argparse.Namespace) -> Tensor:
-    x = torch.zeros(shape, dtype=DTYPES[call.dtype], device=call.device)
+def _tensor(shape: list[int], call: argparse.Namespace, device: torch.device) -> Tensor:
+    x = torch.zeros(shape, dtype=DTYPES[call.dtype], device=device)
     if call.channels_last and x.ndim == 4:
         x = x.to(memory_format=torch.channels_last)
     return x.requires_grad_()

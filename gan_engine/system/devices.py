@@ -17,8 +17,17 @@ def choose_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
         raise ValueError(f"device: want auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: want a GPU that PyTorch sees (it sees {torch.cuda.device_count()}), got {name}")
+        raise ValueError(f"device: want a GPU that PyTorch sees ({_gpus()}), got {name}")
     return device
+
+
+def _gpus() -> str:
+    last = torch.cuda.device_count() - 1
+    if last >= 0:
+        return "cuda:0" + f" to cuda:{last}" * (last > 0)
+    if torch.version.cuda is None:
+        return "none, as this PyTorch is a build for the CPU only"
+    return "none; nvidia-smi shows the driver"
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:

@@ -201,8 +201,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         raise ValueError(f"device: want auto, cpu or cuda for several processes, got {device}")
     gpus = torch.cuda.device_count()
     if device != "cpu" and (gpus or device == "cuda"):
-        if local >= gpus:
-            raise ValueError(f"device: {local + 1} processes on this machine want a GPU each, and PyTorch sees {gpus}")
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        if here > gpus:
+            raise ValueError(f"device: want a GPU for each of the {here} processes on this machine, got {gpus}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     store, rank, size = next(iter(dist.rendezvous("env://")))

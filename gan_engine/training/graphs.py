@@ -189,7 +189,9 @@ class RecordedPhase:
         for phase in phases:
             phase.end()
         names = ", ".join(phase.name for phase in phases)
-        warnings.warn(f"no CUDA graph of {names} from here on, for that of {self.name}: {reason}", stacklevel=3)
+        warnings.warn(
+            f"no CUDA graph of {names} from here on, because of the graph of {self.name}: {reason}", stacklevel=3
+        )
 
     def end(self) -> None:
         """Go on without a graph."""

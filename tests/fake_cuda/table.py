@@ -1,11 +1,13 @@
 """The operators, bytes and launches of a step on a GPU, by run: the committed table, and who must not exceed it.
 
     python -m tests.fake_cuda.table              every run against the table
+    python -m tests.fake_cuda.table dcgan        the runs of that name
     python -m tests.fake_cuda.table --write      a new table
 
 It is made without a GPU; see `tests.fake_cuda.device`. The counts are of one version of PyTorch, which the table names.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -16,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("table.json")
+RAW = argparse.RawDescriptionHelpFormatter
 COLUMNS = ("operators on the GPU", "MB on the GPU", "launches with graphs")
 COUNTED = ("every phase", "ordinary step")
 
@@ -62,9 +65,19 @@ def write(found: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    found = rows([])
+    parser = argparse.ArgumentParser(prog="python -m tests.fake_cuda.table", description=__doc__, formatter_class=RAW)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="names of runs; none stands for all")
+    parser.add_argument("--write", action="store_true", help="write a new table of all runs")
+    asked = parser.parse_args()
+    if asked.write and asked.runs:
+        parser.error("--write: want no names, as the table has all runs")
+    if unknown := set(asked.runs) - set(read()["runs"]):
+        parser.error(f"want names of {', '.join(read()['runs'])}; got {', '.join(sorted(unknown))}")
+    found = rows(asked.runs)
+    if (of_table := read()["torch"]) != version():
+        print(f"The counts of the table are of PyTorch {of_table}; this is {version()}, whose counts are not compared.")
     problems = [f"{name}: {problem}" for name, row in found.items() for problem in row["problems"]]
-    if "--write" in sys.argv[1:] and not problems:
+    if asked.write and not problems:
         write(found)
     else:
         problems += [sentence for row in found.values() if not row["problems"] for sentence in grown(row, read())]

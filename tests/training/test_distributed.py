@@ -300,6 +300,16 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
         make(MLP, Processes(size=3), tmp_path)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_too_few_gpus_are_the_same_error_in_every_process(monkeypatch, rank):
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    wanted = "device: want a GPU for each of the 2 processes on this machine, got 1"
+    with pytest.raises(ValueError, match=wanted), joined("cuda"):
+        pass
+
+
 def test_one_process_communicates_with_nobody():
     x = torch.ones(2)
     assert ALONE.sum(x) is x and ALONE.gather(3) == [3] and ALONE.max(4) == 4 and ALONE.from_first(lambda: 5) == 5

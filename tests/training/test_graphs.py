@@ -74,7 +74,10 @@ def test_a_graph_that_draws_the_same_again_is_found_out_and_given_up(tmp_path, o
     assert not replays(trainer)
     for line in warned:
         name = line.partition(" of ")[2].partition(" from ")[0]
-        assert line.startswith(f"no CUDA graph of {name} from here on, for that of {name}: ") and " off by 0." in line
+        assert (
+            line.startswith(f"no CUDA graph of {name} from here on, because of the graph of {name}: ")
+            and " off by 0." in line
+        )
     assert means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -117,7 +120,7 @@ def test_after_a_recording_that_failed_no_other_graph_is_relied_on(tmp_path, on_
 
     on_the_cpu(fails_for_G)
     trainer, means, warned = trained(DCGAN, tmp_path)
-    assert warned == ["no CUDA graph of D, G from here on, for that of G: no memory is left"]
+    assert warned == ["no CUDA graph of D, G from here on, because of the graph of G: no memory is left"]
     assert not replays(trainer) and means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -155,7 +158,7 @@ def test_a_graph_without_room_is_given_up_alone(tmp_path, on_the_cpu):
     on_the_cpu(too_large_for_G)
     trainer, _, warned = trained(DCGAN, tmp_path)
     (line,) = warned
-    assert line.startswith("no CUDA graph of G from here on, for that of G: it needs 9.0 GiB")
+    assert line.startswith("no CUDA graph of G from here on, because of the graph of G: it needs 9.0 GiB")
     assert replays(trainer) == {"D"}
 
 
@@ -178,7 +181,7 @@ def test_what_cannot_be_recorded_says_why_and_trains_on(tmp_path, on_the_cpu):
     on_the_cpu(fails)
     trainer, means, warned = trained(DCGAN, tmp_path)
     reason = "operation not permitted when stream is capturing"
-    assert warned == [f"no CUDA graph of D, G from here on, for that of D: {reason}"]
+    assert warned == [f"no CUDA graph of D, G from here on, because of the graph of D: {reason}"]
     assert not replays(trainer) and means == expected
     for ours, theirs in zip(weights(trainer), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
