@@ -1,5 +1,6 @@
 """The page of a run holds all that it shows."""
 
+import html
 import json
 import re
 import subprocess
@@ -8,7 +9,10 @@ import sys
 import pytest
 import torch
 
-from gan_engine import report
+from gan_engine import report, train
+from gan_engine.config import to_dict
+from gan_engine.data.toy import SHAPES
+from gan_engine.presets import PRESETS
 from gan_engine.runs.monitors import Monitors
 from gan_engine.runs.report import write as write_report
 
@@ -32,6 +36,59 @@ def test_the_page_needs_nothing_else(run_dir):
     for shown in ("2.0 kimg", "loss/G", "not finite", "model.width", "0.5 0.9", "&lt;b&gt;dcgan&lt;/b&gt;"):
         assert shown in page
     assert "<b>" not in page
+
+
+def test_measurements_have_their_best_and_their_spread(run_dir):
+    watch = Monitors(run_dir, tensorboard=False)
+    for i, (distance, precision) in enumerate(
+        zip((9, 2, 4, 6, 8, 10, 5), (0.1, 0.9, 0.2, 0.3, 0.4, 0.5, 0.3), strict=True)
+    ):
+        watch.scalars(
+            3000 + 1000 * i, {"eval/fd_fashion32 N=100": distance, "eval/precision_fashion32 N=100": precision}
+        )
+    page = write_report(run_dir).read_text()
+    cells = dict(re.findall(r"<tr><th>([^<]+ N=100)</th>(.*?)</tr>", page))
+    found = {name: re.findall(r"<td[^>]*>([^<]*)<", row) for name, row in cells.items()}
+    assert found["fd_fashion32 N=100"] == ["5", "2 at 4.0 kimg", "6.6 (4 to 10)"]
+    assert found["precision_fashion32 N=100"] == ["0.3", "0.9 at 4.0 kimg", "0.34 (0.2 to 0.5)"]
+
+
+def test_the_page_says_what_was_run_and_names_the_rows(run_dir):
+    start = {"arguments": ["dcgan", "--data", "my photos"], "data": "photos: 9 images", "classes": ["<cat>", "dog"]}
+    (run_dir / "run.json").write_text(json.dumps({"config": {"preset": "dcgan"}, "starts": [start]}))
+    page = write_report(run_dir).read_text()
+    assert html.escape("python -m gan_engine.train dcgan --data 'my photos'") in page
+    assert page.index("photos: 9 images") < page.index("<h2>Samples</h2>")
+    assert "<ul><li>&lt;cat&gt;</li><li>dog</li></ul>" in page
+
+
+def test_a_run_with_classes_has_named_rows(tmp_path):
+    flags = ["--data", "toy", "--width", "4", "--max-width", "8", "--batch-size", "16", "--kimg", "0.016"]
+    flags += ["--device", "cpu", "--precision", "fp32", "--no-tensorboard", "--no-tune-malloc"]
+    assert train.main(["cgan", *flags, "--out", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"<ul>{''.join(f'<li>{name}</li>' for name in SHAPES)}</ul>" in page
+    assert "The run ended at 0.0 kimg" in page and "its 0.016 kimg are done" in page
+    assert train.main(["dcgan", *flags, "--out", str(tmp_path / "other")]) == 0
+    assert "<ul><li>" not in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_the_page_says_how_to_go_on(run_dir):
+    def listed():
+        return html.unescape(
+            re.search(r"<h2>How to go on</h2><p?r?e?>(.*?)</p", write_report(run_dir).read_text(), re.S)[1]
+        )
+
+    assert "How to go on" not in write_report(run_dir).read_text()  # there is no checkpoint
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / "kimg-000002.000.pt").touch()
+    assert "its configuration does not fit this version" in listed()
+    config = to_dict(PRESETS["dcgan"]())
+    (run_dir / "run.json").write_text(json.dumps({"config": config, "starts": [{}]}))
+    assert listed().startswith(f"go on      python -m gan_engine.train --resume={run_dir}\n")
+    end = {"reason": "its 100 kimg are done", "kimg": 100.0, "seconds": 1.0}
+    (run_dir / "run.json").write_text(json.dumps({"config": config, "starts": [{"end": end}]}))
+    assert f"train --resume={run_dir} --kimg 200\n" in listed()
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):

@@ -13,6 +13,10 @@ PAGE = """<!DOCTYPE html>
   img.plot {{ image-rendering: auto; }}
   figure {{ margin: 1rem 0; }}
   .grids {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }}
+  .rows {{ display: flex; gap: .6rem; }}
+  .rows ul {{ display: flex; flex-direction: column; justify-content: space-around; }}
+  .rows ul {{ list-style: none; margin: 0; padding: 0; }}
+  pre {{ background: #f5f5f5; padding: .5rem .8rem; overflow-x: auto; }}
   table {{ border-collapse: collapse; }}
   td, th {{ border-bottom: 1px solid #ddd; padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }}
   td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}

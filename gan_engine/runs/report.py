@@ -1,20 +1,30 @@
 """A run on one page: report.html in the run directory, which needs neither a network nor other files."""
 
 import html
+import shlex
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gan_engine.config import from_dict
+from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
+from gan_engine.runs.commands import commands
+from gan_engine.runs.comparison import PREFIX
+from gan_engine.runs.directory import holds_run
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
 from gan_engine.runs.page import PAGE, embedded
-from gan_engine.runs.sample_grids import sample_grids, spread
+from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
+from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 
 NAME = "report.html"
 _GRIDS = 6  # grids of samples on the page, evenly spaced from the first to the last
+
+_SPREAD = 5  # evaluations whose spread is shown: more would mix a young G with an old one
 
 
 def write(run_dir: str | Path) -> Path:
@@ -43,12 +53,13 @@ def page(run_dir: str | Path) -> str:
 
 
 def _body(run_dir: Path, run: dict[str, Any]) -> str:
-    parts = [f"<p>{html.escape(legible(_state(run)))}</p>"]
+    parts = [f"<p>{html.escape(legible(_state(run)))}</p>", *_started(run)]
     grids = spread(sample_grids(run_dir), _GRIDS)
     if grids:
-        parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]))}")
+        parts.append(f"<h2>Samples</h2>{_figure(grids[-1][1], _at(grids[-1][0]), _classes(run))}")
     rows = read_metrics(run_dir)
     parts += _alarms(rows)
+    parts += _evaluations(rows)
     if rows:
         last = [row for row in rows if row["nimg"] == rows[-1]["nimg"]]  # of losses, and of --eval-kimg
         numbers = {name: value for row in last for name, value in _numbers(row).items()}
@@ -58,6 +69,7 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
     if len(grids) > 1:
         figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)
         parts.append(f'<h2>On the way</h2><div class="grids">{figures}</div>')
+    parts += _following(run_dir, run)
     if run["starts"]:
         parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
     parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
@@ -69,6 +81,59 @@ def _state(run: dict[str, Any]) -> str:
     if (end := record.end(run)) is None:
         return "No end of this run is recorded: the run goes on, or it was killed."
     return f"The run ended at {end['kimg']:,.1f} kimg after {end['seconds']:,.0f} s of training: {end['reason']}."
+
+
+def _started(run: dict[str, Any]) -> list[str]:
+    """The command, the data and the device of the last start."""
+    if not run["starts"]:
+        return []
+    start = run["starts"][-1]
+    arguments = start.get("arguments")
+    shown = {name: str(start[name]) for name in ("data", "device", "precision", "date") if name in start}
+    if isinstance(arguments, list):
+        shown = {"command": shlex.join(["python", "-m", "gan_engine.train", *map(str, arguments)])} | shown
+    return [_table(shown)] if shown else []
+
+
+def _classes(run: dict[str, Any]) -> list[str]:
+    """The names of the rows of a grid; [] unless the networks of the run see classes with names."""
+    names = run["starts"][-1].get("classes") if run["starts"] else None
+    return [legible(str(name), most=30) for name in names[:CLASSES]] if isinstance(names, list) else []
+
+
+def _evaluations(rows: list[dict[str, Any]]) -> list[str]:
+    """The numbers of --eval-kimg: the newest, the best, and the spread of the last ones."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith(PREFIX) and value is not None:
+                series.setdefault(name.removeprefix(PREFIX), []).append((row["nimg"], value))
+    if not series:
+        return []
+    lines = []
+    for name, measured in series.items():
+        best = (max if more_is_better(name) else min)(measured, key=lambda each: each[1])
+        last = [value for _, value in measured[-_SPREAD:]]
+        spread_of = f"{sum(last) / len(last):,.4g} ({min(last):,.4g} to {max(last):,.4g})"
+        cells = (f"{measured[-1][1]:,.4g}", f"{best[1]:,.4g} at {_at(best[0])}", spread_of)
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        lines.append(f"<tr><th>{html.escape(legible(name))}</th>{numbers}</tr>")
+    head = f"<tr><th></th><th>newest</th><th>best</th><th>mean of the last {_SPREAD} (least to most)</th></tr>"
+    return [f"<h2>Evaluation</h2><table>{head}{''.join(lines)}</table>"]
+
+
+def _following(run_dir: Path, run: dict[str, Any]) -> list[str]:
+    """How to go on: the commands that the end of a run prints. A run without a checkpoint has none."""
+    if not holds_run(run_dir):
+        return []
+    try:
+        config = from_dict(run["config"], run_dir / record.NAME)
+    except CheckpointError as error:
+        return [f"<h2>How to go on</h2><p>{html.escape(legible(str(error), most=500))}</p>"]
+    end = record.end(run)
+    found = commands(run_dir, config, stopped=end is None or end["reason"].startswith("stopped"))
+    listed = "\n".join(f"{word:10} python -m gan_engine.{command}" for word, command in found)
+    return [f"<h2>How to go on</h2><pre>{html.escape(listed)}</pre>"]
 
 
 def _alarms(rows: list[dict[str, Any]]) -> list[str]:
@@ -113,9 +178,13 @@ def _at(nimg: int) -> str:
     return f"{nimg / 1000:,.1f} kimg"
 
 
-def _figure(path: Path, caption: str) -> str:
-    picture = embedded(path.read_bytes())
-    return f'<figure><img alt="samples at {caption}" src="{picture}"><figcaption>{caption}</figcaption></figure>'
+def _figure(path: Path, caption: str, rows: Sequence[str] = ()) -> str:
+    """A grid of samples, with the names of its rows on the left."""
+    picture = f'<img alt="samples at {caption}" src="{embedded(path.read_bytes())}">'
+    if rows:
+        listed = "".join(f"<li>{html.escape(name)}</li>" for name in rows)
+        picture = f'<div class="rows"><ul>{listed}</ul><div>{picture}</div></div>'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from gan_engine.pictures import animation
 from gan_engine.system.checkpoint import stem
 
 _NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.png")
+CLASSES = 10  # rows, at most, of a grid that has a row for each class
 _FRAMES = 80  # at most
 
 

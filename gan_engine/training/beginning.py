@@ -73,6 +73,7 @@ class Start:
                 "python": platform.python_version(),
             },
             "data": describe(self.data),
+            "classes": list(self.data.class_names) if self.trainer.config.conditional else [],
             "memory": self.allocator,
             "graphs": self.trainer.graphs_line,
         }

@@ -7,6 +7,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.runs.sample_grids import CLASSES
 from gan_engine.training.batches import Batches
 
 _EXAMPLES = 16  # images that a grid of translations shows
@@ -29,7 +30,7 @@ class Samples:
         if self.examples is not None:
             self.columns = _EXAMPLES // 2
         elif config.conditional:
-            self.columns = max(8, min(config.model.c_dim, 10))
+            self.columns = max(8, min(config.model.c_dim, CLASSES))
 
     @torch.no_grad()
     def images(self) -> Tensor:
@@ -41,7 +42,7 @@ class Samples:
             rows = (images.split(self.columns) for images in self.objective.rows(self.G_ema, self.examples))
             return torch.cat([images for block in zip(*rows, strict=True) for images in block])
         c_dim, z_dim = self.config.model.c_dim, self.config.model.z_dim
-        rows = min(c_dim, 10) if self.config.conditional else 8
+        rows = min(c_dim, CLASSES) if self.config.conditional else 8
         z = torch.randn(rows * self.columns, z_dim, generator=torch.Generator().manual_seed(self.config.seed))
         c = None
         if self.config.conditional:

@@ -12,7 +12,7 @@ import tyro
 
 from gan_engine import evaluate, generate, presets, train, translate, upscale
 from gan_engine.config import Config
-from gan_engine.runs import ending
+from gan_engine.runs import commands
 from gan_engine.system import checkpoint
 from gan_engine.training.run_flags import parse
 from gan_engine.training.trainer import Trainer
@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         if self.nimg == 32:
             os.kill(os.getpid(), 15)
 
-    monkeypatch.setattr(ending.shutil, "which", lambda name: sys.executable)  # python on PATH is this Python
+    monkeypatch.setattr(commands.shutil, "which", lambda name: sys.executable)  # python on PATH is this Python
     with monkeypatch.context() as stopped:
         stopped.setattr(Trainer, "step", step)
         assert train.main([*TINY, "--out", "two words"]) == 128 + 15
@@ -158,7 +158,7 @@ def test_every_family_has_commands_that_it_knows(preset, tmp_path):
     options = {"generate": generate.Options, "translate": translate.Options, "upscale": upscale.Options}
     options["evaluate"] = evaluate.Options
     for stopped in (False, True):
-        for _, command in ending.commands(tmp_path, config, stopped=stopped):
+        for _, command in commands.commands(tmp_path, config, stopped=stopped):
             verb, *arguments = shlex.split(command)
             if "--data=PICTURES" in arguments:
                 assert parse(arguments).data == "PICTURES"
@@ -193,5 +193,5 @@ def test_the_python_of_the_last_lines_is_this_one(tmp_path, monkeypatch, on_path
     monkeypatch.chdir(tmp_path)
     here = str(tmp_path / "my env" / "python") if inside else "/x/python"
     monkeypatch.setattr(sys, "executable", here)
-    monkeypatch.setattr(ending.shutil, "which", lambda name: here if on_path else "/usr/bin/python")
-    assert ending.python() == word
+    monkeypatch.setattr(commands.shutil, "which", lambda name: here if on_path else "/usr/bin/python")
+    assert commands.python() == word
