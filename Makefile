@@ -1,8 +1,6 @@
 # Every target does its own set-up, once: a stamp in $(VENV) says what is done, and is older than whatever undoes it.
 VENV ?= .venv
 PYTHON ?= python3
-# Where gpu-check writes what it measured.
-OUT ?= benchmarks/results
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q install --no-compile -c constraints.txt
@@ -46,7 +44,7 @@ docs: $(VENV)/.docs ## write the pages and the reference of the API to build/doc
 build: $(VENV)/.built ## compile what changed in csrc/
 
 gpu-check: ## on a machine with a GPU: build, test and measure with PYTHON as it is, within 8 minutes
-	$(PYTHON) -m benchmarks.gpu_check --out $(OUT) $(ARGS)
+	$(PYTHON) -m benchmarks.gpu_check $(if $(OUT),--out $(OUT)) $(ARGS)
 
 fake-cuda: $(VENV)/.test ## without a GPU: what a step of every preset does on one, against the table (ARGS=--write: a new table)
 	$(PY) -m tests.fake_cuda.table $(ARGS)

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +47,7 @@ def checked(monkeypatch, tmp_path):
 
     def run(*todo, budget=60.0):
         made = [stages.Stage(name, (sys.executable, "-c", code), seconds) for name, code, seconds in todo]
-        code = check.check(DEVICE, {"torch": "2.11.0"}, made, rows, tmp_path / "out" / "fake", budget)
+        code = check.check(DEVICE, {"torch": "2.11.0"}, made, rows, tmp_path / "out" / "fake", budget, stages.Stop())
         text = (tmp_path / "out" / "fake.md").read_text()
         return code, json.loads((tmp_path / "out" / "fake.json").read_text()), text
 
@@ -61,7 +64,7 @@ def test_everything_passes(checked, monkeypatch):
     assert [stage["status"] for stage in found["stages"]] == ["passed", "passed"]
     assert found["device"] == DEVICE and found["versions"] == {"torch": "2.11.0"}
     assert found["rows"] == [ROW]
-    assert "Fake GPU" in text and "torch 2.11.0" in text and "0.125" in text
+    assert all(part in text for part in ("Fake GPU", "torch 2.11.0", "capability: 9.0, ", "0.125"))
 
 
 def test_a_failure_is_reported_and_does_not_stop_the_other_stages(checked):
@@ -105,7 +108,104 @@ def test_cases_say_how_they_ended(checked):
     lines = "print('case a b: done, 1.0 s'); print('case c: skipped: no time is left')"
     _, found, text = checked(("operators", lines, 20))
     assert found["stages"][0]["cases"] == ["a b: done, 1.0 s", "c: skipped: no time is left"]
-    assert "* skipped: no time is left (1): c" in text and "a b" not in text
+    assert "* 1 case skipped: no time is left: c" in text and "a b" not in text
+
+
+def test_a_dry_stage_says_how_many_cases_it_skipped(checked):
+    lines = "".join(f"print('case {name}: stopped at its first CUDA call: AssertionError: no CUDA');" for name in "abc")
+    collected = "print('4388 tests collected, for 2 processes')"
+    code, found, text = checked(
+        ("steps", lines + "print('case d: done, 1.0 s')", 20),
+        ("GPU tests", collected, 20),
+        ("broken", lines + "1/0", 20),
+    )
+    assert code == 1  # of the last stage alone
+    assert [stage["status"] for stage in found["stages"]] == [
+        "dry: 3 of 4 skipped",
+        "dry: 4388 of 4388 skipped",
+        "failed",
+    ]
+    assert found["stages"][1]["tests"] == {"collected": 4388} and "| 4388 collected |" in text
+    assert "* 3 cases stopped at their first CUDA call: AssertionError: no CUDA\n" in text  # names are in the .json
+    assert found["stages"][0]["cases"][0].startswith("a: stopped at its first CUDA call")
+    assert checked(("steps", lines, 20))[0] == 0
+
+
+def test_a_dry_build_may_run_out_of_time_but_may_not_fail(tmp_path):
+    build, info, *_ = stages.stages(tmp_path / "rows.jsonl", dry=True)
+    assert (build.name, info.name) == ("build", "info")
+    assert not check.failed(build, "out of time") and check.failed(build, "failed")
+    assert check.failed(info, "out of time")
+    assert check.failed(stages.stages(tmp_path / "rows.jsonl")[0], "out of time")
+
+
+KILLED = """
+import sys
+from benchmarks.gpu_check import __main__ as command, check, stages
+
+check.find_device = lambda: {"name": "Fake GPU"}
+check.find_versions = dict
+waits = "import os, time; print('began', os.getpid(), flush=True); time.sleep(60)"
+codes = {"first": "print('done')", "waits": waits, "last": ""}
+made = [stages.Stage(name, (sys.executable, "-c", code), 60) for name, code in codes.items()]
+command.stages = lambda *_, **__: made
+sys.exit(command.main(["--out", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_check_that_is_killed_keeps_the_stages_that_ended(number, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    def result(suffix):
+        return next(tmp_path.glob(f"*-fake-gpu{suffix}")).read_text()
+
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.log")) or not re.search(r"^began \d+\n", result(".log"), re.MULTILINE):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    killed = number == signal.SIGKILL
+    waiting = "under way" if killed else "interrupted"
+    assert [stage["status"] for stage in json.loads(result(".json"))["stages"]] == ["passed", waiting, "not run"]
+    assert f"| waits | {waiting}" in result(".md") and "| last  | not run" in result(".md")
+    assert process.returncode == (-number if killed else 128 + number) and err == ""
+    if killed:  # the stage has outlived the check
+        os.kill(int(re.search(r"^began (\d+)", result(".log"), re.MULTILINE)[1]), signal.SIGKILL)
+    else:
+        assert "\nwaits: interrupted, " in out and "KeyboardInterrupt" not in out
+        (written,) = (line for line in out.splitlines() if line.startswith("written: "))
+        assert all(f"-fake-gpu{suffix}" in written for suffix in (".md", ".json", ".log"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_hands_on_a_folder_only_if_it_is_given():
+    """A dry run writes to another folder than a check, unless the caller names one."""
+
+    def printed(*arguments):
+        env = {name: value for name, value in os.environ.items() if name != "OUT"}
+        command = ["make", "-n", "gpu-check", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+    assert "--dry-run" in (dry := printed("ARGS=--dry-run")) and "--out" not in dry
+    assert "--out elsewhere" in printed("OUT=elsewhere")
+
+
+@pytest.mark.parametrize(("arguments", "folder"), [([], "benchmarks/results"), (["--dry-run"], "build/gpu-check")])
+def test_results_go_to_the_folder_that_help_names(arguments, folder, monkeypatch, capsys):
+    monkeypatch.setattr(check, "find_device", lambda: DEVICE)
+    monkeypatch.setattr(check, "find_versions", dict)
+    names = []
+    monkeypatch.setattr(check, "check", lambda device, versions, todo, rows, name, *_: names.append(name))
+    command.main(arguments)
+    assert [name.parent for name in names] == [ROOT / folder]
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "(default: benchmarks/results; build/gpu-check for a dry run)" in words
 
 
 def test_the_stages_fit_into_eight_minutes(tmp_path):
@@ -122,7 +222,7 @@ def test_the_stages_fit_into_eight_minutes(tmp_path):
 def test_without_a_gpu_it_says_so_and_stops(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert command.main(["--out", str(tmp_path / "out")]) == 2
-    assert "want a CUDA GPU" in capsys.readouterr().err
+    assert "gpu-check: want a CUDA GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +231,7 @@ def test_a_dry_run_names_what_it_skips_at_the_first_cuda_call(capsys):
     assert steps.main(["--dry-run", "dcgan-64"]) == 0
     assert ops.main(["--dry-run"]) == ops.main(["--dry-run", "--sanitize"]) == 0
     ended = dict(line.removeprefix("case ").split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert len(ended) > 30 and all(how.startswith("skipped at its first CUDA call") for how in ended.values())
+    assert len(ended) > 30 and all(how.startswith("stopped at its first CUDA call") for how in ended.values())
     assert {
         "dcgan-64 ours",
         "dcgan-64 ours, TF32 off",

@@ -6,7 +6,7 @@ The lines, which the check collects:
     case NAME: failed: RuntimeError: ...
     case NAME: stopped after 12 s
     case NAME: skipped: no time is left
-    case NAME: skipped at its first CUDA call: ...      (only in a dry run)
+    case NAME: stopped at its first CUDA call: ...      (only in a dry run)
 """
 
 import argparse
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+
+from benchmarks.gpu_check.stages import AT_CUDA
 
 
 class OutOfTime(BaseException):
@@ -70,7 +72,7 @@ def run(
             text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
             at_cuda = dry and is_first_cuda_call(text)
             failed |= not at_cuda
-            how = f"skipped at its first CUDA call: {text}" if at_cuda else f"failed: {text}"
+            how = AT_CUDA + text if at_cuda else f"failed: {text}"
         print(f"case {name}: {how}", flush=True)
     return int(failed)
 

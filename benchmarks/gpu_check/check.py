@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_check.stages import GRACE, ROOT, Stage, not_run, run_stage
+from benchmarks.gpu_check.stages import GRACE, ROOT, Stage, Stop, not_run, run_stage
 
 PACKAGES = ("torch", "triton", "torchvision", "numpy", "pytest", "pytest-benchmark", "pytest-xdist", "tyro")
 
@@ -21,9 +21,9 @@ def find_device() -> dict[str, Any] | str:
     try:
         import torch
     except ImportError as error:
-        return f"gpu-check: want PyTorch, got an import error: {error}"
+        return f"want PyTorch, got an import error: {error}"
     if not torch.cuda.is_available():
-        return f"gpu-check: want a CUDA GPU, got none that PyTorch {torch.__version__} sees"
+        return f"want a CUDA GPU, got none that PyTorch {torch.__version__} sees"
     properties = torch.cuda.get_device_properties(0)
     return {
         "name": properties.name,
@@ -65,13 +65,15 @@ def check(
     rows: Path,
     name: Path,
     budget: float,
+    stop: Stop,
 ) -> int:
-    """Run the stages within `budget` seconds. Write the results to NAME.json and NAME.md after each stage.
+    """Run the stages within `budget` seconds. Write the results to NAME.json and NAME.md before and after each stage.
 
-    Time that a stage leaves goes to the stage behind it.
+    Time that a stage leaves goes to the stage behind it. A signal in `stop` ends the stage under way, and is the last.
     """
     from benchmarks.gpu_check.page import report
     from benchmarks.rows import commit, read
+    from gan_engine.system.whole_file import replacing
 
     begin, todo = time.monotonic(), list(todo)
     log = name.with_suffix(".log")
@@ -85,32 +87,41 @@ def check(
         "versions": dict(versions),
         "budget": budget,
         "seconds": 0.0,
-        "stages": [],
+        "stages": [not_run(stage, f"left out: {stage.left_out}" if stage.left_out else "not run") for stage in todo],
         "rows": [],
     }
+    done = results["stages"]
 
     def write() -> None:
         results["rows"] = read(rows) if rows.exists() else []
         results["seconds"] = round(time.monotonic() - begin, 1)
-        name.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        name.with_suffix(".md").write_text(report(results))
+        for suffix, text in ((".json", json.dumps(results, indent=1) + "\n"), (".md", report(results))):
+            with replacing(name.with_suffix(suffix)) as file:
+                file.write_text(text)
 
-    try:
-        for i, stage in enumerate(todo):
-            spent = time.monotonic() - begin
-            left = budget - GRACE - spent
-            earlier = sum(other.seconds for other in todo[:i] if other.left_out is None)
-            print(f"{stage.name}: ", end="", flush=True)
-            if stage.left_out is not None:
-                done = not_run(stage, f"left out: {stage.left_out}")
-            elif left <= 0:
-                done = not_run(stage, "out of time")
-            else:
-                done = run_stage(stage, min(left, stage.seconds + max(0.0, earlier - spent)), log)
-            print(f"{done['status']}, {done['seconds']} s", flush=True)
-            results["stages"].append(done)
-            write()
-    finally:  # also if SIGTERM or Ctrl-C ends this process during a stage
+    write()
+    for i, stage in enumerate(todo):
+        if stop.number:
+            break
+        spent = time.monotonic() - begin
+        left = budget - GRACE - spent
+        earlier = sum(other.seconds for other in todo[:i] if other.left_out is None)
+        print(f"{stage.name}: ", end="", flush=True)
+        if stage.left_out is None and left <= 0:
+            done[i] = not_run(stage, "out of time")
+        elif stage.left_out is None:
+            done[i] = not_run(stage, "under way")
+            write()  # what is on disk if SIGKILL or the machine ends this process
+            done[i] = run_stage(stage, min(left, stage.seconds + max(0.0, earlier - spent)), log, stop)
+        print(f"{done[i]['status']}, {done[i]['seconds']} s", flush=True)
         write()
-    print(f"\n{report(results)}\nwritten: {name.with_suffix('.json')} and {name.with_suffix('.md')}")
-    return 0 if all(stage["status"].startswith(("passed", "left out")) for stage in results["stages"]) else 1
+    files = (name.with_suffix(suffix) for suffix in (".md", ".json", ".log", ".jsonl"))
+    print(f"\n{report(results)}\nwritten: {', '.join(str(file) for file in files if file.exists())}")
+    if stop.number:
+        return 128 + stop.number
+    return int(any(failed(stage, result["status"]) for stage, result in zip(todo, done, strict=True)))
+
+
+def failed(stage: Stage, status: str) -> bool:
+    """True if this result makes the exit status 1."""
+    return not status.startswith(("passed", "dry: ", "left out")) and not (stage.may_be_cut and status == "out of time")

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         if count is None:
             print(found.stdout[-2000:], found.stderr[-2000:], "case GPU tests: failed: nothing was collected", sep="\n")
             return 1
-        print(f"case GPU tests: skipped at its first CUDA call: {count[1]} tests, in {args.workers} processes")
+        print(f"{count[1]} tests collected, for {args.workers} processes")
         return 0
     running = []
     for i in range(args.workers):

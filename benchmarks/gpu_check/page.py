@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from benchmarks.gpu_check.stages import AT_CUDA
+
 Row = dict[str, Any]
+ENDED_BADLY = ("failed", "out of time")  # an interrupted stage ends in the traceback of the signal
 
 
 def table(rows: list[Row]) -> str:
@@ -22,7 +25,7 @@ def report(results: dict[str, Any]) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in versions.items() if value),
         "",
-        ", ".join(f"{name} {value}" for name, value in device.items() if name != "name" and value)
+        ", ".join(f"{name}: {value}" for name, value in device.items() if name != "name" and value)
         + f"; commit {results['commit'] or 'unknown'}; {results['seconds']:.0f} s in total",
         "",
     ]
@@ -41,9 +44,8 @@ def report(results: dict[str, Any]) -> str:
         incomplete = _by_outcome(stage.get("cases", []))
         if incomplete:
             lines += [f"{stage['name']}:", ""]
-            lines += [f"* {how} ({len(names)}): {'; '.join(names)}" for how, names in incomplete.items()] + [""]
-        elif not stage["status"].startswith(("passed", "left out")):
-            output = stage["failures"][:20] or stage["tail"][-10:]
+            lines += [f"* {_counted(how, names)}" for how, names in incomplete.items()] + [""]
+        elif output := stage["status"] in ENDED_BADLY and (stage["failures"][:20] or stage["tail"][-10:]):
             lines += [f"{stage['name']}: {stage['status']}", "", *(f"    {line}" for line in output), ""]
     for title, of_steps in (("Training steps", True), ("Operators", False)):
         chosen = [row for row in results["rows"] if (row["op"] == "training step") == of_steps]
@@ -60,6 +62,14 @@ def _by_outcome(cases: list[str]) -> dict[str, list[str]]:
         if not how.startswith("done"):
             found.setdefault(how, []).append(name)
     return found
+
+
+def _counted(how: str, names: list[str]) -> str:
+    """The number of cases that ended so, and their names; a dry run stops all of them, and the .json names them."""
+    count = f"{len(names)} case{'s' * (len(names) != 1)}"
+    if how.startswith(AT_CUDA):
+        return f"{count} {how.replace(' its ', ' their ') if len(names) != 1 else how}"
+    return f"{count} {how}: {'; '.join(names)}"
 
 
 def _cells(row: Row, rows: list[Row]) -> Row:

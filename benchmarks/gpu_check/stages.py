@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,18 +21,40 @@ STEPS = {
     "stylegan2_256": 70,
     "r3gan_64": 40,
 }  # seconds; a step of stylegan2_256 takes longest to prepare
+AT_CUDA = "stopped at its first CUDA call: "  # how a case of a dry run ended
 SECONDS = "{seconds}"  # in a command: the time that the stage has, less what it takes to end
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command with its time limit in seconds, or the reason why it is left out."""
+    """One command with its time limit in seconds, or the reason why it is left out.
+
+    A stage that `may_be_cut` may run out of time without making the exit status 1.
+    """
 
     name: str
     command: tuple[str, ...]
     seconds: float
     env: Mapping[str, str] = field(default_factory=dict)
     left_out: str | None = None
+    may_be_cut: bool = False
+
+
+class Stop:
+    """Notes the first SIGTERM or SIGINT (Ctrl-C) in its context. It raises nothing, so no write is cut short."""
+
+    number: int | None = None
+
+    def __enter__(self) -> "Stop":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = self.number or number
 
 
 def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[Stage]:
@@ -50,6 +73,7 @@ def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[
             (sys.executable, "setup.py", "-q", "build_ext", "--inplace"),
             90,
             {"GAN_ENGINE_NATIVE": "1", "GAN_ENGINE_CUDA": "1", "GAN_ENGINE_ISAS": "native"},
+            may_be_cut=dry,  # nvcc has not met an error then; the later stages of a dry run call none of the kernels
         ),
         Stage("info", (*python, "gan_engine.info"), 20),
         Stage("compile kernels", part("ops", "--compile"), 40),
@@ -75,8 +99,8 @@ def stages(rows: Path, *, peers: Path | None = None, dry: bool = False) -> list[
     ]
 
 
-def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
-    """Run one stage for at most `limit` seconds, append its output to `log`, and return its result."""
+def run_stage(stage: Stage, limit: float, log: Path, stop: Stop) -> dict[str, Any]:
+    """Run one stage for at most `limit` seconds or until `stop`, append its output to `log`, and return its result."""
     # These variables force a backend, and would hide the choice of this machine.
     env = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "GAN_ENGINE_BACKEND")}
     # Check this source tree and not an installed package.
@@ -100,14 +124,18 @@ def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
             start_new_session=True,
         )
         try:
-            process.wait(limit)
-            status = "passed" if process.returncode == 0 else "failed"
-        except subprocess.TimeoutExpired:
-            status = "out of time"
+            while process.poll() is None and not stop.number and time.monotonic() - begin < limit:
+                time.sleep(0.05)
+            code = process.returncode
         finally:
             _end(process)
         output.seek(start)
         text = output.read().decode(errors="replace")
+    tests, cases = count_tests(text), re.findall(r"^case (.*)$", text, re.MULTILINE)
+    if code is None:
+        status = "interrupted" if stop.number else "out of time"
+    else:
+        status = "failed" if code else dry_status(tests, cases) or "passed"
     return {
         "name": stage.name,
         "status": status,
@@ -115,8 +143,8 @@ def run_stage(stage: Stage, limit: float, log: Path) -> dict[str, Any]:
         "limit": round(limit, 1),
         "command": " ".join(command),
         "exit_code": process.returncode,
-        "tests": count_tests(text),
-        "cases": re.findall(r"^case (.*)$", text, re.MULTILINE),
+        "tests": tests,
+        "cases": cases,
         "failures": re.findall(r"^(?:FAILED|ERROR) .*$", text, re.MULTILINE),
         "tail": text.splitlines()[-40:],
     }
@@ -139,9 +167,17 @@ def _end(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def dry_status(tests: Mapping[str, int], cases: list[str]) -> str | None:
+    """What a stage says instead of "passed" if a missing GPU ended its cases, or if its tests were only collected."""
+    collected = tests.get("collected", 0)
+    skipped = collected + sum(AT_CUDA in case for case in cases)
+    return f"dry: {skipped} of {collected + len(cases)} skipped" if skipped else None
+
+
 def count_tests(text: str) -> dict[str, int]:
     """{outcome: tests}, from the lines that `pytest -v` prints during the run, so that a run cut short counts too."""
-    counts: dict[str, int] = {}
+    collected = re.search(r"^(\d+) tests collected", text, re.MULTILINE)
+    counts = {"collected": int(collected[1])} if collected else {}
     for outcome in re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", text, re.MULTILINE):
         counts[outcome.lower()] = counts.get(outcome.lower(), 0) + 1
     return counts
