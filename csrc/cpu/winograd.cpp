@@ -11,23 +11,46 @@ using namespace minimal;
 // A longer sum is computed part by part. Rounding errors grow with the length of a sum, and one part of the weights
 // fits into the first-level cache.
 constexpr std::int64_t kDepth = 128;
+static_assert(kDepth <= kRun);
 
-// Transforms strip `row` of a panel of the weight. The numbers of weight k go to `to` + k * point: [16, 32].
+// Transforms the taps of `rows` channels in, for a panel. The numbers of weight k go to `to` + k * point: [rows, 32].
 template <class A>
-[[gnu::noinline]] void transform_strip(const WinogradWeight& s, const float* weight, std::int64_t panel,
-                                       std::int64_t row, float* to, std::int64_t point) {
-    const std::int64_t in = row * kStrip;
-    Strip<A> strip = {};
-    move_strip(s, weight, panel * kPanel, in, strip);
-    for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
+[[gnu::noinline]] void transform_taps(const TapsAt<A, const float> taps, std::int64_t rows, float* to,
+                                      std::int64_t point) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+        taps.fetch(i, kPanel);
         for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes) {
             typename A::template Taps<Register> w;
             typename A::template Weights<Register> u;
-            for (int k = 0; k < Strip<A>::kTaps; ++k) (&w[0][0])[k] = load<Register>(strip.taps[i][k] + lane);
+            GE_UNROLLED
+            for (int k = 0; k < taps.kTaps; ++k) (&w[0][0])[k] = load<Register>(taps.at[k] + i * taps.row + lane);
             transform_weight<A>(w, u);
             GE_UNROLLED
             for (int k = 0; k < A::kWeights; ++k) store(to + i * kPanel + lane + k * point, (&u[0][0])[k], false);
         }
+    }
+}
+
+// The same for channels in from `from` to `to`, at most kRun, of a panel of the weight. `run` is for what is moved.
+template <class A>
+void transform_rows(const WinogradWeight& s, const float* weight, std::int64_t panel, std::int64_t from,
+                    std::int64_t to, float* u, std::int64_t point, float* run) {
+    const std::int64_t out = panel * kPanel;
+    if (moves_to_runs(s) && s.out - out >= kPanel) {
+        const std::int64_t rows = (to - from) / kStrip * kStrip;
+        move_run<A>(s, weight, out, from, rows, run);
+        transform_taps<A>(TapsAt<A, const float>(run, kRunTap), rows, u, point);
+        from += rows, u += rows * kPanel;
+    }
+    for (std::int64_t in = from; in < to; in += kStrip, u += kStrip * kPanel) {
+        if (side_by_side(s, out, in)) {
+            transform_taps<A>(TapsAt<A, const float>(s, weight, out, in, kStrip), kStrip, u, point);
+            continue;
+        }
+        Strip<A> strip;
+        move_strip(s, weight, out, in, strip);
+        transform_taps<A>(TapsAt<A, const float>(strip), std::min(kStrip, to - in), u, point);
+    }
 }
 
 // A block of tiles is multiplied at a time: its factors, kPoints x kBlock x channels, fit into the second- and
@@ -64,6 +87,7 @@ struct Convolution {
     const std::int64_t part = std::min(round_up(in, kLanes), kDepth), channels = round_up(in, part);
     const std::int64_t v_point = kBlock * channels + kApart, m_point = most * kBlock * kPanel + kApart;
     const std::int64_t u_point = (tiles_first ? std::min(in, kDepth) : columns * in) * kPanel + kApart;
+    const std::int64_t run_size = moves_to_runs(p.shape) ? Strip<A>::kTaps * kRunTap : 1;
     const Buffer zeros = buffer(channels);
 
     void run() const {
@@ -76,10 +100,13 @@ struct Convolution {
     void run_weight_first() const {
         const Buffer u = buffer(A::kWeights * u_point);
         for_shares(columns * strips(in), threads, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / strips(in);
-                transform_strip<A>(p.shape, p.weight + p.begin, panel, item % strips(in),
-                                   u.get() + (panel * in + item % strips(in) * kStrip) * kPanel, u_point);
+            const Buffer run = buffer(run_size);
+            for (std::int64_t item = begin, strips_here; item < end; item += strips_here) {
+                const std::int64_t panel = item / strips(in), strip = item % strips(in);
+                strips_here = std::min({kRun / kStrip, strips(in) - strip, end - item});
+                transform_rows<A>(p.shape, p.weight + p.begin, panel, strip * kStrip,
+                                  std::min((strip + strips_here) * kStrip, in),
+                                  u.get() + (panel * in + strip * kStrip) * kPanel, u_point, run.get());
             }
         });
         for_shares(blocks * groups, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -108,12 +135,12 @@ struct Convolution {
             });
             for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
                 const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? count : 1) * m_size);
+                const Buffer run = buffer(run_size);
                 const Buffer outside = buffer(columns * kPanel);
                 for (std::int64_t panel = begin; panel < end; ++panel) {
                     for (std::int64_t depth = 0; depth < in; depth += kDepth) {
-                        for (std::int64_t i = 0; i < std::min(kDepth, in - depth); i += kStrip)
-                            transform_strip<A>(p.shape, p.weight + p.begin, panel, (depth + i) / kStrip,
-                                               u.get() + i * kPanel, u_point);
+                        transform_rows<A>(p.shape, p.weight + p.begin, panel, depth, std::min(depth + kDepth, in),
+                                          u.get(), u_point, run.get());
                         for (std::int64_t b = 0; b < count; ++b) {
                             float* const products = m.get() + (parts ? b : 0) * m_size;
                             multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth);

@@ -16,6 +16,42 @@ struct Strip {
     float taps[kStrip][kTaps][kPanel];
 };
 
+// Where taps are whose channels out lie side by side: tap k of channel in i lies at at[k] + i * row.
+template <class A, class T>
+struct TapsAt {
+    static constexpr int kTaps = Strip<A>::kTaps;
+    T* at[kTaps];
+    std::int64_t row, next = 0;  // `next` elements further lies what is fetched into the cache
+
+    explicit TapsAt(Strip<A>& strip) : row(kTaps * kPanel) {
+        for (int k = 0; k < kTaps; ++k) at[k] = strip.taps[0][k];
+    }
+    // In a run.
+    TapsAt(T* run, std::int64_t tap) : row(kPanel) {
+        for (int k = 0; k < kTaps; ++k) at[k] = run + k * tap;
+    }
+    // In the weight itself, whose s.stride_out is 1.
+    TapsAt(const WinogradWeight& s, T* weight, std::int64_t out, std::int64_t in, std::int64_t rows_ahead)
+        : row(s.stride_in), next(rows_ahead * s.stride_in) {
+        for (int k = 0; k < kTaps; ++k) {
+            const int y = k / A::Across::kTaps, x = k % A::Across::kTaps;
+            at[k] = weight + out + in * s.stride_in + y * s.stride_y + x * s.stride_x;
+        }
+    }
+    // A channel that comes next is too far away for the CPU to fetch it by itself.
+    GE_INLINE void fetch(std::int64_t i, std::int64_t lanes) const {
+        if (next == 0) return;
+        for (int k = 0; k < kTaps; ++k)
+            for (std::int64_t lane = 0; lane < lanes; lane += kLine)
+                __builtin_prefetch(at[k] + i * row + next + lane, !std::is_const_v<T>);
+    }
+};
+
+// Whether a strip of the weight lies in memory as TapsAt says.
+inline bool side_by_side(const WinogradWeight& s, std::int64_t out, std::int64_t in) {
+    return s.stride_out == 1 && s.out - out >= kPanel && s.in - in >= kStrip;
+}
+
 inline std::int64_t strips(std::int64_t channels) { return (channels + kStrip - 1) / kStrip; }
 
 // Moves a number of the weight to the strip, or back where the weight is not const.
@@ -43,6 +79,30 @@ GE_INLINE void move_square(W* w, std::int64_t stride, float* strip, std::int64_t
     }
 }
 
+// A run: [taps, kRun channels in, 32]. A weight whose channels in are neighbours moves to runs. Strips would come back
+// to each of its pages too often.
+constexpr std::int64_t kRun = 128;
+constexpr std::int64_t kRunTap = kRun * kPanel + kApart;
+
+inline bool moves_to_runs(const WinogradWeight& s) { return s.stride_in == 1 && s.stride_out != 1; }
+
+// Moves the taps of `rows` channels in, whole strips, for a whole panel of channels out.
+template <class A>
+[[gnu::noinline]] void move_run(const WinogradWeight& s, const float* weight, std::int64_t out, std::int64_t in,
+                                std::int64_t rows, float* run) {
+    const float* const first = weight + out * s.stride_out + in;
+    for (int y = 0; y < A::Down::kTaps; ++y)
+        for (int x = 0; x < A::Across::kTaps; ++x, run += kRunTap) {
+            const float* const tap = first + y * s.stride_y + x * s.stride_x;
+            const std::int64_t next = x + 1 < A::Across::kTaps ? s.stride_x
+                                      : y + 1 < A::Down::kTaps ? s.stride_y - x * s.stride_x
+                                                               : first + rows - tap;
+            for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes)
+                for (std::int64_t i = 0; i < rows; i += kRegLanes)
+                    move_square(tap + lane * s.stride_out + i, s.stride_out, run + i * kPanel + lane, kPanel, next);
+        }
+}
+
 // Moves all taps of a strip, whose first channels are `out` and `in`.
 template <class A, class W>
 void move_strip(const WinogradWeight& s, W* weight, std::int64_t out, std::int64_t in, Strip<A>& strip) {
@@ -66,17 +126,6 @@ void move_strip(const WinogradWeight& s, W* weight, std::int64_t out, std::int64
                     for (std::int64_t i = 0; i < kStrip; i += kRegLanes)
                         move_square(at(lane, y, x, i), s.stride_out, &strip.taps[i][y * A::Across::kTaps + x][lane],
                                     kTaps * kPanel, kStrip);
-    } else if (whole && s.stride_out == 1) {
-        // Channels out are neighbours. The strip that comes next is too far away for the CPU to fetch it by itself.
-        for (std::int64_t i = 0; i < kStrip; ++i)
-            for (int y = 0; y < A::Down::kTaps; ++y)
-                for (int x = 0; x < A::Across::kTaps; ++x) {
-                    W* const w = at(0, y, x, i);
-                    float* const tap = strip.taps[i][y * A::Across::kTaps + x];
-                    for (std::int64_t lane = 0; lane < kPanel; lane += kLine)
-                        __builtin_prefetch(w + lane + kStrip * s.stride_in, !std::is_const_v<W>);
-                    for (std::int64_t lane = 0; lane < kPanel; ++lane) move(w[lane], tap[lane]);
-                }
     } else if (whole && s.stride_out == kTaps && std::abs(s.stride_x) == 1 &&
                s.stride_y == A::Across::kTaps * s.stride_x) {
         // The same for a channel in and all channels out of the panel. The taps may come in reverse order.
@@ -93,6 +142,8 @@ void move_strip(const WinogradWeight& s, W* weight, std::int64_t out, std::int64
                     for (int j = 0; j < kRegLanes; ++j) move(w[j * kTaps + k], tap[k * step + j]);
             }
     } else {
+        // Lanes beyond the weight are 0, as long as the strip is read from the weight.
+        if (std::is_const_v<W> && lanes < kPanel) strip = {};
         for (std::int64_t i = 0; i < rows; ++i)
             for (int y = 0; y < A::Down::kTaps; ++y)
                 for (int x = 0; x < A::Across::kTaps; ++x)

@@ -15,6 +15,10 @@ constexpr std::int64_t kSummed = 64;
 // cache.
 constexpr std::int64_t kPart = kRows == 3 ? 144 : 128;
 
+// Where no number must be turned, a part has fewer channels in and more panels: what is written at a time lies on fewer
+// pages.
+constexpr std::int64_t kPartByIn = kRows == 3 ? 48 : 32, kPanelsByIn = 4;
+
 // So many channels in lie side by side for each tile: pieces of the products divide them.
 constexpr std::int64_t kAcross = kRows == 3 ? 48 : 16;
 
@@ -22,12 +26,24 @@ constexpr std::int64_t kAcross = kRows == 3 ? 48 : 16;
 // no faster, and would show in the memory of a small network.
 constexpr std::int64_t kFactors = 1 << 18;
 
+// With more tiles, the factors of a group of panels leave the first-level cache, which costs more than is gained (64
+// tiles: 3.5 ms instead of 3.3; 32 tiles: 4.4 instead of 5.3; AVX2, 256 and 512 channels, 2026-11).
+constexpr std::int64_t kFewTiles = 32;
+
+// The weight with channels in and out in each other's place.
+inline WinogradWeight turned(const WinogradWeight& s) {
+    return {s.in, s.out, s.stride_in, s.stride_out, s.stride_y, s.stride_x};
+}
+
+// Where channels in lie side by side in dweight and there are few tiles, x and dy change places, and so do "in" and
+// "out" below: no number must be turned then. Each sum has the same products in the same order.
 template <class A>
 struct WeightGradient {
     const WinogradWgradParams& p;
     const int threads;
-    const WinogradWeight& s = p.shape;
     const Tiles<A> tiles = Tiles<A>(p.images);
+    const bool by_in = p.shape.stride_in == 1 && p.shape.stride_out != 1 && tiles.count() <= kFewTiles;
+    const WinogradWeight s = by_in ? turned(p.shape) : p.shape;
     const std::int64_t columns = panels(s.out), rows = strips(s.in) * kStrip, width = columns * kPanel;
     const std::int64_t fit = std::max<std::int64_t>(1, kFactors / (A::kPoints * (rows + width) * kSummed));
     // A gradient that becomes more numbers than all tiles is finished part by part.
@@ -37,10 +53,13 @@ struct WeightGradient {
     // Tiles of a point that are added at a time. Points that share a weight take turns, in an order that the sums keep.
     const std::int64_t added = A::kWeights == A::kPoints ? tiles.count() : fit * kSummed;
     const std::int64_t v_point = round_up(rows, kAcross) * together + kApart, d_point = width * together + kApart;
-    const std::int64_t u_weight = (tiles_first ? std::min(rows, kPart) : rows) * kPanel + kApart,
+    // An item of work is a group of panels and a part of the channels in.
+    const std::int64_t together_panels = by_in ? kPanelsByIn : 1, part = by_in ? kPartByIn : kPart;
+    const std::int64_t groups = (columns + together_panels - 1) / together_panels, parts = (rows + part - 1) / part;
+    const std::int64_t u_weight = (tiles_first ? std::min(rows, part) : rows) * kPanel + kApart,
                        u_panel = A::kWeights * u_weight;
-    const Buffer v = buffer(A::kPoints * v_point);  // x: [points, in / kAcross, tiles, kAcross]
-    const Buffer d = buffer(A::kPoints * d_point);  // dy: [points, out / 32, tiles, 32]
+    const Buffer v = buffer(A::kPoints * v_point);  // x, or dy where by_in: [points, in / kAcross, tiles, kAcross]
+    const Buffer d = buffer(A::kPoints * d_point);  // dy, or x: [points, out / 32, tiles, 32]
     const Buffer zeros = buffer(std::max(rows, width));
 
     void run() const {
@@ -48,20 +67,22 @@ struct WeightGradient {
         tiles_first ? run_tiles_first() : run_gradient_first();
     }
 
-    // Here du is [weights, kPart, 32], for a part of a panel.
+    // Here du is [panels, weights, part, 32], for a group of panels.
     void run_tiles_first() const {
         transform_tiles(0, tiles.count());
-        for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
-            const Buffer du = buffer(u_panel);
-            for (std::int64_t panel = begin; panel < end; ++panel)
-                for (std::int64_t from = 0; from < rows; from += kPart) {
-                    const std::int64_t to = std::min(from + kPart, rows);
-                    for (std::int64_t t = 0; t < tiles.count(); t += added)
-                        for (int i = 0; i < A::kPoints; ++i)
-                            add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0, du.get());
-                    for (std::int64_t row = from; row < to; row += kStrip)
-                        write_strip(panel, row, du.get() + (row - from) * kPanel);
-                }
+        for_shares(groups * parts, threads, [&](std::int64_t begin, std::int64_t end) {
+            const Buffer du = buffer(together_panels * u_panel);
+            for (std::int64_t item = begin; item < end; ++item) {
+                const std::int64_t first = item / parts * together_panels, from = item % parts * part;
+                const std::int64_t last = std::min(first + together_panels, columns), to = std::min(from + part, rows);
+                for (std::int64_t t = 0; t < tiles.count(); t += added)
+                    for (int i = 0; i < A::kPoints; ++i)
+                        for (std::int64_t panel = first; panel < last; ++panel)
+                            add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
+                                      du.get() + (panel - first) * u_panel);
+                for (std::int64_t row = from; row < to; row += kStrip)
+                    write_strip(first, last, row, du.get() + (row - from) * kPanel);
+            }
         });
     }
 
@@ -81,40 +102,54 @@ struct WeightGradient {
                 }
             });
         }
-        for_shares(columns * strips(s.in), threads, [&](std::int64_t begin, std::int64_t end) {
+        for_shares(groups * strips(s.in), threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t item = begin; item < end; ++item) {
-                const std::int64_t panel = item / strips(s.in), row = item % strips(s.in) * kStrip;
-                write_strip(panel, row, du.get() + panel * u_panel + row * kPanel);
+                const std::int64_t first = item / strips(s.in) * together_panels, row = item % strips(s.in) * kStrip;
+                write_strip(first, std::min(first + together_panels, columns), row,
+                            du.get() + first * u_panel + row * kPanel);
             }
         });
     }
 
     // v and d of `count` tiles of x and dy.
     void transform_tiles(std::int64_t first, std::int64_t count) const {
-        const float* outside = zeros.get();
-        // Copies: as far as the compiler knows, the stores below may change the members.
-        const std::int64_t panel_size = together * kPanel, v_step = v_point, d_step = d_point, end_of_d = width;
         for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t t = begin; t < end; ++t) {
-                typename A::template In<const float*> in;
-                typename A::template Out<const float*> out;
-                tiles.in(first + t, p.x, s.in, outside, in), tiles.out(first + t, p.dy, s.out, outside, out);
-                for (std::int64_t c = 0; c < rows; c += kRegLanes)
-                    transform_tile<A>(in, std::min(c, s.in), s.in,
-                                      v.get() + (c / kAcross * together + t) * kAcross + c % kAcross, v_step);
-                for (std::int64_t c = 0; c < end_of_d; c += kRegLanes) {
-                    typename A::template Out<Register> y;
-                    typename A::template Points<Register> to;
-                    for (int i = 0; i < A::Down::kOut; ++i)
-                        for (int j = 0; j < A::Across::kOut; ++j)
-                            y[i][j] = load_up_to<Register>(out[i][j] + c, s.out - c);
-                    transform_output_adjoint<A>(y, to);
-                    float* at = d.get() + c / kPanel * panel_size + t * kPanel + c % kPanel;
-                    GE_UNROLLED
-                    for (int k = 0; k < A::kPoints; ++k) store(at + k * d_step, (&to[0][0])[k], false);
-                }
+                by_in ? transform_x<kPanel>(first + t, t, width, d.get(), d_point)
+                      : transform_x<kAcross>(first + t, t, rows, v.get(), v_point);
+                by_in ? transform_dy<kAcross>(first + t, t, rows, v.get(), v_point)
+                      : transform_dy<kPanel>(first + t, t, width, d.get(), d_point);
             }
         });
+    }
+
+    // Transforms a tile, `channels` with those that pad the factor, to place t of [points, channels / kWide, tiles,
+    // kWide]. The arguments are copies: as far as the compiler knows, the stores may change the members.
+    template <std::int64_t kWide>
+    [[gnu::noinline]] void transform_x(std::int64_t tile, std::int64_t t, std::int64_t channels, float* to,
+                                       std::int64_t point) const {
+        const std::int64_t in = p.shape.in, wide = together * kWide;
+        typename A::template In<const float*> at;
+        tiles.in(tile, p.x, in, static_cast<const float*>(zeros.get()), at);
+        for (std::int64_t c = 0; c < channels; c += kRegLanes)
+            transform_tile<A>(at, std::min(c, in), in, to + c / kWide * wide + t * kWide + c % kWide, point);
+    }
+    template <std::int64_t kWide>
+    [[gnu::noinline]] void transform_dy(std::int64_t tile, std::int64_t t, std::int64_t channels, float* to,
+                                        std::int64_t point) const {
+        const std::int64_t out = p.shape.out, wide = together * kWide;
+        typename A::template Out<const float*> at;
+        tiles.out(tile, p.dy, out, static_cast<const float*>(zeros.get()), at);
+        for (std::int64_t c = 0; c < channels; c += kRegLanes) {
+            typename A::template Out<Register> y;
+            typename A::template Points<Register> d_y;
+            for (int i = 0; i < A::Down::kOut; ++i)
+                for (int j = 0; j < A::Across::kOut; ++j) y[i][j] = load_up_to<Register>(at[i][j] + c, out - c);
+            transform_output_adjoint<A>(y, d_y);
+            float* const place = to + c / kWide * wide + t * kWide + c % kWide;
+            GE_UNROLLED
+            for (int k = 0; k < A::kPoints; ++k) store(place + k * point, (&d_y[0][0])[k], false);
+        }
     }
 
     static constexpr auto points = points_by_weight<A>();
@@ -141,20 +176,33 @@ struct WeightGradient {
             }
     }
 
-    // A strip of dweight, from channel `in` on. du begins with this channel.
-    [[gnu::noinline]] void write_strip(std::int64_t panel, std::int64_t in, const float* du) const {
-        Strip<A> strip;
-        for (std::int64_t i = 0; i < std::min(kStrip, s.in - in); ++i)
-            for (std::int64_t lane = 0; lane < kPanel; lane += kRegLanes) {
+    // Panels `first` to `last` of a strip of dweight, from channel `in` on. du begins with this channel.
+    void write_strip(std::int64_t first, std::int64_t last, std::int64_t in, const float* du) const {
+        if (side_by_side(s, (last - 1) * kPanel, in))
+            return write_taps(TapsAt<A, float>(s, p.dweight, first * kPanel, in, 1), kStrip, last - first, du);
+        for (std::int64_t panel = first; panel < last; ++panel) {
+            Strip<A> strip;
+            write_taps(TapsAt<A, float>(strip), std::min(kStrip, s.in - in), 1, du + (panel - first) * u_panel);
+            move_strip(s, p.dweight, panel * kPanel, in, strip);
+        }
+    }
+
+    [[gnu::noinline]] void write_taps(const TapsAt<A, float> taps, std::int64_t count, std::int64_t across,
+                                      const float* du) const {
+        const std::int64_t step = u_weight, step_panel = u_panel - kPanel;
+        for (std::int64_t i = 0; i < count; ++i) {
+            taps.fetch(i, across * kPanel);
+            for (std::int64_t lane = 0; lane < across * kPanel; lane += kRegLanes) {
                 typename A::template Taps<Register> w;
                 typename A::template Weights<Register> u;
+                const float* const from = du + lane / kPanel * step_panel + i * kPanel + lane;
                 GE_UNROLLED
-                for (int k = 0; k < A::kWeights; ++k)
-                    (&u[0][0])[k] = load<Register>(du + k * u_weight + i * kPanel + lane);
+                for (int k = 0; k < A::kWeights; ++k) (&u[0][0])[k] = load<Register>(from + k * step);
                 transform_weight_adjoint<A>(u, w);
-                for (int k = 0; k < Strip<A>::kTaps; ++k) store(strip.taps[i][k] + lane, (&w[0][0])[k], false);
+                GE_UNROLLED
+                for (int k = 0; k < taps.kTaps; ++k) store(taps.at[k] + i * taps.row + lane, (&w[0][0])[k], false);
             }
-        move_strip(s, p.dweight, panel * kPanel, in, strip);
+        }
     }
 };
 
