@@ -89,6 +89,13 @@ def test_the_page_says_how_to_go_on(run_dir):
     end = {"reason": "its 100 kimg are done", "kimg": 100.0, "seconds": 1.0}
     (run_dir / "run.json").write_text(json.dumps({"config": config, "starts": [{"end": end}]}))
     assert f"train --resume={run_dir} --kimg 200\n" in listed()
+    assert f"copies?    python -m gan_engine.report {run_dir} --copies" in listed()
+    (run_dir / "copies.json").write_text(json.dumps({"nimg": 2000, "sentences": ["Nothing <found>."]}))
+    (run_dir / "copies.png").write_bytes(b"")
+    assert "--copies" not in listed() and "<p>Nothing &lt;found&gt;.</p>" in write_report(run_dir).read_text()
+    (run_dir / "run.json").write_text(json.dumps({"config": to_dict(PRESETS["gan3d"]()), "starts": [{}]}))
+    (run_dir / "copies.png").unlink()
+    assert "--copies" not in listed()
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):

@@ -47,6 +47,15 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
     return [use, ("show", f"report {run}")]
 
 
+def look_for_copies(run_dir: Path, config: Config) -> list[tuple[str, str]]:
+    """The command that looks for copies, as in `commands`; none for a G that cannot be asked."""
+    declared, kind = models.capabilities(config.model), kind_of(models.data_kind(config.model))
+    if not declared.from_noise or kind.axes != 2:
+        return []
+    plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
+    return [("copies?", f"report {shell_word(run_dir)} --copies{plugins}")]
+
+
 def _own_pictures(config: Config) -> list[tuple[str, str]]:
     """The command for pictures of one's own, after a run on the embedded ones."""
     if config.data != DataConfig.source:

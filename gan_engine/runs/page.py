@@ -15,7 +15,9 @@ PAGE = """<!DOCTYPE html>
   .grids {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem; }}
   .rows {{ display: flex; gap: .6rem; }}
   .rows ul {{ display: flex; flex-direction: column; justify-content: space-around; }}
-  .rows ul {{ list-style: none; margin: 0; padding: 0; }}
+  .rows ul {{ list-style: none; margin: 0; padding: 0; white-space: nowrap; }}
+  .rows div {{ min-width: 0; }}
+  .rows img {{ display: block; }}
   pre {{ background: #f5f5f5; padding: .5rem .8rem; overflow-x: auto; }}
   table {{ border-collapse: collapse; }}
   td, th {{ border-bottom: 1px solid #ddd; padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }}

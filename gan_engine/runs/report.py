@@ -10,7 +10,7 @@ from typing import Any
 from gan_engine.config import from_dict
 from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
-from gan_engine.runs.commands import commands
+from gan_engine.runs.commands import commands, look_for_copies
 from gan_engine.runs.comparison import PREFIX
 from gan_engine.runs.directory import holds_run
 from gan_engine.runs.history import read_metrics
@@ -132,6 +132,8 @@ def _following(run_dir: Path, run: dict[str, Any]) -> list[str]:
         return [f"<h2>How to go on</h2><p>{html.escape(legible(str(error), most=500))}</p>"]
     end = record.end(run)
     found = commands(run_dir, config, stopped=end is None or end["reason"].startswith("stopped"))
+    if copies.read(run_dir) is None:
+        found += look_for_copies(run_dir, config)
     listed = "\n".join(f"{word:10} python -m gan_engine.{command}" for word, command in found)
     return [f"<h2>How to go on</h2><pre>{html.escape(listed)}</pre>"]
 
