@@ -13,6 +13,7 @@ from gan_engine import report, train
 from gan_engine.config import to_dict
 from gan_engine.data.toy import SHAPES
 from gan_engine.presets import PRESETS
+from gan_engine.runs import copies
 from gan_engine.runs.monitors import Monitors
 from gan_engine.runs.report import write as write_report
 
@@ -85,17 +86,40 @@ def test_the_page_says_how_to_go_on(run_dir):
     assert "its configuration does not fit this version" in listed()
     config = to_dict(PRESETS["dcgan"]())
     (run_dir / "run.json").write_text(json.dumps({"config": config, "starts": [{}]}))
-    assert listed().startswith(f"go on      python -m gan_engine.train --resume={run_dir}\n")
+    assert listed().startswith(f"go on, if it was killed python -m gan_engine.train --resume={run_dir}\n")
     end = {"reason": "its 100 kimg are done", "kimg": 100.0, "seconds": 1.0}
     (run_dir / "run.json").write_text(json.dumps({"config": config, "starts": [{"end": end}]}))
-    assert f"train --resume={run_dir} --kimg 200\n" in listed()
+    assert f"train --resume={run_dir} --kimg 200\n" in listed() and "if it was killed" not in listed()
     assert f"copies?    python -m gan_engine.report {run_dir} --copies" in listed()
-    (run_dir / "copies.json").write_text(json.dumps({"nimg": 2000, "sentences": ["Nothing <found>."]}))
+    found = {"made_of": {"checkpoint": "kimg-000002.000.pt"}, "nimg": 2000, "sentences": ["Nothing <found>."]}
+    (run_dir / "copies.json").write_text(json.dumps(found))
     (run_dir / "copies.png").write_bytes(b"")
     assert "--copies" not in listed() and "<p>Nothing &lt;found&gt;.</p>" in write_report(run_dir).read_text()
     (run_dir / "run.json").write_text(json.dumps({"config": to_dict(PRESETS["gan3d"]()), "starts": [{}]}))
     (run_dir / "copies.png").unlink()
     assert "--copies" not in listed()
+
+
+def test_a_search_for_copies_in_an_older_checkpoint_is_called_so(run_dir, monkeypatch):
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / "kimg-000002.000.pt").touch()
+    (run_dir / "run.json").write_text(json.dumps({"config": to_dict(PRESETS["dcgan"]()), "starts": [{}]}))
+    found = {"made_of": {"checkpoint": "kimg-000002.000.pt"}, "nimg": 2000, "sentences": ["Nothing found."]}
+    (run_dir / "copies.json").write_text(json.dumps(found))
+    (run_dir / "copies.png").write_bytes(b"")
+    page = write_report(run_dir).read_text()
+    assert "Nothing found." in page and "not the newest" not in page and "--copies" not in page
+    (run_dir / "checkpoints" / "kimg-000003.000.pt").touch()
+    reads, read = [], copies.read
+    monkeypatch.setattr(copies, "read", lambda of: reads.append(of) or read(of))
+    page = write_report(run_dir).read_text()
+    assert "Nothing found." in page and len(reads) == 1
+    assert "; the search is of the checkpoint kimg-000002.000.pt, which is not the newest one</figcaption>" in page
+    assert f"copies?                 python -m gan_engine.report {run_dir} --copies" in page
+    del found["made_of"]
+    (run_dir / "copies.json").write_text(json.dumps(found))
+    with pytest.warns(UserWarning, match="copies.json: damaged"):
+        assert "Nothing found." not in write_report(run_dir).read_text()
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):

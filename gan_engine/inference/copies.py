@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from gan_engine import models
+from gan_engine.config import from_dict
 from gan_engine.data import to_float
 from gan_engine.data.kinds import kind_of
 from gan_engine.inference import run_data
@@ -51,7 +52,8 @@ def write(run_dir: Path, *, device: str = "auto") -> None:
     c_dim = trained.config.c_dim
     classes = [i % c_dim for i in range(SAMPLES)] if c_dim else None
     samples = torch.from_numpy(to_uint8(trained.sample(SAMPLES, classes=classes))).permute(0, 3, 1, 2).contiguous()
-    found = copies.search(samples, data, device=trained.device)
+    mirror = from_dict(state["config"], path).mirror
+    found = copies.search(samples, data, device=trained.device, mirror=mirror)
     order = found.ratios.argsort()[:SHOWN]
     rows = torch.cat([samples[order, None], data.images[found.indices[order]]], 1)  # [SHOWN, 1 + NEAREST, C, H, W]
     blank = torch.full_like(rows[:1, 0], 255)

@@ -3,13 +3,16 @@
     d(s) = min over training images y of |f(s) - f(y)|         of a sample s
     e(y) = min over training images y' != y of |f(y) - f(y')|  of a training image y
 
-f are the features of an extractor. Fresh images of the data would lie as near as training images lie to one another.
-Copies lie much nearer: d is 0 for an exact one. The verdict counts samples with d < NEAR times the median of e.
+f are the features of an extractor. A run with `mirror` has learnt y and its mirror image: |f(s) - f(y)| is then the
+smaller one of the distances of f(s) from both, and |f(y) - f(y')| likewise. Fresh images of the data would lie as near
+as training images lie to one another. Copies lie much nearer: d is 0 for an exact one. The verdict counts samples with
+d < NEAR times the median of e.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.data import ImageSet
@@ -20,15 +23,27 @@ from gan_engine.system.bars import bar
 NEAREST = 3  # training images beside each sample
 REAL = 500  # training images, at most, whose nearest other one is sought
 NEAR = 0.5
+PIXELS = 64  # a side, at most, of images that are compared by their pixels
 
 
 class Pixels:
-    """images uint8 [N, C, H, W] -> their pixels in [0, 1] as features [N, C H W], and no logits [N, 0]"""
+    """images uint8 [N, C, H, W] -> their pixels in [0, 1] as features [N, C h w], and no logits [N, 0]
 
-    name, about = "pixels", "pixels of 8 bits, not resized"
+    Images are resized to h x w by area: h = min(H, PIXELS), w = min(W, PIXELS). `shape` is [C, H, W].
+    """
+
+    name = "pixels"
+
+    def __init__(self, shape: extractors.Shape) -> None:
+        _, height, width = shape
+        self.size = h, w = min(height, PIXELS), min(width, PIXELS)
+        resized = "not resized" if self.size == (height, width) else f"resized to {h}x{w} by area"
+        self.about = f"pixels of 8 bits, {resized}"
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = images.flatten(1).float() / 255
+        # One by one: as floats, a batch of large images would fill the memory.
+        small = [F.adaptive_avg_pool2d(image.float(), self.size) for image in images]
+        features = torch.stack(small).flatten(1) / 255
         return features, features[:, :0]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -45,6 +60,7 @@ class Nearest:
         among_real: the distances e of at most REAL training images, [M].
         about: what was compared.
         num_real: number of images in the data.
+        mirror: the images of the data counted flipped too.
     """
 
     distances: Tensor
@@ -52,6 +68,7 @@ class Nearest:
     among_real: Tensor
     about: str
     num_real: int
+    mirror: bool
 
     @property
     def ratios(self) -> Tensor:
@@ -72,7 +89,8 @@ class Nearest:
             verdict = "These samples may be copies: compare the first pairs."
         else:
             verdict = "Nothing here suggests that G copies its data."
-        return [f"{len(near)} samples and {self.num_real:,} training images, by {self.about}.", seen, verdict]
+        images = f"{self.num_real:,} training images{' and their mirror images' if self.mirror else ''}"
+        return [f"{len(near)} samples and {images}, by {self.about}.", seen, verdict]
 
 
 def extractor_for(shape: tuple[int, int, int], device: torch.device) -> tuple[Extractor, str]:
@@ -80,12 +98,20 @@ def extractor_for(shape: tuple[int, int, int], device: torch.device) -> tuple[Ex
     try:
         extractor = extractors.build(extractors.AUTO, shape, weights=None, device=device)
     except ValueError as error:
-        return Pixels(), f"{Pixels.about} ({error})"
+        pixels = Pixels(shape)
+        return pixels, f"{pixels.about} ({error})"
     return extractor, extractor.about
 
 
-def search(samples: Tensor, data: ImageSet, *, device: torch.device, batch: int = 100) -> Nearest:
+def search(samples: Tensor, data: ImageSet, *, device: torch.device, mirror: bool, batch: int = 100) -> Nearest:
     """The nearest images of `data` of each of `samples` uint8 [N, C, H, W]. One pass; memory does not grow with data.
+
+    Args:
+        samples: of G.
+        data: that G has learnt from.
+        device: of the extractor.
+        mirror: G has learnt from the flipped images too, so the nearer one of an image and its mirror image counts.
+        batch: images per pass.
 
     Raises ValueError for data with too few images.
     """
@@ -97,6 +123,10 @@ def search(samples: Tensor, data: ImageSet, *, device: torch.device, batch: int 
     def features(images: Tensor) -> Tensor:
         return torch.cat([extractor(part.to(device))[0].double().cpu() for part in images.split(batch)])
 
+    def distances_from(images: Tensor) -> Tensor:
+        # Without products: an exact copy has the distance 0, and not what rounding leaves of it.
+        return torch.cdist(asked, features(images), compute_mode="donot_use_mm_for_euclid_dist")
+
     asked = torch.cat([features(samples), features(data.images[chosen])])
     own = torch.cat([torch.full((len(samples),), -1), chosen])
     distances = torch.full((len(asked), NEAREST), torch.inf, dtype=torch.float64)
@@ -104,10 +134,11 @@ def search(samples: Tensor, data: ImageSet, *, device: torch.device, batch: int 
     parts = data.images.split(batch)
     for i, images in enumerate(bar(parts, "training images", total=len(parts), unit=" batches", delay=1)):
         here = torch.arange(i * batch, i * batch + len(images))
-        # Without products: an exact copy has the distance 0, and not what rounding leaves of it.
-        found = torch.cdist(asked, features(images), compute_mode="donot_use_mm_for_euclid_dist")
+        found = distances_from(images)
+        if mirror:
+            found = torch.minimum(found, distances_from(images.flip(-1)))
         found[own[:, None] == here] = torch.inf
         distances, best = torch.cat([distances, found], 1).topk(NEAREST, largest=False)
         indices = torch.cat([indices, here.expand(len(asked), -1)], 1).gather(1, best)
     n = len(samples)
-    return Nearest(distances[:n], indices[:n], distances[n:, 0], about, len(data))
+    return Nearest(distances[:n], indices[:n], distances[n:, 0], about, len(data), mirror)

@@ -9,12 +9,16 @@ JSON, PICTURE = "copies.json", "copies.png"
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:
-    """{"made_of": {...}, "nimg": int, "sentences": [...]}. None: not written yet, or damaged, which a warning says."""
+    """{"made_of": {"checkpoint": name, ...}, "nimg": int, "sentences": [...]}. None: not written yet, or damaged.
+
+    A warning says that it is damaged.
+    """
     if not (run_dir / JSON).is_file() or not (run_dir / PICTURE).is_file():
         return None
     try:
         found = json.loads((run_dir / JSON).read_text(encoding="utf-8"))
-        whole = isinstance(found["nimg"], int) and all(isinstance(line, str) for line in found["sentences"])
+        texts = (found["made_of"]["checkpoint"], *found["sentences"])
+        whole = isinstance(found["nimg"], int) and all(isinstance(text, str) for text in texts)
     except (ValueError, RecursionError, KeyError, TypeError):
         whole = False
     if not whole:

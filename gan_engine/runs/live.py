@@ -2,6 +2,7 @@
 
 import errno
 import html
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +12,8 @@ from gan_engine.runs import copies, record, report
 from gan_engine.system.names import legible
 
 HOST = "127.0.0.1"
+# Host of a request. A page of the web may have a name that leads to this machine: a browser sends the name with it.
+_OURS = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?", re.IGNORECASE)  # ssh -L maps ports
 REFRESH = 10  # seconds until a browser asks again
 
 
@@ -52,7 +55,9 @@ class Server(ThreadingHTTPServer):
     def text(self) -> bytes:
         """The page. Raises as `report.page` does."""
         with self._lock:
-            files = [self.run_dir / name for name in (record.NAME, "metrics.jsonl", "samples", copies.JSON)]
+            files = [
+                self.run_dir / name for name in (record.NAME, "metrics.jsonl", "samples", "checkpoints", copies.JSON)
+            ]
             made_of = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()]
             if made_of != self._made_of:
                 self._text, self._made_of = report.page(self.run_dir).encode(), made_of
@@ -68,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        if not _OURS.fullmatch(self.headers.get("Host", "")):
+            self.send_error(403, "this server answers to 127.0.0.1 and localhost alone")
+            return
         if urlsplit(self.path).path != "/":
             self.send_error(404, "this server has one page: /")
             return

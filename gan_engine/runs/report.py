@@ -17,7 +17,7 @@ from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
-from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.checkpoint import CheckpointError, newest_name
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing
 
@@ -65,11 +65,13 @@ def _body(run_dir: Path, run: dict[str, Any]) -> str:
         numbers = {name: value for row in last for name, value in _numbers(row).items()}
         parts.append(f"<h2>Measurements at {rows[-1]['kimg']:,g} kimg</h2>{_table(numbers)}")
     parts += _plot(run_dir)
-    parts += _copies(run_dir)
+    found = copies.read(run_dir)
+    is_old = found is not None and newest_name(run_dir) not in (None, found["made_of"]["checkpoint"])
+    parts += _copies(run_dir, found, is_old=is_old)
     if len(grids) > 1:
         figures = "".join(_figure(path, _at(nimg)) for nimg, path in grids)
         parts.append(f'<h2>On the way</h2><div class="grids">{figures}</div>')
-    parts += _following(run_dir, run)
+    parts += _following(run_dir, run, look=found is None or is_old)
     if run["starts"]:
         parts.append(f"<h2>Starts</h2>{''.join(_table(_flat(start)) for start in run['starts'])}")
     parts.append(f"<h2>Configuration</h2>{_table(_flat(run['config']))}")
@@ -122,8 +124,11 @@ def _evaluations(rows: list[dict[str, Any]]) -> list[str]:
     return [f"<h2>Evaluation</h2><table>{head}{''.join(lines)}</table>"]
 
 
-def _following(run_dir: Path, run: dict[str, Any]) -> list[str]:
-    """How to go on: the commands that the end of a run prints. A run without a checkpoint has none."""
+def _following(run_dir: Path, run: dict[str, Any], *, look: bool) -> list[str]:
+    """How to go on: the commands that the end of a run prints. A run without a checkpoint has none.
+
+    look: list the command that looks for copies.
+    """
     if not holds_run(run_dir):
         return []
     try:
@@ -132,9 +137,13 @@ def _following(run_dir: Path, run: dict[str, Any]) -> list[str]:
         return [f"<h2>How to go on</h2><p>{html.escape(legible(str(error), most=500))}</p>"]
     end = record.end(run)
     found = commands(run_dir, config, stopped=end is None or end["reason"].startswith("stopped"))
-    if copies.read(run_dir) is None:
+    if end is None:  # a run that still goes on keeps others out of its directory
+        word, command = found[0]
+        found[0] = f"{word}, if it was killed", command
+    if look:
         found += look_for_copies(run_dir, config)
-    listed = "\n".join(f"{word:10} python -m gan_engine.{command}" for word, command in found)
+    width = max(10, *(len(word) for word, _ in found))
+    listed = "\n".join(f"{word:{width}} python -m gan_engine.{command}" for word, command in found)
     return [f"<h2>How to go on</h2><pre>{html.escape(listed)}</pre>"]
 
 
@@ -162,14 +171,20 @@ def _plot(run_dir: Path) -> list[str]:
     return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{embedded(plot.read_bytes())}">']
 
 
-def _copies(run_dir: Path) -> list[str]:
-    """Whether samples look like copies, and the pairs that lie nearest, if `report --copies` has looked."""
-    if (found := copies.read(run_dir)) is None:
+def _copies(run_dir: Path, found: dict[str, Any] | None, *, is_old: bool) -> list[str]:
+    """Whether samples look like copies, and the pairs that lie nearest, if `report --copies` has looked.
+
+    is_old: the search is not of the newest checkpoint, which the caption says.
+    """
+    if found is None:
         return []
     said = " ".join(html.escape(legible(line, most=500)) for line in found["sentences"])
     picture = embedded((run_dir / copies.PICTURE).read_bytes())
     caption = f"{_at(found['nimg'])}: two samples in each row, and behind each its three nearest training images"
     caption += "; the samples that lie nearest come first"
+    if is_old:
+        of = html.escape(legible(found["made_of"]["checkpoint"]))
+        caption += f"; the search is of the checkpoint {of}, which is not the newest one"
     figure = (
         f'<figure><img alt="samples and training images" src="{picture}"><figcaption>{caption}</figcaption></figure>'
     )

@@ -169,6 +169,12 @@ def find(path: str | Path, *, best: bool = False) -> Path:
     raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
 
 
+def newest_name(run_dir: Path) -> str | None:
+    """The name of the newest checkpoint in a run directory, damaged or not: no file is read. None if there is none."""
+    numbered = _numbered(run_dir / "checkpoints")
+    return numbered[-1][1].name if numbered else None
+
+
 def stem(nimg: int) -> str:
     """The name, without its ending, of a file written after `nimg` images: kimg-000123.456 for 123456."""
     return f"kimg-{nimg // 1000:06d}.{nimg % 1000:03d}"

@@ -31,7 +31,7 @@ def part(data, first, last):
 def test_the_nearest_are_those_of_all_distances(garments, monkeypatch):
     monkeypatch.setattr(copies, "REAL", 50)
     data, samples = part(garments, 0, 330), garments.images[500:512]
-    found = copies.search(samples, data, device=CPU, batch=100)
+    found = copies.search(samples, data, device=CPU, mirror=False, batch=100)
     x, y = (classify(load_classifier(), images)[0].double() for images in (samples, data.images))
     distances, indices = torch.cdist(x, y).topk(3, largest=False)
     torch.testing.assert_close(found.distances, distances, rtol=1e-4, atol=1e-4)
@@ -44,13 +44,34 @@ def test_the_nearest_are_those_of_all_distances(garments, monkeypatch):
 
 def test_copies_are_called_copies_and_other_images_are_not(garments):
     data, others = part(garments, 0, 400), garments.images[500:540]
-    copied = copies.search(data.images[7:47], data, device=CPU)
+    copied = copies.search(data.images[7:47], data, device=CPU, mirror=False)
     assert torch.equal(copied.indices[:, 0], torch.arange(7, 47)) and copied.ratios.max() < 1e-3
     assert "may be copies" in copied.sentences()[2] and "100% of the samples" in copied.sentences()[1]
-    some = copies.search(torch.cat([data.images[:10], others[:30]]), data, device=CPU)
+    some = copies.search(torch.cat([data.images[:10], others[:30]]), data, device=CPU, mirror=False)
     assert "may be copies" in some.sentences()[2]
-    fresh = copies.search(others, data, device=CPU)
+    fresh = copies.search(others, data, device=CPU, mirror=False)
     assert "Nothing here suggests" in fresh.sentences()[2] and 0.6 < float(fresh.ratios.median()) < 1.6
+
+
+def test_flipped_copies_are_found_if_the_run_has_learnt_flipped_images(garments):
+    data = part(garments, 0, 400)
+    flipped = data.images[7:47].flip(-1)
+    found = copies.search(flipped, data, device=CPU, mirror=True)
+    assert torch.equal(found.indices[:, 0], torch.arange(7, 47)) and found.ratios.max() < 1e-3
+    first, _, verdict = found.sentences()
+    assert "400 training images and their mirror images, by" in first and "may be copies" in verdict
+    assert found.among_real.min() > 0.1  # a mirror image is no other image
+    apart = copies.search(flipped, data, device=CPU, mirror=False)
+    assert apart.ratios.min() > 1e-3 and "mirror" not in apart.sentences()[0]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_an_image_like_its_mirror_image_is_not_its_own_nearest(monkeypatch, mirror):
+    monkeypatch.setattr(copies, "extractor_for", lambda shape, _: (copies.Pixels(shape), "pixels"))
+    half = torch.randint(256, (20, 1, 8, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([half, half.flip(-1)], 3)
+    found = copies.search(images[:2], ImageSet("even", images), device=CPU, mirror=mirror)
+    assert found.distances[:, 0].tolist() == [0, 0] and found.among_real.min() > 1
 
 
 def test_pixels_serve_where_there_is_no_extractor_and_the_page_says_so(monkeypatch):
@@ -59,17 +80,29 @@ def test_pixels_serve_where_there_is_no_extractor_and_the_page_says_so(monkeypat
 
     monkeypatch.setattr(extractors, "build", refuse)
     images = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = copies.search(images[3:5], ImageSet("noise", images), device=CPU)
+    found = copies.search(images[3:5], ImageSet("noise", images), device=CPU, mirror=False)
     assert found.indices[:, 0].tolist() == [3, 4] and found.distances[:, 0].tolist() == [0, 0]
     assert found.sentences()[0] == (
         "2 samples and 20 training images, by pixels of 8 bits, not resized (imagenet: its weights are not installed)."
     )
 
 
+def test_pixels_of_large_images_are_resized_by_area():
+    few = torch.randint(256, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    large = few.repeat_interleave(4, 2).repeat_interleave(8, 3)
+    pixels = copies.Pixels((3, 256, 256))
+    assert pixels.about == "pixels of 8 bits, resized to 64x64 by area"
+    torch.testing.assert_close(pixels(large)[0], few.repeat_interleave(2, 3).flatten(1) / 255)
+    assert copies.Pixels((3, 64, 64)).about == "pixels of 8 bits, not resized"
+
+
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="want more than 3 training images, got 3"):
         copies.search(
-            torch.zeros(1, 1, 32, 32, dtype=torch.uint8), ImageSet("few", torch.zeros(3, 1, 32, 32).byte()), device=CPU
+            torch.zeros(1, 1, 32, 32, dtype=torch.uint8),
+            ImageSet("few", torch.zeros(3, 1, 32, 32).byte()),
+            device=CPU,
+            mirror=False,
         )
 
 
@@ -98,6 +131,22 @@ def test_the_report_shows_them_and_keeps_them(run_dir, monkeypatch):
     with pytest.warns(UserWarning, match="copies.json: damaged"):
         assert report.main([str(run_dir)]) == 0
     assert "Does it copy?" not in (run_dir / "report.html").read_text()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_run_says_whether_mirror_images_count(run_dir, garments, mirror, monkeypatch):
+    state = checkpoint.load(checkpoint.find(run_dir))
+    state["config"]["mirror"] = mirror
+    checkpoint.Keeper(run_dir, keep=1).save(0, state)
+    wanted = []
+
+    def search(*_, mirror, **__):
+        wanted.append(mirror)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(of_runs.copies, "search", search)
+    assert report.main([str(run_dir), "--copies", "--device", "cpu"]) == 2
+    assert wanted == [mirror]
 
 
 def test_a_generator_of_pictures_from_pictures_is_refused(tmp_path, capsys):

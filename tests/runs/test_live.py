@@ -35,9 +35,9 @@ def server(run_dir):
         thread.join()
 
 
-def get(server, path="/", method="GET"):
+def get(server, path="/", method="GET", **headers):
     connection = http.client.HTTPConnection(*server.server_address, timeout=30)
-    connection.request(method, path)
+    connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     text = answer.read().decode()
     connection.close()
@@ -85,6 +85,28 @@ def test_nothing_is_taken(server):
 
 def test_only_this_machine_is_served(server):
     assert server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:8000", "127.0.0.1:9"])
+def test_this_machine_is_answered_by_its_names_at_any_port(server, host):
+    assert get(server, Host=host)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost@evil.example", "127.0.0.1:x", ""]
+)
+@pytest.mark.parametrize("path", ["/", "http://127.0.0.1/"])
+def test_another_name_that_leads_to_this_machine_is_refused(server, host, path):
+    answer, text = get(server, path, Host=host)
+    assert answer.status == 403 and "127.0.0.1 and localhost alone" in text and "preset" not in text
+
+
+def test_a_new_checkpoint_makes_the_page_anew(server, run_dir, monkeypatch):
+    made, page = [], live.report.page
+    monkeypatch.setattr(live.report, "page", lambda run_dir: made.append(run_dir) or page(run_dir))
+    (run_dir / "checkpoints").mkdir()
+    get(server)
+    assert len(made) == 1
 
 
 def test_a_page_that_fails_says_why_and_asks_again(server, run_dir):
