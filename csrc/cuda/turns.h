@@ -8,8 +8,9 @@
 namespace gan_engine {
 namespace cuda {
 
-// r = t - n pi in [-pi/2, pi/2], for a t of up to kFarthest, where n is still a whole number of double. Neighbouring
-// floats there are further apart than periods are long, so r becomes 0; it is NaN where t is not finite.
+// r = t - n pi in [-pi/2, pi/2], for a t of up to kFarthest, where n is still a whole number of double. From there on r
+// is 0, or NaN where t is not finite. Neighbouring floats of 32 bits are further apart there than periods are long.
+// Neighbouring doubles are 2 apart: they still have a sine, which becomes 0.
 constexpr double kFarthest = 1e16;
 __device__ inline double reduced(double t) {
     if (!(std::fabs(t) < kFarthest)) return t - t;

@@ -9,12 +9,22 @@ from torch import Tensor
 
 import gan_engine.ops.alias_free_activation_kernels  # noqa: F401  (defines the operators)
 from gan_engine import backends
-from gan_engine.ops.alias_free_fir import Filters, down_rows, down_rows_adjoint, kaiser_sinc, up_rows, up_rows_adjoint
+from gan_engine.ops.alias_free_fir import (
+    Filters,
+    down_rows,
+    down_rows_adjoint,
+    kaiser_sinc,
+    unrounded,
+    up_rows,
+    up_rows_adjoint,
+)
 from gan_engine.ops.kernel_op import Function, check_tensors, layout, operators, wide
 from gan_engine.ops.one_node import one_node
+from gan_engine.system.devices import constant
 
 TAPS = 12  # of both filters, for which there is a kernel
-_DEFAULT = kaiser_sinc(TAPS)
+with torch.device("cpu"):  # whatever the default device is at the import
+    _DEFAULT: tuple[float, ...] = tuple(kaiser_sinc(TAPS).tolist())
 
 
 def alias_free_activation(
@@ -39,16 +49,16 @@ def alias_free_activation(
         x: [N, C, T], or images [N, C, H, W]; float32, float64, bfloat16 or float16, any strides, T, H, W at least 1.
         alpha: [C], in the dtype of x or float32.
         beta: as alpha; None is alpha, which makes SnakeBeta Snake.
-        act: a smooth function of single elements, instead of alpha and beta, such as torch.nn.functional.gelu. Its
-            dtype of computation is at least float32.
+        act: a smooth function of single elements, instead of alpha and beta, such as torch.nn.functional.gelu. It gets
+            float32 or float64, outside autocast, and its result is taken in that dtype.
         log_scale: True if alpha and beta are logarithms.
         fu, fd: filters [taps], of an even number of taps, float32, on the device of x; None is `kaiser_sinc()`, as in
-            BigVGAN. A GPU copies None in each call.
+            BigVGAN. The first call copies it to a GPU, so it comes before a CUDA graph is captured.
         backend: see gan_engine.backends.
 
     Returns:
         y: the shape and dtype of x; channels_last if x is, else contiguous. Half precision is computed in float32, and
-            rounded once.
+            rounded once. Autocast changes nothing. Without elements, y is as empty as x.
 
     The backends "cpu" and "cuda" run [N, C, T] with alpha and filters of 12 taps in one pass over memory, and one for
     the gradients; x alone is saved. Images, other filters, other functions and "triton" run two calls of `upfirdn2d`
@@ -56,9 +66,9 @@ def alias_free_activation(
 
     Raises:
         ValueError: shapes other than these, filters with an odd number of taps; both or neither of alpha and act; beta
-            without alpha.
+            without alpha; an act that changes the shape.
         TypeError: a dtype of x other than the four, an alpha or beta that is neither like x nor float32, a filter not
-            in float32, an act that is no function.
+            in float32, an act that is no function, or does not return a tensor of floating point.
         RuntimeError: a filter requires a gradient; it has none.
 
     Gradients: every order in x, alpha and beta; none in fu and fd. The first two orders have kernels where there is one
@@ -79,12 +89,17 @@ def alias_free_activation(
         function: Callable[[Tensor], Tensor] = partial(_snake, alpha=alpha, b=b)
     else:
         assert act is not None  # by _check
-        function = act
+        function = partial(_act, op, act)
+    if x.numel() == 0:  # PyTorch repeats no border of such an image
+        with unrounded(x):
+            return function(x.to(wide(x.dtype))).to(x.dtype).contiguous(memory_format=layout(x))
     if backend == "reference":
         return alias_free_activation_ref(x, function, fu, fd)
     filters = Filters(fu, fd, backends.handed_on(asked, backend))
     u = filters.up(x.to(wide(x.dtype)).contiguous())
-    return filters.down(function(u)).to(x.dtype).contiguous(memory_format=layout(x))
+    with unrounded(x):
+        a = function(u)
+    return filters.down(a).to(x.dtype).contiguous(memory_format=layout(x))
 
 
 def _check(op: str, x: Tensor, alpha: Tensor | None, beta: Tensor | None, act: Any) -> None:
@@ -108,7 +123,7 @@ def _check(op: str, x: Tensor, alpha: Tensor | None, beta: Tensor | None, act: A
 
 def _filter(op: str, x: Tensor, name: str, f: Tensor | None) -> Tensor:
     if f is None:
-        return _DEFAULT.to(x.device)
+        return constant(_DEFAULT, torch.float32, x.device)
     if f.ndim != 1 or f.shape[0] < 2 or f.shape[0] % 2:
         raise ValueError(f"{op}: {name} must be [taps], an even number of them, got {list(f.shape)}")
     if f.dtype != torch.float32:
@@ -120,19 +135,30 @@ def _filter(op: str, x: Tensor, name: str, f: Tensor | None) -> Tensor:
     return f
 
 
+def _act(op: str, act: Callable[[Tensor], Any], u: Tensor) -> Tensor:
+    y = act(u)
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        what = f"one of {y.dtype}" if isinstance(y, Tensor) else type(y).__qualname__
+        raise TypeError(f"{op}: act must return a tensor of floating point, got {what}")
+    if y.shape != u.shape:
+        raise ValueError(f"{op}: act must return the shape that it gets, {list(u.shape)}, got {list(y.shape)}")
+    return y.to(u.dtype)
+
+
 def _snake(u: Tensor, alpha: Tensor, b: Tensor) -> Tensor:
-    alpha, b = (t.reshape(-1, *[1] * (u.ndim - 2)) for t in (alpha, b))
+    alpha, b = (t.reshape(len(t), *[1] * (u.ndim - 2)) for t in (alpha, b))
     return u + b * (alpha * u).sin().square()
 
 
 def alias_free_activation_ref(x: Tensor, function: Callable[[Tensor], Tensor], fu: Tensor, fd: Tensor) -> Tensor:
     """The definition of `alias_free_activation` in PyTorch's own operators"""
-    u = x.to(wide(x.dtype))
-    for axis in range(2, x.ndim):
-        u = up_rows(u.movedim(axis, -1), fu).movedim(-1, axis)
-    y = function(u)
-    for axis in range(2, x.ndim):
-        y = down_rows(y.movedim(axis, -1), fd).movedim(-1, axis)
+    with unrounded(x):
+        u = x.to(wide(x.dtype))
+        for axis in range(2, x.ndim):
+            u = up_rows(u.movedim(axis, -1), fu).movedim(-1, axis)
+        y = function(u)
+        for axis in range(2, x.ndim):
+            y = down_rows(y.movedim(axis, -1), fd).movedim(-1, axis)
     return y.to(x.dtype).contiguous(memory_format=layout(x))
 
 
@@ -193,18 +219,19 @@ def _second(
     dy: Tensor, x: Tensor, alpha: Tensor, b: Tensor, v: Tensor, v_alpha: Tensor, v_b: Tensor, fu: Tensor, fd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the kernel of that name returns, in PyTorch's own operators"""
-    dtype = wide(x.dtype)
-    dy, u, w = dy.to(dtype), up_rows(x.to(dtype), fu), up_rows(v.to(dtype), fu)
-    A, B, of_A, of_B = (t[:, None] for t in (alpha, b, v_alpha, v_b))
-    a = down_rows_adjoint(dy, fd)
-    turn = 2 * A * u
-    sine, cosine, square = turn.sin(), 2 * turn.cos(), (A * u).sin().square()
-    slope = A * w + u * of_A
-    by_A_and_u = B * (sine + A * u * cosine)
-    d_dy = down_rows(w + B * sine * slope + square * of_B, fd)
-    d_x = up_rows_adjoint(a * (B * A * A * cosine * w + by_A_and_u * of_A + A * sine * of_B), fu)
-    d_alpha = (a * (by_A_and_u * w + B * u * u * cosine * of_A + u * sine * of_B)).sum((0, 2))
-    d_b = (a * sine * slope).sum((0, 2))
+    with unrounded(x):
+        dtype = wide(x.dtype)
+        dy, u, w = dy.to(dtype), up_rows(x.to(dtype), fu), up_rows(v.to(dtype), fu)
+        A, B, of_A, of_B = (t[:, None] for t in (alpha, b, v_alpha, v_b))
+        a = down_rows_adjoint(dy, fd)
+        turn = 2 * A * u
+        sine, cosine, square = turn.sin(), 2 * turn.cos(), (A * u).sin().square()
+        slope = A * w + u * of_A
+        by_A_and_u = B * (sine + A * u * cosine)
+        d_dy = down_rows(w + B * sine * slope + square * of_B, fd)
+        d_x = up_rows_adjoint(a * (B * A * A * cosine * w + by_A_and_u * of_A + A * sine * of_B), fu)
+        d_alpha = (a * (by_A_and_u * w + B * u * u * cosine * of_A + u * sine * of_B)).sum((0, 2))
+        d_b = (a * sine * slope).sum((0, 2))
     return d_dy.to(x.dtype), d_x.to(x.dtype), d_alpha, d_b
 
 

@@ -72,7 +72,12 @@ def _bordered(x: Tensor, before: int, behind: int) -> Tensor:
     return F.pad(x, [before, behind] * (x.ndim - 2), mode="replicate")
 
 
-# The same of rows [..., T], in PyTorch's own operators.
+# The same of rows [..., T], in PyTorch's own operators. Callers hold them `unrounded`.
+
+
+def unrounded(x: Tensor) -> torch.autocast:
+    """A block in which autocast does not round what is computed from x."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)  # there is none for "meta"
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """What alias_free_activation has beyond the properties of all ops: errors, large arguments, rows in pieces, orders."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops import alias_free_activation, kaiser_sinc
+from gan_engine.system import devices
 
 OP = "alias_free_activation"
 
@@ -54,6 +58,102 @@ def test_a_wrong_call_says_what_it_wants_and_what_it_got(change: dict, error: ty
     call: dict[str, Any] = {"x": torch.randn(2, 3, 4), "alpha": torch.ones(3), **change}
     with pytest.raises(error, match=f"{OP}: {sentence}" if "T, H" not in sentence else sentence):
         alias_free_activation(**call)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "sentence"),
+    [
+        (lambda u: u[..., 1:], ValueError, r"the shape that it gets, \[2, 3, 8\], got \[2, 3, 7\]"),
+        (lambda u: u.mean(), ValueError, r"the shape that it gets, \[2, 3, 8\], got \[\]"),
+        (lambda u: u > 0, TypeError, "a tensor of floating point, got one of torch.bool"),
+        (lambda u: u.to(torch.complex64), TypeError, "a tensor of floating point, got one of torch.complex64"),
+        (lambda u: None, TypeError, "a tensor of floating point, got NoneType"),
+    ],
+)
+def test_what_a_function_returns_is_checked(act: Callable, error: type, sentence: str, backend: str, device: str):
+    with pytest.raises(error, match=f"{OP}: act must return {sentence}"):
+        alias_free_activation(torch.randn(2, 3, 4, device=device), act=act, backend=backend)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 5), (2, 0, 5, 4), (0, 3, 5), (0, 3, 5, 4)], ids=str)
+@pytest.mark.parametrize("by", ["alpha", "act"])
+def test_a_call_without_elements(shape: tuple[int, ...], by: str, backend: str, device: str):
+    x = torch.empty(shape, device=device, requires_grad=True)
+    alpha = torch.ones(shape[1], device=device, requires_grad=True)
+    y = alias_free_activation(x, **({"alpha": alpha} if by == "alpha" else {"act": torch.tanh}), backend=backend)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert x.grad is not None and x.grad.shape == shape
+    assert by == "act" or torch.equal(alpha.grad, torch.zeros_like(alpha))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 20), (2, 3, 6, 5)], ids=str)
+@pytest.mark.parametrize("by", ["alpha", "act"])
+def test_autocast_changes_nothing(shape: tuple[int, ...], by: str, backend: str, device: str):
+    x, alpha, beta = (t.detach().to(device).requires_grad_() for t in snake(*shape, dtype=torch.float32))
+    inputs = {"x": x, "alpha": alpha, "beta": beta} if by == "alpha" else {"x": x}
+    act = None if by == "alpha" else torch.tanh
+    found = []
+    for autocast in (False, True):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
+            y = alias_free_activation(**inputs, act=act, backend=backend)
+            first = torch.autograd.grad(y.square().sum(), list(inputs.values()), create_graph=True)
+            squares = sum(g.square().sum() for g in first)
+            found.append((y, *first, *torch.autograd.grad(squares, list(inputs.values()), create_graph=True)))
+    for inside, outside in zip(*found, strict=True):
+        torch.testing.assert_close(inside, outside, rtol=0, atol=0)
+
+
+def test_a_function_runs_outside_autocast(backend: str, device: str):
+    def by_product(u: Tensor) -> Tensor:
+        return u.new_full((1, 1), 0.3).matmul(u.reshape(1, -1)).reshape(u.shape)
+
+    x = torch.randn(2, 3, 20, device=device)
+    wanted = alias_free_activation(x, act=by_product, backend=backend)
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(alias_free_activation(x, act=by_product, backend=backend), wanted)
+
+
+@pytest.mark.parametrize("mode", ["torch.inference_mode()", 'torch.device("meta")'])
+def test_an_import_inside_a_mode_breaks_no_later_call(mode: str):
+    code = f"""
+import torch
+with {mode}:
+    from gan_engine.ops import alias_free_activation
+x = torch.randn(1, 2, 9, requires_grad=True)
+alias_free_activation(x, torch.ones(2)).sum().backward()
+assert x.grad.isfinite().all()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def in_inference_mode(x: Tensor, alpha: Tensor) -> None:
+    with torch.inference_mode():
+        alias_free_activation(x, alpha)
+
+
+def on_fake_tensors(x: Tensor, alpha: Tensor) -> None:
+    with torch._subclasses.FakeTensorMode() as mode:
+        y = alias_free_activation(mode.from_tensor(x), mode.from_tensor(alpha))
+    assert y.shape == x.shape
+
+
+def in_a_transform(x: Tensor, alpha: Tensor) -> None:
+    torch.func.grad(lambda x: alias_free_activation(x, alpha).sum())(x)
+
+
+@pytest.mark.parametrize("before", [in_inference_mode, on_fake_tensors, in_a_transform])
+def test_the_default_filter_of_a_call_inside_a_mode_is_not_that_of_later_calls(before: Callable):
+    x, alpha, _ = snake(2, 3, 9, dtype=torch.float32)
+    taps = kaiser_sinc()
+    (wanted,) = torch.autograd.grad(alias_free_activation(x, alpha, fu=taps, fd=taps).sum(), x)
+    devices._kept.cache_clear()
+    for _ in range(2):  # without a kept filter, and with one
+        before(x.detach(), alpha.detach())
+        (dx,) = torch.autograd.grad(alias_free_activation(x, alpha).sum(), x)
+        kept = devices.constant(tuple(taps.tolist()), torch.float32, x.device)
+        assert torch.equal(dx, wanted) and not torch._C._functorch.is_functorch_wrapped_tensor(kept)
 
 
 @pytest.mark.parametrize("taps", [0, 5])
