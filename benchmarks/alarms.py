@@ -8,8 +8,8 @@ its own: its alarms are those of its metrics.jsonl. A table goes to standard out
     rollback   G's last layer is zero until the run goes back; its best distance before and after
     cost       the CPU time of a reading over the CPU time of the steps between two readings, in turn
 
---kept FILE holds a line of JSON for each finished run of `healthy`. A run that FILE holds is not trained again, so a
-command that was interrupted goes on where it was.
+--kept FILE holds a line of JSON for each finished run of `healthy`. A run of this commit that FILE holds is not trained
+again, so a command that was interrupted goes on where it was.
 
 --width makes networks narrower, which is quicker: dcgan and cgan have 64 feature maps, stylegan2_32 at most 512.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import rows
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, Sampler, load
 from gan_engine.presets import PRESETS
@@ -115,11 +116,11 @@ def healthy(options: argparse.Namespace) -> list[str]:
 
 def _healthy_run(options: argparse.Namespace, preset: str, seed: int) -> list[tuple[int, str]]:
     """The alarms of a run, out of options.kept if it holds that run."""
-    run = {"preset": preset, "width": options.width, "kimg": options.kimg, "seed": seed}
+    run = {"preset": preset, "width": options.width, "kimg": options.kimg, "seed": seed, "commit": rows.commit()}
     if options.kept and options.kept.exists():
         for row in map(json.loads, options.kept.read_text(encoding="utf-8").splitlines()):
             if run.items() <= row.items():
-                return row["alarms"]
+                return [tuple(alarm) for alarm in row["alarms"]]
     found = carried_out(config_of(preset, options.width, seed=seed, kimg=options.kimg, held_out=256))
     print(f"  {preset} seed {seed}: {found or 'none'}", file=sys.stderr, flush=True)
     if options.kept:

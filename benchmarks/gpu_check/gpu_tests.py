@@ -14,7 +14,7 @@ from benchmarks.gpu_check.cases import parser
 from benchmarks.gpu_check.stages import ROOT
 
 # The files with tests that a GPU runs. The other files would only be collected, which takes a process half a minute.
-FILES = ("tests/ops", "tests/test_layers.py", "tests/losses/test_level1.py", "tests/models/test_stylegan2.py")
+FILES = ("tests/ops", "tests/models", "tests/test_layers.py", "tests/test_backends.py", "tests/losses/test_level1.py")
 OTHER_FILES = ("tests/training/test_graphs.py", "tests/data/test_sampler.py")
 MOST = 8  # processes: each holds a context of CUDA, half a GiB of the GPU's memory
 

@@ -28,7 +28,9 @@ FIRST_CUTOFF = 2.0  # of the Fourier features, in periods per image: the grid of
 FIRST_STOPBAND = 2**2.1
 LAST_STOPBAND = 2**0.3  # as a multiple of half the resolution
 TAPS = 6  # taps of a filter for each sample of the coarser grid
-MAGNITUDE_HALF_LIFE = 20_000  # half-life of the running mean square of a layer's input, in images
+# Half-life of the running mean square of a layer's input, in generated images. A step generates for D and for G, so
+# these are about two for each image of a run.
+MAGNITUDE_HALF_LIFE = 20_000
 OUTPUT_SCALE = 0.25  # factor of the colours, which otherwise begin far beyond [-1, 1]
 
 Variant = Literal["t", "r"]

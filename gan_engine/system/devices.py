@@ -25,7 +25,7 @@ def _gpus() -> str:
     last = torch.cuda.device_count() - 1
     if last >= 0:
         return "cuda:0" + f" to cuda:{last}" * (last > 0)
-    if torch.version.cuda is None:
+    if torch.version.cuda is None and torch.version.hip is None:
         return "none, as this PyTorch is a build for the CPU only"
     return "none; nvidia-smi shows the driver"
 

@@ -201,7 +201,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         raise ValueError(f"device: want auto, cpu or cuda for several processes, got {device}")
     gpus = torch.cuda.device_count()
     if device != "cpu" and (gpus or device == "cuda"):
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", local + 1))  # launchers other than torchrun may not set it
         if here > gpus:
             raise ValueError(f"device: want a GPU for each of the {here} processes on this machine, got {gpus}")
         device = f"cuda:{local}"
