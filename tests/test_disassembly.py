@@ -71,11 +71,11 @@ HOT = {
     "winograd, images": [
         Hot(r"\bConvolution<.*::transform_block\(", transforms=7),
         Hot(r"\bConvolution<.*::write_block\(", transforms=7),
-        Hot(r"\bWeightGradient<.*::transform_tiles\(", transforms=5),
+        Hot(r"\bWeightGradient<.*::transform_(x|dy)<", transforms=5),
     ],
     "winograd, weights": [
-        Hot(r"\btransform_strip<", transforms=7),
-        Hot(r"\bWeightGradient<.*::write_strip\(", transforms=5),
+        Hot(r"\btransform_taps<", transforms=7),
+        Hot(r"\bWeightGradient<.*::write_taps\(", transforms=5),
     ],
 }
 

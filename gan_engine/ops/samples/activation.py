@@ -111,7 +111,7 @@ ACTIVATION = {
         with_taps(alias_free_activation, **_BY_OPTIONS),
         with_taps(eager.alias_free_activation, **_BY_OPTIONS),
         tiny=(
-            Sample("snake-beta", _snake_beta(2, 3, 37), _LOG),
+            Sample("snake-beta", _snake_beta(2, 3, 34), _LOG),
             Sample("image", _snake_beta(2, 3, 5, 6), _LOG),
             Sample("snake", _snake(2, 3, 18), _LOG),
             Sample("linear-scale", _snake(2, 3, 16)),
@@ -120,7 +120,7 @@ ACTIVATION = {
             Sample("five", _snake(3, 1, 5), _LOG),
             Sample("own-filters", _snake_beta(1, 3, 21), {**_LOG, "taps_up": "12", "taps_down": "12"}),
             Sample("24-taps", _snake_beta(1, 2, 9), {**_LOG, "taps_up": "24", "taps_down": "1331"}),
-            Sample("image-channels_last", _snake(2, 5, 4, 7), _LOG, LAST),
+            Sample("image-channels_last", _snake(2, 5, 5, 7), _LOG, LAST),
             Sample("gelu", {"x": (2, 3, 11)}, {"act": torch.nn.functional.gelu}),
             Sample("tanh-image", {"x": (1, 2, 4, 3)}, {"act": torch.tanh}),
             Sample("pieces", _snake(1, 2, 1027), _LOG),
