@@ -187,7 +187,7 @@ class BiasAct(nn.Module):
         return biased(getattr(self, self.name), x, self.bias, act=self.act)
 
 
-def _weight_and_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Any, Any]:
+def _weight_and_bias(layer: nn.ConvTranspose2d) -> tuple[Any, Any]:
     """layer.weight and layer.bias, a microsecond sooner: nn.Module looks among all other attributes first."""
     own = layer._parameters
     try:
@@ -198,9 +198,6 @@ def _weight_and_bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Any, Any]:
 
 class Conv2d(nn.Conv2d):
     """nn.Conv2d, on the backend that the chooser finds for each call"""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, *_weight_and_bias(self))
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: Any = self.padding

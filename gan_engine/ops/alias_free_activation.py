@@ -123,7 +123,9 @@ def _check(op: str, x: Tensor, alpha: Tensor | None, beta: Tensor | None, act: A
 
 def _filter(op: str, x: Tensor, name: str, f: Tensor | None) -> Tensor:
     if f is None:
-        return constant(_DEFAULT, torch.float32, x.device)
+        if x.device.type == "cuda":  # a copy to a GPU waits, so it is made once
+            return constant(_DEFAULT, torch.float32, x.device)
+        return torch.tensor(_DEFAULT, dtype=torch.float32, device=x.device)
     if f.ndim != 1 or f.shape[0] < 2 or f.shape[0] % 2:
         raise ValueError(f"{op}: {name} must be [taps], an even number of them, got {list(f.shape)}")
     if f.dtype != torch.float32:

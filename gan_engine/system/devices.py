@@ -37,23 +37,11 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
     return x.contiguous().pin_memory().to(device, non_blocking=True)
 
 
+@functools.lru_cache(maxsize=64)
 def constant(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     """torch.tensor(values), which is copied to `device` once. Do not write to it.
 
-    The copy makes the host wait for a GPU, and no CUDA graph can hold it. Tensors that a mode, a transform or the
-    compiler makes are of use to that call alone, such as fake tensors. They are not kept.
+    The copy makes the host wait for a GPU, and no CUDA graph can hold it.
     """
-    followed = (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-    )
-    return (_made if followed else _kept)(values, dtype, device)
-
-
-def _made(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # the tensor may be saved for a backward pass later
         return torch.tensor(values, dtype=dtype, device=device)
-
-
-_kept = functools.lru_cache(maxsize=64)(_made)

@@ -148,7 +148,7 @@ def test_the_default_filter_of_a_call_inside_a_mode_is_not_that_of_later_calls(b
     x, alpha, _ = snake(2, 3, 9, dtype=torch.float32)
     taps = kaiser_sinc()
     (wanted,) = torch.autograd.grad(alias_free_activation(x, alpha, fu=taps, fd=taps).sum(), x)
-    devices._kept.cache_clear()
+    devices.constant.cache_clear()
     for _ in range(2):  # without a kept filter, and with one
         before(x.detach(), alpha.detach())
         (dx,) = torch.autograd.grad(alias_free_activation(x, alpha).sum(), x)
