@@ -187,15 +187,6 @@ class BiasAct(nn.Module):
         return biased(getattr(self, self.name), x, self.bias, act=self.act)
 
 
-def _weight_and_bias(layer: nn.ConvTranspose2d) -> tuple[Any, Any]:
-    """layer.weight and layer.bias, a microsecond sooner: nn.Module looks among all other attributes first."""
-    own = layer._parameters
-    try:
-        return own["weight"], own["bias"]
-    except KeyError:  # pruning, weight norm and parametrizations put something else in the place of a parameter
-        return layer.weight, layer.bias
-
-
 class Conv2d(nn.Conv2d):
     """nn.Conv2d, on the backend that the chooser finds for each call"""
 
@@ -217,7 +208,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         sizes: Any = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
         output_padding: Any = tuple(self._output_padding(input, *sizes))
         options: Any = (self.stride, self.padding, output_padding, self.groups, self.dilation)
-        return convolution.conv_transpose2d(input, *_weight_and_bias(self), *options)
+        return convolution.conv_transpose2d(input, self.weight, self.bias, *options)
 
 
 class UpsampleConv2d(Weights):
