@@ -20,6 +20,7 @@ from gan_engine.models.declaration import Family
 from gan_engine.models.style_networks import Discriminator as Discriminator
 from gan_engine.models.style_networks import Mapping, half_dtype, no_autocast, truncated
 from gan_engine.ops import convolution, filtered_lrelu, modulated_conv2d, scale_bias_act, setup_filter
+from gan_engine.ops.alias_free_fir import kaiser_beta
 from gan_engine.ops.kernel_op import layout, wide
 from gan_engine.ops.modulated_conv2d import demodulation
 from gan_engine.system import fields
@@ -158,20 +159,13 @@ def lowpass(taps: int, cutoff: float, half_width: float, rate: float, *, radial:
     if taps == 1:
         return setup_filter([1.0])
     attenuation = 2.285 * math.pi * (taps - 1) * 4 * half_width / rate + 7.95
-    window = np.kaiser(taps, _kaiser_beta(attenuation))
+    window = np.kaiser(taps, kaiser_beta(attenuation))
     t = (np.arange(taps) - (taps - 1) / 2) / rate
     if not radial:
         return setup_filter(np.sinc(2 * cutoff * t) * window)
     r = torch.from_numpy(np.hypot(*np.meshgrid(t, t)).clip(min=1e-9))
     jinc = torch.special.bessel_j1(2 * math.pi * cutoff * r) / r
     return setup_filter(jinc * torch.from_numpy(np.outer(window, window)), separable=False)
-
-
-def _kaiser_beta(attenuation: float) -> float:
-    """Kaiser's fit of the parameter of the window, for an attenuation in dB."""
-    if attenuation > 50:
-        return 0.1102 * (attenuation - 8.7)
-    return 0.5842 * max(attenuation - 21, 0) ** 0.4 + 0.07886 * max(attenuation - 21, 0)
 
 
 class FourierFeatures(nn.Module):

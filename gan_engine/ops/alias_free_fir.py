@@ -28,14 +28,18 @@ def kaiser_sinc(taps: int = 12, *, cutoff: float = 0.25, half_width: float = 0.3
     if taps < 2 or taps % 2:
         raise ValueError(f"kaiser_sinc: taps must be even and at least 2, got {taps}")
     attenuation = 2.285 * (taps // 2 - 1) * math.pi * 4 * half_width + 7.95
-    if attenuation > 50:
-        beta = 0.1102 * (attenuation - 8.7)
-    else:
-        beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21) if attenuation >= 21 else 0.0
-    window = torch.kaiser_window(taps, periodic=False, beta=beta, dtype=torch.float64)
+    window = torch.kaiser_window(taps, periodic=False, beta=kaiser_beta(attenuation), dtype=torch.float64)
     t = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
     f = window * torch.sinc(2 * cutoff * t)
     return (f / f.sum()).float()
+
+
+def kaiser_beta(attenuation: float) -> float:
+    """Kaiser's fit of the parameter of his window, for an attenuation in dB (Kaiser 1974)"""
+    if attenuation > 50:
+        return 0.1102 * (attenuation - 8.7)
+    beyond = max(attenuation - 21, 0)
+    return 0.5842 * beyond**0.4 + 0.07886 * beyond
 
 
 class Filters(NamedTuple):
