@@ -5,38 +5,58 @@ al. 2020, arXiv:1912.04958, with the changes of 2006.06676). Both read the sizes
 """
 
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, as_filter, check_class
+from gan_engine.models.checks import check_at_least, check_sizes
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter
 
 TAPS = (1, 3, 3, 1)  # taps of every filter around a change of size
 W_MEAN_HALF_LIFE = 4400  # half-life of the running mean of w, in images: a factor of 0.995 for a batch of 32
 
 
-class Sizes(Protocol):
-    """What the networks read of the Config of a family, whose docstrings explain the fields."""
+class Sizes:
+    """What the networks read of the Config of a family, which is a subclass. Its docstrings explain the fields."""
 
     channels: int
     z_dim: int
     w_dim: int
     mapping_layers: int
     mapping_lr: float
+    channel_base: int
+    channel_max: int
     mbstd_group: int
+    half_resolutions: int
     clamp: float | None
     resolution: int
     c_dim: int
     d_architecture: str
 
+    def check(self) -> None:
+        """Refuse fields that fit no network, by a ValueError."""
+        check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
+        if self.channel_base < self.resolution:
+            raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
+        if not self.mapping_lr > 0:
+            raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
+        check_at_least(self, 0, "half_resolutions")
+        if self.clamp is not None and not self.clamp > 0:
+            raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
+
     @property
-    def resolutions(self) -> list[int]: ...
+    def resolutions(self) -> list[int]:
+        """4, 8, ... up to the resolution."""
+        return [1 << i for i in range(2, self.resolution.bit_length())]
 
-    def width(self, resolution: int) -> int: ...
+    def width(self, resolution: int) -> int:
+        """Feature maps of D, and of StyleGAN2's G, at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
 
-    def is_half(self, resolution: int) -> bool: ...
+    def is_half(self, resolution: int) -> bool:
+        """True if a resolution computes in half precision under autocast: one of the highest, and not 4x4."""
+        return resolution > max(self.resolution >> self.half_resolutions, 4)
 
 
 def half_dtype(x: Tensor, otherwise: torch.dtype) -> torch.dtype:

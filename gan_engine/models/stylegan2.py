@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, ModulatedConv2d, as_filter
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Resolution
 from gan_engine.models.declaration import Family
-from gan_engine.models.style_networks import TAPS, Mapping, half_dtype, no_autocast, truncated
+from gan_engine.models.style_networks import TAPS, Mapping, Sizes, half_dtype, no_autocast, truncated
 from gan_engine.models.style_networks import Discriminator as Discriminator
 from gan_engine.ops import setup_filter, upsample2d
 from gan_engine.ops.kernel_op import layout
@@ -31,7 +31,7 @@ FAMILY = Family(styles=True, translates=True)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Sizes of the two networks. The defaults are config F of the paper. Config E has half its `channel_base`."""
 
     resolution: Resolution = 64
@@ -64,37 +64,17 @@ class Config:
     c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
-        if self.channel_base < self.resolution:
-            raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
+        self.check()
         for name in ("architecture", "d_architecture"):
             if getattr(self, name) not in get_args(Architecture):
                 raise ValueError(f"{name}: want skip or residual, got {getattr(self, name)!r}")
         if not 0 <= self.style_mixing <= 1:
             raise ValueError(f"style_mixing: want 0 to 1, got {self.style_mixing}")
-        if not self.mapping_lr > 0:
-            raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
-        check_at_least(self, 0, "half_resolutions")
-        if self.clamp is not None and not self.clamp > 0:
-            raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
-
-    @property
-    def resolutions(self) -> list[int]:
-        """4, 8, ... up to the resolution."""
-        return [1 << i for i in range(2, self.resolution.bit_length())]
 
     @property
     def num_ws(self) -> int:
         """Number of copies of w that G reads: two for each resolution."""
         return 2 * len(self.resolutions)
-
-    def width(self, resolution: int) -> int:
-        """Feature maps at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
-
-    def is_half(self, resolution: int) -> bool:
-        """True if a resolution computes in half precision under autocast: one of the highest, and not 4x4."""
-        return resolution > max(self.resolution >> self.half_resolutions, 4)
 
 
 class SynthesisBlock(nn.Module):

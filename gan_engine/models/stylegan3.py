@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedLinear, as_filter
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_choice, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_choice
 from gan_engine.models.declaration import Family
 from gan_engine.models.style_networks import Discriminator as Discriminator
-from gan_engine.models.style_networks import Mapping, half_dtype, no_autocast, truncated
+from gan_engine.models.style_networks import Mapping, Sizes, half_dtype, no_autocast, truncated
 from gan_engine.ops import convolution, filtered_lrelu, modulated_conv2d, scale_bias_act, setup_filter
 from gan_engine.ops.alias_free_fir import kaiser_beta
 from gan_engine.ops.kernel_op import layout, wide
@@ -55,7 +55,7 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Sizes of the two networks. The defaults are config T of the paper, but for the resolution."""
 
     resolution: Resolution = 64
@@ -90,18 +90,12 @@ class Config:
     c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
 
     def __post_init__(self) -> None:
-        check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
+        self.check()
         check_choice(self, variant=Variant)
-        if self.channel_base < self.resolution:
-            raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
-        if not self.mapping_lr > 0:
-            raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
-        check_at_least(self, 0, "half_resolutions", "margin")
+        check_at_least(self, 0, "margin")
         check_at_least(self, 1, "num_critical")
         if self.num_layers <= self.num_critical:
             raise ValueError(f"num_layers: want more than num_critical = {self.num_critical}, got {self.num_layers}")
-        if self.clamp is not None and not self.clamp > 0:
-            raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
 
     @property
     def d_architecture(self) -> str:
@@ -109,22 +103,9 @@ class Config:
         return "residual"
 
     @property
-    def resolutions(self) -> list[int]:
-        """4, 8, ... up to the resolution."""
-        return [1 << i for i in range(2, self.resolution.bit_length())]
-
-    @property
     def num_ws(self) -> int:
         """Number of copies of w that G reads: for the Fourier features, for every layer, and for the colours."""
         return self.num_layers + 2
-
-    def width(self, resolution: int) -> int:
-        """Feature maps of D at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
-
-    def is_half(self, resolution: int) -> bool:
-        """True if a resolution computes in half precision under autocast: one of the highest, and not 4x4."""
-        return resolution > max(self.resolution >> self.half_resolutions, 4)
 
     @property
     def bands(self) -> list[Band]:
