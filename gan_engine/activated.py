@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from gan_engine import backends
+from gan_engine.convolutions import Conv2d
 from gan_engine.ops import bias_act, norm_act
 from gan_engine.ops.bias_act import is_few
 from gan_engine.ops.thresholds import TABLE
@@ -36,7 +37,7 @@ def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
 
 def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
     """True if the layer is a convolution or a linear layer of PyTorch without a bias, and could add one to x."""
-    if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward) and layer.bias is None):
+    if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward, Conv2d.forward) and layer.bias is None):
         return False
     return x.ndim == (2 if isinstance(layer, nn.Linear) else 4)
 
@@ -106,7 +107,7 @@ def _is_usual(norm: nn.Module) -> bool:
 
 
 def _is_pytorchs(layer: nn.Module, *forwards: Callable) -> bool:
-    """True if a call of the layer is one of these forward passes and nothing else: no subclass, no hook."""
+    """True if a call of the layer is one of these forward passes and nothing else: no other subclass, no hook."""
     kind = type(layer)
     return (
         kind.forward in forwards

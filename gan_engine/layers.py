@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from gan_engine.activated import biased
+from gan_engine.convolutions import Conv2d as Conv2d
+from gan_engine.convolutions import ConvTranspose2d as ConvTranspose2d
 from gan_engine.ops import (
     bias_act,
     convolution,
@@ -185,30 +187,6 @@ class BiasAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return biased(getattr(self, self.name), x, self.bias, act=self.act)
-
-
-class Conv2d(nn.Conv2d):
-    """nn.Conv2d, on the backend that the chooser finds for each call"""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: Any = self.padding
-        if isinstance(padding, str):
-            return super()._conv_forward(input, weight, bias)
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
-        stride: Any = self.stride
-        dilation: Any = self.dilation
-        return convolution.conv2d(input, weight, bias, stride, padding, dilation, self.groups)
-
-
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d, on the backend that the chooser finds for each call"""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        sizes: Any = (output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation)
-        output_padding: Any = tuple(self._output_padding(input, *sizes))
-        options: Any = (self.stride, self.padding, output_padding, self.groups, self.dilation)
-        return convolution.conv_transpose2d(input, self.weight, self.bias, *options)
 
 
 class UpsampleConv2d(Weights):

@@ -55,6 +55,7 @@ def in_a_row(layer: nn.Module) -> Iterator[Layer | str]:
 
 
 Join = Callable[[Any, nn.Module, Tensor], Tensor]
+_CONVOLUTIONS = (nn.Conv2d.forward, layers.Conv2d.forward)
 
 
 def _is_right(first: Any, second: nn.Module) -> bool:
@@ -74,7 +75,7 @@ def _joined(first: nn.Module, second: nn.Module) -> Join | None:
         return None
     if isinstance(first, nn.BatchNorm2d) and type(first).forward is nn.BatchNorm2d.forward:
         return _normed if isinstance(second, nn.ReLU) or second.negative_slope == 0.2 else None
-    if isinstance(first, nn.Conv2d) and type(first).forward is nn.Conv2d.forward and first.bias is not None:
+    if isinstance(first, nn.Conv2d) and type(first).forward in _CONVOLUTIONS and first.bias is not None:
         return _biased
     return None
 
