@@ -1,8 +1,8 @@
 """Weights of other programs: `python -m gan_engine.convert IN OUT` reads them, or writes them.
 
-IN is a file of another program, a checkpoint of ours, or the directory of a run. Its format is found from its content.
-No code in it is run. OUT is a checkpoint of ours, or a file in the layout that `--to` names. Nothing is written if the
-networks do not fit.
+IN is a file of another program, a folder of CycleGAN or pix2pix, a checkpoint of ours, or the directory of a run. Its
+format is found from its content. No code in it is run. OUT is a checkpoint of ours, or a file in the layout that `--to`
+names. Nothing is written if the networks do not fit.
 """
 
 import sys
@@ -16,13 +16,16 @@ from gan_engine.models.checks import check_types
 from gan_engine.system import fields
 from gan_engine.weights import formats
 
+_NO_FLAGS = ("c_dim", "one_way")
+
 
 @dataclass(frozen=True)
 class Options:
     """Convert weights: of other programs into a checkpoint of ours, or ours into a file of other programs."""
 
     input: fields.Positional[Path]
-    """A file of another program, a checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
+    """A file of another program, a folder of CycleGAN or pix2pix with all networks of an epoch, a checkpoint, or the
+    directory of a run, whose newest intact checkpoint is used."""
     out: fields.Positional[Path]
     """A name that ends in .pt, .pth or .safetensors. A .safetensors has G_ema alone."""
     to: Literal["gan_engine", "rosinality", "esrgan"] = "gan_engine"
@@ -67,8 +70,8 @@ def _sizes(config: models.Config) -> str:
     """The sizes that are not those of a fresh configuration, as flags of `train`."""
     values = models.to_dict(config)
     usual = models.to_dict(type(config)())
-    changed = {name: value for name, value in values.items() if value != usual[name] and name != "c_dim"}
-    words = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
+    changed = {name: value for name, value in values.items() if value != usual[name] and name not in _NO_FLAGS}
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in changed.items()]
     return " ".join(words) or "those of the family"
 
 

@@ -285,12 +285,27 @@ class InstanceNorm2d(nn.Module):
         return norm_act(x, self.weight, self.bias, norm="instance", act=self.act)
 
 
-class UpsampleBlock(nn.Module):
-    """y [N, O, 2 H, 2 W] = dropout(relu(norm(conv(double(x [N, I, H, W]))))), the norm of each image and channel"""
+def doubling(in_channels: int, out_channels: int, transposed: int | None = None) -> nn.Module:
+    """x [N, I, H, W] -> [N, O, 2 H, 2 W] without a bias: a 3x3 convolution behind nearest neighbours
 
-    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0) -> None:
+    `transposed` is the size of a transposed convolution, 3 or 4, that takes its place.
+    """
+    if transposed is None:
+        return UpsampleConv2d(in_channels, out_channels, 3, bias=False)
+    return ConvTranspose2d(in_channels, out_channels, transposed, 2, 1, output_padding=transposed % 2, bias=False)
+
+
+class UpsampleBlock(nn.Module):
+    """y [N, O, 2 H, 2 W] = dropout(relu(norm(double(x [N, I, H, W])))), the norm of each image and channel
+
+    `doubling` explains `transposed`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dropout: float = 0, transposed: int | None = None
+    ) -> None:
         super().__init__()
-        self.conv = UpsampleConv2d(in_channels, out_channels, 3, bias=False)
+        self.conv = doubling(in_channels, out_channels, transposed)
         self.norm = InstanceNorm2d(out_channels, act="relu")
         self.dropout = nn.Dropout(dropout)
 

@@ -3,7 +3,7 @@
 Two generators, A2B and B2A, and two discriminators, A and B, are trained side by side. G and D hold two networks each.
 A generator halves its image twice, passes it through residual blocks and doubles it twice (Johnson et al. 2016,
 arXiv:1603.08155). It doubles by nearest neighbours before 3x3 convolutions. The paper has transposed convolutions,
-which leave a checkerboard.
+which leave a checkerboard; `Config.published` takes these.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from gan_engine.models.checks import Channels, Resolution, check_at_least, check
 from gan_engine.models.declaration import Direction, Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
+from gan_engine.system import fields
 
 FAMILY = Family(
     command="translate",
@@ -51,6 +52,10 @@ class Config:
     """Weight, as a share of cycle_weight, of the change that a generator makes to images of its target's kind."""
     pool_size: int = 50
     """Number of older generated images of each kind that are kept to show to D. 0: D sees new images only."""
+    published: bool = False
+    """Layers of the published networks, whose weights `convert` reads. Transposed convolutions double, and layers that
+    halve have borders of zeros. Otherwise nearest neighbours double, and all borders are reflected."""
+    one_way: fields.Suppress[bool] = False  # G has A2B alone, as a file of one published generator
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0
@@ -72,11 +77,13 @@ class Config:
 
 
 class Conv(nn.Module):
-    """y = act(norm(conv(x))), the edges reflected"""
+    """y = act(norm(conv(x))); `borders` is the padding of x: "reflect" or "zeros"."""
 
-    def __init__(self, i: int, o: int, kernel_size: int, *, stride: int = 1, act: str = "relu") -> None:
+    def __init__(
+        self, i: int, o: int, kernel_size: int, *, stride: int = 1, act: str = "relu", borders: str = "reflect"
+    ) -> None:
         super().__init__()
-        self.conv = Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
+        self.conv = Conv2d(i, o, kernel_size, stride, kernel_size // 2, bias=False, padding_mode=borders)
         self.norm = InstanceNorm2d(o, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,15 +106,16 @@ class Translator(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        width = config.width
+        width, transposed = config.width, 3 if config.published else None
+        borders = "zeros" if config.published else "reflect"
         blocks = config.blocks or (6 if config.resolution <= 128 else 9)
         self.layers = nn.Sequential(
             Conv(config.channels, width, 7),
-            Conv(width, 2 * width, 3, stride=2),
-            Conv(2 * width, 4 * width, 3, stride=2),
+            Conv(width, 2 * width, 3, stride=2, borders=borders),
+            Conv(2 * width, 4 * width, 3, stride=2, borders=borders),
             *(Residual(4 * width) for _ in range(blocks)),
-            UpsampleBlock(4 * width, 2 * width),
-            UpsampleBlock(2 * width, width),
+            UpsampleBlock(4 * width, 2 * width, transposed=transposed),
+            UpsampleBlock(2 * width, width, transposed=transposed),
         )
         self.to_rgb = Conv2d(width, config.channels, 7, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.channels))
@@ -124,9 +132,13 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.A2B, self.B2A = Translator(config), Translator(config)
+        self.A2B = Translator(config)
+        if not config.one_way:
+            self.B2A = Translator(config)
 
     def forward(self, source: Tensor, direction: Direction = "A2B") -> Tensor:
+        if direction != "A2B" and self.config.one_way:
+            raise ValueError(f"direction: want A2B, the only one of a generator that goes one way, got {direction}")
         return (self.A2B if direction == "A2B" else self.B2A)(source)
 
 

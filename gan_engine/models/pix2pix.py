@@ -4,7 +4,8 @@ A U-Net halves its source down to 1x1 and doubles it again. Every resolution on 
 same size on the way down. The discriminator judges patches of the picture beside its source.
 
 Two things differ from the paper. Dropout, the paper's only noise, ends with training, so a picture is a function of its
-source. A layer doubles by nearest neighbours and a 3x3 convolution, which leave no checkerboard.
+source. A layer doubles by nearest neighbours and a 3x3 convolution, which leave no checkerboard; `Config.published`
+takes the transposed convolutions of the paper.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_engine.activated import biased
-from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, UpsampleConv2d
+from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, doubling
 from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
@@ -61,6 +62,9 @@ class Config:
     """Weight of the mean absolute difference from the target."""
     perceptual_weight: float = 0
     """Weight of the difference in the features of a classifier. It needs the extra "perceptual"."""
+    published: bool = False
+    """Layers of the published networks, whose weights `convert` reads. Transposed 4x4 convolutions double and read
+    ReLUs of the way down, and dropout begins at 4x4. Otherwise nearest neighbours double and read leaky ReLUs."""
 
     z_dim: ClassVar[int] = 0
     c_dim: ClassVar[int] = 0
@@ -135,11 +139,13 @@ class Generator(nn.Module):
             for k, (i, o) in enumerate(pairwise([config.source_channels, *widths]))
         )
         joined = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]  # maps of the way up and of the way down
+        dropped = range(1, len(widths) - 4) if config.published else range(3)
+        transposed = 4 if config.published else None
         self.up = nn.ModuleList(
-            UpsampleBlock(i, o, dropout=config.dropout if k < 3 else 0)
+            UpsampleBlock(i, o, dropout=config.dropout if k in dropped else 0, transposed=transposed)
             for k, (i, o) in enumerate(zip(joined[:-1], reversed(widths[:-1]), strict=True))
         )
-        self.to_rgb = UpsampleConv2d(joined[-1], config.channels, 3, bias=False)
+        self.to_rgb = doubling(joined[-1], config.channels, transposed)
         self.bias = nn.Parameter(torch.zeros(config.channels))
         self.apply(init)
 
@@ -149,6 +155,8 @@ class Generator(nn.Module):
             x = layer(x)
             skips.append(x)
         skips.pop()
+        if self.config.published:
+            x, skips = x.relu(), [skip.relu() for skip in skips]
         for layer in self.up:
             x = torch.cat([layer(x), skips.pop()], dim=1)
         return bias_act(self.to_rgb(x), self.bias, act="tanh")

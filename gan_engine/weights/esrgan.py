@@ -18,6 +18,7 @@ from gan_engine.weights.layout import LayoutError, Pair, Weights, give, numbered
 NAME = "esrgan"
 GROWTH = 32  # spandrel, which opens such files for ComfyUI and chaiNNer, finds all other sizes from the weights
 ABOUT = "RRDB of ESRGAN, BSRGAN, BasicSR and Real-ESRGAN (.pth)"
+NOT_SLIM: tuple[str, ...] = ()
 
 
 def fits(tree: Any) -> bool:

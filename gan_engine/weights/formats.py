@@ -16,11 +16,12 @@ from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import listed
 from gan_engine.system.whole_file import replacing
-from gan_engine.weights import esrgan, rosinality, safe_reader, stylegan2_ada
+from gan_engine.weights import cyclegan, esrgan, patchgan, pix2pix, rosinality, safe_reader, stylegan2_ada
 from gan_engine.weights.layout import LayoutError, Weights
 
-# Modules with NAME, ABOUT, `fits` and `convert`, in the order in which a file is tried; and those with `export`.
-READ: tuple[ModuleType, ...] = (stylegan2_ada, rosinality, esrgan)
+# Modules with NAME, ABOUT, NOT_SLIM, `fits` and `convert`, in the order in which a file is tried; and those with
+# `export`. NOT_SLIM are the networks that a slim conversion does not read.
+READ: tuple[ModuleType, ...] = (stylegan2_ada, rosinality, esrgan, cyclegan, pix2pix)
 WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan}
 NETWORKS = ("G", "D", "G_ema")
 OURS = "gan_engine"
@@ -52,9 +53,9 @@ NOT_HELD: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda tree: any(_holds(text)(tree) for text in ("R3GAN", "BaselineGAN", "training.networks_baseline")),
         "our r3gan has its own choice of widths, groups and filters, which was not compared with the published one",
     ),
-    "CycleGAN or pix2pix": (
-        lambda tree: isinstance(tree, dict) and any(f"model.{i}.weight" in tree for i in (0, 1)),
-        "our generators double by nearest neighbours and a 3x3 convolution, theirs by transposed convolutions",
+    "a PatchGAN alone": (
+        lambda tree: isinstance(tree, dict) and "model.0.weight" in tree and "model.2.weight" in tree,
+        "they have no generator; want the folder of CycleGAN or pix2pix, with all networks, or the file of a generator",
     ),
 }
 
@@ -83,7 +84,7 @@ class Networks:
 
 
 def read(path: Path, *, slim: bool = False) -> Networks:
-    """The networks in a file of any format, or in the newest checkpoint of a run.
+    """The networks in a file of any format, in the newest checkpoint of a run, or in a folder of files of networks.
 
     Raises:
         CheckpointError: the file cannot be read, or names code.
@@ -91,18 +92,20 @@ def read(path: Path, *, slim: bool = False) -> Networks:
     """
     if path.suffix == ".safetensors":
         return _from_safetensors(path)
-    if path.is_dir() or _is_ours(path):
+    files = patchgan.files(path)
+    if not files and (path.is_dir() or _is_ours(path)):
         return _from_checkpoint(checkpoint.find(path))
-    tree = safe_reader.read(path)
+    tree = {name: safe_reader.read(file) for name, file in files.items()} or safe_reader.read(path)
     for format in READ:
         if format.fits(tree):
             if slim and isinstance(tree, dict):
-                tree = {name: value for name, value in tree.items() if name not in ("G", "D", "g", "d")}
+                tree = {name: value for name, value in tree.items() if name not in format.NOT_SLIM}
             try:
                 config, weights, notes = format.convert(tree)
             except LayoutError as error:
                 raise ValueError(f"{path}: {error}") from error
-            return Networks(format.NAME, config, weights, notes)
+            read_from = (f"read {listed([file.name for file in files.values()])}",) if files else ()
+            return Networks(format.NAME, config, weights, read_from + notes)
     for name, (fits, why) in NOT_HELD.items():
         if fits(tree) or fits(_names(tree)):
             raise ValueError(f"{path}: networks of {name} are not converted: {why}")

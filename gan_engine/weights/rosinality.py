@@ -18,6 +18,7 @@ from gan_engine.weights.stylegan2_sizes import channels, config
 
 NAME = "rosinality"
 ABOUT = "StyleGAN2 of rosinality's stylegan2-pytorch (.pt with g_ema)"
+NOT_SLIM = ("g", "d")
 NOTE = "the file has no mean of w, so it was measured from 10,000 noises"
 
 

@@ -19,6 +19,7 @@ from gan_engine.weights.stylegan2_sizes import channels, config
 
 NAME = "stylegan2-ada"
 ABOUT = "StyleGAN2 of StyleGAN2-ADA for PyTorch (.pkl with G_ema)"
+NOT_SLIM = ("G", "D")
 NOTE = (
     "there every layer limits its values to {clamp:g}, here those of the {half} highest resolutions: results differ "
     "where others would be larger"

@@ -17,6 +17,8 @@ from gan_engine.models.pix2pix import edges, grey
 SIZES = {
     "pix2pix": lambda **sizes: pix2pix.Config(width=4, max_width=8, d_width=4, **sizes),
     "cyclegan": lambda **sizes: cyclegan.Config(width=4, blocks=1, d_width=4, **sizes),
+    "published pix2pix": lambda **sizes: pix2pix.Config(width=4, max_width=8, d_width=4, published=True, **sizes),
+    "published cyclegan": lambda **sizes: cyclegan.Config(width=4, blocks=1, d_width=4, published=True, **sizes),
     "srgan": lambda **sizes: srgan.Config(width=4, blocks=1, d_width=2, **sizes),
     "rrdb": lambda **sizes: srgan.Config(variant="rrdb", width=4, blocks=1, growth=2, d_width=2, **sizes),
     "no base": lambda **sizes: srgan.Config(

@@ -1,4 +1,4 @@
-"""The modules whose names stand in the pickles of StyleGAN2-ADA."""
+"""A folder in which no file may run, and the modules whose names stand in the pickles of StyleGAN2-ADA."""
 
 import sys
 import types
@@ -6,6 +6,14 @@ import types
 import pytest
 
 from tests.weights import pickles
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """The working folder is empty; no test may leave what a pickle would make by running."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture

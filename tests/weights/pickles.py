@@ -1,5 +1,6 @@
-"""Pickles as StyleGAN2-ADA writes them, without its code."""
+"""Pickles as StyleGAN2-ADA writes them, without its code, and pickles that call what no file may call."""
 
+import os
 from collections import OrderedDict
 
 from torch import nn
@@ -36,3 +37,23 @@ def container(class_name, modules, **buffers):
     """A persistent module with these children and buffers."""
     state = vars(nn.Module()) | {"_modules": OrderedDict(modules), "_buffers": OrderedDict(buffers)}
     return Persistent(class_name, state)
+
+
+class Calls:
+    """An object whose pickle calls `function` with `arguments`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+BOMBS = {
+    "system": (Calls(os.system, "touch ran"), f"{os.system.__module__}.system"),
+    "eval": (Calls(eval, "open('ran', 'w')"), "eval"),
+    "exec": (Calls(exec, "open('ran', 'w')"), "exec"),
+    "import": (Calls(__import__, "antigravity"), "__import__"),
+    "open": (Calls(open, "ran", "w"), "open"),
+    "getattr": (Calls(getattr, {}, "pop"), "getattr"),
+}

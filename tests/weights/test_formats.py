@@ -11,33 +11,8 @@ from gan_engine import convert, models
 from gan_engine.system import checkpoint
 from gan_engine.weights import formats
 from tests.weights import networks
+from tests.weights.conversion import built, close, converted
 from tests.weights.networks import RRDBNet
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / "ran").exists()
-
-
-def converted(*arguments):
-    assert convert.main([*arguments]) == 0
-
-
-def built(path):
-    state = checkpoint.load(path)
-    config = models.from_dict(state["model"])
-    G, D = models.build(config)
-    G.load_state_dict(state["G_ema"])
-    D.load_state_dict(state["D"]) if "D" in state else None
-    return G.eval(), D.eval()
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
-    assert theirs.std() > 1e-3
-
 
 # StyleGAN2-ADA
 
@@ -336,7 +311,7 @@ def test_a_slim_checkpoint_of_ours_draws_the_same():
         ({"a": torch.ones(1)}, "or a checkpoint of gan_engine; got a dict with a"),
         ([1], "got list"),
         ({}, "got an empty dict"),
-        ({"model.1.weight": torch.ones(1)}, "networks of CycleGAN or pix2pix are not converted: our generators double"),
+        ({f"model.{i}.weight": torch.ones(1) for i in (0, 2)}, "networks of a PatchGAN alone are not converted: they"),
     ],
 )
 def test_an_unknown_format_names_what_was_looked_for_and_found(capsys, tree, want):

@@ -16,26 +16,7 @@ import torch
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.weights import safe_reader
 from gan_engine.weights.safe_reader import Record
-
-
-class Calls:
-    """An object whose pickle calls `function` with `arguments`."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-BOMBS = {
-    "system": (Calls(os.system, "touch ran"), f"{os.system.__module__}.system"),
-    "eval": (Calls(eval, "open('ran', 'w')"), "eval"),
-    "exec": (Calls(exec, "open('ran', 'w')"), "exec"),
-    "import": (Calls(__import__, "antigravity"), "__import__"),
-    "open": (Calls(open, "ran", "w"), "open"),
-    "getattr": (Calls(getattr, {}, "pop"), "getattr"),
-}
+from tests.weights.pickles import BOMBS
 
 
 def dump(value, path, protocol=4):

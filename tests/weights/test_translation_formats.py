@@ -1,0 +1,232 @@
+"""CycleGAN and pix2pix as the program of their authors saves them give its results, and what does not fit is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_engine import convert, train
+from gan_engine.system import checkpoint
+from tests.weights import networks
+from tests.weights.conversion import built, close, converted
+from tests.weights.pickles import BOMBS
+from tests.weights.translation_networks import NLayerDiscriminator, ResnetGenerator, UnetGenerator, one_by_one
+
+
+def made(network_of, *arguments, seed=0, **options):
+    torch.manual_seed(seed)
+    network = network_of(*arguments, **options)
+    networks.unlike(network)
+    return network
+
+
+def save(folder, **of):
+    Path(folder).mkdir(exist_ok=True)
+    for name, network in of.items():
+        torch.save(network.state_dict(), f"{folder}/latest_net_{name}.pth")
+
+
+def images(num=2, channels=3, side=32):
+    return torch.rand(num, channels, side, side, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+# CycleGAN
+
+
+@pytest.mark.parametrize("blocks", [6, 9])
+@pytest.mark.parametrize("options", [{}, {"kind": "old"}, {"kind": "batch"}, {"dropout": True}], ids=str)
+def test_a_generator_of_cyclegan(capsys, blocks, options):
+    theirs = made(ResnetGenerator, blocks=blocks, **options)
+    torch.save(theirs.state_dict(), "latest_net_G.pth")
+    converted("latest_net_G.pth", "a.pt")
+    out = capsys.readouterr().out
+    assert "found      cyclegan: G_ema of cyclegan" in out and f"--width 4 --blocks {blocks} --published\n" in out
+    assert "note       the file has one generator: it is A2B here, and there is no B2A" in out
+    assert ("there its norms are batch norms" in out) == (options.get("kind") == "batch")
+    ours, x = built("a.pt")[0], images(side=36)
+    with torch.no_grad():
+        close(ours(x), one_by_one(theirs, x))
+    with pytest.raises(ValueError, match="want A2B, the only one of a generator that goes one way, got B2A"):
+        ours(x, "B2A")
+
+
+def cyclegan_folder(kind="instance"):
+    of = {name: made(ResnetGenerator, kind=kind, seed=i) for i, name in enumerate(("G_A", "G_B"))}
+    of |= {name: made(NLayerDiscriminator, kind=kind, seed=i) for i, name in enumerate(("D_A", "D_B"), 2)}
+    save("horses", **of)
+    return of
+
+
+@pytest.mark.parametrize("kind", ["instance", "batch", "old"])
+def test_a_folder_of_cyclegan(capsys, kind):
+    """G_A makes B of A, and D_A judges what it makes."""
+    of = cyclegan_folder(kind)
+    torch.save({"model.1.weight": torch.ones(1)}, "horses/5_net_G_A.pth")  # an older epoch
+    converted("horses", "a.pt")
+    out = capsys.readouterr().out
+    assert "found      cyclegan: D, G_ema" in out and "--d-width 4" in out and "one generator" not in out
+    assert "read latest_net_D_A.pth, latest_net_D_B.pth, latest_net_G_A.pth, latest_net_G_B.pth" in out
+    (G, D), x = built("a.pt"), images()
+    with torch.no_grad():
+        for name, ours in {"G_A": G(x, "A2B"), "G_B": G(x, "B2A"), "D_A": D(x, "B"), "D_B": D(x, "A")}.items():
+            close(ours, one_by_one(of[name], x).reshape(ours.shape))
+
+
+def test_the_last_epoch_of_a_folder_is_read_if_none_is_the_latest(capsys):
+    save("a", G=made(ResnetGenerator))
+    for epoch in (5, 10):
+        torch.save(made(ResnetGenerator, seed=epoch).state_dict(), f"a/{epoch}_net_G.pth")
+    Path("a/latest_net_G.pth").unlink()
+    converted("a", "a.pt")
+    assert "read 10_net_G.pth" in capsys.readouterr().out
+    with torch.no_grad():
+        close(built("a.pt")[0](images()), one_by_one(made(ResnetGenerator, seed=10), images()))
+
+
+# pix2pix
+
+
+@pytest.mark.parametrize("downs", [5, 7, 8])
+@pytest.mark.parametrize("kind", ["batch", "instance"])
+def test_pix2pix(capsys, downs, kind):
+    G, D = made(UnetGenerator, downs=downs, kind=kind), made(NLayerDiscriminator, 6, kind=kind, seed=1)
+    save("maps", G=G, D=D)
+    converted("maps", "a.pt")
+    out = capsys.readouterr().out
+    assert "found      pix2pix: D, G_ema of pix2pix" in out
+    assert f"--resolution {1 << downs} " in out.replace("sizes      ", "--resolution 256 ") and "--published" in out
+    assert ("there its norms are batch norms" in out) == (kind == "batch")
+    (ours, our_D), x, y = built("a.pt"), images(side=1 << downs), images(side=1 << downs).flip(0)
+    with torch.no_grad():
+        close(ours(x), one_by_one(G, x))
+        logits = one_by_one(D, torch.cat([x, y], 1))
+        close(our_D(y, x).reshape(logits.shape), logits)
+    dropped = [k for k, layer in enumerate(ours.up) if layer.dropout.p]
+    assert dropped == list(range(1, downs - 4))
+
+
+def test_one_file_of_pix2pix_has_no_D(capsys):
+    theirs = made(UnetGenerator)
+    torch.save({f"module.{name}": x for name, x in theirs.state_dict().items()}, "latest_net_G.pth")
+    converted("latest_net_G.pth", "a.pt")
+    assert "D" not in checkpoint.load("a.pt")
+    with torch.no_grad():
+        close(built("a.pt")[0](images()), one_by_one(theirs, images()))
+
+
+# What does not fit
+
+
+def changed(network, change):
+    weights = dict(network.state_dict())
+    change(weights)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "want"),
+    [
+        (lambda: ResnetGenerator(3, 1).state_dict(), "want images of as many channels as its source, got 1 and 3"),
+        (lambda: ResnetGenerator(2, 2).state_dict(), "our cyclegan cannot hold it: channels: want 1 or 3, got 2"),
+        (
+            lambda: ResnetGenerator(kind="none").state_dict(),
+            "want an instance norm or a batch norm in model.2, got",
+        ),
+        (
+            lambda: changed(ResnetGenerator(), lambda w: w.pop("model.23.bias")),
+            "cyclegan: want G.model.23.bias, got no tensor of that name",
+        ),
+        (
+            lambda: changed(ResnetGenerator(), lambda w: w.update({"model.4.weight": torch.ones(8, 4, 4, 4)})),
+            r"want .*model.4.weight of \[8, 4, 3, 3\], got \[8, 4, 4, 4\]",
+        ),
+        (
+            lambda: changed(ResnetGenerator(), lambda w: w["model.7.weight"].fill_(torch.nan)),
+            "want finite numbers in G.model.7.weight, got NaN",
+        ),
+        (
+            lambda: changed(ResnetGenerator(), lambda w: w.update(more=torch.ones(1))),
+            "our network has no place for G.more",
+        ),
+        (lambda: UnetGenerator(1, 2).state_dict(), "G: want images of as many channels as its source, got 2 and 1"),
+        (lambda: UnetGenerator(kind="none").state_dict(), "want an instance norm or a batch norm in .*, got none"),
+        (
+            lambda: changed(UnetGenerator(), lambda w: w.pop("model.model.1.model.5.weight")),
+            "want model.model.1.model.5.weight, got no tensor of that name",
+        ),
+        (
+            lambda: changed(UnetGenerator(), lambda w: w.update({"model.model.3.weight": torch.ones(8, 3, 2, 2)})),
+            r"want model.model.3.weight of \[8, 3, 4, 4\], got \[8, 3, 2, 2\]",
+        ),
+        (lambda: NLayerDiscriminator().state_dict(), "a PatchGAN alone are not converted: .* want the folder"),
+    ],
+)
+def test_a_file_that_ours_cannot_hold(tmp_path, capsys, weights, want):
+    torch.save(weights(), "a.pth")
+    assert convert.main(["a.pth", "a.pt"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(want, error), error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize(
+    ("networks_of", "want"),
+    [
+        ({"G_A": ResnetGenerator, "D_A": NLayerDiscriminator}, "want G_A, G_B, D_A and D_B, got G_A, D_A; --slim"),
+        ({"G": ResnetGenerator, "D": lambda: NLayerDiscriminator(6)}, "want G_A, G_B, D_A and D_B, got G, D; --slim"),
+        (
+            {"G": UnetGenerator, "D": lambda: NLayerDiscriminator(6, layers=2)},
+            "pix2pix D: want a PatchGAN of 3 halvings (--netD basic), got other layers; --slim",
+        ),
+        (
+            {"G": UnetGenerator, "D": NLayerDiscriminator},
+            "pix2pix D: want model.0.weight of [4, 6, 4, 4], got [4, 3, 4, 4]",
+        ),
+    ],
+)
+def test_a_D_that_ours_cannot_hold_is_said_and_left_by_slim(capsys, networks_of, want):
+    save("a", **{name: make() for name, make in networks_of.items()})
+    assert convert.main(["a", "a.pt"]) == 2
+    assert want in capsys.readouterr().err
+    converted("a", "a.pt", "--slim")
+    assert "D" not in checkpoint.load("a.pt")
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_bomb_is_refused_by_its_name(capsys, bomb, in_folder):
+    value, name = BOMBS[bomb]
+    save("a", G=made(UnetGenerator), D=NLayerDiscriminator(6))
+    path = Path("a/latest_net_D.pth" if in_folder else "a/latest_net_G.pth")
+    torch.save(dict(torch.load(path), more=value), path)
+    assert convert.main(["a" if in_folder else str(path), "a.pt"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"want numbers and text only, got (\w+\.)?{name}; nothing was read", error), error
+    assert not Path("a.pt").exists()
+
+
+# Going on
+
+
+def test_training_goes_on_with_a_published_cyclegan(tmp_path):
+    cyclegan_folder()
+    converted("horses", "a.pt")
+    flags = ["--width", "4", "--blocks", "6", "--d-width", "4", "--published", "--res", "32"]
+    begun_and_trained("cyclegan", flags)
+
+
+def test_training_goes_on_with_a_published_pix2pix(tmp_path):
+    save("maps", G=made(UnetGenerator), D=made(NLayerDiscriminator, 6))
+    converted("maps", "a.pt")
+    begun_and_trained("pix2pix", ["--width", "4", "--max-width", "32", "--d-width", "4", "--published", "--res", "32"])
+
+
+def begun_and_trained(preset, flags):
+    run = ["--init-from", "a.pt", "--kimg", "0.008", "--batch-size", "2", "--device", "cpu", "--precision", "fp32"]
+    run += ["--data", "toy", "--channels", "3", "--no-tensorboard", "--no-tune-malloc", "--out", "run"]
+    assert train.main([preset, *flags, *run]) == 0
+    before, after = checkpoint.load("a.pt")["G_ema"], checkpoint.load(checkpoint.find(Path("run")))["G"]
+    assert before.keys() == after.keys()
+    moved = max((before[name] - after[name]).abs().max().item() for name in before)
+    assert 0 < moved < 0.1, "a fresh network would differ by much more"
