@@ -123,7 +123,7 @@ class Config(Sizes):
             stopband = FIRST_STOPBAND * (LAST_STOPBAND * self.resolution / 2 / FIRST_STOPBAND) ** e
             rate = 1 << math.ceil(math.log2(min(2 * stopband, self.resolution)))
             size = rate if i >= self.num_layers - 1 else rate + 2 * self.margin
-            width = widen * min(round(self.channel_base / (2 * cutoff)), self.channel_max)
+            width = min(round(widen * self.channel_base / (2 * cutoff)), widen * self.channel_max)
             half_width = max(rate / 2, stopband) - cutoff
             bands.append(Band(cutoff, half_width, rate, size, self.channels if i == self.num_layers else width))
         return bands

@@ -16,12 +16,12 @@ from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import listed
 from gan_engine.system.whole_file import replacing
-from gan_engine.weights import cyclegan, esrgan, patchgan, pix2pix, rosinality, safe_reader, stylegan2_ada
+from gan_engine.weights import cyclegan, esrgan, patchgan, pix2pix, rosinality, safe_reader, stylegan2_ada, stylegan3
 from gan_engine.weights.layout import LayoutError, Weights
 
 # Modules with NAME, ABOUT, NOT_SLIM, `fits` and `convert`, in the order in which a file is tried; and those with
 # `export`. NOT_SLIM are the networks that a slim conversion does not read.
-READ: tuple[ModuleType, ...] = (stylegan2_ada, rosinality, esrgan, cyclegan, pix2pix)
+READ: tuple[ModuleType, ...] = (stylegan2_ada, stylegan3, rosinality, esrgan, cyclegan, pix2pix)
 WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan}
 NETWORKS = ("G", "D", "G_ema")
 OURS = "gan_engine"
@@ -48,7 +48,6 @@ NOT_HELD: dict[str, tuple[Callable[[Any], bool], str]] = {
         _holds("dnnlib.tflib"),
         "its layout is not known here; make a pickle of StyleGAN2-ADA for PyTorch of it, and convert that",
     ),
-    "StyleGAN3": (_holds("synthesis.input.transform"), "their layers are not known to the converter"),
     "R3GAN": (
         lambda tree: any(_holds(text)(tree) for text in ("R3GAN", "BaselineGAN", "training.networks_baseline")),
         "our r3gan has its own choice of widths, groups and filters, which was not compared with the published one",

@@ -60,12 +60,21 @@ def give(pairs: Iterable[Pair], ours: Weights) -> Weights:
     return {pair.theirs: pair.give(ours[pair.ours].flip([2, 3]) if pair.flip else ours[pair.ours]) for pair in pairs}
 
 
-def without(weights: Weights, buffers: Callable[[str], bool], expected: Callable[[str], Tensor], what: str) -> Weights:
-    """`weights` without the `buffers` of filters, which must be as `expected`. Raises LayoutError for other filters."""
+def without(
+    weights: Weights,
+    buffers: Callable[[str], bool],
+    expected: Callable[[str], Tensor],
+    what: str,
+    named: str = "[1, 3, 3, 1]",
+) -> Weights:
+    """`weights` without the `buffers` of filters, which must be as `expected`. Raises LayoutError for other filters.
+
+    `named` is the expected filter in messages.
+    """
     for name in filter(buffers, weights):
         want, got = expected(name), weights[name]
         if got.shape != want.shape or not torch.allclose(got.float(), want, atol=1e-5):
-            raise LayoutError(f"{what}: want the filter [1, 3, 3, 1] in {name}, got {_taps(got)}")
+            raise LayoutError(f"{what}: want the filter {named} in {name}, got {_taps(got)}")
     return {name: x for name, x in weights.items() if not buffers(name)}
 
 

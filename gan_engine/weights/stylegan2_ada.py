@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_engine.models import stylegan2
+from gan_engine.models.style_networks import Sizes
 from gan_engine.ops import setup_filter
 from gan_engine.weights.layout import LayoutError, Pair, Weights, numbered, take, without
 from gan_engine.weights.safe_reader import Record
@@ -45,11 +46,11 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     networks, f = {}, setup_filter(stylegan2.TAPS, separable=False)
     for name, record in records.items():
         what = f"{NAME} {name}"
-        theirs = without(dict(tensors(record)), _is_filter, lambda key: f, what)
-        _require_usual(record, what)
+        theirs = without(dict(tensors(record)), is_filter, lambda key: f, what)
+        require_usual(record, what)
         if name == "D":
             network: Any = stylegan2.Discriminator(sizes)
-            pairs = _discriminator(sizes)
+            pairs = discriminator(sizes)
         else:
             network, pairs = stylegan2.Generator(sizes), _generator(sizes)
             mean = theirs.get("mapping.w_avg")
@@ -61,7 +62,8 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     return sizes, networks, notes
 
 
-def _is_filter(name: str) -> bool:
+def is_filter(name: str) -> bool:
+    """True for the buffers of filters in G and D of StyleGAN2."""
     return name.endswith("resample_filter")
 
 
@@ -83,43 +85,54 @@ def modules(record: Record, prefix: str = "") -> Iterator[tuple[Record, str, dic
             yield from modules(inner, f"{prefix}{name}.")
 
 
-def _attributes(record: Record) -> dict[str, dict[str, Any]]:
+def attributes(record: Record) -> dict[str, dict[str, Any]]:
+    """The attributes of a module and of all below it, by their names."""
     return {path.rstrip("."): state for _, path, state in modules(record)}
 
 
 def _sizes(G: Record, D: Record | None) -> stylegan2.Config:
-    what, weights, of = f"{NAME} G_ema", dict(tensors(G)), _attributes(G)
+    what, weights, of = f"{NAME} G_ema", dict(tensors(G)), attributes(G)
     found = (re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", name) for name in weights)
     resolutions = sorted(int(match[1]) for match in found if match)
     try:
         widths = {r: len(weights[f"synthesis.b{r}.conv1.weight"]) for r in resolutions}
         last = f"synthesis.b{resolutions[-1]}"
         w_dim = weights[f"{last}.conv1.affine.weight"].shape[1]
-        c_dim = weights["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in weights else 0
-        z_dim = weights["mapping.fc0.weight"].shape[1] - (w_dim if c_dim else 0)
         colours = len(weights[f"{last}.torgb.weight"])
     except (KeyError, IndexError) as error:
         raise LayoutError(f"{what}: want the tensors of a StyleGAN2 generator, got none fit for {error}") from error
     clamp = of.get(f"{last}.conv1", {}).get("conv_clamp")
     half = sum(bool(of.get(f"synthesis.b{r}", {}).get("use_fp16")) for r in resolutions)
-    d: dict[str, Any] = {}
-    if D is not None:
-        names = dict(tensors(D))
-        d = {"d_architecture": _d_architecture(names, resolutions[-1])}
-        group = _attributes(D).get("b4.mbstd", {}).get("group_size", 4)
-        if not isinstance(group, int):
-            raise LayoutError(f"{NAME} D: want groups of a fixed size for the minibatch deviation, got {group}")
-        d["mbstd_group"] = group
     return config(
-        what, resolution=resolutions[-1], channels=colours, z_dim=z_dim, w_dim=w_dim, c_dim=c_dim,
-        mapping_layers=numbered(weights, "mapping.fc{}.weight"), mapping_lr=_mapping_lr(of),
-        architecture=_architecture(weights), clamp=None if clamp is None else float(clamp),
-        half_resolutions=half or (4 if clamp is None else len(resolutions) - 1), **channels(widths, what), **d,
+        what, resolution=resolutions[-1], channels=colours, architecture=_architecture(weights),
+        clamp=None if clamp is None else float(clamp),
+        half_resolutions=half or (4 if clamp is None else len(resolutions) - 1), **channels(widths, what),
+        **mapping_sizes(G, w_dim), **d_sizes(D, resolutions[-1], f"{NAME} D"),
     )  # fmt: skip
 
 
-def _mapping_lr(of: dict[str, dict[str, Any]]) -> float:
-    return float(of.get("mapping.fc0", {}).get("bias_gain", 0.01))
+def mapping_sizes(G: Record, w_dim: int) -> dict[str, Any]:
+    """The sizes of the mapping network of G."""
+    weights = dict(tensors(G))
+    embed, first = weights.get("mapping.embed.weight"), weights["mapping.fc0.weight"]
+    c_dim = 0 if embed is None else embed.shape[1]
+    return {
+        "z_dim": first.shape[1] - (w_dim if c_dim else 0),
+        "w_dim": w_dim,
+        "c_dim": c_dim,
+        "mapping_layers": numbered(weights, "mapping.fc{}.weight"),
+        "mapping_lr": float(attributes(G).get("mapping.fc0", {}).get("bias_gain", 0.01)),
+    }
+
+
+def d_sizes(D: Record | None, resolution: int, what: str) -> dict[str, Any]:
+    """The sizes of D that G does not have. Raises LayoutError if our D cannot hold it."""
+    if D is None:
+        return {}
+    group = attributes(D).get("b4.mbstd", {}).get("group_size", 4)
+    if not isinstance(group, int):
+        raise LayoutError(f"{what}: want groups of a fixed size for the minibatch deviation, got {group}")
+    return {"d_architecture": _d_architecture(dict(tensors(D)), resolution, what), "mbstd_group": group}
 
 
 def _architecture(weights: Weights) -> str:
@@ -130,15 +143,15 @@ def _architecture(weights: Weights) -> str:
     raise LayoutError(f"{NAME} G_ema: want the architecture skip or resnet, got orig: colours of one resolution alone")
 
 
-def _d_architecture(weights: Weights, resolution: int) -> str:
+def _d_architecture(weights: Weights, resolution: int, what: str) -> str:
     if f"b{resolution}.skip.weight" in weights:
         return "residual"
     if "b4.fromrgb.weight" in weights:
         return "skip"
-    raise LayoutError(f"{NAME} D: want the architecture skip or resnet, got orig; --slim converts G_ema alone")
+    raise LayoutError(f"{what}: want the architecture skip or resnet, got orig; --slim converts G_ema alone")
 
 
-def _require_usual(record: Record, what: str) -> None:
+def require_usual(record: Record, what: str) -> None:
     """Raises LayoutError for options of layers that ours do not have."""
     for _, path, state in modules(record):
         name = path.rstrip(".")
@@ -151,42 +164,45 @@ def _require_usual(record: Record, what: str) -> None:
             raise LayoutError(f"{what}: want 1 channel of minibatch deviation, got {state['num_channels']}")
 
 
-def _both(ours: str, theirs: str, *, flip: bool = False) -> list[Pair]:
+def both(ours: str, theirs: str, *, flip: bool = False) -> list[Pair]:
+    """The weight and the bias of a layer."""
     return [Pair(f"{ours}.weight", f"{theirs}.weight", flip=flip), Pair(f"{ours}.bias", f"{theirs}.bias")]
 
 
-def _mapping(sizes: stylegan2.Config, layers: str) -> list[Pair]:
-    return [pair for i in range(sizes.mapping_layers) for pair in _both(f"{layers}.{i}", f"mapping.fc{i}")]
+def mapping(sizes: Sizes, layers: str) -> list[Pair]:
+    """The names in a mapping network, without its mean and its embedding."""
+    return [pair for i in range(sizes.mapping_layers) for pair in both(f"{layers}.{i}", f"mapping.fc{i}")]
 
 
 def _generator(sizes: stylegan2.Config) -> list[Pair]:
-    pairs = [Pair("mapping.w_mean", "mapping.w_avg"), *_mapping(sizes, "mapping.layers")]
-    pairs += _both("mapping.embed", "mapping.embed") if sizes.c_dim else []
+    pairs = [Pair("mapping.w_mean", "mapping.w_avg"), *mapping(sizes, "mapping.layers")]
+    pairs += both("mapping.embed", "mapping.embed") if sizes.c_dim else []
     pairs.append(Pair("synthesis.const", "synthesis.b4.const"))
     for n, r in enumerate(sizes.resolutions):
         ours, theirs = f"synthesis.blocks.{n}", f"synthesis.b{r}"
         for k in (0, 1)[n == 0 :]:
-            pairs += _both(f"{ours}.conv{k}", f"{theirs}.conv{k}", flip=k == 0)
-            pairs += _both(f"{ours}.conv{k}.affine", f"{theirs}.conv{k}.affine")
+            pairs += both(f"{ours}.conv{k}", f"{theirs}.conv{k}", flip=k == 0)
+            pairs += both(f"{ours}.conv{k}.affine", f"{theirs}.conv{k}.affine")
             pairs.append(Pair(f"{ours}.conv{k}.noise_strength", f"{theirs}.conv{k}.noise_strength"))
             pairs.append(Pair(f"{ours}.noise{k}", f"{theirs}.conv{k}.noise_const"))
         if sizes.architecture == "residual" and n > 0:
             pairs.append(Pair(f"{ours}.skip.weight", f"{theirs}.skip.weight"))
         if sizes.architecture == "skip" or r == sizes.resolution:
-            pairs += _both(f"{ours}.to_rgb", f"{theirs}.torgb")
-            pairs += _both(f"{ours}.to_rgb.affine", f"{theirs}.torgb.affine")
+            pairs += both(f"{ours}.to_rgb", f"{theirs}.torgb")
+            pairs += both(f"{ours}.to_rgb.affine", f"{theirs}.torgb.affine")
     return pairs
 
 
-def _discriminator(sizes: stylegan2.Config) -> list[Pair]:
+def discriminator(sizes: Sizes) -> list[Pair]:
+    """The names in D, which StyleGAN3 has too."""
     pairs: list[Pair] = []
     for n, r in enumerate(reversed(sizes.resolutions[1:])):
         ours, theirs = f"blocks.{n}", f"b{r}"
         if n == 0 or sizes.d_architecture == "skip":
-            pairs += _both(f"{ours}.from_rgb", f"{theirs}.fromrgb")
-        pairs += _both(f"{ours}.conv0", f"{theirs}.conv0") + _both(f"{ours}.conv1", f"{theirs}.conv1")
+            pairs += both(f"{ours}.from_rgb", f"{theirs}.fromrgb")
+        pairs += both(f"{ours}.conv0", f"{theirs}.conv0") + both(f"{ours}.conv1", f"{theirs}.conv1")
         if sizes.d_architecture == "residual":
             pairs.append(Pair(f"{ours}.skip.weight", f"{theirs}.skip.weight"))
-    pairs += _both("from_rgb", "b4.fromrgb") if sizes.d_architecture == "skip" else []
-    pairs += _both("conv", "b4.conv") + _both("linear", "b4.fc") + _both("logit", "b4.out")
-    return pairs + ([*_both("embed", "mapping.embed"), *_mapping(sizes, "mapping")] if sizes.c_dim else [])
+    pairs += both("from_rgb", "b4.fromrgb") if sizes.d_architecture == "skip" else []
+    pairs += both("conv", "b4.conv") + both("linear", "b4.fc") + both("logit", "b4.out")
+    return pairs + ([*both("embed", "mapping.embed"), *mapping(sizes, "mapping")] if sizes.c_dim else [])

@@ -36,7 +36,14 @@ def test_bands_are_those_of_the_paper():
     assert bands("rate", resolution=1024) == rates
     assert bands("size", resolution=1024) == [rate + 20 for rate in rates[:-2]] + [1024] * 2
     wide = Config(resolution=1024, variant="r").bands
-    assert [band.width for band in wide] == [1024] * 7 + [646, 406, 256, 162, 102, 64, 64, 3]
+    assert [band.width for band in wide] == [1024] * 7 + [645, 406, 256, 161, 102, 64, 64, 3]
+
+
+def test_sizes_and_widths_are_those_that_logs_of_published_trainings_name():
+    """L8_84_1024, L9_148_1024, L10_148_912, L11_148_683, L12_148_512, L13_128_512 and L14_128_3 of config R at 128"""
+    found = [(band.size, band.width) for band in Config(resolution=128, variant="r").bands]
+    last = [(84, 1024), (148, 1024), (148, 912), (148, 683), (148, 512), (128, 512), (128, 3)]
+    assert found[8:] == last
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 64, 256, 1024])

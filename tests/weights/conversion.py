@@ -1,8 +1,10 @@
 """The command, and the networks in what it wrote."""
 
+from pathlib import Path
+
 import torch
 
-from gan_engine import convert, models
+from gan_engine import convert, models, train
 from gan_engine.system import checkpoint
 
 
@@ -22,3 +24,13 @@ def built(path):
 def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
     assert theirs.std() > 1e-3
+
+
+def begun_and_trained(preset, flags):
+    run = ["--init-from", "a.pt", "--kimg", "0.008", "--batch-size", "2", "--device", "cpu", "--precision", "fp32"]
+    run += ["--data", "toy", "--channels", "3", "--no-tensorboard", "--no-tune-malloc", "--out", "run"]
+    assert train.main([preset, *flags, *run]) == 0
+    before, after = checkpoint.load("a.pt")["G_ema"], checkpoint.load(checkpoint.find(Path("run")))["G"]
+    assert before.keys() == after.keys()
+    moved = max((before[name] - after[name]).abs().max().item() for name in before)
+    assert 0 < moved < 0.1, "a fresh network would differ by much more"

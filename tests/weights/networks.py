@@ -43,11 +43,18 @@ def ada_pickle(path, G, D=None, w_avg=None, embed=None, D_mapping=None):
     of_G = container("Generator", {"synthesis": synthesis, "mapping": mapping})
     tree = {"G": of_G, "D": None, "G_ema": of_G, "augment_pipe": None, "training_set_kwargs": {"path": "a"}}
     if D is not None:
-        ends = {name: persistent(getattr(D, name)) for name in ("conv", "fc", "out")}
-        blocks = {f"b{r}": persistent(block) for r, block in zip(sides[:0:-1], D.blocks, strict=True)}
-        blocks |= {} if D_mapping is None else {"mapping": container("MappingNetwork", D_mapping)}
-        tree["D"] = container("Discriminator", blocks | {"b4": container("DiscriminatorEpilogue", ends)})
+        tree["D"] = ada_discriminator(
+            D, {} if D_mapping is None else {"mapping": container("MappingNetwork", D_mapping)}
+        )
     Path(path).write_bytes(pickle.dumps(tree, protocol=4))
+
+
+def ada_discriminator(D, more):
+    """D as a tree of persistent objects with the names of StyleGAN2-ADA; `more` are more children."""
+    ends = {name: persistent(getattr(D, name)) for name in ("conv", "fc", "out")}
+    sides = [4 << n for n in range(len(D.blocks), 0, -1)]
+    blocks = {f"b{r}": persistent(block) for r, block in zip(sides, D.blocks, strict=True)}
+    return container("Discriminator", blocks | more | {"b4": container("DiscriminatorEpilogue", ends)})
 
 
 def rosinality_networks(seed=0):

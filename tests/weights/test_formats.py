@@ -320,18 +320,11 @@ def test_an_unknown_format_names_what_was_looked_for_and_found(capsys, tree, wan
     assert want in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "buffers", "want"),
-    [
-        ("R3GAN.Networks.Generator", {}, "networks of R3GAN are not converted"),
-        ("SynthesisNetwork", {"transform": torch.eye(3)}, "networks of StyleGAN3 are not converted: their layers"),
-    ],
-)
-def test_known_networks_that_are_not_converted_are_named(persistence, capsys, name, buffers, want):
-    inner = networks.container(name, {"input": networks.container("SynthesisInput", {}, **buffers)})
+def test_known_networks_that_are_not_converted_are_named(persistence, capsys):
+    inner = networks.container("R3GAN.Networks.Generator", {})
     networks.Path("a.pkl").write_bytes(networks.pickle.dumps({"G_ema": networks.container("G", {"synthesis": inner})}))
     assert convert.main(["a.pkl", "b.pt"]) == 2
-    assert want in capsys.readouterr().err
+    assert "networks of R3GAN are not converted: " in capsys.readouterr().err
 
 
 def test_files_that_are_there_are_kept(capsys):

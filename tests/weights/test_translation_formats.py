@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_engine import convert, train
+from gan_engine import convert
 from gan_engine.system import checkpoint
 from tests.weights import networks
-from tests.weights.conversion import built, close, converted
+from tests.weights.conversion import begun_and_trained, built, close, converted
 from tests.weights.pickles import BOMBS
 from tests.weights.translation_networks import NLayerDiscriminator, ResnetGenerator, UnetGenerator, one_by_one
 
@@ -220,13 +220,3 @@ def test_training_goes_on_with_a_published_pix2pix(tmp_path):
     save("maps", G=made(UnetGenerator), D=made(NLayerDiscriminator, 6))
     converted("maps", "a.pt")
     begun_and_trained("pix2pix", ["--width", "4", "--max-width", "32", "--d-width", "4", "--published", "--res", "32"])
-
-
-def begun_and_trained(preset, flags):
-    run = ["--init-from", "a.pt", "--kimg", "0.008", "--batch-size", "2", "--device", "cpu", "--precision", "fp32"]
-    run += ["--data", "toy", "--channels", "3", "--no-tensorboard", "--no-tune-malloc", "--out", "run"]
-    assert train.main([preset, *flags, *run]) == 0
-    before, after = checkpoint.load("a.pt")["G_ema"], checkpoint.load(checkpoint.find(Path("run")))["G"]
-    assert before.keys() == after.keys()
-    moved = max((before[name] - after[name]).abs().max().item() for name in before)
-    assert 0 < moved < 0.1, "a fresh network would differ by much more"
