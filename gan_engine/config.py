@@ -40,10 +40,11 @@ class Basics:
     """The flags that people use first. Times are in kimg: thousands of real images shown to the discriminator."""
 
     data: str = DataConfig.source
-    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, or a .zip, .npz or .npy file.
+    """Images: fashion-mnist (10,000, embedded), toy (procedural), a folder, or a .zip, .tar, .npz or .npy file.
+    Also LMDB, .parquet and .arrow, by the extras lmdb and parquet. "shards/{000..012}.tar" names several files.
     stacked: three of the embedded images as the colours of one, 1,000 kinds.
     Images of torchvision: mnist, fashion-mnist-full, cifar10, celeba.
-    Pairs: a folder that holds A and B, or pictures that are two images side by side.
+    Pairs: a folder that holds A and B, pictures that are two images side by side, or a .tar or .parquet of pairs.
     Two kinds of images: a folder that holds trainA and trainB.
     Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file."""
     conditional: bool = False

@@ -200,7 +200,7 @@ def test_what_only_some_need_is_an_extra(sdist, tmp_path):
     assert any(line.startswith("Requires-Dist: triton>=3.6") and 'extra == "gpu"' in line for line in needs)
     (everything,) = (line for line in needs if line.endswith('extra == "all"'))
     extras = set(re.search(r"gan-engine\[(.*)\]", everything)[1].split(","))
-    assert extras == {"gpu", "data", "perceptual", "meshes", "export", "weights"}
+    assert extras == {"gpu", "data", "lmdb", "perceptual", "meshes", "export", "weights"}
     assert "Requires-Python: >=3.11" in texts["METADATA"]
     assert "gan-engine = gan_engine.__main__:main" in texts["entry_points.txt"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gan_engine.data.files import load_files
 from gan_engine.data.image_set import DataError, ImageSet
-from gan_engine.data.labels import plain_path
+from gan_engine.data.label_tables import plain_path
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # bits in the flags of an archive member
 

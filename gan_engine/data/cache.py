@@ -37,13 +37,14 @@ import torch
 from PIL import features
 from torch import Tensor
 
+from gan_engine.data.braces import expand, folder_of
 from gan_engine.data.files import walk
 from gan_engine.data.image_set import ImageSet, available_bytes
 
 LIMIT = 20e9  # bytes
 RECENT = 2.0  # seconds: the largest tick of a file system's clock
 # Libraries that decode. A reader that uses another library adds its name here.
-LIBRARIES = ("pillow", "pillow-heif", "numpy", "trimesh", "scipy")
+LIBRARIES = ("pillow", "pillow-heif", "numpy", "trimesh", "scipy", "lmdb", "pyarrow")
 _SUFFIX, _UNFINISHED = ".images", ".tmp"
 _DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
 
@@ -112,6 +113,9 @@ def _versions() -> list[str]:
 
 def _files(path: Path) -> list[list]:
     """One row for each file or archive member. The rows change whenever a file changes."""
+    parts = expand(path)
+    if parts != [path]:
+        return [_row(_root(path), os.path.relpath(part, _root(path))) for part in parts]
     if path.is_dir():
         names, unreadable = walk(path)
         return [_row(path, name) for name in sorted(names)] + [list(skipped) for skipped in sorted(unreadable)]
@@ -121,6 +125,11 @@ def _files(path: Path) -> list[list]:
             members = [[entry.filename, entry.CRC, entry.file_size] for entry in archive.infolist()]
         return [[status.st_size, status.st_mtime_ns], *members]
     return [_row(path.parent, path.name)]
+
+
+def _root(path: Path) -> Path:
+    """The folder to which the names of `_files` are relative."""
+    return path if path.is_dir() else folder_of(path)
 
 
 def _row(root: Path, name: str) -> list:
@@ -135,8 +144,7 @@ def _recent(path: Path, files: list[list]) -> dict[str, str]:
     """{name: checksum of the content} of files that changed less than `RECENT` seconds ago."""
     since = (time.time() - RECENT) * 1e9
     names = [row[0] for row in files if len(row) == 5 and max(row[2:4]) > since]
-    root = path if path.is_dir() else path.parent
-    return {name: _content(root / name) for name in names}
+    return {name: _content(_root(path) / name) for name in names}
 
 
 def _content(file: Path) -> str:
@@ -160,8 +168,7 @@ def _read(entry: Path, path: Path, channels: int | None) -> ImageSet | None:
                 name: _tensor(file, dtype, shape, 8 + length + start)
                 for name, (dtype, shape, start) in about["arrays"].items()
             }
-        root = path if path.is_dir() else path.parent
-        if any(_content(root / name) != content for name, content in about["recent"].items()):
+        if any(_content(_root(path) / name) != content for name, content in about["recent"].items()):
             return None
         data = _restored(about["set"], tensors, "")
         if about["set"]["source"] is not None:

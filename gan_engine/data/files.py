@@ -1,4 +1,4 @@
-"""Read the image files in a folder. The folders in it name the classes."""
+"""Find the pictures among the files of a folder or an archive, and decode them into a set."""
 
 import functools
 import os
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,25 +24,8 @@ from gan_engine.data.decode import (
     square,
 )
 from gan_engine.data.image_set import DataError, ImageSet
-from gan_engine.data.labels import labels_of, training_part
+from gan_engine.data.labels import Labels, labels_of, training_part
 from gan_engine.system.names import legible
-
-
-def load_folder(
-    path: Path, *, resolution: int, channels: int | None, cut: bool = False, labelled: bool = True
-) -> ImageSet:
-    """Read every image file below a folder. `load_files` explains the labels and `cut`. Raises DataError."""
-    found, skipped = walk(path)
-    return load_files(
-        path.resolve().name,
-        found,
-        lambda file: open(path / file, "rb"),
-        skipped,
-        resolution=resolution,
-        channels=channels,
-        cut=cut,
-        labelled=labelled,
-    )
 
 
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -167,26 +150,48 @@ def load_files(
     open_file: Callable[[str], BinaryIO],
     skipped: list[tuple[str, str]],
     *,
-    resolution: int,
-    channels: int | None,
-    cut: bool,
     labelled: bool = True,
     notes: tuple[str, ...] = (),
+    **options: Any,
 ) -> ImageSet:
-    """Decode the files of a folder or an archive. Raises DataError if none can be read.
+    """Decode the files of a folder or an archive that are pictures. Raises DataError if none can be read.
 
     Args:
         found: paths of all files, relative to the source. `pictures` and then `training_part` choose from them.
         open_file: opens a path in `found`.
         skipped: (path, reason) of entries that could not be read before.
-        channels: 1 or 3. None: see `channels_of`.
-        cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
         labelled: whether the set has labels; see `labels_of`.
         notes: the first notes of the set.
+        options: see `load_pictures`.
     """
     name = legible(name)
     paths, left_out = training_part([] if skipped and not found else pictures(name, found, open_file))
+    labels = partial(labels_of, name, found=found, open_file=open_file) if labelled else None
+    return load_pictures(name, paths, open_file, skipped, labels=labels, notes=(*notes, *left_out), **options)
 
+
+def load_pictures(
+    name: str,
+    paths: Sequence[str],
+    open_file: Callable[[str], BinaryIO],
+    skipped: Sequence[tuple[str, str]] = (),
+    *,
+    labels: Callable[[list[str]], Labels] | None = None,
+    notes: tuple[str, ...] = (),
+    resolution: int,
+    channels: int | None,
+    cut: bool = False,
+) -> ImageSet:
+    """Decode the pictures `paths`. Raises DataError if none can be read.
+
+    Args:
+        open_file: opens a path in `paths`. It is called in threads, and mostly in the order of `paths`.
+        skipped: (path, reason) of entries that could not be read before.
+        labels: the classes of the paths that could be read.
+        notes: the first notes of the set.
+        channels: 1 or 3. None: see `channels_of`.
+        cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
+    """
     remarks: list[str] = []
 
     def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
@@ -211,14 +216,12 @@ def load_files(
         channels=channels,
         chunk=8 if cut else CHUNK,
     )
-    skipped = sorted(skipped + broken)
+    skipped = sorted([*skipped, *broken])
     if not kept:
         raise DataError(f"{name}: nothing can be read, {summary(skipped)}")
-    labels, class_names, label_notes = None, (), ()
-    if labelled and not cut:
-        labels, class_names, label_notes = labels_of(name, kept, found, open_file)
-    notes = (*notes, *left_out, *label_notes, *counted_remarks(remarks))
-    return ImageSet(name, images, labels, class_names, skipped, notes=notes)
+    values, class_names, label_notes = labels(kept) if labels is not None and not cut else (None, (), ())
+    notes = (*notes, *label_notes, *counted_remarks(remarks))
+    return ImageSet(name, images, values, class_names, skipped, notes=notes)
 
 
 def counted_remarks(remarks: Sequence[str]) -> list[str]:

@@ -1,9 +1,7 @@
-"""Classes of files, read from a dataset.json (the format of StyleGAN's tools) or from the folders of the files."""
+"""Classes of files, from a table among them (`label_tables`), from values of their own, or from their folders."""
 
 import itertools
-import json
 import re
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -11,9 +9,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from gan_engine.data import label_tables
+from gan_engine.data.label_tables import folders_of, normal_form
 from gan_engine.system.names import legible, listed
-
-TABLE = "dataset.json"
 
 # (labels int64 [N] or None, class names, notes on the origin of the labels)
 Labels = tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]
@@ -34,7 +32,7 @@ def training_part(paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     A split is a folder called train, val, test or similar, either above or below the folders of the classes. If there
     are no such folders, all files are kept.
     """
-    folders = [_folders(path) for path in paths]
+    folders = [folders_of(path) for path in paths]
     depth = _depth(folders)
     for level in (depth, depth + 1):
         names = [folder[level] if len(folder) > level else "" for folder in folders]
@@ -51,35 +49,50 @@ def training_part(paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file: Callable[[str], BinaryIO]) -> Labels:
-    """Classes of the files `kept`, from a dataset.json among all files `found`. Without one, see `by_folder`.
+    """Classes of the files `kept`, from the tables of `label_tables` among all files `found`. Else see `by_folder`.
 
-    If a dataset.json cannot be used, there are no labels, and a warning says why.
+    If a table cannot be used, there are no labels, and a warning says why.
     """
-    above = {folder[:depth] for folder in {*map(_folders, kept)} for depth in range(len(folder) + 1)}
-    tables = [path for path in found if path.endswith(TABLE) and path.split("/")[-1] == TABLE]
-    tables = sorted((path for path in tables if _folders(path) in above), key=lambda path: (path.count("/"), path))
+    tables = label_tables.find(kept, found)
     if not tables:
         return by_folder(name, kept)
-    table = tables[0]
+    table = tables[0].rpartition("/")[2]
     try:
-        if len(tables) > 1 and tables[1].count("/") == table.count("/"):
-            raise ValueError(f"exists more than once: {table}, {tables[1]}")
-        class_of = _read_table(table, open_file)
+        class_of = label_tables.read(tables, open_file)
         if class_of is None:
             labels, class_names, notes = by_folder(name, kept, shards_known=True)
-            return labels, class_names, (f"{TABLE} holds no labels", *notes)
-        missing = [path for path in kept if class_of.get(normal_form(path)) is None]
+            return labels, class_names, (f"{table} holds no labels", *notes)
+    except ValueError as error:
+        return _no_labels(name, f"no labels, because {table} {error}")
+    labels, class_names, notes = by_value(name, kept, [class_of.get(normal_form(path)) for path in kept], table)
+    if labels is not None and (absent := class_of.keys() - set(map(normal_form, found))):
+        notes = (*notes, f"{table} names {len(absent):,} missing files")
+        warnings.warn(f"{name}: {notes[-1]}, such as {legible(min(absent))}", stacklevel=3)
+    return labels, class_names, notes
+
+
+def by_value(
+    name: str, kept: Sequence[str], values: Sequence[Any], origin: str, class_names: Sequence[str] = ()
+) -> Labels:
+    """Classes of the files `kept` by their values: numbers, words or one-hot lists; None where a file has no class.
+
+    If the values cannot be used, there are no labels, and a warning says why.
+
+    Args:
+        origin: what holds the values, for the notes and the warning.
+        class_names: names of the classes 0, 1, ... If given, every name is a class, even if no file has it.
+    """
+    try:
+        missing = [path for path, value in zip(kept, values) if value is None]
         if missing:
             named = len(kept) - len(missing)
             raise ValueError(f"gives a class to only {named:,} of {len(kept):,} images, and none to {missing[0]}")
-        values = _as_classes([class_of[normal_form(path)] for path in kept])
+        classes = _as_classes(values)
+        if class_names and all(isinstance(value, int) and value < len(class_names) for value in classes):
+            return torch.tensor(classes), tuple(map(legible, class_names)), (f"classes of {origin}",)
     except ValueError as error:
-        return _no_labels(name, f"no labels, because {TABLE} {error}")
-    notes = [f"classes of {TABLE}"]
-    if absent := class_of.keys() - set(map(normal_form, found)):
-        notes.append(f"{TABLE} names {len(absent):,} missing files")
-        warnings.warn(f"{name}: {notes[-1]}, such as {legible(min(absent))}", stacklevel=3)
-    return *_to_labels(values), tuple(notes)
+        return _no_labels(name, f"no labels, because {origin} {error}")
+    return *_to_labels(classes), (f"classes of {origin}",)
 
 
 def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> Labels:
@@ -91,7 +104,7 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
     Args:
         shards_known: give no warning for numbered shards.
     """
-    folders = [_folders(file) for file in kept]
+    folders = [folders_of(file) for file in kept]
     depth = _depth(folders)
     outside = [file for file, folder in zip(kept, folders) if len(folder) == depth]
     if len(outside) == len(kept):
@@ -106,8 +119,8 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
         first, last = class_names[0], class_names[-1]
         return _no_labels(
             name,
-            f"no labels, because the folders {first} to {last} look like numbered shards without a {TABLE}; "
-            "rename them if they are classes",
+            f"no labels, because the folders {first} to {last} look like numbered shards without a "
+            f"{label_tables.DATASET}; rename them if they are classes",
         )
     split_of = _splits(class_names)
     splits = [split_of[folder] for folder in class_names]
@@ -124,44 +137,6 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
         how = "in capitals or in how accents are written"
         warnings.warn(f"{name}: {listed(twins)} are classes that differ only {how}", stacklevel=3)
     return *_to_labels(class_of), (f"folders are classes: {listed(class_names)}",)
-
-
-def _read_table(table: str, open_file: Callable[[str], BinaryIO]) -> dict[str, Any] | None:
-    """Read {"labels": [[file, class], ...]} as {file `normal_form`: class}. None if the table has no labels."""
-    try:
-        with open_file(table) as file:
-            content = json.loads(file.read())
-    except Exception as error:  # archives, compression and JSON raise many kinds; a damaged table must not end a run
-        raise ValueError(f"cannot be read ({error})") from None
-    rows = content.get("labels") if isinstance(content, dict) else None
-    if rows is None:
-        return None
-    if isinstance(rows, dict):
-        rows = list(rows.items())
-    wrong = next((row for row in rows if not _is_row(row)), None) if isinstance(rows, list) else rows
-    if wrong is not None:
-        raise ValueError(f'must have labels [["file", class], ...], got {json.dumps(wrong)[:40]}')
-    class_of: dict[str, Any] = {}
-    for file, value in rows:
-        path = normal_form("/".join((*_folders(table), plain_path(file))))
-        if path in class_of and class_of[path] != value:
-            raise ValueError(f"gives two classes to {file}")
-        class_of[path] = value
-    return class_of
-
-
-def plain_path(path: str) -> str:
-    """`path` with slashes, and without the parts '', '.' and '..': r".\\a\\b.png" -> a/b.png."""
-    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", ".", ".."))
-
-
-def normal_form(path: str) -> str:
-    """The same text for names that look the same. macOS writes a letter with an accent as two characters."""
-    return path if path.isascii() else unicodedata.normalize("NFC", path)
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, list | tuple) and len(row) == 2 and isinstance(row[0], str)
 
 
 def _as_classes(values: Sequence[Any]) -> list[int | str]:
@@ -215,7 +190,3 @@ def _are_shards(folders: Sequence[str]) -> bool:
         return False
     numbers = [int(folder) for folder in folders]
     return numbers == [i * (numbers[-1] // max(len(numbers) - 1, 1)) for i in range(len(numbers))]
-
-
-def _folders(path: str) -> tuple[str, ...]:
-    return tuple(path.split("/")[:-1])

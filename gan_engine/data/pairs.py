@@ -2,6 +2,9 @@
 
 A/cat.jpg     B/cat.jpg         pairs by file name without its ending
 cat.jpg                         pairs side by side in one picture, A on the left, B on the right
+A.lmdb        B.lmdb            pairs by key
+cat.a.jpg, cat.b.jpg            pairs by key in .tar archives; `sides.SIDES` has the words that may stand for a and b
+columns a, b                    pairs by row in .parquet and .arrow files
 A/..          B/..              two kinds of images, any names and numbers
 
 The folders may also be called trainA and trainB, train/A and train/B, or A/train and B/train, in capital or small
@@ -9,18 +12,22 @@ letters. If there is a training part, only this part is read. `ImageSet.notes` l
 (test, val, testA, ...).
 """
 
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from gan_engine.data.decode import channels_of, decode_files, read_picture, square
-from gan_engine.data.files import counted_remarks, load_folder, pictures, summary, walk
+from gan_engine.data.files import counted_remarks, summary
+from gan_engine.data.folders import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
-from gan_engine.data.labels import normal_form
+from gan_engine.data.sides import sides_of_archives, sides_of_folders
 from gan_engine.system.names import listed
 
-FOLDERS = (("a", "b"), ("traina", "trainb"))
+FOLDERS = (("a", "b"), ("traina", "trainb"), ("a.lmdb", "b.lmdb"))
 
 # A picture less than twice as wide as high may be one photograph. It counts as a pair only if it has a seam: its two
 # middle columns differ SEAM times as much as neighbouring columns on average, and by SEAM_LEVELS or more. Neighbouring
@@ -30,49 +37,39 @@ SEAM, SEAM_LEVELS = 3, 8
 
 def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
     """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same square."""
-    folders, left_out = _layout(path)
-    if len(folders) == 1:
-        (folder,) = folders
-        names = pictures(path.name, walk(folder)[0])
-    else:
-        sides = [_by_stem(folder) for folder in folders]
-        alone = sorted(sides[0].keys() ^ sides[1].keys())
-        if alone:
-            where = " and ".join(folder.relative_to(path).as_posix() for folder in folders)
-            got = listed(alone, most=3)
-            raise DataError(f"{path}: want the same file names in {where}, got {got} in only one of them")
-        names = sorted(sides[0])
-
+    folders, left_out = _layout(path) if path.is_dir() else ((path,), ())
     remarks: list[str] = []
+    with ExitStack() as stack:
+        found = sides_of_archives(folders[0]) if len(folders) == 1 else None
+        sides, notes = found or sides_of_folders(path, folders, stack)
 
-    def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
-        if len(folders) == 1:
-            halves = _halves(_read(folder / name, channels, remarks))
-        else:
-            halves = [_read(files[name], channels, remarks) for files in sides]
+        def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
+            halves = [_read(side[name], channels, remarks) for side in sides]
+            if len(halves) == 1:
+                halves = _halves(halves[0])
             a, b = halves
             if a.width * b.height != a.height * b.width:
                 raise ValueError(f"want pairs of one shape, got {a.width}x{a.height} and {b.width}x{b.height} pixels")
-        return np.stack([square(half, resolution) for half in halves])
+            return np.stack([square(half, resolution) for half in halves])
 
-    channels = channels or channels_of(path.name, names, decode)
-    both, kept, skipped = decode_files(
-        path.name,
-        names,
-        lambda name: decode(name, channels, remarks),
-        total=2 * len(names),
-        resolution=resolution,
-        channels=channels,
-    )
+        names = sorted(sides[0])
+        channels = channels or channels_of(path.name, names, decode)
+        both, kept, skipped = decode_files(
+            path.name,
+            names,
+            lambda name: decode(name, channels, remarks),
+            total=2 * len(names),
+            resolution=resolution,
+            channels=channels,
+        )
     if not kept:
         raise DataError(
             f"{path}: want pairs, in folders A and B or side by side, got none that can be used, {summary(skipped)}; "
             "pix2pix --source grey or edges makes pairs from single pictures"
         )
     source = ImageSet(path.name, both[0::2])
-    return ImageSet(
-        path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=(*left_out, *counted_remarks(remarks))
-    )
+    notes = (*left_out, *notes, *counted_remarks(remarks))
+    return ImageSet(path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=notes)
 
 
 def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
@@ -119,8 +116,8 @@ def _left_out(unused: dict[str, Path]) -> tuple[str, ...]:
     return (f"{listed(sorted(folder.name for folder in unused.values()), most=3)} left out",) if unused else ()
 
 
-def _read(path: Path, channels: int, remarks: list[str] | None) -> Image.Image:
-    with open(path, "rb") as file:
+def _read(open_file: Callable[[], BinaryIO], channels: int, remarks: list[str] | None) -> Image.Image:
+    with open_file() as file:
         return read_picture(file, channels=channels, remarks=remarks)
 
 
@@ -138,17 +135,6 @@ def _halves(both: Image.Image) -> list[Image.Image]:
                 f"{got} of one picture"
             )
     return [both.crop((left, 0, left + width // 2, height)) for left in (0, width // 2)]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """{path without its ending: path} of the pictures below `folder`. Raises DataError if two share a key."""
-    by_stem: dict[str, Path] = {}
-    for file in pictures(f"{folder.parent.name}/{folder.name}", walk(folder)[0]):
-        stem = normal_form(PurePosixPath(file).with_suffix("").as_posix())
-        if stem in by_stem:
-            raise DataError(f"{folder}: want one picture of each name, got {by_stem[stem].name} and {Path(file).name}")
-        by_stem[stem] = folder / file
-    return by_stem
 
 
 def _content(path: Path) -> str:

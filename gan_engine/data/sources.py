@@ -10,14 +10,31 @@ import difflib
 import os
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gan_engine.data import archives, arrays, cache, endings, files, pairs, stacked, torchvision_sets, toy, voxels
+from gan_engine.data import (
+    archives,
+    arrays,
+    braces,
+    cache,
+    databases,
+    endings,
+    files,
+    folders,
+    pairs,
+    stacked,
+    tables,
+    tars,
+    torchvision_sets,
+    toy,
+    voxels,
+)
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
+from gan_engine.system.names import listed
 
 NAMED = {
     "fashion-mnist": arrays.load_fashion_mnist,
@@ -26,20 +43,28 @@ NAMED = {
 }
 # {name: kind of data} of the names that plug-ins add. All other names are single images.
 KIND_OF: dict[str, str] = {}
+# Readers of pictures, whole or cut into patches.
+_PICTURES: dict[str, Callable[..., ImageSet]] = {
+    **{"": folders.load_folder, ".zip": archives.load_zip, ".tar": tars.load_tar},
+    **dict.fromkeys((".lmdb", ".mdb"), databases.load_lmdb),
+    **dict.fromkeys(tables.ENDINGS, tables.load_table),
+}
 # {kind of data: {ending: reader}}. The ending of a folder is "".
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
     "image": {
-        **{"": files.load_folder, ".zip": archives.load_zip},
+        **_PICTURES,
         **{".npz": arrays.load_images, ".npy": arrays.load_images},
     },
-    "patches": {"": partial(files.load_folder, cut=True), ".zip": partial(archives.load_zip, cut=True)},
-    "pairs": {"": pairs.load_pairs},
+    "patches": {ending: partial(reader, cut=True) for ending, reader in _PICTURES.items()},
+    "pairs": {ending: pairs.load_pairs for ending in ("", ".tar", *tables.ENDINGS)},
     "unpaired": {"": pairs.load_unpaired},
     "voxels": {
         **{"": voxels.load_files, ".binvox": voxels.load_files},
         **{".npz": voxels.load_arrays, ".npy": voxels.load_arrays},
     },
 }
+# Formats whose sets come in several files, which braces may name.
+_IN_PARTS = (".tar", *tables.ENDINGS)
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
 
 # {ending: what to do} for formats that are not read.
@@ -49,8 +74,6 @@ _NOT_READ = {
     **dict.fromkeys((".pt", ".pth", ".pkl", ".pickle"), f"pickles are not read: {_SAVE}"),
     **dict.fromkeys((".h5", ".hdf5"), f"HDF5 is not read: {_SAVE}"),
     **dict.fromkeys((".mat", ".safetensors"), f"such files are not read: {_SAVE}"),
-    **dict.fromkeys((".lmdb", ".mdb"), f"LMDB is not read: {_WRITE}"),
-    **dict.fromkeys((".parquet", ".arrow"), f"tables are not read: {_WRITE}"),
     **dict.fromkeys((".tfrecord", ".tfrecords"), f"TFRecords are not read: {_WRITE}"),
 }
 
@@ -62,9 +85,10 @@ class DataConfig:
     source: str = "fashion-mnist"
     """A name or a path. Names: fashion-mnist (10,000 embedded images), stacked (three of them as the colours of one
     image), toy (drawn), and the torchvision sets mnist, fashion-mnist-full, cifar10, celeba. Paths of images: a folder,
-    .zip, .npz or .npy. Pairs: folders A and B with the same file names, or pictures side by side. Two kinds without
-    pairs: folders trainA and trainB. Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file. A
-    name wins over a path: write ./toy for a folder called toy."""
+    .zip, .tar (WebDataset), LMDB (.lmdb, .mdb), .parquet, .arrow, .npz or .npy; "shards/{000..012}.tar" names several
+    files. Pairs: folders or LMDBs A and B with the same names, pictures side by side, or two pictures for each key of a
+    .tar or each row of a .parquet. Two kinds without pairs: folders trainA and trainB. Volumes: a folder of meshes and
+    .binvox files, or a .binvox, .npy or .npz file. A name wins over a path: write ./toy for a folder called toy."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
@@ -122,16 +146,30 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
         raise DataError(f"data source {source}: want {_wanted(kind)}, got {error}") from None
     if is_run:
         raise DataError(f"data source {source}: want {_wanted(kind)}, got the directory of a run")
-    if state is not None:
+    if state is None and "{" in source:
+        reader = _reader_of_parts(source, kind, braces.expand(path))
+    elif state is not None:
         reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
         if files.is_system_folder(state) or reader is None or not (path.is_dir() or path.is_file()):
             raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
-        sizes = {"resolution": resolution, "channels": channels}
-        return cache.load_or_decode(path, lambda: reader(path, **sizes), kind=kind, **sizes)
-    names = [*NAMED, "toy"]
-    near = difflib.get_close_matches(source.lower(), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise DataError(f"data source {source!r}: no such file or folder, and no such name ({', '.join(names)}){hint}")
+    else:
+        names = [*NAMED, "toy"]
+        near = difflib.get_close_matches(source.lower(), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise DataError(f"data source {source!r}: no such file or folder, and no such name ({', '.join(names)}){hint}")
+    sizes = {"resolution": resolution, "channels": channels}
+    return cache.load_or_decode(path, lambda: reader(path, **sizes), kind=kind, **sizes)
+
+
+def _reader_of_parts(source: str, kind: str, parts: Sequence[Path]) -> Callable[..., ImageSet]:
+    """The reader of the files that a source with braces names."""
+    endings = {part.suffix.lower() for part in parts}
+    readers = [READERS[kind][ending] for ending in endings if ending in _IN_PARTS and ending in READERS[kind]]
+    if len(endings) > 1 or not readers:
+        raise DataError(f"data source {source}: braces want files {listed(_IN_PARTS)}, got {listed(sorted(endings))}")
+    if missing := [str(part) for part in parts if not part.is_file()]:
+        raise DataError(f"data source {source}: want {len(parts):,} files, got no {listed(missing, most=3)}")
+    return readers[0]
 
 
 def _got(path: Path, state: os.stat_result) -> str:
@@ -153,5 +191,5 @@ def _got(path: Path, state: os.stat_result) -> str:
 
 def _wanted(kind: str) -> str:
     """The sources that may hold data of this kind, as text: 'a folder, .zip, .npz or .npy'."""
-    *first, last = ["a folder", *filter(None, READERS[kind])]
-    return (", ".join(first) + f" or {last}" if first else last) + KINDS[kind].folder_with
+    *first, last = [f"a folder{KINDS[kind].folder_with}", *filter(None, READERS[kind])]
+    return ", ".join(first) + f" or {last}" if first else last

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gan_engine.data import cache
 from gan_engine.data.arrays import labelled, pad_digits
-from gan_engine.data.files import load_folder
+from gan_engine.data.folders import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
 
 # Seconds without an answer from the server. A network that drops packets would block forever without this limit.

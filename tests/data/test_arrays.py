@@ -208,8 +208,6 @@ def test_an_array_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
         ("a.pt", "pickles are not read: save its images by numpy.savez"),
         ("a.h5", "HDF5 is not read: save"),
         ("a.HDF5", "HDF5 is not read: save"),
-        ("a.mdb", "LMDB is not read: write its pictures into a folder"),
-        ("a.parquet", "tables are not read: write its pictures into a folder"),
         ("a.tfrecord", "TFRecords are not read: write its pictures into a folder"),
         ("a.mat", "such files are not read: save its images"),
     ],

@@ -229,7 +229,7 @@ def test_names_that_are_not_utf8_can_be_printed_and_written(tmp_path):
     ],
 )
 def test_sources_that_are_refused_at_once(source, got):
-    with pytest.raises(DataError, match=rf"want a folder, \.zip, \.npz or \.npy, got .*{got}"):
+    with pytest.raises(DataError, match=rf"want a folder, \.zip, .*\.npz or \.npy, got .*{got}"):
         read(source)
 
 
@@ -245,14 +245,14 @@ def test_images_in_shared_memory_are_read():
     [
         ("a.png", r"the picture a\.png; put the pictures into a folder"),
         ("a.heic", r"the file a\.heic$"),
-        *((f"a.{kind}", rf"the file a\.{kind}; unpack it") for kind in ("tar", "tar.gz", "tgz", "7z", "rar", "zst")),
+        *((f"a.{kind}", rf"the file a\.{kind}; unpack it") for kind in ("tar.gz", "tgz", "7z", "rar", "zst")),
         ("a.bin", r"the file a\.bin$"),
         ("a", r"the file a$"),
     ],
 )
 def test_files_that_are_refused_as_a_source(tmp_path, name, got):
     (tmp_path / name).write_bytes(b"words")
-    with pytest.raises(DataError, match=rf"want a folder, \.zip, \.npz or \.npy, got {got}"):
+    with pytest.raises(DataError, match=rf"want a folder, \.zip, .*\.npz or \.npy, got {got}"):
         read(tmp_path / name)
 
 

@@ -154,6 +154,86 @@ def test_two_tables_at_the_same_depth_are_not_used(tmp_path):
     assert classes is None and "exists more than once: a/dataset.json, b/dataset.json" in warned[0]
 
 
+# metadata.jsonl and metadata.csv of Hugging Face
+
+
+def metadata(target, tables, names):
+    """A folder of pictures with the `tables` {path: text or rows for JSON lines}."""
+    write(target, None, names)
+    for path, table in tables.items():
+        rows = table if isinstance(table, str) else "".join(json.dumps(row) + "\n" for row in table)
+        (target / path).write_text(rows)
+    return target
+
+
+ROWS = [{"file_name": "a.png", "text": "x", "label": "cat"}, {"file_name": "b.png", "text": "y", "label": "dog"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "want"),
+    [
+        ("metadata.jsonl", ROWS, ["cat", "dog"]),
+        (
+            "metadata.jsonl",
+            [{"file_name": f"./{file}", "Class": c} for file, c in (("a.png", 10), ("b.png", 9))],
+            ["10", "9"],
+        ),
+        ("metadata.csv", '\ufefffile_name,text,label\na.png,"x, and\nx",cat\nb.png,y,dog\n', ["cat", "dog"]),
+        ("metadata.csv", "file_name,label\na.png,10\nb.png,9\n", ["10", "9"]),
+    ],
+)
+def test_classes_of_metadata(tmp_path, name, table, want):
+    data, classes, warned = read(metadata(tmp_path / "set", {name: table}, ["a.png", "b.png"]))
+    assert classes == dict(enumerate(want)) and not warned and f"; classes of {name}" in describe(data)
+    assert data.class_names == tuple(sorted(want, key=lambda word: (len(word), word)))  # numbers as numbers
+
+
+def test_every_folder_has_its_metadata(tmp_path):
+    names = ["train/a.png", "train/b.png", "train/more/a.png", "test/a.png"]
+    tables = {
+        "train/metadata.jsonl": [*ROWS, {"file_name": "more/a.png", "label": "eel"}],
+        "train/more/metadata.jsonl": [{"file_name": "a.png", "label": "fox"}],  # the nearest table counts
+        "test/metadata.jsonl": [{"file_name": "a.png", "label": "gnu"}],
+    }
+    _, classes, warned = read(metadata(tmp_path / "set", tables, names))
+    assert classes == {0: "cat", 1: "dog", 2: "fox"} and not warned
+
+
+def test_folders_decide_if_metadata_have_no_classes(tmp_path):
+    rows = [{"file_name": "cats/a.png", "text": "x"}, {"file_name": "dogs/b.png", "text": "y"}]
+    data, classes, _ = read(metadata(tmp_path / "set", {"metadata.jsonl": rows}, ["cats/a.png", "dogs/b.png"]))
+    assert classes == {0: "cats", 1: "dogs"} and "metadata.jsonl holds no labels" in describe(data)
+
+
+def test_a_dataset_json_wins_over_metadata(tmp_path):
+    write(tmp_path / "set", {"labels": [["a.png", 4], ["b.png", 5]]}, ["a.png", "b.png"])
+    assert read(metadata(tmp_path / "set", {"metadata.jsonl": ROWS}, ["a.png", "b.png"]))[1] == {0: "4", 1: "5"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        ({"metadata.jsonl": ROWS[:1]}, "gives a class to only 1 of 2 images, and none to b.png"),
+        ({"metadata.jsonl": [*ROWS, {**ROWS[0], "label": "dog"}]}, "gives two classes to a.png"),
+        (
+            {"metadata.jsonl": [{"name": "a.png", "label": 1}]},
+            'must have a file_name in each row, got {"name": "a.png"',
+        ),
+        ({"metadata.jsonl": [1]}, "must have a file_name in each row, got 1"),
+        ({"metadata.jsonl": "words"}, "cannot be read (Expecting value"),
+        (
+            {"metadata.jsonl": ROWS, "metadata.csv": "file_name,label\n"},
+            "exists more than once: metadata.csv, metadata",
+        ),
+        ({"metadata.csv": "file_name,label\na.png,x\nb.png,\n"}, "gives a class to only 1 of 2 images"),
+        ({"metadata.jsonl": [{**row, "label": [0, 1, 1]} for row in ROWS]}, "several classes or fractions of classes"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_a_warning(tmp_path, tables, why):
+    _, classes, warned = read(metadata(tmp_path / "set", tables, ["a.png", "b.png"]))
+    assert classes is None and len(warned) == 1 and "no labels, because metadata." in warned[0] and why in warned[0]
+
+
 # Folders that are no classes
 
 

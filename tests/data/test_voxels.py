@@ -137,7 +137,7 @@ def test_sources_without_volumes_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"want volumes \(\.binvox \.obj .*\), got none"):
         load_from(tmp_path)
     (tmp_path / "a.zip").touch()
-    with pytest.raises(DataError, match=r"want a folder, \.binvox, \.npz or \.npy of volumes, got the file a\.zip"):
+    with pytest.raises(DataError, match=r"want a folder of volumes, \.binvox, \.npz or \.npy, got the file a\.zip"):
         load_from(tmp_path / "a.zip")
     with pytest.raises(DataError, match="got cifar10, which holds single images"):
         load_from("cifar10")
