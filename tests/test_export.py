@@ -1,5 +1,6 @@
 """Every generator in the files of other programs: the same images, batches of any size, sides where they may vary."""
 
+import importlib.util
 import json
 import sys
 import warnings
@@ -10,6 +11,7 @@ import torch
 
 from gan_engine import export, models
 from gan_engine.export import Options
+from gan_engine.inference import program_files
 from gan_engine.inference.drawing import Drawing
 from gan_engine.inference.generator import load
 from gan_engine.system import checkpoint
@@ -128,12 +130,18 @@ def test_the_file_says_what_it_is(run_of, tmp_path):
 def test_a_file_with_other_images_is_not_written(run_of, tmp_path, monkeypatch):
     out = tmp_path / "G.pt"
     out.write_bytes(b"before")
-    monkeypatch.setattr(export, "_to_script", None)
-    monkeypatch.setitem(export._WRITE, ".pt", lambda drawing, *_: lambda inputs: drawing(*inputs) + 1e-3)
+    monkeypatch.setitem(program_files._WRITE, ".pt", lambda drawing, *_: lambda inputs: drawing(*inputs) + 1e-3)
     with pytest.raises(ValueError, match=r"G\.pt: not written: its images differ from PyTorch's by 1\..e-03 of"):
         export.export(Options(run_of("dcgan"), out, overwrite=True))
-    monkeypatch.setitem(export._WRITE, ".pt", lambda drawing, *_: lambda inputs: drawing(*inputs) * float("nan"))
+    monkeypatch.setitem(program_files._WRITE, ".pt", lambda drawing, *_: lambda inputs: drawing(*inputs) * float("nan"))
     with pytest.raises(ValueError, match="not written"):
+        export.export(Options(run_of("dcgan"), out, overwrite=True))
+    monkeypatch.setitem(
+        program_files._WRITE,
+        ".pt",
+        lambda drawing, *_: lambda inputs: drawing(*inputs) * (1 if len(inputs[0]) == 1 else float("nan")),
+    )
+    with pytest.raises(ValueError, match="not written: its images differ from PyTorch's by nan"):
         export.export(Options(run_of("dcgan"), out, overwrite=True))
     assert out.read_bytes() == b"before" and list(tmp_path.iterdir()) == [out]
 
@@ -153,8 +161,8 @@ def test_wrong_options(options, message, tmp_path):
 
 
 def test_what_is_missing_is_said_first(monkeypatch, tmp_path):
-    find = export.importlib.util.find_spec
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
     with pytest.raises(ValueError, match=r"\.onnx needs onnxscript: pip install 'gan-engine\[export\]'"):
         export.export(Options(tmp_path / "no run", tmp_path / "G.onnx"))
 

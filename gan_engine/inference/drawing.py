@@ -3,6 +3,8 @@
     from noise    z [N, z_dim], c [N, c_dim], one-hot, if it has classes, truncation [], if it has styles -> img
     from images   source [N, C', H, W] in [-1, 1] -> img
 
+A drawing with shifts, which pages with sliders have, also takes shift [N, w_dim]: every w is moved by it.
+
 img [N, C, H, W] is in [-1, 1], or close to it; volumes are [N, 1, R, R, R]. N is any number. The sides of a source are
 those of the training images, or any multiples of `Family.source_multiple`.
 """
@@ -21,15 +23,21 @@ _EXAMPLES = 2
 
 
 class Drawing(nn.Module):
-    """The function above. `direction` says which of the two networks of a cyclegan it is."""
+    """The function above.
 
-    def __init__(self, trained: TrainedGenerator, direction: Direction = "A2B") -> None:
+    Args:
+        direction: which of the two networks of a cyclegan it is.
+        shifts: take a shift too, if G has styles.
+    """
+
+    def __init__(self, trained: TrainedGenerator, direction: Direction = "A2B", *, shifts: bool = False) -> None:
         """Raises ValueError for a direction that the family does not have."""
         super().__init__()
         declared, family = models.capabilities(trained.config), models.family(trained.config)
         if direction != "A2B" and not declared.directions:
             raise ValueError(f"direction: want A2B for {family}, which goes one way only, got {direction}")
-        self.network, self.config = trained.network, trained.config
+        self.network, self.config, self.class_names = trained.network, trained.config, trained.class_names
+        self.shifts = shifts and declared.styles
         self.styles, self.from_noise = declared.styles, declared.from_noise
         self.multiple = declared.source_multiple
         self.arguments = (direction,) if declared.directions else ()
@@ -40,7 +48,8 @@ class Drawing(nn.Module):
         """The names of the arguments."""
         if not self.from_noise:
             return ("source",)
-        return ("z", *(("c",) if self.config.c_dim else ()), *(("truncation",) if self.styles else ()))
+        has = {"z": True, "c": self.config.c_dim > 0, "truncation": self.styles, "shift": self.shifts}
+        return tuple(name for name, there in has.items() if there)
 
     @property
     def any_sides(self) -> bool:
@@ -50,10 +59,12 @@ class Drawing(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         if not self.styles:
             return self.network(*inputs, *self.arguments)
-        *given, truncation = inputs
+        num = 2 if self.config.c_dim else 1
+        given, (truncation, *shift) = inputs[:num], inputs[num:]
         # The network compares a number with 1 here. What is recorded has to work for every number.
         ws, mean = self.network.ws(*given), self.network.mapping.mean(*given[1:])[:, None]
-        return self.network.synthesis(mean + truncation * (ws - mean))
+        ws = mean + truncation * (ws - mean)
+        return self.network.synthesis(ws + shift[0][:, None] if shift else ws)
 
     def examples(self, num: int = _EXAMPLES, *, taller: int = 0) -> tuple[Tensor, ...]:
         """Arguments for `num` images, the same in every call, on the CPU.
@@ -70,6 +81,8 @@ class Drawing(nn.Module):
             inputs.append(torch.eye(self.config.c_dim)[torch.arange(num) % self.config.c_dim])
         if self.styles:
             inputs.append(torch.tensor(0.7))
+        if self.shifts:
+            inputs.append(torch.randn(num, self.config.w_dim, generator=random))
         return tuple(inputs)
 
     def varying(self) -> tuple[dict[int, Any], ...]:
