@@ -16,7 +16,7 @@ SOURCES := $(shell find csrc -type f)
 # What pages are made of or link to.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE Makefile docs gan_engine kernels csrc tests benchmarks
 
-.PHONY: help train test bench lint docs build gpu-check fake-cuda gpu-ledger arm-check
+.PHONY: help train test bench lint docs build gpu-check fake-cuda gpu-ledger arm-check demo-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
@@ -54,6 +54,11 @@ gpu-ledger: $(VENV)/.test ## compile all GPU kernels, and compare their resource
 
 arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in half an hour
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m tests.arm_check $(ARGS)
+
+demo-check: $(VENV)/.test ## with npm and Chromium: draw with every family in a browser, and compare with PyTorch
+	@$(PY) -c 'from tests import chromium; chromium.PROGRAM or exit("want Chromium (on Debian: apt install chromium)")'
+	npm install --ignore-scripts --no-audit --no-fund --prefix build/npm onnxruntime-web@1.30.0
+	$(PY) -m pytest tests/inference/test_demo.py $(ARGS)
 
 # Some systems ship a Python whose venv cannot bring pip along; their own pip can put it there.
 $(PY):

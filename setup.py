@@ -244,6 +244,7 @@ setup(
     package_data={
         "gan_engine": ["py.typed"],
         "gan_engine.data": ["**/*.gz", "**/*LICENSE*"],
+        "gan_engine.inference": ["demo_page/*"],
         "gan_engine.metrics": ["*.pt"],
     },
     # Only their names count: BuildNative builds the modules of REQUEST.
