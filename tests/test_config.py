@@ -30,6 +30,16 @@ CONFIG = PRESETS["dcgan"]()
             {"model": models.lapgan.Config(), "r1_gamma": 1.0},
             "r1_gamma: want 0 for lapgan, whose objective has none, got 1",
         ),
+        (
+            {"model": models.lapgan.Config(), "conditional": True, "gamma": "auto"},
+            "gamma: want fixed for lapgan, whose objective has no R1 and no R2, got auto",
+        ),
+        (
+            {"gamma": "auto", "loss": "wasserstein", "r1_gamma": 1},
+            "gamma: want fixed for wasserstein, whose loss of a D that guesses is not above 0, got auto",
+        ),
+        ({"gamma": "auto", "gp_weight": 10}, "gamma: want fixed for gp_weight alone, .*, got auto"),
+        ({"gamma": "automatic"}, "gamma: want one of fixed, auto, got 'automatic'"),
         ({"pretrain_kimg": 1}, r"pretrain_kimg: want a model with a content loss \(pix2pix, srgan\), got dcgan"),
         ({"pretrain_kimg": -1}, "pretrain_kimg: want at least 0, got -1"),
         ({"lr_decay": 1.5}, "lr_decay: want 0 to 1, got 1.5"),

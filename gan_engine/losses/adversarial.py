@@ -7,6 +7,7 @@ real images gets None for them, and nobody computes them.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,3 +59,9 @@ LOSSES: dict[str, Adversarial] = {
         generator_reads_real=True,
     ),
 }
+
+
+def guessing(loss: Adversarial) -> float:
+    """The least loss of a D that gives all images one logit in [-1, 1]: 2 log 2 for nonsaturating."""
+    logits = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    return loss.discriminator(logits, logits).min().item()

@@ -21,8 +21,9 @@ from gan_engine.losses.step import total
 class Game(NamedTuple):
     """D, its loss, and the weights of its penalties: "r1" and "r2" are gamma, "gp" is lambda of WGAN-GP.
 
-    Penalties count `penalty_interval` times, as they are due in every step of that number only. R2 takes real and
-    generated images in one batch. `c` is handed on to D: a mapping as keyword arguments, all else after the images.
+    Penalties count `penalty_interval` times, as they are due in every step of that number only. `factor` multiplies
+    gamma of R1 and R2; as a tensor [], it can change where a CUDA graph reads it. R2 takes real and generated images in
+    one batch. `c` is handed on to D: a mapping as keyword arguments, all else after the images.
     """
 
     D: Network
@@ -32,6 +33,7 @@ class Game(NamedTuple):
     level: Level | None = None
     rng: torch.Generator | None = None
     picked: Picked = None
+    factor: float | Tensor = 1.0
 
     def outputs(self, img: Tensor, c: Any) -> Outputs:
         D, c = _bound(self.D, c)
@@ -77,7 +79,7 @@ class Game(NamedTuple):
         fake = self.outputs(gen_img, c).for_loss(wide)
         if r1_gamma:
             outputs, r1 = self._with_graph(real_img, c, centre=0.0)
-            real, terms["r1"] = outputs.for_loss(wide), r1_gamma / 2 * r1
+            real, terms["r1"] = outputs.for_loss(wide), r1_gamma / 2 * self.factor * r1
         else:
             real = self.outputs(real_img, c).for_loss(wide)
         adversarial = of_each_image(self.loss.discriminator, fake, real)
@@ -113,11 +115,12 @@ class Game(NamedTuple):
             torch.cat([gen_img, real_img]),
             _twice(c, len(real_img)),
             lambda logits: of_each_image(self.loss.discriminator, *_halves(logits)),
-            gamma=2 * self.penalty_interval * of_each,
+            gamma=2 * self.penalty_interval * self.factor * of_each,
             scale=scale,
         )
         r2, r1 = penalty.chunk(2)
-        return *_halves(logits), {"r2": r2_gamma / 2 * r2} | ({"r1": r1_gamma / 2 * r1} if r1_gamma else {})
+        r2, r1 = (weight / 2 * self.factor * each for weight, each in ((r2_gamma, r2), (r1_gamma, r1)))
+        return *_halves(logits), {"r2": r2} | ({"r1": r1} if r1_gamma else {})
 
     def _apart(
         self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
@@ -128,9 +131,9 @@ class Game(NamedTuple):
         r1_gamma, terms = self.weights.get("r1", 0), {}
         fake = self.outputs(gen_img, c).for_loss(wide)
         if r1_gamma:
-            gamma, constant = r1_gamma * self.penalty_interval, without_graph(fake)
+            gamma, constant = r1_gamma * self.penalty_interval * self.factor, without_graph(fake)
             real, r1 = self._penalised(real_img, c, lambda real: adversarial(constant, real), gamma=gamma, scale=scale)
-            terms["r1"] = r1_gamma / 2 * r1
+            terms["r1"] = r1_gamma / 2 * self.factor * r1
         else:
             real = self.outputs(real_img, c).for_loss(wide)
         (adversarial(fake, real).mean() * scale).backward()

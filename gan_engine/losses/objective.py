@@ -44,6 +44,7 @@ class GanObjective:
     Args:
         r1_gamma, r2_gamma, gp_weight: weights of the penalties R1, R2 and WGAN-GP; see gan_engine.losses.penalties.
         penalty_interval: factor of the penalties, which are computed in every Nth step only.
+        gamma_factor: a factor of r1_gamma and r2_gamma. A tensor [] may change from step to step.
         pl_weight: weight of the path length penalty, for a G with `ws` and `synthesis`.
         pl_batch_shrink: the path length penalty is computed on 1/N of a batch.
         class_weight: weight of the cross-entropy of D's auxiliary classifier (Odena et al. 2017, arXiv:1610.09585), for
@@ -65,6 +66,7 @@ class GanObjective:
         r2_gamma: float = 0,
         gp_weight: float = 0,
         penalty_interval: int = 1,
+        gamma_factor: float | Tensor = 1.0,
         pl_weight: float = 0,
         pl_batch_shrink: int = 1,
         class_weight: float = 0,
@@ -73,7 +75,8 @@ class GanObjective:
         self.G, self.D, self.loss, self.observe = G, D, loss, observe
         weights = {"r1": r1_gamma, "r2": r2_gamma, "gp": gp_weight}
         self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.penalty_interval, self.class_weight, self.rng = penalty_interval, class_weight, rng
+        self.penalty_interval, self.gamma_factor = penalty_interval, gamma_factor
+        self.class_weight, self.rng = class_weight, rng
         self.level: Level | None = None  # of the penalties; None: the best that D admits
         self.pl_weight, self.pl_batch_shrink = pl_weight, pl_batch_shrink
         device = next(G.parameters()).device
@@ -154,7 +157,7 @@ class PenalisedStep:
         with self.autocast:
             with torch.no_grad():
                 gen_img = objective.G(batch.z, batch.c).to(batch.real_img.dtype)
-            game = Game(objective.D, objective.loss, objective.weights, *options)
+            game = Game(objective.D, objective.loss, objective.weights, *options, factor=objective.gamma_factor)
             fake, real, terms = game.backward(batch.real_img, gen_img, batch.c, scale)
             if objective.class_weight:  # one more pass: the pass with penalties gives logits only
                 _, classes = objective._judged(batch.real_img, batch.c, "D_class")

@@ -17,12 +17,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def plot_losses(run_dir: str | Path) -> Path | None:
-    """Write losses.png: every loss term, and logits that were reported, over the images shown. Return its path.
+    """Write losses.png: loss terms, logits and adapted weights that were reported, over the images shown.
+
+    Returns its path.
 
     The thin line is what was reported, and the thick line its moving average. None: there is nothing to plot.
     """
     rows = read_metrics(run_dir)
     panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
+    panels += [("gamma", "gamma of --gamma auto")]
     panels = [(kind, label, _curves(rows, kind)) for kind, label in panels]
     panels = [panel for panel in panels if panel[2]]
     if not panels:

@@ -159,7 +159,7 @@ def _slower(config: Config) -> str:
 
 def _calmer(config: Config) -> str:
     """A lower rate, and R1 where the family has penalties and the run has none."""
-    calm = models.capabilities(config.model).penalties and not (config.r1_gamma or config.gp_weight)
+    calm = models.capabilities(config.model).penalties and not (config.first_gammas[0] or config.gp_weight)
     return _slower(config) + (" or --r1-gamma 1" if calm else "")
 
 

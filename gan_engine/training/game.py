@@ -12,6 +12,7 @@ from gan_engine.losses.families import objective_of
 from gan_engine.losses.objective import GanObjective
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.training.distributed import Processes
+from gan_engine.training.gamma import AutoGamma
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
 
@@ -25,16 +26,34 @@ def ada_of(config: Config, processes: Processes) -> Ada | None:
     return Ada(config.ada_groups, target=config.ada_target, adjust_kimg=config.ada_kimg, total=processes.sum)
 
 
-def build(config: Config, networks: Networks, means: Means, ada: Ada | None, rng: torch.Generator) -> GanObjective:
+def gamma_of(config: Config, device: torch.device, processes: Processes) -> AutoGamma | None:
+    """What sets the weights of R1 and R2 in a run that asks for it."""
+    if config.gamma != "auto":
+        return None
+    r1, r2 = config.first_gammas
+    interval = config.penalty_interval
+    return AutoGamma(LOSSES[config.loss], r1, r2, penalty_interval=interval, device=device, total=processes.sum)
+
+
+def build(
+    config: Config,
+    networks: Networks,
+    means: Means,
+    ada: Ada | None,
+    gamma: AutoGamma | None,
+    rng: torch.Generator,
+) -> GanObjective:
     """The objective, which adds what it measures to `means` and draws the numbers of penalties from `rng`."""
+    r1_gamma, r2_gamma = config.first_gammas
     declared = models.capabilities(config.model).objective
     objective = objective_of(models.family(config.model), declared)(
         networks.G,
         _behind_augmentation(networks.D, config, ada),
         LOSSES[config.loss],
         means.add if ada is None else _Observer(means),
-        r1_gamma=config.r1_gamma,
-        r2_gamma=config.r2_gamma,
+        r1_gamma=r1_gamma,
+        r2_gamma=r2_gamma,
+        gamma_factor=1.0 if gamma is None else gamma.factor,
         gp_weight=config.gp_weight,
         penalty_interval=config.penalty_interval,
         pl_weight=config.pl_weight,
@@ -85,5 +104,6 @@ def describe_penalties(config: Config, objective: GanObjective, D: nn.Module, im
     ):
         how = f"plain autograd, as D is small: {TABLE['few products at level 2'].sentence}"
     names = ", ".join(f"{name} {weight:g}" for name, weight in objective.weights.items())
+    names += " at first, then by --gamma auto" if config.gamma == "auto" else ""
     interval = f" every {config.penalty_interval} steps" if config.penalty_interval > 1 else ""
     return f"{names}{interval}; {how}" + (f"; {paths}" if paths else "")

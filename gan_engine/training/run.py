@@ -191,8 +191,9 @@ class Run:
 
     def _report(self, bar: "progress.Bar | progress.Lines") -> None:
         means = self.trainer.read_means()
-        losses = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
-        bar.set_postfix(losses, refresh=False)
+        shown = {name: f"{mean:.3f}" for name, mean in means.items() if name.startswith("loss/")}
+        shown |= {name: f"{weight:.3g}" for name, weight in means.items() if name.startswith("gamma/")}
+        bar.set_postfix(shown, refresh=False)
         if self.monitors is not None:
             self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
 

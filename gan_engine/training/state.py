@@ -18,6 +18,7 @@ from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
+from gan_engine.training.gamma import AutoGamma
 from gan_engine.training.means import Means
 from gan_engine.training.precision import Precision, resolve
 from gan_engine.training.schedule import Optimizers
@@ -37,6 +38,7 @@ class State:
     batches: Batches
     means: Means
     ada: Ada | None
+    gamma: AutoGamma | None
     penalty_generator: torch.Generator
     clock: Clock
     processes: Processes
@@ -68,6 +70,7 @@ class State:
             "objective": self.objective.state_dict(),
             "means": self.means.state(),
             **({} if self.ada is None else {"ada": self.ada.state_dict()}),
+            **({} if self.gamma is None else {"gamma": self.gamma.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any], source: str | Path) -> None:
@@ -82,6 +85,8 @@ class State:
         self.objective.load_state_dict(own["objective"])
         if self.ada is not None:
             self.ada.load_state_dict(own["ada"])
+        if self.gamma is not None:
+            self.gamma.load_state_dict(own["gamma"])
         if len(saved) != self.processes.size and self.processes.first:
             warnings.warn(
                 f"the run had {len(saved)} processes, now {self.processes.size}: images and latents go on as they "

@@ -13,6 +13,7 @@ from gan_engine.training.average import Average
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
 from gan_engine.training.game import R_T
+from gan_engine.training.gamma import AutoGamma
 from gan_engine.training.gradients import Gradients
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
@@ -43,12 +44,13 @@ class PhaseSteps:
         stops: Stops,
         means: Means,
         ada: Ada | None,
+        gamma: AutoGamma | None,
         clock: Clock,
         processes: Processes,
     ) -> None:
         self.networks, self.average, self.objective = networks, average, objective
         self.gradients, self.precision, self.stops, self.means = gradients, precision, stops, means
-        self.ada, self.clock, self.processes = ada, clock, processes
+        self.ada, self.gamma, self.clock, self.processes = ada, gamma, clock, processes
         self.graphs: dict[tuple[str, bool, bool], graphs.RecordedPhase] = {}
         self._recording = graphs.Recording()
 
@@ -80,6 +82,8 @@ class PhaseSteps:
         self.means.add_numbers(measured)
         if self.ada is not None and R_T in measured.sums:  # not where they are measured, which a graph replays
             self.ada.count(*measured.sums[R_T])
+        if self.gamma is not None and phase.name == "D":
+            self.gamma.count(measured.sums)
         self.stops.note(phase, batch)
         if last and recorded is None:
             self.average.update()

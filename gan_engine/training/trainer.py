@@ -96,6 +96,7 @@ class Trainer:
             batches=self.batches,
             means=self.means,
             ada=self.ada,
+            gamma=self.gamma,
             penalty_generator=self.penalty_generator,
             clock=self.clock,
             processes=processes,
@@ -116,7 +117,8 @@ class Trainer:
         config, seed = self.config, self.config.seed + (self.processes.rank + 1) * 1_000_003
         self.ada = game.ada_of(config, self.processes)
         self.penalty_generator = torch.Generator().manual_seed(seed)
-        self.objective = game.build(config, self.networks, self.means, self.ada, self.penalty_generator)
+        self.gamma = game.gamma_of(config, self.device, self.processes)
+        self.objective = game.build(config, self.networks, self.means, self.ada, self.gamma, self.penalty_generator)
         self.optimizers = optimizers(config, self.G, self.D)
         self.phases = schedule(config, self.objective, self.G, self.D, self.optimizers)
 
@@ -134,6 +136,7 @@ class Trainer:
             stops=self.stops,
             means=self.means,
             ada=self.ada,
+            gamma=self.gamma,
             clock=self.clock,
             processes=self.processes,
         )
@@ -178,6 +181,8 @@ class Trainer:
                 self.phase_steps.take(phase, batch, penalised=penalised, last=last)
             if self.ada is not None:
                 self.ada.update(config.batch_size)
+            if self.gamma is not None and not clock.pretraining:
+                self.gamma.update(config.batch_size)
             clock.advance()
 
     def run(self) -> int | None:
@@ -196,8 +201,10 @@ class Trainer:
         return self.shown.images()
 
     def read_means(self, *, keep: bool = False) -> dict[str, float]:
-        """The means since the last call, over all processes, and the probability of ada. `keep` as in Means.read."""
-        return self.means.read(self.processes, keep=keep) | ({} if self.ada is None else {"ada/p": self.ada.p})
+        """The means since the last call, over all processes, and what adapts now: the probability of ada, and the
+        weights of R1 and R2. `keep` as in Means.read."""
+        found = self.means.read(self.processes, keep=keep)
+        return found | ({} if self.ada is None else {"ada/p": self.ada.p}) | (self.gamma.weights if self.gamma else {})
 
     def penalties(self) -> str | None:
         """The gradient penalties and how they are computed, or None."""

@@ -4,7 +4,7 @@ FAST = tuple(
     f"small {name}"
     for name in (
         *("dcgan", "dcgan in fp16", "wgan_gp", "stylegan2", "r3gan", "cgan", "sngan", "sagan", "lapgan", "pix2pix"),
-        *("edges", "cyclegan", "srgan", "gan3d", "ada", "diffaugment"),
+        *("edges", "cyclegan", "srgan", "gan3d", "ada", "gamma auto", "diffaugment"),
     )
 )
 MISTAKES = {

@@ -19,6 +19,7 @@ _SMALL = {
     "wgan_gp": dataclasses.replace(NO_NORM, gp_weight=10.0, loss="wasserstein", n_critic=2),
     "stylegan2": dataclasses.replace(PATHS, r1_gamma=1.0, penalty_interval=4),
     "ada": dataclasses.replace(DCGAN, augment="ada"),
+    "gamma auto": dataclasses.replace(NO_NORM, gamma="auto", r1_gamma=1.0, r2_gamma=1.0, penalty_interval=2),
     "diffaugment": dataclasses.replace(DCGAN, augment="diffaugment"),
 }
 

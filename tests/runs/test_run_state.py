@@ -18,6 +18,7 @@ TINY = dataclasses.replace(MLP, model=dataclasses.replace(MLP.model, hidden=(4,)
 RUNS = {
     "vanilla": TINY,
     "ada": dataclasses.replace(DCGAN, augment="ada", batch_size=4, model=dataclasses.replace(DCGAN.model, width=2)),
+    "gamma": dataclasses.replace(TINY, gamma="auto", r1_gamma=1.0),
     "paths": dataclasses.replace(PATHS, batch_size=4),
     "pools": dataclasses.replace(CYCLEGAN, batch_size=2),
 }

@@ -48,6 +48,7 @@ STYLEGAN2 = dataclasses.replace(
 DCGAN = dataclasses.replace(
     MLP, preset="dcgan", model=models.dcgan.Config(resolution=16, z_dim=8, width=4), augment="ada", ada_kimg=0.1
 )
+GAMMA = dataclasses.replace(MLP, gamma="auto", lr=5e-3, loss="relativistic")
 FROZEN = dataclasses.replace(MLP, freeze_d=1)
 
 
@@ -106,6 +107,15 @@ def path_lengths(processes, folder):
     return processes.gather(trainer.objective.pl_mean.item())
 
 
+def gamma_auto(processes, folder):
+    """The weights of R1 after every step, in every process."""
+    trainer, weights = make(GAMMA, processes, folder), []
+    for _ in range(40):
+        trainer.step()
+        weights.append(trainer.gamma.weights["gamma/r1"])
+    return processes.gather(weights)
+
+
 def broken_once(processes, folder):
     """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
     are zero from 4,097 images on, until the run has gone back."""
@@ -146,6 +156,7 @@ def in_two_processes(folder):
         curves = {config.preset: curve(config, processes, folder) for config in (MLP, STYLEGAN2)}
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         results["pl_mean"] = path_lengths(processes, folder)
+        results["gamma"] = gamma_auto(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
         results["broken"] = broken_once(processes, folder)
         results["adversarial"] = step_of_share(processes.rank, processes.size)
@@ -203,6 +214,13 @@ def test_an_adversarial_step_under_data_parallel_has_the_gradients_of_the_whole_
 def test_ada_has_one_probability(two):
     *_, p = two[0]["halves"]
     assert p[0] == p[1] > 0
+
+
+def test_two_processes_have_the_weights_of_r1_that_one_has(two, tmp_path):
+    (want,) = gamma_auto(ALONE, tmp_path)
+    first, second = two[0]["gamma"]
+    assert first == second and first[-1] != 1
+    assert first == pytest.approx(want, rel=1e-3)
 
 
 def test_path_lengths_have_one_mean(two):

@@ -22,6 +22,8 @@ RUNS = {
     "two steps of D for one of G": dataclasses.replace(DCGAN, **FALLING, n_critic=2),
     "clipped weights": dataclasses.replace(DCGAN, **FALLING, weight_clip=0.01),
     "lazy penalties, path lengths": dataclasses.replace(STYLEGAN2, **FALLING),
+    "gamma auto": dataclasses.replace(DCGAN, **FALLING, gamma="auto", r1_gamma=1.0, r2_gamma=1.0),
+    "gamma auto, lazily": dataclasses.replace(DCGAN, **FALLING, gamma="auto", r1_gamma=1.0, penalty_interval=2),
 }
 
 
