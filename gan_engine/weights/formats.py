@@ -16,12 +16,22 @@ from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import listed
 from gan_engine.system.whole_file import replacing
-from gan_engine.weights import cyclegan, esrgan, patchgan, pix2pix, rosinality, safe_reader, stylegan2_ada, stylegan3
+from gan_engine.weights import (
+    cyclegan,
+    esrgan,
+    patchgan,
+    pix2pix,
+    rosinality,
+    safe_reader,
+    stylegan2_ada,
+    stylegan2_tf,
+    stylegan3,
+)
 from gan_engine.weights.layout import LayoutError, Weights
 
 # Modules with NAME, ABOUT, NOT_SLIM, `fits` and `convert`, in the order in which a file is tried; and those with
 # `export`. NOT_SLIM are the networks that a slim conversion does not read.
-READ: tuple[ModuleType, ...] = (stylegan2_ada, stylegan3, rosinality, esrgan, cyclegan, pix2pix)
+READ: tuple[ModuleType, ...] = (stylegan2_ada, stylegan2_tf, stylegan3, rosinality, esrgan, cyclegan, pix2pix)
 WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan}
 NETWORKS = ("G", "D", "G_ema")
 OURS = "gan_engine"
@@ -44,10 +54,7 @@ def _holds(text: str) -> Callable[[Any], bool]:
 
 # Known files that are not read, and why.
 NOT_HELD: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "StyleGAN2 for TensorFlow": (
-        _holds("dnnlib.tflib"),
-        "its layout is not known here; make a pickle of StyleGAN2-ADA for PyTorch of it, and convert that",
-    ),
+    "TensorFlow": (_holds("dnnlib.tflib"), "want a pickle of three networks, G, D and Gs, of StyleGAN2"),
     "R3GAN": (
         lambda tree: any(_holds(text)(tree) for text in ("R3GAN", "BaselineGAN", "training.networks_baseline")),
         "our r3gan has its own choice of widths, groups and filters, which was not compared with the published one",
@@ -94,7 +101,9 @@ def read(path: Path, *, slim: bool = False) -> Networks:
     files = patchgan.files(path)
     if not files and (path.is_dir() or _is_ours(path)):
         return _from_checkpoint(checkpoint.find(path))
-    tree = {name: safe_reader.read(file) for name, file in files.items()} or safe_reader.read(path)
+    tree = {name: safe_reader.read(file) for name, file in files.items()} or stylegan2_tf.by_name(
+        safe_reader.read(path)
+    )
     for format in READ:
         if format.fits(tree):
             if slim and isinstance(tree, dict):

@@ -52,14 +52,19 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
             network: Any = stylegan2.Discriminator(sizes)
             pairs = discriminator(sizes)
         else:
-            network, pairs = stylegan2.Generator(sizes), _generator(sizes)
+            network, pairs = stylegan2.Generator(sizes), generator(sizes)
             mean = theirs.get("mapping.w_avg")
             if mean is not None and sizes.c_dim:  # one mean for all classes there, one for each here
                 theirs["mapping.w_avg"] = mean.expand(sizes.c_dim, -1)
         networks[name] = take(pairs, theirs, network, what)
-    clamped = sizes.clamp is not None and sizes.half_resolutions < len(sizes.resolutions)
-    notes = (NOTE.format(clamp=sizes.clamp, half=sizes.half_resolutions),) if clamped else ()
-    return sizes, networks, notes
+    return sizes, networks, notes(sizes)
+
+
+def notes(sizes: stylegan2.Config) -> tuple[str, ...]:
+    """A sentence on limits of lower resolutions, if there are any."""
+    if sizes.clamp is None or sizes.half_resolutions >= len(sizes.resolutions):
+        return ()
+    return (NOTE.format(clamp=sizes.clamp, half=sizes.half_resolutions),)
 
 
 def is_filter(name: str) -> bool:
@@ -104,7 +109,7 @@ def _sizes(G: Record, D: Record | None) -> stylegan2.Config:
     clamp = of.get(f"{last}.conv1", {}).get("conv_clamp")
     half = sum(bool(of.get(f"synthesis.b{r}", {}).get("use_fp16")) for r in resolutions)
     return config(
-        what, resolution=resolutions[-1], channels=colours, architecture=_architecture(weights),
+        what, resolution=resolutions[-1], channels=colours, architecture=architecture(weights),
         clamp=None if clamp is None else float(clamp),
         half_resolutions=half or (4 if clamp is None else len(resolutions) - 1), **channels(widths, what),
         **mapping_sizes(G, w_dim), **d_sizes(D, resolutions[-1], f"{NAME} D"),
@@ -132,10 +137,11 @@ def d_sizes(D: Record | None, resolution: int, what: str) -> dict[str, Any]:
     group = attributes(D).get("b4.mbstd", {}).get("group_size", 4)
     if not isinstance(group, int):
         raise LayoutError(f"{what}: want groups of a fixed size for the minibatch deviation, got {group}")
-    return {"d_architecture": _d_architecture(dict(tensors(D)), resolution, what), "mbstd_group": group}
+    return {"d_architecture": d_architecture(dict(tensors(D)), resolution, what), "mbstd_group": group}
 
 
-def _architecture(weights: Weights) -> str:
+def architecture(weights: Weights) -> str:
+    """The architecture of G by its weights. Raises LayoutError for one that ours does not have."""
     if "synthesis.b8.skip.weight" in weights:
         return "residual"
     if "synthesis.b4.torgb.weight" in weights:
@@ -143,7 +149,8 @@ def _architecture(weights: Weights) -> str:
     raise LayoutError(f"{NAME} G_ema: want the architecture skip or resnet, got orig: colours of one resolution alone")
 
 
-def _d_architecture(weights: Weights, resolution: int, what: str) -> str:
+def d_architecture(weights: Weights, resolution: int, what: str) -> str:
+    """The architecture of D by its weights. Raises LayoutError for one that ours does not have."""
     if f"b{resolution}.skip.weight" in weights:
         return "residual"
     if "b4.fromrgb.weight" in weights:
@@ -174,7 +181,8 @@ def mapping(sizes: Sizes, layers: str) -> list[Pair]:
     return [pair for i in range(sizes.mapping_layers) for pair in both(f"{layers}.{i}", f"mapping.fc{i}")]
 
 
-def _generator(sizes: stylegan2.Config) -> list[Pair]:
+def generator(sizes: stylegan2.Config) -> list[Pair]:
+    """The names in G."""
     pairs = [Pair("mapping.w_mean", "mapping.w_avg"), *mapping(sizes, "mapping.layers")]
     pairs += both("mapping.embed", "mapping.embed") if sizes.c_dim else []
     pairs.append(Pair("synthesis.const", "synthesis.b4.const"))
