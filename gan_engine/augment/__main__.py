@@ -11,6 +11,7 @@ from gan_engine.augment import Ada, diff_augment
 from gan_engine.augment.ada import GROUPS
 from gan_engine.command_line import console, flags
 from gan_engine.data import DataConfig, load, to_float
+from gan_engine.data.modes import on_white
 from gan_engine.pictures.picture import grid, write_picture
 
 _LABEL = 96  # pixels
@@ -27,7 +28,7 @@ class Options:
     resolution: int = 32
     """Side of the images in pixels."""
     channels: int | None = None
-    """1 for grey images, 3 for colour images. None: like the data."""
+    """1 for grey images, 3 for colour images, 4 for colour and transparency. None: grey or colour, like the data."""
     p: float = 1.0
     """Probability of each transform of ada, 0 to 1."""
     num: int = 8
@@ -39,7 +40,7 @@ class Options:
 def picture(images: torch.Tensor, p: float) -> Image.Image:
     """Rows of images [N, C, H, W] in [-1, 1]: unchanged, then under each group of `Ada`, then under `diff_augment`"""
     rows = {"images": images, **{name: Ada(name, p=p)(images) for name in GROUPS}, "diffaugment": diff_augment(images)}
-    strips = [grid(row, len(row)) for row in rows.values()]
+    strips = [on_white(grid(row, len(row))) for row in rows.values()]
     sheet = Image.new("RGB", (_LABEL + strips[0].width, sum(strip.height for strip in strips)), "white")
     pen, y = ImageDraw.Draw(sheet), 0
     for name, strip in zip(rows, strips, strict=True):

@@ -67,14 +67,15 @@ class Ada:
         self._reset()
 
     def __call__(self, img: Tensor) -> Tensor:
-        """img [N, C, H, W], H = W and C 1 or 3, in [-1, 1] -> the same shape, dtype and layout, computed in float32
+        """img [N, C, H, W], H = W and C 1, 3 or 4, in [-1, 1] -> the same shape, dtype and layout, computed in float32
 
         A grey image is treated as a colour image with three equal channels; the result is the mean of its channels.
+        Transparency, the fourth channel, keeps its values when colours change.
 
         Gradients: every order in img. The transforms are affine in img.
         """
-        if img.ndim != 4 or img.shape[2] != img.shape[3] or img.shape[1] not in (1, 3):
-            raise ValueError(f"Ada: img must be [N, C, H, W] with H = W and C 1 or 3, got {list(img.shape)}")
+        if img.ndim != 4 or img.shape[2] != img.shape[3] or img.shape[1] not in (1, 3, 4):
+            raise ValueError(f"Ada: img must be [N, C, H, W] with H = W and C 1, 3 or 4, got {list(img.shape)}")
         n, size, device = len(img), img.shape[2], img.device
         p = self._p = self._p.to(device)
         with torch.autocast(img.device.type, enabled=False):

@@ -13,7 +13,9 @@ SYM2 = tuple((a + b * 3**0.5) / 32**0.5 for a, b in ((1, 1), (3, 1), (3, -1), (1
 
 
 def recolor(img: Tensor, C: Tensor) -> Tensor:
-    """y[n, :, h, w] = C[n] (img[n, :, h, w], 1) for img [N, 3, H, W], C [N, 4, 4]; see `Ada` for grey images"""
+    """y[n, :, h, w] = C[n] (img[n, :, h, w], 1) for img [N, 3, H, W], C [N, 4, 4]; see `Ada` for C = 1, 4"""
+    if img.shape[1] == 4:
+        return torch.cat([recolor(img[:, :3], C), img[:, 3:]], 1)
     A, b = C[:, :3, :3], C[:, :3, 3:]
     if img.shape[1] == 1:
         A, b = A.sum(2, keepdim=True).mean(1, keepdim=True), b.mean(1, keepdim=True)

@@ -39,7 +39,9 @@ def decode_file(file: BinaryIO, *, resolution: int, channels: int) -> np.ndarray
 def read_picture(
     file: BinaryIO, *, channels: int, side: int | None = None, remarks: list[str] | None = None
 ) -> Image.Image:
-    """One whole image file in the mode L or RGB, upright by its EXIF orientation. An animation gives its first frame.
+    """One whole image file in the mode L, RGB or RGBA, upright by its EXIF orientation.
+
+    An animation gives its first frame.
 
     Args:
         side: side of the centre square after resizing, in pixels. A large JPEG is then decoded at a smaller size, in a
@@ -109,8 +111,10 @@ def square(image: Image.Image, resolution: int) -> np.ndarray:
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """A picture in the mode L or RGB as uint8 [C, H, W]."""
+    """A picture in the mode L, RGB or RGBA as uint8 [C, H, W]. Pixels of RGBA that cannot be seen become white."""
     values = np.asarray(image)
+    if image.mode == "RGBA":  # the colours of such pixels mean nothing, and networks would learn them
+        values = np.where(values[..., 3:] == 0, np.array([255, 255, 255, 0], np.uint8), values)
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 

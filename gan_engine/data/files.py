@@ -189,7 +189,7 @@ def load_pictures(
         skipped: (path, reason) of entries that could not be read before.
         labels: the classes of the paths that could be read.
         notes: the first notes of the set.
-        channels: 1 or 3. None: see `channels_of`.
+        channels: 1, 3 or 4. None: see `channels_of`.
         cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
     """
     remarks: list[str] = []

@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_engine.system.names import legible
 
 # {number of dimensions: allowed channels}, for images and for volumes.
-_CHANNELS = {4: (1, 3), 5: (1,)}
+_CHANNELS = {4: (1, 3, 4), 5: (1,)}
 
 
 class DataError(ValueError):
@@ -26,7 +26,9 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images uint8 [N, C, H, W], grey (C = 1) or RGB (C = 3), or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0.
+    """Images uint8 [N, C, H, W], or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0.
+
+    C = 1: grey; 3: RGB; 4: RGBA, with colours that are not multiplied by the opacity.
 
     labels: int64 [N] in [0, num_classes), or None. Raises DataError for other shapes and types.
     """
@@ -49,7 +51,7 @@ class ImageSet:
         shape_fits = images.ndim in _CHANNELS and images.shape[1] in _CHANNELS[images.ndim] and len(images) > 0
         if images.dtype != torch.uint8 or not shape_fits:
             raise DataError(
-                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1 or 3, or volumes "
+                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1, 3 or 4, or volumes "
                 f"[N, 1, X, Y, Z], got {images.dtype} {list(images.shape)}"
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):

@@ -1,4 +1,4 @@
-"""Convert a picture in any of Pillow's modes to grey or RGB with 8 bits per channel."""
+"""Convert a picture in any of Pillow's modes to grey, RGB or RGBA with 8 bits per channel."""
 
 import functools
 import io
@@ -57,9 +57,10 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
 def to_grey_or_rgb(
     image: Image.Image, *, channels: int, profile: bytes | None = None, remarks: list[str] | None = None
 ) -> Image.Image:
-    """Convert a picture with 8 bits per channel to the mode L (channels 1) or RGB (channels 3).
+    """Convert a picture with 8 bits per channel to the mode L (channels 1), RGB (channels 3) or RGBA (channels 4).
 
-    Transparent pixels are blended with white. Grey becomes RGB by repetition; colour becomes grey by ITU-R 601 luma.
+    Transparent pixels are blended with white, unless there are 4 channels. Grey becomes RGB by repetition; colour
+    becomes grey by ITU-R 601 luma.
 
     Args:
         profile: an ICC profile; see `in_srgb`.
@@ -68,17 +69,29 @@ def to_grey_or_rgb(
     remarks = [] if remarks is None else remarks
     if image.mode == "La":
         image = image.convert("LA")
+    opacity = None
     if image.has_transparency_data:
         opaque, image = "L" if image.mode in ("1", "L", "LA") else "RGB", image.convert("RGBA")
-        if image.getchannel("A").getextrema()[1] == 0:
-            remarks.append("fully transparent (white)")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(opaque)
+        opacity = image.getchannel("A")
+        if opacity.getextrema()[1] == 0:
+            remarks.append("fully transparent" + " (white)" * (channels != 4))
+        image = (image if channels == 4 else on_white(image)).convert(opaque)
     if image.mode == "LAB":
         image = image.convert("RGB")
     coloured = in_srgb(image, profile)
     if coloured is not image:
         remarks.append("in another colour space (converted to sRGB)")
-    return coloured.convert("L" if channels == 1 else "RGB")
+    coloured = coloured.convert("L" if channels == 1 else "RGB")
+    if channels == 4:
+        coloured.putalpha(255 if opacity is None else opacity)
+    return coloured
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture in the mode RGBA blended with white, in the mode RGB. Pictures in other modes stay as they are."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

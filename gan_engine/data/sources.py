@@ -102,7 +102,7 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and one warning counts them.
 
     Args:
-        channels: 1 for grey, 3 for RGB. None: 3 if any picture has colour, else 1.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA. None: 3 if any picture has colour, else 1.
         kind: a name in `kinds.KINDS`. image: single images; patches: images cut into squares of the resolution, without
             resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
             uint8 [N, 1, resolution, resolution, resolution].
@@ -113,14 +113,16 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
-    if channels not in (1, 3, None):
-        raise DataError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if kind in KINDS and channels == 3 and not KINDS[kind].has_colours:
+    if channels not in (1, 3, 4, None):
+        raise DataError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {channels}")
+    if kind in KINDS and channels in (3, 4) and not KINDS[kind].has_colours:
         raise DataError(f"channels must be 1 for {kind}, got {channels}")
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, {_wanted(kind)}, got ''")
+    if config.source in ("toy", stacked.NAME) and channels == 4:
+        raise DataError(f"{config.source}: channels must be 1 or 3, got 4: these images have no transparency")
     if config.source == "toy":
         return toy.DRAW[kind](resolution=resolution, channels=channels, seed=seed)
     if config.source in NAMED:

@@ -11,6 +11,7 @@ from gan_engine.data import to_float
 from gan_engine.metrics import classifier
 from gan_engine.metrics.imagenet import Photographs
 from gan_engine.metrics.inception import Inception
+from gan_engine.metrics.perceptual import on_white
 from gan_engine.system.names import nearest
 
 Shape = tuple[int, int, int]
@@ -57,6 +58,19 @@ class Garments(nn.Module):
         return self.network(to_float(images))
 
 
+class OnWhite(nn.Module):
+    """An extractor of RGB images that takes RGBA: uint8 [N, 4, H, W] are blended with white, and rounded."""
+
+    def __init__(self, network: Extractor) -> None:
+        super().__init__()
+        self.network, self.name = network, network.name
+        self.about = f"{network.about}, transparency blended with white"
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(((on_white(to_float(images)) + 1) * 127.5).round().byte())
+
+
 # Each is built of the shape [C, H, W] of an image and of the file that --weights names, or None.
 EXTRACTORS: dict[str, Callable[[Shape, Path | None], nn.Module]] = {
     "fashion32": lambda shape, weights: Garments(shape),
@@ -77,4 +91,6 @@ def build(name: str, shape: Shape, *, weights: Path | None, device: torch.device
         raise ValueError(f"extractor: want {AUTO} or {', '.join(EXTRACTORS)}, got {name!r}{nearest(name, EXTRACTORS)}")
     if weights is not None and name not in _READS_WEIGHTS:
         raise ValueError(f"weights: want them for --extractor {' or '.join(_READS_WEIGHTS)} alone, got {name}")
-    return EXTRACTORS[name](tuple(shape), weights).to(device).eval()
+    channels, *sides = shape
+    network = EXTRACTORS[name]((3 if channels == 4 else channels, *sides), weights)
+    return (OnWhite(network) if channels == 4 else network).to(device).eval()

@@ -52,7 +52,8 @@ class PerceptualDistance(nn.Module):
         return torch.stack(distances).mean(0)
 
     def features(self, img: Tensor) -> list[Tensor]:
-        """Features [N, maps, H', W'] of the stages."""
+        """Features [N, maps, H', W'] of the stages. Images with transparency are blended with white."""
+        img = on_white(img) if img.shape[1] == 4 else img
         x = (img * 127.5 + 0.5) / 128  # (pixel - 127) / 128 with pixels in [0, 255]
         x = F.relu6(self.stem(x.expand(-1, 3, -1, -1)))
         found = []
@@ -61,6 +62,11 @@ class PerceptualDistance(nn.Module):
             if i in _FEATURES:
                 found.append(x)
         return found
+
+
+def on_white(img: Tensor) -> Tensor:
+    """y = 1 + a (x - 1) for img [N, 4, H, W] in [-1, 1], colours x and opacity a = (img[:, 3] + 1) / 2"""
+    return 1 + (img[:, 3:] + 1) / 2 * (img[:, :3] - 1)
 
 
 def _unit(x: Tensor) -> Tensor:

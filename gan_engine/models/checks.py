@@ -14,7 +14,11 @@ from gan_engine.system import fields
 # Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
 Resolution = Annotated[int, fields.arg(aliases=["--res"])]
 Channels = Annotated[
-    int, fields.arg(help="1 for grey images, 3 for colour.", help_behavior_hint="(default: as the data are)")
+    int,
+    fields.arg(
+        help="1 for grey images, 3 for colour, 4 for colour and transparency.",
+        help_behavior_hint="(default: as the data are)",
+    ),
 ]
 NoiseSize = Annotated[int, fields.arg(help="Dimensions of the noise z.")]
 
@@ -34,6 +38,12 @@ def check_power_of_two(config: Any, low: int, high: int) -> None:
 
 
 def check_channels(config: Any) -> None:
+    """Images are grey, in colour, or in colour with transparency."""
+    if config.channels not in (1, 3, 4):
+        raise ValueError(f"channels: want 1, 3 or 4, got {config.channels}")
+
+
+def check_opaque(config: Any) -> None:
     """Images are grey or in colour."""
     if config.channels not in (1, 3):
         raise ValueError(f"channels: want 1 or 3, got {config.channels}")

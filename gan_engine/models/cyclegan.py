@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_types
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_opaque, check_types
 from gan_engine.models.declaration import Direction, Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -65,7 +65,7 @@ class Config:
         check_types(self)
         if self.resolution < MIN_RESOLUTION or self.resolution % 4:
             raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
-        check_channels(self)
+        check_opaque(self)
         check_at_least(self, 1, "width", "d_width")
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks: want at least 1 or None, got {self.blocks}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, doubling
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_sizes
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_opaque, check_sizes
 from gan_engine.models.declaration import Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
@@ -71,6 +71,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_sizes(self, MIN_RESOLUTION, 1024, "width", "max_width", "d_width")
+        check_opaque(self)
         check_choice(self, source=Source)
         if self.source == "grey" and self.channels == 1:
             raise ValueError("channels: want 3 to colour grey images, got 1")

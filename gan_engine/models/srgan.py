@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_channels, check_choice, check_types
+from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_opaque, check_types
 from gan_engine.models.declaration import Family
 
 Variant = Literal["srresnet", "rrdb"]
@@ -70,7 +70,7 @@ class Config:
         check_types(self)
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
-        check_channels(self)
+        check_opaque(self)
         if self.scale not in (2, 4):
             raise ValueError(f"scale: want 2 or 4, got {self.scale}")
         check_choice(self, variant=Variant, base=Base)

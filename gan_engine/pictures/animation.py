@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gan_engine.data.modes import on_white
 from gan_engine.system.whole_file import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4")
@@ -29,7 +30,10 @@ def check(path: Path) -> None:
 
 
 def write(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """Write frames, bytes [H, W, 1 or 3] of one size, at RATE; a partial file is removed. Raises OSError."""
+    """Write frames, bytes [H, W, 1, 3 or 4] of one size, at RATE; a partial file is removed. Raises OSError.
+
+    Transparency is blended with white.
+    """
     large = (_enlarged(frame) for frame in frames)
     if path.suffix.lower() == ".mp4":
         with replacing(path) as temporary:
@@ -54,7 +58,7 @@ def write_history(path: Path, grids: Sequence[tuple[int, Path]]) -> None:
     Raises OSError.
     """
     with Image.open(grids[-1][1]) as last:
-        size, mode = last.size, last.mode
+        size, mode = last.size, "L" if last.mode == "L" else "RGB"
     shrink = min(1.0, _LARGEST_SIDE / max(size))
     size = tuple(max(1, round(side * shrink)) for side in size)
     frames = (_above_a_bar(file, nimg, grids[-1][0], size, mode) for nimg, file in grids)
@@ -71,6 +75,7 @@ def _write_by_pillow(path: Path, frames: Iterator[Image.Image], milliseconds: in
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:
+    frame = np.asarray(on_white(Image.fromarray(frame))) if frame.shape[2] == 4 else frame
     scale = max(1, _SMALLEST_SIDE // max(frame.shape[:2]))
     return np.repeat(frame, 3 // frame.shape[2], axis=2).repeat(scale, axis=0).repeat(scale, axis=1)
 
@@ -80,7 +85,8 @@ def _above_a_bar(path: Path, nimg: int, last_nimg: int, size: tuple[int, int], m
     strip = 28
     dark, light, bar = ((40,), (225,), (0,)) if mode == "L" else ((40,) * 3, (225,) * 3, (0, 114, 178))
     frame = Image.new(mode, (size[0], size[1] + strip), "white")
-    with Image.open(path) as image:
+    with Image.open(path) as opened:
+        image = on_white(opened)
         frame.paste(image.convert(mode).resize(size, Image.Resampling.LANCZOS) if image.size != size else image, (0, 0))
     draw = ImageDraw.Draw(frame)
     font = ImageFont.load_default(14)

@@ -13,16 +13,16 @@ from gan_engine.system.whole_file import replacing
 def to_uint8(images: Tensor) -> np.ndarray:
     """images [N, C, H, W] in [-1, 1] -> bytes [N, H, W, C]: round(127.5 x + 127.5)
 
-    Values beyond [-1, 1] are clipped, and NaN becomes 0. Raises ValueError unless N > 0 and C is 1 or 3.
+    Values beyond [-1, 1] are clipped, and NaN becomes 0. Raises ValueError unless N > 0 and C is 1, 3 or 4.
     """
-    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be [N, C, H, W] with N > 0 and C 1 or 3, got {list(images.shape)}")
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"images must be [N, C, H, W] with N > 0 and C 1, 3 or 4, got {list(images.shape)}")
     pixels = (images.detach().float() * 127.5 + 127.5).nan_to_num(0).round().clamp(0, 255)
     return pixels.permute(0, 2, 3, 1).byte().cpu().numpy()
 
 
 def picture(pixels: np.ndarray) -> Image.Image:
-    """Bytes [H, W, C], C 1 or 3, as a grey or colour picture."""
+    """Bytes [H, W, C], C 1, 3 or 4, as a grey or colour picture, or one with transparency."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 

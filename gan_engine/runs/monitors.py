@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gan_engine.data.modes import on_white
 from gan_engine.pictures.picture import grid, write_picture
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
@@ -95,7 +96,9 @@ class Monitors:
             picture = grid(images, columns)
             if self._board is not None:
                 with self.watching("tensorboard"):
-                    self._board.add_image("samples", np.asarray(picture.convert("RGB")), nimg, dataformats="HWC")
+                    self._board.add_image(
+                        "samples", np.asarray(on_white(picture).convert("RGB")), nimg, dataformats="HWC"
+                    )
             path.parent.mkdir(exist_ok=True)
             write_picture(picture, path)
         return path

@@ -55,5 +55,5 @@ def with_channels(config: Config, data: ImageSet) -> Config:
 
 
 def colour(channels: int) -> str:
-    """The word for images with 3 channels or 1."""
-    return "colour" if channels == 3 else "grey"
+    """The words for images with 1, 3 or 4 channels."""
+    return {1: "grey", 3: "colour", 4: "colour with transparency"}[channels]

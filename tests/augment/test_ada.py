@@ -103,7 +103,7 @@ def test_refusals_say_what_is_wanted(images):
         with pytest.raises(ValueError, match=f"Ada: p must lie in .* got {p}"):
             Ada(p=p)
     for shape in ((1, 3, 4, 5), (1, 2, 4, 4), (3, 4, 4)):
-        with pytest.raises(ValueError, match=r"Ada: img must be \[N, C, H, W\] with H = W and C 1 or 3, got"):
+        with pytest.raises(ValueError, match=r"Ada: img must be \[N, C, H, W\] with H = W and C 1, 3 or 4, got"):
             Ada()(torch.zeros(shape))
     with pytest.raises(ValueError, match="diff_augment: policy must be of color, translation, cutout, got 'colour'"):
         diff_augment(images(), "colour,cutout")

@@ -16,7 +16,7 @@ from gan_engine.data import DataConfig, DataError, ImageSet, kinds, load, source
     ],
 )
 def test_images_are_checked(images):
-    with pytest.raises(DataError, match=r"uint8 \[N, C, H, W\] with N >= 1 and C = 1 or 3, .*, got"):
+    with pytest.raises(DataError, match=r"uint8 \[N, C, H, W\] with N >= 1 and C = 1, 3 or 4, .*, got"):
         ImageSet("x", images)
 
 

@@ -15,5 +15,5 @@ def test_colours_and_limits():
     assert sheet.shape == (104, 166, 3)
     assert sheet[50, 40].tolist() == [0, 153, 255]
     assert sheet[50, 120].tolist() == [0, 0, 255]
-    with pytest.raises(ValueError, match=r"C 1 or 3, got \[2, 5, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"C 1, 3 or 4, got \[2, 5, 8, 8\]"):
         grid(torch.zeros(2, 5, 8, 8))
