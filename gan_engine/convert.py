@@ -27,11 +27,12 @@ class Options:
     """A file of another program, a folder of CycleGAN or pix2pix with all networks of an epoch, a checkpoint, or the
     directory of a run, whose newest intact checkpoint is used."""
     out: fields.Positional[Path]
-    """A name that ends in .pt, .pth or .safetensors. A .safetensors has G_ema alone."""
-    to: Literal["gan_engine", "rosinality", "esrgan"] = "gan_engine"
+    """A name that ends in .pt, .pth or .safetensors. A .safetensors has G_ema alone. --to cyclegan: a folder."""
+    to: Literal["gan_engine", "rosinality", "esrgan", "cyclegan"] = "gan_engine"
     """Layout of OUT. gan_engine: a checkpoint for all our commands, and for train --init-from.
     rosinality: StyleGAN2 for pSp, e4e and other editing tools.
-    esrgan: RRDB for ComfyUI, chaiNNer and other programs that enlarge pictures."""
+    esrgan: RRDB for ComfyUI, chaiNNer and other programs that enlarge pictures.
+    cyclegan: a folder for pytorch-CycleGAN-and-pix2pix, which opens it with --norm batch --no_dropout."""
     slim: bool = False
     """Take G_ema alone."""
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()

@@ -6,6 +6,7 @@
 A folder has both generators and both D. A file of one generator, as the published ones, becomes a generator of one way.
 """
 
+import re
 from typing import Any
 
 from gan_engine.models import cyclegan
@@ -56,6 +57,27 @@ def convert(tree: dict[str, Any]) -> tuple[cyclegan.Config, dict[str, Weights], 
     return sizes, networks, (NOTE_ONE_WAY,) * one_way + (patchgan.NOTE,) * of_batches
 
 
+def export(sizes: cyclegan.Config, networks: dict[str, Weights]) -> dict[str, Weights]:
+    """The networks by the names of their files, with batch norms (--norm batch): instance norms have no scale there.
+
+    Raises LayoutError if the program has no such generators.
+    """
+    if not sizes.published:
+        raise LayoutError(f"{NAME}: want a cyclegan with published True, got layers that double by nearest neighbours")
+    G = networks["G_ema"]
+    blocks = sum(re.fullmatch(r"A2B\.layers\.\d+\.layers\.0\.conv\.weight", name) is not None for name in G)
+    if blocks not in (6, 9):
+        raise LayoutError(f"{NAME}: want 6 or 9 residual blocks, got {blocks}")
+    tree = {}
+    for ours, name in {"A2B": "G"}.items() if sizes.one_way else {"A2B": "G_A", "B2A": "G_B"}.items():
+        normed, pairs = _layers([5] * blocks, f"{ours}.")
+        tree[name] = patchgan.with_batch_norms(pairs, normed, G)
+    for ours, name in {"B": "D_A", "A": "D_B"}.items() if "D" in networks else ():
+        normed, pairs = patchgan.discriminator_layers(f"{ours}.")
+        tree[name] = patchgan.with_batch_norms(pairs, normed, networks["D"])
+    return tree
+
+
 def _generators(tree: Any) -> dict[str, Weights]:
     """The state_dict of each generator: of G_A and G_B in a folder, or of the one in a file."""
     if not isinstance(tree, dict):
@@ -95,17 +117,27 @@ def _sizes(generators: dict[str, Weights], Ds: dict[str, Any], one_way: bool) ->
 
 def _generator(theirs: Weights, blocks: int, what: str, ours: str) -> tuple[Weights, list[Pair], bool]:
     """A generator made whole, its names with `ours` in front, and True for batch norms."""
+    seconds = [5 if f"model.{10 + i}.conv_block.5.weight" in theirs else 6 for i in range(blocks)]  # 6: with dropout
+    normed, named = _layers(seconds, ours)
+    found, of_batches = patchgan.whole(theirs, normed, what)
+    return found, named, of_batches
+
+
+def _layers(seconds: list[int], ours: str) -> tuple[list[Normed], list[Pair]]:
+    """The layers of a generator with a norm, and the names of all tensors. `ours` begins our names.
+
+    `seconds` are the numbers of the second convolutions in the residual blocks.
+    """
+    blocks = len(seconds)
     normed = [
         Normed(f"model.{there}", f"model.{there + 1}", f"{ours}layers.{here}.conv", f"{ours}layers.{here}.norm")
         for here, there in (*enumerate((1, 4, 7)), (3 + blocks, 10 + blocks), (4 + blocks, 13 + blocks))
     ]
-    for i in range(blocks):
+    for i, second in enumerate(seconds):
         block = f"model.{10 + i}.conv_block"
-        second = 5 if f"{block}.5.weight" in theirs else 6  # behind a dropout
         for k, there in enumerate((1, second)):
             here = f"{ours}layers.{3 + i}.layers.{k}"
             normed.append(Normed(f"{block}.{there}", f"{block}.{there + 1}", f"{here}.conv", f"{here}.norm"))
     last = f"model.{17 + blocks}"
-    found, of_batches = patchgan.whole(theirs, normed, what)
     ends = [Pair(f"{ours}to_rgb.weight", f"{last}.weight"), Pair(f"{ours}bias", f"{last}.bias")]
-    return found, patchgan.pairs(normed) + ends, of_batches
+    return normed, patchgan.pairs(normed) + ends

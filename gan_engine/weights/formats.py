@@ -32,7 +32,8 @@ from gan_engine.weights.layout import LayoutError, Weights
 # Modules with NAME, ABOUT, NOT_SLIM, `fits` and `convert`, in the order in which a file is tried; and those with
 # `export`. NOT_SLIM are the networks that a slim conversion does not read.
 READ: tuple[ModuleType, ...] = (stylegan2_ada, stylegan2_tf, stylegan3, rosinality, esrgan, cyclegan, pix2pix)
-WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan}
+WRITTEN: dict[str, ModuleType] = {"rosinality": rosinality, "esrgan": esrgan, "cyclegan": cyclegan}
+FAMILIES = {"rosinality": "stylegan2", "esrgan": "srgan", "cyclegan": "cyclegan"}  # of the networks that are written
 NETWORKS = ("G", "D", "G_ema")
 OURS = "gan_engine"
 
@@ -122,13 +123,15 @@ def read(path: Path, *, slim: bool = False) -> Networks:
 
 
 def write(path: Path, networks: Networks, to: str) -> None:
-    """Write `networks` to `path`: .pt or .pth, or .safetensors with one network.
+    """Write `networks` to `path`: .pt or .pth, or .safetensors with one network. `to` cyclegan: a folder.
 
     Raises:
         ValueError: another ending; `to` has no place for the networks. Nothing is written.
         CheckpointError, OSError: the file cannot be written.
     """
-    if path.suffix not in (".pt", ".pth", ".safetensors"):
+    if to == "cyclegan" and path.suffix:
+        raise ValueError(f"out: want a name without an ending, of a folder for the files of cyclegan, got {path.name}")
+    if to != "cyclegan" and path.suffix not in (".pt", ".pth", ".safetensors"):
         raise ValueError(f"out: want a name that ends in .pt, .pth or .safetensors, got {path.name}")
     if to == OURS:
         if path.suffix == ".safetensors":
@@ -137,13 +140,19 @@ def write(path: Path, networks: Networks, to: str) -> None:
         else:
             checkpoint.save(path, _state(networks))
         return
-    family, wanted = models.family(networks.config), {"rosinality": "stylegan2", "esrgan": "srgan"}[to]
+    family, wanted = models.family(networks.config), FAMILIES[to]
     if family != wanted:
         raise ValueError(f"to: want networks of {wanted} for {to}, got those of {family}")
     try:
         tree = WRITTEN[to].export(networks.config, networks.weights)
     except LayoutError as error:
         raise ValueError(f"to: {error}") from error
+    if to == "cyclegan":
+        path.mkdir(exist_ok=True)
+        for name, weights in tree.items():
+            with replacing(path / patchgan.FILE.format(name)) as temporary:
+                torch.save(weights, temporary)
+        return
     if path.suffix == ".safetensors":
         _to_safetensors(path, tree.get("g_ema", tree), {})
         return

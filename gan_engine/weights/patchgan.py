@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_engine.weights.layout import LayoutError, Pair, Weights
+from gan_engine.weights.layout import LayoutError, Pair, Weights, give
 
 NOTE = "there its norms are batch norms: each image has its own mean and deviation here, as there without --eval"
+FILE = "latest_net_{}.pth"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -86,6 +87,16 @@ def one_network(theirs: Any, network: str, what: str) -> Weights:
     return found
 
 
+def with_batch_norms(pairs: Iterable[Pair], normed: Iterable[Normed], ours: Weights) -> Weights:
+    """`ours` under the names there, with batch norms that have counted no batches."""
+    found = give(pairs, ours)
+    for layer in normed:
+        scale = found[f"{layer.their_norm}.weight"]
+        values = (torch.zeros_like(scale), torch.ones_like(scale), torch.tensor(0))
+        found |= {f"{layer.their_norm}.{name}": x for name, x in zip(_STATISTICS, values, strict=True)}
+    return found
+
+
 def discriminator(theirs: Any, what: str, ours: str = "") -> tuple[Weights, list[Pair], bool]:
     """A PatchGAN of 3 halvings, made whole, its names, and True for batch norms.
 
@@ -95,10 +106,16 @@ def discriminator(theirs: Any, what: str, ours: str = "") -> tuple[Weights, list
     logit = found.get("model.11.weight")
     if logit is None or len(logit) != 1:
         raise LayoutError(f"{what}: want a PatchGAN of 3 halvings (--netD basic), got other layers; --slim leaves D")
+    normed, named = discriminator_layers(ours)
+    found, of_batches = whole(found, normed, what)
+    return found, named, of_batches
+
+
+def discriminator_layers(ours: str) -> tuple[list[Normed], list[Pair]]:
+    """The layers of a PatchGAN with a norm, and the names of all tensors. `ours` begins our names."""
     normed = [
         Normed(f"model.{3 * k + 2}", f"model.{3 * k + 3}", f"{ours}convs.{k}", f"{ours}norms.{k}") for k in range(3)
     ]
-    found, of_batches = whole(found, normed, what)
     named = [("first.weight", "model.0.weight"), ("bias", "model.0.bias")]
     named += [(f"logit.{part}", f"model.11.{part}") for part in ("weight", "bias")]
-    return found, pairs(normed) + [Pair(ours + name, there) for name, there in named], of_batches
+    return normed, pairs(normed) + [Pair(ours + name, there) for name, there in named]

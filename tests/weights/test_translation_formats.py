@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_engine import convert
+from gan_engine import convert, models
 from gan_engine.system import checkpoint
 from tests.weights import networks
 from tests.weights.conversion import begun_and_trained, built, close, converted
@@ -82,6 +82,64 @@ def test_the_last_epoch_of_a_folder_is_read_if_none_is_the_latest(capsys):
     assert "read 10_net_G.pth" in capsys.readouterr().out
     with torch.no_grad():
         close(built("a.pt")[0](images()), one_by_one(made(ResnetGenerator, seed=10), images()))
+
+
+def trained(path):
+    """The checkpoint `path` as after a training, in which the norms got scales and biases."""
+    state, generator = checkpoint.load(path), torch.Generator().manual_seed(4)
+    for name, x in (item for of in ("G_ema", "D") for item in state.get(of, {}).items()):
+        if "norm" in name:
+            x += 0.3 * torch.randn(x.shape, generator=generator)
+    checkpoint.save(Path(path), state)
+
+
+@pytest.mark.parametrize("kind", ["instance", "batch"])
+def test_a_trained_cyclegan_leaves_in_the_layout_with_batch_norms(kind):
+    of = cyclegan_folder(kind)
+    converted("horses", "a.pt")
+    trained("a.pt")
+    converted("a.pt", "b", "--to", "cyclegan")
+    assert sorted(path.name for path in Path("b").iterdir()) == [f"latest_net_{name}.pth" for name in sorted(of)]
+    (G, D), x = built("a.pt"), images()
+    with torch.no_grad():
+        for name, ours in {"G_A": G(x, "A2B"), "G_B": G(x, "B2A"), "D_A": D(x, "B"), "D_B": D(x, "A")}.items():
+            there = made(type(of[name]), kind="batch")
+            there.load_state_dict(torch.load(f"b/latest_net_{name}.pth", weights_only=True))
+            close(ours, one_by_one(there, x).reshape(ours.shape))
+    converted("b", "c.pt")
+    before, after = checkpoint.load("a.pt"), checkpoint.load("c.pt")
+    assert all(torch.equal(x, after[of][name]) for of in ("G_ema", "D") for name, x in before[of].items())
+
+
+def test_one_generator_leaves_as_one_file():
+    torch.save(made(ResnetGenerator, blocks=9).state_dict(), "a.pth")
+    converted("a.pth", "a.pt")
+    converted("a.pt", "b", "--to", "cyclegan")
+    assert [path.name for path in Path("b").iterdir()] == ["latest_net_G.pth"]
+    there = made(ResnetGenerator, blocks=9, kind="batch")
+    there.load_state_dict(torch.load("b/latest_net_G.pth", weights_only=True))
+    with torch.no_grad():
+        close(built("a.pt")[0](images()), one_by_one(there, images()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "out", "want"),
+    [
+        ({}, "b", "to: cyclegan: want a cyclegan with published True, got layers that double by nearest neighbours"),
+        ({"published": True}, "b", "to: cyclegan: want 6 or 9 residual blocks, got 1"),
+        (
+            {"published": True},
+            "b.pth",
+            "out: want a name without an ending, of a folder for the files of cyclegan, got b",
+        ),
+    ],
+)
+def test_a_cyclegan_that_the_program_has_no_place_for(capsys, fields, out, want):
+    config = models.cyclegan.Config(width=4, blocks=1, d_width=4, **fields)
+    state = {"model": models.to_dict(config), "class_names": [], "G_ema": models.build(config)[0].state_dict()}
+    checkpoint.save(Path("a.pt"), state)
+    assert convert.main(["a.pt", out, "--to", "cyclegan"]) == 2
+    assert want in capsys.readouterr().err and not Path(out).exists()
 
 
 # pix2pix
