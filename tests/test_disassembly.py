@@ -63,6 +63,12 @@ HOT = {
     # In loops over any number of taps, a weight is read and multiplied by the gain.
     "fir, planes": [Hot(r"\bPlanar<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=24, scalar=2, stored=(9, 0))],
     "fir, channels_last": [Hot(r"\bChannelsLast<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=16, scalar=2)],
+    # A pair of sums reads two weights, and part of a row ends in a masked load.
+    "fir, many taps": [
+        Hot(r"\bblend_pair<float>\(", loops=6),
+        Hot(r"\bPlanar<float> ?>?::(emit_pair|emit_two_rows|emit_many|make_many)\b", loops=12),
+        Hot(r"\bChannelsLast<float> ?>?::(emit_pair|emit_pairs|make_many)\b", loops=6),
+    ],
     # The weights of a filter are made one by one, in double.
     "fir, four taps": [Hot(r"\bFourTaps<float|\bby_four_taps<|\bfilter_on<float>\(", loops=20, scalar_loops=4)],
     # channels_last has one number of noise for each pixel.

@@ -5,6 +5,7 @@
 
 #include "affine.h"
 #include "fir_periods.h"
+#include "fir_weights.h"
 #include "lanes.h"
 #include "scratch.h"
 #include "threads.h"
@@ -22,6 +23,7 @@ namespace {
 
 using fir::Group;
 using fir::Periods;
+using fir::Weights;
 
 // The rings of a tile should fit into the second-level cache beside what else it holds.
 constexpr std::int64_t kRingBytes = 384 << 10;
@@ -33,32 +35,13 @@ std::int64_t power_of_two(std::int64_t least) {
     return n;
 }
 
-// Taps as correlation weights, with the gain: [w.taps] of each axis, or [h.taps, w.taps].
-template <class S>
-struct Weights {
-    std::vector<S> down, across, both;
-
-    explicit Weights(const Upfirdn2dParams& p) {
-        const std::int64_t size = p.separable ? p.w.taps : p.h.taps * p.w.taps;
-        std::vector<S> f(size);
-        for (std::int64_t k = 0; k < size; ++k) f[k] = S(p.f[p.flip ? k : size - 1 - k]);
-        if (p.separable) {
-            down = across = f;
-            for (S& w : across) w = S(w * p.gain);
-        } else {
-            both = f;
-            for (S& w : both) w = S(w * p.gain);
-        }
-    }
-};
-
 // Whether a filter changes nothing.
-bool is_identity(const Upfirdn2dParams& p) {
+template <class S>
+bool is_identity(const Upfirdn2dParams& p, const Weights<S>& weights) {
     const auto same = [](const FirAxis& a) {
         return a.taps == 1 && a.up == 1 && a.down == 1 && a.pad == 0 && a.in == a.out;
     };
-    const double tap = p.f[0];
-    return same(p.h) && same(p.w) && (p.separable ? tap * tap : tap) * p.gain == 1;
+    return same(p.h) && same(p.w) && weights.separable && weights.down[0] * weights.across[0] == 1;
 }
 
 // Rows in a ring, each of `pitch` elements. Rows outside the image are zeros.
@@ -116,8 +99,8 @@ class Tile {
           u_bottom(bottom == two.h.out ? two.h.in : inside(down2.first_input(bottom), two.h.in)),
           across1(one.w, u_begin, weights_across(f, one), fir::kMostOutputs<V>),
           down1(one.h, u_top, weights_down(f, one), fir::kMostOutputs<V>),
-          passes1(is_identity(one)),
-          passes2(is_identity(two)),
+          passes1(is_identity(one, f)),
+          passes2(is_identity(two, g)),
           linear(p.alpha == 1 && p.gain == 1 && p.clamp < 0) {}
 
     // Bytes of memory.
@@ -349,9 +332,11 @@ class Tile {
 // has all strips of its rows, because neighbouring strips write some of the same bits.
 
 template <class T>
-void run(const FilteredLreluParams& p, int threads) {
+void run(const FilteredLreluParams& asked, int threads) {
     using S = typename Wide<T>::Scalar;
-    const Weights<S> one(p.first), two(p.second);
+    const Weights<S> one(asked.first), two(asked.second);
+    FilteredLreluParams p = asked;
+    p.first.separable = one.separable, p.second.separable = two.separable;
     const std::int64_t h = p.second.h.out, w = p.second.w.out;
     const std::int64_t blocks = Planes<T>(p.first.n, p.first.c, h, w, p.first.channels_last).blocks();
     std::int64_t strips = 1;

@@ -1,6 +1,6 @@
-// A row of y needs a few rows of x, and the next row of y needs mostly the same ones. A separable filter blends these
-// rows of x into one spread row, which has zeros around it, and takes its horizontal taps from there. Any other filter
-// spreads each row of x, and takes all its taps from the spread rows.
+// A row of y needs a few rows of x, and the next row of y needs mostly the same ones. A separable filter, or a matrix
+// that is an outer product, blends these rows of x into one spread row, which has zeros around it, and takes its
+// horizontal taps from there. Any other filter spreads each row of x, and takes all its taps from the spread rows.
 //
 //     separable    x  --blend-->  row   --emit-->  y
 //     any other    x  --spread--> rows  --emit-->  y
@@ -12,6 +12,7 @@
 #include "fir_channels_last.h"
 #include "fir_four_taps.h"
 #include "fir_planar.h"
+#include "fir_weights.h"
 
 namespace gan_engine {
 namespace GE_ISA {
@@ -23,13 +24,8 @@ class Filter {
     using S = typename Layout::S;
 
   public:
-    Filter(const Upfirdn2dParams& p_, Ends<S>& ends_)
-        : p(p_), ends(ends_), layout(p_, ends_), from_ring(!p.separable || ends.x == nullptr) {
-        const std::int64_t size = p.separable ? p.w.taps : p.h.taps * p.w.taps;
-        for (std::int64_t k = 0; k < size; ++k) {
-            vertical.push_back(S(p.f[p.flip ? k : size - 1 - k]));
-            horizontal.push_back(S(vertical.back() * p.gain));
-        }
+    Filter(const Upfirdn2dParams& p_, const Weights<S>& weights_, Ends<S>& ends_)
+        : p(p_), weights(weights_), ends(ends_), layout(p_, ends_), from_ring(!p.separable || ends.x == nullptr) {
         for (std::int64_t oy = 0; oy < p.h.out; ++oy)
             windows.push_back({p.h.first_tap(oy), p.h.first_input(oy), p.h.count(oy)});
         const std::int64_t outputs = (layout.rows_at_once() - 1) * p.h.down;
@@ -38,7 +34,7 @@ class Filter {
         zeros.resize(pitch);
         if (from_ring) ring.resize(slots * pitch);
         if (p.separable)
-            layout.add_taps(horizontal.data());
+            layout.add_taps(weights.across.data());
         else
             converted.resize(layout.raw());
     }
@@ -60,10 +56,10 @@ class Filter {
         std::int64_t tap, first, count;
     };
     const Upfirdn2dParams& p;
+    const Weights<S>& weights;
     Ends<S>& ends;
     Layout layout;
     const bool from_ring;
-    std::vector<S> vertical, horizontal;  // correlation weights, [taps] or [h.taps, w.taps]; horizontal with the gain
     std::vector<Window> windows;
     std::int64_t pitch, slots = 1;  // elements of a row of the ring, and its rows
     Lines<S> zeros, ring, converted;
@@ -106,7 +102,7 @@ class Filter {
         layout.make(plane, from, to, p.h.taps % p.h.up == 0 ? int(p.h.taps / p.h.up) : 0,
                     [&](std::int64_t oy) -> VerticalTaps<S> {
                         const Window& w = windows[oy];
-                        return {x, zeros.data, step, mask, p.h.in, w.first, w.count, &vertical[w.tap], p.h.up};
+                        return {x, zeros.data, step, mask, p.h.in, w.first, w.count, &weights.down[w.tap], p.h.up};
                     });
     }
 
@@ -116,41 +112,46 @@ class Filter {
             layout.clear_taps();
             for (std::int64_t t = 0, iy = w.first; t < w.count; ++t, ++iy)
                 layout.add_taps(iy >= 0 && iy < p.h.in ? ring_row(iy) : zeros.data,
-                                &horizontal[(w.tap + t * p.h.up) * p.w.taps]);
+                                &weights.both[(w.tap + t * p.h.up) * p.w.taps]);
             layout.emit_row(plane, oy);
         }
     }
 };
 
 template <int Up, int Down>
-bool by_four_taps(const Upfirdn2dParams& p, int part, int parts, const Ends<float>& ends) {
+bool by_four_taps(const Upfirdn2dParams& p, const Weights<float>& weights, int part, int parts,
+                  const Ends<float>& ends) {
     using Eight = Native<float, 8>;
     using Four = Native<float, 4>;
     if (!FourTaps<RegF, Up, Down>::fits(p, ends)) return false;
     if (p.w.in == 4 * Down)
-        FourTaps<Four, Up, Down>(p, ends).run(part, parts);
+        FourTaps<Four, Up, Down>(p, weights, ends).run(part, parts);
     else if (p.w.in <= 8 * Down)
-        FourTaps<Eight, Up, Down>(p, ends).run(part, parts);
+        FourTaps<Eight, Up, Down>(p, weights, ends).run(part, parts);
     else
-        FourTaps<RegF, Up, Down>(p, ends).run(part, parts);
+        FourTaps<RegF, Up, Down>(p, weights, ends).run(part, parts);
     return true;
 }
 
 // Filters planes by the class for most filters, or returns false.
-bool by_four_taps(const Upfirdn2dParams& p, int part, int parts, const Ends<float>& ends) {
+bool by_four_taps(const Upfirdn2dParams& p, const Weights<float>& weights, int part, int parts,
+                  const Ends<float>& ends) {
     if constexpr (kRegisterBytes > 16)
-        return by_four_taps<1, 1>(p, part, parts, ends) || by_four_taps<2, 1>(p, part, parts, ends) ||
-               by_four_taps<1, 2>(p, part, parts, ends);
+        return by_four_taps<1, 1>(p, weights, part, parts, ends) || by_four_taps<2, 1>(p, weights, part, parts, ends) ||
+               by_four_taps<1, 2>(p, weights, part, parts, ends);
     return false;
 }
-bool by_four_taps(const Upfirdn2dParams&, int, int, const Ends<double>&) { return false; }
+bool by_four_taps(const Upfirdn2dParams&, const Weights<double>&, int, int, const Ends<double>&) { return false; }
 
 template <class S>
-void filter_on(const Upfirdn2dParams& p, int part, int parts, Ends<S>& ends) {
+void filter_on(const Upfirdn2dParams& asked, int part, int parts, Ends<S>& ends) {
+    const Weights<S> weights(asked);
+    Upfirdn2dParams p = asked;
+    p.separable = weights.separable;
     if (p.channels_last)
-        Filter<ChannelsLast<S>>(p, ends).run(part, parts);
-    else if (!by_four_taps(p, part, parts, ends))
-        Filter<Planar<S>>(p, ends).run(part, parts);
+        Filter<ChannelsLast<S>>(p, weights, ends).run(part, parts);
+    else if (!by_four_taps(p, weights, part, parts, ends))
+        Filter<Planar<S>>(p, weights, ends).run(part, parts);
 }
 
 }  // namespace

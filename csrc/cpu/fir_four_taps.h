@@ -6,6 +6,7 @@
 
 #include "fir.h"
 #include "fir_taps.h"
+#include "fir_weights.h"
 #include "zip.h"
 
 namespace gan_engine {
@@ -23,15 +24,15 @@ class FourTaps {
         return p.separable && axis(p.h) && axis(p.w) && ends.x != nullptr && ends.y != nullptr && !ends.finishes;
     }
 
-    FourTaps(const Upfirdn2dParams& p_, const Ends<float>& ends_)
+    FourTaps(const Upfirdn2dParams& p_, const Weights<float>& weights, const Ends<float>& ends_)
         : p(p_), ends(ends_), spread(p_.w), stream(streams(p_, ends_, p_.w.out)), foresee(foresees(p_, ends_)) {
-        for (int t = 0; t < 4; ++t) vertical[t] = p.f[p.flip ? t : 3 - t];
+        for (int t = 0; t < 4; ++t) vertical[t] = weights.down[t];
         zeros.resize(round_up(p.w.in, kLanes));
         for (std::int64_t oy = 0; oy < p.h.out; ++oy) windows.push_back(window(p.h.first_input(oy), p.h.first_tap(oy)));
         for (int k = 0; k < 4; ++k) {
             const std::int64_t phase = k / kCount, t = k % kCount, tap = p.w.first_tap(phase) + t * Up;
             place[k] = spread.place(p.w.first_input(phase) + t);
-            horizontal[k] = float(vertical[tap] * p.gain);
+            horizontal[k] = weights.across[tap];
         }
         batch = std::clamp<std::int64_t>(kBatchBytes / (spread.size() * sizeof(float)), 1, kMostRows);
         blended.resize(batch * spread.size());

@@ -150,6 +150,130 @@ def test_the_gradient_is_the_adjoint(seed: int, backend: str, device: str):
         assert second[1] is None
 
 
+def some_long_call(seed: int) -> tuple[Tensor, Tensor, dict]:
+    number, choice = random.Random(seed).randint, random.Random(1000 + seed).choice
+    torch.manual_seed(seed)
+    x = torch.randn(number(1, 2), choice([1, 3, 16, 21, 70]), number(1, 22), number(1, 50))
+    f = torch.randn(number(5, 32)) / 4
+    around = 2 * len(f)
+    return x, f, {
+        "up": [number(1, 4), number(1, 4)] if seed % 3 == 0 else choice([1, 2]),
+        "down": [number(1, 4), number(1, 4)] if seed % 3 == 1 else choice([1, 2]),
+        "padding": [around + number(-9, 0), -number(0, 3), number(0, 9), around + number(-9, 0)],
+        "flip_filter": bool(number(0, 1)),
+        "gain": choice([1, 4, -0.5]),
+    }  # fmt: skip
+
+
+def of_float64(f: Tensor, options: dict):
+    """(filter, filter of magnitudes), in float64 by the definition; the latter bounds the rounding of the former."""
+    sizes = {**options, "gain": abs(options["gain"])}
+    return (
+        lambda x: upfirdn2d(x.double(), f, **options, backend="reference"),
+        lambda x: upfirdn2d(x.double().abs(), f.abs(), **sizes, backend="reference"),
+    )
+
+
+@LAYOUTS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_many_taps_are_right_to_the_second_order(seed: int, dtype, layout):
+    """Two rows, two phases or two pixels at once, each of which may be the last one or have no partner."""
+    x, f, options = some_long_call(seed)
+    x = x.to(dtype, memory_format=layout)
+    if backends.refusal("upfirdn2d", "cpu", x):
+        pytest.skip(backends.refusal("upfirdn2d", "cpu", x))
+    filtered, size = of_float64(f, options)
+    tolerance = {torch.float32: 4e-6, torch.float64: 1e-14, torch.bfloat16: 8e-3}[dtype]
+
+    def near(got: Tensor, want: Tensor, bound: Tensor) -> bool:
+        return got.dtype == dtype and bool(((got.double() - want).abs() <= tolerance * bound + 1e-30).all())
+
+    x = x.requires_grad_()
+    y = upfirdn2d(x, f, **options, backend="cpu")
+    assert near(y, filtered(x), size(x))
+    dy = torch.randn(y.shape).to(dtype, memory_format=layout).requires_grad_()
+    (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
+    wide = x.detach().double().requires_grad_()
+    (want,) = torch.autograd.grad(filtered(wide), wide, dy.detach().double())
+    # The sum of magnitudes is a gradient too: of the filter of magnitudes, by |x|.
+    positive = x.detach().double().abs().requires_grad_()
+    (bound,) = torch.autograd.grad(size(positive), positive, dy.detach().double().abs())
+    assert near(dx, want, bound)
+    v = torch.randn(x.shape).to(dtype, memory_format=layout)
+    (d_dy,) = torch.autograd.grad(dx, dy, v)
+    assert near(d_dy, filtered(v), size(v))
+
+
+@LAYOUTS
+@pytest.mark.parametrize("options", [{"up": 2, "padding": 11}, {"down": 2, "padding": 5}, {"padding": 6}], ids=str)
+def test_many_taps_compile(options, layout):
+    x = torch.randn(1, 3, 9, 37).to(memory_format=layout)
+    if backends.refusal("upfirdn2d", "cpu", x):
+        pytest.skip(backends.refusal("upfirdn2d", "cpu", x))
+    f = setup_filter(torch.arange(1.0, 13.0))
+    for taps in (f, f.outer(f)):
+        torch.compiler.reset()  # else PyTorch counts these calls as recompilations of one function
+        compiled = torch.compile(lambda x, taps=taps: upfirdn2d(x, taps, **options).square().sum(), fullgraph=True)
+        one, two = (x.clone().requires_grad_() for _ in range(2))
+        compiled(one).backward()
+        upfirdn2d(two, taps, **options).square().sum().backward()
+        torch.testing.assert_close(one.grad, two.grad, rtol=0, atol=0)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("options", [{"up": 2, "padding": 12}, {"down": 2, "padding": 12}, {"padding": 12}], ids=str)
+@pytest.mark.parametrize("taps", [(5, 12), (12, 12), (24, 1), (1, 24), (4, 4)], ids=str)
+def test_a_matrix_that_is_an_outer_product_is_filtered_axis_by_axis(taps, options, layout):
+    """The bits are those of the axes where the factors are exact, so no other filter can have run."""
+    if backends.refusal("upfirdn2d", "cpu", torch.ones(1)):
+        pytest.skip(backends.refusal("upfirdn2d", "cpu", torch.ones(1)))
+    x = torch.randn(2, 19, 13, 40).to(memory_format=layout)
+    column, row = (torch.randn(n) for n in taps)
+    matrix = column[:, None] * row
+    filtered, size = of_float64(matrix, {**options, "gain": 1})
+    y = upfirdn2d(x, matrix, **options, backend="cpu")
+    assert ((y.double() - filtered(x)).abs() <= 4e-6 * size(x) + 1e-30).all()
+    if taps[0] != taps[1]:
+        return
+    small = torch.randint(1, 8, (taps[0],)).float()  # products and quotients by a power of two are exact
+    small[1] = 8.0
+    one = upfirdn2d(x, small, **options, backend="cpu")
+    two = upfirdn2d(x, small.outer(small), **options, backend="cpu")
+    # small.outer(small) = (8 small) * (small / 8): the two scales are powers of two, which no rounding sees.
+    assert torch.equal(one, two)
+
+
+@LAYOUTS
+def test_a_matrix_that_is_almost_an_outer_product_is_not_factored(layout):
+    if backends.refusal("upfirdn2d", "cpu", torch.ones(1)):
+        pytest.skip(backends.refusal("upfirdn2d", "cpu", torch.ones(1)))
+    x = torch.randn(1, 2, 20, 20, dtype=torch.float64).to(memory_format=layout)
+    f = torch.linspace(0.1, 1, 6)
+    for change in (1e-7, 1e-3):  # in float64, the rounding of a product in float32 is a difference too
+        matrix = f.outer(f)
+        matrix[2, 3] *= 1 + change
+        want = upfirdn2d(x, matrix, backend="reference")
+        torch.testing.assert_close(upfirdn2d(x, matrix, backend="cpu"), want, rtol=1e-13, atol=1e-13)
+    matrix = f.outer(f)
+    matrix[0, 0] = 0
+    y, want = (upfirdn2d(x.float(), matrix, backend=backend) for backend in ("cpu", "reference"))
+    torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"up": 2, "padding": 12}, {"down": 2}, {"padding": 3}], ids=str)
+@LAYOUTS
+def test_an_infinite_pixel_spoils_only_what_many_taps_reach(options, layout):
+    x = torch.randn(1, 17, 29, 60).to(memory_format=layout)
+    x[0, 3, 14, 31] = float("inf")
+    f = torch.linspace(0.1, 1, 12)
+    y, want = upfirdn2d(x, f, **options), upfirdn2d(x.nan_to_num(posinf=1e6), f, **options)
+    clean = upfirdn2d((x == float("inf")).float(), f, **options) == 0
+    assert not clean.all()
+    torch.testing.assert_close(y[clean], want[clean])
+    assert (y[~clean] == float("inf")).all()
+
+
 def test_padding_is_one_number_two_or_four():
     x, f = torch.randn(1, 1, 4, 5), torch.randn(2, 3)
     for short, full in ((1, [1, 1, 1, 1]), ([1, 2], [1, 1, 2, 2]), ((0, 3), [0, 0, 3, 3])):
