@@ -20,6 +20,7 @@ from gan_engine.system.checkpoint import CheckpointError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
 ON_COLLAPSE = ("warn", "stop", "rollback")
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 GAMMAS = ("fixed", "auto")
 # As in the paper of R1, arXiv:1801.04406. A weak penalty lets D win before its weight has risen: 32x32 garments were at
 # fd_fashion32 N=5000 166 after 16 kimg from 0.0064, the rule of thumb of arXiv:2006.06676, and at 85 from 10 (one seed,
@@ -197,6 +198,11 @@ class Output:
     """Number of checkpoints to keep."""
     tensorboard: bool = True
     """Write TensorBoard events too, if TensorBoard is installed."""
+    loggers: tuple[Literal[LOGGERS], ...] = ()
+    """Loggers that must be there, such as --loggers wandb mlflow. A missing package is an error at the start.
+    wandb is offline unless WANDB_MODE says otherwise.
+    mlflow writes to the directory of the run, or to MLFLOW_TRACKING_URI.
+    --loggers without a name: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +300,11 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
             raise ValueError(f"betas: want two numbers from 0 to below 1, got {self.betas}")
         if self.batch_gpu is not None and not 0 < self.batch_gpu <= self.batch_size:
             raise ValueError(f"batch_gpu: want 1 to batch_size = {self.batch_size}, got {self.batch_gpu}")
+        for name in self.loggers:
+            if name not in LOGGERS:
+                raise ValueError(f"loggers: want some of {', '.join(LOGGERS)}, got {name!r}")
+        if "tensorboard" in self.loggers and not self.tensorboard:
+            raise ValueError("loggers: want no tensorboard beside --no-tensorboard, got both")
         for name, choices in (
             ("loss", tuple(LOSSES)),
             ("precision", PRECISIONS),
@@ -371,6 +382,7 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
 LENGTHS = ("kimg", "minutes")
 FREE_ON_RESUME = {
     *(*LENGTHS, "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
+    "loggers",
     *("threads", "metrics_kimg", "grid_kimg", "checkpoint_kimg", "channels_last", "cuda_graphs", "plugin"),
     *("eval_kimg", "eval_metrics", "eval_num", "eval_extractor", "eval_weights", "eval_data", "patience"),
     *("health_kimg", "on_collapse", "rollbacks", "rollback_lr"),

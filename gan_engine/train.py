@@ -14,6 +14,7 @@ from gan_engine.command_line import console
 from gan_engine.config import from_dict
 from gan_engine.presets import PRESETS, table
 from gan_engine.runs import directory, ending, record
+from gan_engine.runs.loggers import LoggerError
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 from gan_engine.training import distributed
@@ -98,7 +99,7 @@ def run(trainer: Trainer) -> int:
     processes = trainer.processes
     try:
         stopped_by = trainer.run()
-    except (NonFiniteError, checkpoint.CheckpointError, PeerError) as error:
+    except (NonFiniteError, checkpoint.CheckpointError, LoggerError, PeerError) as error:
         processes.announce(error)
         if processes.first or not isinstance(error, NonFiniteError):  # all processes meet a NonFiniteError together
             print(f"error: {error}", file=sys.stderr)

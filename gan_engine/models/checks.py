@@ -126,6 +126,6 @@ def _word(kind: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         inner = get_args(kind)
-        what = "texts" if inner[0] is str else "numbers"
+        what = "numbers" if inner[0] in (int, float) else "texts"
         return f"a tuple of {what}" if inner[-1] is ... else f"a tuple of {len(inner)} {what}"
     return _WORDS.get(kind) or ("None" if kind is NoneType else getattr(kind, "__name__", str(kind)))

@@ -13,7 +13,7 @@ import gan_engine
 from gan_engine import backends
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
-from gan_engine.runs import ending
+from gan_engine.runs import ending, loggers
 from gan_engine.system import malloc, outside
 from gan_engine.system.devices import choose_device
 from gan_engine.system.names import legible
@@ -133,6 +133,10 @@ def prepare(
 
     Raises ValueError, RuntimeError or OSError for everything that stands against the run.
     """
+    if processes.first:
+        for name in config.loggers:
+            with loggers.asked_for(name):
+                loggers.require(name)
     device = choose_device(device)
     resolve(config.precision, device)  # refuses before the data are read
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_engine import backends
 from gan_engine.command_line import console
-from gan_engine.config import Config
+from gan_engine.config import Config, to_dict
 from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
 from gan_engine.system import checkpoint
@@ -70,7 +70,13 @@ class Run:
         if trainer.processes.first:
             run_dir, nimg = trainer.run_dir, self.clock.nimg
             self.keeper = checkpoint.Keeper(run_dir, self.config.keep, nimg=nimg)
-            self.monitors = Monitors(run_dir, tensorboard=self.config.tensorboard, resume_nimg=nimg)
+            self.monitors = Monitors(
+                run_dir,
+                tensorboard=self.config.tensorboard,
+                log=self.config.loggers,
+                config=to_dict(self.config),
+                resume_nimg=nimg,
+            )
             self._check_best()
         self.watch: Watch | None = None
         if trainer.health is not None:
@@ -101,13 +107,21 @@ class Run:
 
     def carry_out(self) -> int | None:
         """Train; see Trainer.run."""
+        try:
+            return self._carried_out()
+        except BaseException:
+            if self.monitors is not None:
+                self.monitors.close_loggers(failed=True)
+            raise
+
+    def _carried_out(self) -> int | None:
         self._require_equal_weights()
         try:
             number = self._loop()
         except nonfinite.NonFiniteError as error:
             if self.monitors is None:
                 raise
-            self.monitors.close()
+            self.monitors.close(failed=True)
             newest = self.keeper.newest() or "none yet"
             raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {newest}") from None
         except checkpoint.CheckpointError:

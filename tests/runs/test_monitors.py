@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_engine.runs import loss_plot, monitors, sample_grids
+from gan_engine.runs import loggers, loss_plot, monitors, sample_grids
 from gan_engine.runs.history import read_metrics
 from gan_engine.runs.monitors import Monitors
 from gan_engine.runs.report import write as write_report
@@ -238,9 +238,9 @@ def raising(error):
 )
 def test_no_exception_of_a_monitor_ends_a_run_and_each_is_said_once(tmp_path, monkeypatch, error):
     class Board:
-        add_scalar = add_image = flush = close = raising(error)
+        scalars = picture = close = raising(error)
 
-    monkeypatch.setattr(monitors, "_tensorboard", lambda *_: Board())
+    monkeypatch.setattr(loggers, "started", lambda *_: Board())
     watch = Monitors(tmp_path)
     for name in ("_append_line", "grid", "animate", "plot_losses"):
         monkeypatch.setattr(monitors, name, raising(error))

@@ -260,12 +260,16 @@ Trainer.step = step
 TINY = ["vanilla", "--data", "toy", "--res", "16", "--hidden", "16", "--batch-size", "16", "--no-tensorboard"]
 
 
-def test_the_first_process_speaks_and_writes(tmp_path):
-    run = torchrun(tmp_path, TRAIN, *TINY, "--kimg", "0.064", "--out", "run")
+def test_the_first_process_speaks_writes_and_logs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests/runs/fake_loggers"))
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "calls"))
+    run = torchrun(tmp_path, TRAIN, *TINY, "--kimg", "0.064", "--out", "run", "--loggers", "wandb")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("networks") == 1 and "2 processes" in run.stdout
     assert len(checkpoint.load(checkpoint.find(tmp_path / "run"))["processes"]) == 2
     assert (tmp_path / "run/losses.png").exists()
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count('"wandb.init"') == calls.count('"wandb.finish"') == 1 and '"loss/G"' in calls
 
 
 def test_what_befalls_one_process_ends_the_others_with_its_error(tmp_path):
