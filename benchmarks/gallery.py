@@ -25,7 +25,6 @@ from tqdm import tqdm
 import gan_engine
 from benchmarks.rows import environment
 from gan_engine import models
-from gan_engine.config import from_dict
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.decode import pixels
 from gan_engine.evaluate import Options, evaluate
@@ -33,6 +32,7 @@ from gan_engine.inference.tiles import enlarge
 from gan_engine.pictures import files as picture_files
 from gan_engine.pictures.picture import grid
 from gan_engine.runs.sample_grids import sample_grids
+from gan_engine.saved_config import from_dict
 from gan_engine.system import checkpoint
 from gan_engine.training.run_flags import parse
 from gan_engine.upscale import Options as UpscaleOptions

@@ -11,10 +11,10 @@ import torch
 
 from gan_engine import plugins
 from gan_engine.command_line import console
-from gan_engine.config import from_dict
 from gan_engine.presets import PRESETS, table
 from gan_engine.runs import directory, ending, record
 from gan_engine.runs.loggers import LoggerError
+from gan_engine.saved_config import from_dict
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 from gan_engine.training import distributed

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from gan_engine import compare
-from gan_engine.config import to_dict
 from gan_engine.metrics import scores
 from gan_engine.presets import PRESETS
 from gan_engine.runs.comparison import compare as compared
 from gan_engine.runs.comparison import final_and_best, rows
+from gan_engine.saved_config import to_dict
 
 FD, PRECISION = "fd_fashion32 N=100", "precision_fashion32 N=100"
 

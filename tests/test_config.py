@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gan_engine import models
-from gan_engine.config import FREE_ON_RESUME, Config, differences, from_dict, to_dict
+from gan_engine.config import Config
 from gan_engine.presets import PRESETS
+from gan_engine.saved_config import FREE_ON_RESUME, differences, from_dict, to_dict
 from gan_engine.system.checkpoint import CheckpointError
 
 CONFIG = PRESETS["dcgan"]()

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gan_engine import report, train
-from gan_engine.config import to_dict
 from gan_engine.data.toy import SHAPES
 from gan_engine.presets import PRESETS
 from gan_engine.runs import copies
 from gan_engine.runs.monitors import Monitors
 from gan_engine.runs.report import write as write_report
+from gan_engine.saved_config import to_dict
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ from pathlib import Path
 import torch
 import gan_engine
 from gan_engine import evaluate, generate, models, report, translate, upscale
-from gan_engine.config import Config, from_dict, to_dict
+from gan_engine.config import Config
+from gan_engine.saved_config import from_dict, to_dict
 from gan_engine.data import load
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from gan_engine import models
-from gan_engine.config import from_dict
 from gan_engine.data import to_float
 from gan_engine.data.kinds import kind_of
 from gan_engine.inference import run_data
@@ -15,6 +14,7 @@ from gan_engine.metrics import copies
 from gan_engine.pictures.picture import grid, to_uint8, write_picture
 from gan_engine.runs import record
 from gan_engine.runs.copies import JSON, PICTURE, read
+from gan_engine.saved_config import from_dict
 from gan_engine.system import checkpoint
 from gan_engine.system.devices import choose_device
 from gan_engine.system.whole_file import replacing

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from gan_engine import models
-from gan_engine.config import from_dict
 from gan_engine.data import DataError, ImageSet, held_out, load
 from gan_engine.runs import run_state
+from gan_engine.saved_config import from_dict
 from gan_engine.system import checkpoint
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gan_engine.config import FREE_ON_RESUME, LENGTHS
 from gan_engine.metrics import scores
 from gan_engine.runs import record
 from gan_engine.runs.history import read_metrics
+from gan_engine.saved_config import FREE_ON_RESUME, LENGTHS
 from gan_engine.system.names import legible
 
 PREFIX = "eval/"

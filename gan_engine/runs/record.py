@@ -5,7 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gan_engine.config import Config, to_dict
+from gan_engine.config import Config
+from gan_engine.saved_config import to_dict
 from gan_engine.system.whole_file import replacing
 
 NAME = "run.json"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_engine.config import from_dict
 from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
@@ -17,6 +16,7 @@ from gan_engine.runs.history import read_metrics
 from gan_engine.runs.loss_plot import plot_losses
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
+from gan_engine.saved_config import from_dict
 from gan_engine.system.checkpoint import CheckpointError, newest_name
 from gan_engine.system.names import legible
 from gan_engine.system.whole_file import replacing

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from gan_engine import backends
 from gan_engine.command_line import console
-from gan_engine.config import Config, to_dict
+from gan_engine.config import Config
 from gan_engine.runs import record
 from gan_engine.runs.monitors import Monitors
+from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
 from gan_engine.training import chosen_ops, nonfinite, plan
 from gan_engine.training.batches import Batches

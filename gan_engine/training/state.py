@@ -10,9 +10,10 @@ from torch import nn
 
 from gan_engine import models
 from gan_engine.augment import Ada
-from gan_engine.config import Config, differences, from_dict, to_dict
+from gan_engine.config import Config
 from gan_engine.losses.objective import GanObjective
 from gan_engine.runs import run_state
+from gan_engine.saved_config import differences, from_dict, to_dict
 from gan_engine.system import checkpoint
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches

@@ -11,9 +11,10 @@ import tyro
 
 from gan_engine import models, train
 from gan_engine.command_line import flags
-from gan_engine.config import GROUPS, Basics, Config, from_dict, to_dict
+from gan_engine.config import GROUPS, Basics, Config
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.presets import PRESETS
+from gan_engine.saved_config import from_dict, to_dict
 from gan_engine.training import run_flags
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from gan_engine import report
-from gan_engine.config import to_dict
 from gan_engine.data import DataConfig, ImageSet, load
 from gan_engine.inference import copies as of_runs
 from gan_engine.metrics import copies, extractors
 from gan_engine.metrics.classifier import classify, load_classifier
 from gan_engine.presets import PRESETS
+from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
 from gan_engine.training.trainer import Trainer
 

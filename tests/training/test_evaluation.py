@@ -9,10 +9,10 @@ import torch
 
 import gan_engine
 from gan_engine import generate, train
-from gan_engine.config import from_dict, to_dict
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.metrics.scores import Scores
 from gan_engine.runs.history import read_metrics
+from gan_engine.saved_config import from_dict, to_dict
 from gan_engine.system import checkpoint
 from gan_engine.training.watch import BACK_TO
 from tests.training.runs import CYCLEGAN, DCGAN, assert_equal, weights

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gan_engine import models, train
-from gan_engine.config import to_dict
 from gan_engine.presets import PRESETS
+from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
 from gan_engine.training import plan, run
 from gan_engine.training.clock import Clock
