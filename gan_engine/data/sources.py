@@ -128,7 +128,7 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     if config.source in NAMED:
         if kind != (named_kind := KIND_OF.get(config.source, "image")):
             contents = KINDS[named_kind].contents
-            raise DataError(f"data: want {_wanted(kind)} or toy, got {config.source}, which holds {contents}")
+            raise DataError(f"data: want toy, {_wanted(kind)}, got {config.source}, which holds {contents}")
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:

@@ -26,8 +26,8 @@ def listing(plugin: str, parts: tuple[str, ...]) -> str:
 def require(config: Any, source: Any) -> None:
     """Raises CheckpointError, which names `source` and the plug-ins, if parts of the run are not registered.
 
-    `config` is the configuration of the run as `saved_config.to_dict` returns it. A file may hold anything in its place;
-    that is not checked here.
+    `config` is the configuration of the run as `saved_config.to_dict` returns it. A file may hold anything in its
+    place; that is not checked here.
     """
     if not isinstance(config, dict):
         return

@@ -59,7 +59,7 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     Raises LayoutError, which says what differs, if our stylegan2 cannot hold the networks.
     """
     for name, record in tree.items():
-        _require_usual(_options(record), f"{NAME} {name}")
+        _require_usual(_options(record, f"{NAME} {name}"), f"{NAME} {name}")
     theirs = {name: _named(record, f"{NAME} {name}") for name, record in tree.items()}
     sizes = _sizes(theirs, tree)
     networks = {}
@@ -77,9 +77,12 @@ def _is_network(value: Any) -> bool:
     return isinstance(value, Record) and value.name.startswith("dnnlib.tflib") and isinstance(value.state, dict)
 
 
-def _options(record: Record) -> dict[str, Any]:
+def _options(record: Record, what: str) -> dict[str, Any]:
+    """The options of a network. Raises LayoutError if there are none: no array tells them."""
     found = record.state.get("static_kwargs")
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise LayoutError(f"{what}: want its options in static_kwargs, got none")
+    return found
 
 
 def _arrays(record: Record) -> dict[str, np.ndarray]:
@@ -150,7 +153,7 @@ def _require_usual(options: dict[str, Any], what: str) -> None:
 
 def _sizes(theirs: dict[str, Weights], records: dict[str, Record]) -> stylegan2.Config:
     what, G, D = f"{NAME} G_ema", theirs["G_ema"], theirs.get("D")
-    options = _options(records["G_ema"])
+    options = _options(records["G_ema"], what)
     found = (re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", name) for name in G)
     resolutions = sorted(int(match[1]) for match in found if match)
     try:
@@ -163,7 +166,7 @@ def _sizes(theirs: dict[str, Weights], records: dict[str, Record]) -> stylegan2.
     clamp, half = options.get("conv_clamp"), options.get("num_fp16_res")
     d: dict[str, Any] = {}
     if D is not None:
-        group = _options(records["D"]).get("mbstd_group_size", 4)
+        group = _options(records["D"], f"{NAME} D").get("mbstd_group_size", 4)
         d = {"d_architecture": stylegan2_ada.d_architecture(D, resolutions[-1], f"{NAME} D"), "mbstd_group": group}
     return config(
         what, resolution=resolutions[-1], channels=colours, z_dim=z_dim, w_dim=w_dim,

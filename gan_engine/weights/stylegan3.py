@@ -58,7 +58,7 @@ def _generator(record: Record, sizes: stylegan3.Config, what: str) -> Weights:
     transform = theirs.pop("synthesis.input.transform", torch.eye(3))
     if not torch.equal(transform, torch.eye(3)):
         raise LayoutError(f"{what}: want no transform of its Fourier features, got {transform.tolist()}")
-    scale = attributes(record).get("synthesis", {}).get("output_scale", stylegan3.OUTPUT_SCALE)
+    scale = _attribute(attributes(record), "synthesis", "output_scale", what)
     if scale != stylegan3.OUTPUT_SCALE:
         raise LayoutError(f"{what}: want colours times {stylegan3.OUTPUT_SCALE}, got {scale}")
     mean = theirs.get("mapping.w_avg")
@@ -96,14 +96,14 @@ def _sizes(G: Record, D: Record | None) -> stylegan3.Config:
     if variant is None:
         raise LayoutError(f"{what}: want convolutions 3x3 (T) or 1x1 (R), got {kernel}x{kernel}")
     widen = 2 if variant == "r" else 1
-    clamp = of.get(names[0], {}).get("conv_clamp")
-    half = [i for i, name in enumerate(names) if of.get(name, {}).get("use_fp16")]
+    clamp = _attribute(of, names[0], "conv_clamp", what)
+    half = [i for i, name in enumerate(names) if _attribute(of, name, "use_fp16", what)]
     d = stylegan2_ada.d_sizes(D, resolution, f"{NAME} D")
     if (got := d.pop("d_architecture", "residual")) != "residual":
         raise LayoutError(f"{NAME} D: want the architecture resnet, got {got}; --slim converts G_ema alone")
     fields: dict[str, Any] = {
         "resolution": resolution, "channels": colours, "variant": variant, "num_layers": len(layers) - 1,
-        "num_critical": int(of.get("synthesis", {}).get("num_critical", 2)),
+        "num_critical": int(_attribute(of, "synthesis", "num_critical", what)),
         "channel_base": layers[-2][2] * resolution // widen,
         "channel_max": max(width for _, _, width in layers[:-1]) // widen,
         "clamp": None if clamp is None else float(clamp),
@@ -121,6 +121,13 @@ def _sizes(G: Record, D: Record | None) -> stylegan3.Config:
         if want != name:
             raise LayoutError(f"{what}: want layers of the bands of the paper, as {want}, got {name}")
     return sizes
+
+
+def _attribute(of: dict[str, dict[str, Any]], module: str, name: str, what: str) -> Any:
+    """An attribute of a module. Raises LayoutError if there is none: what it may be there, no weight tells."""
+    if name not in of.get(module, {}):
+        raise LayoutError(f"{what}: want the attribute {name} of {module}, got none")
+    return of[module][name]
 
 
 def _half(sizes: stylegan3.Config, rates: list[int]) -> int:

@@ -180,7 +180,7 @@ def test_a_source_without_two_kinds_is_refused(tmp_path):
         load_from(tmp_path, "unpaired")
     with pytest.raises(DataError, match=r"trainB: want image files .*, got none"):
         load_from(tmp_path, "pairs")
-    with pytest.raises(DataError, match="want a folder with trainA and trainB or toy, got fashion-mnist, which holds"):
+    with pytest.raises(DataError, match="want toy, a folder with trainA and trainB, got fashion-mnist, which holds"):
         load_from("fashion-mnist", "unpaired")
     (tmp_path / "x.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"want a folder with A and B, \.tar, .*, got the file x\.zip"):

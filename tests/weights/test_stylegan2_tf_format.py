@@ -165,6 +165,7 @@ def drop(variables, name):
             lambda G, D: G.static_kwargs.update(resample_kernel=[1, 2, 1]),
             r"G: want resample_kernel \[1, 3, 3, 1\], got \[1, 2, 1\]",
         ),
+        (lambda G, D: delattr(G, "static_kwargs"), "want its options in static_kwargs, got none"),
         (lambda G, D: D.static_kwargs.update(nonlinearity="relu"), "D: want nonlinearity lrelu, got relu"),
     ],
 )

@@ -97,6 +97,8 @@ def rename(G, old, new):
 CHANGES = [
     (lambda G: G.synthesis.input.transform.fill_(1), "want no transform of its Fourier features, got .*1.0"),
     (lambda G: setattr(G.synthesis, "output_scale", 0.5), "want colours times 0.25, got 0.5"),
+    (lambda G: delattr(G.synthesis, "output_scale"), "want the attribute output_scale of synthesis, got none"),
+    (lambda G: delattr(layer(G, 0), "conv_clamp"), r"want the attribute conv_clamp of synthesis.L0_\d+_\d+, got none"),
     (lambda G: setattr(layer(G, 2), "down_filter", None), r"want synthesis.L2_\d+_\d+.down_filter, got no tensor"),
     (
         lambda G: layer(G, 1).up_filter.copy_(torch.ones(12) / 12),
