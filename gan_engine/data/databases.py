@@ -22,7 +22,7 @@ from gan_engine.system.names import listed
 
 DATA, META = "data.mdb", "meta_info.txt"
 _META_LINE = re.compile(r"(.+?)(\.\w+)? \(\d+, *\d+(, *\d+)?\)( -?\d+)?")
-_SIZED = re.compile(r"(\d+)-\d{5,}")
+_SIZED = re.compile(r"([1-9]\d*)-(\d{5,})")
 
 
 def load_lmdb(path: Path, *, labelled: bool = True, **options: Any) -> ImageSet:
@@ -39,12 +39,16 @@ def load_lmdb(path: Path, *, labelled: bool = True, **options: Any) -> ImageSet:
 
 
 def _of_one_size(keys: list[str], resolution: int) -> tuple[list[str], tuple[str, ...]]:
-    """-> the keys of one size, and a note. Keys SIZE-NUMBER (rosinality) hold every picture in several sizes.
+    """-> the keys of one size, and a note. Keys SIZE-NUMBER (rosinality) hold every picture in each of several sizes.
 
     The size is the least that is not below the resolution, else the largest.
     """
-    sizes = {int(match[1]) if (match := _SIZED.fullmatch(key)) else None for key in keys}
-    if None in sizes or len(sizes) < 2:
+    sizes: dict[int, set[str]] = {}
+    for key in keys:
+        if (match := _SIZED.fullmatch(key)) is None:
+            return keys, ()
+        sizes.setdefault(int(match[1]), set()).add(match[2])
+    if len(sizes) < 2 or any(numbers != sizes[min(sizes)] for numbers in sizes.values()):
         return keys, ()
     size = min((size for size in sizes if size >= resolution), default=max(sizes))
     return [key for key in keys if key.startswith(f"{size}-")], (f"of {len(sizes)} sizes only {size} read",)

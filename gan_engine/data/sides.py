@@ -66,7 +66,9 @@ def _sides_of_tars(path: Path, files: Sequence[Path]) -> tuple[list[Side], tuple
     for name in names:
         key = tars.key_of(name)
         word = name.removeprefix(key).strip(".").rpartition(".")[0]
-        by_word.setdefault(word, {})[key] = members[name].open
+        if key in (side := by_word.setdefault(word, {})):
+            raise DataError(f"{path}: want one picture of each name, got another one in {name}")
+        side[key] = members[name].open
     if len(by_word) == 1:
         return [*by_word.values()], left_out
     chosen = _two_sides(path, by_word)

@@ -59,6 +59,7 @@ class Table:
         self._groups: list[Group] = []
         self._place: dict[str, tuple[int, int]] = {}  # {path: (group, row in it)}
         root = os.path.commonpath([file.parent for file in files])
+        places: dict[str, Path] = {}
         for file in files:
             schema, groups = _opened(file)
             if self.schema is not None and schema.names != self.schema.names:
@@ -66,6 +67,11 @@ class Table:
                 raise DataError(f"{file}: want the columns of {self.file.name}, {want}, got {got}")
             self.schema = self.schema or schema
             above = "/".join((*file.parent.relative_to(root).parts, *_split_and_shard(file.stem)))
+            if other := places.get(above):
+                raise DataError(
+                    f"{file}: want a name that differs from {other.name} by letters or digits, got signs alone"
+                )
+            places[above] = file
             numbers = itertools.count()
             for group in groups:
                 self._place |= {f"{above}/{next(numbers):08d}": (len(self._groups), row) for row in range(group.num)}

@@ -9,8 +9,9 @@ import json
 import os
 import re
 import tarfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from gan_engine.data.files import load_files, load_pictures, pictures
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.label_tables import plain_path
 from gan_engine.data.labels import Labels, by_folder, by_value, training_part
-from gan_engine.system.names import listed
+from gan_engine.system.names import legible, listed
 
 # A number at the end of a shard's name: imagenet-train-000012.
 _NUMBER = re.compile(r"(.*?)[-_.]?(\d+)")
@@ -71,6 +72,7 @@ def index(archives: Sequence[Path]) -> dict[str, Member]:
     split.
     """
     members: dict[str, Member] = {}
+    places: dict[str, Path] = {}
     root = os.path.commonpath([archive.parent for archive in archives])
     for archive in archives:
         number = _NUMBER.fullmatch(archive.stem)
@@ -79,16 +81,49 @@ def index(archives: Sequence[Path]) -> dict[str, Member]:
             *(filter(None, number.groups()) if number else [archive.stem]),
         ]
         above = "/".join((*folders, "")) if len(archives) > 1 else ""
+        if other := places.get(above):
+            raise DataError(
+                f"{archive}: want a name that differs from {other.name} by letters or digits, got signs alone"
+            )
+        places[above] = archive
         try:
-            with tarfile.open(archive, "r:") as opened:
-                for entry in opened:
-                    if entry.isreg() and not entry.issparse():
-                        path = plain_path(entry.name)
-                        members[above + path] = Member(archive, entry.offset_data, entry.size, path)
+            members |= {above + path: member for path, member in _files(archive).items()}
         except (tarfile.TarError, OSError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"{archive}: want a readable tar archive, not compressed, got {reason}") from error
     return members
+
+
+def _files(archive: Path) -> dict[str, Member]:
+    """{path: member} of the files in an archive. A hard link is the file that it names."""
+    found: dict[str, Member] = {}
+    others = []
+    with tarfile.open(archive, "r:") as opened:
+        for entry in opened:
+            path = plain_path(entry.name)
+            if entry.isreg() and not entry.issparse():
+                found[path] = Member(archive, entry.offset_data, entry.size, path)
+            elif entry.islnk() and (same := found.get(plain_path(entry.linkname))):
+                found[path] = replace(same, path=path)
+            elif not entry.isdir():
+                others.append(path)
+        end = opened.offset
+    _require_an_end(archive, end)
+    if others:
+        warnings.warn(
+            f"{archive}: {len(others):,} links and other entries are not read, such as {legible(others[0])}",
+            stacklevel=2,
+        )
+    return found
+
+
+def _require_an_end(archive: Path, end: int) -> None:
+    """Raises ValueError if anything but zeros follows the last file: tarfile takes a damaged header for the end."""
+    with open(archive, "rb") as file:
+        file.seek(end)
+        while block := file.read(1 << 20):
+            if block.strip(b"\0"):
+                raise ValueError(f"a damaged header, or a second archive, behind byte {end:,}")
 
 
 def key_of(path: str) -> str:
@@ -106,8 +141,7 @@ def _sidecars(members: dict[str, Member]) -> str:
     keys = {key_of(path) for path in members if path.lower().endswith(endings.endings())}
     for ending in (".cls", ".json"):
         beside = (path for path in members if path.endswith(ending) and key_of(path) in keys)
-        first = next(beside, None)
-        if first is not None and _value(members[first], ending) is not None:
+        if any(_value(members[path], ending) is not None for path in beside):
             return ending
     return ""
 

@@ -11,6 +11,7 @@ import html
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -126,7 +127,7 @@ def _about(trained: TrainedGenerator, drawing: Drawing) -> dict[str, Any]:
     return {
         "z_dim": config.z_dim,
         "c_dim": config.c_dim,
-        "classes": [(legible(name), _word(name, i)) for i, name in enumerate(names)],
+        "classes": [(legible(name), _word(names, i)) for i, name in enumerate(names)],
         "styles": drawing.styles,
         "w_dim": config.w_dim if drawing.styles else 0,
         "directions": _rounded(find(trained, _SLIDERS)),
@@ -143,9 +144,11 @@ def _command(run_dir: Path, trained: TrainedGenerator, direction: Direction, *, 
     return f"python -m gan_engine.{declared.command} PICTURE OUT.png --checkpoint={run}{which}"
 
 
-def _word(name: str, number: int) -> str:
-    """A class in a command: its name where a shell takes it as it is."""
-    return name if re.fullmatch(r"[\w.+-]+", name) else str(number)
+def _word(names: Sequence[str], number: int) -> str:
+    """A class in a command: its name where a shell takes it as it is, else its number, which may be another's name."""
+    if re.fullmatch(r"[\w.+-]+", names[number]):
+        return names[number]
+    return str(number) if str(number) not in names else shell_word(names[number])
 
 
 def _rounded(found: Tensor) -> list[list[float]]:

@@ -33,7 +33,7 @@ def upfirdn2d(
         x: [N, C, H, W], float32, float64, bfloat16 or float16, any strides.
         f: [taps] or [taps_y, taps_x], of any size, float32, on the device of x; None is [1]. The outer product of
             [taps] with itself is the filter. See `setup_filter`. A CPU kernel filters a matrix that is an outer
-            product axis by axis too.
+            product axis by axis too, in double only if its taps are exact products.
         up, down: factors, at least 1: one number, or [x, y].
         padding: zeros around the upsampled image, negative to crop it: one number, [x, y] or [x0, x1, y0, y1].
         flip_filter: False convolves, as written above; True correlates: f[ky, kx].

@@ -6,6 +6,7 @@ cancels, and the norm has neither scale nor bias. A batch norm computes with the
 is one image, unless the program runs with --eval: it is an instance norm with scale and bias, as ours is.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,8 @@ def files(path: Path) -> dict[str, Path]:
         epochs.setdefault(epoch, {})[name] = file
     if not epochs:
         return {}
-    last = max(epochs, key=lambda epoch: (epoch == "latest", int(epoch) if epoch.isdecimal() else -1))
+    number = re.compile(r"\d*$")  # 15, or iter_5000
+    last = max(epochs, key=lambda epoch: (epoch == "latest", int(number.search(epoch)[0] or -1)))
     return dict(sorted(epochs[last].items()))
 
 

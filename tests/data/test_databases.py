@@ -70,6 +70,11 @@ def test_of_several_sizes_the_one_for_the_resolution_is_read(tmp_path, resolutio
     assert greys == [size, size + 1] and f"; of 3 sizes only {size} read" in describe(data)
 
 
+@pytest.mark.parametrize("keys", [("1-00001", "1-00002", "2-00001"), ("0001-00001", "0002-00001")])
+def test_numbers_that_are_no_sizes_are_all_read(tmp_path, keys):
+    assert read(write(tmp_path / "x", {key: i for i, key in enumerate(keys)}))[1] == [*range(len(keys))]
+
+
 def test_patches_and_pairs(tmp_path):
     values = {key: encoded(grey, size=(16, 8)) for key, grey in KEYS.items()}
     assert read(write(tmp_path / "x.lmdb", values, META), kind="patches")[1] == [10, 10, 20, 20, 30, 30]

@@ -196,3 +196,51 @@ def test_memory_does_not_grow_with_the_archive(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < path.stat().st_size / 2
+
+
+# What tarfile itself would pass over
+
+
+@pytest.mark.parametrize("damage", ["header", "cut", "two archives"])
+def test_an_archive_that_goes_on_behind_its_end_is_refused(tmp_path, damage):
+    path = pack(tmp_path / "a.tar", {f"{i}.png": i for i in range(10)})
+    content = bytearray(path.read_bytes())
+    if damage == "header":
+        content[4 * 1024 + 5] ^= 1  # a picture of 8x8 takes one block, and its header another
+    content = content[: 6 * 1024 + 100] if damage == "cut" else content
+    path.write_bytes(content + content if damage == "two archives" else content)
+    with pytest.raises(DataError, match=r"want a readable tar archive.*behind byte"):
+        read(path)
+
+
+def test_a_hard_link_is_the_file_that_it_names(tmp_path):
+    path = pack(tmp_path / "a.tar", {"x/a.png": 1})
+    with tarfile.open(path, "a") as archive:
+        for name, kind in (("y/b.png", tarfile.LNKTYPE), ("y/c.png", tarfile.SYMTYPE)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "x/a.png"
+            archive.addfile(entry)
+    with pytest.warns(UserWarning, match=r"1 links and other entries are not read, such as y/c\.png"):
+        assert read(path)[2] == [1, 1]
+
+
+def test_one_sample_without_a_class_does_not_hide_the_classes_of_others(tmp_path):
+    members = {}
+    for i in range(3):
+        members |= {f"{i}.png": i, f"{i}.seg.png": 9, f"{i}.json": {"label": None if i == 0 else "x"}}
+    with pytest.warns(UserWarning, match="gives a class to only 2 of 3 images"):
+        data, _, greys = read(pack(tmp_path / "a.tar", members))
+    assert data.labels is None and greys == [0, 1, 2]
+
+
+def test_names_that_differ_by_signs_alone_are_refused(tmp_path):
+    pack(tmp_path / "set" / "a-000.tar", {"1.png": 1})
+    pack(tmp_path / "set" / "a_000.tar", {"1.png": 2})
+    with pytest.raises(DataError, match=r"a_000\.tar: want a name that differs from a-000\.tar by letters or digits"):
+        read(tmp_path / "set")
+
+
+def test_two_pictures_of_one_side_are_refused(tmp_path):
+    path = pack(tmp_path / "a.tar", {"k.a.png": 1, "k.a.bmp": 2, "k.b.png": 3})
+    with pytest.raises(DataError, match=r"want one picture of each name, got another one in k\.a\."):
+        read(path, kind="pairs")

@@ -381,3 +381,8 @@ def test_a_browser_refuses_what_the_page_does_not_hold(opened, browser):
             setTimeout(() => resolve("allowed"), 5000);
         }})"""
         assert browser.evaluate(code) == rule, tried
+
+
+def test_a_class_is_never_named_by_a_number_that_is_the_name_of_another():
+    names = ("a b", "0", "dress", "c d")
+    assert [demo._word(names, number) for number in range(4)] == ["'a b'", "0", "dress", "3"]

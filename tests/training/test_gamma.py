@@ -128,11 +128,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, options):
         assert torch.equal(a, b), name
 
 
-def test_a_factor_out_of_range_is_refused(make):
+def test_a_factor_that_is_no_factor_is_refused(make):
     trainer = make(NO_NORM, **AUTO)
-    state = trainer.gamma.state_dict() | {"factor": 0.0}
-    with pytest.raises(ValueError, match=r"gamma: want a factor from 0.0001 to 10000, got 0.0"):
-        trainer.gamma.load_state_dict(state)
+    for factor in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"gamma: want a factor above 0, got {factor}"):
+            trainer.gamma.load_state_dict(trainer.gamma.state_dict() | {"factor": factor})
+
+
+@pytest.mark.parametrize("power", [-9, 9])
+def test_a_factor_at_its_limit_is_saved_and_loaded(make, power):
+    trainer = make(NO_NORM, **AUTO)
+    gamma = trainer.gamma
+    gamma.factor.mul_(10.0**power)
+    for _ in range(gamma.interval):  # the next change brings it to its limit
+        trainer.step()
+    at_limit = gamma.factor.clone()
+    assert at_limit == torch.tensor(RANGE if power > 0 else 1 / RANGE)
+    gamma.load_state_dict(gamma.state_dict())
+    assert gamma.factor == at_limit
 
 
 def test_the_first_weights_are_those_given_or_that_of_the_paper(make):

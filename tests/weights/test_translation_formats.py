@@ -8,6 +8,7 @@ import torch
 
 from gan_engine import convert, models
 from gan_engine.system import checkpoint
+from gan_engine.weights import patchgan
 from tests.weights import networks
 from tests.weights.conversion import begun_and_trained, built, close, converted
 from tests.weights.pickles import BOMBS
@@ -278,3 +279,13 @@ def test_training_goes_on_with_a_published_pix2pix(tmp_path):
     save("maps", G=made(UnetGenerator), D=made(NLayerDiscriminator, 6))
     converted("maps", "a.pt")
     begun_and_trained("pix2pix", ["--width", "4", "--max-width", "32", "--d-width", "4", "--published", "--res", "32"])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "newest"),
+    [(("5", "10"), "10"), (("iter_5000", "iter_10000"), "iter_10000"), (("latest", "10", "iter_20000"), "latest")],
+)
+def test_the_newest_epoch_of_a_folder_is_read(tmp_path, epochs, newest):
+    for epoch in epochs:
+        (tmp_path / f"{epoch}_net_G.pth").touch()
+    assert patchgan.files(tmp_path) == {"G": tmp_path / f"{newest}_net_G.pth"}

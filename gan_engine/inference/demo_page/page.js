@@ -212,17 +212,16 @@ let running = null;
 function run(job) {
   waiting = job;
   running ??= (async () => {
-    try {
-      while (waiting) {
-        const now = waiting;
-        waiting = null;
+    while (waiting) {
+      const now = waiting;
+      waiting = null;
+      try {
         await now();
+      } catch (error) {
+        say(String(error), true);
       }
-    } catch (error) {
-      say(String(error), true);
-    } finally {
-      running = null;
     }
+    running = null;
   })();
   return running;
 }
