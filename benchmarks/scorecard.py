@@ -52,16 +52,16 @@ def main() -> None:
     options = _options()
     _require_one_length(options)
     cells = [(name, seed) for seed in range(options.seeds) for name in options.cells]
-    done = {(row["cell"], row["seed"]) for row in _read(options.out)}
+    done = {(row["cell"], row["seed"]) for row in read(options.out)}
     for name, seed in tqdm(cells, unit=" cells", desc="scorecard"):
         if (name, seed) not in done:
             row = measured(name, seed, options)
             tqdm.write(f"{name}, seed {seed}: {row['modes']} modes, KL {row['kl']:.3f}, {row['seconds']:.0f} s")
             rows.append(options.out, [row])
-    found = table(_read(options.out))
+    found = table(read(options.out))
     print(found)
     if options.page:
-        _write_page(found)
+        write_page(PAGE, MARKS, found)
 
 
 def measured(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -74,12 +74,18 @@ def measured(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any
         measuring = ["--eval-kimg", str(options.eval_kimg), "--eval-metrics", "modes", "--eval-num", str(options.num)]
         words = ["dcgan", *SHARED, *CELLS[name], *length, *measuring, "--seed", str(seed), "--out", str(run_dir)]
         words += ["--threads", str(options.threads)]
+    status, log = train_quietly(words)
+    if status != 0 and not _is_over(run_dir, options.num):  # resuming a run that is over is refused
+        raise SystemExit(f"{name}, seed {seed}: the run ended with status {status}\n{log}")
+    return row_of(run_dir, name, seed, options.num) | rows.environment("cpu") | {"threads": options.threads}
+
+
+def train_quietly(words: Sequence[str]) -> tuple[int | None, str]:
+    """The status of `gan_engine.train`, and the end of what it wrote."""
     log = io.StringIO()
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        status = train.main(words)
-    if status != 0 and not _is_over(run_dir, options.num):  # resuming a run that is over is refused
-        raise SystemExit(f"{name}, seed {seed}: the run ended with status {status}\n{log.getvalue()[-2000:]}")
-    return row_of(run_dir, name, seed, options.num) | rows.environment("cpu") | {"threads": options.threads}
+        status = train.main([*words])
+    return status, log.getvalue()[-2000:]
 
 
 def _is_over(run_dir: Path, num: int) -> bool:
@@ -115,7 +121,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         groups.setdefault(row["cell"], []).append(row)
     lines = ["| loss | modes of 1,000 | KL | seconds | seeds |", "| --- | --- | --- | --- | --- |"]
     for name, group in sorted(groups.items(), key=lambda item: (-_mean(item[1], "modes"), _mean(item[1], "kl"))):
-        values = [_spread(group, key, form) for key, form in (("modes", ",.0f"), ("kl", ".3f"), ("seconds", ",.0f"))]
+        values = [spread(group, key, form) for key, form in (("modes", ",.0f"), ("kl", ".3f"), ("seconds", ",.0f"))]
         lines.append(f"| {' | '.join([name, *values, str(len(group))])} |")
     return "\n".join(lines)
 
@@ -124,29 +130,32 @@ def _mean(group: Sequence[dict[str, Any]], key: str) -> float:
     return statistics.mean(row[key] for row in group)
 
 
-def _spread(group: Sequence[dict[str, Any]], key: str, form: str) -> str:
+def spread(group: Sequence[dict[str, Any]], key: str, form: str) -> str:
+    """The mean, and the least and the largest value."""
     values = [row[key] for row in group]
     ends = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
     return f"{statistics.mean(values):{form}}{ends}"
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that may be missing."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _require_one_length(options: argparse.Namespace) -> None:
     """Stop if the rows that are there have another length or another number of images: they make no one table."""
-    for row in _read(options.out):
+    for row in read(options.out):
         if row["num"] != options.num or (options.minutes is None and abs(row["kimg"] - options.kimg) > 0.1):
             got = f"{row['kimg']:g} kimg and N={row['num']}"
             raise SystemExit(f"out: {options.out} has rows of {got}; name another file, or the same length and number")
 
 
-def _write_page(found: str) -> None:
-    before, rest = PAGE.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    with replacing(PAGE) as temporary:
-        temporary.write_text(f"{before}{MARKS[0]}\n{found}\n{MARKS[1]}{after}")
+def write_page(page: Path, marks: tuple[str, str], found: str) -> None:
+    """Write the table `found` between two marks of a page."""
+    before, rest = page.read_text().split(marks[0])
+    after = rest.split(marks[1])[1]
+    with replacing(page) as temporary:
+        temporary.write_text(f"{before}{marks[0]}\n{found}\n{marks[1]}{after}")
 
 
 def _options() -> argparse.Namespace:
