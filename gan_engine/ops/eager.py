@@ -279,16 +279,18 @@ def strided_filtered_lrelu(
     up: Pair = 1,
     down: Pair = 1,
     padding: Padding = 0,
-    gain: float = 2**0.5,
-    slope: float = 0.2,
-    clamp: float | None = None,
     flip_filter: bool = False,
+    slope: float = 0.2,
+    **after: Any,
 ) -> Tensor:
-    """`filtered_lrelu` by strided and transposed convolutions, without zeros between the pixels"""
+    """`filtered_lrelu` by strided and transposed convolutions, without zeros between the pixels
+
+    `after` are the options gain and clamp of `bias_act`.
+    """
     x = x if b is None else x + b[:, None, None].to(x.dtype)
     ux, uy = as_pair(up)
     x = upfirdn2d(x, f=fu, up=up, padding=padding, flip_filter=flip_filter, gain=ux * uy)
-    x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
+    x = bias_act(x, act="lrelu", alpha=slope, **after)
     return upfirdn2d(x, f=fd, down=down, flip_filter=flip_filter)
 
 
