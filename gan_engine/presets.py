@@ -190,7 +190,7 @@ def stylegan3_t_64() -> Config:
     return _stylegan3("stylegan3_t_64", **_NARROW)
 
 
-@_preset(G=332_691, D=366_945, minutes=200)
+@_preset(G=332_923, D=366_945, minutes=200)
 def stylegan3_r_64() -> Config:
     """StyleGAN3-R, 64x64 colour images that turn as one too; narrow, for a CPU."""
     return _stylegan3("stylegan3_r_64", variant="r", **_NARROW)

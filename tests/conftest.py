@@ -1,6 +1,7 @@
 """Fixtures for all tests: each backend in turn, and fresh memory filled with NaN instead of accidental zeros."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -24,6 +25,10 @@ if "GAN_ENGINE_TESTS_SHARE" not in os.environ:
     os.environ["GAN_ENGINE_TESTS_SHARE"] = _shared.name
 # Tests compare kernels with the reference themselves, and more strictly; test_self_check.py turns the self-check on.
 os.environ["GAN_ENGINE_CHECK"] = "0"
+
+# A shell starts its background jobs deaf to SIGINT, and so are their children, which tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 
