@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_engine import config as configs
-from gan_engine import train
+from gan_engine import config, saved_config, train
 from gan_engine.presets import PRESETS
 from gan_engine.runs import loggers, monitors
 from gan_engine.runs.history import read_metrics
@@ -272,7 +271,7 @@ def test_a_damaged_list_of_names_is_refused(calls, text):
 
 
 def test_names_of_loggers():
-    assert tuple(loggers.LOGGERS) == configs.LOGGERS
+    assert tuple(loggers.LOGGERS) == config.LOGGERS
     asked = parse(["vanilla", "--loggers", "tensorboard", "wandb", "--kimg", "1"])
     assert asked.loggers == ("tensorboard", "wandb") and asked.tensorboard
     assert parse(["vanilla", "--loggers"]).loggers == ()
@@ -283,11 +282,11 @@ def test_names_of_loggers():
 
 
 def test_a_configuration_from_before_there_were_loggers_is_read():
-    values = configs.to_dict(PRESETS["vanilla"]())
+    values = saved_config.to_dict(PRESETS["vanilla"]())
     assert values.pop("loggers") == []
-    assert configs.from_dict(values, "run.json").loggers == ()
+    assert saved_config.from_dict(values, "run.json").loggers == ()
     with pytest.raises(CheckpointError, match="loggers: want some of tensorboard, wandb, mlflow, got 'comet'"):
-        configs.from_dict(values | {"loggers": ["comet"]}, "run.json")
+        saved_config.from_dict(values | {"loggers": ["comet"]}, "run.json")
 
 
 def test_tensorboard_that_is_named_must_be_there(monkeypatch, capsys):
