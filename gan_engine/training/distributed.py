@@ -159,11 +159,14 @@ class Processes:
                         print(f"error: {message}", file=sys.stderr, flush=True)
                         os._exit(1)
 
-        threading.Thread(target=watch, daemon=True).start()
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
         try:
             yield
         finally:
             over.set()
+            # The end of Python would abort the process while the thread asks the store, which is code in C++.
+            watching.join(_GRACE)
 
 
 ALONE = Processes()

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -337,3 +338,22 @@ def test_one_process_communicates_with_nobody():
     assert ALONE.sum(x) is x and ALONE.gather(3) == [3] and ALONE.max(4) == 4 and ALONE.from_first(lambda: 5) == 5
     with pytest.raises(ValueError, match="mine"):
         ALONE.agree(ValueError("mine"))
+
+
+def test_no_thread_asks_the_store_behind_the_end():
+    class Store:
+        def __init__(self):
+            self.asked = threading.Event()
+
+        def clone(self):
+            return self
+
+        def check(self, keys):
+            self.asked.set()
+            time.sleep(0.5)
+            return False
+
+    before, store = threading.active_count(), Store()
+    with Processes(0, 2, 0, store)._ended_with_peers():
+        assert store.asked.wait(10)
+    assert threading.active_count() == before
