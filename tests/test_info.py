@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from types import SimpleNamespace
 
 import pytest
@@ -147,6 +148,20 @@ def test_a_missing_backend_has_its_reason_and_its_remedy(monkeypatch):
     assert "a long reason" in text
     assert "_C: a C++17 compiler" in text
     assert 'triton: pip install triton, or "gan-engine[gpu]"' in text
+
+
+def test_a_module_for_another_python_is_named(tmp_path, monkeypatch):
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "system/native.py"))
+    monkeypatch.setattr(native, "NOT_BUILT", {})
+    monkeypatch.setattr(native.importlib, "import_module", lambda name: exec(f"raise ModuleNotFoundError({name!r})"))
+    own = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    (tmp_path / "_C.cpython-310-x86_64-linux-gnu.so").touch()
+    want = f"gan_engine._C is not built: want {own} for this Python, got _C.cpython-310-x86_64-linux-gnu.so: install"
+    assert native._load("_C")[1].startswith(want)
+    assert "for this Python" not in native._load("_C_cuda")[1]
+    (tmp_path / own).touch()  # something else stands against it
+    assert "for this Python" not in native._load("_C")[1]
 
 
 def test_a_backend_that_was_asked_for_and_refuses_is_no_crash(monkeypatch):

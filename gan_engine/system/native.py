@@ -7,6 +7,7 @@ A missing module is no error here. WHY_NO_CPU and WHY_NO_CUDA say why it is miss
 import importlib
 import importlib.metadata
 import os
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,11 +36,20 @@ def _why_not_installed() -> str:
     return "gan_engine was not installed (pip install .)"
 
 
+def _for_another_python(name: str) -> str | None:
+    """Why a module is not found although files of it are here. A file name says for which Python the file was built."""
+    wanted = f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    found = {path.name for path in Path(__file__).parents[1].glob(f"{name}.*.so")}
+    if not found or wanted in found:
+        return None
+    return f"want {wanted} for this Python, got {', '.join(sorted(found))}: install gan_engine again, with this Python"
+
+
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(f"gan_engine.{name}"), None
     except ModuleNotFoundError:
-        reason = NOT_BUILT.get(name) or _why_not_installed()
+        reason = _for_another_python(name) or NOT_BUILT.get(name) or _why_not_installed()
         return None, f"gan_engine.{name} is not built: {reason}"
     except ImportError as error:
         return None, f"gan_engine.{name} is built but does not load: {error}"

@@ -1,5 +1,6 @@
 """Weights of every format give the results of their own networks, and come back as they were."""
 
+import importlib.util
 import re
 import sys
 
@@ -235,6 +236,31 @@ def test_esrgan_and_back(layout, scale):
     back = torch.load("c.pth", weights_only=True)
     assert back.keys() == net.state_dict().keys()
     assert all(torch.equal(back[key], x) for key, x in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("ending", "scale", "channels"), [(".pth", 4, 3), (".safetensors", 4, 3), (".pth", 2, 3), (".pth", 4, 1)]
+)
+def test_the_loader_of_comfyui_and_chainner_opens_ours(ending, scale, channels):
+    """spandrel finds architecture, sizes and scale from the keys and shapes alone, and makes the same images."""
+    if importlib.util.find_spec("spandrel") is None:
+        pytest.skip("spandrel is not installed: the extra test brings it")
+    import gan_engine.data.torchvision_shim  # noqa: F401  (spandrel imports torchvision)
+
+    spandrel = importlib.import_module("spandrel")
+    config = models.srgan.Config(
+        variant="rrdb", base="none", width=8, blocks=2, d_width=2, scale=scale, channels=channels
+    )
+    G = save_ours("a.pt", config)
+    converted("a.pt", f"b{ending}", "--to", "esrgan")
+    opened = spandrel.ModelLoader("cpu").load_from_file(f"b{ending}")
+    assert (opened.architecture.id, opened.scale) == ("ESRGAN", scale)
+    assert (opened.input_channels, opened.output_channels) == (channels, channels)
+    x = torch.rand(1, channels, 12, 9)
+    with torch.no_grad():
+        wanted = (G(2 * x - 1) + 1) / 2
+        close(opened.model(x), wanted)
+        torch.testing.assert_close(opened(x), wanted.clamp(0, 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
