@@ -10,7 +10,7 @@ from typing import Literal
 from gan_engine import models
 from gan_engine.augment import PIPES
 from gan_engine.data import DataConfig
-from gan_engine.data.kinds import kind_of
+from gan_engine.data.kinds import MADE, Kind, kind_of
 from gan_engine.losses.adversarial import LOSSES, guessing
 from gan_engine.models.checks import check_types, hints
 from gan_engine.system import fields, outside
@@ -50,7 +50,8 @@ class Basics:
     Images of torchvision: mnist, fashion-mnist-full, cifar10, celeba.
     Pairs: a folder that holds A and B, pictures that are two images side by side, or a .tar or .parquet of pairs.
     Two kinds of images: a folder that holds trainA and trainB.
-    Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file."""
+    Volumes: a folder of meshes and .binvox files, or a .binvox, .npy or .npz file.
+    Points: toy:ring and toy:grid, Gaussians in the plane."""
     conditional: bool = False
     """Give both networks the classes of the data."""
     kimg: float | None = 100
@@ -337,10 +338,14 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
         if self.conditional and not models.reads_classes(self.model):
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
         if self.augment != "none" and not self.can_augment:
-            why = (
-                "whose objective has none" if not declared.augmentation else "whose volumes no augmentation transforms"
-            )
+            why = f"whose {MADE[self._kind.axes]} no augmentation transforms"
+            why = why if declared.augmentation else "whose objective has none"
             raise ValueError(f"augment: want none for {family}, {why}, got {self.augment}")
+        points = models.data_kind(self.model) == "points"
+        if points and self.mirror:
+            raise ValueError(f"mirror: want False for {family}, since points are no pictures, got True")
+        if points and self.precision != "fp32":  # near 2, bf16 has steps of 0.016
+            raise ValueError(f"precision: want fp32 for {family}, whose points need it, got {self.precision}")
         for name in ("r1_gamma", "r2_gamma", "gp_weight"):
             if getattr(self, name) and not declared.penalties:
                 raise ValueError(f"{name}: want 0 for {family}, whose objective has none, got {getattr(self, name)}")
@@ -365,9 +370,12 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
 
     @property
     def can_augment(self) -> bool:
-        """True if D may see augmented images. No augmentation transforms volumes."""
-        kind = kind_of(models.data_kind(self.model))
-        return kind.axes == 2 and models.capabilities(self.model).augmentation
+        """True if D may see augmented images. No augmentation transforms volumes or points."""
+        return self._kind.axes == 2 and models.capabilities(self.model).augmentation
+
+    @property
+    def _kind(self) -> Kind:
+        return kind_of(models.data_kind(self.model))
 
     @property
     def data_config(self) -> DataConfig:

@@ -2,8 +2,8 @@
 
 --metrics names the numbers, which metrics.scores explains. Without it, the family of the generator declares how it is
 measured, and gan_engine.metrics.measures has the ways. Each has a module that says what its numbers mean:
-metrics.garments, metrics.translations, metrics.volumes. `python -m gan_engine.upscale --original` compares enlarged
-photographs.
+metrics.garments, metrics.translations, metrics.volumes, metrics.gaussians. `python -m gan_engine.upscale --original`
+compares enlarged photographs.
 """
 
 import sys
@@ -47,11 +47,11 @@ class Options:
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
     metrics: str | None = None
-    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, eqt, modes.
+    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, eqt, modes, gaussians.
     fid and kid: distances from the data. is: Inception score. pr: precision and recall.
     dc: density and coverage. ppl: path length, for families with w.
     eqt: equivariance to translation in dB, for stylegan2 and stylegan3.
-    modes: modes of stacked garments that are covered.
+    modes: modes of stacked garments that are covered. gaussians: those of toy:ring and toy:grid.
     None: the numbers of the family."""
     extractor: str = extractors.AUTO
     """The network in whose features --metrics compares: fashion32, imagenet or inception.

@@ -141,7 +141,9 @@ def generate(options: Options) -> Path:
     truncation = trained.truncated(options.truncation)
     ws = _ws(options, trained, classes, **truncation) if options.w else None
     num = options.num if ws is None else len(ws)
-    as_volumes = kind_of(models.data_kind(trained.config)).axes == 3
+    axes = kind_of(models.data_kind(trained.config)).axes
+    _check_points(options, axes)
+    as_volumes = axes == 3
     in_one = _prepare(options, num, as_volumes)
     if options.project is not None:
         _search(options, trained.network, classes)
@@ -263,6 +265,14 @@ def _check_styles(options: Options, G: nn.Module) -> None:
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
     if options.project is not None and not options.project.is_file():
         raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")
+
+
+def _check_points(options: Options, axes: int) -> None:
+    """Raise ValueError for what a generator of points cannot do: they are in one picture."""
+    if axes == 0 and options.interpolate is not None:
+        raise ValueError("interpolate: want a generator of images or volumes, got one of points")
+    if axes == 0 and options.out.suffix.lower() != ".png":
+        raise ValueError(f"out: want a name ending in .png for points, which are in one picture, got {options.out}")
 
 
 def _prepare(options: Options, num: int, as_volumes: bool) -> bool:

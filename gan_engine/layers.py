@@ -5,6 +5,7 @@ scaled by 1 / sqrt(fan in) in the forward pass, so that Adam changes all of them
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -187,6 +188,13 @@ class BiasAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return biased(getattr(self, self.name), x, self.bias, act=self.act)
+
+
+def dense(widths: Sequence[int], *, last: str) -> nn.Sequential:
+    """Linear layers from widths[0] to widths[-1] features with leaky ReLUs; `last` is the activation of the last."""
+    acts = ["lrelu"] * (len(widths) - 2) + [last]
+    layers = (nn.Linear(i, o, bias=False) for i, o in pairwise(widths))
+    return nn.Sequential(*(BiasAct(layer, act=act, name="linear") for layer, act in zip(layers, acts, strict=True)))
 
 
 class UpsampleConv2d(Weights):

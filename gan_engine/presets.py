@@ -347,6 +347,25 @@ def _gan3d(preset: str, model: models.gan3d.Config, **options: Any) -> Config:
     return Config(preset=preset, model=model, data="toy", **run)
 
 
+@_preset(G=17_154, D=17_025, minutes=1)
+def ring() -> Config:
+    """Fully connected GAN of points: 8 Gaussians on a circle, which shows mode collapse within a minute."""
+    return _points("ring", "toy:ring")
+
+
+@_preset(G=17_154, D=17_025, minutes=1)
+def grid() -> Config:
+    """Fully connected GAN of points: 25 Gaussians in a square."""
+    return _points("grid", "toy:grid")
+
+
+def _points(preset: str, data: str) -> Config:
+    run = {"batch_size": 256, "lr": 1e-3, "ema_kimg": 10, "kimg": 1500, "precision": "fp32"}
+    often = {"metrics_kimg": 20, "grid_kimg": 50, "checkpoint_kimg": 500, "health_kimg": 20}
+    measured = {"eval_kimg": 50, "eval_metrics": "gaussians", "eval_num": 2500}
+    return Config(preset=preset, model=models.points.Config(), data=data, **run, **often, **measured)
+
+
 def _translation(preset: str, model: models.Config, *, kimg: float, **options: Any) -> Config:
     """The rate and the moments of the papers, in batches of four instead of one; the rate falls in the second half."""
     run = {"data": "toy", "batch_size": 4, "lr_decay": 0.5, "ema_kimg": 0.5} | options
@@ -376,7 +395,7 @@ def table() -> str:
     for name, preset in PRESETS.items():
         config = preset()
         model = config.model
-        sides = kind_of(models.data_kind(model)).sides(model.resolution)
+        sides = kind_of(models.data_kind(model)).sides(model.resolution)  # [] for points
         lines.append(
             (
                 *(name, config.data, "x".join(map(str, [model.channels, *sides]))),

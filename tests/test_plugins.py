@@ -332,7 +332,7 @@ def test_a_loss_for_patches_is_tried_on_patches(capsys):
         (
             "    c_dim = 0  # no classes",
             "    c_dim = 0\n    data_kind = 'pairs'",
-            "want a family of image, patches, voxels, which have no source, got data_kind 'pairs'",
+            "want a family of image, patches, voxels, points, which have no source, got data_kind 'pairs'",
         ),
         (
             "    c_dim = 0  # no classes",

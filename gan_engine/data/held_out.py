@@ -37,8 +37,12 @@ def _split(data: ImageSet, num: int, seed: int) -> tuple[ImageSet, ImageSet]:
 
 def _part(data: ImageSet, index: torch.Tensor) -> ImageSet:
     """The images `index` of `data`, in memory or on the disk like all sets."""
-    images = empty_images(data.name, len(index), data.images.shape[1], data.images.shape[2], dims=data.images.ndim - 2)
-    for to, part in zip(images.split(1024), index.split(1024), strict=True):
-        to.copy_(data.images[part])
+    if data.images.ndim == 2:  # points take no room
+        images = data.images[index]
+    else:
+        shape = data.images.shape
+        images = empty_images(data.name, len(index), shape[1], shape[2], dims=data.images.ndim - 2)
+        for to, part in zip(images.split(1024), index.split(1024), strict=True):
+            to.copy_(data.images[part])
     labels = None if data.labels is None else data.labels[index]
     return dataclasses.replace(data, images=images, labels=labels, source=None, paired=False)

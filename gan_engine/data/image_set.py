@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gan_engine.system.names import legible
 
-# {number of dimensions: allowed channels}, for images and for volumes.
-_CHANNELS = {4: (1, 3, 4), 5: (1,)}
+# {number of dimensions: allowed channels}, for images, for volumes and for points.
+_CHANNELS = {4: (1, 3, 4), 5: (1,), 2: (2,)}
 
 
 class DataError(ValueError):
@@ -26,7 +26,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images uint8 [N, C, H, W], or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0.
+    """Images uint8 [N, C, H, W], or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0, or points float32 [N, 2].
 
     C = 1: grey; 3: RGB; 4: RGBA, with colours that are not multiplied by the opacity.
 
@@ -49,10 +49,10 @@ class ImageSet:
     def __post_init__(self):
         images, labels = self.images, self.labels
         shape_fits = images.ndim in _CHANNELS and images.shape[1] in _CHANNELS[images.ndim] and len(images) > 0
-        if images.dtype != torch.uint8 or not shape_fits:
+        if images.dtype != (torch.float32 if images.ndim == 2 else torch.uint8) or not shape_fits:
             raise DataError(
                 f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1, 3 or 4, or volumes "
-                f"[N, 1, X, Y, Z], got {images.dtype} {list(images.shape)}"
+                f"[N, 1, X, Y, Z], or points float32 [N, 2], got {images.dtype} {list(images.shape)}"
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):
             got = "none" if self.source is None else f"{len(self.source)} images"
@@ -92,22 +92,22 @@ class ImageSet:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """y = x / 127.5 - 1: uint8 of any shape -> float32 in [-1, 1], the range of all networks."""
-    return images.float().div_(127.5).sub_(1)
+    """y = x / 127.5 - 1: uint8 of any shape -> float32 in [-1, 1], the range of all networks. Points stay."""
+    return images if images.is_floating_point() else images.float().div_(127.5).sub_(1)
 
 
 def describe(data: ImageSet) -> str:
     """One line for a training log: name, number of images, size, classes, memory, skipped images, notes."""
     sets = [data] if data.source is None else [data.source, data]
     count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(part):,}" for part in sets)
-    size = "x".join(map(str, data.images.shape[1:]))
+    what = "points" if data.images.ndim == 2 else f"images {'x'.join(map(str, data.images.shape[1:]))}"
     classes = f"{data.num_classes} classes" if data.labels is not None else "no labels"
     unused = sum(len(part.skipped) for part in sets)
     skipped = f", {unused:,} skipped" if unused else ""
     megabytes = sum(part.images.nbytes for part in sets) / 1e6
     where = " on disk" if any(part.on_disk for part in sets) else ""
     notes = "".join(f"; {note}" for note in data.notes)
-    return legible(f"{data.name}: {count} images {size}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
+    return legible(f"{data.name}: {count} {what}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:

@@ -14,7 +14,9 @@ class Kind:
     """The facts about all data of one kind."""
 
     axes: int = 2
-    """Number of sides: 2 for images, 3 for volumes."""
+    """Number of sides: 2 for images, 3 for volumes, 0 for points."""
+    channels: tuple[int, ...] = (1, 3, 4)
+    """The channels that a picture may have: grey, RGB, RGBA. Voxels are occupied or empty; a point has x and y."""
     has_source: bool = False
     """True if the set has a second set, `ImageSet.source`, with the inputs of a translation."""
     paired: bool = False
@@ -31,11 +33,11 @@ class Kind:
 
     @property
     def has_colours(self) -> bool:
-        """True if images may be grey or in colour. Voxels have no colours: they are occupied or empty."""
-        return self.axes == 2
+        """True if images may be grey or in colour."""
+        return len(self.channels) > 1
 
     def sides(self, resolution: int) -> list[int]:
-        """[H, W] of an image, [X, Y, Z] of a volume."""
+        """[H, W] of an image, [X, Y, Z] of a volume, [] of a point."""
         return [resolution] * self.axes
 
 
@@ -44,8 +46,13 @@ KINDS: dict[str, Kind] = {
     "patches": Kind(contents="patches"),  # images are cut into squares of the resolution, and not resized
     "pairs": Kind(has_source=True, paired=True, contents="pairs", folder_with=" with A and B"),
     "unpaired": Kind(has_source=True, contents="unpaired images", folder_with=" with trainA and trainB"),
-    "voxels": Kind(axes=3, contents="voxels", folder_with=" of volumes"),
+    "voxels": Kind(axes=3, channels=(1,), contents="voxels", folder_with=" of volumes"),
+    "points": Kind(axes=0, channels=(2,), contents="points"),
 }
+
+
+MADE = {0: "points", 2: "images", 3: "volumes"}
+"""{number of sides: the word for the results of a generator}"""
 
 
 def kind_of(name: str) -> Kind:
@@ -61,6 +68,6 @@ def check_kind(data: ImageSet, name: str, *, family: str) -> None:
     if kind.has_source and (data.source is None or kind.paired > data.paired):
         want = f"{name} of images"
     elif data.images.ndim - 2 != kind.axes:
-        want = "volumes" if kind.axes == 3 else "images"
+        want = MADE[kind.axes]
     if want is not None:
         raise ValueError(f"data: want {want} for {family}, got {describe(data)}")

@@ -24,6 +24,7 @@ from gan_engine.data import (
     endings,
     files,
     folders,
+    gaussians,
     pairs,
     stacked,
     tables,
@@ -39,10 +40,11 @@ from gan_engine.system.names import listed
 NAMED = {
     "fashion-mnist": arrays.load_fashion_mnist,
     stacked.NAME: stacked.load_stacked,
+    **gaussians.LOADERS,
     **torchvision_sets.LOADERS,
 }
-# {name: kind of data} of the names that plug-ins add. All other names are single images.
-KIND_OF: dict[str, str] = {}
+# {name: kind of data}. Plug-ins add names. All other names are single images.
+KIND_OF: dict[str, str] = dict.fromkeys(gaussians.LOADERS, "points")
 # Readers of pictures, whole or cut into patches.
 _PICTURES: dict[str, Callable[..., ImageSet]] = {
     **{"": folders.load_folder, ".zip": archives.load_zip, ".tar": tars.load_tar},
@@ -62,6 +64,7 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
         **{"": voxels.load_files, ".binvox": voxels.load_files},
         **{".npz": voxels.load_arrays, ".npy": voxels.load_arrays},
     },
+    "points": {},  # these have names only
 }
 # Formats whose sets come in several files, which braces may name.
 _IN_PARTS = (".tar", *tables.ENDINGS)
@@ -88,7 +91,8 @@ class DataConfig:
     .zip, .tar (WebDataset), LMDB (.lmdb, .mdb), .parquet, .arrow, .npz or .npy; "shards/{000..012}.tar" names several
     files. Pairs: folders or LMDBs A and B with the same names, pictures side by side, or two pictures for each key of a
     .tar or each row of a .parquet. Two kinds without pairs: folders trainA and trainB. Volumes: a folder of meshes and
-    .binvox files, or a .binvox, .npy or .npz file. A name wins over a path: write ./toy for a folder called toy."""
+    .binvox files, or a .binvox, .npy or .npz file. Points: toy:ring and toy:grid, Gaussians in the plane.
+    A name wins over a path: write ./toy for a folder called toy."""
     mirror: bool = False
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
@@ -102,10 +106,10 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and one warning counts them.
 
     Args:
-        channels: 1 for grey, 3 for RGB, 4 for RGBA. None: 3 if any picture has colour, else 1.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA, 2 for points. None: 3 if any picture has colour, else 1.
         kind: a name in `kinds.KINDS`. image: single images; patches: images cut into squares of the resolution, without
             resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
-            uint8 [N, 1, resolution, resolution, resolution].
+            uint8 [N, 1, resolution, resolution, resolution]; points: float32 [N, 2].
         seed: seed of toy data.
 
     Raises:
@@ -113,12 +117,12 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     """
     if resolution < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
-    if channels not in (1, 3, 4, None):
-        raise DataError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {channels}")
-    if kind in KINDS and channels in (3, 4) and not KINDS[kind].has_colours:
-        raise DataError(f"channels must be 1 for {kind}, got {channels}")
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
+    if channels not in (*KINDS[kind].channels, None):
+        only = f"{KINDS[kind].channels[0]} for {kind}"
+        want = "1 (grey), 3 (RGB) or 4 (RGBA)" if KINDS[kind].has_colours else only
+        raise DataError(f"channels must be {want}, got {channels}")
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, {_wanted(kind)}, got ''")
     if config.source in ("toy", stacked.NAME) and channels == 4:
@@ -140,6 +144,8 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
 
 
 def _load_path(source: str, kind: str, *, resolution: int, channels: int | None) -> ImageSet:
+    if not READERS[kind]:
+        raise DataError(f"data: want toy, {_wanted(kind)}, got {source}")
     try:
         path = Path(source).expanduser()
         state = path.stat() if path.exists() else None
@@ -193,5 +199,6 @@ def _got(path: Path, state: os.stat_result) -> str:
 
 def _wanted(kind: str) -> str:
     """The sources that may hold data of this kind, as text: 'a folder, .zip, .npz or .npy'."""
-    *first, last = [f"a folder{KINDS[kind].folder_with}", *filter(None, READERS[kind])]
+    named = [name for name, of in KIND_OF.items() if of == kind]
+    *first, last = [f"a folder{KINDS[kind].folder_with}", *filter(None, READERS[kind])] if READERS[kind] else named
     return ", ".join(first) + f" or {last}" if first else last

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from gan_engine.data import gaussians
 from gan_engine.data.image_set import ImageSet, empty_images
 
 SHAPES = {
@@ -123,4 +124,7 @@ def voxels(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     return ImageSet("toy", images, labels, tuple(SOLIDS))
 
 
-DRAW = {"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired, "voxels": voxels}
+DRAW = {
+    **{"image": shapes, "patches": shapes, "pairs": pairs, "unpaired": unpaired},
+    **{"voxels": voxels, "points": gaussians.ring},
+}

@@ -7,7 +7,7 @@ import torch
 
 from gan_engine import models
 from gan_engine.data import to_float
-from gan_engine.data.kinds import kind_of
+from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference import run_data
 from gan_engine.inference.generator import from_state
 from gan_engine.metrics import copies
@@ -32,7 +32,7 @@ def write(run_dir: Path, *, device: str = "auto") -> None:
         FileNotFoundError: there is no run in `run_dir`.
         CheckpointError: there is no intact checkpoint in `run_dir`.
         DataError: the data of the run are not there any more.
-        ValueError: a generator that starts from pictures, or volumes; too few training images.
+        ValueError: a generator that starts from pictures, or makes volumes or points; too few training images.
     """
     record.read(run_dir)
     path = checkpoint.find(run_dir)
@@ -40,10 +40,9 @@ def write(run_dir: Path, *, device: str = "auto") -> None:
     trained = from_state(state, path)
     checkpoint.require(state, ("nimg",), path)
     trained.require_noise()
-    if kind_of(models.data_kind(trained.config)).axes != 2:
-        raise ValueError(
-            f"{run_dir}: want a generator of images, got {models.family(trained.config)}, which makes volumes"
-        )
+    made, family = MADE[kind_of(models.data_kind(trained.config)).axes], models.family(trained.config)
+    if made != "images":
+        raise ValueError(f"{run_dir}: want a generator of images, got {family}, which makes {made}")
     made_of = {"checkpoint": path.name, "size": path.stat().st_size, "changed": path.stat().st_mtime_ns}
     if (before := read(run_dir)) is not None and before.get("made_of") == made_of:
         return

@@ -55,7 +55,7 @@ class TrainedGenerator(nn.Module):
         truncation: float = 1,
         batch: int = 64,
     ) -> Tensor:
-        """img [num, C, H, W] in [-1, 1], float32, on `device`; volumes are [num, 1, R, R, R]
+        """img [num, C, H, W] in [-1, 1], float32, on `device`; volumes are [num, 1, R, R, R], and points [num, 2]
 
         `python -m gan_engine.generate` draws the same pictures from the same seed and classes.
 
@@ -81,7 +81,8 @@ class TrainedGenerator(nn.Module):
         options = self.truncated(truncation)
         source = seed if seeds is None else list(seeds)
         drawn = images(self.network, num, seed=source, classes=numbers, batch=batch, **options)
-        return torch.cat([img.float().clamp(-1, 1) for img in drawn])
+        img = torch.cat([img.float() for img in drawn])
+        return img if img.ndim == 2 else img.clamp(-1, 1)
 
     def require_noise(self) -> None:
         """Raises ValueError for a generator that starts from pictures; it names the command for such a generator."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gan_engine.metrics import garments, translations, volumes
+from gan_engine.metrics import garments, gaussians, translations, volumes
 from gan_engine.metrics.subject import Subject
 
 
@@ -22,10 +22,11 @@ MEASURES: dict[str, Measure] = {
     "garments": Measure(garments.measure, garments.refusal),
     "translations": Measure(translations.measure, wants_unseen=True),
     "volumes": Measure(volumes.measure),
+    "gaussians": Measure(gaussians.measure),
 }
 
 # The measure of a family that declares none, by the number of sides of its images.
-BY_AXES = {2: "garments", 3: "volumes"}
+BY_AXES = {0: "gaussians", 2: "garments", 3: "volumes"}
 
 
 def measure_of(declared: str | None, axes: int) -> Measure:

@@ -8,9 +8,10 @@
     ppl    ppl_imagenet    perceptual path length in w, for families that have w
     eqt    eqt_dB    equivariance to translation, for families whose input can move
     modes  modes_fashion32, modes_kl_fashion32    the modes of stacked garments that are covered, and how evenly
+    gaussians    gaussians_3sd, quality_3sd    the Gaussians that points cover, and the share of points on one
 
-fid, is, ppl, eqt and modes read all images. kid, pr and dc compare images one by one: they read at most KEPT images of
-each set. Every name of a number ends in the number N of generated images behind it.
+fid, is, ppl, eqt, modes and gaussians read all images. kid, pr and dc compare images one by one: they read at most KEPT
+images of each set. Every name of a number ends in the number N of generated images behind it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gan_engine.metrics import extractors, modes, neighbours
+from gan_engine.data.kinds import MADE
+from gan_engine.metrics import extractors, gaussians, modes, neighbours
 from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.equivariance import translation_equivariance
 from gan_engine.metrics.extractors import Extractor
@@ -69,6 +71,8 @@ class Metric(NamedTuple):
     """The most images that it reads. None: all."""
     reads: str = "features"
     """What it reads: features, modes, or the generator itself."""
+    axes: int = 2
+    """The number of sides of what the generator makes, as `Kind.axes`."""
 
 
 def _frechet(found: Evidence) -> tuple[float]:
@@ -100,10 +104,18 @@ METRICS: dict[str, Metric] = {
     "modes": Metric(
         {"modes": True, "modes_kl": False}, lambda found: (found.modes.covered, found.modes.kl), reads="modes"
     ),
+    "gaussians": Metric(
+        {"gaussians": True, "quality": True},
+        lambda found: gaussians.cover(found.subject),
+        reads="generator",
+        axes=0,
+    ),
 }
 # The numbers whose network is not the extractor's.
 _TITLES = {"ppl": "ppl_imagenet", "eqt": "eqt_dB", "modes": f"modes_{modes.NAME}", "modes_kl": f"modes_kl_{modes.NAME}"}
+_TITLES |= {name: f"{name}_{gaussians.TITLE}" for name in ("gaussians", "quality")}
 _OF_INCEPTION = {"fd": "fid", "kd": "kid"}  # the names that are for the network of FID alone
+_WITHOUT = {axes: f"; without --metrics {MADE[axes]} are measured" for axes in (0, 3)}
 _NEIGHBOURS = 6  # the fewest images for k = 5
 
 
@@ -126,8 +138,10 @@ def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool
     """A sentence if a generator cannot be measured so: it reads pictures, makes volumes, or lacks an ability."""
     if not from_noise:
         return "metrics: want a generator that draws from noise; without --metrics translations are compared"
-    if axes != 2:
-        return "metrics: want a generator of images, got one of volumes; without --metrics volumes are measured"
+    for name in metrics:
+        if METRICS[name].axes != axes:
+            wanted, got = MADE[METRICS[name].axes], MADE[axes]
+            return f"metrics: {name} wants a generator of {wanted}, got one of {got}{_WITHOUT.get(axes, '')}"
     if "ppl" in metrics and not styles:
         return "metrics: ppl wants a generator with latents w, and this one has none"
     if "eqt" in metrics and not translates:
@@ -163,8 +177,10 @@ class Scores:
         return dict(zip(self.names(subject), values, strict=True))
 
     def check(self, subject: Subject) -> None:
-        """Raise ValueError for too few images, and for modes of data that have none."""
+        """Raise ValueError for too few images, and for modes or Gaussians of data that have none."""
         if self._read("modes") and (reason := modes.refusal(subject.data)):
+            raise ValueError(reason)
+        if "gaussians" in self.metrics and (reason := gaussians.refusal(subject.data)):
             raise ValueError(reason)
         need = _NEIGHBOURS if {"pr", "dc"} & set(self.metrics) else 2
         if min(subject.num, len(subject.data)) < need:
@@ -198,7 +214,9 @@ class Scores:
         data, capped = subject.data, [name for name in self.metrics if METRICS[name].most]
         networks = [] if self.extractor is None else [f"{self.extractor.name}: {self.extractor.about}"]
         networks += [modes.ABOUT] if self._read("modes") else []
-        line = "; ".join([*networks, f"{subject.num:,} generated, {len(data):,} real images"])
+        networks += [gaussians.ABOUT] if "gaussians" in self.metrics else []
+        made = MADE[data.images.ndim - 2]
+        line = "; ".join([*networks, f"{subject.num:,} generated, {len(data):,} real {made}"])
         if capped and max(subject.num, len(data)) > KEPT:
             line += f", and at most {KEPT:,} of each for {', '.join(capped)}"
         return line

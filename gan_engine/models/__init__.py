@@ -7,7 +7,7 @@ A family that makes images of images has G(source [N, C', H', W']) -> img [N, C,
 for each of P patches of an image. `models.declaration.Family` lists what a family can declare.
 
 `Config.data_kind` names the kind of data that the family trains on, a row of gan_engine.data.kinds. A Config without it
-trains on "image". The img of "voxels" is a volume [N, 1, R, R, R].
+trains on "image". The img of "voxels" is a volume [N, 1, R, R, R]. The img of "points" is [N, 2], in units of its own.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ FAMILIES: dict[str, ModuleType] = {
     name: importlib.import_module(f"gan_engine.models.{name}")
     for name in (
         *("vanilla", "dcgan", "upsample_gan", "stylegan2", "stylegan3", "r3gan", "cgan", "sngan", "lapgan"),
-        *("pix2pix", "cyclegan", "srgan", "gan3d"),
+        *("pix2pix", "cyclegan", "srgan", "gan3d", "points"),
     )
 }
 

@@ -57,6 +57,13 @@ def check_at_least(config: Any, least: float, *names: str) -> None:
             raise ValueError(f"{name}: want at least {least}, got {value}")
 
 
+def check_widths(config: Any, name: str) -> None:
+    """The field `name` must be a tuple of at least one width, each at least 1."""
+    widths = getattr(config, name)
+    if not widths or min(widths) < 1:
+        raise ValueError(f"{name}: want at least one width, each at least 1, got {widths}")
+
+
 def check_choice(config: Any, **choices: Any) -> None:
     """Fields must be among the values of their Literal."""
     for name, literal in choices.items():

@@ -5,13 +5,20 @@ Osindero 2014, arXiv:1411.1784.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from gan_engine.layers import BiasAct, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
+from gan_engine.layers import check_class, dense
+from gan_engine.models.checks import (
+    Channels,
+    NoiseSize,
+    Resolution,
+    check_at_least,
+    check_channels,
+    check_types,
+    check_widths,
+)
 from gan_engine.models.declaration import Family
 from gan_engine.system import fields
 
@@ -34,18 +41,11 @@ class Config:
         check_types(self)
         check_channels(self)
         check_at_least(self, 1, "resolution", "z_dim")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden: want at least one width, each at least 1, got {self.hidden}")
+        check_widths(self, "hidden")
 
     @property
     def numel(self) -> int:
         return self.channels * self.resolution**2
-
-
-def _stack(widths: list[int], *, last: str) -> nn.Sequential:
-    acts = ["lrelu"] * (len(widths) - 2) + [last]
-    layers = (nn.Linear(i, o, bias=False) for i, o in pairwise(widths))
-    return nn.Sequential(*(BiasAct(layer, act=act, name="linear") for layer, act in zip(layers, acts, strict=True)))
 
 
 class Generator(nn.Module):
@@ -54,7 +54,7 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.layers = _stack([config.z_dim + config.c_dim, *config.hidden, config.numel], last="tanh")
+        self.layers = dense([config.z_dim + config.c_dim, *config.hidden, config.numel], last="tanh")
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         config = self.config
@@ -69,7 +69,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.layers = _stack([config.numel + config.c_dim, *reversed(config.hidden), 1], last="linear")
+        self.layers = dense([config.numel + config.c_dim, *reversed(config.hidden), 1], last="linear")
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)

@@ -210,7 +210,12 @@ def _garments(device: torch.device) -> classifier.Classifier:
 
 
 def features(img: Tensor) -> Tensor:
-    """img [N, C, H, W] or [N, C, X, Y, Z] -> [N, d]: the garments' classifier for grey 32x32, else pooled pixels"""
+    """img [N, C, H, W] or [N, C, X, Y, Z] -> [N, d]: the garments' classifier for grey 32x32, else pooled pixels
+
+    Points [N, 2] are their own features.
+    """
+    if img.ndim == 2:
+        return img
     if img.shape[1:] == (1, 32, 32):
         return _garments(img.device)(img)[0]
     pool = F.adaptive_avg_pool2d if img.ndim == 4 else F.adaptive_avg_pool3d

@@ -18,7 +18,7 @@ class Networks:
     Args:
         config: the run.
         device: where they train.
-        dimensions: of a batch of images [N, C, H, W] or volumes [N, C, D, H, W].
+        dimensions: of a batch of images [N, C, H, W], volumes [N, C, D, H, W] or points [N, 2].
 
     Attributes:
         layout: the memory layout of weights and images.
@@ -27,7 +27,8 @@ class Networks:
     def __init__(self, config: Config, device: torch.device, *, dimensions: int) -> None:
         torch.manual_seed(config.seed)
         G, D = models.build(config.model)
-        self.layout = CHANNELS_LAST[dimensions] if config.channels_last else torch.contiguous_format
+        last = CHANNELS_LAST.get(dimensions, torch.contiguous_format)  # points have no pixels
+        self.layout = last if config.channels_last else torch.contiguous_format
         self.G = G.to(device, memory_format=self.layout)
         self.D = D.to(device, memory_format=self.layout)
         # A network keeps its parameters for the whole run. Listing them in every step took 4 % of a step of `vanilla`.

@@ -26,7 +26,8 @@ class Timing:
 def line(config: Config, clock: Clock, rate: float) -> str:
     """The plan of the rest of a run that trains on `rate` images a second."""
     model, kind = config.model, kind_of(models.data_kind(config.model))
-    what = "x".join(map(str, kind.sides(model.resolution))) + (" pixels" if kind.axes == 2 else " voxels")
+    sides = "x".join(map(str, kind.sides(model.resolution)))
+    what = {0: "points", 2: f"{sides} pixels", 3: f"{sides} voxels"}[kind.axes]
     if isinstance(getattr(model, "width", None), int):  # a method in some families
         what += f", width {model.width}"
     left = clock.total - clock.nimg

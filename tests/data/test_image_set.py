@@ -68,5 +68,7 @@ def test_every_kind_of_data_has_readers_and_toy_data():
 
 @pytest.mark.parametrize("source", ["toy", "fashion-mnist", "nowhere"])
 def test_an_unknown_kind_of_data_is_refused(source):
-    with pytest.raises(DataError, match="kind: want one of image, patches, pairs, unpaired, voxels, got 'sounds'"):
+    with pytest.raises(
+        DataError, match="kind: want one of image, patches, pairs, unpaired, voxels, points, got 'sounds'"
+    ):
         load(DataConfig(source), resolution=16, channels=1, kind="sounds")

@@ -117,7 +117,9 @@ PRETRAINED = dataclasses.replace(SRGAN, pretrain_kimg=0.016)
 GAN3D = dataclasses.replace(
     DCGAN, preset="gan3d", model=models.gan3d.Config(resolution=16, z_dim=8, width=4, c_dim=6), conditional=True
 )
+POINTS = dataclasses.replace(DCGAN, preset="ring", model=models.points.Config(z_dim=8, hidden=(16, 16)))
 FAMILIES |= {"gan3d": GAN3D, "pix2pix": PIX2PIX, "edges": EDGES, "cyclegan": CYCLEGAN, "srgan": SRGAN, "rrdb": RRDB}
+FAMILIES |= {"points": POINTS}
 
 
 @functools.cache
