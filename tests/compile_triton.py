@@ -1,16 +1,19 @@
 """Compile every Triton kernel that the ops launch on their samples, without a GPU: python -m tests.compile_triton 80 90
 
-The numbers are architectures. With --critical before them, only the first has all kernels, and the others have the
-critical ones of tests/gpu_ledger.py. The program prints one line of JSON for each kernel and architecture: name,
-registers and faults. It is a program of its own because Triton decides at import whether it interprets or compiles.
+The numbers are architectures. With --critical, only the first has all kernels, and the others have the critical ones of
+tests/gpu_ledger.py. With --op NAME, only one operator is run. The program prints one line of JSON for each kernel and
+architecture: name, registers and faults. It is a program of its own because Triton decides at import whether it
+interprets or compiles.
 """
 
+import argparse
 import importlib
 import json
 import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ["GAN_ENGINE_CHECK"] = "0"  # nothing is computed here
@@ -66,8 +69,8 @@ def empty_like(t: torch.Tensor, device: str) -> torch.Tensor:
     return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device)
 
 
-def run_samples(dtypes: tuple[torch.dtype, ...], tiny: bool) -> None:
-    """Run every op that has Triton kernels on its samples, to the second order. No kernel reads the memory."""
+def run_samples(dtypes: tuple[torch.dtype, ...], tiny: bool, only: str | None) -> None:
+    """Run every op that has Triton kernels, or only one, on its samples to the second order. No kernel reads memory."""
     from gan_engine import backends
 
     backends.MISSING["triton"] = None
@@ -75,7 +78,7 @@ def run_samples(dtypes: tuple[torch.dtype, ...], tiny: bool) -> None:
     from gan_engine.ops.samples import OPS
 
     for name, op in OPS.items():
-        if backends.refusal(name, "triton", torch.empty(0)) is not None:
+        if only not in (None, name) or backends.refusal(name, "triton", torch.empty(0)) is not None:
             continue
         owner = backends.kernels(name, "triton").__name__.rpartition(".")[2]
         if owner != name and owner in OPS:
@@ -133,7 +136,13 @@ def narrow_offsets(ttir: str) -> list[str]:
     return messages
 
 
-def main(first: int, *others: int, only_critical: bool = False) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.compile_triton")
+    parser.add_argument("archs", type=int, nargs="+")
+    parser.add_argument("--critical", action="store_true")
+    parser.add_argument("--op")
+    asked = parser.parse_args()
+    first, *others = asked.archs
     compiled = {}
     run = JITFunction.run
 
@@ -144,18 +153,26 @@ def main(first: int, *others: int, only_critical: bool = False) -> None:
     JITFunction.run = compile_only
     triton.runtime.driver.set_active(NoGPU(first))
     with NothingComputed():
-        run_samples((torch.float32, torch.bfloat16, torch.float16, torch.float64), tiny=True)
+        run_samples((torch.float32, torch.bfloat16, torch.float16, torch.float64), tiny=True, only=asked.op)
         # Once more, as if the tensors were too large for 32 bits.
         importlib.import_module("gan_engine.kernels.precision").MOST_OF_32_BITS = 0
-        run_samples((torch.bfloat16,), tiny=False)
+        run_samples((torch.bfloat16,), tiny=False, only=asked.op)
     found = [(kernel, first, name_of(kernel)) for kernel in compiled.values()]
     _, table = gpu_ledger.read()
-    again = [(kernel, name) for kernel, _, name in found if not only_critical or gpu_ledger.critical(name, table)]
+    again = [(kernel, name) for kernel, _, name in found if not asked.critical or gpu_ledger.critical(name, table)]
     found += [(recompiled(kernel, arch), arch, name) for kernel, name in again for arch in others]
     counted = [kernel for kernel, arch, _ in found if arch == sass.COUNTED]
     ways = dict(zip(counted, sass.ways_of([kernel.asm["cubin"] for kernel in counted]), strict=True))
     for kernel, arch, name in found:
         report(kernel, arch, name, ways.get(kernel))
+    assert not (lacking := loaded() - gpu_ledger.files(gpu_ledger.TRITON)), f"not in the fingerprint: {lacking}"
+
+
+def loaded() -> set[Path]:
+    """The modules of the project that were imported, but for the one that says what was built on this machine"""
+    names = [name for name in sys.modules if re.match(r"(gan_engine|tests)\.(?!_build_info)", name)]
+    paths = {Path(sys.modules[name].__file__ or "").resolve() for name in names}
+    return {path for path in paths if path.suffix == ".py"}
 
 
 def recompiled(kernel: CompiledKernel, arch: int) -> CompiledKernel:
@@ -187,6 +204,4 @@ def name_of(kernel: CompiledKernel) -> str:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    only_critical = arguments[:1] == ["--critical"]
-    main(*map(int, arguments[only_critical:]), only_critical=only_critical)
+    main()

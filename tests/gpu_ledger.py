@@ -1,7 +1,11 @@
 """The resources of every GPU kernel, as compiled, beside the table in gpu_ledger.csv: `make gpu-ledger`.
 
     python -m tests.gpu_ledger              what has grown, and what the table lacks; exit status 1 if there is any
-    python -m tests.gpu_ledger --write      a new table
+    python -m tests.gpu_ledger --write      a new table, unless a kernel spills or is over a limit
+
+Compilers have no moods: the same sources give the same numbers. The second line of the table has a fingerprint of each
+part, a file of CUDA kernels or "triton": of all that its numbers follow from, and of the numbers. Where it holds, tests
+compile little; `python -m tests.gpu_ledger` compiles all, always.
 
 The columns of the table:
 
@@ -28,6 +32,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +40,12 @@ from tests import sass
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_suffix(".csv")
-# The tests compile every kernel for an H100, and for an A100 those of CUDA and the critical ones of Triton. A kernel of
-# Triton takes about 0.15 s of CPU time for each. make gpu-ledger compiles all of them, and for sm_100.
+# Where a fingerprint does not hold, the tests compile every kernel for an H100, and for an A100 those of CUDA and the
+# critical ones of Triton. A kernel of Triton takes about 0.15 s of CPU time for each. make gpu-ledger compiles all of
+# them, and for sm_100.
 TESTED = (sass.COUNTED, 80)
 MANY = 96  # registers of a critical kernel: it is the first to spill on an architecture where it needs a few more
+TRITON = "triton"  # the part of the table that is not a file of CUDA kernels
 SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of shared memory for a block, at most
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 RAW = argparse.RawDescriptionHelpFormatter
@@ -166,21 +173,79 @@ def widest(widths: str) -> int:
 def read() -> tuple[str, dict[str, dict[str, str]]]:
     """The compilers of the table, and its rows by the name of the kernel."""
     first, *lines = TABLE.read_text().splitlines()
-    return first, {row["kernel"]: row for row in csv.DictReader(lines)}
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return first, {row["kernel"]: row for row in rows}
+
+
+def holds(part: str) -> bool:
+    """Whether the numbers of a part of the table are those that its sources and the compilers here make."""
+    return f" {part}={fingerprint(part, read()[1])}" in TABLE.read_text().splitlines()[1]
+
+
+def fingerprint(part: str, table: dict[str, dict[str, str]]) -> str:
+    """A digest of all that the numbers of a part of the table follow from, and of the numbers."""
+    digest = hashlib.sha256(repr(versions(part)).encode())
+    for path in sorted(files(part)):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT.resolve())} {len(text)} ".encode() + text)
+    rows = [list(row.values()) for name, row in sorted(table.items()) if part == part_of(name)]
+    digest.update(json.dumps(rows).encode())
+    return digest.hexdigest()[:16]
+
+
+def part_of(kernel: str) -> str:
+    return found[0] if (found := re.match(r"\w+\.cu(?= )", kernel)) else TRITON
+
+
+def files(part: str) -> set[Path]:
+    """The sources of a part of the table, with what launches, compiles and counts them."""
+    tests = {ROOT / "tests" / name for name in ("gpu_ledger.py", "sass.py")}
+    if part != TRITON:
+        return with_includes(ROOT / "csrc/cuda" / part) | {path.resolve() for path in tests}
+    asked = ("kernels/*.py", "gan_engine/__init__.py", "gan_engine/backends.py", "gan_engine/ops/**/*.py")
+    found = tests.union(
+        *(ROOT.glob(pattern) for pattern in (*asked, "gan_engine/system/*.py", "tests/compile_triton.py"))
+    )
+    return {path.resolve() for path in found}
+
+
+def versions(part: str) -> tuple[str, ...]:
+    """All that the compilers of a part say of themselves, and the PyTorch whose calls launch the Triton kernels"""
+    if part != TRITON:
+        return (nvcc_version(),)
+    import torch
+    import triton
+
+    return nvcc_version(), triton.__version__, torch.__version__.partition("+")[0]
+
+
+@cache
+def nvcc_version() -> str:
+    return subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def compilers() -> str:
     import triton
 
-    version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
-    release = re.findall(r"release ([\d.]+)", version)[0]
+    release = re.findall(r"release ([\d.]+)", nvcc_version())[0]
     return f"# nvcc {release} and triton {triton.__version__}"
+
+
+def over_limits(table: dict[str, dict[str, str]]) -> list[str]:
+    """A sentence for each hot kernel that takes more instructions an element than it may."""
+    limits = {name: of.limit for name in table if (of := hot(name)) is not None and of.limit is not None}
+    return [
+        f"{name}: want at most {limit} instructions an element, got {table[name]['each']}"
+        for name, limit in limits.items()
+        if float(table[name]["each"]) > limit
+    ]
 
 
 def triton_kernels(archs: tuple[int, ...], *options: str) -> list[dict]:
     """Every Triton kernel that the samples launch, compiled for each architecture.
 
-    With the option --critical, only critical kernels are compiled for the second and later ones.
+    With the option --critical, only critical kernels are compiled for the second and later ones; with --op NAME, only
+    those of one operator.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(ROOT / "build/triton")}
     command = [sys.executable, "-m", "tests.compile_triton", *options, *map(str, archs)]
@@ -221,9 +286,8 @@ def short(demangled: str) -> str:
 def compiled(source: Path, arch: int) -> Path:
     """The kernels of a source file for an architecture. They are kept until a source or the compiler changes."""
     command = [NVCC, "-std=c++17", "-O3", "-DNDEBUG", f"-arch=sm_{arch}", "-cubin", "-I", str(ROOT / "csrc")]
-    version = subprocess.run([NVCC, "--version"], capture_output=True, check=True).stdout
     texts = b"".join(path.read_bytes() for path in sorted(with_includes(source)))
-    digest = hashlib.sha256(version + repr(command).encode() + texts).hexdigest()
+    digest = hashlib.sha256(nvcc_version().encode() + repr(command).encode() + texts).hexdigest()
     binary = ROOT / "build/compile_gpu" / f"{source.stem}-sm_{arch}-{digest[:16]}.cubin"
     if not binary.exists():
         binary.parent.mkdir(parents=True, exist_ok=True)
@@ -253,17 +317,23 @@ def main() -> int:
             print(f"The table is of {of_table[2:]}. Here is {found[2:]}, whose numbers differ for other reasons too.")
     after = by_kernel(kernels)
     wrong = [f"{row['kernel']} for sm_{row['arch']}: {row['wrong']}" for row in kernels if row["wrong"]]
+    wrong += over_limits(after)
     new = [f"{name} is not in the table" for name in after if name not in before]
     larger = [text for name in after if name in before for text in grown(before[name], after[name])]
     print(*wrong, *new, *larger, f"{len(after)} kernels, {len(new)} not in the table, {len(larger)} grown", sep="\n")
     if not asked.write:
         return int(bool(wrong or new or larger))
+    if wrong:
+        print("The table was not written: want kernels without faults")
+        return 1
+    parts = (TRITON, *(source.name for source in sources()))
     with TABLE.open("w", newline="") as file:
         print(found, file=file)
+        print("# fingerprints:", *(f"{part}={fingerprint(part, after)}" for part in parts), file=file)
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(after.values())
-    return int(bool(wrong))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The GPU kernels, compiled without a GPU for an H100 (sm_90): they fit, spill nothing, and take no more registers,
 instructions and accesses to memory than the table in gpu_ledger.csv says. So do those of CUDA, and the critical ones of
-Triton, for an A100 (sm_80)."""
+Triton, for an A100 (sm_80).
+
+The table was written with fingerprints of the sources, the compilers and its rows. Where these hold, the table is what
+compiling all would give, and one source of CUDA and one operator of Triton are compiled to see that it is so here."""
 
 import re
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from gan_engine import backends
 from tests import gpu_ledger, sass
 
+SOME_CUDA, SOME_TRITON = "scale_bias_act.cu", "pixel_norm"  # with hot kernels, and soon compiled
 no_nvcc = pytest.mark.skipif(gpu_ledger.NVCC is None, reason="nvcc was not found on PATH or in /usr/local/cuda")
 no_cuobjdump = pytest.mark.skipif(sass.cuobjdump() is None, reason="cuobjdump was not found on PATH or in Triton")
 
@@ -47,13 +51,6 @@ ORDER = {
 ROW = {"kernel": "k", "registers": "40/42/44", "shared": "64", "each": "17.5", "loads": "16/128", "stores": "128"}
 
 
-@pytest.fixture(scope="module")
-def triton_kernels():
-    """Every Triton kernel, compiled for an H100, and the critical ones for an A100."""
-    pytest.importorskip("triton")
-    return gpu_ledger.triton_kernels(gpu_ledger.TESTED, "--critical")
-
-
 def wrong(kernels: list[dict]) -> list[str]:
     """What is wrong with compiled kernels: spills, shared memory, and what has grown since the table was written."""
     messages = [f"{row['kernel']} for sm_{row['arch']}: {', '.join(row['wrong'])}" for row in kernels if row["wrong"]]
@@ -65,28 +62,115 @@ def wrong(kernels: list[dict]) -> list[str]:
         messages += (
             gpu_ledger.grown(before, row) if before else [f"{name} is not in the table: make gpu-ledger ARGS=--write"]
         )
-        if (of := gpu_ledger.hot(name)) is not None and of.limit is not None and float(row["each"]) > of.limit:
-            messages.append(f"{name}: want at most {of.limit} instructions an element, got {row['each']}")
-    return messages
+    return messages + gpu_ledger.over_limits(gpu_ledger.by_kernel(kernels))
+
+
+def assert_as_in_the_table(kernels: list[dict], begin: str) -> None:
+    """All kernels whose names begin so have the very numbers of the table, for the architectures that were compiled."""
+    _, table = gpu_ledger.read()
+    rows = gpu_ledger.by_kernel(kernels)
+    assert rows.keys() == {name for name in table if name.startswith(begin)} != set()
+    for name, row in rows.items():
+        kept = table[name]
+        registers = zip(kept["registers"].split("/"), row["registers"].split("/"), strict=True)
+        assert row | {"registers": "/".join(now or was for was, now in registers)} == kept
 
 
 @no_nvcc
 @no_cuobjdump
-def test_triton_kernels(triton_kernels):
-    everywhere, others = gpu_ledger.TESTED
-    names = {arch: {row["kernel"] for row in triton_kernels if row["arch"] == arch} for arch in gpu_ledger.TESTED}
-    _, table = gpu_ledger.read()
-    assert names[others] == {name for name in names[everywhere] if gpu_ledger.critical(name, table)} != set()
-    assert not wrong(triton_kernels)
+def test_triton_kernels():
+    """All of them, where the fingerprint of the table does not hold."""
+    pytest.importorskip("triton")
+    if gpu_ledger.holds(gpu_ledger.TRITON):
+        kernels = gpu_ledger.triton_kernels(gpu_ledger.TESTED, "--op", SOME_TRITON)
+        assert_as_in_the_table(kernels, f"{SOME_TRITON}._")
+    else:
+        kernels = gpu_ledger.triton_kernels(gpu_ledger.TESTED, "--critical")
+        everywhere, others = gpu_ledger.TESTED
+        names = {arch: {row["kernel"] for row in kernels if row["arch"] == arch} for arch in gpu_ledger.TESTED}
+        _, table = gpu_ledger.read()
+        assert names[others] == {name for name in names[everywhere] if gpu_ledger.critical(name, table)} != set()
+    assert not wrong(kernels)
 
 
 @no_nvcc
 @no_cuobjdump
 @pytest.mark.parametrize("source", gpu_ledger.sources(), ids=lambda path: path.name)
 def test_cuda_kernels(source):
+    """Those of one file, and of files whose fingerprint in the table does not hold."""
+    held = gpu_ledger.holds(source.name)
+    if held and source.name != SOME_CUDA:
+        return
     kernels = gpu_ledger.cuda_kernels(source, gpu_ledger.TESTED)
     assert {row["arch"] for row in kernels} == set(gpu_ledger.TESTED)
+    if held:
+        assert_as_in_the_table(kernels, f"{source.name} ")
     assert not wrong(kernels)
+
+
+def test_the_table_is_within_the_limits():
+    _, table = gpu_ledger.read()
+    assert not gpu_ledger.over_limits(table)
+    some = next(name for name in table if (of := gpu_ledger.hot(name)) is not None and of.limit is not None)
+    assert len(gpu_ledger.over_limits({some: table[some] | {"each": "99.0"}})) == 1
+
+
+PROJECT = {
+    "csrc/cuda/k.cu": '#include "../k.h"',
+    "csrc/k.h": '#include "m.h"',
+    "csrc/m.h": "",
+    "kernels/k.py": "",
+    "gan_engine/backends.py": "",
+    "gan_engine/ops/convolution/k.py": "",
+    "gan_engine/ops/samples/k.py": "",
+    "gan_engine/system/native.py": "",
+    "tests/gpu_ledger.py": "",
+    "tests/sass.py": "",
+    "tests/compile_triton.py": "",
+}
+
+
+def test_a_changed_source_row_or_compiler_changes_the_fingerprint(tmp_path, monkeypatch):
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(gpu_ledger, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_ledger, "TABLE", tmp_path / "table.csv")
+    monkeypatch.setattr(gpu_ledger, "versions", lambda part: ("one",))
+    rows = {"k.cu k<1>": {"kernel": "k.cu k<1>", "registers": "1"}, "k._k<1>": {"kernel": "k._k<1>", "registers": "1"}}
+    parts = ("k.cu", gpu_ledger.TRITON)
+
+    def now(rows: dict = rows) -> list[str]:
+        return [gpu_ledger.fingerprint(part, rows) for part in parts]
+
+    before, changed = now(), {}
+    for name in PROJECT:
+        (tmp_path / name).write_text(PROJECT[name] + "\n// other\n")
+        changed[name] = [part for part, was, is_now in zip(parts, before, now()) if was != is_now]
+        (tmp_path / name).write_text(PROJECT[name] + "\n")
+    assert now() == before
+    of_both = {"tests/gpu_ledger.py", "tests/sass.py"}
+    assert {name for name, found in changed.items() if "k.cu" in found} == of_both.union(list(PROJECT)[:3])
+    assert {name for name, found in changed.items() if gpu_ledger.TRITON in found} == set(PROJECT) - set(
+        list(PROJECT)[:3]
+    )
+    for k, name in enumerate(rows):
+        other = now(rows | {name: rows[name] | {"registers": "2"}})
+        assert other[k] != before[k] and other[1 - k] == before[1 - k]
+    gpu_ledger.TABLE.write_text(f"# compilers\n# fingerprints: k.cu={before[0]} triton={before[1]}\nkernel,registers\n")
+    assert not gpu_ledger.holds("k.cu")  # its row is missing
+    with gpu_ledger.TABLE.open("a") as file:
+        file.writelines(f"{name},1\n" for name in rows)
+    assert gpu_ledger.holds("k.cu") and gpu_ledger.holds(gpu_ledger.TRITON)
+    monkeypatch.setattr(gpu_ledger, "versions", lambda part: ("another",))
+    assert not gpu_ledger.holds("k.cu") and not gpu_ledger.holds(gpu_ledger.TRITON)
+
+
+@no_nvcc
+def test_the_fingerprint_knows_the_compilers():
+    pytest.importorskip("triton")
+    assert "release" in gpu_ledger.versions("bias_act.cu")[0]
+    assert len(gpu_ledger.versions(gpu_ledger.TRITON)) == 3
 
 
 @no_nvcc
