@@ -25,7 +25,8 @@ _SMALL = {
 
 
 def _small(config: Config) -> Config:
-    return config if config.precision == "fp16" else dataclasses.replace(config, precision="bf16")
+    kept = config.precision == "fp16" or models.data_kind(config.model) == "points"  # which are fp32 alone
+    return config if kept else dataclasses.replace(config, precision="bf16")
 
 
 def _one_pass(config: Config) -> Config:

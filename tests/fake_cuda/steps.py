@@ -32,8 +32,10 @@ def data_of(config: Config) -> ImageSet:
     about = kind_of(kind)
     shape = [max(8, config.batch_size), model.channels, *about.sides(model.resolution)]
 
+    dtype = torch.float32 if kind == "points" else torch.uint8
+
     def black(**options: Any) -> ImageSet:
-        return ImageSet("black", torch.zeros(shape, dtype=torch.uint8), **options)
+        return ImageSet("black", torch.zeros(shape, dtype=dtype), **options)
 
     labels = torch.arange(shape[0]) % 4
     if about.has_source:
@@ -44,7 +46,8 @@ def data_of(config: Config) -> ImageSet:
 def trainer_of(config: Config, mode: FakeCuda) -> Trainer:
     """A trainer whose phases run as they are recorded, and `mode` knows of those that graphs are to hold."""
     data = data_of(config)
-    config = dataclasses.replace(config, cuda_graphs=False)  # the operators themselves, whether a graph has them or not
+    # The operators themselves, whether a graph has them or not. A measurement is no part of a step.
+    config = dataclasses.replace(config, cuda_graphs=False, eval_kimg=None)
     if config.conditional:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
     trainer = Trainer(config, data, device=torch.device("cuda"), run_dir=Path("unused"))
