@@ -16,6 +16,21 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     return [row for row in map(_row, lines) if row is not None]
 
 
+def few_classes(row: dict[str, Any]) -> str | None:
+    """A sentence if the alarm `missing class` judges none of the classes of the data, or few; None for other rows.
+
+    The first reading of each start of a run says how many classes there are, and how many are judged.
+    """
+    judged, num = row.get("health/classes_judged"), row.get("health/classes_of_data")
+    if judged is None or num is None or judged >= num / 2:
+        return None
+    which = f"only {judged:,.0f}" if judged else "none"
+    return (
+        f"the alarm of a missing class judges {which} of the {num:,.0f} classes: it leaves out classes that overlap "
+        "with others, and classes of which a few readings hold too few images"
+    )
+
+
 def _row(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)

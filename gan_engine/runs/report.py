@@ -12,7 +12,7 @@ from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
 from gan_engine.runs.comparison import PREFIX
 from gan_engine.runs.directory import holds_run
-from gan_engine.runs.history import read_metrics
+from gan_engine.runs.history import few_classes, read_metrics
 from gan_engine.runs.loss_plot import plot_losses
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
@@ -154,10 +154,12 @@ def _alarms(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
         for sentence in row.get("alarms", ())
     )
+    notes = [note for row in rows if (note := few_classes(row))][-1:]  # one of each start
+    note = "".join(f"<p>{html.escape(note[0].upper() + note[1:])}.</p>" for note in notes)
     if said:
-        return [f"<h2>Alarms</h2><ul>{said}</ul>"]
+        return [f"<h2>Alarms</h2><ul>{said}</ul>{note}"]
     read = sum(any(name.startswith("health/") for name in row) for row in rows)
-    return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>"] if read else []
+    return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>{note}"] if read else []
 
 
 def _plot(run_dir: Path) -> list[str]:

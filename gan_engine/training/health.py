@@ -120,20 +120,24 @@ class Health:
     def _rarest_class(self, gen: Tensor) -> Reading:
         """The least share of a class among generated images, over its share in the data, both of clear images.
 
-        The images are those of the last WINDOW readings. Classes that centroids do not tell apart are left out.
+        The images are those of the last WINDOW readings. Classes that centroids do not tell apart are left out. The
+        first reading also has the number of classes, and of classes that are not left out.
         """
+        found: Reading = {}
         if self.classes is None:
-            self.classes = self._centroids()
+            self.classes = _, expected, known = self._centroids()
+            judged = known & (expected * len(gen) * WINDOW >= 1)
+            found = {"classes_judged": int(judged.sum()), "classes_of_data": len(judged)}
         centroids, expected, known = self.classes
         self.counts.append(_counted(gen, centroids))
         wanted = expected * len(gen) * len(self.counts)
         known = known & (wanted >= 1)
         if not known.any():
-            return {}
+            return found
         shares = torch.where(known, torch.stack(tuple(self.counts)).sum(0) / wanted, torch.inf)
         rarest, counted = int(shares.argmin()), {"classes_counted": len(self.counts)}
         usual = float(shares[known].median())
-        return {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest, **counted}
+        return found | {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest, **counted}
 
     def _centroids(self) -> tuple[Tensor, Tensor, Tensor]:
         """Centroids [K, d] of the classes of the data, the share [K] of images clear for each, and which classes [K]

@@ -13,6 +13,7 @@ from gan_engine import backends
 from gan_engine.command_line import console
 from gan_engine.config import Config
 from gan_engine.runs import record
+from gan_engine.runs.history import few_classes
 from gan_engine.runs.monitors import Monitors
 from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
@@ -237,6 +238,8 @@ class Run:
     def _looked(self, bar: "progress.Bar | progress.Lines", means: dict[str, float]) -> tuple[str | None, bool]:
         """The alarm that --on-collapse acts upon, if one begins, and whether the run is healthy."""
         look = self.watch.look(self.clock.nimg, means)
+        if note := few_classes(look.values):
+            bar.write(f"health     {note}", file=sys.stdout)
         self._say(bar, look.values, look.alarms, self.clock.nimg)
         return look.serious, look.healthy
 

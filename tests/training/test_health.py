@@ -8,7 +8,7 @@ import torch
 
 from gan_engine.data import DataConfig, ImageSet, held_out, load
 from gan_engine.losses.objective import Judged
-from gan_engine.runs import report
+from gan_engine.runs import record, report
 from gan_engine.runs.history import read_metrics
 from gan_engine.training import alarms
 from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
@@ -120,6 +120,26 @@ def test_a_class_that_G_leaves_out_raises_an_alarm(tmp_path, monkeypatch):
     (at, (sentence,)) = next((i, alarms) for i, alarms in enumerate(said[8]) if alarms)
     assert at < 3 * WINDOW and sum(map(len, said[8])) == 1
     assert "class number 8 of the data, counted from 0, is " in sentence
+
+
+@pytest.mark.parametrize("overlapping", [0, 6, 10])
+def test_a_run_and_its_report_say_once_when_few_classes_or_none_are_judged(tmp_path, capsys, overlapping):
+    labels = torch.arange(640) % 10
+    pixels = torch.where(labels < overlapping, 90, 25 * labels)  # the first ones look alike
+    noise = torch.randint(5, (640, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    images = (pixels[:, None, None, None] + noise).byte()
+    data = ImageSet("levels", images, labels, tuple("abcdefghij"))
+    trainer = Trainer(dataclasses.replace(LARGE, kimg=8.192), data, device=CPU, run_dir=tmp_path)
+    record.write(tmp_path, trainer.config, {"arguments": ["vanilla"]})
+    trainer.run()
+    out, judged = capsys.readouterr().out, 10 - overlapping
+    rows = [row for row in read_metrics(tmp_path) if PREFIX + "classes_judged" in row]
+    assert [row[PREFIX + "classes_judged"] for row in rows] == [judged] and rows[0][PREFIX + "classes_of_data"] == 10
+    which = "only 4" if judged else "none"
+    said = int(overlapping > 5)
+    assert out.count("health     the alarm of a missing class judges") == said
+    assert out.count(f"judges {which} of the 10 classes: it leaves out classes that overlap") == said
+    assert report.page(tmp_path).count(f"The alarm of a missing class judges {which} of the 10 classes") == said
 
 
 def test_an_image_between_two_classes_counts_for_none():
