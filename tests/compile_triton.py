@@ -169,8 +169,8 @@ def main() -> None:
 
 
 def loaded() -> set[Path]:
-    """The modules of the project that were imported, but for the one that says what was built on this machine"""
-    names = [name for name in sys.modules if re.match(r"(gan_engine|tests)\.(?!_build_info)", name)]
+    """The modules of the project that were imported, but for those that tell of this computer"""
+    names = [name for name in sys.modules if re.match(r"(gan_engine|tests)\.(?!system|_build_info)", name)]
     paths = {Path(sys.modules[name].__file__ or "").resolve() for name in names}
     return {path for path in paths if path.suffix == ".py"}
 

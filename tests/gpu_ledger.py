@@ -198,15 +198,15 @@ def part_of(kernel: str) -> str:
 
 
 def files(part: str) -> set[Path]:
-    """The sources of a part of the table, with what launches, compiles and counts them."""
-    tests = {ROOT / "tests" / name for name in ("gpu_ledger.py", "sass.py")}
+    """The sources of a part of the table, with what launches, compiles and counts them.
+
+    gan_engine/system tells of this computer and launches nothing.
+    """
+    counting = [ROOT / "tests/gpu_ledger.py", ROOT / "tests/sass.py"]
     if part != TRITON:
-        return with_includes(ROOT / "csrc/cuda" / part) | {path.resolve() for path in tests}
-    asked = ("kernels/*.py", "gan_engine/__init__.py", "gan_engine/backends.py", "gan_engine/ops/**/*.py")
-    found = tests.union(
-        *(ROOT.glob(pattern) for pattern in (*asked, "gan_engine/system/*.py", "tests/compile_triton.py"))
-    )
-    return {path.resolve() for path in found}
+        return with_includes(ROOT / "csrc/cuda" / part).union(path.resolve() for path in counting)
+    patterns = ("kernels/*.py", "gan_engine/backends.py", "gan_engine/ops/**/*.py", "tests/compile_triton.py")
+    return {path.resolve() for path in (*counting, *(found for pattern in patterns for found in ROOT.glob(pattern)))}
 
 
 def versions(part: str) -> tuple[str, ...]:

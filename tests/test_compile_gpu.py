@@ -115,25 +115,16 @@ def test_the_table_is_within_the_limits():
     assert len(gpu_ledger.over_limits({some: table[some] | {"each": "99.0"}})) == 1
 
 
-PROJECT = {
-    "csrc/cuda/k.cu": '#include "../k.h"',
-    "csrc/k.h": '#include "m.h"',
-    "csrc/m.h": "",
-    "kernels/k.py": "",
-    "gan_engine/backends.py": "",
-    "gan_engine/ops/convolution/k.py": "",
-    "gan_engine/ops/samples/k.py": "",
-    "gan_engine/system/native.py": "",
-    "tests/gpu_ledger.py": "",
-    "tests/sass.py": "",
-    "tests/compile_triton.py": "",
-}
+OF_CUDA = {"csrc/cuda/k.cu": '#include "../k.h"\n', "csrc/k.h": '#include "m.h"\n', "csrc/m.h": ""}
+OF_TRITON = ("kernels/k.py", "gan_engine/backends.py", "gan_engine/ops/samples/k.py", "tests/compile_triton.py")
+OF_BOTH = ("tests/gpu_ledger.py", "tests/sass.py")
+PROJECT = OF_CUDA | dict.fromkeys((*OF_TRITON, *OF_BOTH, "gan_engine/system/native.py"), "")
 
 
 def test_a_changed_source_row_or_compiler_changes_the_fingerprint(tmp_path, monkeypatch):
     for name, text in PROJECT.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(gpu_ledger, "ROOT", tmp_path)
     monkeypatch.setattr(gpu_ledger, "TABLE", tmp_path / "table.csv")
     monkeypatch.setattr(gpu_ledger, "versions", lambda part: ("one",))
@@ -143,17 +134,14 @@ def test_a_changed_source_row_or_compiler_changes_the_fingerprint(tmp_path, monk
     def now(rows: dict = rows) -> list[str]:
         return [gpu_ledger.fingerprint(part, rows) for part in parts]
 
-    before, changed = now(), {}
-    for name in PROJECT:
-        (tmp_path / name).write_text(PROJECT[name] + "\n// other\n")
-        changed[name] = [part for part, was, is_now in zip(parts, before, now()) if was != is_now]
-        (tmp_path / name).write_text(PROJECT[name] + "\n")
+    before, changed = now(), {part: set() for part in parts}
+    for name, text in PROJECT.items():
+        (tmp_path / name).write_text(text + "// other")
+        for part, was, found in zip(parts, before, now()):
+            changed[part] |= {name} if was != found else set()
+        (tmp_path / name).write_text(text)
     assert now() == before
-    of_both = {"tests/gpu_ledger.py", "tests/sass.py"}
-    assert {name for name, found in changed.items() if "k.cu" in found} == of_both.union(list(PROJECT)[:3])
-    assert {name for name, found in changed.items() if gpu_ledger.TRITON in found} == set(PROJECT) - set(
-        list(PROJECT)[:3]
-    )
+    assert changed == {"k.cu": {*OF_CUDA, *OF_BOTH}, gpu_ledger.TRITON: {*OF_TRITON, *OF_BOTH}}
     for k, name in enumerate(rows):
         other = now(rows | {name: rows[name] | {"registers": "2"}})
         assert other[k] != before[k] and other[1 - k] == before[1 - k]
