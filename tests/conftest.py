@@ -37,9 +37,14 @@ ISAS = native.cpu.module.isas() if native.WHY_NO_CPU is None else []
 BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "pytorch", "reference"]
 
 
-# Test files that take a minute or more. Parallel processes must start them first, or one process works alone at the
-# end. These files hold few tests, and pytest-xdist would put them last without --no-loadscope-reorder.
-LONG = ("test_triton_interpreted.py", "test_compile_gpu.py", "test_cuda_emulation.py")
+# Test files that take the longest. Parallel processes must start with them, or one process works alone at the end. Some
+# hold few tests, and pytest-xdist would put them last without --no-loadscope-reorder. test_properties.py measures the
+# errors of PyTorch that the interpreted and the emulated kernels are judged by, so these come behind it.
+LONG = (
+    *("test_properties.py", "test_export.py", "test_train_cli.py", "test_triton_interpreted.py"),
+    *("test_cuda_emulation.py", "test_gpu_check.py", "test_distributed.py", "test_dynamic_sizes.py"),
+    *("test_fake_cuda.py", "test_recorders.py", "test_compile_gpu.py"),
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,7 +63,7 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)  # behind -k, which may leave any of the items
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     if config.option.collectonly:
         return
     kept = _without_repeated_skips(items)
