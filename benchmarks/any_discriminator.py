@@ -7,7 +7,8 @@ in one process, in float32 on one CPU thread. The time is processor time of that
     autograd     autograd.grad(create_graph=True) and backward(), on PyTorch's own functions: 1.00
     level None   backward_with_penalty; the table names the level that it took
     aligned      its level "aligned": first derivatives alone
-    compile      autograd, compiled by torch.compile as a whole
+    compile      autograd, compiled as a whole: tracing through torch.autograd.grad, the form of a second gradient that
+                 takes modules with buffers. It draws random numbers as eager PyTorch does, so that errors can be told
     random       the penalty as a difference in a random direction (Lin et al. 2025, arXiv:2501.08316)
 
 An error is |gradients - truth| / |truth| over all parameters; truth is autograd in float64. Rows go to
@@ -16,7 +17,9 @@ runs/benchmarks/any-discriminator.jsonl.
 
 import argparse
 import copy
+import functools
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,14 +87,21 @@ def in_a_random_direction(D: nn.Module, x: Tensor, c: Any) -> None:
     (F.softplus(-logits).mean() + GAMMA / 2 * slope.square().mean()).backward()
 
 
-def compiled(D: nn.Module, x: Tensor, c: Any) -> Callable[[], object]:
+def compiled(D: nn.Module, x: Tensor, c: Any) -> Callable[[], None]:
+    """The step of D, compiled at its first call."""
+    torch.compiler.reset()
+    torch._dynamo.config.trace_autograd_ops = True
+    torch._inductor.config.fallback_random = True
     params = list(D.parameters())
-    step = torch.compile(lambda x: torch.autograd.grad(total(D, x, c), params, allow_unused=True), fullgraph=True)
+
+    @functools.partial(torch.compile, fullgraph=True, dynamic=False)
+    def by_parameters(x: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(total(D, x, c), params, allow_unused=True)
 
     def call() -> None:
-        attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-        with attention, torch._dynamo.config.patch(trace_autograd_ops=True):
-            step(x)
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            for p, grad in zip(params, by_parameters(x), strict=True):
+                p.grad = grad
 
     return call
 
@@ -99,8 +109,13 @@ def compiled(D: nn.Module, x: Tensor, c: Any) -> Callable[[], object]:
 def gradients(D: nn.Module, x: Tensor, c: Any, step: Step) -> list[Tensor]:
     """Those of a copy of D, so that each way begins with the same buffers."""
     D = copy.deepcopy(D)
+    return left_by(lambda: step(D, x, c), D)
+
+
+def left_by(call: Callable[[], object], D: nn.Module) -> list[Tensor]:
+    """The gradients in .grad after a call."""
     torch.manual_seed(1)
-    step(D, x, c)
+    call()
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in D.parameters()]
 
 
@@ -117,7 +132,7 @@ def made(sample: Sample) -> tuple[nn.Module, Tensor, Any]:
     return D, x, torch.randint(sample.num_classes, sample.shape[:1]) if sample.num_classes else None
 
 
-def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dict[str, Any]:
+def measured(name: str, sample: Sample, seconds: float, *, compile: str) -> dict[str, Any]:
     D, x, c = made(sample)
     plain = on_math_kernels(by_autograd) if sample.attends else by_autograd
     truth = gradients(copy.deepcopy(D).double(), x.double(), c, plain)
@@ -127,6 +142,8 @@ def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dic
         "aligned": by_level("aligned"),
         "random": in_a_random_direction,
     }
+    if compile == "alone":
+        steps = {"autograd": plain}
     reason = refusal(D, x, c)
     level = 1 if reason is not None else "autograd" if is_small(D, x, c) else 2
     row: dict[str, Any] = {"D": name, "level": level, "refusal": reason}
@@ -137,9 +154,14 @@ def measured(name: str, sample: Sample, seconds: float, *, compile: bool) -> dic
             row |= {f"{way} error": None, f"{way} failure": str(refused)}
             del steps[way]
     peers = {way: _cleared(D, lambda step=step: step(D, x, c)) for way, step in steps.items()}
-    if compile:
-        torch.compiler.reset()
-        peers["compile"] = compiled(D, x, c)
+    if compile != "without":
+        copied, start = copy.deepcopy(D), time.perf_counter()
+        try:
+            step = compiled(copied, x, c)
+            row["compile error"] = error(left_by(step, copied), truth)
+            peers["compile"], row["compile s"] = step, time.perf_counter() - start
+        except Exception as refused:  # torch.compile may raise any exception
+            row["compile failure"] = f"{type(refused).__name__}: {str(refused).strip().splitlines()[0]}"
     timings = compare(peers, seconds=seconds, tuned=True, clock=on_this_thread)
     for way, timing in timings.items():
         row[f"{way} ms"] = timing.median if timing.ms else None
@@ -160,6 +182,8 @@ def line(row: dict[str, Any]) -> dict[str, str]:
 
     def gain(way: str) -> str:
         ms = row.get(f"{way} ms")
+        if way == "compile" and row.get("compile error", 0) > 1e-3 + 2 * row["autograd error"]:
+            return "wrong"
         return "-" if ms is None else f"{row['autograd ms'] / ms:.2f}"
 
     def number(name: str, form: str) -> str:
@@ -169,7 +193,7 @@ def line(row: dict[str, Any]) -> dict[str, str]:
         "D": row["D"],
         "level": str(row["level"]),
         **{way: gain(way) for way in ("level None", "aligned", "compile", "random")},
-        **{f"error of {way}": number(f"{way} error", ".0e") for way in ("level None", "aligned", "random")},
+        **{f"error of {way}": number(f"{way} error", ".0e") for way in ("level None", "aligned", "compile", "random")},
         **{f"MiB of {way}": number(f"{way} MiB", ".0f") for way in ("autograd", "level None", "aligned")},
     }
 
@@ -179,7 +203,12 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="WORD", help="the networks whose names have one of these words")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long the peers of a network take turns")
     parser.add_argument("--isa", help="hold all peers to this instruction set, such as avx2")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes minutes")
+    parser.add_argument(
+        "--compile",
+        choices=["with", "without", "alone"],
+        default="with",
+        help="time torch.compile, which compiles for minutes: with the others, not at all, or with autograd alone",
+    )
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help="where the rows go")
     asked = parser.parse_args()
     if asked.isa is not None:
@@ -191,7 +220,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = []
     for name in tqdm(names, unit="network"):
-        found.append(measured(name, DISCRIMINATORS[name], asked.seconds, compile=not asked.no_compile))
+        found.append(measured(name, DISCRIMINATORS[name], asked.seconds, compile=asked.compile))
         rows.append(asked.out, [{**rows.environment("cpu"), **found[-1]}])
     print(table([line(row) for row in found]))
 

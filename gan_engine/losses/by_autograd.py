@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
@@ -13,6 +14,8 @@ from gan_engine.losses.known import Known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares
+
+_WANT = "D must return logits that depend on the image"
 
 
 def backward_by_autograd(
@@ -30,12 +33,13 @@ def backward_by_autograd(
 ) -> tuple[Any, Tensor]:
     """`backward_with_penalty` by autograd; `closed` is level 1. `seen` is what is known of D.
 
-    Gives the logits and the penalty [N].
+    `img` has no graph, and is the caller's own. Gives the logits and the penalty [N].
     """
     with torch.enable_grad():
-        outputs, penalty = outputs_and_penalty(D, img, c, centre, closed=closed, picked=picked, seen=seen)
-        logits = outputs.for_loss(penalty.dtype)
+        outputs, g = outputs_and_gradient(D, img.requires_grad_(), c, closed=closed, picked=picked, seen=seen)
         with without_autocast(img):
+            penalty = _penalty(g, centre, closed=closed)
+            logits = outputs.for_loss(penalty.dtype)
             mean = (gamma / 2 * penalty).mean() if isinstance(gamma, Tensor) else penalty.mean()
             weight = 1 if isinstance(gamma, Tensor) else gamma / 2
             total = weight * mean if loss is None else torch.add(mean_loss(loss, logits), mean, alpha=weight)
@@ -47,7 +51,11 @@ def backward(total: Tensor, scale: float | Tensor) -> None:
     """Add the gradients of `total` times `scale` to .grad."""
     if isinstance(scale, Tensor) or scale != 1:
         total = total * scale
-    if total.requires_grad:  # else D learns nothing
+    if not total.requires_grad:  # D learns nothing
+        return
+    if _is_plain(total):
+        _engine_run_backward((total,), (torch.ones_like(total),), False, False, (), **_BACKWARD)
+    else:
         total.backward()
 
 
@@ -61,11 +69,19 @@ def outputs_and_penalty(
     picked: Picked = None,
     seen: Known | None = None,
 ) -> tuple[Outputs, Tensor]:
-    """What D returns for images without a graph, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph."""
-    outputs, g = outputs_and_gradient(D, img.detach().requires_grad_(), c, closed=closed, picked=picked, seen=seen)
+    """What D returns for images without a graph, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph.
+
+    `img` is the caller's own.
+    """
+    outputs, g = outputs_and_gradient(D, img.requires_grad_(), c, closed=closed, picked=picked, seen=seen)
     with without_autocast(img):
-        wide = torch.promote_types(img.dtype, torch.float32)
-        return outputs, norms.penalty(sum_of_squares(g) if closed else g.to(wide).square().flatten(1).sum(1), centre)
+        return outputs, _penalty(g, centre, closed=closed)
+
+
+def _penalty(g: Tensor, centre: float, *, closed: bool) -> Tensor:
+    if closed:
+        return norms.penalty(sum_of_squares(g), centre)
+    return norms.penalty(g.to(torch.promote_types(g.dtype, torch.float32)).square().flatten(1).sum(1), centre)
 
 
 def outputs_and_gradient(
@@ -75,24 +91,38 @@ def outputs_and_gradient(
     if closed or picked is not None:  # what picks logits is not watched
         seen = None
     watching = seen is None or not seen.without_attention
-    with ClosedOps(closed=closed) if watching else contextlib.nullcontext() as ops:
-        returned = D(img) if c is None else D(img, c)
-        outputs = read_outputs(returned, len(img), picked)
-    if seen is not None and watching and not ops.attended:
-        seen.saw_no_attention()
-    want = "D must return logits that depend on the image"
-    if not all(logits.requires_grad for logits in outputs.logits):  # the sum of a list would hide one
-        raise WrongOutput(f"{want}, got some that have no gradient")
-    return outputs, gradient_with_graph(outputs.sum(), img, None, want)
+    if watching:
+        with ClosedOps(closed=closed) as ops:
+            outputs = read_outputs(D(img) if c is None else D(img, c), len(img), picked)
+        if seen is not None and not ops.attended:
+            seen.saw_no_attention()
+    else:
+        outputs = read_outputs(D(img) if c is None else D(img, c), len(img))
+    if not all([logits.requires_grad for logits in outputs.logits]):  # the sum of a list would hide one
+        raise WrongOutput(f"{_WANT}, got some that have no gradient")
+    return outputs, gradient_with_graph(outputs.sum(), img, None, _WANT)
 
 
 def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:
     """The gradient of y by x with a graph of its own. Raises ValueError, which says `want`, where there is none."""
     if y.requires_grad:
-        (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
+        if dy is None and _is_plain(y):
+            (g,) = _engine_run_backward((y,), (torch.ones_like(y),), True, True, (x,), **_GRAD)
+        else:
+            (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
         if g is not None:
             return g
     raise ValueError(f"{want}, got some that no gradient leads back from")
+
+
+# torch.autograd.grad and backward() check shapes that are certain here. The checks take 3 % of a step of 2 ms.
+_GRAD = {"allow_unreachable": True, "accumulate_grad": False}
+_BACKWARD = {"allow_unreachable": True, "accumulate_grad": True}
+
+
+def _is_plain(y: Tensor) -> bool:
+    """True if the engine of autograd may be called for y at once: no subclass and no compiler would want to see it."""
+    return type(y) is Tensor and not torch.compiler.is_compiling()
 
 
 def detached(x: Tensor) -> Tensor:
@@ -108,4 +138,7 @@ def detached(x: Tensor) -> Tensor:
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     device = x.device.type
     # Leaving autocast takes a hundredth of a small step: it clears a cache.
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _NOTHING
+
+
+_NOTHING = contextlib.nullcontext()

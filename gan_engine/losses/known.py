@@ -40,7 +40,8 @@ class Known:
         self.without_attention = not any(map(_names_attention, self._types))
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, Known] = weakref.WeakKeyDictionary()
+# By id(D), with a reference that says whether D is still there: a WeakKeyDictionary takes three calls to look it up.
+_known: dict[int, tuple[weakref.ref[nn.Module], Known]] = {}
 
 
 def known(D: Network) -> Known | None:
@@ -52,10 +53,17 @@ def known(D: Network) -> Known | None:
     net = module_of(D)
     if net is None or (structure := _structure(net)) is None:
         return None
-    found = _known.get(net)
-    if found is None or found.structure != structure:
-        found = _known[net] = Known(net, structure)
-    return found
+    found = _known.get(id(net))
+    if found is None or found[0]() is not net or found[1].structure != structure:
+        name = id(net)
+        found = _known[name] = weakref.ref(net, functools.partial(_forget, name)), Known(net, structure)
+    return found[1]
+
+
+def _forget(name: int, of: weakref.ref) -> None:
+    """Forget the module of id `name` with the reference `of`, unless another module has the id already."""
+    if name in _known and _known[name][0] is of:
+        del _known[name]
 
 
 def module_of(D: Network) -> nn.Module | None:

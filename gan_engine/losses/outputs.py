@@ -50,14 +50,14 @@ class Outputs(NamedTuple):
 
     def sum(self) -> Tensor:
         """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
-        return total(logits.sum() for logits in self.logits)
+        return total([logits.sum() for logits in self.logits]) if len(self.logits) > 1 else self.logits[0].sum()
 
     def for_loss(self, dtype: torch.dtype) -> Logits:
         """The logits as a loss gets them: in `dtype`, [N] where there is one for each image, else in D's own shape.
 
         The result is a list where D returned a list.
         """
-        wide = [(x.flatten() if x.numel() == len(x) else x).to(dtype) for x in self.logits]
+        wide = [(x.flatten() if x.ndim > 1 and x.numel() == len(x) else x).to(dtype) for x in self.logits]
         return wide[0] if self.single else wide
 
 

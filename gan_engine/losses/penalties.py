@@ -259,25 +259,23 @@ def backward_with_penalty(
     if level not in (None, 1, 2, "autograd", "aligned"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
     seen = known(D)
-    if level != "aligned":
+    if level != "aligned" and (seen is None or seen.compiled is not None):
         _refuse_compiled(D, seen)
     img = detached(img)
-    wide = torch.promote_types(img.dtype, torch.float32)
     if isinstance(gamma, Tensor):
-        gamma = gamma.to(img.device, wide).expand(len(img))
-    asked: dict[str, Any] = {"with_loss": loss is not None, "picked": logits}
-    recorded = None
+        gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))
+    with_loss, recorded = loss is not None, None
     if level is None:
-        level, recorded = chosen(D, img, c, seen=seen, **asked)
+        level, recorded = chosen(D, img, c, seen=seen, with_loss=with_loss, picked=logits)
     elif level == 2:
         try:
-            recorded = record_forward(D, img, c, **asked)
+            recorded = record_forward(D, img, c, with_loss=with_loss, picked=logits)
         except NotPiecewiseLinear as refused:
             raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
     if level in (1, "autograd"):
-        options: dict[str, Any] = {"closed": level == 1, "picked": logits, "seen": seen}
-        return backward_by_autograd(D, img, loss, gamma, c, centre, scale, **options)
+        return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level == 1, picked=logits, seen=seen)
     if not isinstance(gamma, Tensor):  # torch.tensor would copy to a GPU, and wait
+        wide = torch.promote_types(img.dtype, torch.float32)
         gamma = torch.full((), gamma, device=img.device, dtype=wide).expand(len(img))
     if recorded is None:
         return backward_aligned(D, img, loss, gamma, c, centre, scale, picked=logits)

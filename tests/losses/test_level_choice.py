@@ -1,5 +1,7 @@
 """Level None leaves a small D to plain autograd. What is remembered of a D for it ends where D changes."""
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.game import Game
-from gan_engine.losses.known import known
+from gan_engine.losses.known import _known, known
 from gan_engine.losses.penalties import backward_with_penalty, is_small
 from gan_engine.ops.thresholds import TABLE
 from tests.losses.conftest import FEW
@@ -71,6 +73,16 @@ def test_a_D_with_much_to_do_takes_level_2():
     calls.clear()
     assert all(map(torch.equal, step(D, x, None), step(D, x, 2)))
     assert calls == [5, 5]
+
+
+def test_what_is_known_of_a_D_is_forgotten_with_it(small):
+    D = Counted()
+    step(D, torch.randn(5, 6), None)
+    name = id(D)
+    assert _known[name][0]() is D
+    del D
+    gc.collect()
+    assert name not in _known
 
 
 @pytest.mark.parametrize("level", [None, "autograd"])
