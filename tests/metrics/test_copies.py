@@ -50,7 +50,17 @@ def test_copies_are_called_copies_and_other_images_are_not(garments):
     some = copies.search(torch.cat([data.images[:10], others[:30]]), data, device=CPU, mirror=False)
     assert "may be copies" in some.sentences()[2]
     fresh = copies.search(others, data, device=CPU, mirror=False)
-    assert "Nothing here suggests" in fresh.sentences()[2] and 0.6 < float(fresh.ratios.median()) < 1.6
+    assert "No copies were found" in fresh.sentences()[2] and 0.6 < float(fresh.ratios.median()) < 1.6
+
+
+def test_a_few_exact_copies_among_a_hundred_samples_are_found(garments):
+    data, others = part(garments, 0, 4000), garments.images[5000:5100]
+    fresh = copies.search(others, data, device=CPU, mirror=False)
+    assert "No copies were found" in fresh.sentences()[2] and int((fresh.ratios < copies.SAME).sum()) <= 1
+    some = copies.search(torch.cat([data.images[:5], others[5:]]), data, device=CPU, mirror=False)
+    share = float((some.ratios < copies.NEAR).double().mean())
+    assert share < 0.15 and "may be copies" in some.sentences()[2]
+    assert "% of the training images do. Nearer than 0.1 times lie " in some.sentences()[1]
 
 
 def test_flipped_copies_are_found_if_the_run_has_learnt_flipped_images(garments):
