@@ -3,6 +3,7 @@
 // indices, masks, tails, reductions. It cannot test their memory model: a missing barrier may pass here.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -12,7 +13,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #define __global__
 #define __device__
@@ -45,26 +45,22 @@ T max(T a, T b) {
 
 namespace emulation {
 
+// A thread keeps its stack for the blocks that follow. Turns are taken by _setjmp and _longjmp, which make no system
+// call: a reduction over a block has thousands of turns.
 class Block {
   public:
-    explicit Block(const std::function<void()>& kernel) : kernel_(kernel), threads_(blockDim.x) {
-        static const std::unique_ptr<char[]> stacks(new char[1024 * kStack]);
+    explicit Block(const std::function<void()>& kernel) : kernel_(kernel) {
+        if (blockDim.x > kThreads) fail("a block has more than 1024 threads");
         current_ = this;
-        for (Thread& thread : threads_) {
-            getcontext(&thread.context);
-            thread.context.uc_stack.ss_sp = stacks.get() + (&thread - threads_.data()) * kStack;
-            thread.context.uc_stack.ss_size = kStack;
-            thread.context.uc_link = &scheduler_;
-            makecontext(&thread.context, [] { current_->start(); }, 0);
-        }
+        for (unsigned k = 0; k < blockDim.x; ++k) threads()[k].done = false;
         for (bool running = true; running;) {
             running = false;
             const char* waits_at = nullptr;
-            for (now_ = 0; now_ < threads_.size(); ++now_) {
-                Thread& thread = threads_[now_];
+            for (now_ = 0; now_ < blockDim.x; ++now_) {
+                Thread& thread = threads()[now_];
                 if (thread.done) continue;
-                threadIdx = dim3(unsigned(now_), 0, 0);
-                swapcontext(&scheduler_, &thread.context);
+                threadIdx = dim3(now_, 0, 0);
+                give_turn(thread);
                 if (thread.done) continue;
                 running = true;
                 if (waits_at == nullptr) waits_at = thread.waits_at;
@@ -74,9 +70,9 @@ class Block {
     }
 
     static void wait(const char* place) {
-        Thread& thread = current_->threads_[current_->now_];
+        Thread& thread = threads()[current_->now_];
         thread.waits_at = place;
-        swapcontext(&thread.context, &current_->scheduler_);
+        if (_setjmp(thread.place) == 0) _longjmp(scheduler_, 1);
     }
 
     template <class T>
@@ -92,17 +88,38 @@ class Block {
     }
 
   private:
-    static constexpr std::size_t kStack = 64 << 10;
+    static constexpr std::size_t kThreads = 1024, kStack = 64 << 10;
 
     struct Thread {
-        ucontext_t context;
-        const char* waits_at = nullptr;
-        bool done = false;
+        std::unique_ptr<char[]> stack;  // none before its first turn
+        jmp_buf place;
+        const char* waits_at;
+        bool done;
     };
 
-    void start() {
-        kernel_();
-        threads_[now_].done = true;
+    static Thread* threads() {
+        static const std::unique_ptr<Thread[]> all(new Thread[kThreads]());
+        return all.get();
+    }
+
+    static void give_turn(Thread& thread) {
+        if (_setjmp(scheduler_) != 0) return;
+        if (thread.stack != nullptr) _longjmp(thread.place, 1);
+        thread.stack.reset(new char[kStack]);
+        ucontext_t context;
+        getcontext(&context);
+        context.uc_stack.ss_sp = thread.stack.get();
+        context.uc_stack.ss_size = kStack;
+        makecontext(&context, live, 0);
+        setcontext(&context);
+    }
+
+    static void live() {
+        for (;;) {
+            current_->kernel_();
+            threads()[current_->now_].done = true;
+            wait("the next block");
+        }
     }
 
     [[noreturn]] static void fail(const char* what) {
@@ -111,10 +128,9 @@ class Block {
     }
 
     static inline Block* current_ = nullptr;
+    static inline jmp_buf scheduler_;
     const std::function<void()>& kernel_;
-    std::vector<Thread> threads_;
-    std::size_t now_ = 0;
-    ucontext_t scheduler_;
+    unsigned now_ = 0;
 };
 
 }  // namespace emulation

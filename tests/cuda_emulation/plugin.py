@@ -27,7 +27,7 @@ def build() -> ModuleType:
         subprocess.run(
             [
                 shutil.which("c++") or "g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden",
-                "-fno-strict-aliasing", "-Wno-unknown-pragmas", "-DGE_CUDA", "-DGE_MODULE=_C_cuda",
+                "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-DGE_CUDA", "-DGE_MODULE=_C_cuda",
                 *(f"-I{folder}" for folder in includes), "-x", "c++", *sources, "-o", target,
             ],
             check=True,
