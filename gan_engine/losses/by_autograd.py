@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
@@ -51,11 +50,7 @@ def backward(total: Tensor, scale: float | Tensor) -> None:
     """Add the gradients of `total` times `scale` to .grad."""
     if isinstance(scale, Tensor) or scale != 1:
         total = total * scale
-    if not total.requires_grad:  # D learns nothing
-        return
-    if _is_plain(total):
-        _engine_run_backward((total,), (torch.ones_like(total),), False, False, (), **_BACKWARD)
-    else:
+    if total.requires_grad:  # else D learns nothing
         total.backward()
 
 
@@ -106,23 +101,10 @@ def outputs_and_gradient(
 def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:
     """The gradient of y by x with a graph of its own. Raises ValueError, which says `want`, where there is none."""
     if y.requires_grad:
-        if dy is None and _is_plain(y):
-            (g,) = _engine_run_backward((y,), (torch.ones_like(y),), True, True, (x,), **_GRAD)
-        else:
-            (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
+        (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
         if g is not None:
             return g
     raise ValueError(f"{want}, got some that no gradient leads back from")
-
-
-# torch.autograd.grad and backward() check shapes that are certain here. The checks take 3 % of a step of 2 ms.
-_GRAD = {"allow_unreachable": True, "accumulate_grad": False}
-_BACKWARD = {"allow_unreachable": True, "accumulate_grad": True}
-
-
-def _is_plain(y: Tensor) -> bool:
-    """True if the engine of autograd may be called for y at once: no subclass and no compiler would want to see it."""
-    return type(y) is Tensor and not torch.compiler.is_compiling()
 
 
 def detached(x: Tensor) -> Tensor:
