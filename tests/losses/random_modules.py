@@ -31,13 +31,16 @@ class Layer(nn.Module):
 
 def weighted(rng: Rng, layer: nn.Module) -> nn.Module:
     """The layer, its weight as it is, frozen, or made by a parametrization of the old or of the new kind."""
-    way = rng.choice(["plain"] * 4 + ["frozen", "weight", "old weight", "spectral", "old spectral", "evaluated"])
+    ways = ["frozen", "weight", "old weight", "spectral", "old spectral", "evaluated", "orthogonal"]
+    way = rng.choice(["plain"] * 4 + ways)
     if way == "frozen":
         layer.weight.requires_grad_(False)
     if "weight" in way:
         layer = (nn.utils.weight_norm if "old" in way else parametrizations.weight_norm)(layer)
     if "spectral" in way or way == "evaluated":
         layer = (nn.utils.spectral_norm if "old" in way else parametrizations.spectral_norm)(layer)
+    if way == "orthogonal" and isinstance(layer, nn.Linear):
+        layer = parametrizations.orthogonal(layer)
     return layer.eval() if way == "evaluated" else layer
 
 
@@ -112,6 +115,10 @@ def resampling(rng: Rng, c: int) -> nn.Module:
             *(lambda: nn.Upsample(scale_factor=2), lambda: nn.Upsample(size=5, mode="bilinear")),
             *(lambda: nn.Dropout(0.3), lambda: nn.Dropout2d(0.3), lambda: nn.AlphaDropout(0.2)),
             *(lambda: nn.Dropout(0.3, inplace=True), lambda: nn.Identity(), lambda: nn.ChannelShuffle(1)),
+            *(lambda: nn.FractionalMaxPool2d(2, 3), lambda: nn.FeatureAlphaDropout(0.2)),
+            lambda: Layer(lambda x, f: f(x.flatten(2))[..., None], rng.choice([nn.AvgPool1d, nn.MaxPool1d])(2)),
+            lambda: Layer(lambda x, f: f(x[:, None]).squeeze(1), rng.choice([nn.AvgPool3d, nn.MaxPool3d])((1, 2, 2))),
+            lambda: Layer(lambda x, f, g: g(*f(x)), nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)),
         ]
     )()
 
@@ -157,7 +164,8 @@ def function(rng: Rng, c: int) -> nn.Module:
             lambda: Lambda(lambda x: torch.cat([*x.roll(1, 2).chunk(2, 3)][::-1], 3)),
             lambda: Lambda(lambda x: x.abs() + x.narrow(1, 0, 1).repeat(1, c, 1, 1)),
             lambda: Lambda(lambda x: x[:, [0, -1]] - x.amax(1, keepdim=True)),
-            lambda: Lambda(lambda x: x + torch.ones(1).to(x) + 0.1 * torch.randn_like(x)),
+            # randn_like fills memory in the order of its strides, which a level may choose otherwise.
+            lambda: Lambda(lambda x: x + torch.ones(1).to(x) + 0.1 * torch.randn(x.shape).to(x)),
             lambda: Lambda(lambda x: F.grid_sample(x, grid.to(x).expand(len(x), -1, -1, -1), align_corners=False)),
             lambda: Lambda(lambda x: x.sort(1).values.cumsum(2)),
             lambda: Lambda(
@@ -180,7 +188,8 @@ def composite(rng: Rng, c: int) -> nn.Module:
 
     act = rng.choice(STRAIGHT)
     block = nn.Sequential(act(), same())
-    kind = rng.choice(["residual", "shared", "checkpoint", "forward hook", "backward hook", "weight hook", "branches"])
+    hooks = ["pre-hook", "forward hook", "backward hook", "weight hook"]
+    kind = rng.choice(["residual", "shared", "checkpoint", "branches", "named", *hooks])
     if kind == "residual":
         return Layer(lambda x, f: x + f(x.clone()), block)
     if kind == "shared":
@@ -189,8 +198,12 @@ def composite(rng: Rng, c: int) -> nn.Module:
         return Layer(lambda x, f: checkpoint(f, x, use_reentrant=False), nn.Sequential(same(), act()))
     if kind == "branches":
         return Layer(lambda x, f, g: torch.stack([f(x * 1), g(x * 1)], 2).flatten(1, 2), block, nn.Sequential(same()))
+    if kind == "named":
+        return Layer(lambda x, of: of["act"](of["conv"](x)), nn.ModuleDict({"conv": same(), "act": act()}))
     conv = nn.Conv2d(c, c, 1)
-    if kind == "forward hook":
+    if kind == "pre-hook":
+        conv.register_forward_pre_hook(lambda module, args: (args[0] * 0.5,))
+    elif kind == "forward hook":
         conv.register_forward_hook(lambda module, args, y: y + args[0])
     elif kind == "backward hook":
         conv.register_full_backward_hook(lambda module, by_x, by_y: tuple(None if g is None else g * 0.5 for g in by_x))
@@ -199,18 +212,34 @@ def composite(rng: Rng, c: int) -> nn.Module:
     return conv
 
 
+# What D returns of its logits [N] and features. All but the last are found by rule; the last wants `logits=PICKED`.
+RETURNED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "logits": lambda logits, h: logits,
+    "column": lambda logits, h: logits[:, None],
+    "two for each": lambda logits, h: torch.stack([logits, h.mean((1, 2, 3))], 1),
+    "list": lambda logits, h: [logits, h.mean(1, keepdim=True)],
+    "pair": lambda logits, h: (logits, [h, h.mean(1)]),
+    "dict": lambda logits, h: {"logits": logits, "features": [h]},
+    "picked": lambda logits, h: (h, {"score": logits}),
+}
+
+
+def picked(returned: Any) -> Tensor:
+    return returned[1]["score"]
+
+
 class Discriminator(nn.Module):
     """layers, then a head: all features, their mean, or a mean over patches; with classes in one of several forms."""
 
-    def __init__(self, layers: nn.Sequential, channels: int, size: int, head: str, classes: bool) -> None:
+    def __init__(self, layers: nn.Sequential, channels: int, size: int, head: str, classes: bool, returns: str) -> None:
         super().__init__()
-        self.layers, self.head = layers, head
+        self.layers, self.head, self.returns = layers, head, returns
         self.last = (
             nn.Conv2d(channels, 1, 1) if head == "patches" else nn.Linear(size if head == "all" else channels, 1)
         )
         self.embed = nn.Embedding(3, channels) if classes else None
 
-    def forward(self, x: Tensor, c: Any = None) -> Tensor:
+    def forward(self, x: Tensor, c: Any = None) -> Any:
         h = self.layers(x * 1)  # a layer may write into its input
         if self.head == "patches":
             logits = self.last(h).mean((1, 2, 3))
@@ -221,7 +250,7 @@ class Discriminator(nn.Module):
         if self.embed is not None:
             label = c["label"] if isinstance(c, dict) else c[0] if isinstance(c, tuple) else c
             logits = logits + (h.mean((2, 3)) * self.embed(label)).sum(1)
-        return logits
+        return RETURNED[self.returns](logits, h)
 
 
 CURVED_TOO = [convolution, convolution, other_convolution, norm, resampling, attention, function, composite, None]
@@ -246,7 +275,8 @@ def draw(seed: int) -> tuple[Callable, Discriminator, Tensor, Any]:
         layers.append(layer)
     head = rng.choice(["all", "mean", "patches", "addmm"])
     form = rng.choice([None, None, None, "tensor", "tuple", "dict"])
-    D = Discriminator(layers, h.shape[1], h[0].numel(), head, form is not None).double()
+    returns = rng.choice(["logits", "logits", "logits", *RETURNED])
+    D = Discriminator(layers, h.shape[1], h[0].numel(), head, form is not None, returns).double()
     label = torch.randint(0, 3, (len(x),))
     c = {None: None, "tensor": label, "tuple": (label, "more"), "dict": {"label": label}}[form]
     called = rng.choice([D, D, D, D.forward, functools.partial(D), lambda *given: D(*given)])

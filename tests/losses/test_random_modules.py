@@ -10,26 +10,33 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty
-from tests.losses.networks import softplus
-from tests.losses.random_modules import draw
+from tests.losses.random_modules import draw, picked
 
 DRAWS = int(os.environ.get("GAN_ENGINE_DRAWS", 120))
 PARTS = 6  # of the draws, so that they can run beside each other
 GAMMA, SCALE = 1.7, 0.5
 
 
-def plain(D: Callable, img: Tensor, c: Any) -> tuple[Tensor, Tensor]:
+def loss(logits: Tensor | list[Tensor]) -> Tensor:
+    return sum(F.softplus(each).mean() for each in (logits if isinstance(logits, list) else [logits]))
+
+
+def plain(D: Callable, img: Tensor, c: Any, returns: str) -> tuple[Tensor | list[Tensor], Tensor]:
     img = img.clone().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
-        logits = D(img) if c is None else D(img, c)
-        (g,) = torch.autograd.grad(logits.sum(), img, create_graph=True)
+        returned = D(img) if c is None else D(img, c)
+        logits = {"pair": lambda: returned[0], "dict": lambda: returned["logits"], "picked": lambda: picked(returned)}
+        logits = logits.get(returns, lambda: returned)()
+        total = sum(each.sum() for each in logits) if returns == "list" else logits.sum()
+        (g,) = torch.autograd.grad(total, img, create_graph=True)
         penalty = g.square().flatten(1).sum(1)
-        ((softplus(logits).mean() + GAMMA / 2 * penalty.mean()) * SCALE).backward()
-    return logits.detach(), penalty.detach()
+        ((loss(logits) + GAMMA / 2 * penalty.mean()) * SCALE).backward()
+    return logits, penalty
 
 
 def state(D: nn.Module) -> dict[str, Tensor]:
@@ -37,17 +44,18 @@ def state(D: nn.Module) -> dict[str, Tensor]:
 
 
 def step(seed: int, run: Callable) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The numbers of a step, run(D, img, c), and the state of D and of random numbers after it."""
+    """The numbers of a step, run(D, img, c, returns), and the state of D and of random numbers after it."""
     called, D, img, c = draw(seed)
     torch.manual_seed(7)
     before = state(D)
     try:
-        logits, penalty = run(called, img, c)
+        logits, penalty = run(called, img, c, D.returns)
     except NotPiecewiseLinear:
         assert_same(state(D), before, f"draw {seed}: a refusal left a trace")
         raise
     grads = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in D.named_parameters()}
-    return grads | {"logits": logits, "penalty": penalty}, state(D)
+    flat = torch.cat([each.detach().flatten() for each in (logits if isinstance(logits, list) else [logits])])
+    return grads | {"logits": flat, "penalty": penalty.detach()}, state(D)
 
 
 def assert_same(got: dict[str, Tensor], want: dict[str, Tensor], message: str) -> None:
@@ -77,9 +85,13 @@ def check(seed: int) -> list[Any] | None:
         return None
     took: list[Any] = []
     for level in (2, 1, "autograd", None):
-        options = {"gamma": GAMMA, "scale": SCALE, "level": level}
+
+        def engine(D: Callable, img: Tensor, c: Any, returns: str, level: Any = level) -> tuple[Any, Tensor]:
+            options = {"gamma": GAMMA, "scale": SCALE, "logits": picked if returns == "picked" else None}
+            return backward_with_penalty(D, img, loss, c=c, level=level, **options)
+
         try:
-            got, left = step(seed, lambda D, img, c, o=options: backward_with_penalty(D, img, softplus, c=c, **o))
+            got, left = step(seed, engine)
         except NotPiecewiseLinear:
             assert level == 2
             continue
