@@ -118,8 +118,14 @@ def _files(archive: Path) -> dict[str, Member]:
 
 
 def _require_an_end(archive: Path, end: int) -> None:
-    """Raises ValueError if anything but zeros follows the last file: tarfile takes a damaged header for the end."""
+    """Raises ValueError unless zeros follow the last file, and nothing else.
+
+    tarfile takes a damaged header, or the end of a truncated file, for the end of the archive.
+    """
     with open(archive, "rb") as file:
+        file.seek(end)
+        if not file.read(512):
+            raise ValueError(f"truncated: want a block of zeros behind byte {end:,}, got the end of the file")
         file.seek(end)
         while block := file.read(1 << 20):
             if block.strip(b"\0"):

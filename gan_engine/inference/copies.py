@@ -42,7 +42,7 @@ def write(run_dir: Path, *, device: str = "auto") -> None:
     trained.require_noise()
     made, family = MADE[kind_of(models.data_kind(trained.config)).axes], models.family(trained.config)
     if made != "images":
-        raise ValueError(f"{run_dir}: want a generator of images, got {family}, which makes {made}")
+        raise ValueError(f"{run_dir}: want a generator of images, got one of {made} ({family})")
     made_of = {"checkpoint": path.name, "size": path.stat().st_size, "changed": path.stat().st_mtime_ns}
     if (before := read(run_dir)) is not None and before.get("made_of") == made_of:
         return

@@ -70,8 +70,9 @@ class Evaluation:
         return {PREFIX + name: value for name, value in found.items()}
 
     def is_best(self, found: dict[str, float]) -> bool:
-        """True if the number that decides is better in `found` than in all rows before."""
-        return _better(next(iter(found.values())), self._best_before()[0], more=self.scores.more_is_better)
+        """True if the number that decides is the best so far: of equal ones, such as counts, the last is kept."""
+        value, best = next(iter(found.values())), self._best_before()[0]
+        return value == best or _better(value, best, more=self.scores.more_is_better)
 
     def verdict(self) -> str | None:
         """Why the run ends, once --patience measurements in a row were no better than the best. None: it goes on."""
@@ -115,8 +116,9 @@ class Evaluation:
             value = math.nan if row[name] is None else row[name]
             if _better(value, best, more=self.scores.more_is_better):
                 best, later, at = value, [], row["nimg"]
-            else:
-                later.append(row["nimg"])
+                continue
+            later.append(row["nimg"])
+            at = row["nimg"] if value == best else at
         return best, len(later), at
 
 

@@ -156,6 +156,11 @@ def test_an_archive_that_cannot_be_used_is_refused(tmp_path):
         (tmp_path / "a.tar").write_bytes(damaged)
         with pytest.raises(DataError, match=r"a\.tar: want a readable tar archive, not compressed, got ReadError: "):
             read(tmp_path / "a.tar")
+    (tmp_path / "a.tar").write_bytes(content.rstrip(b"\0").ljust(-(-len(content.rstrip(b"\0")) // 512) * 512, b"\0"))
+    with pytest.raises(
+        DataError, match=r"truncated: want a block of zeros behind byte [\d,]+, got the end of the file"
+    ):
+        read(tmp_path / "a.tar")
     with pytest.raises(DataError, match=r"b: want image files .*, got 1 others \(\.txt\)"):
         read(pack(tmp_path / "b.tar", {"a.txt": "words"}))
     with pytest.raises(DataError, match=r"c: want image files .*, got none"):

@@ -105,7 +105,7 @@ def test_pictures_that_points_have_not_are_refused(run, tmp_path, options, messa
 
 
 def test_copies_are_not_looked_for(run):
-    with pytest.raises(ValueError, match="want a generator of images, got points, which makes points"):
+    with pytest.raises(ValueError, match="want a generator of images, got one of points"):
         copies.write(run)
 
 

@@ -100,6 +100,15 @@ def test_more_is_better_for_some_numbers(make, measured, monkeypatch):
     assert checkpoint.load(trainer.run_dir / "best.pt")["nimg"] == 32
 
 
+def test_of_equal_numbers_the_last_is_kept_and_costs_patience(make, measured, monkeypatch):
+    """Counts reach their most early, such as 8 of 8 Gaussians, and images become better afterwards."""
+    script(monkeypatch, [3, 4, 3, 5])
+    trainer = make(SIZES, **measured)
+    trainer.run()
+    assert checkpoint.load(trainer.run_dir / "best.pt")["nimg"] == 48
+    assert trainer.evaluation._best_before() == (3, 3, 48)
+
+
 def test_the_command_says_what_is_measured_and_why_it_ended(measured, monkeypatch, tmp_path, capsys):
     script(monkeypatch, [1, 2])
     flags = ["--data", "toy", "--batch-size", "16", "--kimg", "1", "--width", "4", "--eval-kimg", "0.016"]
