@@ -12,7 +12,7 @@ from torch import nn
 from gan_engine import evaluate as command
 from gan_engine.data import ImageSet, to_float
 from gan_engine.evaluate import Options, evaluate
-from gan_engine.metrics import extractors, neighbours, path_length, perceptual, real_set, sample, scores
+from gan_engine.metrics import extractors, garments, neighbours, path_length, perceptual, real_set, sample, scores
 from gan_engine.metrics.distances import frechet_distance, frechet_of_moments, kernel_distance
 from gan_engine.metrics.sample import Certainty, Moments, Sample
 from gan_engine.metrics.subject import Subject
@@ -325,11 +325,12 @@ def test_features_of_other_weights_are_computed_anew():
     assert real_set.real_sample(data, other, batch=20, device=cpu).kept.equal(kept.kept)
 
 
-def test_the_memory_of_a_measurement_does_not_grow_with_the_number_of_images(monkeypatch):
+@pytest.mark.parametrize("metrics", [("fid", "kid", "is", "pr", "dc"), ()], ids=["metrics", "garments"])
+def test_the_memory_of_a_measurement_does_not_grow_with_the_number_of_images(metrics, monkeypatch):
     monkeypatch.setattr(sample, "KEPT", 100)
     data = noise_set(100)
     extractor = extractors.build("fashion32", (1, 32, 32), weights=None, device=torch.device("cpu"))
-    measured = scores.Scores(["fid", "kid", "is", "pr", "dc"], extractor)
+    measure = scores.Scores(metrics, extractor).measure if metrics else garments.measure
 
     def tensors():
         gc.collect()
@@ -345,7 +346,7 @@ def test_the_memory_of_a_measurement_does_not_grow_with_the_number_of_images(mon
                     after.append(tensors())
                 yield torch.zeros(20, 1, 32, 32)
 
-        measured.measure(Subject(G=nn.Linear(1, 1), data=data, batch=20, num=num, draw=draw))
+        measure(Subject(G=nn.Linear(1, 1), data=data, batch=20, num=num, draw=draw))
         return after[0] - before
 
     held(200)
