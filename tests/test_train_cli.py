@@ -1,14 +1,18 @@
 """The command: what it runs by default, what it refuses before it makes anything, and that SIGKILL costs nothing."""
 
 import dataclasses
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -299,8 +303,23 @@ def test_malloc_is_tuned_on_the_cpu_unless_told_not_to(cwd, monkeypatch, capsys)
 def test_classes_need_labels(cwd, capsys):
     (cwd / "images").mkdir()
     Image.new("L", (16, 16)).save(cwd / "images/a.png")
-    assert train.main([*TINY, "--conditional", "--data", "images"]) == 2
-    assert "conditional: want data with classes" in capsys.readouterr().err
+    np.savez("a.npz", images=np.zeros((2, 16, 16), np.uint8))
+    with tarfile.open("a.tar", "w") as archive:
+        archive.add("images/a.png", "a.png")
+        archive.add("images/a.png", "b.png")
+        entry = tarfile.TarInfo("a.cls")
+        entry.size = 1
+        archive.addfile(entry, io.BytesIO(b"0"))
+    got_cls = (
+        "got a: 2 images 1x16x16, no labels, .*no labels from .cls files: want a class for each image, got one for"
+    )
+    for source, want in (
+        ("images", r"conditional: want data with classes \(a folder for each\), got images: 1 image"),
+        ("a.npz", r"conditional: want data with classes \(an array labels\), got a: 2 images"),
+        ("a.tar", f"conditional: want data with classes, {got_cls} 1 of 2 images"),
+    ):
+        assert train.main([*TINY, "--conditional", "--data", source]) == 2
+        assert re.search(want, capsys.readouterr().err)
     assert not (cwd / "runs").exists()
 
 

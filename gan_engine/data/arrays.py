@@ -15,6 +15,7 @@ import torch
 from gan_engine.data import array_files
 from gan_engine.data.array_files import Head
 from gan_engine.data.decode import decode_arrays
+from gan_engine.data.files import counted_remarks
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.system.names import listed
 
@@ -60,8 +61,10 @@ def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSe
     unused = [other for other in heads if other not in (name, labels_name)]
     if unused:
         notes.append(f"{listed(unused)} not used")
-    pixels = decode_arrays(path.stem, images, convert, resolution=resolution, channels=channels)
-    return ImageSet(path.stem, pixels, labels, class_names, notes=tuple(notes))
+    remarks: list[str] = []
+    sizes = {"resolution": resolution, "channels": channels}
+    pixels = decode_arrays(path.stem, images, convert, **sizes, remarks=remarks)
+    return ImageSet(path.stem, pixels, labels, class_names, notes=(*notes, *counted_remarks(remarks)))
 
 
 def choose_images(path: Path, heads: Mapping[str, Head]) -> str:

@@ -18,7 +18,7 @@ from gan_engine.data.files import load_pictures
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import by_folder, training_part
 from gan_engine.data.packages import require_package
-from gan_engine.system.names import listed
+from gan_engine.system.names import counted, listed
 
 DATA, META = "data.mdb", "meta_info.txt"
 _META_LINE = re.compile(r"(.+?)(\.\w+)? \(\d+, *\d+(, *\d+)?\)( -?\d+)?")
@@ -114,6 +114,6 @@ def _pictures(path: Path, environment: Any) -> dict[str, bytes]:
             else:
                 others.append(text)
     if not keys:
-        got = f"{len(others):,} other values, of the keys {listed(others, most=3)}" if others else "none"
+        got = f"{counted(len(others), 'other value')}, of the keys {listed(others, most=3)}" if others else "none"
         raise DataError(f"{path}: want encoded pictures as its values, got {got}")
     return keys

@@ -147,24 +147,27 @@ def decode_arrays(
     *,
     resolution: int,
     channels: int | None,
+    remarks: list[str] | None = None,
 ) -> Tensor:
     """arrays [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, resolution, resolution].
 
     Args:
         to_bytes: converts one array [H, W, ...] to uint8 of the same shape.
         channels: C. None: see `channels_of`.
+        remarks: list to which notes for the user are added; see `modes.to_grey_or_rgb`.
     """
     if arrays.ndim == 4 and arrays.shape[3] == 1:
         arrays = arrays[..., 0]
 
-    def decode(array: np.ndarray, channels: int = 3) -> np.ndarray:
-        return square(to_grey_or_rgb(Image.fromarray(to_bytes(array)), channels=channels), resolution)
+    def decode(array: np.ndarray, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
+        picture = to_grey_or_rgb(Image.fromarray(to_bytes(array)), channels=channels, remarks=remarks)
+        return square(picture, resolution)
 
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)
     images = empty_images(name, len(arrays), channels, resolution)
     for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
-        out[:] = decode(array, channels)
+        out[:] = decode(array, channels, remarks)
     return images
 
 

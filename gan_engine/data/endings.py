@@ -9,6 +9,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from gan_engine.data import packed
+from gan_engine.system.names import counted
+
 # Pillow's readers for common pictures. Its other readers are left out: some start other programs (EPS), and some read
 # data that are not pictures (HDF5, GRIB).
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
@@ -22,7 +25,8 @@ _NO_PICTURES = frozenset(
         *("toml", "tsv", "txt", "url", "xls", "xlsx", "xml", "xmp", "yaml", "yml"),
     )
 )
-_HINTS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install pillow-heif")
+# What to do about files that are not read.
+_HINTS = dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "pip install pillow-heif") | packed.TOOLS
 
 # Files that some systems and programs leave in folders.
 _LEFT_BEHIND = re.compile(r"(^|/)(\._|__MACOSX|@eaDir|\.(git|cache|thumbnails|ipynb_checkpoints|Trash|DS_Store))")
@@ -80,9 +84,9 @@ def unread(paths: Iterable[str]) -> str:
             kinds["hidden"] += 1
     frequent = (+kinds).most_common()
     counts = ", ".join(f"{count:,} {hinted(kind)}" for kind, count in frequent[:6])
-    return counts + (f" and {sum(count for _, count in frequent[6:]):,} others" if len(frequent) > 6 else "")
+    return counts + (f" and {counted(sum(count for _, count in frequent[6:]), 'other')}" if len(frequent) > 6 else "")
 
 
 def hinted(ending: str) -> str:
-    """The ending, and the package to install for files with this ending, if there is one."""
+    """The ending, and what makes files with this ending readable, if anything does."""
     return f"{ending} ({_HINTS[ending]})" if ending in _HINTS else ending

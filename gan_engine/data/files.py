@@ -25,7 +25,7 @@ from gan_engine.data.decode import (
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import Labels, labels_of, training_part
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible
 
 
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -132,7 +132,7 @@ def with_endings(
     if not paths and not also:
         visible = [file for file in found if not endings.hidden(file)]
         kinds = sorted({endings.hinted(endings.ending(file)) or "no ending" for file in visible})
-        got = f"{len(visible):,} others ({', '.join(kinds[:5])})" if visible else "none"
+        got = f"{counted(len(visible), 'other file')} ({', '.join(kinds[:5])})" if visible else "none"
         got += f", {len(found) - len(visible):,} hidden" if len(found) > len(visible) else ""
         raise DataError(f"{name}: want {what} ({' '.join(wanted)}), got {got}")
     return sorted([*paths, *also]) if also else paths
@@ -141,7 +141,7 @@ def with_endings(
 def summary(skipped: Sequence[tuple[str, str]]) -> str:
     """'5 images: a.png (reason), ...': the number of skipped images, and the first three with their reasons."""
     first = legible(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
-    return f"{len(skipped):,} image{'s' * (len(skipped) > 1)}: {first}{', ...' * (len(skipped) > 3)}"
+    return f"{counted(len(skipped), 'image')}: {first}{', ...' * (len(skipped) > 3)}"
 
 
 def load_files(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible
 
 # {number of dimensions: allowed channels}, for images, for volumes and for points.
 _CHANNELS = {4: (1, 3, 4), 5: (1,), 2: (2,)}
@@ -55,8 +55,10 @@ class ImageSet:
                 f"[N, 1, X, Y, Z], or points float32 [N, 2], got {images.dtype} {list(images.shape)}"
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):
-            got = "none" if self.source is None else f"{len(self.source)} images"
-            raise DataError(f"{self.name}: want a source of {len(images)} images, one for each pair, got {got}")
+            got = "none" if self.source is None else counted(len(self.source), "image")
+            raise DataError(
+                f"{self.name}: want a source of {counted(len(images), 'image')}, one for each pair, got {got}"
+            )
         if labels is None:
             return
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -99,15 +101,19 @@ def to_float(images: Tensor) -> Tensor:
 def describe(data: ImageSet) -> str:
     """One line for a training log: name, number of images, size, classes, memory, skipped images, notes."""
     sets = [data] if data.source is None else [data.source, data]
-    count = f"{len(data):,} pairs of" if data.paired else " and ".join(f"{len(part):,}" for part in sets)
-    what = "points" if data.images.ndim == 2 else f"images {'x'.join(map(str, data.images.shape[1:]))}"
-    classes = f"{data.num_classes} classes" if data.labels is not None else "no labels"
+    noun = "point" if data.images.ndim == 2 else "image"
+    firsts = "".join(f"{len(part):,} and " for part in sets[:-1])
+    what = f"{counted(len(data), 'pair')} of {noun}s" if data.paired else firsts + counted(len(data), noun)
+    sides = "x".join(map(str, data.images.shape[1:])) if data.images.ndim > 2 else ""
+    classes = counted(data.num_classes, "class", "classes") if data.labels is not None else "no labels"
     unused = sum(len(part.skipped) for part in sets)
     skipped = f", {unused:,} skipped" if unused else ""
     megabytes = sum(part.images.nbytes for part in sets) / 1e6
     where = " on disk" if any(part.on_disk for part in sets) else ""
     notes = "".join(f"; {note}" for note in data.notes)
-    return legible(f"{data.name}: {count} {what}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}")
+    return legible(
+        f"{data.name}: {' '.join(filter(None, (what, sides)))}, {classes}, {megabytes:,.1f} MB{where}{skipped}{notes}"
+    )
 
 
 def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:

@@ -11,9 +11,18 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from gan_engine.system.names import listed
+
 DATASET, METADATA = "dataset.json", ("metadata.jsonl", "metadata.csv")
 # Names of columns that hold classes, in small letters. The first one that a table has counts.
 COLUMNS = ("label", "labels", "class", "cls", "category")
+WANTED = f"{', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
+_DATASET_ROWS = 'labels [["file", class], ...]'
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "signs |"}
+
+
+class NoClasses(Exception):
+    """A table is intact and holds no classes. The message is "TABLE: want ..., got ..."."""
 
 
 def find(kept: Sequence[str], found: Collection[str]) -> list[str]:
@@ -32,68 +41,96 @@ def find(kept: Sequence[str], found: Collection[str]) -> list[str]:
     return []
 
 
-def read(tables: Sequence[str], open_file: Callable[[str], BinaryIO]) -> dict[str, Any] | None:
-    """{file in its `normal_form`: class} of the tables that `find` gave. None if they hold no labels.
+def read(tables: Sequence[str], open_file: Callable[[str], BinaryIO]) -> dict[str, Any]:
+    """{file in its `normal_form`: class} of the tables that `find` gave.
 
-    Raises ValueError with the end of a sentence that begins with the name of a table: a table is damaged, or is not the
-    only one for its files.
+    Raises:
+        NoClasses: no table holds classes.
+        ValueError: "TABLE: want ..., got ...": a table is damaged, or is not the only one for its files.
     """
     folders = [folders_of(table) for table in tables]
     is_dataset = tables[0].endswith(DATASET)
     twice = [table for table, folder in zip(tables, folders) if is_dataset or folders.count(folder) > 1]
     if len(twice) > 1:
-        raise ValueError(f"exists more than once: {', '.join(twice[:2])}")
+        raise ValueError(f"{twice[0]}: want one table for its files, got {twice[1]} too")
     class_of: dict[str, Any] = {}
-    labelled = False
+    without = []
     for table, folder in zip(tables, folders):
-        rows = _rows(table, open_file)
-        labelled |= rows is not None
         own: dict[str, Any] = {}
-        for file, value in rows or ():
+        try:
+            rows = _rows(table, open_file)
+        except NoClasses as reason:
+            without.append(NoClasses(f"{table}: {reason}"))
+            continue
+        except ValueError as error:
+            raise ValueError(f"{table}: {error}") from None
+        for file, value in rows:
             path = normal_form("/".join((*folder, plain_path(file))))
             if path in own and own[path] != value:
-                raise ValueError(f"gives two classes to {file}")
+                raise ValueError(f"{table}: want one class for each file, got two for {file}")
             own[path] = value
         class_of |= own
-    return class_of if labelled else None
+    if len(without) == len(tables):
+        raise without[0]
+    return class_of
 
 
-def _rows(table: str, open_file: Callable[[str], BinaryIO]) -> list[tuple[str, Any]] | None:
-    """(file, class) of each row of a table. None if the table has no labels."""
+def _rows(table: str, open_file: Callable[[str], BinaryIO]) -> list[tuple[str, Any]]:
+    """(file, class) of each row of a table. Raises NoClasses and ValueError with "want ..., got ..."."""
     try:
         with open_file(table) as file:
             text = file.read().decode("utf-8-sig")
         if table.endswith(".json"):
             content: Any = json.loads(text)
         elif table.endswith(".jsonl"):
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
+            content = _json_lines(text)
         else:
             content = [*csv.DictReader(io.StringIO(text, newline=""))]
     except Exception as error:  # archives, compression and JSON raise many kinds; a damaged table must not end a run
-        raise ValueError(f"cannot be read ({error})") from None
+        raise ValueError(f"want a readable file, got {error}") from None
     return _rows_of_dataset(content) if table.endswith(".json") else _rows_of_metadata(content)
 
 
-def _rows_of_dataset(content: Any) -> list[tuple[str, Any]] | None:
+def _json_lines(text: str) -> list[Any]:
+    """The value of each line. Raises ValueError with the number of a damaged line."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{error.msg} in line {number}, column {error.colno}") from None
+    return rows
+
+
+def _rows_of_dataset(content: Any) -> list[tuple[str, Any]]:
     rows = content.get("labels") if isinstance(content, dict) else None
     if rows is None:
-        return None
+        raise NoClasses(f"want {_DATASET_ROWS}, got none")
     if isinstance(rows, dict):
         rows = list(rows.items())
     wrong = next((row for row in rows if not _is_row(row)), None) if isinstance(rows, list) else rows
     if wrong is not None:
-        raise ValueError(f'must have labels [["file", class], ...], got {json.dumps(wrong)[:40]}')
+        raise ValueError(f"want {_DATASET_ROWS}, got {json.dumps(wrong)[:40]}")
     return rows
 
 
-def _rows_of_metadata(content: Sequence[Any]) -> list[tuple[str, Any]] | None:
-    for row in content:
+def _rows_of_metadata(content: Sequence[Any]) -> list[tuple[str, Any]]:
+    for number, row in enumerate(content, 1):
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-            raise ValueError(f"must have a file_name in each row, got {json.dumps(row)[:60]}")
+            if sign := _other_separator(row):
+                raise ValueError(f"want commas between its columns, got {_SEPARATORS[sign]}")
+            raise ValueError(f"want a file_name in each row, got {json.dumps(row)[:60]} in row {number}")
     column = label_column(name for row in content for name in row)
     if column is None:
-        return None
+        names = dict.fromkeys(str(name) for row in content for name in row)
+        raise NoClasses(f"want a column {WANTED}, got {listed([*names]) or 'no rows'}")
     return list(zip([row["file_name"] for row in content], as_numbers([row.get(column) for row in content])))
+
+
+def _other_separator(row: Any) -> str | None:
+    """The sign between the columns of a CSV, if it is no comma: a row then has a column "file_name;label"."""
+    head = ",".join(map(str, row)) if isinstance(row, dict) else ""
+    return next((sign for sign in _SEPARATORS if "file_name" in [name.strip('"') for name in head.split(sign)]), None)
 
 
 def label_column(names: Iterable[Any]) -> str | None:

@@ -11,10 +11,13 @@ import torch
 
 from gan_engine.data import label_tables
 from gan_engine.data.label_tables import folders_of, normal_form
-from gan_engine.system.names import legible, listed
+from gan_engine.system.names import counted, legible, listed
 
 # (labels int64 [N] or None, class names, notes on the origin of the labels)
 Labels = tuple[torch.Tensor | None, tuple[str, ...], tuple[str, ...]]
+
+# Notes on missing labels begin so. A conditional run shows them.
+NO_LABELS = "no labels"
 
 # Folder names such as train, training_set, valid, test1, val2017, images_test, testA: the split, and A or B if given.
 _SPLIT = re.compile(
@@ -56,17 +59,17 @@ def labels_of(name: str, kept: Sequence[str], found: Collection[str], open_file:
     tables = label_tables.find(kept, found)
     if not tables:
         return by_folder(name, kept)
-    table = tables[0].rpartition("/")[2]
     try:
         class_of = label_tables.read(tables, open_file)
-        if class_of is None:
-            labels, class_names, notes = by_folder(name, kept, shards_known=True)
-            return labels, class_names, (f"{table} holds no labels", *notes)
+    except label_tables.NoClasses as reason:
+        labels, class_names, notes = by_folder(name, kept, shards_known=True)
+        return labels, class_names, (f"{NO_LABELS} from {reason}", *notes)
     except ValueError as error:
-        return _no_labels(name, f"no labels, because {table} {error}")
+        return _no_labels(name, str(error))
+    table = tables[0].rpartition("/")[2]
     labels, class_names, notes = by_value(name, kept, [class_of.get(normal_form(path)) for path in kept], table)
     if labels is not None and (absent := class_of.keys() - set(map(normal_form, found))):
-        notes = (*notes, f"{table} names {len(absent):,} missing files")
+        notes = (*notes, f"{table} names {counted(len(absent), 'missing file')}")
         warnings.warn(f"{name}: {notes[-1]}, such as {legible(min(absent))}", stacklevel=3)
     return labels, class_names, notes
 
@@ -86,12 +89,13 @@ def by_value(
         missing = [path for path, value in zip(kept, values) if value is None]
         if missing:
             named = len(kept) - len(missing)
-            raise ValueError(f"gives a class to only {named:,} of {len(kept):,} images, and none to {missing[0]}")
+            got = f"one for {named:,} of {counted(len(kept), 'image')}, and none for {missing[0]}"
+            raise ValueError(f"want a class for each image, got {got}")
         classes = _as_classes(values)
         if class_names and all(isinstance(value, int) and value < len(class_names) for value in classes):
             return torch.tensor(classes), tuple(map(legible, class_names)), (f"classes of {origin}",)
     except ValueError as error:
-        return _no_labels(name, f"no labels, because {origin} {error}")
+        return _no_labels(name, f"{origin}: {error}")
     return *_to_labels(classes), (f"classes of {origin}",)
 
 
@@ -110,7 +114,7 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
     if len(outside) == len(kept):
         return None, (), ()
     if outside:
-        return _no_labels(name, f"no labels, because {outside[0]} lies outside the class folders")
+        return _no_labels(name, f"folders: want each image in the folder of its class, got {outside[0]} outside")
     class_of = [folder[depth] for folder in folders]
     class_names = sorted(set(class_of))
     if _are_shards(class_names):
@@ -119,15 +123,15 @@ def by_folder(name: str, kept: Sequence[str], *, shards_known: bool = False) -> 
         first, last = class_names[0], class_names[-1]
         return _no_labels(
             name,
-            f"no labels, because the folders {first} to {last} look like numbered shards without a "
+            f"folders: want names of classes, got {first} to {last}, which look like numbered shards without a "
             f"{label_tables.DATASET}; rename them if they are classes",
         )
     split_of = _splits(class_names)
     splits = [split_of[folder] for folder in class_names]
     has_domains = any(match and match[2] for match in map(_SPLIT.fullmatch, class_names))
     if all(splits) and not has_domains:
-        why = f"no labels, because the folders {listed(class_names)} are splits of a set; all of them are read"
-        return _no_labels(name, why)
+        got = f"{listed(class_names)}, which are splits of a set; all of them are read"
+        return _no_labels(name, f"folders: want names of classes, got {got}")
     if "train" in splits and {*splits} - {"train", None}:
         named = [folder for folder, split in zip(class_names, splits) if split]
         why = "because there are other folders too"
@@ -145,16 +149,16 @@ def _as_classes(values: Sequence[Any]) -> list[int | str]:
     if kinds == {list}:
         one_hot = all(value.count(1) == 1 and value.count(0) == len(value) - 1 for value in values)
         if not one_hot or len({len(value) for value in values}) > 1:
-            raise ValueError("gives an image several classes or fractions of classes; want one class for each image")
+            raise ValueError("want one class for each image, got several classes or fractions of classes")
         return [value.index(1) for value in values]
     if kinds == {str}:
         return list(values)
     if not kinds <= {int, float}:
         types = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"must have classes of the type int, float or str, got {types}")
+        raise ValueError(f"want classes of the type int, float or str, got {types}")
     wrong = next((value for value in values if value != value // 1 or value < 0), None)
     if wrong is not None:
-        raise ValueError(f"must have classes that are whole numbers from 0, got {wrong}")
+        raise ValueError(f"want classes that are whole numbers from 0, got {wrong}")
     return [int(value) for value in values]
 
 
@@ -165,7 +169,8 @@ def _to_labels(values: Sequence[int] | Sequence[str]) -> tuple[torch.Tensor, tup
 
 
 def _no_labels(name: str, why: str) -> Labels:
-    why = legible(why)
+    """No labels, with a note and a warning. `why` is "ORIGIN: want ..., got ..."."""
+    why = legible(f"{NO_LABELS} from {why}")
     warnings.warn(f"{name}: {why}", stacklevel=4)
     return None, (), (why,)
 

@@ -22,6 +22,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Remark on a picture whose transparency is lost.
+TRANSPARENT = "with transparency, which becomes white"
+
 # A colour profile counts as sRGB if it moves no colour by more than this many levels.
 SAME_LEVELS = 2
 
@@ -73,8 +76,11 @@ def to_grey_or_rgb(
     if image.has_transparency_data:
         opaque, image = "L" if image.mode in ("1", "L", "LA") else "RGB", image.convert("RGBA")
         opacity = image.getchannel("A")
-        if opacity.getextrema()[1] == 0:
+        least, most = opacity.getextrema()
+        if most == 0:
             remarks.append("fully transparent" + " (white)" * (channels != 4))
+        elif least < 255 and channels != 4:
+            remarks.append(TRANSPARENT)
         image = (image if channels == 4 else on_white(image)).convert(opaque)
     if image.mode == "LAB":
         image = image.convert("RGB")

@@ -25,6 +25,7 @@ from gan_engine.data import (
     files,
     folders,
     gaussians,
+    packed,
     pairs,
     stacked,
     tables,
@@ -35,7 +36,7 @@ from gan_engine.data import (
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
-from gan_engine.system.names import listed
+from gan_engine.system.names import counted, listed
 
 NAMED = {
     "fashion-mnist": arrays.load_fashion_mnist,
@@ -68,7 +69,9 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
 }
 # Formats whose sets come in several files, which braces may name.
 _IN_PARTS = (".tar", *tables.ENDINGS)
-_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zst")
+_ARCHIVES = (".7z", ".rar", ".tar", *packed.TOOLS)
+# {ending: where a set of that format has classes} for messages. Other formats have folders.
+_CLASSES = {".npz": "an array labels", ".npy": "an array labels, in an .npz"}
 
 # {ending: what to do} for formats that are not read.
 _SAVE = 'save its images by numpy.savez("images.npz", images=..., labels=...)'
@@ -159,7 +162,7 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
     elif state is not None:
         reader = READERS[kind].get("" if path.is_dir() else path.suffix.lower() or "no suffix")
         if files.is_system_folder(state) or reader is None or not (path.is_dir() or path.is_file()):
-            raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state)}")
+            raise DataError(f"data source {source}: want {_wanted(kind)}, got {_got(path, state, kind)}")
     else:
         names = [*NAMED, "toy"]
         near = difflib.get_close_matches(source.lower(), names, n=1)
@@ -171,22 +174,32 @@ def _load_path(source: str, kind: str, *, resolution: int, channels: int | None)
 
 def _reader_of_parts(source: str, kind: str, parts: Sequence[Path]) -> Callable[..., ImageSet]:
     """The reader of the files that a source with braces names."""
-    endings = {part.suffix.lower() for part in parts}
-    readers = [READERS[kind][ending] for ending in endings if ending in _IN_PARTS and ending in READERS[kind]]
-    if len(endings) > 1 or not readers:
-        raise DataError(f"data source {source}: braces want files {listed(_IN_PARTS)}, got {listed(sorted(endings))}")
+    found = {part.suffix.lower() for part in parts}
+    readers = [READERS[kind][ending] for ending in found if ending in _IN_PARTS and ending in READERS[kind]]
+    if len(found) > 1 or not readers:
+        got = listed([endings.hinted(ending) for ending in sorted(found)])
+        raise DataError(f"data source {source}: braces want files {listed(_IN_PARTS)}, got {got}")
     if missing := [str(part) for part in parts if not part.is_file()]:
-        raise DataError(f"data source {source}: want {len(parts):,} files, got no {listed(missing, most=3)}")
+        want = counted(len(parts), "file")
+        raise DataError(f"data source {source}: want {want}, got no {listed(missing, most=3)}")
     return readers[0]
 
 
-def _got(path: Path, state: os.stat_result) -> str:
+def where_classes(source: str) -> str:
+    """The words for a message that the data `source` have no classes: where such data have them."""
+    return "" if source in NAMED else _CLASSES.get(Path(source).suffix.lower(), "a folder for each")
+
+
+def _got(path: Path, state: os.stat_result, kind: str) -> str:
     """Say what a path is that cannot be read, and what to do."""
     if path.is_dir():
         return "the root of all files" if path.samefile("/") else "a folder of the system"
     if not path.is_file():
         return files.name_of_special(state.st_mode)
     name = path.name.lower()
+    real = packed.unpacked(path)
+    if real is not None and real.suffix and real.suffix.lower() in READERS[kind]:
+        return f"the file {path.name}; {packed.TOOLS[path.suffix.lower()]} makes {real.name} of it, which is read"
     if name.endswith(_ARCHIVES):
         return f"the file {path.name}; unpack it and name the folder"
     if name.endswith(endings.endings()):

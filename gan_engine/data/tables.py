@@ -10,19 +10,20 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gan_engine.data import label_tables
+from gan_engine.data import endings, label_tables
 from gan_engine.data.braces import expand, folder_of
 from gan_engine.data.files import load_pictures
 from gan_engine.data.image_set import DataError, ImageSet, require_memory
-from gan_engine.data.labels import Labels, by_value, training_part
+from gan_engine.data.labels import NO_LABELS, Labels, by_value, training_part
 from gan_engine.data.packages import require_package
-from gan_engine.system.names import listed
+from gan_engine.system.names import legible, listed
 
 ENDINGS = (".parquet", ".arrow")
 # The part of a file's name that counts the files of a split: train-00000-of-00002.
@@ -93,7 +94,8 @@ class Table:
         names = self.pictures()
         if not names:
             got = listed([f"{field.name} ({field.type})" for field in self.schema], most=8)
-            raise DataError(f"{self.file}: want a column of pictures, as bytes or {{bytes, path}}, got {got}")
+            want = "a column of pictures, as bytes or {bytes, path}"
+            raise DataError(f"{self.file}: want {want}, got {got}{self._named_files()}")
         usual = names if len(names) == 1 else [name for name in names if name.lower() in _IMAGES]
         if len(usual) != 1:
             raise DataError(f"{self.file}: want one column of pictures, or a column image, got {listed(names)}")
@@ -105,7 +107,9 @@ class Table:
         value = self._read(column, group)[row].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is None:
-            raise ValueError("want the bytes of a picture, got none" + (f", but {value}" if value else ""))
+            elsewhere = value.get("path") if isinstance(value, dict) else None
+            but = f", but the path {elsewhere}" if elsewhere else ""
+            raise ValueError(f"want the bytes of a picture, got none{but}")
         return io.BytesIO(content)
 
     def labels(self, name: str, kept: list[str]) -> Labels:
@@ -113,15 +117,29 @@ class Table:
         declared = {name: feature for name, feature in self._features().items() if feature.get("_type") == "ClassLabel"}
         column = label_tables.label_column(self.schema.names) or (next(iter(declared)) if len(declared) == 1 else None)
         if column is None:
-            return None, (), (f"none of the columns {listed(self.schema.names)} is a label",)
-        groups = [group.read(column).to_pylist() for group in self._groups]
+            got = listed(self.schema.names, most=8)
+            return None, (), (f"{NO_LABELS} from the columns: want {label_tables.WANTED}, got {got}",)
+        groups = [group.values(column) for group in self._groups]
         values = [groups[group][row] for group, row in map(self._place.__getitem__, kept)]
         class_names = declared.get(column, {}).get("names") or ()
         return by_value(name, kept, label_tables.as_numbers(values), f"the column {column}", class_names)
 
+    def _named_files(self) -> str:
+        """What to do if a column holds the names of files; '' if none does."""
+        from pyarrow import types
+
+        for field in self.schema:
+            if types.is_string(field.type) or types.is_large_string(field.type):
+                first = next((value for group in self._groups for value in group.values(field.name) if value), "")
+                if first.lower().endswith(endings.endings()):
+                    do = "name their folder, and put the table into it as metadata.csv, with a column file_name"
+                    return f"; {field.name} has names of files, such as {legible(first, most=60)}: {do}"
+        return ""
+
     def _features(self) -> dict[str, dict]:
         """{column: type} as datasets of Hugging Face note it in their files."""
-        about = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))
+        with _readable(self.file):
+            about = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))
         features = about.get("info", {}).get("features", {})
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
@@ -138,20 +156,43 @@ class Table:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are read at once. `read(column)` returns one of their columns."""
+    """Rows of a file that are read at once."""
 
+    file: Path
     num: int
-    read: Callable[[str], Any]
+    column: Callable[[str], Any]
+    """Returns one of their columns."""
+
+    def read(self, name: str) -> Any:
+        """The column of that name. Raises DataError if the file is damaged there."""
+        with _readable(self.file):
+            return self.column(name)
+
+    def values(self, name: str) -> list:
+        """The values of the column of that name. Raises DataError as `read` does."""
+        with _readable(self.file):
+            return self.column(name).to_pylist()
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turns the errors of a damaged file into DataError with its name."""
+    import pyarrow
+
+    try:
+        yield
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        kind = file.suffix.lower()
+        raise DataError(f"{file}: want a readable {kind} file, got {type(error).__name__}: {error}") from error
 
 
 def _opened(file: Path) -> tuple[Any, list[Group]]:
     """-> the schema of a file, and its groups of rows. Raises DataError."""
-    arrow = require_package("pyarrow", file, extra="parquet")
-    kind = file.suffix.lower()
-    try:
-        return (_open_parquet if kind == ".parquet" else _open_arrow)(file)
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{file}: want a readable {kind} file, got {type(error).__name__}: {error}") from error
+    require_package("pyarrow", file, extra="parquet")
+    with _readable(file):
+        return (_open_parquet if file.suffix.lower() == ".parquet" else _open_arrow)(file)
 
 
 def _open_parquet(file: Path) -> tuple[Any, list[Group]]:
@@ -165,7 +206,7 @@ def _open_parquet(file: Path) -> tuple[Any, list[Group]]:
         heads = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
         largest = max((head.total_byte_size for head in heads), default=0)
         require_memory(f"{file}: its largest group of rows", largest)
-        return opened.schema_arrow, [Group(head.num_rows, partial(read, i)) for i, head in enumerate(heads)]
+        return opened.schema_arrow, [Group(file, head.num_rows, partial(read, i)) for i, head in enumerate(heads)]
 
 
 def _open_arrow(file: Path) -> tuple[Any, list[Group]]:
@@ -178,7 +219,7 @@ def _open_arrow(file: Path) -> tuple[Any, list[Group]]:
     except pyarrow.ArrowInvalid:
         mapped.seek(0)
         table = pyarrow.ipc.open_file(mapped).read_all()
-    return table.schema, [Group(batch.num_rows, batch.column) for batch in table.to_batches()]
+    return table.schema, [Group(file, batch.num_rows, batch.column) for batch in table.to_batches()]
 
 
 def _may_be_pictures(kind: Any) -> bool:

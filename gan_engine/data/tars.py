@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gan_engine.data import endings, label_tables
+from gan_engine.data import endings, label_tables, packed
 from gan_engine.data.braces import expand, folder_of
 from gan_engine.data.files import load_files, load_pictures, pictures
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.label_tables import plain_path
-from gan_engine.data.labels import Labels, by_folder, by_value, training_part
-from gan_engine.system.names import legible, listed
+from gan_engine.data.labels import NO_LABELS, Labels, by_folder, by_value, training_part
+from gan_engine.system.names import counted, legible, listed
 
 # A number at the end of a shard's name: imagenet-train-000012.
 _NUMBER = re.compile(r"(.*?)[-_.]?(\d+)")
@@ -56,13 +56,14 @@ def load_tars(name: str, archives: Sequence[Path], *, labelled: bool = True, **o
     """
     members = index(archives)
     files = partial(_open, members)
-    if not (sidecars := _sidecars(members)) and len(archives) == 1:
-        return load_files(name, list(members), files, [], labelled=labelled, **options)
+    sidecars, why = _sidecars(members)
+    if not sidecars and len(archives) == 1:
+        return load_files(name, list(members), files, [], labelled=labelled, notes=why, **options)
     paths = pictures(name, [path for path in members if not sidecars or not path.endswith(sidecars)])
     paths, left_out = training_part(_one_for_each_key(name, paths) if sidecars else paths)
     labels = partial(_labels, name, members, sidecars) if labelled else None
     shards = (f"{len(archives):,} archives",) if len(archives) > 1 else ()
-    return load_pictures(name, paths, files, labels=labels, notes=(*shards, *left_out), **options)
+    return load_pictures(name, paths, files, labels=labels, notes=(*shards, *left_out, *why), **options)
 
 
 def index(archives: Sequence[Path]) -> dict[str, Member]:
@@ -89,8 +90,8 @@ def index(archives: Sequence[Path]) -> dict[str, Member]:
         try:
             members |= {above + path: member for path, member in _files(archive).items()}
         except (tarfile.TarError, OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise DataError(f"{archive}: want a readable tar archive, not compressed, got {reason}") from error
+            got = packed.disguised(archive) or f"{type(error).__name__}: {error}"
+            raise DataError(f"{archive}: want a readable tar archive, not compressed, got {got}") from error
     return members
 
 
@@ -110,10 +111,8 @@ def _files(archive: Path) -> dict[str, Member]:
         end = opened.offset
     _require_an_end(archive, end)
     if others:
-        warnings.warn(
-            f"{archive}: {len(others):,} links and other entries are not read, such as {legible(others[0])}",
-            stacklevel=2,
-        )
+        what = f"{counted(len(others), 'special file')} (links, devices)"
+        warnings.warn(f"{archive}: not read: {what}, such as {legible(others[0])}", stacklevel=2)
     return found
 
 
@@ -142,27 +141,42 @@ def _open(members: dict[str, Member], path: str) -> BinaryIO:
     return members[path].open()
 
 
-def _sidecars(members: dict[str, Member]) -> str:
-    """The ending of the files beside pictures that hold classes: .cls, .json, or '' if there are none."""
+def _sidecars(members: dict[str, Member]) -> tuple[str, tuple[str, ...]]:
+    """-> the ending of the files beside pictures that hold classes, .cls or .json, or '' if there are none.
+
+    A note says why .json files beside pictures are of no use.
+    """
     keys = {key_of(path) for path in members if path.lower().endswith(endings.endings())}
     for ending in (".cls", ".json"):
-        beside = (path for path in members if path.endswith(ending) and key_of(path) in keys)
+        beside = [path for path in members if path.endswith(ending) and key_of(path) in keys]
         if any(_value(members[path], ending) is not None for path in beside):
-            return ending
-    return ""
+            return ending, ()
+        if ending == ".json" and beside:
+            got = listed([*_row(members[beside[0]])], most=8) or f"no such word in {beside[0]}"
+            return "", (f"{NO_LABELS} from .json files: want {label_tables.WANTED}, got {got}",)
+    return "", ()
 
 
 def _value(member: Member, ending: str) -> Any:
     """The class in a .cls or .json file. None if there is none."""
-    text = member.open().read().decode(errors="backslashreplace").strip()
     if ending == ".cls":
-        return text
-    try:
-        row = json.loads(text)
-    except ValueError:
-        return None
-    column = label_tables.label_column(row) if isinstance(row, dict) else None
+        return _text(member)
+    row = _row(member)
+    column = label_tables.label_column(row)
     return None if column is None else row[column]
+
+
+def _row(member: Member) -> dict[str, Any]:
+    """The object in a .json file. Empty if there is none."""
+    try:
+        row = json.loads(_text(member))
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _text(member: Member) -> str:
+    return member.open().read().decode(errors="backslashreplace").strip()
 
 
 def _one_for_each_key(name: str, paths: Sequence[str]) -> list[str]:

@@ -23,6 +23,11 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     return legible(", ".join(names[:most])) + rest
 
 
+def counted(num: int, noun: str, plural: str | None = None) -> str:
+    """'1 image', '5,000 images': a number with its noun. `plural` None: the noun and an s."""
+    return f"{num:,} {noun if num == 1 else plural or noun + 's'}"
+
+
 def shell_word(path: str | Path) -> str:
     """`path` quoted as one word of a POSIX shell, for any characters in it; never read as an option."""
     text = str(path)

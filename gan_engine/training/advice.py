@@ -5,6 +5,7 @@ from torch import nn
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import ImageSet
+from gan_engine.system.names import counted
 
 FEW_IMAGES = 10_000  # D learns fewer images by heart (figure 1 of arXiv:2006.06676)
 SMALL_BATCH = 4  # the statistics of fewer images are of no use to a batch norm
@@ -46,4 +47,4 @@ def _small_batches(config: Config, data: ImageSet, nets: list[nn.Module]) -> str
     if not any("BatchNorm" in type(module).__name__ for net in nets for module in net.modules()):
         return None
     flag = "--batch-size" if config.batch_gpu is None else "--batch-gpu"
-    return f"batch norms over {images} image{'s' * (images > 1)} are mostly noise: want {flag} {SMALL_BATCH} or more"
+    return f"batch norms over {counted(images, 'image')} are mostly noise: want {flag} {SMALL_BATCH} or more"

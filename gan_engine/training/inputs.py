@@ -6,6 +6,9 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe, load
 from gan_engine.data.kinds import kind_of
+from gan_engine.data.labels import NO_LABELS
+from gan_engine.data.modes import TRANSPARENT
+from gan_engine.data.sources import where_classes
 
 
 def read(config: Config) -> ImageSet:
@@ -21,6 +24,8 @@ def read(config: Config) -> ImageSet:
         return data
     found = data.images.shape[1]
     notes = [f"{colour(found)} images"] if channels is None else []
+    if any(TRANSPARENT in note for note in data.notes) and models.capabilities(model).from_noise:
+        notes.append("--channels 4 keeps transparency")
     return dataclasses.replace(data, notes=(*data.notes, *notes, f"trained in {colour(found)} (channels {found})"))
 
 
@@ -37,7 +42,10 @@ def with_classes(config: Config, data: ImageSet) -> Config:
     if not config.conditional:
         return config
     if not data.num_classes:
-        raise ValueError(f"conditional: want data with classes (a folder for each), got {describe(data)}")
+        told = any(note.startswith(NO_LABELS) for note in data.notes)
+        where = "" if told else where_classes(config.data_config.source)
+        want = "data with classes" + (f" ({where})" if where else "")
+        raise ValueError(f"conditional: want {want}, got {describe(data)}")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
 
 

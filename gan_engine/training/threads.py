@@ -6,11 +6,12 @@ import os
 import torch
 
 from gan_engine.system import cpus
+from gan_engine.system.names import counted
 
 
 def count() -> str:
     number = torch.get_num_threads()
-    return f"{number} thread{'s' * (number != 1)}"
+    return counted(number, "thread")
 
 
 def choose(asked: int | None, *, alone_on_cpu: bool) -> str | None:

@@ -65,7 +65,7 @@ def test_files_that_are_not_read_are_counted_by_ending(tmp_path):
     assert len(data) == 1 and len(warned) == 1
     assert "not read: 2 .heic (pip install pillow-heif), 1 " in warned[0] and "and 2 others" in warned[0]
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match=r"got 9 others \(.*\.heic \(pip install pillow-heif\)"):
+    with pytest.raises(DataError, match=r"got 9 other files \(.*\.heic \(pip install pillow-heif\)"):
         read(tmp_path)
 
 
@@ -245,7 +245,11 @@ def test_images_in_shared_memory_are_read():
     [
         ("a.png", r"the picture a\.png; put the pictures into a folder"),
         ("a.heic", r"the file a\.heic$"),
-        *((f"a.{kind}", rf"the file a\.{kind}; unpack it") for kind in ("tar.gz", "tgz", "7z", "rar", "zst")),
+        *((f"a.{kind}", rf"the file a\.{kind}; unpack it") for kind in ("7z", "rar", "zst", "png.gz")),
+        ("a.tar.gz", r"the file a\.tar\.gz; gunzip makes a\.tar of it, which is read$"),
+        ("a.TGZ", r"the file a\.TGZ; gunzip makes a\.tar of it, which is read$"),
+        ("a.tar.zst", r"the file a\.tar\.zst; unzstd makes a\.tar of it"),
+        ("a.parquet.xz", r"the file a\.parquet\.xz; unxz makes a\.parquet of it"),
         ("a.bin", r"the file a\.bin$"),
         ("a", r"the file a$"),
     ],
@@ -254,6 +258,18 @@ def test_files_that_are_refused_as_a_source(tmp_path, name, got):
     (tmp_path / name).write_bytes(b"words")
     with pytest.raises(DataError, match=rf"want a folder, \.zip, .*\.npz or \.npy, got {got}"):
         read(tmp_path / name)
+
+
+def test_an_archive_that_this_kind_of_data_cannot_have_is_to_be_unpacked(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"words")
+    with pytest.raises(DataError, match=r"want a folder with trainA and trainB, got the file a\.tar\.gz; unpack it"):
+        load(DataConfig(str(tmp_path / "a.tar.gz")), resolution=4, channels=1, kind="unpaired")
+
+
+def test_a_folder_of_packed_archives_names_what_unpacks_them(tmp_path):
+    (tmp_path / "0.tar.gz").write_bytes(b"words")
+    with pytest.raises(DataError, match=r"want image files .*, got 1 other file \(\.gz \(gunzip\)\)$"):
+        read(tmp_path)
 
 
 def test_a_zip_with_another_ending_and_a_pipe_are_refused(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gan_engine.data import DataConfig, DataError, ImageSet, kinds, load, sources, toy
+from gan_engine.data import DataConfig, DataError, ImageSet, describe, kinds, load, sources, toy
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,19 @@ def test_toy_shapes_look_like_their_names():
     at_centre = bright[torch.arange(len(bright)), y.round().long(), x.round().long()]
     ring = data.labels == data.class_names.index("ring")
     assert at_centre[~ring].all() and not at_centre[ring].any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "want"),
+    [
+        ((1, 3, 4, 4), "x: 1 image 3x4x4, 1 class, 0.0 MB"),
+        ((2, 1, 4, 4, 4), "x: 2 images 1x4x4x4, 1 class, 0.0 MB"),
+        ((1, 2), "x: 1 point, 1 class, 0.0 MB"),
+    ],
+)
+def test_one_line_describes_a_set(shape, want):
+    images = torch.zeros(shape, dtype=torch.uint8 if len(shape) > 2 else torch.float32)
+    assert describe(ImageSet("x", images, torch.zeros(len(images), dtype=torch.int64), ("only",))) == want
 
 
 def test_every_kind_of_data_has_readers_and_toy_data():

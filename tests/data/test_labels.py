@@ -102,9 +102,9 @@ def test_a_table_wins_over_folders(tmp_path):
 @pytest.mark.parametrize("table", [{"labels": None}, {}, {"labels": None, "name": "ffhq"}, [1, 2]])
 def test_folders_decide_if_the_table_has_no_labels(tmp_path, table):
     data, classes, warned = read(write(tmp_path / "set.zip", table))
-    assert classes is None and not warned and "dataset.json holds no labels" in describe(data)
+    assert classes is None and not warned and "; no labels from dataset.json: want labels [[" in describe(data)
     data, classes, _ = read(write(tmp_path / "folders", table, ["cats/1.png", "dogs/2.png"]))
-    assert classes == {0: "cats", 1: "dogs"} and "dataset.json holds no labels" in describe(data)
+    assert classes == {0: "cats", 1: "dogs"} and "; no labels from dataset.json: want labels [[" in describe(data)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_folders_decide_if_the_table_has_no_labels(tmp_path, table):
     [
         (
             {"labels": list(zip(NAMES, CLASSES))[:4]},
-            "gives a class to only 4 of 6 images, and none to 00002/img00000004.png",
+            "want a class for each image, got one for 4 of 6 images, and none for 00002/img00000004.png",
         ),
-        ({"labels": [*list(zip(NAMES, CLASSES))[:5], [NAMES[5], None]]}, "gives a class to only 5 of 6 images"),
+        ({"labels": [*list(zip(NAMES, CLASSES))[:5], [NAMES[5], None]]}, "got one for 5 of 6 images"),
         ({"labels": [[name, [0, 1, 1]] for name in NAMES]}, "several classes or fractions of classes"),
         ({"labels": [[name, [0.2, 0.8]] for name in NAMES]}, "several classes or fractions of classes"),
         ({"labels": [[name, [1] + [0] * i] for i, name in enumerate(NAMES)]}, "several classes or fractions"),
@@ -123,35 +123,35 @@ def test_folders_decide_if_the_table_has_no_labels(tmp_path, table):
         ({"labels": [[name, float("nan")] for name in NAMES]}, "whole numbers from 0, got nan"),
         ({"labels": [[name, True] for name in NAMES]}, "type int, float or str, got bool"),
         ({"labels": [[name, c or "none"] for name, c in zip(NAMES, CLASSES)]}, "int, float or str, got int, str"),
-        ({"labels": [*zip(NAMES, CLASSES), [NAMES[0], 1]]}, f"gives two classes to {NAMES[0]}"),
-        ({"labels": CLASSES}, r"must have labels .*, got 2"),
-        ({"labels": "none"}, r"must have labels .*, got \"none\""),
-        (b'{"labels": [["00000/img', "cannot be read"),
-        (b"\xff\xfe\xfd", "cannot be read"),
-        (b"[" * 100_000, "cannot be read"),
+        ({"labels": [*zip(NAMES, CLASSES), [NAMES[0], 1]]}, f"want one class for each file, got two for {NAMES[0]}"),
+        ({"labels": CLASSES}, r"want labels .*, got 2"),
+        ({"labels": "none"}, r"want labels .*, got \"none\""),
+        (b'{"labels": [["00000/img', "want a readable file, got "),
+        (b"\xff\xfe\xfd", "want a readable file, got "),
+        (b"[" * 100_000, "want a readable file, got "),
     ],
 )
 def test_a_table_that_cannot_be_used_gives_no_labels_and_a_warning(tmp_path, table, why):
     data, classes, warned = read(write(tmp_path / "set.zip", table))
     assert len(data) == 6 and classes is None
-    assert len(warned) == 1 and warned[0].startswith("set: no labels, because dataset.json ")
+    assert len(warned) == 1 and warned[0].startswith("set: no labels from dataset.json: want ")
     with pytest.warns(UserWarning, match=why):
         load(DataConfig(str(tmp_path / "set.zip")), resolution=4, channels=1)
-    assert "; no labels, because dataset.json" in describe(data)  # a conditional run shows this reason
+    assert "; no labels from dataset.json: want " in describe(data)  # a conditional run shows this reason
 
 
 def test_a_warning_counts_missing_files_of_the_table(tmp_path):
     table = {"labels": [*zip(NAMES, CLASSES), ["00009/a.png", 7]]}
     data, classes, warned = read(write(tmp_path / "set.zip", table))
     assert classes == AS_READ and data.num_classes == 3
-    assert warned == ["set: dataset.json names 1 missing files, such as 00009/a.png"]
+    assert warned == ["set: dataset.json names 1 missing file, such as 00009/a.png"]
 
 
 def test_two_tables_at_the_same_depth_are_not_used(tmp_path):
     source = write(tmp_path / "set", {"labels": [["1.png", 0]]}, ["1.png"], root="a/")
     write(source, {"labels": [["1.png", 0]]}, ["1.png"], root="b/")
     _, classes, warned = read(source)
-    assert classes is None and "exists more than once: a/dataset.json, b/dataset.json" in warned[0]
+    assert classes is None and "a/dataset.json: want one table for its files, got b/dataset.json too" in warned[0]
 
 
 # metadata.jsonl and metadata.csv of Hugging Face
@@ -202,7 +202,10 @@ def test_every_folder_has_its_metadata(tmp_path):
 def test_folders_decide_if_metadata_have_no_classes(tmp_path):
     rows = [{"file_name": "cats/a.png", "text": "x"}, {"file_name": "dogs/b.png", "text": "y"}]
     data, classes, _ = read(metadata(tmp_path / "set", {"metadata.jsonl": rows}, ["cats/a.png", "dogs/b.png"]))
-    assert classes == {0: "cats", 1: "dogs"} and "metadata.jsonl holds no labels" in describe(data)
+    assert classes == {
+        0: "cats",
+        1: "dogs",
+    } and "metadata.jsonl: want a column label, labels, class, cls or category, got file_name, text;" in describe(data)
 
 
 def test_a_dataset_json_wins_over_metadata(tmp_path):
@@ -213,25 +216,38 @@ def test_a_dataset_json_wins_over_metadata(tmp_path):
 @pytest.mark.parametrize(
     ("tables", "why"),
     [
-        ({"metadata.jsonl": ROWS[:1]}, "gives a class to only 1 of 2 images, and none to b.png"),
-        ({"metadata.jsonl": [*ROWS, {**ROWS[0], "label": "dog"}]}, "gives two classes to a.png"),
+        ({"metadata.jsonl": ROWS[:1]}, "want a class for each image, got one for 1 of 2 images, and none for b.png"),
+        ({"metadata.jsonl": [*ROWS, {**ROWS[0], "label": "dog"}]}, "want one class for each file, got two for a.png"),
         (
             {"metadata.jsonl": [{"name": "a.png", "label": 1}]},
-            'must have a file_name in each row, got {"name": "a.png"',
+            'want a file_name in each row, got {"name": "a.png", "label": 1} in row 1',
         ),
-        ({"metadata.jsonl": [1]}, "must have a file_name in each row, got 1"),
-        ({"metadata.jsonl": "words"}, "cannot be read (Expecting value"),
+        ({"metadata.jsonl": [1]}, "want a file_name in each row, got 1"),
+        ({"metadata.jsonl": "words"}, "want a readable file, got Expecting value in line 1, column 1"),
+        (
+            {"metadata.jsonl": f'{json.dumps(ROWS[0])}\n\n{{"file_name": "b.png" "label": 1}}\n'},
+            "want a readable file, got Expecting ',' delimiter in line 3, column 23",
+        ),
+        ({"metadata.csv": "file_name;label\na.png;x\nb.png;y\n"}, "want commas between its columns, got semicolons"),
+        ({"metadata.csv": '"label"\t"file_name"\nx\ta.png\n'}, "want commas between its columns, got tabs"),
+        ({"metadata.csv": "file_name|label\na.png|1,5\n"}, "want commas between its columns, got signs |"),
         (
             {"metadata.jsonl": ROWS, "metadata.csv": "file_name,label\n"},
-            "exists more than once: metadata.csv, metadata",
+            "metadata.csv: want one table for its files, got metadata.jsonl too",
         ),
-        ({"metadata.csv": "file_name,label\na.png,x\nb.png,\n"}, "gives a class to only 1 of 2 images"),
+        ({"metadata.csv": "file_name,label\na.png,x\nb.png,\n"}, "got one for 1 of 2 images"),
         ({"metadata.jsonl": [{**row, "label": [0, 1, 1]} for row in ROWS]}, "several classes or fractions of classes"),
     ],
 )
 def test_metadata_that_cannot_be_used_are_a_warning(tmp_path, tables, why):
     _, classes, warned = read(metadata(tmp_path / "set", tables, ["a.png", "b.png"]))
-    assert classes is None and len(warned) == 1 and "no labels, because metadata." in warned[0] and why in warned[0]
+    assert classes is None and len(warned) == 1 and "no labels from metadata." in warned[0] and why in warned[0]
+
+
+def test_the_damaged_table_of_several_is_named(tmp_path):
+    tables = {"metadata.jsonl": ROWS, "more/metadata.jsonl": "words"}
+    _, classes, warned = read(metadata(tmp_path / "set", tables, ["a.png", "b.png", "more/c.png"]))
+    assert classes is None and "no labels from more/metadata.jsonl: want a readable file" in warned[0]
 
 
 # Folders that are no classes
@@ -297,7 +313,9 @@ def test_the_start_line_says_which_split(tmp_path):
 @pytest.mark.parametrize("form", ["{}", "{}_64x64", "DIV2K_{}_HR"])
 def test_splits_without_a_training_split_are_no_classes(form):
     names = [form.format(split) for split in ("test", "val")]
-    with pytest.warns(UserWarning, match=f"no labels, because the folders {', '.join(names)} are splits of a set"):
+    with pytest.warns(
+        UserWarning, match=f"no labels from folders: .*, got {', '.join(names)}, which are splits of a set"
+    ):
         labels, _, _ = by_folder("set", [f"{name}/1.png" for name in names])
     assert labels is None
 

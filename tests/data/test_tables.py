@@ -87,16 +87,24 @@ def test_the_training_split_of_a_folder_is_read_in_order(tmp_path):
 def test_pictures_that_cannot_be_used_are_skipped(tmp_path):
     broken = [{"bytes": None, "path": "x.png"}, None, {"bytes": b"words", "path": None}]
     path = write(tmp_path / "a.parquet", {"image": cells(GREYS) + broken, "label": list("abcdefgh")})
-    with pytest.warns(UserWarning, match=r"skipped 3 images: .*got none, but \{.*x\.png.*\}\), .*got none\), .*not an"):
+    with pytest.warns(
+        UserWarning, match=r"skipped 3 images: .*got none, but the path x\.png\), .*got none\), .*not an"
+    ):
         assert read(path)[1] == dict(zip(GREYS, "abcde"))
 
 
 def test_classes_that_cannot_be_used_are_a_warning(tmp_path):
     path = write(tmp_path / "a.parquet", {"image": cells(GREYS), "label": [-1] * 5})
     with pytest.warns(
-        UserWarning, match="no labels, because the column label must have classes that are whole numbers"
+        UserWarning, match="no labels from the column label: want classes that are whole numbers from 0, got -1"
     ):
         assert read(path)[1] is None
+
+
+def test_a_table_without_classes_says_which_columns_it_has(tmp_path):
+    data, classes, _ = read(write(tmp_path / "a.parquet", {"image": cells(GREYS), "text": list("abcde")}))
+    want = "no labels from the columns: want label, labels, class, cls or category, got image, text"
+    assert classes is None and data.notes[-1] == want
 
 
 def test_pairs(tmp_path):
@@ -112,6 +120,10 @@ def test_pairs(tmp_path):
     ("columns", "message"),
     [
         ({"text": ["a"], "label": [1]}, r"want a column of pictures, as .*, got text \(string\), label \(int64\)"),
+        (
+            {"image": [None, "x/1.PNG"]},
+            r"want a column of pictures, .* image has names of files, such as x/1\.PNG: name",
+        ),
         ({"a": cells([1]), "b": cells([1])}, "want one column of pictures, or a column image, got a, b"),
     ],
 )
@@ -127,6 +139,23 @@ def test_a_damaged_table_is_refused(tmp_path):
             (tmp_path / name).write_bytes(damaged)
             with pytest.raises(DataError, match=rf"want a readable {name[name.index('.') :]} file, got "):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_table_that_is_damaged_within_a_column_is_named(tmp_path, column):
+    path = write(tmp_path / "a.parquet", {"image": cells(GREYS), "label": list("abcab")}, group=5)
+    from pyarrow import parquet
+
+    chunks = parquet.ParquetFile(path).metadata.row_group(0)
+    chunk = next(
+        chunks.column(i) for i in range(chunks.num_columns) if chunks.column(i).path_in_schema.startswith(column)
+    )
+    content = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet: want a readable \.parquet file, got OSError: "):
+        read(path)
 
 
 def test_files_with_other_columns_are_refused(tmp_path):

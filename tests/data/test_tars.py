@@ -1,7 +1,10 @@
 """Tar archives: plain ones, and the shards of WebDataset."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 import tracemalloc
 
@@ -80,7 +83,14 @@ def test_classes_are_read_from_files_beside_the_pictures(tmp_path, ending, names
 
 def test_json_without_a_class_is_no_class(tmp_path):
     members = {"1.png": 1, "1.json": {"width": 8}, "2.png": 2, "2.json": "no json"}
-    assert read(pack(tmp_path / "a.tar", members))[1] is None
+    data, classes, _ = read(pack(tmp_path / "a.tar", members))
+    want = "no labels from .json files: want label, labels, class, cls or category, got "
+    assert classes is None and data.notes == (f"{want}width",)
+    assert (
+        read(pack(tmp_path / "b.tar", {"1.png": 1, "1.json": "no json"}))[0]
+        .notes[0]
+        .endswith("got no such word in 1.json")
+    )
 
 
 def test_a_folder_of_shards_and_braces(tmp_path):
@@ -112,7 +122,7 @@ def test_the_picture_of_a_key_is_the_one_without_another_word(tmp_path):
 def test_a_sample_without_a_class_is_named(tmp_path):
     members = samples(10)
     del members["0011.cls"]
-    with pytest.warns(UserWarning, match=r"\.cls files gives a class to only 2 of 3 images, and none to 0011\.png"):
+    with pytest.warns(UserWarning, match=r"a class for each image, got one for 2 of 3 images, and none for 0011\.png"):
         assert read(pack(tmp_path / "a.tar", members))[1] is None
 
 
@@ -161,10 +171,30 @@ def test_an_archive_that_cannot_be_used_is_refused(tmp_path):
         DataError, match=r"truncated: want a block of zeros behind byte [\d,]+, got the end of the file"
     ):
         read(tmp_path / "a.tar")
-    with pytest.raises(DataError, match=r"b: want image files .*, got 1 others \(\.txt\)"):
+    with pytest.raises(DataError, match=r"b: want image files .*, got 1 other file \(\.txt\)"):
         read(pack(tmp_path / "b.tar", {"a.txt": "words"}))
     with pytest.raises(DataError, match=r"c: want image files .*, got none"):
         read(pack(tmp_path / "c.tar", {}))
+
+
+@pytest.mark.parametrize(
+    ("pack_whole", "got"),
+    [
+        (gzip.compress, r"one compressed by gzip; rename it to a\.tar\.gz, and gunzip a\.tar\.gz unpacks it$"),
+        (bz2.compress, r"one compressed by bzip2; rename it to a\.tar\.bz2, and bunzip2 "),
+        (lzma.compress, r"one compressed by xz; rename it to a\.tar\.xz, and unxz "),
+        (
+            lambda content: b"\x28\xb5\x2f\xfd" + content,
+            r"one compressed by zstd; rename it to a\.tar\.zst, and unzstd ",
+        ),
+        (lambda content: b"PK\3\4" + content, r"a zip archive; rename it to a\.zip$"),
+    ],
+)
+def test_a_compressed_archive_without_its_ending_is_named(tmp_path, pack_whole, got):
+    path = pack(tmp_path / "a.tar", samples(0))
+    path.write_bytes(pack_whole(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"a\.tar: want a readable tar archive, not compressed, got {got}"):
+        read(path)
 
 
 def test_braces_that_name_no_files_are_refused(tmp_path):
@@ -173,6 +203,10 @@ def test_braces_that_name_no_files_are_refused(tmp_path):
         read(tmp_path / "{0..2}.tar")
     with pytest.raises(DataError, match=r"braces want files \.tar, \.parquet, \.arrow, got \.zip$"):
         read(tmp_path / "{0..2}.zip")
+    with pytest.raises(DataError, match=r"braces want files .*, got \.gz \(gunzip\)$"):
+        read(tmp_path / "{0..2}.tar.gz")
+    with pytest.raises(DataError, match=r"want 1 file, got no .*1\.tar$"):
+        read(tmp_path / "{1..1}.tar")
     with pytest.raises(DataError, match=r"braces want files .*, got \.parquet, \.tar$"):
         read(tmp_path / "0.{tar,parquet}")
 
@@ -225,7 +259,7 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path):
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "x/a.png"
             archive.addfile(entry)
-    with pytest.warns(UserWarning, match=r"1 links and other entries are not read, such as y/c\.png"):
+    with pytest.warns(UserWarning, match=r"not read: 1 special file \(links, devices\), such as y/c\.png"):
         assert read(path)[2] == [1, 1]
 
 
@@ -233,7 +267,7 @@ def test_one_sample_without_a_class_does_not_hide_the_classes_of_others(tmp_path
     members = {}
     for i in range(3):
         members |= {f"{i}.png": i, f"{i}.seg.png": 9, f"{i}.json": {"label": None if i == 0 else "x"}}
-    with pytest.warns(UserWarning, match="gives a class to only 2 of 3 images"):
+    with pytest.warns(UserWarning, match="got one for 2 of 3 images"):
         data, _, greys = read(pack(tmp_path / "a.tar", members))
     assert data.labels is None and greys == [0, 1, 2]
 

@@ -13,6 +13,8 @@ from gan_engine.data import DataConfig, DataError, load
 from gan_engine.data.decode import decode_file
 from gan_engine.metrics import extractors, perceptual
 from gan_engine.models import cyclegan, pix2pix, srgan
+from gan_engine.training import inputs
+from gan_engine.training.run_flags import parse
 
 RNG = np.random.default_rng(0)
 SEEN, HALF, UNSEEN = (200, 100, 50, 255), (10, 20, 30, 128), (9, 9, 9, 0)
@@ -53,6 +55,31 @@ def test_the_colour_of_unseen_pixels_does_not_bleed_into_others_when_resizing():
     seen = pixels[:, pixels[3] > 0]
     assert (seen[1] == 0).all()
     assert (abs(seen[0, seen[3] > 127].astype(int) - 200) <= 2).all()  # 8 bits hold less of fainter colours
+
+
+@pytest.mark.parametrize("source", ["set", "set.npz"])
+def test_transparency_that_becomes_white_is_said(tmp_path, source):
+    pixels = np.array([SEEN, HALF, SEEN], np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2)
+    (tmp_path / "set").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture, "RGBA").save(tmp_path / "set" / f"{i}.png")
+    np.savez(tmp_path / "set.npz", images=pixels)
+
+    def notes(preset, *flags):
+        return inputs.read(parse([preset, "--data", str(tmp_path / source), "--res", "16", *flags])).notes
+
+    found = notes("dcgan")
+    assert "1 with transparency, which becomes white" in found and "--channels 4 keeps transparency" in found
+    assert not any("transparency" in note for note in notes("dcgan", "--channels", "4")[:-1])
+    assert notes("dcgan", "--channels", "4")[-1] == "trained in colour with transparency (channels 4)"
+
+
+def test_no_flag_is_named_where_it_would_be_refused(tmp_path):
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        Image.new("RGBA", (16, 16), HALF).save(tmp_path / side / "1.png")
+    notes = inputs.read(parse(["pix2pix", "--data", str(tmp_path), "--res", "32"])).notes
+    assert "2 with transparency, which becomes white" in notes and not any("--channels 4" in note for note in notes)
 
 
 def test_sets_without_transparency_are_refused():

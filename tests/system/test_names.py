@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from gan_engine.system.names import legible, shell_word
+from gan_engine.system.names import counted, legible, shell_word
 
 NAMES = [
     *(
@@ -48,6 +48,11 @@ def test_a_legible_name_is_one_line_of_text(name):
     text = legible(name)
     assert text.encode() and len(text.splitlines()) == 1
     assert text == name or any(c in name for c in "\n\t\x1b\udcff")
+
+
+def test_counts_agree_with_their_noun():
+    assert [counted(num, "file") for num in (0, 1, 5000)] == ["0 files", "1 file", "5,000 files"]
+    assert counted(1, "class", "classes") == "1 class" and counted(2, "class", "classes") == "2 classes"
 
 
 def test_a_long_name_is_cut():
