@@ -57,12 +57,12 @@ def convert(options: Options) -> list[str]:
         raise FileExistsError(f"{options.out} exists; --overwrite replaces it")
     networks = formats.read(options.input, slim=options.slim)
     networks = networks.slim() if options.slim else networks
-    formats.write(options.out, networks, options.to)
+    lost = formats.write(options.out, networks, options.to)
     names, config = [name for name in formats.NETWORKS if name in networks.weights], networks.config
     return [
         f"found      {networks.format}: {', '.join(names)} of {models.family(config)}",
         f"sizes      {_sizes(config)}",
-        *(f"note       {sentence}" for sentence in networks.notes),
+        *(f"note       {sentence}" for sentence in networks.notes + lost),
         f"written    {options.out}",
     ]
 

@@ -37,8 +37,8 @@ class Options:
     """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     direction: Direction = "A2B"
     """Direction of the translation, for cyclegan."""
-    opset: int = OPSET
-    """Version of ONNX's operators, 18 to 23. Older programs read lower versions only."""
+    opset: int | None = None
+    """Version of ONNX's operators in an .onnx, 18 to 23. Older programs read lower versions only. None: 18."""
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     overwrite: bool = False
@@ -49,8 +49,10 @@ class Options:
         check_choice(self, direction=Direction)
         if self.out.suffix not in ENDINGS:
             raise ValueError(f"out: want a name ending in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, got {self.out}")
-        if not 18 <= self.opset <= 23:
+        if self.opset is not None and not 18 <= self.opset <= 23:
             raise ValueError(f"opset: want 18 to 23, got {self.opset}")
+        if self.opset is not None and self.out.suffix != ".onnx":
+            raise ValueError(f"opset: want a name ending in .onnx beside it, got {self.out}, which has no such version")
 
 
 def export(options: Options) -> list[str]:
@@ -68,7 +70,7 @@ def export(options: Options) -> list[str]:
     targets.prepare([options.out], options.out.parent, overwrite=options.overwrite)
     trained = load(options.checkpoint, "cpu", best=options.best)
     drawing = Drawing(trained, options.direction)
-    difference = write(drawing, options.out, opset=options.opset)
+    difference = write(drawing, options.out, opset=options.opset or OPSET)
     shapes = _shapes(drawing)
     inputs = ", ".join(f"{name} {shapes[name]}" for name in drawing.names)
     return [

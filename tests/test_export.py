@@ -151,6 +151,8 @@ def test_a_file_with_other_images_is_not_written(run_of, tmp_path, monkeypatch):
     [
         ({"out": "G.pth"}, r"out: want a name ending in \.onnx, \.pt2 or \.pt, got G\.pth"),
         ({"opset": 9}, "opset: want 18 to 23, got 9"),
+        ({"opset": 18, "out": "G.pt2"}, r"opset: want a name ending in \.onnx beside it, got G\.pt2"),
+        ({"opset": 18, "out": "G.pt"}, r"opset: want a name ending in \.onnx beside it, got G\.pt,"),
         ({"direction": "C"}, "direction: want .*A2B.*B2A.*, got 'C'"),
     ],
 )

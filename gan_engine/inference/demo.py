@@ -69,10 +69,11 @@ def write(
         CheckpointError: see `load`.
         OSError: the page cannot be written.
     """
+    trained = load(run_dir, "cpu", best=best)
+    _require_pictures(trained)
+    drawing = Drawing(trained, direction, shifts=True)
     program_files.require_onnx("demo")
     found = find_package(package)
-    trained = load(run_dir, "cpu", best=best)
-    drawing = Drawing(trained, direction, shifts=True)
     about = _about(trained, drawing) | {"command": _command(run_dir, trained, direction, best=best)}
     with tempfile.TemporaryDirectory() as folder:
         difference = program_files.write(drawing, Path(folder) / "G.onnx")
@@ -109,11 +110,17 @@ def page(title: str, sentence: str, about: dict[str, Any], model: bytes, package
     return Template((_PAGE / "page.html").read_text(encoding="utf-8")).substitute(parts)
 
 
+def _require_pictures(trained: TrainedGenerator) -> None:
+    """Raises ValueError for what the script cannot show, before anything is looked for that the user would install."""
+    config = trained.config
+    if models.capabilities(config).picture not in (None, volumes.render) or config.channels not in (1, 3):
+        got = f"{models.family(config)} with {config.channels} channels"
+        raise ValueError(f"demo: want a generator of grey or RGB pictures or volumes, got {got}")
+
+
 def _about(trained: TrainedGenerator, drawing: Drawing) -> dict[str, Any]:
     """What the script has to know of the generator."""
     config, declared = trained.config, models.capabilities(trained.config)
-    if declared.picture not in (None, volumes.render) or config.channels not in (1, 3):
-        raise ValueError(f"demo: want a generator of grey or RGB pictures or volumes, got {models.family(config)}")
     if not drawing.from_noise:
         scale = getattr(config, "scale", 1)
         return {

@@ -17,6 +17,7 @@ from gan_engine.weights.patchgan import Normed
 NAME = "cyclegan"
 ABOUT = "CycleGAN of pytorch-CycleGAN-and-pix2pix (.pth of a generator, or a folder with latest_net_G_A.pth)"
 NOT_SLIM = ("D", "D_A", "D_B")
+NOTE_NORMS = "its norms are batch norms there: its program opens it with --norm batch --no_dropout, without --eval"
 NOTE_ONE_WAY = "the file has one generator: it is A2B here, and there is no B2A"
 
 
@@ -57,17 +58,22 @@ def convert(tree: dict[str, Any]) -> tuple[cyclegan.Config, dict[str, Weights], 
     return sizes, networks, (NOTE_ONE_WAY,) * one_way + (patchgan.NOTE,) * of_batches
 
 
-def export(sizes: cyclegan.Config, networks: dict[str, Weights]) -> dict[str, Weights]:
-    """The networks by the names of their files, with batch norms (--norm batch): instance norms have no scale there.
+def export(sizes: cyclegan.Config, networks: dict[str, Weights]) -> tuple[dict[str, Weights], tuple[str, ...]]:
+    """The networks by the names of their files, and a sentence on how their program opens them.
+
+    They have batch norms (--norm batch): instance norms have no scale there.
 
     Raises LayoutError if the program has no such generators.
     """
     if not sizes.published:
-        raise LayoutError(f"{NAME}: want a cyclegan with published True, got layers that double by nearest neighbours")
+        raise LayoutError(
+            f"{NAME}: want a cyclegan that was trained with --published, got one whose layers double by nearest "
+            "neighbours; no weights of these fit there"
+        )
     G = networks["G_ema"]
     blocks = sum(re.fullmatch(r"A2B\.layers\.\d+\.layers\.0\.conv\.weight", name) is not None for name in G)
     if blocks not in (6, 9):
-        raise LayoutError(f"{NAME}: want 6 or 9 residual blocks, got {blocks}")
+        raise LayoutError(f"{NAME}: want a cyclegan that was trained with --blocks 6 or 9, got {blocks}")
     tree = {}
     for ours, name in {"A2B": "G"}.items() if sizes.one_way else {"A2B": "G_A", "B2A": "G_B"}.items():
         normed, pairs = _layers([5] * blocks, f"{ours}.")
@@ -75,7 +81,7 @@ def export(sizes: cyclegan.Config, networks: dict[str, Weights]) -> dict[str, We
     for ours, name in {"B": "D_A", "A": "D_B"}.items() if "D" in networks else ():
         normed, pairs = patchgan.discriminator_layers(f"{ours}.")
         tree[name] = patchgan.with_batch_norms(pairs, normed, networks["D"])
-    return tree
+    return tree, (NOTE_NORMS,)
 
 
 def _generators(tree: Any) -> dict[str, Weights]:

@@ -58,8 +58,11 @@ def convert(tree: dict[str, Any]) -> tuple[srgan.Config, dict[str, Weights], tup
     return sizes, {"G_ema": take(_pairs(sizes), theirs, srgan.Generator(sizes), NAME)}, ()
 
 
-def export(sizes: srgan.Config, networks: dict[str, Weights]) -> Weights:
-    """G_ema in the layout of BasicSR, which ComfyUI and chaiNNer open. Raises LayoutError if it has no place there."""
+def export(sizes: srgan.Config, networks: dict[str, Weights]) -> tuple[Weights, tuple[str, ...]]:
+    """G_ema in the layout of BasicSR, which ComfyUI and chaiNNer open; nothing is otherwise there.
+
+    Raises LayoutError if it has no place there.
+    """
     if sizes.variant != "rrdb":
         raise LayoutError(f"{NAME}: want an srgan with variant rrdb, got {sizes.variant}: no other has a layout")
     if sizes.base != "none":
@@ -72,7 +75,7 @@ def export(sizes: srgan.Config, networks: dict[str, Weights]) -> Weights:
             f"{NAME}: want an srgan with growth {GROWTH}, got {sizes.growth}: programs that open the layout take no "
             "other"
         )
-    return give(_pairs(sizes), networks["G_ema"])
+    return give(_pairs(sizes), networks["G_ema"]), ()
 
 
 def _weights(tree: Any) -> Weights | None:

@@ -122,8 +122,10 @@ def read(path: Path, *, slim: bool = False) -> Networks:
     raise ValueError(f"{path}: want {known}; or a checkpoint of gan_engine; got {_found(tree)}")
 
 
-def write(path: Path, networks: Networks, to: str) -> None:
+def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
     """Write `networks` to `path`: .pt or .pth, or .safetensors with one network. `to` cyclegan: a folder.
+
+    Returns sentences on what is not exactly as it was here.
 
     Raises:
         ValueError: another ending; `to` has no place for the networks. Nothing is written.
@@ -139,12 +141,12 @@ def write(path: Path, networks: Networks, to: str) -> None:
             _to_safetensors(path, networks.weights["G_ema"], {_METADATA: json.dumps(about)})
         else:
             checkpoint.save(path, _state(networks))
-        return
+        return ()
     family, wanted = models.family(networks.config), FAMILIES[to]
     if family != wanted:
         raise ValueError(f"to: want networks of {wanted} for {to}, got those of {family}")
     try:
-        tree = WRITTEN[to].export(networks.config, networks.weights)
+        tree, notes = WRITTEN[to].export(networks.config, networks.weights)
     except LayoutError as error:
         raise ValueError(f"to: {error}") from error
     if to == "cyclegan":
@@ -152,12 +154,13 @@ def write(path: Path, networks: Networks, to: str) -> None:
         for name, weights in tree.items():
             with replacing(path / patchgan.FILE.format(name)) as temporary:
                 torch.save(weights, temporary)
-        return
+        return notes
     if path.suffix == ".safetensors":
         _to_safetensors(path, tree.get("g_ema", tree), {})
-        return
+        return notes
     with replacing(path) as temporary:
         torch.save(tree, temporary)
+    return notes
 
 
 def _state(networks: Networks) -> dict[str, Any]:

@@ -20,6 +20,10 @@ NAME = "rosinality"
 ABOUT = "StyleGAN2 of rosinality's stylegan2-pytorch (.pt with g_ema)"
 NOT_SLIM = ("g", "d")
 NOTE = "the file has no mean of w, so it was measured from 10,000 noises"
+NOTE_CLAMP = (
+    "the layout has no --clamp: here the {half} highest resolutions limit their values to {clamp:g}, there none does: "
+    "results differ only where a value would be larger"
+)
 
 
 def fits(tree: Any) -> bool:
@@ -51,8 +55,11 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     return sizes, networks, tuple(notes)
 
 
-def export(sizes: stylegan2.Config, networks: dict[str, Weights]) -> dict[str, Any]:
-    """`networks` in this layout, with its buffers of filters. Raises LayoutError if it has no place for them."""
+def export(sizes: stylegan2.Config, networks: dict[str, Weights]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`networks` in this layout, with its buffers of filters, and sentences on what is not exactly as it was here.
+
+    Raises LayoutError if the layout has no place for the networks.
+    """
     wanted = {"architecture": "skip", "d_architecture": "residual", "mapping_lr": 0.01, "c_dim": 0, "channels": 3}
     for field, want in wanted.items():
         if (got := getattr(sizes, field)) != want:
@@ -70,7 +77,9 @@ def export(sizes: stylegan2.Config, networks: dict[str, Weights]) -> dict[str, A
     if "D" in networks:
         tree["d"] = give(_discriminator(sizes), networks["D"])
         tree["d"] |= _filters(tree["d"])
-    return tree
+    half = sum(map(sizes.is_half, sizes.resolutions))
+    limited = sizes.clamp is not None and half > 0
+    return tree, (NOTE_CLAMP.format(half=half, clamp=sizes.clamp),) if limited else ()
 
 
 def _sizes(g: Weights) -> stylegan2.Config:

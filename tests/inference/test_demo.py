@@ -105,6 +105,19 @@ def test_a_missing_package_is_said_with_the_command(stand_in, tmp_path, monkeypa
         demo.find_package(Path("elsewhere"))
 
 
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (models.points.Config(hidden=(8,)), "points with 2 channels"),
+        (models.dcgan.Config(resolution=32, channels=4, width=4), "dcgan with 4 channels"),
+    ],
+)
+def test_what_the_page_cannot_show_is_said_before_a_missing_package(tmp_path, model, got):
+    run_dir = write_run(tmp_path / "run", None, model)
+    with pytest.raises(ValueError, match=f"demo: want a generator of grey or RGB pictures or volumes, got {got}"):
+        demo.write(run_dir, package=tmp_path / "nowhere")
+
+
 def test_the_command_writes_both_pages(stand_in, tmp_path, capsys):
     pytest.importorskip("onnxruntime", reason="the extra export brings onnxruntime")
     run_dir = write_run(tmp_path / "run", "vanilla")

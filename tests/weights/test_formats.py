@@ -202,6 +202,16 @@ def test_networks_that_rosinality_has_no_place_for(tmp_path, capsys, fields, wan
     assert want in capsys.readouterr().err and not (tmp_path / "b.pt").exists()
 
 
+@pytest.mark.parametrize(("clamp", "half", "said"), [("256", "2", True), ("None", "2", False), ("256", "0", False)])
+def test_the_clamp_that_rosinality_has_no_place_for_is_said(capsys, clamp, half, said):
+    sizes = {"resolution": 32, "z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "mapping_lr": 0.01}
+    limits = {"clamp": None if clamp == "None" else float(clamp), "half_resolutions": int(half)}
+    save_ours("a.pt", models.stylegan2.Config(**sizes, **limits))
+    converted("a.pt", "b.pt", "--to", "rosinality")
+    note = "note       the layout has no --clamp: here the 2 highest resolutions limit their values to 256, there none"
+    assert (note in capsys.readouterr().out) == said
+
+
 def save_ours(path, config):
     G, D = models.build(config)
     networks.unlike(G, D)

@@ -112,10 +112,13 @@ def test_a_trained_cyclegan_leaves_in_the_layout_with_batch_norms(kind):
     assert all(torch.equal(x, after[of][name]) for of in ("G_ema", "D") for name, x in before[of].items())
 
 
-def test_one_generator_leaves_as_one_file():
+def test_one_generator_leaves_as_one_file(capsys):
     torch.save(made(ResnetGenerator, blocks=9).state_dict(), "a.pth")
     converted("a.pth", "a.pt")
     converted("a.pt", "b", "--to", "cyclegan")
+    assert (
+        "note       its norms are batch norms there: its program opens it with --norm batch" in capsys.readouterr().out
+    )
     assert [path.name for path in Path("b").iterdir()] == ["latest_net_G.pth"]
     there = made(ResnetGenerator, blocks=9, kind="batch")
     there.load_state_dict(torch.load("b/latest_net_G.pth", weights_only=True))
@@ -126,8 +129,12 @@ def test_one_generator_leaves_as_one_file():
 @pytest.mark.parametrize(
     ("fields", "out", "want"),
     [
-        ({}, "b", "to: cyclegan: want a cyclegan with published True, got layers that double by nearest neighbours"),
-        ({"published": True}, "b", "to: cyclegan: want 6 or 9 residual blocks, got 1"),
+        (
+            {},
+            "b",
+            "to: cyclegan: want a cyclegan that was trained with --published, got one whose layers double by nearest",
+        ),
+        ({"published": True}, "b", "to: cyclegan: want a cyclegan that was trained with --blocks 6 or 9, got 1"),
         (
             {"published": True},
             "b.pth",
