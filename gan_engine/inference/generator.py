@@ -196,6 +196,8 @@ def images(
     seed: int | Sequence[int] = 0,
     classes: list[int] | None = None,
     batch: int = 64,
+    rank: int = 0,
+    size: int = 1,
     **options: float,
 ) -> Iterator[Tensor]:
     """`num` images of G in batches [at most `batch`, C, H, W] in [-1, 1], on G's device.
@@ -206,11 +208,14 @@ def images(
         seed: seed of the noise, or a seed for each image. Noise is drawn on the CPU, one image after the other.
         classes: the class of each image, for a generator with classes.
         batch: images per pass.
+        rank, size: one of `size` processes makes the batches i with i % size = rank alone.
         options: options of G in its family, such as truncation.
     """
     sources = _Sources(num, seed)
     for i in range(0, num, batch):
         z, c = sources.latents(G, min(batch, num - i), None if classes is None else classes[i : i + batch])
+        if i // batch % size != rank:
+            continue
         with torch.no_grad():
             img = G(z, c, **options)
         yield img

@@ -23,7 +23,6 @@ from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.metrics.subject import Subject
-from gan_engine.pictures.picture import to_uint8
 
 
 def refusal(config: Any) -> str | None:
@@ -41,8 +40,7 @@ def measure(subject: Subject) -> dict[str, float]:
     real = real_sample(subject.data, network, batch=subject.batch, device=subject.device)
     generated, counts, right = Sample(), torch.zeros(len(FASHION_CLASSES), dtype=torch.int64), 0
     asked = torch.tensor(subject.classes) if subject.classes and subject.class_names == FASHION_CLASSES else None
-    for img in subject.draw():
-        features, logits = network(torch.from_numpy(to_uint8(img)).permute(0, 3, 1, 2).to(subject.device))
+    for features, logits in subject.read(network):
         found = logits.argmax(1).cpu()
         if asked is not None:
             right += int((found == asked[len(generated) :][: len(found)]).sum())

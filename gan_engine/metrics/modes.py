@@ -23,11 +23,15 @@ class Modes:
         self.counts = torch.zeros(len(stacked.MODES), dtype=torch.int64)
 
     @torch.no_grad()
-    def add(self, images: Tensor) -> None:
-        """Take images uint8 [N, 3, 32, 32] in, on the device of the classifier."""
+    def found(self, images: Tensor) -> Tensor:
+        """How often each mode is in images uint8 [N, 3, 32, 32], on the device of the classifier: int64 [1000]"""
         _, logits = self.classifier(to_float(images.flatten(0, 1)[:, None]))
         red, green, blue = logits.argmax(1).view(-1, 3).cpu().unbind(1)
-        self.counts += (100 * red + 10 * green + blue).bincount(minlength=len(self.counts))
+        return (100 * red + 10 * green + blue).bincount(minlength=len(self.counts))
+
+    def add(self, images: Tensor) -> None:
+        """Take such images in."""
+        self.counts += self.found(images)
 
     @property
     def covered(self) -> int:

@@ -33,20 +33,22 @@ from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.metrics.subject import Subject
-from gan_engine.pictures.picture import to_uint8
 from gan_engine.system.names import nearest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The features of generated and of real images, in the order of drawing, their modes, and the generator.
-
-    Features and modes are empty where no metric reads them.
-    """
+class Drawn:
+    """The features of generated images, in the order of drawing, and their modes. Empty where no metric reads them."""
 
     generated: Sample
-    real: Sample
     modes: modes.Modes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Drawn):
+    """What was drawn, the features of real images, and the generator."""
+
+    real: Sample
     subject: Subject
 
     @property
@@ -168,11 +170,29 @@ class Scores:
         Raises ValueError as `check` does.
         """
         self.check(subject)
+        return self.numbers(subject, self.draw(subject))
+
+    @torch.no_grad()
+    def draw(self, subject: Subject) -> Drawn:
+        """Draw the images once, for the extractor and for the modes. Each of several processes must call it."""
         generated, counted = Sample(certainty=True), modes.Modes(subject.device) if self._read("modes") else None
-        if self.extractor is not None or counted is not None:
-            self._draw(subject, generated, counted)
+
+        def look(pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+            seen = () if self.extractor is None else tuple(x.cpu() for x in self.extractor(pixels))
+            return seen, None if counted is None else counted.found(pixels)
+
+        for seen, found in subject.read(look) if self.extractor is not None or counted is not None else ():
+            if seen:
+                generated.add(*seen)
+            if found is not None:
+                counted.counts += found
+        return Drawn(generated=generated, modes=counted)
+
+    @torch.no_grad()
+    def numbers(self, subject: Subject, drawn: Drawn) -> dict[str, float]:
+        """The numbers of `measure`, of what was drawn. One of several processes can call it alone."""
         real = Sample() if self.extractor is None else self._real_of(subject)
-        found = Evidence(generated=generated, real=real, modes=counted, subject=subject)
+        found = Evidence(generated=drawn.generated, modes=drawn.modes, real=real, subject=subject)
         values = [float(value) for name in self.metrics for value in METRICS[name].compute(found)]
         return dict(zip(self.names(subject), values, strict=True))
 
@@ -220,15 +240,6 @@ class Scores:
         if capped and max(subject.num, len(data)) > KEPT:
             line += f", and at most {KEPT:,} of each for {', '.join(capped)}"
         return line
-
-    def _draw(self, subject: Subject, sample: Sample, counted: modes.Modes | None) -> None:
-        """Draw the images once, for the extractor and for the modes."""
-        for img in subject.draw():
-            pixels = torch.from_numpy(to_uint8(img)).permute(0, 3, 1, 2).to(subject.device)
-            if self.extractor is not None:
-                sample.add(*self.extractor(pixels))
-            if counted is not None:
-                counted.add(pixels)
 
     def _read(self, what: str) -> bool:
         return any(METRICS[name].reads == what for name in self.metrics)

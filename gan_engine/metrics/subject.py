@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gan_engine.data import ImageSet
+from gan_engine.pictures.picture import to_uint8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,10 @@ class Subject:
     """Number of images that `draw` makes."""
     draw: Callable[[], Iterator[Tensor]] = lambda: iter(())
     """Makes `num` images of G from noise, in batches on the device of G. G must start from noise."""
+    share: Callable[[], Iterator[Tensor]] | None = None
+    """Makes the batches i of `draw` with i % size = rank, in one of `size` processes. None: this process is alone."""
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+    """Returns the values of all processes, by rank."""
     classes: list[int] | None = None
     """The class that was asked for, for each of these images. None without classes."""
     class_names: tuple[str, ...] = ()
@@ -34,3 +42,14 @@ class Subject:
     def device(self) -> torch.device:
         """Where G is."""
         return next(self.G.parameters()).device
+
+    def read(self, look: Callable[[Tensor], T]) -> Iterator[T]:
+        """look(pixels) of every batch of `draw`, in its order, in each of the processes. Each makes its own batches.
+
+        Args:
+            look: of pixels uint8 [n, C, H, W] on the device of G. Its result goes from process to process.
+        """
+        drawn = self.draw() if self.share is None else self.share()
+        seen = (look(torch.from_numpy(to_uint8(img)).permute(0, 3, 1, 2).to(self.device)) for img in drawn)
+        while parts := [part for part in self.gather(next(seen, None)) if part is not None]:
+            yield from parts

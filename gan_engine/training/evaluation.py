@@ -3,7 +3,10 @@
 Best and patience follow from the rows of metrics.jsonl, so a resumed run goes on with them.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -17,6 +20,7 @@ from gan_engine.metrics import scores
 from gan_engine.metrics.subject import Subject
 from gan_engine.runs.history import read_metrics
 from gan_engine.system.random_state import rng_state, set_rng_state
+from gan_engine.training.distributed import ALONE, Processes
 from gan_engine.training.watch import BACK_TO
 
 PREFIX = "eval/"
@@ -25,7 +29,7 @@ AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the imag
 
 
 class Evaluation:
-    """Measures G_ema every config.eval_kimg, in the first process.
+    """Measures G_ema every config.eval_kimg. Several processes draw the images together.
 
     The noise is of config.seed each time, so two measurements differ by G_ema alone. The random generators of the run
     are as they were when a measurement is over.
@@ -35,39 +39,56 @@ class Evaluation:
         data: the images that the run learns from.
         G_ema: the averaged generator.
         run_dir: its metrics.jsonl has the measurements so far.
+        processes: of the run. Each of them must have an Evaluation.
 
     Raises ValueError for a generator that the metrics do not take, and for what an extractor lacks.
     """
 
-    def __init__(self, config: Config, data: ImageSet, G_ema: nn.Module, run_dir: Path) -> None:
+    def __init__(
+        self, config: Config, data: ImageSet, G_ema: nn.Module, run_dir: Path, processes: Processes = ALONE
+    ) -> None:
         self.config, self.run_dir = config, run_dir
         self.device = next(G_ema.parameters()).device
-        compared = _compared(config, data)
+        compared = processes.one_per_machine_first(lambda: _compared(config, data))
         shape = compared.images.shape[1:]
         weights = None if config.eval_weights is None else Path(config.eval_weights)
         metrics = scores.parse(config.eval_metrics)
         self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
         classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
+        batch = min(100, config.eval_num)
+        draw = partial(images, G_ema, config.eval_num, seed=config.seed, classes=classes, batch=batch)
         self.subject = Subject(
             G=G_ema,
             data=compared,
-            batch=min(100, config.eval_num),
+            batch=batch,
             num=config.eval_num,
-            draw=lambda: images(G_ema, config.eval_num, seed=config.seed, classes=classes, batch=self.subject.batch),
+            draw=draw,
+            share=partial(draw, rank=processes.rank, size=processes.size),
+            gather=processes.gather,
             classes=classes,
             seed=config.seed,
         )
         self.scores.check(self.subject)
         self.against = int(compared.sha256[:12], 16)  # 48 bits, which JSON's numbers hold
 
-    def measure(self) -> dict[str, float]:
-        """Numbers by name, "eval/fd_fashion32 N=5000", the one that decides first."""
+    def draw(self) -> scores.Drawn:
+        """What the images of G_ema show. Each process must call it."""
+        with self._random_state_kept():
+            return self.scores.draw(self.subject)
+
+    def numbers(self, drawn: scores.Drawn) -> dict[str, float]:
+        """Numbers by name, "eval/fd_fashion32 N=5000", the one that decides first. One process may call it alone."""
+        with self._random_state_kept():
+            found = self.scores.numbers(self.subject, drawn)
+        return {PREFIX + name: value for name, value in found.items()}
+
+    @contextlib.contextmanager
+    def _random_state_kept(self) -> Iterator[None]:
         state = rng_state(self.device)
         try:
-            found = self.scores.measure(self.subject)
+            yield
         finally:
             set_rng_state(state, self.device)
-        return {PREFIX + name: value for name, value in found.items()}
 
     def is_best(self, found: dict[str, float]) -> bool:
         """True if the number that decides is the best so far: of equal ones, such as counts, the last is kept."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gan_engine import backends
 from gan_engine.command_line import console
 from gan_engine.config import Config
+from gan_engine.metrics.scores import Drawn
 from gan_engine.runs import record
 from gan_engine.runs.history import few_classes
 from gan_engine.runs.monitors import Monitors
@@ -255,16 +256,17 @@ class Run:
         trainer = self.trainer
         trainer.heed_stops()
         trainer.agree_on_buffers()
-        best, trainer.verdict = trainer.processes.from_first(lambda: self._measured(bar))
+        drawn = trainer.evaluation.draw()
+        best, trainer.verdict = trainer.processes.from_first(lambda: self._measured(bar, drawn))
         if best:
             state = trainer.state_dict()
             if self.keeper is not None:
                 self.keeper.save_best(state)
 
-    def _measured(self, bar: "progress.Bar | progress.Lines") -> tuple[bool, str | None]:
+    def _measured(self, bar: "progress.Bar | progress.Lines", drawn: Drawn) -> tuple[bool, str | None]:
         """Whether this is the best measurement so far, and why the run ends."""
         evaluation = self.trainer.evaluation
-        found = evaluation.measure()
+        found = evaluation.numbers(drawn)
         best = evaluation.is_best(found)
         self.monitors.scalars(self.clock.nimg, found | {AGAINST: evaluation.against})
         values = ", ".join(f"{name.removeprefix(PREFIX)} {value:.4g}" for name, value in found.items())

@@ -49,7 +49,7 @@ class Trainer:
         means: the means of what was measured since the last report.
         phases: the parts of a step, in their order.
         data: the images that the run learns from: `data` without images held out.
-        evaluation: the measurements of --eval-kimg; None without them, and in all processes but the first.
+        evaluation: the measurements of --eval-kimg; None without them.
         health: the readings of --health-kimg; None without them, and in all processes but the first.
         verdict: why measurements or an alarm ended the run early; None if they did not.
 
@@ -80,8 +80,8 @@ class Trainer:
         self.batches = Batches(config, data, self.networks, device=device, processes=processes)
         self.shown = Samples(config, data, self.G_ema, self.objective, self.batches)
         self._build_steps()
-        measured = config.eval_kimg is not None and processes.first
-        self.evaluation = Evaluation(config, data, self.G_ema, run_dir) if measured else None
+        measured = config.eval_kimg is not None
+        self.evaluation = Evaluation(config, data, self.G_ema, run_dir, processes) if measured else None
         self.health = None
         if config.health_kimg is not None and processes.first:
             self.health = Health(config, data, unseen, self.networks, self.objective, self.batches, self.precision)

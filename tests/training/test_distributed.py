@@ -50,6 +50,13 @@ DCGAN = dataclasses.replace(
     MLP, preset="dcgan", model=models.dcgan.Config(resolution=16, z_dim=8, width=4), augment="ada", ada_kimg=0.1
 )
 GAMMA = dataclasses.replace(MLP, gamma="auto", lr=5e-3, loss="relativistic")
+MEASURED = dataclasses.replace(
+    MLP,
+    model=models.vanilla.Config(resolution=32, z_dim=8, hidden=(16, 16)),
+    eval_kimg=0.1,
+    eval_num=250,
+    eval_metrics="fid,kid,is,pr",
+)
 FROZEN = dataclasses.replace(MLP, freeze_d=1)
 
 
@@ -66,7 +73,7 @@ def curve(config, processes, folder, steps=50):
 
 
 def make(config, processes, folder):
-    data = load(DataConfig("toy"), resolution=16, channels=1)
+    data = load(DataConfig("toy"), resolution=config.model.resolution, channels=1)
     return Trainer(config, data, device=torch.device("cpu"), run_dir=folder, processes=processes)
 
 
@@ -117,6 +124,15 @@ def gamma_auto(processes, folder):
     return processes.gather(weights)
 
 
+def measured(processes, folder):
+    """The numbers of 250 images in batches of 100 in the first process, and how many this process has seen."""
+    trainer = make(MEASURED, processes, folder)
+    trainer.step()
+    drawn = trainer.evaluation.draw()
+    found = trainer.evaluation.numbers(drawn) if processes.first else None
+    return found, len(drawn.generated)
+
+
 def broken_once(processes, folder):
     """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
     are zero from 4,097 images on, until the run has gone back."""
@@ -158,6 +174,7 @@ def in_two_processes(folder):
         results = {"curves": curves, "halves": halves(processes, folder), "later": joined_later(processes, folder)}
         results["pl_mean"] = path_lengths(processes, folder)
         results["gamma"] = gamma_auto(processes, folder)
+        results["measured"] = measured(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
         results["broken"] = broken_once(processes, folder)
         results["adversarial"] = step_of_share(processes.rank, processes.size)
@@ -222,6 +239,13 @@ def test_two_processes_have_the_weights_of_r1_that_one_has(two, tmp_path):
     first, second = two[0]["gamma"]
     assert first == second and first[-1] != 1
     assert first == pytest.approx(want, rel=1e-3)
+
+
+def test_two_processes_measure_what_one_measures(two, tmp_path):
+    """Rank 0 draws two of three batches, so the last one has no partner."""
+    found, count = measured(ALONE, tmp_path)
+    assert two[0]["measured"][0] == pytest.approx(found, rel=1e-4) and len(found) == 5
+    assert [rank["measured"][1] for rank in two] == [count, count] == [250, 250]
 
 
 def test_path_lengths_have_one_mean(two):

@@ -38,7 +38,7 @@ def script(monkeypatch, values):
     """Let the measurements be `values` in turn."""
     turn = iter(values)
     monkeypatch.setattr(
-        Scores, "measure", lambda self, subject: dict.fromkeys(self.names(subject), 0.5) | {KD: next(turn)}
+        Scores, "numbers", lambda self, subject, drawn: dict.fromkeys(self.names(subject), 0.5) | {KD: next(turn)}
     )
 
 
@@ -48,8 +48,8 @@ KD = "kd_fashion32 N=10"
 def test_measurements_change_nothing_that_is_learnt(make, measured, monkeypatch):
     plain = make(SIZES)
     assert plain.run() is None
-    noisy = Scores.measure
-    monkeypatch.setattr(Scores, "measure", lambda self, subject: torch.rand(7) is None or noisy(self, subject))
+    noisy = Scores.draw
+    monkeypatch.setattr(Scores, "draw", lambda self, subject: torch.rand(7) is None or noisy(self, subject))
     other = make(SIZES, **measured)
     assert other.run() is None
     assert_equal(weights(plain), weights(other))
@@ -93,7 +93,7 @@ def test_patience_ends_a_run_and_goes_on_in_a_resumed_one(make, measured, monkey
 
 
 def test_more_is_better_for_some_numbers(make, measured, monkeypatch):
-    monkeypatch.setattr(Scores, "measure", lambda self, subject: dict.fromkeys(self.names(subject), next(turn)))
+    monkeypatch.setattr(Scores, "numbers", lambda self, subject, drawn: dict.fromkeys(self.names(subject), next(turn)))
     turn = iter([0.2, 0.5, 0.3, 0.1])
     trainer = make(SIZES, **{**measured, "eval_metrics": "pr"})
     trainer.run()
