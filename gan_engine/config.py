@@ -344,8 +344,9 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
         points = models.data_kind(self.model) == "points"
         if points and self.mirror:
             raise ValueError(f"mirror: want False for {family}, since points are no pictures, got True")
-        if points and self.precision != "fp32":  # near 2, bf16 has steps of 0.016
-            raise ValueError(f"precision: want fp32 for {family}, whose points need it, got {self.precision}")
+        if points and self.precision != "fp32":
+            why = "since bf16 has steps of 0.016 near 2, and a Gaussian of toy:ring a standard deviation of 0.02"
+            raise ValueError(f"precision: want fp32 for {family}, {why}, got {self.precision}")
         for name in ("r1_gamma", "r2_gamma", "gp_weight"):
             if getattr(self, name) and not declared.penalties:
                 raise ValueError(f"{name}: want 0 for {family}, whose objective has none, got {getattr(self, name)}")

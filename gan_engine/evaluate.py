@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
+from gan_engine.config import Config
 from gan_engine.data import DataConfig, DataError, ImageSet, load
-from gan_engine.data.kinds import kind_of
+from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference import run_data
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
@@ -59,8 +60,9 @@ class Options:
     auto: fashion32 for grey images of 32x32, else imagenet."""
     weights: Path | None = None
     """The file with the weights of --extractor inception. None: the file in the folder of torch.hub."""
-    num: int = 5000
-    """Number of images to generate from noise. Only measurements with the same number compare."""
+    num: int | None = None
+    """Number of images to generate from noise. Only measurements with the same number compare.
+    None: as many as the run measures while it trains (train --eval-num), which is 5000 unless it was set."""
     seed: int = 0
     """Seed of the noise."""
     batch: int = 100
@@ -73,7 +75,8 @@ class Options:
     def __post_init__(self) -> None:
         check_types(self, largest={"num": MOST_NUMBERS, "batch": MOST_NUMBERS, "seed": 2**63 - 1})
         for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
-            check_at_least(self, least, name)
+            if getattr(self, name) is not None:
+                check_at_least(self, least, name)
         if self.metrics is not None:
             scores.parse(self.metrics)
         elif self.extractor != extractors.AUTO or self.weights is not None:
@@ -104,14 +107,14 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
-    c_dim = G.config.c_dim
-    classes = [i % c_dim for i in range(options.num)] if c_dim else None  # every class in turn
+    c_dim, num = G.config.c_dim, options.num or _num_of_run(state)
+    classes = [i % c_dim for i in range(num)] if c_dim else None  # every class in turn
     subject = Subject(
         G=G,
         data=data,
         batch=options.batch,
-        num=options.num,
-        draw=lambda: _drawn(G, options, classes),
+        num=num,
+        draw=lambda: _drawn(G, num, options, classes),
         classes=classes,
         class_names=tuple(run_state.class_names(state, path)),
         directions=declared.directions,
@@ -127,6 +130,9 @@ def _scores(options: Options, declared: models.Family, axes: int, say: Callable[
     metrics = scores.parse(options.metrics)
     able = {"styles": declared.styles, "translates": declared.translates}
     reason = scores.refusal(metrics, from_noise=declared.from_noise, axes=axes, **able)
+    made = MADE[axes] if declared.from_noise else "translations"
+    if reason and made != MADE[2]:
+        reason += f"; without --metrics {made} are measured"
 
     def measure(subject: Subject) -> dict[str, float]:
         shape = subject.data.images.shape[1:]
@@ -160,10 +166,15 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
     return data
 
 
-def _drawn(G: nn.Module, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
-    """`options.num` images from noise in batches, with a progress bar."""
-    drawn = images(G, options.num, seed=options.seed, classes=classes, batch=options.batch)
-    return tqdm(drawn, total=-(-options.num // options.batch), unit=" batches", disable=None)
+def _num_of_run(state: dict[str, Any]) -> int:
+    """The number of images that the run of `state` measures while it trains. Weights without a run: the usual one."""
+    return (state.get("config") or {}).get("eval_num", Config.eval_num)
+
+
+def _drawn(G: nn.Module, num: int, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
+    """`num` images from noise in batches, with a progress bar."""
+    drawn = images(G, num, seed=options.seed, classes=classes, batch=options.batch)
+    return tqdm(drawn, total=-(-num // options.batch), unit=" batches", disable=None)
 
 
 @console.command

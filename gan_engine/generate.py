@@ -2,7 +2,8 @@
 
 --interpolate walks from picture to picture (--out walk.gif). --style-mix makes a table, and the pictures are its edges.
 --project PICTURE searches the w whose picture is nearest to the given one, and writes w to a file. --w FILE reads that
-w. Volumes are drawn as pictures, or written as voxels (--out shapes.npz) or as surfaces (--out DIRECTORY).
+w. Volumes are drawn as pictures, or written as voxels (--out shapes.npz) or as surfaces (--out DIRECTORY). Points are
+drawn as one scatter plot, or written as coordinates (--out points.npy or points.csv).
 """
 
 import math
@@ -24,7 +25,7 @@ from gan_engine.inference import search, w_files
 from gan_engine.inference.generator import TrainedGenerator, images, latents, load
 from gan_engine.inference.latents import MOST_NUMBERS, images_of, parse_numbers, table, walk, walk_in_w
 from gan_engine.models.checks import check_at_least, check_choice, check_types
-from gan_engine.pictures import animation, targets, volumes
+from gan_engine.pictures import animation, scatter, targets, volumes
 from gan_engine.pictures.picture import grid, picture, to_uint8, write_picture
 from gan_engine.system import fields
 
@@ -47,7 +48,8 @@ class Options:
     """Seeds, such as 0-35,77: draw the first picture of each seed, instead of --num pictures of one seed."""
     out: Path = Path("grid.png")
     """A name that ends in .png: one grid of all pictures. Any other name: a directory of 000000.png, 000001.png, ...
-    Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ..."""
+    Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ...
+    Points: a name that ends in .npy or .csv gets the coordinates, and .png a plot of at most 2500 points."""
     w: fields.UseAppendAction[tuple[Path, ...]] = ()
     """A file that --project has written. Once for each. For stylegan2 and stylegan3.
     Its w are drawn instead of --num pictures. The pictures of --seeds follow them.
@@ -142,9 +144,7 @@ def generate(options: Options) -> Path:
     ws = _ws(options, trained, classes, **truncation) if options.w else None
     num = options.num if ws is None else len(ws)
     axes = kind_of(models.data_kind(trained.config)).axes
-    _check_points(options, axes)
-    as_volumes = axes == 3
-    in_one = _prepare(options, num, as_volumes)
+    in_one = _prepare(options, num, axes)
     if options.project is not None:
         _search(options, trained.network, classes)
     elif options.interpolate is not None:
@@ -162,7 +162,7 @@ def generate(options: Options) -> Path:
                 columns = options.columns if ws is None else None
                 _write_one_file(options.out, trained.config, _counted(batches, bar), columns)
             else:
-                _write_directory(options.out, _counted(batches, bar), as_volumes=as_volumes)
+                _write_directory(options.out, _counted(batches, bar), as_volumes=axes == 3)
     return options.out
 
 
@@ -173,10 +173,12 @@ def _counted(batches: Iterator[Tensor], bar: tqdm) -> Iterator[Tensor]:
 
 
 def _write_one_file(out: Path, config: models.Config, batches: Iterator[Tensor], columns: int | None) -> None:
-    """Write all images as a grid, or volumes as an .npz of occupied voxels, bool [N, X, Y, Z]."""
+    """Write all images as a grid, volumes as an .npz of occupied voxels, bool [N, X, Y, Z], or points [N, 2]."""
     drawn = torch.cat([img.float().cpu() for img in batches])
     if out.suffix.lower() == ".npz":
         volumes.write_voxels(out, drawn[:, 0].numpy())
+    elif out.suffix.lower() in scatter.ENDINGS:
+        scatter.write_points(out, drawn.numpy())
     else:
         write_picture(grid(models.pictures(config, drawn), columns), out)
 
@@ -267,22 +269,19 @@ def _check_styles(options: Options, G: nn.Module) -> None:
         raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")
 
 
-def _check_points(options: Options, axes: int) -> None:
-    """Raise ValueError for what a generator of points cannot do: they are in one picture."""
-    if axes == 0 and options.interpolate is not None:
-        raise ValueError("interpolate: want a generator of images or volumes, got one of points")
-    if axes == 0 and options.out.suffix.lower() != ".png":
-        raise ValueError(f"out: want a name ending in .png for points, which are in one picture, got {options.out}")
-
-
-def _prepare(options: Options, num: int, as_volumes: bool) -> bool:
+def _prepare(options: Options, num: int, axes: int) -> bool:
     """Make the directory, and return whether `out` is one file. Raises as `generate` does."""
-    out = options.out
+    out, as_volumes = options.out, axes == 3
     if options.interpolate is not None:
+        if axes == 0:
+            raise ValueError("interpolate: want a generator of images or volumes, got one of points")
         animation.check(out)
         targets.prepare([out], out.parent, overwrite=options.overwrite)
         return True
-    in_one = targets.is_one_file(out, (".png", ".npz") if as_volumes else (".png",))
+    endings = {0: (".png", *scatter.ENDINGS), 2: (".png",), 3: (".png", ".npz")}[axes]
+    if axes == 0 and out.suffix.lower() not in endings:
+        raise ValueError(f"out: want a name ending in .png (a plot), .npy or .csv (coordinates) for points, got {out}")
+    in_one = axes == 0 or targets.is_one_file(out, endings)
     if as_volumes and not in_one:
         volumes.require_surfaces()
     if (options.style_mix is not None or options.project is not None) and not in_one:

@@ -19,6 +19,7 @@ import torch
 from gan_engine.data.arrays import FASHION_CLASSES
 from gan_engine.metrics import extractors
 from gan_engine.metrics.classifier import NAME
+from gan_engine.metrics.count import Count
 from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
@@ -50,6 +51,6 @@ def measure(subject: Subject) -> dict[str, float]:
     results = {
         f"fd_{NAME} N={subject.num}": frechet_of_moments(x.mean, x.covariance, y.mean, y.covariance),
         f"kd_{NAME} N={min(subject.num, KEPT)}": kernel_distance(generated.kept, real.kept),
-        "classes": int((counts >= subject.num / 100).sum()),
+        "classes": Count(int((counts >= subject.num / 100).sum()), len(counts)),
     }
     return results if asked is None else {**results, "accuracy": right / subject.num}

@@ -11,6 +11,7 @@ import torch
 
 from gan_engine.data import ImageSet
 from gan_engine.data.gaussians import MIXTURES
+from gan_engine.metrics.count import Count
 from gan_engine.metrics.subject import Subject
 
 SDS = 3
@@ -24,7 +25,7 @@ def measure(subject: Subject) -> dict[str, float]:
     return {f"gaussians_{TITLE} N={subject.num}": covered, f"quality_{TITLE} N={subject.num}": quality}
 
 
-def cover(subject: Subject) -> tuple[int, float]:
+def cover(subject: Subject) -> tuple[Count, float]:
     """The number of Gaussians that are covered, and the share of points that lie on one. Raises as `measure` does."""
     if reason := refusal(subject.data):
         raise ValueError(reason)
@@ -34,7 +35,7 @@ def cover(subject: Subject) -> tuple[int, float]:
     distances = torch.cdist(points, mixture.centres, compute_mode="donot_use_mm_for_euclid_dist")
     distances, nearest = distances.min(1)
     near = distances <= SDS * mixture.sd  # False for NaN
-    return len(nearest[near].unique()), float(near.double().mean())
+    return Count(len(nearest[near].unique()), len(mixture.centres)), float(near.double().mean())
 
 
 def refusal(data: ImageSet) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan_engine.data import ImageSet, stacked, to_float
 from gan_engine.metrics.classifier import NAME, load_classifier
+from gan_engine.metrics.count import Count
 
 ABOUT = f"modes: {NAME} reads each channel of 32x32 images of 8 bits; {len(stacked.MODES):,} modes"
 
@@ -34,9 +35,9 @@ class Modes:
         self.counts += self.found(images)
 
     @property
-    def covered(self) -> int:
+    def covered(self) -> Count:
         """The number of modes that were found at least once."""
-        return int((self.counts > 0).sum())
+        return Count(int((self.counts > 0).sum()), len(self.counts))
 
     @property
     def kl(self) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gan_engine.data.kinds import MADE
 from gan_engine.metrics import extractors, gaussians, modes, neighbours
+from gan_engine.metrics.count import Count
 from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.equivariance import translation_equivariance
 from gan_engine.metrics.extractors import Extractor
@@ -117,7 +118,6 @@ METRICS: dict[str, Metric] = {
 _TITLES = {"ppl": "ppl_imagenet", "eqt": "eqt_dB", "modes": f"modes_{modes.NAME}", "modes_kl": f"modes_kl_{modes.NAME}"}
 _TITLES |= {name: f"{name}_{gaussians.TITLE}" for name in ("gaussians", "quality")}
 _OF_INCEPTION = {"fd": "fid", "kd": "kid"}  # the names that are for the network of FID alone
-_WITHOUT = {axes: f"; without --metrics {MADE[axes]} are measured" for axes in (0, 3)}
 _NEIGHBOURS = 6  # the fewest images for k = 5
 
 
@@ -139,11 +139,13 @@ def more_is_better(name: str) -> bool:
 def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool, translates: bool) -> str | None:
     """A sentence if a generator cannot be measured so: it reads pictures, makes volumes, or lacks an ability."""
     if not from_noise:
-        return "metrics: want a generator that draws from noise; without --metrics translations are compared"
+        return "metrics: want a generator that draws from noise, got one that translates"
     for name in metrics:
         if METRICS[name].axes != axes:
             wanted, got = MADE[METRICS[name].axes], MADE[axes]
-            return f"metrics: {name} wants a generator of {wanted}, got one of {got}{_WITHOUT.get(axes, '')}"
+            fits = [other for other, metric in METRICS.items() if metric.axes == axes]
+            instead = f"; want {','.join(fits)} for {got}" if fits else ""
+            return f"metrics: {name} wants a generator of {wanted}, got one of {got}{instead}"
     if "ppl" in metrics and not styles:
         return "metrics: ppl wants a generator with latents w, and this one has none"
     if "eqt" in metrics and not translates:
@@ -193,7 +195,8 @@ class Scores:
         """The numbers of `measure`, of what was drawn. One of several processes can call it alone."""
         real = Sample() if self.extractor is None else self._real_of(subject)
         found = Evidence(generated=drawn.generated, modes=drawn.modes, real=real, subject=subject)
-        values = [float(value) for name in self.metrics for value in METRICS[name].compute(found)]
+        computed = [value for name in self.metrics for value in METRICS[name].compute(found)]
+        values = [value if isinstance(value, Count) else float(value) for value in computed]
         return dict(zip(self.names(subject), values, strict=True))
 
     def check(self, subject: Subject) -> None:

@@ -1,9 +1,14 @@
-"""Pictures of points in the plane: a scatter plot, as an image like those of other generators."""
+"""Pictures of points in the plane: a scatter plot, as an image like those of other generators. Files of coordinates."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gan_engine.system.whole_file import replacing
+
+ENDINGS = (".npy", ".csv")  # of files of coordinates
 SHOWN = 2500  # points, at most, of G and of the data each
 _SIDE, _DPI = 4.0, 110  # inches, and pixels of an inch
 _DATA, _DRAWN = "0.6", "#D55E00"
@@ -34,3 +39,12 @@ def render(points: Tensor, data: Tensor | None = None) -> Tensor:
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    """Write points float32 [N, 2] as they are to a .npy, or to a .csv with the columns x and y, without rounding."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        if path.suffix.lower() == ".npy":
+            np.save(file, points)
+        else:
+            np.savetxt(file, points, fmt="%.9g", delimiter=",", header="x,y", comments="")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Endings of files of pictures and volumes. A name with an ending that a command does not write is a mistake, and no
 # directory.
-_FILES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".obj"}
+_FILES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".npz", ".npy", ".csv", ".obj"}
 
 
 def is_one_file(out: Path, endings: Sequence[str]) -> bool:

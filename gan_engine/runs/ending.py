@@ -5,7 +5,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gan_engine import models
 from gan_engine.config import Config
+from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.runs import record, report
 from gan_engine.runs.commands import commands, python
 from gan_engine.runs.sample_grids import sample_grids
@@ -60,7 +62,8 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     except Exception as error:  # plots and pictures may raise nearly any error
         print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
         page = []
-    print(f"end        {end.nimg:,} images in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")
+    made = MADE[kind_of(models.data_kind(config.model)).axes]
+    print(f"end        {end.nimg:,} {made} in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")
     grids = [path for _, path in sample_grids(run_dir)[-1:]]
     more = [path for path in (run_dir / "training.gif", run_dir / "losses.png") if path.exists()]
     for word, paths, what in (

@@ -13,8 +13,8 @@ from torch import nn
 
 from gan_engine import models
 from gan_engine.config import Config
-from gan_engine.data import ImageSet, load
-from gan_engine.data.kinds import kind_of
+from gan_engine.data import DataError, ImageSet, load
+from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference.generator import images
 from gan_engine.metrics import scores
 from gan_engine.metrics.subject import Subject
@@ -49,26 +49,27 @@ class Evaluation:
     ) -> None:
         self.config, self.run_dir = config, run_dir
         self.device = next(G_ema.parameters()).device
-        compared = processes.one_per_machine_first(lambda: _compared(config, data))
-        shape = compared.images.shape[1:]
-        weights = None if config.eval_weights is None else Path(config.eval_weights)
-        metrics = scores.parse(config.eval_metrics)
-        self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
-        classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
-        batch = min(100, config.eval_num)
-        draw = partial(images, G_ema, config.eval_num, seed=config.seed, classes=classes, batch=batch)
-        self.subject = Subject(
-            G=G_ema,
-            data=compared,
-            batch=batch,
-            num=config.eval_num,
-            draw=draw,
-            share=partial(draw, rank=processes.rank, size=processes.size),
-            gather=processes.gather,
-            classes=classes,
-            seed=config.seed,
-        )
-        self.scores.check(self.subject)
+        with _flags_of_training():
+            compared = processes.one_per_machine_first(lambda: _compared(config, data))
+            shape = compared.images.shape[1:]
+            weights = None if config.eval_weights is None else Path(config.eval_weights)
+            metrics = scores.parse(config.eval_metrics)
+            self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
+            classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
+            batch = min(100, config.eval_num)
+            draw = partial(images, G_ema, config.eval_num, seed=config.seed, classes=classes, batch=batch)
+            self.subject = Subject(
+                G=G_ema,
+                data=compared,
+                batch=batch,
+                num=config.eval_num,
+                draw=draw,
+                share=partial(draw, rank=processes.rank, size=processes.size),
+                gather=processes.gather,
+                classes=classes,
+                seed=config.seed,
+            )
+            self.scores.check(self.subject)
         self.against = int(compared.sha256[:12], 16)  # 48 bits, which JSON's numbers hold
 
     def draw(self) -> scores.Drawn:
@@ -101,7 +102,8 @@ class Evaluation:
         patience = self.config.patience
         if patience is None or since < patience:
             return None
-        return f"{self.decides} was no better than {best:.4g} in the last {since} measurements"
+        last = "measurement" if since == 1 else f"{since} measurements"
+        return f"{self.decides} was no better than {best:.4g} in the last {last}"
 
     @property
     def decides(self) -> str:
@@ -111,9 +113,10 @@ class Evaluation:
     def line(self) -> str:
         """A line for the start of the run: what is measured, against which images, and what is done about it."""
         config, data = self.config, self.subject.data
+        made = MADE[data.images.ndim - 2]
         which = "that it does not train on" if config.eval_data else "that it trains on"
         which += "" if config.eval_data or config.held_out else ": none is held out"
-        line = f"every {config.eval_kimg:g} kimg, against {len(data):,} images of {data.name} {which}; best.pt by "
+        line = f"every {config.eval_kimg:g} kimg, against {len(data):,} {made} of {data.name} {which}; best.pt by "
         line += self.decides + (f", patience {config.patience}" if config.patience else "")
         return f"{line}\n           {self.scores.about(self.subject)}"
 
@@ -148,6 +151,20 @@ def _better(value: float, best: float, *, more: bool) -> bool:
     return not math.isnan(value) and (math.isnan(best) or (value > best if more else value < best))
 
 
+_SHARED = ("metrics", "extractor", "weights", "num")  # flags of `evaluate` that are --eval-... of `train`
+
+
+@contextlib.contextmanager
+def _flags_of_training() -> Iterator[None]:
+    """Errors that name a flag of `evaluate` name the same flag of `train`: metrics -> eval_metrics."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, DataError) or str(error).partition(":")[0] not in _SHARED:
+            raise
+        raise ValueError(f"eval_{error}") from error
+
+
 def _compared(config: Config, data: ImageSet) -> ImageSet:
     """The images to compare with: those of --eval-data, or those that the run learns from."""
     model = config.model
@@ -156,7 +173,7 @@ def _compared(config: Config, data: ImageSet) -> ImageSet:
     options = {"from_noise": declared.from_noise, "axes": kind_of(kind).axes}
     options |= {"styles": declared.styles, "translates": declared.translates}
     if reason := scores.refusal(metrics, **options):
-        raise ValueError(f"eval_{reason}")
+        raise ValueError(reason)
     if config.eval_data is None:
         return data
     source = config.data_config

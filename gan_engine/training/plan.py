@@ -2,7 +2,7 @@
 
 from gan_engine import models
 from gan_engine.config import Config
-from gan_engine.data.kinds import kind_of
+from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.training.clock import Clock
 
 STEPS, SECONDS = 4, 1.0  # the least to be timed, after a first step, which also builds what later steps have
@@ -30,10 +30,10 @@ def line(config: Config, clock: Clock, rate: float) -> str:
     what = {0: "points", 2: f"{sides} pixels", 3: f"{sides} voxels"}[kind.axes]
     if isinstance(getattr(model, "width", None), int):  # a method in some families
         what += f", width {model.width}"
-    left = clock.total - clock.nimg
+    left, made = clock.total - clock.nimg, MADE[kind.axes]
     seconds = min(left / rate, clock.limit - clock.seconds)
     images = min(left, round(_rounded(rate * seconds)))
-    length = f"{images:,} images to go, about {duration(seconds)} at {_rounded(rate):g} images a second"
+    length = f"{images:,} {made} to go, about {duration(seconds)} at {_rounded(rate):,g} {made} a second"
     if clock.pretraining:
         waits = f"{config.pretrain_kimg:g} kimg" + (" or half of the time" if config.minutes is not None else "")
         length += f", while D waits for {waits} of pretraining; later steps take longer"

@@ -1,6 +1,10 @@
 """Gaussians that a generator of points covers: what is counted, and what evaluate, training and compare make of it."""
 
+import copy
 import dataclasses
+import json
+import pickle
+import re
 
 import pytest
 import torch
@@ -8,8 +12,9 @@ from torch import nn
 
 from gan_engine.data import DataConfig, load
 from gan_engine.data.gaussians import MIXTURES
-from gan_engine.evaluate import Options, evaluate
+from gan_engine.evaluate import Options, evaluate, main
 from gan_engine.metrics import gaussians, scores
+from gan_engine.metrics.count import Count
 from gan_engine.metrics.subject import Subject
 from gan_engine.models import points
 from gan_engine.presets import PRESETS
@@ -36,6 +41,12 @@ class Repeats(nn.Module):
     def subject(self, data):
         parts = self.drawn.split(70)
         return Subject(G=self, data=data, batch=70, num=len(self.drawn), draw=lambda: iter(parts))
+
+
+def test_a_count_is_a_number_that_knows_of_how_many():
+    count = Count(12, 25)
+    assert count == 12 and f"{count}" == f"{count:.4f}" == str(count) == "12 of 25" and json.dumps(count) == "12"
+    assert str(pickle.loads(pickle.dumps(count))) == str(copy.copy(count)) == "12 of 25"
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -75,11 +86,9 @@ def test_other_data_and_other_generators_are_refused():
     able = {"from_noise": True, "styles": False, "translates": False}
     assert scores.refusal(["gaussians"], axes=0, **able) is None
     reason = scores.refusal(["gaussians", "fid"], axes=0, **able)
-    assert reason == (
-        "metrics: fid wants a generator of images, got one of points; without --metrics points are measured"
-    )
+    assert reason == ("metrics: fid wants a generator of images, got one of points; want gaussians for points")
     reason = scores.refusal(["fid", "gaussians"], axes=2, **able)
-    assert reason == "metrics: gaussians wants a generator of points, got one of images"
+    assert reason.startswith("metrics: gaussians wants a generator of points, got one of images; want fid,kid,")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +114,20 @@ def test_evaluate_and_training_measure_alike(run):
     assert len(rows) == 2 and rows[-1]["eval/gaussians_3sd N=200"] == found["gaussians_3sd N=200"]
     assert rows[-1]["eval/quality_3sd N=200"] == found["quality_3sd N=200"]
     assert (run / "best.pt").is_file()
+
+
+def test_the_command_prints_counts_alike_and_takes_as_many_points_as_the_run(run, capsys):
+    for more in ([], ["--metrics", "gaussians"]):
+        assert main([str(run), *more]) == 0
+        covered, quality = capsys.readouterr().out.splitlines()[-2:]
+        assert re.fullmatch(r"gaussians_3sd N=200 +\d of 8", covered)
+        assert re.fullmatch(r"quality_3sd N=200 +\d\.\d{4}", quality)
+
+
+def test_points_cannot_have_the_numbers_of_images(run, capsys):
+    assert main([str(run), "--metrics", "fid"]) == 2
+    want = "got one of points; want gaussians for points; without --metrics points are measured"
+    assert want in capsys.readouterr().err
 
 
 def test_another_mixture_may_be_named(run):

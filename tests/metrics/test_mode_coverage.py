@@ -82,6 +82,7 @@ def test_scores_count_modes_of_a_collapsed_generator_without_any_other_network(d
     monkeypatch.setattr(perceptual, "PACKAGE", "no_such_package")
     scored = scores.build(("modes",), "auto", (3, 32, 32), weights=None, device=CPU)
     found = scored.measure(Repeats(data.images[:1]).subject(data, 120))
+    assert str(found["modes_fashion32 N=120"]) == "1 of 1000"
     assert found == {"modes_fashion32 N=120": 1, "modes_kl_fashion32 N=120": pytest.approx(math.log(1000))}
     whole = scored.measure(Repeats(data.images).subject(data, 1000))
     assert whole["modes_fashion32 N=1000"] > 500 and whole["modes_kl_fashion32 N=1000"] < 1

@@ -41,8 +41,8 @@ def test_points_are_not_held_to_a_range():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "bf16"}, "precision: want fp32 for points, whose points need it, got bf16"),
-        ({"precision": "auto"}, "precision: want fp32 for points, whose points need it, got auto"),
+        ({"precision": "bf16"}, "precision: want fp32 for points, since bf16 has steps of 0.016 near 2, .*, got bf16"),
+        ({"precision": "auto"}, "precision: want fp32 for points, since bf16 has steps .*, got auto"),
         ({"mirror": True}, "mirror: want False for points, since points are no pictures, got True"),
         ({"augment": "ada"}, "augment: want none for points, whose points no augmentation transforms, got ada"),
         ({"conditional": True}, "conditional: want False for points, whose networks read no classes, got True"),
@@ -83,6 +83,13 @@ def test_sample_gives_the_points_and_generate_draws_them(run, tmp_path):
     with torch.no_grad():
         G.network.layers[-1].bias.add_(5)
     assert torch.allclose(G.sample(40, seed=3), drawn + 5, atol=1e-5)  # beyond [-1, 1]
+    for name in ("points.npy", "points.csv"):
+        generate(Options(run, num=40, seed=3, batch=7, out=tmp_path / name))
+    written = np.load(tmp_path / "points.npy")
+    assert written.dtype == np.float32 and np.allclose(written, drawn, atol=1e-6)
+    head, *rows = (tmp_path / "points.csv").read_text().splitlines()
+    rows = np.array([row.split(",") for row in rows], np.float32)
+    assert head == "x,y" and np.array_equal(rows, written)  # nine digits hold a float32
     generate(Options(run, num=40, out=tmp_path / "points.png"))
     with Image.open(tmp_path / "points.png") as image:
         assert min(image.size) >= 440
@@ -91,7 +98,14 @@ def test_sample_gives_the_points_and_generate_draws_them(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out": "points"}, "out: want a name ending in .png for points, which are in one picture, got .*points"),
+        (
+            {"out": "points"},
+            r"out: want a name ending in .png \(a plot\), .npy or .csv \(coordinates\) for points, got",
+        ),
+        (
+            {"out": "points.npz"},
+            r"out: want a name ending in .png \(a plot\), .npy or .csv .* for points, got .*points\.npz",
+        ),
         (
             {"out": "walk.gif", "interpolate": 5},
             "interpolate: want a generator of images or volumes, got one of points",

@@ -119,7 +119,7 @@ def test_the_command_says_what_is_measured_and_why_it_ended(measured, monkeypatc
     assert "20 images of few that it does not train on; best.pt by kd_fashion32 N=10, patience 1" in out.out
     assert "measured   0.016 kimg: kd_fashion32 N=10 1" in out.err + out.out
     end = json.loads((run_dir / "run.json").read_text())["starts"][-1]["end"]
-    assert end["reason"] == "kd_fashion32 N=10 was no better than 1 in the last 1 measurements"
+    assert end["reason"] == "kd_fashion32 N=10 was no better than 1 in the last measurement"
     assert "kd_fashion32 N=10" in (run_dir / "report.html").read_text()
 
 
@@ -128,9 +128,16 @@ def test_what_cannot_be_measured_is_refused_before_the_run(make, measured):
         make(SIZES, patience=2)
     with pytest.raises(ValueError, match="eval_metrics: want a generator that draws from noise"):
         make(CYCLEGAN, eval_kimg=1.0)
-    with pytest.raises(ValueError, match="eval_metrics: ppl wants a generator with latents w"):
-        make(SIZES, eval_kimg=1.0, eval_metrics="ppl")
-    with pytest.raises(ValueError, match="num: want at least 6 generated and real images for pr, got 3 and 20"):
+    for metrics, want in (
+        ("ppl", "eval_metrics: ppl wants a generator with latents w"),
+        ("fidd", "eval_metrics: want some of fid,kid,.*, got 'fidd'; did you mean fid"),
+        ("modes", "eval_metrics: modes wants the data stacked"),
+    ):
+        with pytest.raises(ValueError, match=want):
+            make(SIZES, eval_kimg=1.0, eval_metrics=metrics)
+    with pytest.raises(ValueError, match="eval_extractor: want auto or fashion32, imagenet, inception, got 'fashion'"):
+        make(SIZES, eval_kimg=1.0, eval_extractor="fashion")
+    with pytest.raises(ValueError, match="eval_num: want at least 6 generated and real images for pr, got 3 and 20"):
         make(SIZES, **measured | {"eval_num": 3, "eval_metrics": "pr"})
     with pytest.raises(ValueError, match="eval_weights: want --eval-extractor inception beside them, got auto"):
         dataclasses.replace(SIZES, eval_weights="x.pth")

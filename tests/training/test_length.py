@@ -147,8 +147,12 @@ def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
     ("changes", "want"),
     [
         ({"kimg": 100}, "dcgan (16x16 pixels, width 4): 100,000 images to go, about 7 minutes at 230 images a second"),
+        (
+            {"model": models.points.Config(), "precision": "fp32", "kimg": 100},
+            "dcgan (points): 100,000 points to go, about 7 minutes at 230 points a second",
+        ),
         ({"kimg": None, "minutes": 3}, "41,000 images to go, about 3 minutes at 230 images a second"),
-        ({"model": PRESETS["gan3d"]().model, "kimg": 1000}, "dcgan (32x32x32 voxels, width 32): 1,000,000 images"),
+        ({"model": PRESETS["gan3d"]().model, "kimg": 1000}, "dcgan (32x32x32 voxels, width 32): 1,000,000 volumes"),
         ({"model": PRESETS["stylegan2"]().model, "kimg": 1}, "(64x64 pixels): 1,000 images to go, about 4 seconds at"),
         (
             {"model": models.srgan.Config(), "pretrain_kimg": 2},
