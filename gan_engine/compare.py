@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from gan_engine.command_line import console, flags
 from gan_engine.runs import comparison, comparison_page
@@ -19,7 +20,7 @@ from gan_engine.system.names import legible
 class Options:
     """Compare runs by what --eval-kimg measured: final and best numbers, and curves against images and time."""
 
-    runs: fields.Positional[tuple[Path, ...]]
+    runs: Annotated[fields.Positional[tuple[Path, ...]], fields.arg(metavar="RUN ...")]
     """Directories of runs."""
     out: Path = Path("compare.html")
     """The page."""

@@ -8,7 +8,7 @@ names. Nothing is written if the networks do not fit.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
@@ -23,18 +23,20 @@ _NO_FLAGS = ("c_dim", "one_way")
 class Options:
     """Convert weights: of other programs into a checkpoint of ours, or ours into a file of other programs."""
 
-    input: fields.Positional[Path]
-    """A file of another program, a folder of CycleGAN or pix2pix with all networks of an epoch, a checkpoint, or the
-    directory of a run, whose newest intact checkpoint is used."""
-    out: fields.Positional[Path]
-    """A name that ends in .pt, .pth or .safetensors. A .safetensors has G_ema alone. --to cyclegan: a folder."""
+    input: Annotated[fields.Positional[Path], fields.arg(metavar="IN")]
+    """A file of another program, a checkpoint of ours, or the directory of a run: its newest intact checkpoint.
+    Files of StyleGAN2, StyleGAN3, rosinality, ESRGAN, CycleGAN and pix2pix are known by their content.
+    A folder of CycleGAN or pix2pix has all networks of an epoch."""
+    out: Annotated[fields.Positional[Path], fields.arg(metavar="OUT")]
+    """A name that ends in .pt, .pth or .safetensors; --to cyclegan: the name of a folder.
+    A .safetensors has the averaged generator, G_ema, alone."""
     to: Literal["gan_engine", "rosinality", "esrgan", "cyclegan"] = "gan_engine"
     """Layout of OUT. gan_engine: a checkpoint for all our commands, and for train --init-from.
-    rosinality: StyleGAN2 for pSp, e4e and other editing tools.
-    esrgan: RRDB for ComfyUI, chaiNNer and other programs that enlarge pictures.
-    cyclegan: a folder for pytorch-CycleGAN-and-pix2pix, which opens it with --norm batch --no_dropout."""
+    rosinality: a stylegan2 for pSp, e4e and other editing tools.
+    esrgan: an srgan of --variant rrdb --base none for ComfyUI, chaiNNer and other programs that enlarge pictures.
+    cyclegan: a cyclegan of --published for pytorch-CycleGAN-and-pix2pix."""
     slim: bool = False
-    """Take G_ema alone."""
+    """Take the averaged generator, G_ema, alone. That is enough to draw, and to begin a training with."""
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     overwrite: bool = False

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -35,9 +35,9 @@ from gan_engine.system.devices import choose_device
 
 @dataclass(frozen=True)
 class Options:
-    """Measure the averaged generator of a checkpoint against images."""
+    """Print numbers that say how good the averaged generator of a run is."""
 
-    checkpoint: fields.Positional[Path]
+    checkpoint: Annotated[fields.Positional[Path], fields.arg(metavar="RUN")]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     best: bool = False
     """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
@@ -48,15 +48,15 @@ class Options:
     data_root: str = DataConfig.root
     """Folder of the torchvision sets that --data names."""
     metrics: str | None = None
-    """Numbers of generators of any size, with commas between them: fid, kid, is, pr, dc, ppl, eqt, modes, gaussians.
-    fid and kid: distances from the data. is: Inception score. pr: precision and recall.
-    dc: density and coverage. ppl: path length, for families with w.
-    eqt: equivariance to translation in dB, for stylegan2 and stylegan3.
-    modes: modes of stacked garments that are covered. gaussians: those of toy:ring and toy:grid.
-    None: the numbers of the family."""
+    """Numbers to print, with commas between them, such as fid,kid. For generators that draw from noise.
+    fid and kid: distances from the data. is: Inception score. pr: precision and recall. dc: density and coverage.
+    ppl: path length, and eqt: equivariance to translation in dB, both for stylegan2 and stylegan3.
+    modes: kinds of images covered, for --data stacked. gaussians: Gaussians covered, for toy:ring and toy:grid.
+    None: what the family is measured by. Grey images of 32x32: distances in fashion32, and the classes found.
+    Translations: distances from their targets. Volumes: how much is occupied. Points: gaussians."""
     extractor: str = extractors.AUTO
     """The network in whose features --metrics compares: fashion32, imagenet or inception.
-    Distances are FIDs with inception alone.
+    Only distances in inception are FIDs.
     auto: fashion32 for grey images of 32x32, else imagenet."""
     weights: Path | None = None
     """The file with the weights of --extractor inception. None: the file in the folder of torch.hub."""
@@ -66,7 +66,7 @@ class Options:
     seed: int = 0
     """Seed of the noise."""
     batch: int = 100
-    """Images per pass."""
+    """Images per pass. Fewer take less memory."""
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"

@@ -11,6 +11,7 @@ may have any size. Before the file gets its name, it is read again, and its imag
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -29,9 +30,9 @@ from gan_engine.system import fields
 class Options:
     """Write the averaged generator of a checkpoint as ONNX, torch.export or TorchScript."""
 
-    checkpoint: fields.Positional[Path]
+    checkpoint: Annotated[fields.Positional[Path], fields.arg(metavar="RUN")]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
-    out: fields.Positional[Path]
+    out: Annotated[fields.Positional[Path], fields.arg(metavar="OUT")]
     """A name that ends in .onnx, .pt2 (torch.export) or .pt (TorchScript)."""
     best: bool = False
     """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""

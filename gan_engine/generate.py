@@ -36,7 +36,7 @@ _MODES = ("interpolate", "style_mix", "project")
 class Options:
     """Draw pictures from the averaged generator of a checkpoint."""
 
-    checkpoint: fields.Positional[Path]
+    checkpoint: Annotated[fields.Positional[Path], fields.arg(metavar="RUN")]
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""
     best: bool = False
     """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""

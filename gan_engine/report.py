@@ -7,6 +7,7 @@ which draws with the generator of the run in a browser.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from gan_engine import plugins
 from gan_engine.command_line import console, flags
@@ -21,18 +22,18 @@ from gan_engine.system import fields
 class Options:
     """Write report.html into the directory of a run: its pictures, alarms, numbers and flags on one page."""
 
-    run: fields.Positional[Path]
+    run: Annotated[fields.Positional[Path], fields.arg(metavar="RUN")]
     """Directory of the run."""
     copies: bool = False
     """First compare samples of the newest checkpoint with the training images: does G copy them?
-    The answer is kept in the directory, for later reports."""
+    The answer stands on the page, and is kept in the directory for later reports."""
     device: str = "auto"
-    """Where --copies draws. cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    """With --copies, where it draws: cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     demo: bool = False
     """Also write demo.html, which draws with the newest checkpoint in a browser, without a network.
-    It needs the extra "export" and the npm package onnxruntime-web."""
+    It needs two installations: pip install 'gan-engine[export]', and npm install onnxruntime-web in this folder."""
     onnxruntime_web: Path | None = None
-    """With --demo, the folder of that package. None: node_modules/onnxruntime-web here or in a folder above."""
+    """With --demo, the folder of onnxruntime-web. None: node_modules/onnxruntime-web here or in a folder above."""
     best: bool = False
     """With --demo, use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     direction: Direction = "A2B"
@@ -40,7 +41,7 @@ class Options:
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """With --copies or --demo, a Python file or module that the run had as a plug-in. Once for each."""
     serve: bool = False
-    """Write nothing, and show the page on 127.0.0.1 until Ctrl-C. It renews itself while the run goes on."""
+    """Write no report.html, and show the page on 127.0.0.1 until Ctrl-C. It renews itself while the run goes on."""
     port: int | None = None
     """The port of --serve. None: a free one."""
 
@@ -49,6 +50,10 @@ class Options:
         for name, default in (("onnxruntime_web", None), ("best", False), ("direction", "A2B")):
             if getattr(self, name) != default and not self.demo:
                 raise ValueError(f"{name}: want --demo beside it")
+        if self.device != "auto" and not self.copies:
+            raise ValueError("device: want --copies beside it")
+        if self.plugin and not (self.copies or self.demo):
+            raise ValueError("plugin: want --copies or --demo beside it")
         if self.port is not None and not self.serve:
             raise ValueError("port: want --serve beside it")
         if self.port is not None and not 1 <= self.port <= 65535:

@@ -8,6 +8,7 @@ A picture that cannot be read is named on standard error, and the others are mad
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from PIL import Image
@@ -26,9 +27,9 @@ from gan_engine.system.devices import choose_device
 class Options:
     """Translate pictures with the averaged generator of a checkpoint."""
 
-    input: fields.Positional[Path]
+    input: Annotated[fields.Positional[Path], fields.arg(metavar="IN")]
     """A picture, or a folder of pictures."""
-    out: fields.Positional[Path]
+    out: Annotated[fields.Positional[Path], fields.arg(metavar="OUT")]
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""

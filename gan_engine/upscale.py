@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from PIL import Image
 from torch import Tensor
@@ -33,9 +34,9 @@ from gan_engine.system.devices import choose_device
 class Options:
     """Enlarge pictures with the averaged generator of a checkpoint."""
 
-    input: fields.Positional[Path]
+    input: Annotated[fields.Positional[Path], fields.arg(metavar="IN")]
     """A picture, or a folder of pictures."""
-    out: fields.Positional[Path]
+    out: Annotated[fields.Positional[Path], fields.arg(metavar="OUT")]
     """A name that ends in .png, or a directory."""
     checkpoint: Path
     """A checkpoint, or the directory of a run, whose newest intact checkpoint is used."""

@@ -166,3 +166,16 @@ def test_a_plot_that_fails_costs_the_plot(run_dir, monkeypatch):
     monkeypatch.setattr("gan_engine.runs.report.plot_losses", fail)
     with pytest.warns(UserWarning, match="no plot of the losses: ValueError: no fonts"):
         assert "loss/G" in write_report(run_dir).read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "want"),
+    [
+        (["--device", "cpu"], "device: want --copies beside it"),
+        (["--device", "cpu", "--demo"], "device: want --copies beside it"),
+        (["--plugin", "mine.py"], "plugin: want --copies or --demo beside it"),
+    ],
+)
+def test_flags_that_nothing_reads_are_refused(tmp_path, capsys, flags, want):
+    assert report.main([str(tmp_path), *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {want}")
