@@ -92,6 +92,8 @@ def test_the_terminal_has_a_table_and_the_page_needs_nothing_else(made, tmp_path
     text = page.read_text()
     assert len(re.findall(r'<img class="plot"[^>]*src="data:image/png;base64,', text)) == 1
     assert not re.search(r"https?://|<script|<link|<b>", text) and "(seed 1)" in text and "7.5 (7 to 8)" in text
+    assert "3 runs compared" in text
+    assert compare.main([str(runs[0]), "--out", str(page)]) == 0 and "1 run compared" in page.read_text()
 
 
 @pytest.mark.parametrize(

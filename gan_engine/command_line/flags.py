@@ -15,6 +15,7 @@ from gan_engine.system.names import nearest
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[│ ] {5}\S")  # of something that is missing, in tyro's box
 _NO_FLAGS = (fields.Suppress, fields.Fixed, fields.Positional)
 
 
@@ -74,6 +75,9 @@ def in_one_line(box: str) -> str:
     rules = [not set(line) - set("─-╰╯") for line in lines]
     body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
     words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
+    if words[:2] == ["Missing", "from"]:  # names stand behind five spaces, and what --help says of them behind more
+        names = [line.strip("│ ") for line in box.rpartition("For full")[0].splitlines() if _NAME.match(line)]
+        return f"want {', '.join(names)}, got none; --help explains what a call needs"
     # The flag already names the field, and checks of a whole dataclass name their fields themselves.
     message = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
     # tyro names types for a value that may also be None, and the reason for any other value.

@@ -16,7 +16,7 @@ from gan_engine.data import array_files, arrays, files, meshes
 from gan_engine.data.decode import decode_files
 from gan_engine.data.image_set import DataError, ImageSet, empty_images
 from gan_engine.data.labels import by_folder, training_part
-from gan_engine.system.names import legible, listed
+from gan_engine.system.names import counted, legible, listed
 
 
 def load_arrays(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
@@ -78,7 +78,9 @@ def load_files(path: Path, *, resolution: int, channels: int | None) -> ImageSet
         raise DataError(f"{name}: nothing can be read, {files.summary(skipped)}")
     if shells:
         names = listed(sorted(shells), most=3)
-        warnings.warn(f"{name}: {len(shells):,} open surfaces, without an inside to fill: {names}", stacklevel=2)
+        warnings.warn(
+            f"{name}: {counted(len(shells), 'open surface')}, without an inside to fill: {names}", stacklevel=2
+        )
     labels, class_names, notes = by_folder(name, kept)
     return ImageSet(name, images, labels, class_names, skipped, notes=(*left_out, *notes))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from gan_engine.runs.comparison import Comparison, rows
 from gan_engine.runs.loss_plot import COLOURS
 from gan_engine.runs.page import PAGE, embedded
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible
 from gan_engine.system.whole_file import replacing
 
 _AXES = {"kimg": "images shown [kimg = 1000 images]", "seconds": "time of training [s]"}
@@ -18,7 +18,7 @@ _STYLES = ("-", "--", ":")  # once the colours are used up
 
 def write(comparison: Comparison, path: Path) -> None:
     """Write the page. Raises OSError where it cannot be written."""
-    title = f"{sum(len(group.runs) for group in comparison.groups)} runs compared"
+    title = f"{counted(sum(len(group.runs) for group in comparison.groups), 'run')} compared"
     parts = [f"<p>Measured against {html.escape(legible(comparison.compared_with))}. {_spread_line(comparison)}</p>"]
     parts.append(_table(rows(comparison)))
     parts += [f"<p>{html.escape(legible(note))}</p>" for note in comparison.notes]

@@ -23,7 +23,7 @@ def advice(config: Config, data: ImageSet, nets: list[nn.Module]) -> list[str]:
 def _few_images(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
     if config.data == "toy" or config.augment != "none" or len(data) >= FEW_IMAGES or not config.can_augment:
         return None
-    learnt = f"a set of {len(data):,} images is small, and D may learn it by heart"
+    learnt = f"a set of {counted(len(data), 'image')} is small, and D may learn it by heart"
     return f"{learnt}: --augment ada or --augment diffaugment helps"
 
 

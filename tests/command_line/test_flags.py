@@ -1,7 +1,10 @@
 """A misspelt flag gives an error of one line with the nearest flag, and --help shows the flags in groups."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -58,6 +61,18 @@ def test_every_way_to_write_a_flag_is_known():
     asked = parse("x", "--class", "cat", "--res=64", "--no-keep-all", "--depth", "high")
     assert asked == Options(Path("x"), "cat", 64, False, Inner("high"))
     assert parse("x", "--keep_all", "--resolution", "-3").resolution == -3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # the second has another frame
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [([], "IN, OUT, --checkpoint PATH"), (["a", "--checkpoint", "b"], "OUT"), (["a", "b"], "--checkpoint PATH")],
+)
+def test_what_is_missing_is_named_alone(encoding, argv, names):
+    command = [sys.executable, "-m", "gan_engine.upscale", *argv]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: want {names}, got none; --help explains what a call needs\n"
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,9 @@ def test_a_sheet_is_a_shell_and_named(tmp_path):
     with pytest.warns(UserWarning, match=r"2 open surfaces, without an inside to fill: corner\.obj, sheet\.obj"):
         data = load(DataConfig(str(tmp_path)), resolution=16, channels=1, kind="voxels")
     assert [(image > 0).sum().item() for image in data.images] == [16**3, 16**3 - 15**3, 256]
+    (tmp_path / "corner.obj").unlink()
+    with pytest.warns(UserWarning, match=r"1 open surface, without an inside to fill: sheet\.obj"):
+        load(DataConfig(str(tmp_path)), resolution=16, channels=1, kind="voxels")
 
 
 @pytest.mark.parametrize(
