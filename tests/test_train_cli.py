@@ -304,6 +304,8 @@ def test_classes_need_labels(cwd, capsys):
     (cwd / "images").mkdir()
     Image.new("L", (16, 16)).save(cwd / "images/a.png")
     np.savez("a.npz", images=np.zeros((2, 16, 16), np.uint8))
+    with tarfile.open("plain.tar", "w") as archive:
+        archive.add("images/a.png", "a.png")
     with tarfile.open("a.tar", "w") as archive:
         archive.add("images/a.png", "a.png")
         archive.add("images/a.png", "b.png")
@@ -315,6 +317,7 @@ def test_classes_need_labels(cwd, capsys):
     )
     for source, want in (
         ("images", r"conditional: want data with classes \(a folder for each\), got images: 1 image"),
+        ("plain.tar", r"conditional: want data with classes \(a folder for each, or \.cls files\), got plain: 1 image"),
         ("a.npz", r"conditional: want data with classes \(an array labels\), got a: 2 images"),
         ("a.tar", f"conditional: want data with classes, {got_cls} 1 of 2 images"),
     ):

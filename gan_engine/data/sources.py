@@ -71,7 +71,10 @@ READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
 _IN_PARTS = (".tar", *tables.ENDINGS)
 _ARCHIVES = (".7z", ".rar", ".tar", *packed.TOOLS)
 # {ending: where a set of that format has classes} for messages. Other formats have folders.
-_CLASSES = {".npz": "an array labels", ".npy": "an array labels, in an .npz"}
+_CLASSES = {
+    **{".npz": "an array labels", ".npy": "an array labels, in an .npz", ".tar": "a folder for each, or .cls files"},
+    **dict.fromkeys((".lmdb", ".mdb"), "folders in its keys"),
+}
 
 # {ending: what to do} for formats that are not read.
 _SAVE = 'save its images by numpy.savez("images.npz", images=..., labels=...)'
