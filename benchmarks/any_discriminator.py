@@ -33,7 +33,7 @@ from benchmarks import isa, rows
 from benchmarks.foreign import DISCRIMINATORS, Sample
 from benchmarks.gpu_check.page import table
 from benchmarks.timing import compare, on_this_thread
-from gan_engine.losses.penalties import backward_with_penalty, is_small, refusal
+from gan_engine.losses.penalties import backward_with_penalty, level_of, refusal
 from gan_engine.system import malloc
 
 GAMMA = 1.0
@@ -145,8 +145,7 @@ def measured(name: str, sample: Sample, seconds: float, *, compile: str) -> dict
     if compile == "alone":
         steps = {"autograd": plain}
     reason = refusal(D, x, c)
-    level = 1 if reason is not None else "autograd" if is_small(D, x, c) else 2
-    row: dict[str, Any] = {"D": name, "level": level, "refusal": reason}
+    row: dict[str, Any] = {"D": name, "level": level_of(D, x, c), "refusal": reason}
     for way, step in list(steps.items()):
         try:
             row[f"{way} error"] = error(gradients(D, x, c, step), truth)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gan_engine.losses.adversarial import LOSSES
+from gan_engine.losses.adversarial import LOSSES, of_each_image
 from gan_engine.losses.adversarial import Adversarial as Sides
-from gan_engine.losses.game import Game, feature_matching, of_each_image
+from gan_engine.losses.game import Game, feature_matching
 from gan_engine.losses.network import Network, parts_of
 from gan_engine.losses.outputs import Picked
 from gan_engine.losses.penalties import Level
@@ -105,21 +105,30 @@ class Adversarial:
         Raises:
             ValueError: other numbers of real than of generated samples, or integers beside generated floats.
         """
-        if len(real) != len(fake):
+        if real.shape[:1] != fake.shape[:1]:
             raise ValueError(f"d_step: want as many real as generated samples, got {len(real)} and {len(fake)}")
-        if fake.is_floating_point() and not real.is_floating_point():
-            raise ValueError(f"d_step: want real in floating point, as fake is, got {real.dtype}")
         weights = {} if self.steps % self.penalty_interval else self.weights
-        real, fake = self._packed(real.detach()), self._packed(fake.detach()).to(real.dtype)
+        real, fake = real.detach(), fake.detach()
+        if fake.dtype != real.dtype:
+            if fake.is_floating_point() and not real.is_floating_point():
+                raise ValueError(f"d_step: want real in floating point, as fake is, got {real.dtype}")
+            fake = fake.to(real.dtype)
+        if self.pack != 1:
+            real, fake = self._packed(real), self._packed(fake)
         if self.scaler is not None:
             scale = self.scaler.scale(torch.ones((), device=real.device)) * scale
-        with torch.enable_grad():
-            fakes, reals, terms = self._game(weights).backward(real, fake, c or None, scale)
+        with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
+            options = self.penalty_interval, self.level, self.generator, self.logits
+            game = Game(self.D, self.loss, weights, *options)
+            fakes, reals, means = game.backward(real, fake, c or None, scale, means=True)
         if self.group is not None:
             _average(self.D, self.group)
         self.steps += 1
-        means = {name: values.mean() for name, values in terms.items()}
-        return means | {"logits/real": _mean(reals), "logits/fake": _mean(fakes)}
+        for name, logits in ("logits/real", reals), ("logits/fake", fakes):
+            means[name] = (
+                logits.mean() if isinstance(logits, Tensor) else torch.cat([x.flatten() for x in logits]).mean()
+            )
+        return means
 
     def g_terms(self, fake: Tensor, real: Tensor | None = None, **c: Any) -> dict[str, Tensor]:
         """The terms of G, to be added to its loss: "G", and "features" with feature matching.
@@ -208,5 +217,4 @@ def _parameters(D: Network) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _mean(logits: Tensor | list[Tensor]) -> Tensor:
-    return logits.mean() if isinstance(logits, Tensor) else torch.cat([each.flatten() for each in logits]).mean()
+_NOTHING = contextlib.nullcontext()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gan_engine import backends
 from gan_engine.command_line import console
-from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, is_small, refusal
+from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, level_of, refusal
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import malloc
 from gan_engine.system.devices import choose_device
@@ -53,15 +53,15 @@ def discriminator(name: str) -> nn.Module:
 def check(D: nn.Module, img: Tensor, c: Tensor | None, *, seconds: float) -> list[str]:
     """The lines of the answer for a step on img [N, ...]."""
     reason = refusal(D, img, c)
-    small = reason is None and is_small(D, img, c)
-    lines = [f"level      {'autograd' if small else 2 if reason is None else 1} (level=None)"]
-    if small:
-        lines.append(f"small      {TABLE['few products at level 2'].sentence}")
-    if reason is not None:
-        lines.append(f"refused    {reason}")
+    refused = [] if reason is None else [f"refused    {reason}"]
     truth = _gradients(copy.deepcopy(D).double(), img.double(), c, "autograd", plain=True)
     if isinstance(truth, str):
-        return [*lines, f"no step    {truth}"]
+        return [*refused, f"no step    {truth}"]
+    level = level_of(D, img, c)
+    lines = [f"level      {level} (level=None)", *refused]
+    if level == "autograd":
+        why = "no function of D gains by level 1" if refused else TABLE["few products at level 2"].sentence
+        lines.insert(1, f"{'no gain' if refused else 'small'}".ljust(11) + why)
     levels: tuple[Any, ...] = (1, "autograd") if reason is not None else (2, 1, "autograd")
     for level in levels:
         found = _gradients(copy.deepcopy(D), img, c, level)

@@ -41,12 +41,12 @@ def pixels(num: int):
     return torch.ones(1, 2, 2, num // 2), torch.ones(2, 2, 3, 3)
 
 
-def level_1(side: int):
+def level_1(side: int, stride: int = 1):
     x, weight = torch.ones(2, 16, side, side), torch.ones(16, 16, 3, 3)
 
     def call():
         with ClosedOps():
-            torch.nn.functional.conv2d(x, weight, padding=1)
+            torch.nn.functional.conv2d(x, weight, stride=stride, padding=1)
 
     return call
 
@@ -73,7 +73,8 @@ SIDES = {
     "small gain": (convolved(64, side=4), convolved(64)),
     "few channels for layouts": (convolved(255, 9, 2, 5), convolved(256, 9, 2, 5)),
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
-    "few products at level 1": tuple(level_1(side) for side in (8, 64)),
+    "few products at level 1": tuple(level_1(side) for side in (64, 96)),
+    "few products with a stride at level 1": tuple(level_1(side, stride=2) for side in (256, 512)),
     "few products at level 2": tuple(level_2(width) for width in (64, 2048)),
     "few pixels to halve": tuple(lambda n=n: ops.downsample_conv2d(*pixels(n)) for n in (1020, 1024)),
 }

@@ -4,12 +4,15 @@ Both sides may read both logits, so a relativistic loss is an ordinary row. A ge
 real images gets None for them, and nobody computes them.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gan_engine.losses.outputs import Logits
+from gan_engine.losses.step import total
 
 Loss = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -59,6 +62,18 @@ LOSSES: dict[str, Adversarial] = {
         generator_reads_real=True,
     ),
 }
+
+
+def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
+    """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
+    if isinstance(fake, Tensor):
+        return mean_of_each(side(fake, real))  # type: ignore[arg-type]
+    pairs: Iterable[tuple[Any, Any]] = zip(fake, [None] * len(fake) if real is None else real, strict=True)
+    return total(mean_of_each(side(*each)) for each in pairs)
+
+
+def mean_of_each(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 
 def guessing(loss: Adversarial) -> float:

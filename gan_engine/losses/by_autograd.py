@@ -9,10 +9,17 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.known import Known
 from gan_engine.losses.network import Network
-from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
-from gan_engine.ops.gradient_penalty import sum_of_squares
+from gan_engine.losses.outputs import (
+    Outputs,
+    Picked,
+    WrongOutput,
+    mean_loss,
+    read_outputs,
+    without_graph,
+)
+from gan_engine.losses.step import total
+from gan_engine.ops.gradient_penalty import sum_of_squares, sum_of_squares_ref
 
 _WANT = "D must return logits that depend on the image"
 
@@ -26,76 +33,87 @@ def backward_by_autograd(
     centre: float,
     scale: float | Tensor,
     *,
-    closed: bool,
+    ops: ClosedOps | None,
     picked: Picked = None,
-    seen: Known | None = None,
 ) -> tuple[Any, Tensor]:
-    """`backward_with_penalty` by autograd; `closed` is level 1. `seen` is what is known of D.
+    """`backward_with_penalty` by autograd, with D on `ops`.
 
     `img` has no graph, and is the caller's own. Gives the logits and the penalty [N].
     """
     with torch.enable_grad():
-        outputs, g = outputs_and_gradient(D, img.requires_grad_(), c, closed=closed, picked=picked, seen=seen)
+        outputs, g = outputs_and_gradient(D, img.requires_grad_(), c, ops=ops, picked=picked)
         with without_autocast(img):
-            penalty = _penalty(g, centre, closed=closed)
+            penalty = norms.penalty(
+                (sum_of_squares if ops is not None and ops.closed else sum_of_squares_ref)(g), centre
+            )
             logits = outputs.for_loss(penalty.dtype)
             mean = (gamma / 2 * penalty).mean() if isinstance(gamma, Tensor) else penalty.mean()
             weight = 1 if isinstance(gamma, Tensor) else gamma / 2
-            total = weight * mean if loss is None else torch.add(mean_loss(loss, logits), mean, alpha=weight)
-        backward(total, scale)
+            whole = weight * mean if loss is None else torch.add(mean_loss(loss, logits), mean, alpha=weight)
+        backward(whole, scale, img=img)
     return without_graph(logits), penalty.detach()
 
 
-def backward(total: Tensor, scale: float | Tensor) -> None:
-    """Add the gradients of `total` times `scale` to .grad."""
+def backward(total: Tensor, scale: float | Tensor, *, img: Tensor | None = None) -> None:
+    """Add the gradients of `total` times `scale` to .grad. That of `img`, a leaf, may be left out: it is not computed.
+
+    The gradient by the image costs D's first layer a pass that nobody reads.
+    """
     if isinstance(scale, Tensor) or scale != 1:
         total = total * scale
-    if total.requires_grad:  # else D learns nothing
+    if not total.requires_grad:  # D learns nothing
+        return
+    leaves = None if img is None else _other_leaves(total, img)
+    if leaves is None:
         total.backward()
+    elif leaves:
+        total.backward(inputs=leaves)
 
 
-def outputs_and_penalty(
-    D: Network,
-    img: Tensor,
-    c: Any,
-    centre: float,
-    *,
-    closed: bool,
-    picked: Picked = None,
-    seen: Known | None = None,
-) -> tuple[Outputs, Tensor]:
-    """What D returns for images without a graph, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph.
+def _other_leaves(total: Tensor, img: Tensor) -> list[Tensor] | None:
+    """The leaves of the graph of `total` but `img`; None where the engine must run what leads to `img` alone, too.
 
-    `img` is the caller's own.
+    Nodes that lead to `img` alone may have hooks, or effects of their own, as those of backward hooks of modules have.
+    They are left out only where there are none: where each node leads to another leaf. A re-entrant checkpoint refuses
+    a pass for some leaves.
     """
-    outputs, g = outputs_and_gradient(D, img.requires_grad_(), c, closed=closed, picked=picked, seen=seen)
-    with without_autocast(img):
-        return outputs, _penalty(g, centre, closed=closed)
-
-
-def _penalty(g: Tensor, centre: float, *, closed: bool) -> Tensor:
-    if closed:
-        return norms.penalty(sum_of_squares(g), centre)
-    return norms.penalty(g.to(torch.promote_types(g.dtype, torch.float32)).square().flatten(1).sum(1), centre)
+    if img._backward_hooks or img._post_accumulate_grad_hooks:
+        return None
+    end = torch.autograd.graph.get_gradient_edge(img).node
+    leaves, waiting, seen = [], [total.grad_fn], {end}
+    while waiting:
+        node = waiting.pop()
+        following = [edge for edge, _ in node.next_functions if edge is not None]
+        if all(each is end for each in following) or "Checkpoint" in node.name():
+            return None
+        for each in following:
+            if each not in seen:
+                seen.add(each)
+                if hasattr(each, "variable"):
+                    leaves.append(each.variable)
+                else:
+                    waiting.append(each)
+    return leaves
 
 
 def outputs_and_gradient(
-    D: Network, img: Tensor, c: Any, *, closed: bool, picked: Picked = None, seen: Known | None = None
+    D: Network, img: Tensor, c: Any, *, ops: ClosedOps | None, picked: Picked = None
 ) -> tuple[Outputs, Tensor]:
-    """What D returns, and g [N, ...], the gradient of the logits of image n by image n, both with a graph."""
-    if closed or picked is not None:  # what picks logits is not watched
-        seen = None
-    watching = seen is None or not seen.without_attention
-    if watching:
-        with ClosedOps(closed=closed) as ops:
-            outputs = read_outputs(D(img) if c is None else D(img, c), len(img), picked)
-        if seen is not None and not ops.attended:
-            seen.saw_no_attention()
-    else:
-        outputs = read_outputs(D(img) if c is None else D(img, c), len(img))
-    if not all([logits.requires_grad for logits in outputs.logits]):  # the sum of a list would hide one
-        raise WrongOutput(f"{_WANT}, got some that have no gradient")
-    return outputs, gradient_with_graph(outputs.sum(), img, None, _WANT)
+    """What D returns, and g [N, ...], the gradient of the logits of image n by image n, both with a graph.
+
+    D runs on `ops`. None: on PyTorch's functions, as it calls no attention.
+    """
+    with _NOTHING if ops is None else ops:
+        outputs = read_outputs(D(img) if c is None else D(img, c), img.shape[0], picked)
+    return outputs, gradient_with_graph(sum_of_logits(outputs), img, None, _WANT)
+
+
+def sum_of_logits(outputs: Outputs) -> Tensor:
+    """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
+    for logits in outputs.logits:  # the sum would hide one
+        if not logits.requires_grad:
+            raise WrongOutput(f"{_WANT}, got some that have no gradient")
+    return total([logits.sum() for logits in outputs.logits])
 
 
 def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:
@@ -104,7 +122,11 @@ def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> T
         (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
         if g is not None:
             return g
-    raise ValueError(f"{want}, got some that no gradient leads back from")
+    raise no_gradient(want)
+
+
+def no_gradient(want: str = _WANT) -> ValueError:
+    return ValueError(f"{want}, got some that no gradient leads back from")
 
 
 def detached(x: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.known import Known, asked, known
 from gan_engine.losses.level2 import refusals
 from gan_engine.losses.level2.forward import RecordedForward
@@ -40,33 +42,56 @@ def chosen(
     if seen is not None and seen.small.get(step):
         return "autograd", None
     options: dict[str, Any] = {"with_loss": with_loss, "picked": picked}
-    instead = refusals.level_instead(D, img, c, **options)
+    instead: refusals.Instead | None = refusals.level_instead(D, img, c, **options)
     recorded = None
     if instead is None:
         try:
             recorded = record_forward(D, img, c, gains=_gains, **options)
-            instead = 2 if recorded is not None else "autograd"
+            instead = None if recorded is not None else "small"
         except NotPiecewiseLinear:
             instead = 1
     if seen is not None:
-        seen.small[step] = instead == "autograd"
-    return instead, recorded
+        seen.small[step] = instead == "small"
+    return "autograd" if instead == "small" else 2 if instead is None else instead, recorded
 
 
-def is_small(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> bool:
-    """True if level None is autograd on the functions of PyTorch, because D does too little for level 2 to gain.
+def note(
+    ops: ClosedOps,
+    D: Network,
+    img: Tensor,
+    c: Any,
+    *,
+    seen: Known | None,
+    automatic: bool,
+    with_loss: bool,
+    picked: Picked,
+) -> None:
+    """Remember for the next steps of D what `ops` has seen in a step of level 1, or "autograd".
 
-    The first call for images of a shape runs D once, and puts it back to what it was. False for functions, which no
-    call could be remembered for.
+    Level 1 with a loss is left to plain autograd where no function of D gains by level 1. It keeps level 1 without a
+    loss, where PyTorch's functions would send zeros through all layers. What picks the logits is not watched for
+    attention.
     """
-    seen, step = known(D), asked(img, with_loss=with_loss, picked=picked)
-    if seen is None:
-        return False
-    if step not in seen.small:
-        before = Snapshot(D, img.device)
-        chosen(D, img, c, seen=seen, with_loss=with_loss, picked=picked)
+    if not ops.closed:
+        if seen is not None and picked is None and not ops.attended:
+            seen.saw_no_attention()
+    elif automatic and with_loss and not ops.gained:
+        refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
+
+
+def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> Chosen:
+    """The level that None is for steps like this one: 2, 1 or "autograd". D runs on `img`, and is put back."""
+    before = Snapshot(D, img.device)
+    try:
+        level, _ = chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=picked)
         before.restore()
-    return seen.small[step]
+        if level != 1 or not with_loss:
+            return level
+        with torch.enable_grad(), ClosedOps() as ops:
+            D(*(img.detach().requires_grad_(), *(() if c is None else (c,))))
+        return 1 if ops.gained else "autograd"
+    finally:
+        before.restore()
 
 
 def _gains(recorded: RecordedForward) -> bool:

@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from gan_engine import backends
 from gan_engine.ops.avg_pool2d import avg_pool2d
-from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.bias_act import bias_act, is_few
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import closed_convolution, conv2d
+from gan_engine.ops.convolution.maps import PYTORCH, forward_request
 from gan_engine.ops.grid_sample import grid_sample
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
@@ -35,12 +36,14 @@ class ClosedOps(TorchFunctionMode):
     because both runs must save the same tensors.
 
     Attributes:
+        closed: whether functions beside attention are replaced.
         attended: whether a function of attention was called.
+        gained: whether a function was replaced that gains by it, in time or by a second gradient that it has not.
     """
 
     def __init__(self, *, closed: bool = True) -> None:
         super().__init__()
-        self.attended = False
+        self.closed, self.attended, self.gained = closed, False, False
         self._replacements = _ATTENTION | _CLOSED if closed else _ATTENTION
 
     def __torch_function__(
@@ -58,7 +61,10 @@ class ClosedOps(TorchFunctionMode):
             return func(*args, **kwargs)
         self._stay_for_recomputation()
         result = replacement(*args, **kwargs)
-        return func(*args, **kwargs) if result is NotImplemented else result
+        if result is NotImplemented:
+            return func(*args, **kwargs)
+        self.gained = self.gained or func in _GAIN or (func in _ACTIVATIONS and _is_large(result))
+        return result
 
     def _stay_for_recomputation(self) -> None:
         """If the network is inside of a checkpoint, make the innermost one run its region again in this mode."""
@@ -114,6 +120,10 @@ def _leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fal
     return _activation(input, inplace, act="lrelu", alpha=negative_slope)
 
 
+def _is_large(x: Tensor) -> bool:
+    return not is_few(x, x.numel(), TABLE["few elements"])
+
+
 def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
     if input.ndim == 0 or not _supported(input):
         return NotImplemented
@@ -126,10 +136,13 @@ def _activation(input: Tensor, inplace: bool, **act: Any) -> Tensor:
     return _Overwrite.apply(input, bias_act(input, **act, gain=1))
 
 
-def _no_gain(backend: str, x: Tensor, products: float | None) -> str | None:
-    """A rule: `products` are the multiply-adds of a convolution."""
-    few = TABLE["few products at level 1"]
-    return few.sentence if products is not None and x.device.type == "cpu" and products < few.number else None
+def _no_gain(backend: str, x: Tensor, call: tuple[float, bool] | None) -> str | None:
+    """A rule: `call` is the multiply-adds of a convolution, and whether it is square, with a stride, and unfiltered."""
+    if call is None or x.device.type != "cpu":
+        return None
+    products, strided = call
+    few = TABLE["few products with a stride at level 1" if strided else "few products at level 1"]
+    return few.sentence if products < few.number else None
 
 
 # The convolutions of level 1. "pytorch" is our autograd functions, whose own backends the chooser finds. "reference" is
@@ -137,15 +150,20 @@ def _no_gain(backend: str, x: Tensor, products: float | None) -> str | None:
 backends.register("level1_conv2d", has=("pytorch",), no_gain=_no_gain)
 
 
-def _is_ours(input: Tensor, weight: Tensor, stride: Any) -> bool:
+def _is_ours(input: Tensor, weight: Tensor, arguments: ConvolutionArguments) -> bool:
     """Whether our autograd functions run a convolution, which has an output for each `stride` of its input."""
-    steps = stride * stride if isinstance(stride, int) else math.prod(stride) ** (2 // len(stride))
+    steps = 1 if arguments.transposed else math.prod(arguments.stride)
     products = weight.numel() * len(input) * input.shape[2] * input.shape[3] / steps
-    return backends.choose("level1_conv2d", input, None, products) == "pytorch"
+    square = weight.shape[2] == weight.shape[3] and len(set(arguments.stride)) == 1
+    strided = steps > 1 and square and forward_request(input, weight, None, arguments).fastest_way() == PYTORCH
+    return backends.choose("level1_conv2d", input, None, (products, strided)) == "pytorch"
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if isinstance(padding, str) or input.ndim != 4 or not _supported(input) or not _is_ours(input, weight, stride):
+    if isinstance(padding, str) or input.ndim != 4 or not _supported(input):
+        return NotImplemented
+    arguments = ConvolutionArguments.from_conv(2, stride, padding, dilation, groups)
+    if not _is_ours(input, weight, arguments):
         return NotImplemented
     return conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
@@ -153,10 +171,9 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
     if input.ndim != 4 or not _supported(input) or torch.is_autocast_enabled(input.device.type):
         return NotImplemented
-    if not _is_ours(input, weight, 1):
-        return NotImplemented
     options = (stride, padding, output_padding, groups, dilation)
-    return closed_convolution(input, weight, bias, ConvolutionArguments.from_conv_transpose(2, *options))
+    arguments = ConvolutionArguments.from_conv_transpose(2, *options)
+    return closed_convolution(input, weight, bias, arguments) if _is_ours(input, weight, arguments) else NotImplemented
 
 
 def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -209,12 +226,15 @@ _ATTENTION: dict[Callable, Callable] = {
     F.scaled_dot_product_attention: _scaled_dot_product_attention,
     F.multi_head_attention_forward: _multi_head_attention,
 }
-_CLOSED: dict[Callable, Callable] = {
+_ACTIVATIONS: dict[Callable, Callable] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
     F.leaky_relu: _leaky_relu,
+}
+# Replaced only where that gains: convolutions have a threshold, and PyTorch 2.11 no second gradient of grid_sample.
+_GAIN: dict[Callable, Callable] = {
     F.conv2d: _conv2d,
     F.conv_transpose2d: _conv_transpose2d,
-    F.avg_pool2d: _avg_pool2d,
     F.grid_sample: _grid_sample,
 }
+_CLOSED: dict[Callable, Callable] = {**_ACTIVATIONS, **_GAIN, F.avg_pool2d: _avg_pool2d}

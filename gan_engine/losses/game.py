@@ -3,18 +3,20 @@
 The objectives of the trainer and `gan_engine.adversarial` both play it, so that there is one way to compute a step.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_engine.losses.adversarial import Adversarial, Loss
+from gan_engine.losses.adversarial import Adversarial, mean_of_each, of_each_image
 from gan_engine.losses.by_autograd import backward, without_autocast
+from gan_engine.losses.known import asked, known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
-from gan_engine.losses.penalties import Level, backward_with_penalty, between, is_small, penalised
+from gan_engine.losses.penalties import Level, backward_with_penalty, between
+from gan_engine.losses.small import step_at_once
 from gan_engine.losses.step import total
 
 
@@ -40,7 +42,7 @@ class Game(NamedTuple):
         return read_outputs(D(img) if c is None else D(img, c), len(img), self.picked)
 
     def backward(
-        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor, *, means: bool = False
     ) -> tuple[Logits, Logits, dict[str, Tensor]]:
         """Add the gradients of a step of D, times `scale`, to .grad.
 
@@ -48,52 +50,35 @@ class Game(NamedTuple):
         pass. D runs in float32 where it is penalised, and elsewhere under the autocast that is in force.
 
         Returns:
-            The logits of generated and of real images, and the terms {name: [N]}, all without a graph.
+            The logits of generated and of real images, and the terms {name: [N]}, or their `means` {name: []}; all
+            without a graph.
         """
-        if self._is_at_once(real_img, c):
-            return self._at_once(real_img, gen_img, c, scale)
+        weights, level = self.weights, self.level
+        if "r2" not in weights and ("r1" in weights or "gp" in weights) and (level is None or level == "autograd"):
+            D, given = (self.D, c) if c is None else _bound(self.D, c)
+            seen = known(D) if self.picked is None and not torch.is_autocast_enabled(real_img.device.type) else None
+            if seen is not None and seen.without_attention and seen.compiled is None:
+                step = asked(real_img, with_loss="r1" in weights, picked=None, autocast=False)
+                if level is not None or seen.small.get(step):
+                    return self._at_once(D, given, real_img, gen_img, scale, means)
         terms = self._between(real_img, gen_img, c, scale)
-        fake, real, penalties = (self._together if "r2" in self.weights else self._apart)(real_img, gen_img, c, scale)
-        return fake, real, {"D": of_each_image(self.loss.discriminator, fake, real), **terms, **penalties}
-
-    def _is_at_once(self, img: Tensor, c: Any) -> bool:
-        """True if all parts go by autograd on PyTorch's functions, for images like `img`."""
-        if not self.weights.keys() & {"gp", "r1"} or "r2" in self.weights or self.level not in (None, "autograd"):
-            return False
-        if self.level == "autograd":
-            return True
-        D, c = _bound(self.D, c)
-        with without_autocast(img):
-            return is_small(D, img, c, picked=self.picked)
+        fake, real, others = (self._together if "r2" in weights else self._apart)(real_img, gen_img, c, scale)
+        terms = {"D": others.pop("D"), **terms, **others}
+        return fake, real, {name: term.mean() for name, term in terms.items()} if means else terms
 
     def _at_once(
-        self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
+        self, D: Network, c: Any, real_img: Tensor, gen_img: Tensor, scale: float | Tensor, means: bool
     ) -> tuple[Logits, Logits, dict[str, Tensor]]:
-        """The adversarial loss, WGAN-GP and R1 in one backward pass: calls cost a small D more than its arithmetic."""
-        wide = torch.promote_types(real_img.dtype, torch.float32)
-        gp_weight, r1_gamma = self.weights.get("gp", 0), self.weights.get("r1", 0)
-        terms = {}
-        if gp_weight:
-            x = between(real_img, gen_img, generator=self.rng)
-            terms["gp"] = gp_weight * self._with_graph(x, c, centre=1.0)[1]
-        fake = self.outputs(gen_img, c).for_loss(wide)
-        if r1_gamma:
-            outputs, r1 = self._with_graph(real_img, c, centre=0.0)
-            real, terms["r1"] = outputs.for_loss(wide), r1_gamma / 2 * self.factor * r1
-        else:
-            real = self.outputs(real_img, c).for_loss(wide)
-        adversarial = of_each_image(self.loss.discriminator, fake, real)
-        whole = adversarial.mean()
-        for term in terms.values():
-            whole = torch.add(whole, term.mean(), alpha=self.penalty_interval)
-        backward(whole, scale)
-        terms = {"D": adversarial, **terms}
-        return without_graph(fake), without_graph(real), {name: term.detach() for name, term in terms.items()}
-
-    def _with_graph(self, img: Tensor, c: Any, centre: float) -> tuple[Outputs, Tensor]:
-        D, c = _bound(self.D, c)
-        with without_autocast(img):
-            return penalised(D, img, c, centre=centre, logits=self.picked)
+        x, weights = None, {}
+        if "gp" in self.weights:
+            x, weights["gp"] = between(real_img, gen_img, generator=self.rng), self.weights["gp"]
+        if "r1" in self.weights:
+            weights["r1"] = self.weights["r1"] / 2 * self.factor
+        return step_at_once(
+            *(D, c, self.loss.discriminator, real_img, gen_img, x, weights, scale),
+            interval=self.penalty_interval,
+            means=means,
+        )
 
     def _between(self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor) -> dict[str, Tensor]:
         """The WGAN-GP penalty, between real and generated images."""
@@ -120,7 +105,9 @@ class Game(NamedTuple):
         )
         r2, r1 = penalty.chunk(2)
         r2, r1 = (weight / 2 * self.factor * each for weight, each in ((r2_gamma, r2), (r1_gamma, r1)))
-        return *_halves(logits), {"r2": r2} | ({"r1": r1} if r1_gamma else {})
+        fake, real = _halves(logits)
+        terms = {"D": of_each_image(self.loss.discriminator, fake, real), "r2": r2}
+        return fake, real, terms | ({"r1": r1} if r1_gamma else {})
 
     def _apart(
         self, real_img: Tensor, gen_img: Tensor, c: Any, scale: float | Tensor
@@ -136,23 +123,17 @@ class Game(NamedTuple):
             terms["r1"] = r1_gamma / 2 * self.factor * r1
         else:
             real = self.outputs(real_img, c).for_loss(wide)
-        (adversarial(fake, real).mean() * scale).backward()
+        terms["D"] = adversarial(fake, real)
+        backward(terms["D"].mean(), scale)
+        terms["D"] = terms["D"].detach()
         return without_graph(fake), without_graph(real), terms
 
     def _penalised(
         self, img: Tensor, c: Any, loss: Callable[[Any], Tensor] | None, **options: Any
     ) -> tuple[Any, Tensor]:
         D, c = _bound(self.D, c)
-        with torch.autocast(img.device.type, enabled=False):
+        with without_autocast(img):
             return backward_with_penalty(D, img, loss, c=c, level=self.level, logits=self.picked, **options)
-
-
-def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
-    """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
-    if isinstance(fake, Tensor):
-        return _mean_of_each(side(fake, real))  # type: ignore[arg-type]
-    pairs: Iterable[tuple[Any, Any]] = zip(fake, [None] * len(fake) if real is None else real, strict=True)
-    return total(_mean_of_each(side(*each)) for each in pairs)
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
@@ -165,11 +146,7 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
         got = [[list(x.shape) for x in each] for each in (fake, real)]
         raise ValueError(f"feature matching: want features of the same shapes, got {got[0]} and {got[1]}")
     wide = ((f.to(torch.promote_types(f.dtype, torch.float32)), r.detach()) for f, r in zip(fake, real, strict=True))
-    return total(_mean_of_each((f - r).abs()) for f, r in wide)
-
-
-def _mean_of_each(values: Tensor) -> Tensor:
-    return values.flatten(1).mean(1) if values.ndim > 1 else values
+    return total(mean_of_each((f - r).abs()) for f, r in wide)
 
 
 def _halves(logits: Logits) -> tuple[Logits, Logits]:

@@ -50,7 +50,7 @@ def known(D: Network) -> Known | None:
 
     The structure holds the modules of D, their types and their forward hooks.
     """
-    net = module_of(D)
+    net = D if isinstance(D, nn.Module) else module_of(D)
     if net is None or (structure := _structure(net)) is None:
         return None
     found = _known.get(id(net))
@@ -73,9 +73,9 @@ def module_of(D: Network) -> nn.Module | None:
     return D if isinstance(D, nn.Module) else None
 
 
-def asked(img: Tensor, *, with_loss: bool, picked: Picked) -> tuple:
-    """What decides beside D whether its step is a small one."""
-    autocast = torch.is_autocast_enabled(img.device.type)
+def asked(img: Tensor, *, with_loss: bool, picked: Picked, autocast: bool | None = None) -> tuple:
+    """What decides beside D whether its step is a small one. `autocast`: None is what is in force."""
+    autocast = torch.is_autocast_enabled(img.device.type) if autocast is None else autocast
     return img.shape, img.dtype, with_loss, getattr(picked, "__code__", type(picked)), autocast
 
 

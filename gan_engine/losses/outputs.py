@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_engine.losses.step import total
-
 Logits = Tensor | list[Tensor]
 Picked = Callable[[Any], Any] | None  # `logits=`: from what D returns to what the rule reads
 
@@ -48,22 +46,18 @@ class Outputs(NamedTuple):
         """How many logits an image has."""
         return sum(logits.numel() / len(logits) for logits in self.logits)
 
-    def sum(self) -> Tensor:
-        """[], the sum of all logits, whose gradient a penalty measures: it sums over patches and scales."""
-        return total([logits.sum() for logits in self.logits]) if len(self.logits) > 1 else self.logits[0].sum()
-
     def for_loss(self, dtype: torch.dtype) -> Logits:
         """The logits as a loss gets them: in `dtype`, [N] where there is one for each image, else in D's own shape.
 
         The result is a list where D returned a list.
         """
-        wide = [(x.flatten() if x.ndim > 1 and x.numel() == len(x) else x).to(dtype) for x in self.logits]
-        return wide[0] if self.single else wide
+        return _wide(self.logits[0], dtype) if self.single else [_wide(each, dtype) for each in self.logits]
 
 
 def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
     """Read what D has returned for n images, as the module says. Raises WrongOutput where no rule fits."""
-    if picked is None and isinstance(returned, Tensor) and returned.shape == (n,) and returned.dtype.is_floating_point:
+    single = picked is None and isinstance(returned, Tensor) and returned.shape in ((n,), (n, 1))
+    if single and returned.dtype.is_floating_point:  # as most networks return them
         return Outputs([returned], [], True)
     given = returned if picked is None else picked(returned)
     logits, features = _logits_and_features(given)
@@ -80,6 +74,11 @@ def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
         )
     layers = [] if single else list(_tensors(features))
     return Outputs(found, [*layers, *(layer for _, each in pairs for layer in _tensors(each))], single)
+
+
+def _wide(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    x = logits.flatten() if logits.ndim > 1 and logits.numel() == len(logits) else logits
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def without_graph(logits: Logits) -> Logits:

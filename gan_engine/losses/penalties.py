@@ -34,11 +34,10 @@ from gan_engine.losses.by_autograd import (
     detached,
     gradient_with_graph,
     outputs_and_gradient,
-    outputs_and_penalty,
     without_autocast,
 )
-from gan_engine.losses.choice import chosen
-from gan_engine.losses.choice import is_small as is_small  # for callers of this module
+from gan_engine.losses.choice import chosen, note
+from gan_engine.losses.choice import level_of as level_of  # for callers of this module
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.known import Known, known
 from gan_engine.losses.level2.backward import backward_by_tangents
@@ -47,7 +46,7 @@ from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.network import Network, why_compiled
 from gan_engine.losses.norms import norm
-from gan_engine.losses.outputs import Outputs, Picked, check_images
+from gan_engine.losses.outputs import Picked, check_images
 from gan_engine.ops.gradient_penalty import interpolate, sum_of_squares
 
 Level = Literal[1, 2, "autograd", "aligned"]
@@ -74,10 +73,10 @@ def r1(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tens
 
     Gradients: every order that D has, in the parameters of D. None in img.
     """
-    _refuse_compiled(D)
+    refuse_compiled(D)
     img = detached(img).requires_grad_()
     with torch.enable_grad(), without_autocast(img):
-        return sum_of_squares(outputs_and_gradient(D, img, c, closed=True, picked=logits)[1])
+        return sum_of_squares(outputs_and_gradient(D, img, c, ops=ClosedOps(), picked=logits)[1])
 
 
 def r2(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tensor:
@@ -164,7 +163,7 @@ def path_length(
 
     Gradients: every order that G has, in the parameters of G and in ws.
     """
-    _refuse_compiled(G)
+    refuse_compiled(G)
     if level not in (None, 1, "autograd"):
         raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
@@ -193,8 +192,11 @@ def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = N
         x: [N, ...] without a graph.
     """
     eps = torch.rand(len(real), generator=generator, device=generator.device if generator else real.device)
+    eps = eps.to(real.device)
     with torch.no_grad():
-        return interpolate(real, fake, eps.to(real.device))
+        if real.dtype in (torch.float32, torch.float64) and fake.dtype == real.dtype and fake.shape == real.shape:
+            return torch.lerp(fake, real, eps.to(real.dtype).view(-1, *[1] * (real.ndim - 1)))  # in one call
+        return interpolate(real, fake, eps)
 
 
 def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
@@ -260,11 +262,11 @@ def backward_with_penalty(
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
     seen = known(D)
     if level != "aligned" and (seen is None or seen.compiled is not None):
-        _refuse_compiled(D, seen)
+        refuse_compiled(D, seen)
     img = detached(img)
     if isinstance(gamma, Tensor):
         gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))
-    with_loss, recorded = loss is not None, None
+    with_loss, recorded, automatic = loss is not None, None, level is None
     if level is None:
         level, recorded = chosen(D, img, c, seen=seen, with_loss=with_loss, picked=logits)
     elif level == 2:
@@ -273,7 +275,12 @@ def backward_with_penalty(
         except NotPiecewiseLinear as refused:
             raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
     if level in (1, "autograd"):
-        return backward_by_autograd(D, img, loss, gamma, c, centre, scale, closed=level == 1, picked=logits, seen=seen)
+        plain = level == "autograd" and seen is not None and seen.without_attention and logits is None
+        ops = None if plain else ClosedOps(closed=level == 1)
+        result = backward_by_autograd(D, img, loss, gamma, c, centre, scale, ops=ops, picked=logits)
+        if ops is not None:
+            note(ops, D, img, c, seen=seen, automatic=automatic, with_loss=with_loss, picked=logits)
+        return result
     if not isinstance(gamma, Tensor):  # torch.tensor would copy to a GPU, and wait
         wide = torch.promote_types(img.dtype, torch.float32)
         gamma = torch.full((), gamma, device=img.device, dtype=wide).expand(len(img))
@@ -282,25 +289,12 @@ def backward_with_penalty(
     return backward_by_tangents(recorded, loss, gamma, centre, scale)
 
 
-def penalised(
-    D: Network, img: Tensor, c: Any = None, *, centre: float, logits: Picked = None
-) -> tuple[Outputs, Tensor]:
-    """What D returns, and penalty [N] = (|dD/dimg| - centre)^2, both with a graph on the functions that D calls.
-
-    Args and Raises: as in `backward_with_penalty` with level="autograd".
-    """
-    seen = known(D)
-    _refuse_compiled(D, seen)
-    with torch.enable_grad():
-        return outputs_and_penalty(D, detached(img), c, centre, closed=False, picked=logits, seen=seen)
-
-
 def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
     with torch.enable_grad():
         return (norm(r1(D, x, c, logits=logits)) - 1).square()
 
 
-def _refuse_compiled(net: Network, seen: Known | None = None) -> None:
+def refuse_compiled(net: Network, seen: Known | None = None) -> None:
     """Refuse what torch.compile has made, unless the penalty itself is being compiled with it."""
     if not torch.compiler.is_compiling():
         reason = why_compiled(net) if seen is None else seen.compiled

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.losses.game import of_each_image
+from gan_engine.losses.adversarial import of_each_image
 from gan_engine.losses.objective import Batch, GanObjective, Judged
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.metrics.similarity import l1

@@ -34,8 +34,9 @@ def sum_of_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
 
 def sum_of_squares_ref(x: Tensor) -> Tensor:
     """The definition of `sum_of_squares` in PyTorch's own operators."""
-    squares = x.to(wide(x.dtype)).square()
-    return squares.flatten(1).sum(1) if x.ndim > 1 else squares
+    dtype = wide(x.dtype)
+    squares = (x if x.dtype == dtype else x.to(dtype)).square()
+    return squares.sum(list(range(1, x.ndim))) if x.ndim > 1 else squares
 
 
 def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, backend: str | None = None) -> Tensor:

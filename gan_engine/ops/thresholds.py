@@ -102,11 +102,20 @@ _add(
 )
 _add(
     "few products at level 1",
-    *("level1_conv2d", "pytorch", "reference", 10_000_000),
-    "fewer than {number} multiply-adds, on a CPU: calls of our convolutions in six passes cost 0.2 ms more, which their"
-    " kernels do not win back",
-    "a step with R1 of small D's, over plain autograd: DCGAN with 16 to 128 channels 0.95, with our convolutions 0.82;"
-    " four convolutions of 16 to 64 channels 0.98 and 0.85 (Intel Xeon)",
+    *("level1_conv2d", "pytorch", "reference", 30_000_000),
+    "fewer than {number} multiply-adds, on a CPU: calls of our convolutions in six passes cost more than their"
+    " kernels win back",
+    "a step with R1 of three 3x3 convolutions, with ours over PyTorch's, by millions of multiply-adds: contiguous 9:"
+    " 0.89, 19: 0.90, 75: 1.21, 151: 1.25; channels_last 1.02, 1.08, 1.40, 1.39 (Intel Xeon, busy, one thread)",
+)
+_add(
+    "few products with a stride at level 1",
+    *("level1_conv2d", "pytorch", "reference", 200_000_000),
+    "fewer than {number} multiply-adds, square with a stride, and without minimal filtering, on a CPU: our convolutions"
+    " run the same kernels as PyTorch's there",
+    "a step with R1 of a 4x4 convolution with a stride of 2, with ours over PyTorch's, by millions of multiply-adds:"
+    " contiguous 67: 0.94, 134: 0.97 and 1.00, 537: 1.01; channels_last 0.97, 1.04 and 1.14, 1.31 (Intel Xeon, busy,"
+    " one thread)",
 )
 _add(
     "few products at level 2",

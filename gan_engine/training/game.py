@@ -97,12 +97,15 @@ def describe_penalties(config: Config, objective: GanObjective, D: nn.Module, im
     c = torch.eye(config.model.c_dim, device=device)[[0, 0]] if config.conditional else None
     augmented = config.augment != "none"
     reason = "its images are augmented" if augmented else penalties.refusal(D, img, c)
-    how = "level 2" if reason is None else f"level 1, as level 2 does not hold for D: {reason}"
     pairs = max(1, (config.batch_gpu or config.batch_size) // 2)
-    if reason is None and all(
-        penalties.is_small(D, torch.cat([img] * k), c if c is None else torch.cat([c] * k)) for k in (1, pairs)
-    ):
-        how = f"plain autograd, as D is small: {TABLE['few products at level 2'].sentence}"
+    batches = [(torch.cat([img] * k), c if c is None else torch.cat([c] * k)) for k in (1, pairs)]
+    autograd = not augmented and all(penalties.level_of(D, *batch) == "autograd" for batch in batches)
+    if reason is None:
+        few = TABLE["few products at level 2"].sentence
+        how = f"plain autograd, as D is small: {few}" if autograd else "level 2"
+    else:
+        by = "plain autograd, as level 1 gains nothing and" if autograd else "level 1, as"
+        how = f"{by} level 2 does not hold for D: {reason}"
     names = ", ".join(f"{name} {weight:g}" for name, weight in objective.weights.items())
     names += " at first, then by --gamma auto" if config.gamma == "auto" else ""
     interval = f" every {config.penalty_interval} steps" if config.penalty_interval > 1 else ""

@@ -11,7 +11,8 @@ from gan_engine.losses import penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.game import Game
 from gan_engine.losses.known import _known, known
-from gan_engine.losses.penalties import backward_with_penalty, is_small
+from gan_engine.losses.level2.refusals import level_instead
+from gan_engine.losses.penalties import backward_with_penalty, level_of
 from gan_engine.ops.thresholds import TABLE
 from tests.losses.conftest import FEW
 from tests.losses.networks import softplus
@@ -55,7 +56,7 @@ def test_a_small_D_is_tried_once_put_back_and_left_to_autograd(small):
     step(D, x, None)
     assert calls == [5, 5, 5]
     assert all(map(torch.equal, got, step(D, x, "autograd")))
-    assert is_small(D, x)
+    assert level_of(D, x) == "autograd"
 
 
 def test_fewer_images_of_a_small_function_are_no_new_trial(small):
@@ -69,7 +70,7 @@ def test_fewer_images_of_a_small_function_are_no_new_trial(small):
 
 def test_a_D_with_much_to_do_takes_level_2():
     D, x = Counted(), torch.randn(5, 6)
-    assert not is_small(D, x)
+    assert level_of(D, x) == 2
     calls.clear()
     assert all(map(torch.equal, step(D, x, None), step(D, x, 2)))
     assert calls == [5, 5]
@@ -141,21 +142,125 @@ def test_a_D_whose_code_names_attention_is_always_watched():
     step(D, x, "autograd")
 
 
+class Column(Counted):
+    """Logits [N, 1], or two scales of them."""
+
+    scales = False
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        y = super().forward(x)[:, None]
+        return [y, -2 * y] if self.scales else y
+
+
+class Scales(Column):
+    scales = True
+
+
 WEIGHTS = [{"r1": 3.0}, {"gp": 2.0}, {"r1": 3.0, "gp": 2.0}]
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda weights: "+".join(weights))
 @pytest.mark.parametrize("loss", ["nonsaturating", "relativistic", "hinge"])
 @pytest.mark.parametrize("level", [None, "autograd"])
-def test_one_backward_pass_has_the_gradients_of_several(small, weights, loss, level):
-    D = Counted().double()
+@pytest.mark.parametrize("make", [Counted, Column, Scales])
+@pytest.mark.parametrize("scale", [0.5, torch.tensor(3.0)], ids=["number", "tensor"])
+def test_one_backward_pass_has_the_gradients_of_several(small, monkeypatch, weights, loss, level, make, scale):
+    D = make().double()
     real, fake = torch.randn(2, 5, 6, dtype=torch.float64)
-    found = []
-    for of in (level, 1):
-        D.zero_grad()
-        game = Game(D, LOSSES[loss], weights, 4, of, rng=torch.Generator().manual_seed(0))
-        fakes, reals, terms = game.backward(real, fake, None, 0.5)
-        assert list(terms) == list({"D": 0} | ({"gp": 0} if "gp" in weights else {}) | weights)
-        assert not any(t.requires_grad for t in (fakes, reals, *terms.values()))
-        found.append([fakes, reals, *terms.values(), *(p.grad for p in D.parameters())])
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+    at_once, found = [], []
+    monkeypatch.setattr(Game, "_at_once", lambda *args: at_once.append(1) or played(*args))
+    for of, factor in ((level, 2.0), (level, torch.tensor(2.0)), (1, 2.0)):
+        game = Game(D, LOSSES[loss], weights, 4, of, rng=torch.Generator(), factor=factor)
+        for means in (False, False, True):  # the first step finds out what D is
+            D.zero_grad()
+            game.rng.manual_seed(0)
+            fakes, reals, terms = game.backward(real, fake, None, scale, means=means)
+            assert list(terms) == list({"D": 0} | ({"gp": 0} if "gp" in weights else {}) | weights)
+            logits = [*fakes, *reals] if make is Scales else [fakes, reals]
+            assert not any(t.requires_grad for t in (*logits, *terms.values()))
+            assert all(term.shape == (() if means else (5,)) for term in terms.values())
+            means_of = [term.mean() for term in terms.values()]
+            found.append([*logits, *means_of, *(p.grad for p in D.parameters())])
+    # Level 2 refuses logits of several scales that share a layer, and does not find out that such a D is small.
+    refused = make is Scales and level is None and "r1" in weights
+    assert len(at_once) in ((0,) if refused else (4, 5))
+    for each in found:
+        torch.testing.assert_close(each, found[-1], rtol=1e-10, atol=1e-12)
+
+
+played = Game._at_once
+
+
+@pytest.mark.parametrize("level", [None, "autograd"])
+def test_a_game_refuses_a_small_D_that_is_compiled_after_its_steps(small, level):
+    D, real, fake = Counted(), *torch.randn(2, 5, 6)
+    game = Game(D, LOSSES["hinge"], {"r1": 1.0}, 1, level)
+    for _ in range(2):
+        game.backward(real, fake, None, 1.0)
+    D.layers.compile(backend="eager")
+    with pytest.raises(RuntimeError, match=r"is compiled by torch\.compile"):
+        game.backward(real, fake, None, 1.0)
+
+
+def test_attention_that_a_hook_adds_has_its_second_gradient_in_a_game(small):
+    def attention(module: nn.Module, args: tuple, y: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*(y.reshape(len(y), 1, 2, 4),) * 3).reshape(y.shape)
+
+    D, real, fake = Counted(), *torch.randn(2, 5, 6)
+    game = Game(D, LOSSES["hinge"], {"r1": 1.0})
+    for _ in range(2):
+        game.backward(real, fake, None, 1.0)
+    D.layers[0].register_forward_hook(attention)
+    game.backward(real, fake, None, 1.0)
+
+
+def test_a_small_D_whose_logits_do_not_depend_on_the_image_is_refused_in_every_step(small):
+    class Constant(Counted):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if self.training else torch.ones_like(x))
+
+    D, real, fake = Constant(), *torch.randn(2, 5, 6)
+    game = Game(D, LOSSES["hinge"], {"r1": 1.0})
+    for _ in range(2):
+        game.backward(real, fake, None, 1.0)
+    D.training = False
+    with pytest.raises(ValueError, match="D must return logits that depend on the image"):
+        game.backward(real, fake, None, 1.0)
+
+
+def curved(*layers: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0))
+
+
+def test_a_refused_D_that_gains_nothing_by_level_1_is_left_to_autograd():
+    D, x = curved(nn.Linear(6, 8), nn.ReLU()), torch.randn(5, 6)
+    D(x)
+    assert level_of(D, x) == "autograd"
+    first = step(D, x, None)
+    assert level_instead(D, x) == "autograd"
+    second = step(D, x, None)
+    torch.testing.assert_close(first, second)
+    assert all(map(torch.equal, second, step(D, x, "autograd")))
+    # Without a loss, plain autograd would send zeros through all layers.
+    assert level_of(D, x, with_loss=False) == 1
+    backward_with_penalty(D, x, None, gamma=2.0)
+    assert level_instead(D, x, with_loss=False) == 1
+    # What may gain by more images is tried again.
+    assert level_instead(D, torch.randn(6, 6)) is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ((nn.Conv2d(16, 16, 3),), (2, 16, 96, 96)),
+        ((nn.Conv2d(2, 8, 1), nn.LeakyReLU()), (2, 2, 192, 192)),
+    ],
+    ids=["convolution", "activation"],
+)
+def test_a_refused_D_with_large_layers_stays_at_level_1(layers: tuple, shape: tuple[int, ...]):
+    D, x = curved(*layers), torch.randn(shape)
+    D(x)
+    step(D, x, None)
+    assert level_instead(D, x) == 1
+    assert level_of(D, x) == 1

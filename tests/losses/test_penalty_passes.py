@@ -57,9 +57,12 @@ def test_convolution_passes_per_layer(name: str):
     assert step(2, None) == pytest.approx(4 - last, rel=1e-12)
     assert 3.99 < step(1, None) <= 4
     assert 3.99 < count(lambda: penalties.r1(D, img).mean().backward()) <= 4
-    assert 5.99 < step(1, softplus) <= 6
+    # Nobody reads the gradient of the loss by the image. A residual block pools the image for its shortcut, and a hook
+    # of the pooled image could read that.
+    first = count(lambda: next(m for m in D.modules() if isinstance(m, nn.Conv2d))(img)) if name != "resnet" else 0
+    assert step(1, softplus) == pytest.approx(6 - first, rel=1e-12)
     with backends.use("reference"):  # PyTorch sends zeros through all layers
-        assert 5.99 < step("autograd", softplus) <= 6
+        assert step("autograd", softplus) == pytest.approx(6 - first, rel=1e-12)
         assert 5.5 < step("autograd", None) <= 6
 
 

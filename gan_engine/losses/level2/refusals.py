@@ -17,9 +17,10 @@ class NotPiecewiseLinear(Exception):
     """D is not known to be piecewise linear for each sample by itself. The message is a sentence, with the layer."""
 
 
-Instead = Literal[1, "autograd"]
+Instead = Literal[1, "autograd", "small"]
 
-# For each D: the states in which level 2 is not for it, the level that is, and for up to how many images.
+# For each D: the states in which level 2 is not for it, what is, and for up to how many images. "small" is level
+# "autograd" of a D that level 2 holds for.
 _refused: weakref.WeakKeyDictionary[Any, dict[tuple, tuple[Instead, float]]] = weakref.WeakKeyDictionary()
 
 _MOST_STATES = 64  # a D whose state differs in every step would fill the memory
@@ -31,13 +32,13 @@ def remember(D: Network, img: Tensor, c: Any, instead: Instead, **asked: Any) ->
         states = _refused.setdefault(owner, {})
         if len(states) >= _MOST_STATES:
             states.clear()
-        states[_state(D, img, c, **asked)] = instead, len(img) if instead == "autograd" else math.inf
+        states[_state(D, img, c, **asked)] = instead, math.inf if instead == 1 else len(img)
 
 
 def level_instead(
     D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None
 ) -> Instead | None:
-    """1 if D was refused in its present state, "autograd" if it was too small, for a step with a loss or without one.
+    """1 or "autograd" if D was refused in its present state, "small" if it was, for a step with a loss or without one.
 
     The state holds the modules of D, their modes, their hooks, which parameters require gradients, and attributes that
     are strings, truth values or None. It also holds the shape and dtype of the images. A function that is made anew for

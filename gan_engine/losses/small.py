@@ -1,0 +1,95 @@
+"""A step of a small D by autograd on PyTorch's functions: the loss, WGAN-GP and R1 in one backward pass.
+
+Calls cost a small D more than its arithmetic. A function in Python that a step calls once takes 5 to 10 us, as the
+caches hold other things by then. `step_at_once` is therefore long, calls few functions of ours, and asks nothing twice.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_engine.losses import norms
+from gan_engine.losses.adversarial import Loss, of_each_image
+from gan_engine.losses.by_autograd import no_gradient, sum_of_logits
+from gan_engine.losses.network import Network
+from gan_engine.losses.outputs import Logits, read_outputs, without_graph
+from gan_engine.ops.gradient_penalty import sum_of_squares_ref
+
+Weight = float | Tensor  # of a penalty; a tensor is []
+
+
+def step_at_once(
+    D: Network,
+    c: Any,
+    loss: Loss,
+    real_img: Tensor,
+    gen_img: Tensor,
+    between: Tensor | None,
+    weights: dict[str, Weight],
+    scale: float | Tensor,
+    *,
+    interval: int,
+    means: bool,
+) -> tuple[Logits, Logits, dict[str, Tensor]]:
+    """Add the gradients of scale * mean(loss + interval * (gp (|g(between)| - 1)^2 + r1 |g(real)|^2)) to .grad.
+
+    g is the gradient of D by the image. D calls no attention, no part of it is compiled, and no autocast is in force.
+
+    Args:
+        loss: D's side of an adversarial loss.
+        between: the images of WGAN-GP, where it has a weight. They are the caller's own, and have no graph.
+        weights: those of the penalties that are due, "gp" and "r1".
+        means: whether the terms are means [], and not [N].
+
+    Returns:
+        The logits of generated and of real images, and the terms "D", "gp" and "r1" with their weights but without
+        `interval`; all without a graph.
+    """
+    n, wide = real_img.shape[0], real_img.dtype
+    if wide != torch.float32:
+        wide = torch.promote_types(wide, torch.float32)
+    real_pass = ("r1", real_img.detach(), True) if "r1" in weights else ("real", real_img, False)
+    passes = [("fake", gen_img, False), real_pass]
+    if between is not None:
+        passes.insert(0, ("gp", between, True))
+    found: dict[str, Any] = {}
+    squares: dict[str, Tensor] = {}
+    for name, img, penalised in passes:
+        if penalised:
+            img.requires_grad_()
+        returned = D(img) if c is None else D(img, c)
+        # [N] or [N, 1], as most networks return them; the other forms take more calls
+        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.numel() == n and returned.ndim > 0
+        outputs = None if single else read_outputs(returned, n)
+        if outputs is None:
+            found[name] = returned if returned.ndim == 1 else returned.flatten()
+        else:
+            found[name] = outputs.for_loss(wide)
+        if penalised:
+            total, g = returned.sum() if outputs is None else sum_of_logits(outputs), None
+            if total.requires_grad:
+                (g,) = torch.autograd.grad(total, img, create_graph=True, allow_unused=True)
+            if g is None:
+                raise no_gradient()
+            squares[name] = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
+    fake, real = found["fake"], found[real_pass[0]]
+    plain = isinstance(fake, Tensor) and fake.ndim == 1
+    adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
+    whole = adversarial.mean()
+    terms = {"D": (whole if means else adversarial).detach()}
+    for name, penalty in squares.items():
+        if name == "gp":
+            penalty = norms.penalty(penalty, 1.0)
+        weight = weights[name]
+        if isinstance(weight, Tensor):
+            whole = whole + interval * weight * penalty.mean()
+        else:
+            whole = torch.add(whole, penalty.mean(), alpha=interval * weight)
+        term = weight * penalty.detach()
+        terms[name] = term.mean() if means else term
+    if isinstance(scale, Tensor) or scale != 1:
+        whole = whole * scale
+    if whole.requires_grad:  # else D learns nothing
+        whole.backward()
+    return (fake.detach(), real.detach(), terms) if plain else (without_graph(fake), without_graph(real), terms)
