@@ -26,11 +26,12 @@ from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
 from gan_engine.metrics import extractors, scores
 from gan_engine.metrics.measures import Measure, measure_of
-from gan_engine.metrics.subject import Subject
+from gan_engine.metrics.subject import Subject, classes_to_ask_for
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, fields
 from gan_engine.system.devices import choose_device
+from gan_engine.system.tf32 import tf32_products
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
     c_dim, num = G.config.c_dim, options.num or _num_of_run(state)
-    classes = [i % c_dim for i in range(num)] if c_dim else None  # every class in turn
+    classes = classes_to_ask_for(data, num, c_dim) if c_dim else None
     subject = Subject(
         G=G,
         data=data,
@@ -120,7 +121,8 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         directions=declared.directions,
         seed=options.seed,
     )
-    return measure.measure(subject)
+    with tf32_products(False):  # differences of nearly equal images, as of ppl, are smaller than the rounding of TF32
+        return measure.measure(subject)
 
 
 def _scores(options: Options, declared: models.Family, axes: int, say: Callable[[str], None]) -> Measure | None:

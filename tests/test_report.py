@@ -13,6 +13,7 @@ from gan_engine import report, train
 from gan_engine.data.toy import SHAPES
 from gan_engine.presets import PRESETS
 from gan_engine.runs import copies
+from gan_engine.runs.history import AGAINST, ANEW
 from gan_engine.runs.monitors import Monitors
 from gan_engine.runs.report import write as write_report
 from gan_engine.saved_config import to_dict
@@ -52,6 +53,17 @@ def test_measurements_have_their_best_and_their_spread(run_dir):
     found = {name: re.findall(r"<td[^>]*>([^<]*)<", row) for name, row in cells.items()}
     assert found["fd_fashion32 N=100"] == ["5", "2 at 4.0 kimg", "6.6 (4 to 10)"]
     assert found["precision_fashion32 N=100"] == ["0.3", "0.9 at 4.0 kimg", "0.34 (0.2 to 0.5)"]
+
+
+def test_measurements_of_other_images_and_from_before_a_new_beginning_are_not_compared(run_dir):
+    """The best number of the page is that of best.pt: the last one of equals."""
+    watch, name = Monitors(run_dir, tensorboard=False), "fd_fashion32 N=100"
+    watch.scalars(0, {f"eval/{name}": 1, AGAINST: 1})
+    watch.scalars(0, {ANEW: 1})
+    for kimg, (distance, against) in enumerate(((9, 1), (2, 2), (5, 1), (5, 1), (7, 1)), 1):
+        watch.scalars(1000 * kimg, {f"eval/{name}": distance, AGAINST: against})
+    (row,) = re.findall(rf"<tr><th>{name}</th>(.*?)</tr>", write_report(run_dir).read_text())
+    assert re.findall(r"<td[^>]*>([^<]*)<", row) == ["7", "5 at 4.0 kimg", "6.5 (5 to 9)"]
 
 
 def test_the_page_says_what_was_run_and_names_the_rows(run_dir):
@@ -163,7 +175,7 @@ def test_a_plot_that_fails_costs_the_plot(run_dir, monkeypatch):
     def fail(run_dir):
         raise ValueError("no fonts")
 
-    monkeypatch.setattr("gan_engine.runs.report.plot_losses", fail)
+    monkeypatch.setattr("gan_engine.runs.report.losses_png", fail)
     with pytest.warns(UserWarning, match="no plot of the losses: ValueError: no fonts"):
         assert "loss/G" in write_report(run_dir).read_text()
 

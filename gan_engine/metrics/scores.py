@@ -175,8 +175,11 @@ class Scores:
         return self.numbers(subject, self.draw(subject))
 
     @torch.no_grad()
-    def draw(self, subject: Subject) -> Drawn:
-        """Draw the images once, for the extractor and for the modes. Each of several processes must call it."""
+    def draw(self, subject: Subject, *, keep: bool = True) -> Drawn:
+        """Draw the images once, for the extractor and for the modes. Each of several processes must call it.
+
+        keep: False in a process that only draws its share, and computes no numbers.
+        """
         generated, counted = Sample(certainty=True), modes.Modes(subject.device) if self._read("modes") else None
 
         def look(pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -184,7 +187,7 @@ class Scores:
             return seen, None if counted is None else counted.found(pixels)
 
         for seen, found in subject.read(look) if self.extractor is not None or counted is not None else ():
-            if seen:
+            if seen and keep:
                 generated.add(*seen)
             if found is not None:
                 counted.counts += found

@@ -13,6 +13,19 @@ from gan_engine.pictures.picture import to_uint8
 T = TypeVar("T")
 
 
+def classes_to_ask_for(data: ImageSet, num: int, c_dim: int) -> list[int]:
+    """The classes of `num` generated images: in the shares of `data`, whose distance would be that of other shares.
+
+    Every class in turn where all are equally frequent, and where `data` has no labels or others than the generator.
+    """
+    counts = None if data.labels is None else data.labels.bincount(minlength=c_dim)
+    if counts is None or len(counts) > c_dim or counts.min() == counts.max():
+        return [i % c_dim for i in range(num)]
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    labels = data.labels[order].tolist()
+    return [labels[i % len(labels)] for i in range(num)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A generator in eval mode, and the data that it is compared with."""

@@ -10,11 +10,10 @@ import numpy as np
 
 from gan_engine.metrics import scores
 from gan_engine.runs import record
-from gan_engine.runs.history import read_metrics
+from gan_engine.runs.history import measurements, read_metrics
 from gan_engine.saved_config import FREE_ON_RESUME, LENGTHS
 from gan_engine.system.names import legible
 
-PREFIX = "eval/"
 # Fields that do not make two runs different: they change nothing about what is learnt, or name the run.
 _SAME = (FREE_ON_RESUME - {*LENGTHS, "data"}) | {"seed", "init_from", "outside", "channels_of_data"}
 
@@ -121,13 +120,9 @@ def _curves(run_dir: Path) -> dict[str, Curve]:
     rows = read_metrics(run_dir)
     timed = [(row["kimg"], row["seconds"]) for row in rows if row.get("seconds") is not None]
     clock = np.array([(0.0, 0.0), *sorted(set(timed))])
-    points: dict[str, dict[float, float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name.startswith(PREFIX) and value is not None:
-                points.setdefault(name.removeprefix(PREFIX), {})[row["kimg"]] = value
     curves = {}
-    for name, values in points.items():
+    for name, points in measurements(rows).items():
+        values = {nimg / 1000: value for nimg, value in points}
         kimg = np.array(sorted(values))
         curves[name] = Curve(kimg, np.interp(kimg, clock[:, 0], clock[:, 1]), np.array([values[k] for k in kimg]))
     return curves

@@ -2,8 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+PREFIX = "eval/"  # of the numbers of --eval-kimg
+ANEW = "best_begins_anew"  # in a row of metrics.jsonl, after which best and patience count
+AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the images that were compared with
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -14,6 +19,23 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     path = Path(run_dir) / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ()
     return [row for row in map(_row, lines) if row is not None]
+
+
+def measurements(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """The numbers of --eval-kimg by name, each with the images shown: all that compare with the newest one.
+
+    A measurement against other images does not, nor one from before best and patience began anew.
+    """
+    begun = max((i for i, row in enumerate(rows) if ANEW in row), default=0)
+    measured = [row for row in rows[begun:] if any(name.startswith(PREFIX) for name in row)]
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in measured:
+        if row.get(AGAINST) != measured[-1].get(AGAINST):
+            continue
+        for name, value in row.items():
+            if name.startswith(PREFIX) and value is not None:
+                found.setdefault(name.removeprefix(PREFIX), []).append((row["nimg"], value))
+    return found
 
 
 def few_classes(row: dict[str, Any]) -> str | None:

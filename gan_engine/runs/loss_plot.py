@@ -1,5 +1,6 @@
 """losses.png, the plot of a run."""
 
+import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -17,9 +18,17 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def plot_losses(run_dir: str | Path) -> Path | None:
-    """Write losses.png: loss terms, logits and adapted weights that were reported, over the images shown.
+    """Write losses.png, and return its path. None: there is nothing to plot."""
+    picture, path = losses_png(run_dir), Path(run_dir) / "losses.png"
+    if picture is None:
+        return None
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture)
+    return path
 
-    Returns its path.
+
+def losses_png(run_dir: str | Path) -> bytes | None:
+    """A picture of the loss terms, logits and adapted weights that were reported, over the images shown.
 
     The thin line is what was reported, and the thick line its moving average. None: there is nothing to plot.
     """
@@ -61,11 +70,11 @@ def plot_losses(run_dir: str | Path) -> Path | None:
     axes[-1].set_xlabel("images shown [kimg = 1000 images]")
     figure.align_ylabels()
     figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
-    path = Path(run_dir) / "losses.png"
-    with replacing(path) as temporary, warnings.catch_warnings():
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font draws a box for a letter that it lacks
-        figure.savefig(temporary)
-    return path
+        figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -10,10 +10,9 @@ from typing import Any
 from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
-from gan_engine.runs.comparison import PREFIX
 from gan_engine.runs.directory import holds_run
-from gan_engine.runs.history import few_classes, read_metrics
-from gan_engine.runs.loss_plot import plot_losses
+from gan_engine.runs.history import few_classes, measurements, read_metrics
+from gan_engine.runs.loss_plot import losses_png
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
 from gan_engine.saved_config import from_dict
@@ -105,16 +104,12 @@ def _classes(run: dict[str, Any]) -> list[str]:
 
 def _evaluations(rows: list[dict[str, Any]]) -> list[str]:
     """The numbers of --eval-kimg: the newest, the best, and the spread of the last ones."""
-    series: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name.startswith(PREFIX) and value is not None:
-                series.setdefault(name.removeprefix(PREFIX), []).append((row["nimg"], value))
+    series = measurements(rows)
     if not series:
         return []
     lines = []
     for name, measured in series.items():
-        best = (max if more_is_better(name) else min)(measured, key=lambda each: each[1])
+        best = (max if more_is_better(name) else min)(reversed(measured), key=lambda each: each[1])  # as best.pt
         last = [value for _, value in measured[-_SPREAD:]]
         spread_of = f"{sum(last) / len(last):,.4g} ({min(last):,.4g} to {max(last):,.4g})"
         cells = (f"{measured[-1][1]:,.4g}", f"{best[1]:,.4g} at {_at(best[0])}", spread_of)
@@ -164,13 +159,13 @@ def _alarms(rows: list[dict[str, Any]]) -> list[str]:
 
 def _plot(run_dir: Path) -> list[str]:
     try:
-        plot = plot_losses(run_dir)
+        plot = losses_png(run_dir)
     except Exception as error:  # the rest of the page does not depend on it
         warnings.warn(f"no plot of the losses: {type(error).__name__}: {error}", stacklevel=2)
         return []
     if plot is None:
         return []
-    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{embedded(plot.read_bytes())}">']
+    return [f'<h2>Losses</h2><img class="plot" alt="losses over images shown" src="{embedded(plot)}">']
 
 
 def _copies(run_dir: Path, found: dict[str, Any] | None, *, is_old: bool) -> list[str]:

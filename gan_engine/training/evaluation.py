@@ -17,15 +17,12 @@ from gan_engine.data import DataError, ImageSet, load
 from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference.generator import images
 from gan_engine.metrics import scores
-from gan_engine.metrics.subject import Subject
-from gan_engine.runs.history import read_metrics
+from gan_engine.metrics.subject import Subject, classes_to_ask_for
+from gan_engine.runs.history import AGAINST, ANEW, PREFIX, read_metrics
 from gan_engine.system.random_state import rng_state, set_rng_state
+from gan_engine.system.tf32 import tf32_products
 from gan_engine.training.distributed import ALONE, Processes
 from gan_engine.training.watch import BACK_TO
-
-PREFIX = "eval/"
-ANEW = "best_begins_anew"  # in a row of metrics.jsonl, after which best and patience count
-AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the images that were compared with
 
 
 class Evaluation:
@@ -47,7 +44,7 @@ class Evaluation:
     def __init__(
         self, config: Config, data: ImageSet, G_ema: nn.Module, run_dir: Path, processes: Processes = ALONE
     ) -> None:
-        self.config, self.run_dir = config, run_dir
+        self.config, self.run_dir, self.keeps = config, run_dir, processes.first
         self.device = next(G_ema.parameters()).device
         with _flags_of_training():
             compared = processes.one_per_machine_first(lambda: _compared(config, data))
@@ -55,7 +52,7 @@ class Evaluation:
             weights = None if config.eval_weights is None else Path(config.eval_weights)
             metrics = scores.parse(config.eval_metrics)
             self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
-            classes = [i % config.model.c_dim for i in range(config.eval_num)] if config.conditional else None
+            classes = classes_to_ask_for(compared, config.eval_num, config.model.c_dim) if config.conditional else None
             batch = min(100, config.eval_num)
             draw = partial(images, G_ema, config.eval_num, seed=config.seed, classes=classes, batch=batch)
             self.subject = Subject(
@@ -73,13 +70,13 @@ class Evaluation:
         self.against = int(compared.sha256[:12], 16)  # 48 bits, which JSON's numbers hold
 
     def draw(self) -> scores.Drawn:
-        """What the images of G_ema show. Each process must call it."""
-        with self._random_state_kept():
-            return self.scores.draw(self.subject)
+        """What the images of G_ema show. Each process must call it; the first one keeps what all have seen."""
+        with self._random_state_kept(), tf32_products(False):
+            return self.scores.draw(self.subject, keep=self.keeps)
 
     def numbers(self, drawn: scores.Drawn) -> dict[str, float]:
         """Numbers by name, "eval/fd_fashion32 N=5000", the one that decides first. One process may call it alone."""
-        with self._random_state_kept():
+        with self._random_state_kept(), tf32_products(False):
             found = self.scores.numbers(self.subject, drawn)
         return {PREFIX + name: value for name, value in found.items()}
 

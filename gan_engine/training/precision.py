@@ -2,7 +2,6 @@
 
 import contextlib
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -60,20 +59,6 @@ def takes_tf32(asked: bool | None, name: str, device: torch.device) -> bool:
 def products_line(tf32: bool, device: torch.device) -> str:
     """What the first lines of a run on a GPU say of products in float32."""
     return "" if device.type != "cuda" else "float32 parts in TF32" if tf32 else "float32 parts without TF32"
-
-
-@contextlib.contextmanager
-def tf32_products(allowed: bool) -> Iterator[None]:
-    """Inside, float32 convolutions and matrix products on GPUs round their factors to TF32 if it is `allowed`."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
-    try:
-        for switch in switches:
-            switch.allow_tf32 = allowed
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value
 
 
 def finite(x: Tensor) -> Tensor:

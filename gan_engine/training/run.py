@@ -14,7 +14,7 @@ from gan_engine.command_line import console
 from gan_engine.config import Config
 from gan_engine.metrics.scores import Drawn
 from gan_engine.runs import record
-from gan_engine.runs.history import few_classes
+from gan_engine.runs.history import AGAINST, ANEW, PREFIX, few_classes
 from gan_engine.runs.monitors import Monitors
 from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
@@ -22,7 +22,7 @@ from gan_engine.training import chosen_ops, nonfinite, plan
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
-from gan_engine.training.evaluation import AGAINST, ANEW, PREFIX, Evaluation
+from gan_engine.training.evaluation import Evaluation
 from gan_engine.training.health import Health, interval
 from gan_engine.training.means import Means
 from gan_engine.training.schedule import Optimizers

@@ -10,6 +10,7 @@ from gan_engine import models, plugins
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, held_out
 from gan_engine.data.kinds import check_kind
+from gan_engine.system.tf32 import tf32_products
 from gan_engine.training import game, graphs
 from gan_engine.training.average import Average
 from gan_engine.training.batches import Batches
@@ -21,7 +22,7 @@ from gan_engine.training.gradients import Gradients
 from gan_engine.training.health import Health
 from gan_engine.training.means import Means
 from gan_engine.training.networks import Networks
-from gan_engine.training.precision import Precision, resolve, takes_tf32, tf32_products
+from gan_engine.training.precision import Precision, resolve, takes_tf32
 from gan_engine.training.run import Run
 from gan_engine.training.samples import Samples
 from gan_engine.training.schedule import due, optimizers, schedule, set_learning_rates

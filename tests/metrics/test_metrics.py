@@ -7,15 +7,19 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
+from torch import nn
 
-from gan_engine.data import DataConfig, DataError, ImageSet, held_out, load
+from gan_engine.data import DataConfig, DataError, ImageSet, held_out, load, to_float
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.inference import generator
 from gan_engine.metrics import perceptual
 from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
+from gan_engine.metrics.garments import measure
+from gan_engine.metrics.subject import Subject, classes_to_ask_for
 from gan_engine.presets import PRESETS
 from gan_engine.system import checkpoint
+from gan_engine.system.tf32 import tf32_products
 from gan_engine.training.trainer import Trainer
 
 
@@ -116,10 +120,46 @@ def test_evaluate_measures_a_checkpoint(tmp_path, garments):
     assert evaluate(again) == evaluate(again)
 
 
+def test_classes_are_asked_for_in_the_shares_of_the_data(garments):
+    """Data of unequal classes are near to unseen garments of the same shares."""
+    of = [torch.where(garments.labels == k)[0] for k in range(10)]
+    counts = [400] * 5 + [20] * 5
+    seen = torch.cat([of[k][: counts[k]] for k in range(10)])
+    data = ImageSet("unequal", garments.images[seen], garments.labels[seen], garments.class_names)
+    assert classes_to_ask_for(garments, 12, 10) == [*range(10), 0, 1]
+    assert classes_to_ask_for(ImageSet("none", garments.images), 3, 10) == [0, 1, 2]
+    assert classes_to_ask_for(data, 3, 4) == [0, 1, 2]  # of another kind of classes
+
+    def distance(classes):
+        turns = [iter(each[500:]) for each in of]
+        images = to_float(garments.images[torch.stack([next(turns[k]) for k in classes])])
+        subject = Subject(G=nn.Linear(1, 1), data=data, batch=100, num=len(classes), draw=lambda: images.split(100))
+        return measure(subject)[f"fd_fashion32 N={len(classes)}"]
+
+    shares = classes_to_ask_for(data, 1000, 10)
+    assert abs(np.bincount(shares) - np.array(counts) / 2.1).max() < 25
+    assert 10 * distance(shares) < distance([i % 10 for i in range(1000)])
+
+
+def test_measuring_computes_products_in_float32(tmp_path, garments, monkeypatch):
+    path, switches = saved(tmp_path, garments, **CGAN), []
+    draw = generator.images
+
+    def seen(*arguments, **options):
+        switches.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr("gan_engine.evaluate.images", seen)
+    with tf32_products(True):
+        evaluate(Options(path, num=20))
+        assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    assert switches == [(False, False)]
+
+
 def test_evaluate_compares_with_the_images_that_were_not_held_out(tmp_path, garments):
     path = saved(tmp_path, garments, held_out=64, **CGAN)
     learnt, _ = held_out.split(garments, 64, seed=0)
-    np.savez(tmp_path / "learnt.npz", images=learnt.images[:, 0].numpy())
+    np.savez(tmp_path / "learnt.npz", images=learnt.images[:, 0].numpy(), labels=learnt.labels.numpy())
     options = {"num": 50, "metrics": "fid"}
     assert evaluate(Options(path, **options)) == evaluate(Options(path, data=str(tmp_path / "learnt.npz"), **options))
 

@@ -45,7 +45,9 @@ def get(server, path="/", method="GET", **headers):
 
 
 def test_the_page_follows_the_run_to_its_end(server, run_dir):
+    files = sorted(run_dir.rglob("*"))
     answer, text = get(server)
+    assert sorted(run_dir.rglob("*")) == files  # the run is not touched
     assert answer.status == 200 and "the run goes on" in text and "<img" not in text
     assert answer.headers["Refresh"] == str(live.REFRESH)
     watch = Monitors(run_dir, tensorboard=False)

@@ -219,7 +219,7 @@ def test_a_name_is_text_whatever_it_looks_like(tmp_path, name):
 def test_the_legend_names_every_loss(tmp_path, monkeypatch):
     figure = pytest.importorskip("matplotlib.figure")
     seen = []
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path: seen.append(self))
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *to, **form: seen.append(self))
     watch = Monitors(tmp_path, tensorboard=False)
     watch.scalars(0, {"loss/_hidden": 1.0, "loss/$x": 2.0})
     watch.close()

@@ -125,12 +125,15 @@ def gamma_auto(processes, folder):
 
 
 def measured(processes, folder):
-    """The numbers of 250 images in batches of 100 in the first process, and how many this process has seen."""
+    """The features of 250 images in batches of 100, the numbers, and how many images this process has drawn."""
     trainer = make(MEASURED, processes, folder)
     trainer.step()
-    drawn = trainer.evaluation.draw()
-    found = trainer.evaluation.numbers(drawn) if processes.first else None
-    return found, len(drawn.generated)
+    evaluation, sizes = trainer.evaluation, []
+    evaluation.subject.G.register_forward_hook(lambda G, inputs, img: sizes.append(len(img)))
+    drawn = evaluation.draw()
+    if not processes.first:
+        return None, None, sizes
+    return drawn.generated.kept, evaluation.numbers(drawn), sizes
 
 
 def broken_once(processes, folder):
@@ -242,10 +245,11 @@ def test_two_processes_have_the_weights_of_r1_that_one_has(two, tmp_path):
 
 
 def test_two_processes_measure_what_one_measures(two, tmp_path):
-    """Rank 0 draws two of three batches, so the last one has no partner."""
-    found, count = measured(ALONE, tmp_path)
-    assert two[0]["measured"][0] == pytest.approx(found, rel=1e-4) and len(found) == 5
-    assert [rank["measured"][1] for rank in two] == [count, count] == [250, 250]
+    features, found, _ = measured(ALONE, tmp_path)
+    got, numbers, _ = two[0]["measured"]
+    torch.testing.assert_close(got, features)  # in the order of one process
+    assert numbers == pytest.approx(found, rel=1e-4) and len(found) == 5
+    assert [rank["measured"][2] for rank in two] == [[100, 50], [100]]
 
 
 def test_path_lengths_have_one_mean(two):

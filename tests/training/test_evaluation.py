@@ -49,7 +49,7 @@ def test_measurements_change_nothing_that_is_learnt(make, measured, monkeypatch)
     plain = make(SIZES)
     assert plain.run() is None
     noisy = Scores.draw
-    monkeypatch.setattr(Scores, "draw", lambda self, subject: torch.rand(7) is None or noisy(self, subject))
+    monkeypatch.setattr(Scores, "draw", lambda *given, **keep: torch.rand(7) is None or noisy(*given, **keep))
     other = make(SIZES, **measured)
     assert other.run() is None
     assert_equal(weights(plain), weights(other))
