@@ -218,6 +218,7 @@ RETURNED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "column": lambda logits, h: logits[:, None],
     "two for each": lambda logits, h: torch.stack([logits, h.mean((1, 2, 3))], 1),
     "list": lambda logits, h: [logits, h.mean(1, keepdim=True)],
+    "towers": lambda logits, h: [logits],  # and those of another network, which sees the image at two scales
     "pair": lambda logits, h: (logits, [h, h.mean(1)]),
     "dict": lambda logits, h: {"logits": logits, "features": [h]},
     "picked": lambda logits, h: (h, {"score": logits}),
@@ -238,6 +239,8 @@ class Discriminator(nn.Module):
             nn.Conv2d(channels, 1, 1) if head == "patches" else nn.Linear(size if head == "all" else channels, 1)
         )
         self.embed = nn.Embedding(3, channels) if classes else None
+        if returns == "towers":
+            self.tower = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(2), nn.Linear(9, 2))
 
     def forward(self, x: Tensor, c: Any = None) -> Any:
         h = self.layers(x * 1)  # a layer may write into its input
@@ -250,7 +253,11 @@ class Discriminator(nn.Module):
         if self.embed is not None:
             label = c["label"] if isinstance(c, dict) else c[0] if isinstance(c, tuple) else c
             logits = logits + (h.mean((2, 3)) * self.embed(label)).sum(1)
-        return RETURNED[self.returns](logits, h)
+        returned = RETURNED[self.returns](logits, h)
+        if self.returns == "towers":
+            scales = F.avg_pool2d(x, 2), F.max_pool2d(F.pad(x, (0, 0, 1, -1)), 2)
+            returned += [self.tower(scale).mean((1, 2)) for scale in scales]
+        return returned
 
 
 CURVED_TOO = [convolution, convolution, other_convolution, norm, resampling, attention, function, composite, None]

@@ -95,9 +95,10 @@ def written_out(D: nn.Module, img: Tensor, shape: Shape, *, with_loss: bool, cen
 def test_a_step_is_autograd_at_every_level(name: str, act: str):
     shape, img = SHAPES[name], images()
     D = Scales(shape.returned, ACTIVATIONS[act])
+    one_logit_each = shape.for_loss in ([4], [[4], [4]])
     for with_loss in (True, False):
         want = gradients(D, lambda w=with_loss: written_out(D, img, shape, with_loss=w, centre=1.0))
-        one_each = shape.for_loss == [4] or not with_loss
+        one_each = one_logit_each or not with_loss
         for level in (None, 1, "autograd", 2):
             options = {"gamma": 3.0, "level": level, "centre": 1.0, "logits": shape.picked}
             step = partial(penalties.backward_with_penalty, D, img, patch_loss if with_loss else None, **options)
@@ -109,7 +110,7 @@ def test_a_step_is_autograd_at_every_level(name: str, act: str):
             logits, penalty = step()
             assert shapes_of(logits) == shape.for_loss
             assert penalty.shape == (4,)
-    assert (penalties.refusal(D, img, logits=shape.picked) is None) == (shape.for_loss == [4] and act == "lrelu")
+    assert (penalties.refusal(D, img, logits=shape.picked) is None) == (one_logit_each and act == "lrelu")
 
 
 @pytest.mark.parametrize("name", SHAPES)

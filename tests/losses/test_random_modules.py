@@ -32,7 +32,7 @@ def plain(D: Callable, img: Tensor, c: Any, returns: str) -> tuple[Tensor | list
         returned = D(img) if c is None else D(img, c)
         logits = {"pair": lambda: returned[0], "dict": lambda: returned["logits"], "picked": lambda: picked(returned)}
         logits = logits.get(returns, lambda: returned)()
-        total = sum(each.sum() for each in logits) if returns == "list" else logits.sum()
+        total = sum(each.sum() for each in logits) if returns in ("list", "towers") else logits.sum()
         (g,) = torch.autograd.grad(total, img, create_graph=True)
         penalty = g.square().flatten(1).sum(1)
         ((loss(logits) + GAMMA / 2 * penalty.mean()) * SCALE).backward()

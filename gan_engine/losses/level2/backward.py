@@ -28,7 +28,7 @@ def backward_by_tangents(
     with torch.enable_grad(), torch.autocast(recorded.img.device.type, enabled=False):
         logits, total = step.logits_and_mean_penalty(with_loss=loss is not None)
         if loss is not None:
-            node = logits.grad_fn
+            node = (logits if isinstance(logits, Tensor) else logits[0]).grad_fn
             mean = mean_loss(loss, logits)
             if not _leads_to(mean, node):  # the loss does not read the logits, so offsets have no gradient
                 _, total = step.logits_and_mean_penalty(with_loss=False)
@@ -54,41 +54,51 @@ class _PenalisedStep:
         self.t_over_g = weight if centre == 0 else weight * (1 - centre / norms.norm(s))
 
     def logits_and_mean_penalty(self, *, with_loss: bool) -> tuple[Any, Tensor]:
-        """The logits [N], or None without a loss, and mean(gamma / 2 * penalty) [], as results of the node."""
+        """The logits as a loss gets them, or None without a loss, and mean(gamma / 2 * penalty) [], from the node."""
         learned = self.recorded.learned(with_loss=with_loss)
         self.order, self.with_loss = [id(t) for t in learned], with_loss
         start = torch.empty((), requires_grad=True)  # for a D that learns nothing
-        return _Node.apply(self, self.gamma, start, *learned)
+        mean, *logits = _Node.apply(self, self.gamma, start, *learned)
+        if not with_loss:
+            return None, mean
+        return logits[0] if isinstance(self.recorded.logits, Tensor) else logits, mean
 
-    def gradients(self, a: Tensor | None, d: Tensor) -> list[Tensor | None]:
-        """The gradients of the parameters: a [N] is the gradient by the logits, d [] by the mean penalty. Once."""
+    def gradients(self, a: list[Tensor | None], d: Tensor) -> list[Tensor | None]:
+        """The gradients of the parameters: a has the gradients by the logits [N], d [] is by the mean penalty. Once."""
         if self.g is None:
             raise RuntimeError("backward_with_penalty: its graph is for one backward pass, which it runs itself")
         with self.autocast:
             t_over_g = self.t_over_g * d
-            a = torch.zeros_like(t_over_g) if a is None else a
-            tangents = {0: mix(self.recorded.img, self.g, a, t_over_g)}  # u[0] = a x + t
-            self.g = None  # its memory is needed
-            found = self.recorded.parameter_gradients(tangents, a if self.with_loss else None)
+            weights = [torch.zeros_like(t_over_g) if each is None else each for each in a or [None]]
+
+            def start(k: int) -> Tensor:
+                u = mix(self.recorded.img, self.g, weights[k], t_over_g)  # u[0] = a x + t
+                if k == len(weights) - 1:
+                    self.g = None  # its memory is needed
+                return u
+
+            found = self.recorded.parameter_gradients(start, weights if self.with_loss else None)
         return [found.pop(i) for i in self.order]
 
 
 class _Node(torch.autograd.Function):
-    """step, gamma [N], parameters -> logits [N], mean penalty []"""
+    """step, gamma [N], parameters -> mean penalty [], and with a loss the logits, [N] each"""
 
     @staticmethod
-    def forward(ctx: Any, step: _PenalisedStep, gamma: Tensor, start: Tensor, *learned: Tensor) -> tuple[Any, Tensor]:
+    def forward(ctx: Any, step: _PenalisedStep, gamma: Tensor, start: Tensor, *learned: Tensor) -> tuple[Tensor, ...]:
         ctx.step = step
         ctx.set_materialize_grads(False)
-        return step.recorded.logits.clone() if step.with_loss else None, (gamma / 2 * step.penalty).mean()
+        logits = step.recorded.logits
+        each = [logits] if isinstance(logits, Tensor) else logits
+        return (gamma / 2 * step.penalty).mean(), *(x.clone() for x in each if step.with_loss)
 
     @staticmethod
-    def backward(ctx: Any, a: Tensor | None, d: Tensor | None) -> tuple:
+    def backward(ctx: Any, d: Tensor | None, *a: Tensor | None) -> tuple:
         step = ctx.step
         if d is None:
             raise RuntimeError("backward_with_penalty: gradients of logits by parameters are not for its loss to take")
         by_gamma = step.penalty * d / (2 * len(step.penalty)) if ctx.needs_input_grad[1] else None
-        return None, by_gamma, None, *step.gradients(a, d)
+        return None, by_gamma, None, *step.gradients(list(a), d)
 
 
 def _leads_to(t: Tensor, end: torch.autograd.graph.Node) -> bool:

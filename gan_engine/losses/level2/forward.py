@@ -16,7 +16,7 @@ from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre
 
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import CURVED
-from gan_engine.losses.level2.tape import Gradients, Step, Tape, only_readers, write_count
+from gan_engine.losses.level2.tape import Gradients, Step, Tape, behind, only_readers, write_count
 from gan_engine.losses.level2.traced_tensor import TracedTensor
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, read_outputs, without_graph
 
@@ -26,7 +26,7 @@ class RecordedForward:
 
     Raises:
         NotPiecewiseLinear: level 2 does not hold for D.
-        ValueError: D does not return logits. With a loss it must return one for each image.
+        ValueError: D does not return logits.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class RecordedForward:
             self._deltas[slot] = torch.full_like(logits, slots.count(slot))
         self.products_of_a_step = tape.products / max(1, len(tape.steps))
         self._steps = tape.steps_behind(slots)
+        self._parts = _parts(self._steps, slots) if with_loss else [self._steps]
         if (written := self._tensor_written_to(offsets=True)) is not None:
             raise NotPiecewiseLinear(f"D writes to a tensor {list(written.shape)} that it has computed with before")
         self.logits = without_graph(outputs.for_loss(torch.promote_types(img.dtype, torch.float32)))
@@ -83,13 +84,12 @@ class RecordedForward:
                 found |= {id(t): t for t in (weights + offsets if with_loss else weights)}
         return list(found.values())
 
-    def parameter_gradients(self, tangents: dict[int, Tensor], a: Tensor | None) -> Gradients:
+    def parameter_gradients(self, start: Callable[[int], Tensor], a: list[Tensor] | None) -> Gradients:
         """The gradients of loss + penalty by the tensors of `learned`. Can be called once.
 
         Args:
-            tangents: {0: u[0]} with u[0] [N, ...] = t + a x. The tangents that follow go through it, and each is freed
-                when its last reader has read it.
-            a: [N], the gradient of the loss by the logits. None: there is no loss, and offsets have no gradient.
+            start: k -> u[0] [N, ...] = t + a[k] x, the tangent that goes through the layers behind logit k.
+            a: for each logit [N], the gradient of the loss by it. None: there is no loss, and offsets have no gradient.
         """
         if (written := self._tensor_written_to(offsets=a is not None)) is not None:
             raise RuntimeError(
@@ -97,18 +97,9 @@ class RecordedForward:
                 "D had computed with: want one that stays as it is until the call returns, or level=1"
             )
         grads = Gradients()
-        steps, self._steps = self._steps, []
-        reading = [step for step in steps if step.reads_tangents]
-        last_reader = {slot: step for step in reading for slot in step.sources}
-        sole = only_readers(reading)
-        fresh = {slot for step in steps if step.result_is_fresh for slot in step.results if slot in sole}
-        for step in steps:
-            sources = [tangents[slot] for slot in step.sources] if step.reads_tangents else []
-            for slot in {slot for slot in step.sources if last_reader.get(slot) is step}:
-                del tangents[slot]
-            results = step.tangent(sources, a, fresh.issuperset(step.sources), grads)
-            if step.needs_tangent:
-                tangents |= {slot: u for slot, u in zip(step.results, results, strict=True) if slot in last_reader}
+        parts, self._steps, self._parts = self._parts if a is not None else [self._steps], [], []
+        for k, steps in enumerate(parts):
+            _push(steps, {0: start(k)}, None if a is None else a[k], grads)
         return grads
 
     def _tensor_written_to(self, *, offsets: bool) -> Tensor | None:
@@ -119,10 +110,36 @@ class RecordedForward:
         return next((tensor for tensor in written if tensor is not None), None)
 
 
-_MANY_LOGITS = (
-    "D returns several logits for each image, and the gradient of a loss differs between them; the penalty alone "
-    "(loss=None), or the mean of the logits, has level 2"
+_BUT = "the penalty alone (loss=None), or the mean of the logits, has level 2"
+_MANY_LOGITS = f"D returns several logits for each image, and the gradient of a loss differs between them; {_BUT}"
+_SHARED = (
+    "D returns several logits for each image that share a layer with weights, and the gradient of a loss differs "
+    f"between them; {_BUT}"
 )
+
+
+def _parts(steps: list[Step], slots: list[int]) -> list[list[Step]]:
+    """For each logit, the steps that it depends on. Refuse logits that share a step with something to learn."""
+    parts = [behind(steps, [slot]) for slot in slots] if len(slots) > 1 else [steps]
+    learning = [step for part in parts for step in part if any(step.learned())]
+    if len(set(map(id, learning))) < len(learning):
+        raise NotPiecewiseLinear(_SHARED)
+    return parts
+
+
+def _push(steps: list[Step], tangents: dict[int, Tensor], a: Tensor | None, grads: Gradients) -> None:
+    """Push `tangents` {0: u[0]} through `steps`, and add the gradients. Each tangent is freed by its last reader."""
+    reading = [step for step in steps if step.reads_tangents]
+    last_reader = {slot: step for step in reading for slot in step.sources}
+    sole = only_readers(reading)
+    fresh = {slot for step in steps if step.result_is_fresh for slot in step.results if slot in sole}
+    for step in steps:
+        sources = [tangents[slot] for slot in step.sources] if step.reads_tangents else []
+        for slot in {slot for slot in step.sources if last_reader.get(slot) is step}:
+            del tangents[slot]
+        results = step.tangent(sources, a, fresh.issuperset(step.sources), grads)
+        if step.needs_tangent:
+            tangents |= {slot: u for slot, u in zip(step.results, results, strict=True) if slot in last_reader}
 
 
 def _add(deltas: dict[int, Tensor], fresh: set[int], slot: int, delta: Tensor, step: Step) -> None:
@@ -157,7 +174,7 @@ def _run(
             outputs = read_outputs(D(x) if c is None else D(x, c), len(img), picked)
         if not all(isinstance(logits, TracedTensor) for logits in outputs.logits):
             raise NotPiecewiseLinear("D returned logits that were not computed from the image by functions of PyTorch")
-        if with_loss and not outputs.one_for_each_image:
+        if with_loss and any(logits.numel() != len(img) for logits in outputs.logits):
             raise NotPiecewiseLinear(_MANY_LOGITS)
         slots = [logits.slot for logits in outputs.logits]
         outputs = Outputs([logits.value for logits in outputs.logits], [], outputs.single)

@@ -44,16 +44,23 @@ class Tape:
 
         A step needs the tangents of its results where another weight is behind them: tangents end at the last weight.
         """
-        behind, read, found = set(slots), set(), []
-        for step in reversed(self.steps):
-            if behind.intersection(step.results):
-                behind.update(step.sources)
-                step.needs_tangent = not read.isdisjoint(step.results)
-                if step.reads_tangents:
-                    read.update(step.sources)
-                found.append(step)
-        self.steps = []
-        return found[::-1]
+        found, self.steps = behind(self.steps, slots), []
+        read = set()
+        for step in reversed(found):
+            step.needs_tangent = not read.isdisjoint(step.results)
+            if step.reads_tangents:
+                read.update(step.sources)
+        return found
+
+
+def behind(steps: Sequence["Step"], slots: Iterable[int]) -> list["Step"]:
+    """Those of `steps` that the tensors in `slots` depend on, in their order."""
+    wanted, found = set(slots), []
+    for step in reversed(steps):
+        if wanted.intersection(step.results):
+            wanted.update(step.sources)
+            found.append(step)
+    return found[::-1]
 
 
 @dataclass(eq=False)
