@@ -30,7 +30,7 @@ def claimed(config: Config, start: Path | None) -> Iterator[Path]:
 
     Raises ValueError for a directory that cannot be written or holds another run.
     """
-    resumed = None if start is None else _home(start)
+    resumed = None if start is None else home(start)
     named = config.out or resumed
     other = named is not None and (resumed is None or named.resolve() != resumed.resolve())
     if other and holds_run(named):
@@ -68,6 +68,11 @@ def holds_run(run_dir: Path) -> bool:
     return any((run_dir / "checkpoints").glob("kimg-*.pt"))
 
 
+def home(checkpoint: Path) -> Path:
+    """The directory of the run that has written `checkpoint`."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def last_run(preset: str | None) -> Path:
     """The run in RUNS, of `preset` if one is named, that was saved last. Raises ValueError if there is none."""
     saved = list(RUNS.glob("*/checkpoints/kimg-*.pt"))
@@ -77,11 +82,6 @@ def last_run(preset: str | None) -> Path:
         of_preset = f" of the preset {preset}" if preset else ""
         raise ValueError(f"resume: no run{of_preset} with a checkpoint in {RUNS}/; name its directory")
     return max(saved, key=lambda path: path.stat().st_mtime_ns).parent.parent
-
-
-def _home(checkpoint: Path) -> Path:
-    """The directory of the run that has written `checkpoint`."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def _make(run_dir: Path, *, may_exist: bool) -> list[Path]:

@@ -156,7 +156,7 @@ def find(path: str | Path, *, best: bool = False) -> Path:
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such checkpoint or run directory")
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    newest_first = _numbered(directory)[::-1]
+    newest_first = numbered(directory)[::-1]
     for _, file in newest_first:
         try:
             with open(file, "rb") as opened:
@@ -169,10 +169,16 @@ def find(path: str | Path, *, best: bool = False) -> Path:
     raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
 
 
+def numbered(directory: Path) -> list[tuple[int, Path]]:
+    """(nimg, path) of every checkpoint in `directory`, oldest first."""
+    matches = [(_NAME.fullmatch(file.name), file) for file in directory.glob("kimg-*.pt")]
+    return sorted((int(match.group(1) + match.group(2)), file) for match, file in matches if match)
+
+
 def newest_name(run_dir: Path) -> str | None:
     """The name of the newest checkpoint in a run directory, damaged or not: no file is read. None if there is none."""
-    numbered = _numbered(run_dir / "checkpoints")
-    return numbered[-1][1].name if numbered else None
+    found = numbered(run_dir / "checkpoints")
+    return found[-1][1].name if found else None
 
 
 def stem(nimg: int) -> str:
@@ -199,7 +205,7 @@ class Keeper:
         self.directory = Path(run_dir) / "checkpoints"
         self.keep = keep
         sweep(self.directory)
-        for number, file in _numbered(self.directory) if nimg is not None else ():
+        for number, file in numbered(self.directory) if nimg is not None else ():
             if number > nimg:
                 os.replace(file, file.with_name(file.name + ".rewound"))
 
@@ -234,7 +240,7 @@ class Keeper:
         """Write `state` as the checkpoint at `nimg` images and return its path. Raises what `save` raises."""
         path = self.directory / f"{stem(nimg)}.pt"
         save(path, state)
-        for _, file in _numbered(self.directory)[: -self.keep]:
+        for _, file in numbered(self.directory)[: -self.keep]:
             _discard(file)
         return path
 
@@ -298,12 +304,6 @@ def _verify(path: Path, file: BinaryIO) -> None:
     sha256.update(b"\0\0")
     if tail != struct.pack("<H", _TAIL - 2) + _MARK + sha256.hexdigest().encode():
         raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
-
-
-def _numbered(directory: Path) -> list[tuple[int, Path]]:
-    """(nimg, path) of every checkpoint in `directory`, oldest first."""
-    matches = [(_NAME.fullmatch(file.name), file) for file in directory.glob("kimg-*.pt")]
-    return sorted((int(match.group(1) + match.group(2)), file) for match, file in matches if match)
 
 
 def _discard(path: Path) -> None:

@@ -13,7 +13,7 @@ import gan_engine
 from gan_engine import backends
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
-from gan_engine.runs import ending, loggers
+from gan_engine.runs import directory, ending, loggers
 from gan_engine.system import malloc, outside
 from gan_engine.system.devices import choose_device
 from gan_engine.system.names import legible
@@ -23,6 +23,7 @@ from gan_engine.training.distributed import Processes
 from gan_engine.training.precision import products_line, remark, resolve
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.transfer import TakenWeights
+from gan_engine.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def prepare(
     if state is not None:
         trainer.load_state_dict(state, source=resumed)
         _require_time_left(trainer, resumed)
+        if trainer.health is not None and not trainer.clock.over:
+            Watch(trainer.health, config, directory.home(resumed), nimg=trainer.nimg).require_healthy(resumed)
     return Start(
         trainer, trainer.data, resumed, None if initial is None else initial[0], taken, allocator, fewer_threads
     )

@@ -24,6 +24,7 @@ from gan_engine.training.networks import Networks
 from gan_engine.training.precision import Precision
 
 PREFIX = "health/"
+FIRST_SIZE = f"{PREFIX}first_size/"  # and G or D: the norm of the weights where the history begins
 IMAGES = 64  # of a reading, or as many as a pass has if a pass has more
 SHARE = 32  # a reading is due after this many images of training for each of its own: see `interval`
 CLASSED = 1000  # images of the data that say where the classes lie
@@ -67,9 +68,14 @@ class Health:
         self.seen = _batch(config, data, batches, self.num)
         self.unseen = None if held_out is None else _batch(config, held_out, batches, self.num)
         self.spreads: dict[str, float] = {}  # of the images of the data, for each pair of networks
-        self.first_norms = self._norms()
+        self.begin({})
         self.classes: tuple[Tensor, Tensor, Tensor] | None = None
         self.counts: deque[Tensor] = deque(maxlen=WINDOW)
+
+    def begin(self, first: Reading) -> None:
+        """Begin a history with the weights of now, or go on with one, which has noted their `first` sizes."""
+        self.begins = not first
+        self.first_sizes = {FIRST_SIZE + name: float(norm) for name, norm in self._norms().items()} | first
 
     @torch.no_grad()
     def read(self, nimg: int, means: dict[str, float]) -> Reading:
@@ -84,10 +90,11 @@ class Health:
                     found["overfitting" + seen.name] = signs(seen.real, unseen.real)
         norms = self._norms()
         for name in ("G", "D"):
-            found[f"growth/{name}"] = float(norms[name] / self.first_norms[name])
+            found[f"growth/{name}"] = float(norms[name] / self.first_sizes[FIRST_SIZE + name])
             if (gradient := means.get(f"grad_norm/{name}")) is not None:
                 found[f"gradient/{name}"] = gradient
-        return {PREFIX + name: value for name, value in found.items()}
+        first, self.begins = self.first_sizes if self.begins else {}, False
+        return {PREFIX + name: value for name, value in found.items()} | first
 
     def _of_side(self, side: Judged) -> Reading:
         gen = features(side.gen_img)

@@ -87,8 +87,10 @@ class Run:
         self.rollback: Rollback | None = None
         if self.config.on_collapse == "rollback":
             nimg = self.clock.nimg
-            count = trainer.processes.from_first(lambda: count_rollbacks(trainer.run_dir, nimg))
-            self.rollback = Rollback(trainer, count=count)
+            count, clear = trainer.processes.from_first(
+                lambda: (count_rollbacks(trainer.run_dir, nimg), self.watch.clear)
+            )
+            self.rollback = Rollback(trainer, count=count, clear=clear)
         self.ops: dict[str, Any] | None = None  # what ran the ops of the first step
         self.timing: plan.Timing | None = None  # from the first step until the plan is told
         self.between_steps = True  # when all that a checkpoint holds belongs together

@@ -1,5 +1,6 @@
 """Watches over a run: takes readings of its health, says its alarms, and goes back to the last healthy state."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -8,11 +9,13 @@ from torch import Tensor
 
 from gan_engine.config import Config
 from gan_engine.runs.history import read_metrics
+from gan_engine.system import checkpoint
+from gan_engine.system.names import shell_word
 from gan_engine.training import alarms, numbers
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
-from gan_engine.training.health import PREFIX, Health, Reading
+from gan_engine.training.health import FIRST_SIZE, PREFIX, Health, Reading
 from gan_engine.training.means import Means
 from gan_engine.training.schedule import Optimizers
 
@@ -38,42 +41,85 @@ class Look(NamedTuple):
 
 
 class Watch:
-    """The readings and alarms of a run, in its first process. A resumed run goes on with those of metrics.jsonl."""
+    """The readings and alarms of a run, in its first process. A resumed run goes on with those of metrics.jsonl.
+
+    Attributes:
+        readings: the newest ones, each with the images shown.
+        judged: whether the run was healthy, at each reading of the history. A rollback leaves them as they are.
+        standing: the alarms that stand.
+    """
 
     def __init__(self, health: Health, config: Config, run_dir: Path, *, nimg: int) -> None:
-        self.health, self.config = health, config
+        self.health, self.config, self.run_dir = health, config, run_dir
         self.readings: list[tuple[int, Reading]] = []
-        self.standing: set[str] = set()
+        self.judged: list[tuple[int, bool]] = []
+        self.standing: list[alarms.Alarm] = []
+        first: Reading = {}
         for row in read_metrics(run_dir):
             if row["nimg"] > nimg:
                 continue
             values = {name: value for name, value in row.items() if name.startswith(PREFIX) and value is not None}
+            first = {name: value for name, value in values.items() if name.startswith(FIRST_SIZE)} | first
             if BACK_TO in values:
                 self.go_back(round(1000 * values[BACK_TO]))
             elif values:
                 self._add(row["nimg"], values)
+        health.begin(first)
+
+    @property
+    def clear(self) -> bool:
+        """No rule that --on-collapse acts upon holds in the last reading, not even once. True without a reading."""
+        return not self.readings or alarms.clear(self._newest(), self.config)
+
+    def require_healthy(self, resumed: Path) -> None:
+        """Raise ValueError if an alarm that --on-collapse acts upon stands in the state of the checkpoint `resumed`.
+
+        The run could only end, or go back to this very state.
+        """
+        alarm = next((alarm for alarm in self.standing if alarm.serious), None)
+        if alarm is None or self.config.on_collapse == "warn":
+            return
+        healthy = self._healthy_checkpoint()
+        way = "no healthy one is left"
+        if healthy is not None:
+            way = f"--resume={shell_word(healthy)} is the newest healthy one"
+        seen = alarm.sentence.partition(";")[0]
+        raise ValueError(
+            f"on_collapse: want a healthy checkpoint for {self.config.on_collapse}, got {resumed}, in which an alarm "
+            f"stands: {seen}; {way}; --on-collapse warn goes on from here"
+        )
+
+    def _healthy_checkpoint(self) -> Path | None:
+        """The newest checkpoint of the run whose next reading, taken with it or after it, was healthy."""
+        found = checkpoint.numbered(self.run_dir / "checkpoints")
+        with contextlib.suppress(checkpoint.CheckpointError):
+            best = checkpoint.find(self.run_dir, best=True)
+            found.append((checkpoint.load(best).get("nimg", 0), best))
+        for nimg, path in sorted(found, reverse=True):
+            if next((healthy for at, healthy in self.judged if at >= nimg), False):
+                return path
+        return None
 
     def look(self, nimg: int, means: dict[str, float]) -> Look:
         """Take a reading. `means` are those of the steps since the last report."""
         values = self.health.read(nimg, means)
         begun = self._add(nimg, values)
         serious = next((alarm.sentence for alarm in begun if alarm.serious), None)
-        healthy = not self.standing and alarms.clear(self._newest(), self.config)
-        return Look(values, [alarm.sentence for alarm in begun], serious, healthy)
+        return Look(values, [alarm.sentence for alarm in begun], serious, healthy=self.judged[-1][1])
 
     def go_back(self, nimg: int) -> None:
         """Forget the readings after `nimg` images, and all alarms, so that they are said again where they return."""
         self.readings = [(at, values) for at, values in self.readings if at <= nimg]
-        self.standing = set()
+        self.standing = []
         self.health.counts.clear()
 
     def _add(self, nimg: int, values: Reading) -> list[alarms.Alarm]:
         """Note a reading. Returns the alarms that begin to stand."""
         self.readings = [*self.readings, (nimg, values)][-_KEPT:]
-        found = alarms.standing(self._newest(), self.config, before=self.standing)
-        begun = [alarm for alarm in found if alarm.key not in self.standing]
-        self.standing = {alarm.key for alarm in found}
-        return begun
+        before = {alarm.key for alarm in self.standing}
+        self.standing = alarms.standing(self._newest(), self.config, before=before)
+        self.judged.append((nimg, not self.standing and self.clear))
+        return [alarm for alarm in self.standing if alarm.key not in before]
 
     def _newest(self) -> list[Reading]:
         return [values for _, values in self.readings]
@@ -100,13 +146,16 @@ class Rollback:
 
     Args:
         count: rollbacks of the run so far.
+        clear: the present state may be kept as a healthy one.
     """
 
-    def __init__(self, trainer: Trains, *, count: int) -> None:
+    def __init__(self, trainer: Trains, *, count: int, clear: bool = True) -> None:
         self.trainer, self.count = trainer, count
+        self.state: dict[str, Any] | None = None
         self.rates = {name: optimizer.defaults["lr"] for name, optimizer in trainer.optimizers.items()}
         self._lower_rates()
-        self.keep()
+        if clear:
+            self.keep()
 
     def keep(self) -> None:
         """Remember the present state as the last healthy one. Raises NonFiniteError where it is not finite."""
@@ -120,8 +169,8 @@ class Rollback:
 
     @property
     def left(self) -> int:
-        """Rollbacks that the run may still make."""
-        return self.trainer.config.rollbacks - self.count
+        """Rollbacks that the run may still make. None without a healthy state."""
+        return 0 if self.state is None else self.trainer.config.rollbacks - self.count
 
     def carry_out(self) -> None:
         """Go back to the last healthy state, with other random numbers and, if asked, lower rates.
