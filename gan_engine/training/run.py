@@ -94,6 +94,7 @@ class Run:
         self.ops: dict[str, Any] | None = None  # what ran the ops of the first step
         self.timing: plan.Timing | None = None  # from the first step until the plan is told
         self.between_steps = True  # when all that a checkpoint holds belongs together
+        trainer.verdict = None  # of this start
 
     def _check_best(self) -> None:
         """Begin anew with best and patience if best.pt is not the best of this history: the run goes on from before it,
@@ -157,18 +158,15 @@ class Run:
                 self._step() if self.ops is not None else self._first_step(bar)
                 bar.follow()
                 self._tell_plan(bar)
-                number = self.trainer.processes.max(caught[0] if caught else 0)
-                last = clock.over or bool(number)
-                if last and not clock.over:
-                    bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
+                number = self._signal(bar, caught)
                 if self._reading_is_due():
                     self._look(bar)
-                    last = last or self.trainer.verdict is not None
                 if clock.over or clock.passed(self.config.metrics_kimg):
                     self._report(bar)
-                if self.config.eval_kimg is not None and (clock.over or clock.passed(self.config.eval_kimg)):
+                if not number and self._measurement_is_due():
                     self._evaluate(bar)
-                    last = last or self.trainer.verdict is not None
+                    number = self._signal(bar, caught)
+                last = clock.over or bool(number) or self.trainer.verdict is not None
                 if last or clock.passed(self.config.checkpoint_kimg):
                     self._save()
                 if last or clock.passed(self.config.grid_kimg):
@@ -216,9 +214,20 @@ class Run:
         if self.monitors is not None:
             self.monitors.scalars(self.clock.nimg, means | {"seconds": self.clock.seconds})
 
+    def _signal(self, bar: "progress.Bar | progress.Lines", caught: list[int]) -> int:
+        """The number of a signal that any process has caught, or 0. It ends the run."""
+        number = self.trainer.processes.max(caught[0] if caught else 0)
+        if number and not self.clock.over:
+            bar.write(f"{signal.Signals(number).name}: saving; once more aborts", file=sys.stderr)
+        return number
+
     def _reading_is_due(self) -> bool:
         config, passes = self.config, self.clock.passed
         return config.health_kimg is not None and passes(interval(config, self.trainer.processes.size) / 1000)
+
+    def _measurement_is_due(self) -> bool:
+        every = self.config.eval_kimg
+        return every is not None and (self.clock.over or self.clock.passed(every))
 
     def _look(self, bar: "progress.Bar | progress.Lines") -> None:
         """Read the run's health, say new alarms, and do what --on-collapse says."""
@@ -259,7 +268,8 @@ class Run:
         trainer.heed_stops()
         trainer.agree_on_buffers()
         drawn = trainer.evaluation.draw()
-        best, trainer.verdict = trainer.processes.from_first(lambda: self._measured(bar, drawn))
+        best, verdict = trainer.processes.from_first(lambda: self._measured(bar, drawn))
+        trainer.verdict = trainer.verdict or verdict  # an alarm may have ended the run in this very step
         if best:
             state = trainer.state_dict()
             if self.keeper is not None:

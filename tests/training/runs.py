@@ -8,6 +8,7 @@ import torch
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
+from gan_engine.training.health import PREFIX, Health
 
 NUM_CLASSES = 5  # of the toy data
 CPU = torch.device("cpu")
@@ -136,3 +137,12 @@ def assert_equal(a, b):
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
+
+
+def collapse_after(monkeypatch, nimg):
+    """Let readings say that G draws one image from then on."""
+
+    def read(self, at, means, read=Health.read):
+        return read(self, at, means) | {PREFIX + "diversity": 0.05 if at > nimg else 0.8}
+
+    monkeypatch.setattr(Health, "read", read)

@@ -8,20 +8,12 @@ import torch
 from gan_engine import train
 from gan_engine.runs.history import read_metrics
 from gan_engine.system import checkpoint
-from gan_engine.training.health import FIRST_SIZE, PREFIX, Health
+from gan_engine.training.health import FIRST_SIZE, PREFIX
 from gan_engine.training.watch import BACK_TO
+from tests.training.runs import collapse_after
 
 FLAGS = ["--no-tensorboard", "--device", "cpu", "--grid-kimg", "100", "--metrics-kimg", "100"]
 MLP = ["vanilla", "--data", "toy", "--res", "16", "--hidden", "16", "--batch-size", "64", "--keep", "9", *FLAGS]
-
-
-def collapse_after(monkeypatch, nimg):
-    """Let readings say that G draws one image from then on."""
-
-    def read(self, at, means, read=Health.read):
-        return read(self, at, means) | {PREFIX + "diversity": 0.05 if at > nimg else 0.8}
-
-    monkeypatch.setattr(Health, "read", read)
 
 
 def end(run_dir):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from gan_engine.runs.history import read_metrics
 from gan_engine.saved_config import from_dict, to_dict
 from gan_engine.system import checkpoint
 from gan_engine.training.watch import BACK_TO
-from tests.training.runs import CYCLEGAN, DCGAN, assert_equal, weights
+from tests.training.runs import CYCLEGAN, DCGAN, MLP, assert_equal, collapse_after, weights
 
+LARGE = dataclasses.replace(
+    MLP, model=dataclasses.replace(MLP.model, resolution=32), batch_size=64, health_kimg=2.048, checkpoint_kimg=1e6
+)
 SIZES = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, resolution=32), kimg=0.064)
 
 
@@ -186,3 +191,30 @@ def test_measurements_that_a_rollback_has_undone_cost_no_patience(make, measured
     with open(trainer.run_dir / "metrics.jsonl", "a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     assert trainer.evaluation._best_before() == (1, 1, 16)
+
+
+def test_an_alarm_ends_a_run_although_a_measurement_follows_in_the_same_step(make, measured, monkeypatch):
+    script(monkeypatch, [4, 3, 2, 1])
+    collapse_after(monkeypatch, 2500)
+    trainer = make(LARGE, **measured | {"eval_kimg": 2.048}, kimg=8.192, on_collapse="stop")
+    trainer.run()
+    assert trainer.nimg == 6144 and trainer.verdict.startswith("collapse: ")
+    assert [row["nimg"] for row in read_metrics(trainer.run_dir) if f"eval/{KD}" in row] == [2048, 4096, 6144]
+
+
+@pytest.mark.parametrize("within", ["step", "measurement"])
+def test_a_signal_leaves_a_measurement_out_or_saves_when_it_is_over(make, measured, monkeypatch, capsys, within):
+    trainer, draw = make(SIZES, **measured, checkpoint_kimg=1e6), Scores.draw
+    step = trainer.step
+
+    def stop(when):
+        if when == within and trainer.nimg == 32:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "step", lambda: (step(), stop("step")))
+    monkeypatch.setattr(Scores, "draw", lambda *given, **keep: (stop("measurement"), draw(*given, **keep))[1])
+    assert trainer.run() == signal.SIGTERM
+    assert trainer.nimg == checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == 32
+    assert capsys.readouterr().err.count("SIGTERM: saving; once more aborts") == 1
+    rows = [row["nimg"] for row in read_metrics(trainer.run_dir) if f"eval/{KD}" in row]
+    assert rows == ([16] if within == "step" else [16, 32])
