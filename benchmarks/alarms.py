@@ -5,7 +5,8 @@ its own: its alarms are those of its metrics.jsonl. A table goes to standard out
 
     healthy    dcgan, cgan and stylegan2_32, `--seeds` runs of each from `--first-seed` on, as they are
     provoked   dcgan with one fault at a time, see FAULTS
-    rollback   G's last layer is zero until the run goes back; its best distance before and after
+    rollback   two faults from half of the run on, with the best distance before and after: G's last layer is zero until
+               the run goes back, or the learning rates are 200 times as large, and --rollback-lr 0.1 meets that
     cost       the CPU time of a reading over the CPU time of the steps between two readings, in turn
 
 --kept FILE holds a line of JSON for each finished run of `healthy`. A run of this commit that FILE holds is not trained
@@ -17,6 +18,7 @@ again, so a command that was interrupted goes on where it was.
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 import time
@@ -144,30 +146,38 @@ def provoked(options: argparse.Namespace) -> list[str]:
 
 def rollback(options: argparse.Namespace) -> list[str]:
     lines = []
-    for seed in range(options.seeds):
-        measured = {"eval_kimg": 2.048, "eval_num": 1000, "on_collapse": "rollback", "seed": seed}
-        with tempfile.TemporaryDirectory() as folder:
-            config = config_of(options.presets[0], options.width, kimg=options.kimg, **measured)
-            trainer = trainer_of(config, Path(folder))
-            _collapse_until_rollback(trainer, 500 * options.kimg)
-            trainer.run()
-            rows = read_metrics(trainer.run_dir)
-        name = next(key for row in rows for key in row if key.startswith("eval/"))
-        back = next((row["nimg"] for row in rows if BACK_TO in row), None)
-        distances = [(row["nimg"], row[name]) for row in rows if name in row]
-        before = min(value for nimg, value in distances if nimg < 500 * options.kimg)
-        if back is None:
-            lines.append(f"seed {seed}: no rollback")
+    for fault, (changes, break_it) in COLLAPSES.items():
+        if options.faults and not any(word in fault for word in options.faults):
             continue
-        worst = max(value for nimg, value in distances if 500 * options.kimg <= nimg <= back)
-        after = min(value for nimg, value in distances if nimg > back)
-        lines.append(
-            f"seed {seed}: {name.removeprefix('eval/')} {before:.1f} at best before, {worst:.1f} at worst in the "
-            f"collapse from {options.kimg / 2:g} kimg, back at {back / 1000:g} kimg, {after:.1f} at best afterwards: "
-            f"{after / before:.2f} times"
-        )
-        print(f"  {lines[-1]}", file=sys.stderr, flush=True)
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            lines.append(f"{fault}, seed {seed}: {_recovery(options, seed, changes, break_it)}")
+            print(f"  {lines[-1]}", file=sys.stderr, flush=True)
     return lines
+
+
+def _recovery(options: argparse.Namespace, seed: int, changes: dict, break_it: Callable[[Trainer, float], None]) -> str:
+    """The distances of a run that breaks at half of its images, before that and after it has gone back."""
+    measured = {"eval_kimg": 2.048, "eval_num": 1000, "on_collapse": "rollback", "seed": seed}
+    half = 500 * options.kimg
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(options.presets[0], options.width, kimg=options.kimg, **measured | changes)
+        trainer = trainer_of(config, Path(folder))
+        break_it(trainer, half)
+        trainer.run()
+        rows = read_metrics(trainer.run_dir)
+    name = next(key for row in rows for key in row if key.startswith("eval/"))
+    back = [row["nimg"] for row in rows if BACK_TO in row]
+    distances = [(row["nimg"], row[name]) for row in rows if name in row]
+    before = min(value for nimg, value in distances if nimg < half)
+    if not back:
+        return "no rollback"
+    worst = max(value for nimg, value in distances if half <= nimg <= back[-1])
+    after = min((value for nimg, value in distances if nimg > back[-1]), default=math.nan)
+    return (
+        f"{name.removeprefix('eval/')} {before:.1f} at best before, {worst:.1f} at worst from {half / 1000:g} kimg on, "
+        f"back at {' and '.join(f'{nimg / 1000:g}' for nimg in back)} kimg, {after:.1f} at best afterwards: "
+        f"{after / before:.2f} times"
+    )
 
 
 def _collapse_until_rollback(trainer: Trainer, nimg: float) -> None:
@@ -184,6 +194,26 @@ def _collapse_until_rollback(trainer: Trainer, nimg: float) -> None:
                     p.zero_()
 
     trainer.step = broken
+
+
+def _fast_from(trainer: Trainer, nimg: float) -> None:
+    """Take 200 times the learning rates from `nimg` images on, also when the run has gone back."""
+    step = trainer.step
+
+    def broken() -> None:
+        if trainer.nimg >= nimg:
+            for optimizer in trainer.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = 200 * optimizer.defaults["lr"]
+        step()
+
+    trainer.step = broken
+
+
+COLLAPSES: dict[str, tuple[dict, Callable[[Trainer, float], None]]] = {
+    "G's last layer is zero": ({}, _collapse_until_rollback),
+    "the rates are 200 times as large": ({"rollback_lr": 0.1}, _fast_from),
+}
 
 
 def cost(options: argparse.Namespace) -> list[str]:
