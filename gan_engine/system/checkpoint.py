@@ -223,16 +223,16 @@ class Keeper:
         return path
 
     def best_nimg(self) -> int | None:
-        """Images shown at the best checkpoint. None if there is none."""
+        """Images shown at the best checkpoint. None if there is none. Raises what `load` raises."""
         path = self.directory.parent / BEST
         return load(path).get("nimg") if path.exists() else None
 
-    def set_best_aside(self) -> Path | None:
-        """Rename the best checkpoint, as later ones are renamed, and return its new path. None if there is none."""
+    def set_best_aside(self, ending: str = "rewound") -> Path | None:
+        """Rename the best checkpoint to best.pt.`ending`, and return its new path. None if there is none."""
         path = self.directory.parent / BEST
         if not path.exists():
             return None
-        aside = path.with_name(f"{BEST}.rewound")
+        aside = path.with_name(f"{BEST}.{ending}")
         os.replace(path, aside)
         return aside
 

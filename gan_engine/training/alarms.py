@@ -14,6 +14,8 @@ from gan_engine.config import Config
 from gan_engine.training.health import PREFIX, WINDOW, Reading
 
 IN_A_ROW = 2
+DIVERSITY = f"{PREFIX}diversity"  # for each pair of networks
+MOST = f"{PREFIX}most_diversity"  # so far in the history of a run, which may reach further back than the readings
 
 # The limits. benchmarks/results/*-alarms.txt has the readings of healthy and of broken runs that they lie between.
 FALLEN = 0.4  # G's images differ by less than this share of the most that they differed by, or of the data's
@@ -72,6 +74,16 @@ def standing(readings: Sequence[Reading], config: Config, *, before: Collection[
     return found
 
 
+def most(values: Reading, before: Reading) -> Reading:
+    """MOST for each pair of networks after the reading `values`; `before` has it as it was."""
+    found = dict(before)
+    for name, value in values.items():
+        if name.startswith(DIVERSITY):
+            key = MOST + name.removeprefix(DIVERSITY)
+            found[key] = max(found.get(key, 0.0), min(1.0, value))
+    return found
+
+
 def clear(readings: Sequence[Reading], config: Config) -> bool:
     """True if no rule that --on-collapse acts upon holds in the last reading, not even once."""
     return not any(rule.seen(readings, side) for rule in RULES if rule.serious for side in _sides(rule, readings[-1]))
@@ -84,9 +96,9 @@ def _sides(rule: Rule, reading: Reading) -> list[str]:
 
 
 def _collapse(readings: Sequence[Reading], side: str) -> str | None:
-    name = f"{PREFIX}diversity{side}"
-    values = [reading[name] for reading in readings]
-    now, best = values[-1], min(1.0, max(values))
+    name, most = f"{DIVERSITY}{side}", f"{MOST}{side}"
+    values = [reading[name] for reading in readings if name in reading]
+    now, best = values[-1], min(1.0, max(values + [reading[most] for reading in readings if most in reading]))
     seen = f"two images of G differ by {now:.0%} of what two images of the data differ by"
     if now < FALLEN * best:
         return f"{seen}, after {best:.0%} before"

@@ -1,6 +1,6 @@
 """The measurements of a run while it trains: `--eval-kimg`, the best checkpoint, and the end by `--patience`.
 
-Best and patience follow from the rows of metrics.jsonl, so a resumed run goes on with them.
+Best and patience follow from the rows of metrics.jsonl and of this start, so a resumed run goes on with them.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -68,6 +69,18 @@ class Evaluation:
             )
             self.scores.check(self.subject)
         self.against = int(compared.sha256[:12], 16)  # 48 bits, which JSON's numbers hold
+        self.begin()
+
+    def begin(self) -> None:
+        """Go on from the rows of metrics.jsonl. Those of this start are noted beside it, as a disk may be full."""
+        self.rows: list[dict[str, Any]] = []
+        for row in read_metrics(self.run_dir):
+            self.note(row)
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Note a row of metrics.jsonl if it is a measurement or a rollback, or if best and patience begin anew."""
+        if {ANEW, BACK_TO, PREFIX + self.decides} & row.keys():
+            self.rows.append(row)
 
     def draw(self) -> scores.Drawn:
         """What the images of G_ema show. Each process must call it; the first one keeps what all have seen."""
@@ -127,7 +140,7 @@ class Evaluation:
         Measurements against other images do not count. Those that a rollback has undone cost no patience.
         """
         best, later, at, name = math.nan, list[int](), None, PREFIX + self.decides
-        for row in read_metrics(self.run_dir):
+        for row in self.rows:
             if ANEW in row:
                 best, later, at = math.nan, [], None
             if BACK_TO in row:
@@ -144,8 +157,8 @@ class Evaluation:
 
 
 def _better(value: float, best: float, *, more: bool) -> bool:
-    """True if `value` is a number, and there is no `best` yet or `value` is better."""
-    return not math.isnan(value) and (math.isnan(best) or (value > best if more else value < best))
+    """True if `value` is finite, and there is no `best` yet or `value` is better."""
+    return math.isfinite(value) and (math.isnan(best) or (value > best if more else value < best))
 
 
 _SHARED = ("metrics", "extractor", "weights", "num")  # flags of `evaluate` that are --eval-... of `train`

@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,18 +99,27 @@ class Run:
 
     def _check_best(self) -> None:
         """Begin anew with best and patience if best.pt is not the best of this history: the run goes on from before it,
-        or measures by other images or metrics, whose numbers compare with none so far."""
+        or measures by other images or metrics, whose numbers compare with none so far; or the file is damaged."""
         evaluation = self.trainer.evaluation
-        if evaluation is None or self.keeper.best_nimg() == evaluation.best_nimg():
+        if evaluation is None:
             return
-        self.monitors.scalars(self.clock.nimg, {ANEW: 1})
-        aside = self.keeper.set_best_aside()
-        what = (
-            "the best checkpoint is not there" if aside is None else f"the best checkpoint so far is {aside.name} now"
-        )
-        print(
-            f"best       {what}: the run goes on from before it, or is measured otherwise; best and patience begin anew"
-        )
+        evaluation.begin()
+        ending, why = "rewound", "the run goes on from before it, or is measured otherwise"
+        try:
+            if self.keeper.best_nimg() == evaluation.best_nimg():
+                return
+        except checkpoint.CheckpointError as error:
+            ending, why = "damaged", str(error)
+        self._note({ANEW: 1})
+        aside = self.keeper.set_best_aside(ending)
+        what = "is not there" if aside is None else f"so far is {aside.name} now"
+        print(f"best       the best checkpoint {what}: {why}; best and patience begin anew")
+
+    def _note(self, values: dict[str, float], *, alarms: Sequence[str] = ()) -> None:
+        """Write a row of metrics.jsonl, and let the measurements know it: they do not depend on the disk."""
+        self.monitors.scalars(self.clock.nimg, values, alarms=alarms)
+        if self.trainer.evaluation is not None:
+            self.trainer.evaluation.note({"nimg": self.clock.nimg, **values})
 
     def carry_out(self) -> int | None:
         """Train; see Trainer.run."""
@@ -231,7 +241,7 @@ class Run:
 
     def _look(self, bar: "progress.Bar | progress.Lines") -> None:
         """Read the run's health, say new alarms, and do what --on-collapse says."""
-        trainer, nimg = self.trainer, self.clock.nimg
+        trainer = self.trainer
         trainer.heed_stops()
         means = trainer.read_means(keep=True)
         serious, healthy = trainer.processes.from_first(lambda: self._looked(bar, means))
@@ -245,22 +255,20 @@ class Run:
         self.rollback.carry_out()
         if self.watch is not None:
             self.watch.go_back(self.rollback.nimg)
-            self._say(bar, {BACK_TO: self.rollback.nimg / 1000}, [self.rollback.line()], nimg)
+            self._say(bar, {BACK_TO: self.rollback.nimg / 1000}, [self.rollback.line()])
 
     def _looked(self, bar: "progress.Bar | progress.Lines", means: dict[str, float]) -> tuple[str | None, bool]:
         """The alarm that --on-collapse acts upon, if one begins, and whether the run is healthy."""
         look = self.watch.look(self.clock.nimg, means)
         if note := few_classes(look.values):
             bar.write(f"health     {note}", file=sys.stdout)
-        self._say(bar, look.values, look.alarms, self.clock.nimg)
+        self._say(bar, look.values, look.alarms)
         return look.serious, look.healthy
 
-    def _say(
-        self, bar: "progress.Bar | progress.Lines", values: dict[str, float], sentences: list[str], nimg: int
-    ) -> None:
-        self.monitors.scalars(nimg, values, alarms=sentences)
+    def _say(self, bar: "progress.Bar | progress.Lines", values: dict[str, float], sentences: list[str]) -> None:
+        self._note(values, alarms=sentences)
         for sentence in sentences:
-            bar.write(f"alarm      {nimg / 1000:g} kimg: {sentence}", file=sys.stderr)
+            bar.write(f"alarm      {self.clock.nimg / 1000:g} kimg: {sentence}", file=sys.stderr)
 
     def _evaluate(self, bar: "progress.Bar | progress.Lines") -> None:
         """Measure G_ema, keep the best checkpoint, and let the measurements end the run."""
@@ -280,7 +288,7 @@ class Run:
         evaluation = self.trainer.evaluation
         found = evaluation.numbers(drawn)
         best = evaluation.is_best(found)
-        self.monitors.scalars(self.clock.nimg, found | {AGAINST: evaluation.against})
+        self._note(found | {AGAINST: evaluation.against})
         values = ", ".join(f"{name.removeprefix(PREFIX)} {value:.4g}" for name, value in found.items())
         bar.write(f"measured   {self.clock.nimg / 1000:g} kimg: {values}{', the best so far' if best else ''}")
         return best, evaluation.verdict()

@@ -45,6 +45,7 @@ class Watch:
 
     Attributes:
         readings: the newest ones, each with the images shown.
+        most: each rise of what the images of G differed by at most so far, with the images shown.
         judged: whether the run was healthy, at each reading of the history. A rollback leaves them as they are.
         standing: the alarms that stand.
     """
@@ -52,6 +53,7 @@ class Watch:
     def __init__(self, health: Health, config: Config, run_dir: Path, *, nimg: int) -> None:
         self.health, self.config, self.run_dir = health, config, run_dir
         self.readings: list[tuple[int, Reading]] = []
+        self.most: list[tuple[int, Reading]] = []
         self.judged: list[tuple[int, bool]] = []
         self.standing: list[alarms.Alarm] = []
         first: Reading = {}
@@ -110,16 +112,20 @@ class Watch:
     def go_back(self, nimg: int) -> None:
         """Forget the readings after `nimg` images, and all alarms, so that they are said again where they return."""
         self.readings = [(at, values) for at, values in self.readings if at <= nimg]
+        self.most = [(at, most) for at, most in self.most if at <= nimg]
         self.standing = []
         self.health.counts.clear()
 
     def _add(self, nimg: int, values: Reading) -> list[alarms.Alarm]:
         """Note a reading. Returns the alarms that begin to stand."""
-        self.readings = [*self.readings, (nimg, values)][-_KEPT:]
-        before = {alarm.key for alarm in self.standing}
-        self.standing = alarms.standing(self._newest(), self.config, before=before)
+        before = self.most[-1][1] if self.most else {}
+        if (most := alarms.most(values, before)) != before:
+            self.most.append((nimg, most))
+        self.readings = [*self.readings, (nimg, values | most)][-_KEPT:]
+        stood = {alarm.key for alarm in self.standing}
+        self.standing = alarms.standing(self._newest(), self.config, before=stood)
         self.judged.append((nimg, not self.standing and self.clear))
-        return [alarm for alarm in self.standing if alarm.key not in before]
+        return [alarm for alarm in self.standing if alarm.key not in stood]
 
     def _newest(self) -> list[Reading]:
         return [values for _, values in self.readings]

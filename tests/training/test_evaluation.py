@@ -1,6 +1,7 @@
 """A run that is measured learns the same, keeps its best checkpoint, and ends when its patience does."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import gan_engine
 from gan_engine import generate, train
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.metrics.scores import Scores
+from gan_engine.runs import monitors
 from gan_engine.runs.history import read_metrics
 from gan_engine.saved_config import from_dict, to_dict
 from gan_engine.system import checkpoint
@@ -190,7 +192,7 @@ def test_measurements_that_a_rollback_has_undone_cost_no_patience(make, measured
     rows = [{"nimg": nimg, f"eval/{KD}": 9} for nimg in (32, 48, 64)] + [{"nimg": 64, BACK_TO: 0.032}]
     with open(trainer.run_dir / "metrics.jsonl", "a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-    assert trainer.evaluation._best_before() == (1, 1, 16)
+    assert make(SIZES, **measured).evaluation._best_before() == (1, 1, 16)
 
 
 def test_an_alarm_ends_a_run_although_a_measurement_follows_in_the_same_step(make, measured, monkeypatch):
@@ -218,3 +220,32 @@ def test_a_signal_leaves_a_measurement_out_or_saves_when_it_is_over(make, measur
     assert capsys.readouterr().err.count("SIGTERM: saving; once more aborts") == 1
     rows = [row["nimg"] for row in read_metrics(trainer.run_dir) if f"eval/{KD}" in row]
     assert rows == ([16] if within == "step" else [16, 32])
+
+
+def test_best_and_patience_do_not_depend_on_the_disk(make, measured, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    script(monkeypatch, [float("inf"), 1, 2, 3])
+    monkeypatch.setattr(monitors, "_append_line", full)
+    trainer = make(SIZES, **measured, patience=2)
+    with pytest.warns(UserWarning, match=r"metrics.jsonl: not written: No space left"):
+        trainer.run()
+    assert not read_metrics(trainer.run_dir) and checkpoint.load(trainer.run_dir / "best.pt")["nimg"] == 32
+    assert trainer.nimg == 64 and trainer.verdict == f"{KD} was no better than 1 in the last 2 measurements"
+    assert "".join(capsys.readouterr()).count("the best so far") == 1
+
+
+def test_a_damaged_best_checkpoint_is_set_aside_and_best_begins_anew(make, measured, monkeypatch, capsys):
+    script(monkeypatch, [1, 2, 4, 3])
+    trainer = make(SIZES, **measured | {"eval_kimg": 0.032})
+    trainer.run()
+    best = trainer.run_dir / "best.pt"
+    whole = best.read_bytes()
+    best.write_bytes(whole[: len(whole) // 2])
+    resumed(make, trainer.state_dict(), **measured | {"eval_kimg": 0.032}, kimg=0.128).run()
+    out = capsys.readouterr().out
+    assert f"best       the best checkpoint so far is best.pt.damaged now: {best}: cut short, or no checkpoint" in out
+    assert "; best and patience begin anew" in out
+    assert best.with_name("best.pt.damaged").read_bytes() == whole[: len(whole) // 2]
+    assert checkpoint.load(best)["nimg"] == 128

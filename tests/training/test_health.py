@@ -188,6 +188,40 @@ def test_an_alarm_is_said_once_and_again_when_it_returns(make, monkeypatch):
     assert [i for i in range(12) if watch.look(i, {}).alarms] == [3, 11]
 
 
+@pytest.mark.parametrize(
+    ("diversity", "at"),
+    [([0.99**i for i in range(200)], 93), ([1.0] * 10 + [0.3] * 150, 11)],
+    ids=["slowly", "at once"],
+)
+def test_a_collapse_is_seen_however_slow_it_is_and_stands_as_long_as_it_lasts(make, monkeypatch, diversity, at):
+    trainer, turn = make(DCGAN), iter(readings(diversity=diversity))
+    monkeypatch.setattr(trainer.health, "read", lambda nimg, means: next(turn))
+    watch = Watch(trainer.health, trainer.config, trainer.run_dir, nimg=0)
+    assert [i for i in range(len(diversity)) if watch.look(i, {}).alarms] == [at]
+    assert [alarm.key for alarm in watch.standing] == ["collapse"]
+
+
+@pytest.mark.parametrize("kept", [100, 2])
+def test_images_are_compared_with_the_most_of_the_history_that_counts(make, monkeypatch, kept):
+    """That of before a rollback, and of a resumed run too, even if it is no longer among the last readings."""
+    monkeypatch.setattr("gan_engine.training.watch._KEPT", kept)
+    trainer = make(DCGAN)
+    taken = readings(diversity=[0.2, 0.3, 0.9, 0.1, 0.1, 0.2, 0.2, 0.11, 0.11])
+    turn = iter(taken)
+    monkeypatch.setattr(trainer.health, "read", lambda nimg, means: next(turn))
+    watch = Watch(trainer.health, trainer.config, trainer.run_dir, nimg=0)
+    said = [bool(watch.look(i, {}).alarms) for i in range(5)]
+    watch.go_back(1)
+    said += [bool(watch.look(i, {}).alarms) for i in range(5, 9)]
+    assert said == [i in (4, 8) for i in range(9)]
+    rows = [{"nimg": i} | values for i, values in enumerate(taken)]
+    rows.insert(5, {"nimg": 4, BACK_TO: 0.001})
+    trainer.run_dir.mkdir()
+    (trainer.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = Watch(trainer.health, trainer.config, trainer.run_dir, nimg=8)
+    assert (again.most, again.readings, again.standing) == (watch.most, watch.readings, watch.standing)
+
+
 def test_advice_names_flags_that_the_run_can_take():
     (alarm,) = alarms.standing(readings(overfitting=[1.0, 1.0]), DCGAN)
     assert alarm.sentence.endswith("try --augment ada")
