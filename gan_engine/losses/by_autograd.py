@@ -21,6 +21,11 @@ from gan_engine.losses.outputs import (
 from gan_engine.losses.step import total
 from gan_engine.ops.gradient_penalty import sum_of_squares, sum_of_squares_ref
 
+# Of images. Fewer numbers: the search for leaves in a graph, of 0.1 to 0.2 ms, costs more than the pass by the image. A
+# step, by the numbers of its images, with the search over without it: linear layers 16,384: 0.91, 30,000: 0.95, 65,536:
+# 0.98; convolutions 32,768: 1.05 (Intel Xeon, AVX-512, busy, one thread).
+FEW = 1 << 15
+
 _WANT = "D must return logits that depend on the image"
 
 
@@ -57,13 +62,14 @@ def backward_by_autograd(
 def backward(total: Tensor, scale: float | Tensor, *, img: Tensor | None = None) -> None:
     """Add the gradients of `total` times `scale` to .grad. That of `img`, a leaf, may be left out: it is not computed.
 
-    The gradient by the image costs D's first layer a pass that nobody reads.
+    The gradient by the image costs D's first layer a pass that nobody reads. A pass of few numbers is left in.
     """
     if isinstance(scale, Tensor) or scale != 1:
         total = total * scale
     if not total.requires_grad:  # D learns nothing
         return
-    leaves = None if img is None else _other_leaves(total, img)
+    few = img is None or img.ndim < 3 or img.numel() < FEW
+    leaves = None if few else _other_leaves(total, img)
     if leaves is None:
         total.backward()
     elif leaves:

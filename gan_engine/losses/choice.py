@@ -39,7 +39,7 @@ def chosen(
     known of D.
     """
     step = asked(img, with_loss=with_loss, picked=picked)
-    if seen is not None and seen.small.get(step):
+    if seen is not None and step in seen.instead:
         return "autograd", None
     options: dict[str, Any] = {"with_loss": with_loss, "picked": picked}
     instead: refusals.Instead | None = refusals.level_instead(D, img, c, **options)
@@ -50,8 +50,8 @@ def chosen(
             instead = None if recorded is not None else "small"
         except NotPiecewiseLinear:
             instead = 1
-    if seen is not None:
-        seen.small[step] = instead == "small"
+    if seen is not None and instead in ("small", "autograd"):
+        seen.instead[step] = instead
     return "autograd" if instead == "small" else 2 if instead is None else instead, recorded
 
 

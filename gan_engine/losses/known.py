@@ -26,14 +26,14 @@ class Known:
     Attributes:
         compiled: why D is refused as compiled, or None.
         without_attention: D called no attention when it was watched, and no code of its modules names any.
-        small: of steps, by `asked`: whether autograd on PyTorch's functions is the fastest for them.
+        instead: of steps, by `asked`: "small" or "autograd" where the level None is "autograd", see choice.py.
     """
 
     def __init__(self, D: nn.Module, structure: tuple) -> None:
         self.structure, self._types = structure, {type(part) for part in D.modules()}
         self.compiled = why_compiled(D)
         self.without_attention = False
-        self.small: dict[tuple, bool] = {}
+        self.instead: dict[tuple, str] = {}
 
     def saw_no_attention(self) -> None:
         """Note that D has run, watched, without a call of attention."""
@@ -48,7 +48,7 @@ def known(D: Network) -> Known | None:
     """What is known of D in its present structure. None for a function, and where a module is compiled or has a
     `forward` of its own.
 
-    The structure holds the modules of D, their types and their forward hooks.
+    The structure holds the modules of D, their types, their modes and their forward hooks.
     """
     net = D if isinstance(D, nn.Module) else module_of(D)
     if net is None or (structure := _structure(net)) is None:
@@ -74,7 +74,7 @@ def module_of(D: Network) -> nn.Module | None:
 
 
 def asked(img: Tensor, *, with_loss: bool, picked: Picked, autocast: bool | None = None) -> tuple:
-    """What decides beside D whether its step is a small one. `autocast`: None is what is in force."""
+    """What decides beside D which level its step takes. `autocast`: None is what is in force."""
     autocast = torch.is_autocast_enabled(img.device.type) if autocast is None else autocast
     return img.shape, img.dtype, with_loss, getattr(picked, "__code__", type(picked)), autocast
 
@@ -84,7 +84,7 @@ def _structure(net: nn.Module) -> tuple | None:
     waiting = [net]
     for part in waiting:  # a module that is shared comes twice
         held = part.__dict__
-        found += id(part), type(part)
+        found += id(part), type(part), part.training
         if held["_forward_hooks"] or held["_forward_pre_hooks"]:
             found += *held["_forward_hooks"], *held["_forward_pre_hooks"]
         if held.get("_compiled_call_impl") is not None or "forward" in held or len(waiting) > _MOST_MODULES:

@@ -9,11 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gan_engine.losses import by_autograd
 from gan_engine.losses.by_autograd import _other_leaves
 from gan_engine.losses.penalties import backward_with_penalty
 from tests.losses.networks import softplus
 
 calls: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def of_few_numbers_too(monkeypatch):
+    """The images of these tests are small."""
+    monkeypatch.setattr(by_autograd, "FEW", 0)
 
 
 def noted(name: str, change: float = 1.0) -> Callable[..., Any]:
@@ -41,17 +48,17 @@ class Noted(torch.autograd.Function):
 
 
 class Net(nn.Module):
-    """tanh between two linear layers of [N, 6]; `before` is what happens to the image."""
+    """tanh between a convolution of [N, 1, 6] and a linear layer; `before` is what happens to the image."""
 
     def __init__(self, before: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.last, self.before = nn.Linear(6, 8), nn.Linear(8, 1), before
+        self.first, self.last, self.before = nn.Conv1d(1, 2, 3), nn.Linear(8, 1), before
         self.double()
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.first(self.before(x))
-        return self.last(torch.tanh(h if c is None else h * c)).squeeze(1)
+        return self.last(torch.tanh(h if c is None else h * c).flatten(1)).flatten()
 
 
 def hooked(x: Tensor) -> Tensor:
@@ -75,7 +82,7 @@ def plain(D: Callable[..., Tensor], x: Tensor) -> None:
     x = x.clone().requires_grad_()
     logits = D(x)
     (g,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    (softplus(logits).mean() + g.square().sum(1).mean()).backward()
+    (softplus(logits).mean() + g.square().sum((1, 2)).mean()).backward()
 
 
 @pytest.mark.parametrize("level", [1, "autograd"])
@@ -93,7 +100,7 @@ def plain(D: Callable[..., Tensor], x: Tensor) -> None:
     ids=["direct", "scaled", "hook of the image", "hook", "function", "hook of a module", "checkpoint"],
 )
 def test_hooks_and_effects_are_those_of_autograd(make: Callable[[], Net], level: Any):
-    x = torch.randn(5, 6, dtype=torch.float64)
+    x = torch.randn(5, 1, 6, dtype=torch.float64)
     found = []
     for run in (plain, lambda D, x: backward_with_penalty(D, x, softplus, gamma=2.0, level=level)):
         D = make()
@@ -105,6 +112,18 @@ def test_hooks_and_effects_are_those_of_autograd(make: Callable[[], Net], level:
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(5, 1, 6), (5, 6)])
+def test_the_pass_is_left_out_for_many_numbers_in_three_dimensions(monkeypatch, shape: tuple[int, ...]):
+    searched: list[int] = []
+    D = Net() if len(shape) == 3 else nn.Sequential(nn.Linear(6, 1), nn.Tanh()).double()
+    x = torch.randn(shape, dtype=torch.float64)
+    monkeypatch.setattr(by_autograd, "_other_leaves", lambda *args: searched.append(1))
+    for few, times in ((31, 0), (30, int(len(shape) == 3))):
+        monkeypatch.setattr(by_autograd, "FEW", few)
+        backward_with_penalty(D, x, softplus, gamma=2.0, level=1)
+        assert len(searched) == times
+
+
 def graph(D: Net, x: Tensor, c: Tensor | None = None) -> Tensor:
     logits = D(x, c)
     (g,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
@@ -112,8 +131,8 @@ def graph(D: Net, x: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 def test_the_leaves_but_the_image():
-    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
-    D, c = Net(), torch.rand(5, 8, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(5, 1, 6, dtype=torch.float64, requires_grad=True)
+    D, c = Net(), torch.rand(5, 2, 4, dtype=torch.float64, requires_grad=True)
     leaves = _other_leaves(graph(D, x, c), x)
     assert leaves is not None
     assert {id(leaf) for leaf in leaves} == {id(t) for t in (*D.parameters(), c)}
@@ -125,13 +144,13 @@ def test_the_leaves_but_the_image():
 
 @pytest.mark.parametrize("level", [1, "autograd"])
 def test_all_else_that_requires_gradients_gets_them(level: Any):
-    D, x = Net(), torch.randn(5, 6, dtype=torch.float64)
-    c, weight = torch.rand(5, 8, dtype=torch.float64, requires_grad=True), torch.ones((), requires_grad=True)
+    D, x = Net(), torch.randn(5, 1, 6, dtype=torch.float64)
+    c, weight = torch.rand(5, 2, 4, dtype=torch.float64, requires_grad=True), torch.ones((), requires_grad=True)
     backward_with_penalty(D, x, lambda logits: weight * softplus(logits), gamma=2.0, c=c, level=level)
     image = x.clone().requires_grad_()
     logits = D(image, c)
     (g,) = torch.autograd.grad(logits.sum(), image, create_graph=True)
-    total = weight * softplus(logits).mean() + g.square().sum(1).mean()
+    total = weight * softplus(logits).mean() + g.square().sum((1, 2)).mean()
     want = torch.autograd.grad(total, [*D.parameters(), c, weight])
     torch.testing.assert_close([p.grad for p in (*D.parameters(), c, weight)], list(want), rtol=1e-10, atol=1e-12)
     D.requires_grad_(False).zero_grad()
@@ -141,7 +160,7 @@ def test_all_else_that_requires_gradients_gets_them(level: Any):
 
 @pytest.mark.parametrize("level", [1, "autograd"])
 def test_a_loss_may_hold_a_re_entrant_checkpoint(level: Any):
-    D, x, weight = Net(), torch.randn(5, 6, dtype=torch.float64), torch.ones(5, requires_grad=True)
+    D, x, weight = Net(), torch.randn(5, 1, 6, dtype=torch.float64), torch.ones(5, requires_grad=True)
     loss = lambda logits: softplus(logits) + checkpoint(F.softplus, weight, use_reentrant=True)  # noqa: E731
     backward_with_penalty(D, x, loss, gamma=2.0, level=level)
     torch.testing.assert_close(weight.grad, torch.sigmoid(torch.ones(5)) / 5)
