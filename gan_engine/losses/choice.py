@@ -39,7 +39,7 @@ def chosen(
     known of D.
     """
     step = asked(img, with_loss=with_loss, picked=picked)
-    if seen is not None and step in seen.instead:
+    if seen is not None and step in seen.small:
         return "autograd", None
     options: dict[str, Any] = {"with_loss": with_loss, "picked": picked}
     instead: refusals.Instead | None = refusals.level_instead(D, img, c, **options)
@@ -50,8 +50,8 @@ def chosen(
             instead = None if recorded is not None else "small"
         except NotPiecewiseLinear:
             instead = 1
-    if seen is not None and instead in ("small", "autograd"):
-        seen.instead[step] = instead
+    if seen is not None and instead == "small":
+        seen.small.add(step)
     return "autograd" if instead == "small" else 2 if instead is None else instead, recorded
 
 

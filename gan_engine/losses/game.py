@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.losses.adversarial import Adversarial, mean_of_each, of_each_image
-from gan_engine.losses.by_autograd import FEW, backward, without_autocast
+from gan_engine.losses.by_autograd import backward, without_autocast
 from gan_engine.losses.known import asked, known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
@@ -59,9 +59,7 @@ class Game(NamedTuple):
             seen = known(D) if self.picked is None and not torch.is_autocast_enabled(real_img.device.type) else None
             if seen is not None and seen.without_attention and seen.compiled is None:
                 step = asked(real_img, with_loss="r1" in weights, picked=None, autocast=False)
-                # A D that is refused may have a large graph, and two of them at once.
-                instead = seen.instead.get(step)
-                if level is not None or instead == "small" or (instead is not None and real_img.numel() < FEW):
+                if level is not None or step in seen.small:
                     return self._at_once(D, given, real_img, gen_img, scale, means)
         terms = self._between(real_img, gen_img, c, scale)
         fake, real, others = (self._together if "r2" in weights else self._apart)(real_img, gen_img, c, scale)

@@ -26,14 +26,14 @@ class Known:
     Attributes:
         compiled: why D is refused as compiled, or None.
         without_attention: D called no attention when it was watched, and no code of its modules names any.
-        instead: of steps, by `asked`: "small" or "autograd" where the level None is "autograd", see choice.py.
+        small: the steps, as `asked` names them, for which D is small: autograd on PyTorch's functions is the fastest.
     """
 
     def __init__(self, D: nn.Module, structure: tuple) -> None:
         self.structure, self._types = structure, {type(part) for part in D.modules()}
         self.compiled = why_compiled(D)
         self.without_attention = False
-        self.instead: dict[tuple, str] = {}
+        self.small: set[tuple] = set()
 
     def saw_no_attention(self) -> None:
         """Note that D has run, watched, without a call of attention."""

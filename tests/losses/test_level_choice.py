@@ -191,20 +191,6 @@ def test_one_backward_pass_has_the_gradients_of_several(small, monkeypatch, weig
 played = Game._at_once
 
 
-def test_a_refused_D_of_many_numbers_has_one_graph_at_a_time(monkeypatch):
-    at_once = []
-    monkeypatch.setattr(Game, "_at_once", lambda *args: at_once.append(1) or played(*args))
-    D, real, fake = curved(nn.Linear(6, 8)), *torch.randn(2, 5, 6)
-    D(real)
-    game = Game(D, LOSSES["hinge"], {"r1": 1.0})
-    for few, times in ((30, 0), (31, 1)):
-        monkeypatch.setattr("gan_engine.losses.game.FEW", few)
-        at_once.clear()
-        for _ in range(3):
-            game.backward(real, fake, None, 1.0)
-        assert bool(at_once) == bool(times)
-
-
 def test_another_mode_of_D_is_another_choice():
     D, x = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 1)), torch.randn(5, 6)
     for mode, level in ((True, "autograd"), (False, 2), (True, "autograd")):
