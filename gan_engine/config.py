@@ -233,7 +233,8 @@ class Health:
     A reading is due after 32 images of training for each of its own at the earliest, so readings stay cheap."""
     on_collapse: Literal[ON_COLLAPSE] = "warn"
     """After an alarm of collapse or divergence.
-    warn: go on. stop: end the run. rollback: go back to the last healthy state, with other noise and order of data."""
+    warn: go on. stop: end the run. rollback: go back to the last healthy state, with other noise and order of data;
+    also from a loss or gradient that is not finite, which ends other runs."""
     rollbacks: int = 3
     """Number of rollbacks in a run, after which the next such alarm ends it."""
     rollback_lr: float = 1

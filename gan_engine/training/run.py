@@ -159,29 +159,42 @@ class Run:
 
     def _loop(self) -> int:
         """Steps until the end or a signal. Returns the number of the signal, or 0."""
-        clock, number = self.clock, 0
+        clock, number, last = self.clock, 0, self.clock.over
         with console.safe_streams(), console.end_signals() as caught, self._bar() as bar:
             if clock.nimg == 0 or clock.over:
                 self._show()
-            last = clock.over
             while not last:
-                self._step() if self.ops is not None else self._first_step(bar)
-                bar.follow()
-                self._tell_plan(bar)
-                number = self._signal(bar, caught)
-                if self._reading_is_due():
-                    self._look(bar)
-                if clock.over or clock.passed(self.config.metrics_kimg):
-                    self._report(bar)
-                if not number and self._measurement_is_due():
-                    self._evaluate(bar)
-                    number = self._signal(bar, caught)
-                last = clock.over or bool(number) or self.trainer.verdict is not None
-                if last or clock.passed(self.config.checkpoint_kimg):
-                    self._save()
-                if last or clock.passed(self.config.grid_kimg):
-                    self._show()
+                try:
+                    last, number = self._turn(bar, caught)
+                except nonfinite.NonFiniteError as error:
+                    if self.rollback is None or not self.rollback.left:
+                        raise
+                    self._go_back(bar, [f"divergence: {' '.join(str(error).split())}"])
+                    if last := clock.over:  # a GPU tells it of the last step where the run was about to save
+                        self._save()
+                        self._show()
         return number
+
+    def _turn(self, bar: "progress.Bar | progress.Lines", caught: list[int]) -> tuple[bool, int]:
+        """A step, and what is due after it. Returns whether it is the last one, and the number of a signal, or 0."""
+        clock = self.clock
+        self._step() if self.ops is not None else self._first_step(bar)
+        bar.follow()
+        self._tell_plan(bar)
+        number = self._signal(bar, caught)
+        if self._reading_is_due():
+            self._look(bar)
+        if clock.over or clock.passed(self.config.metrics_kimg):
+            self._report(bar)
+        if not number and self._measurement_is_due():
+            self._evaluate(bar)
+            number = self._signal(bar, caught)
+        last = clock.over or bool(number) or self.trainer.verdict is not None
+        if last or clock.passed(self.config.checkpoint_kimg):
+            self._save()
+        if last or clock.passed(self.config.grid_kimg):
+            self._show()
+        return last, number
 
     def _bar(self) -> "progress.Bar | progress.Lines":
         from gan_engine.training import progress  # tqdm: steps without a run do without it
@@ -252,10 +265,15 @@ class Run:
         if self.rollback is None or not self.rollback.left:
             trainer.verdict = serious
             return
+        self._go_back(bar)
+
+    def _go_back(self, bar: "progress.Bar | progress.Lines", alarms: Sequence[str] = ()) -> None:
+        """Go back to the last healthy state, and say so after `alarms`."""
         self.rollback.carry_out()
+        self.between_steps = True
         if self.watch is not None:
             self.watch.go_back(self.rollback.nimg)
-            self._say(bar, {BACK_TO: self.rollback.nimg / 1000}, [self.rollback.line()])
+            self._say(bar, {BACK_TO: self.rollback.nimg / 1000}, [*alarms, self.rollback.line()])
 
     def _looked(self, bar: "progress.Bar | progress.Lines", means: dict[str, float]) -> tuple[str | None, bool]:
         """The alarm that --on-collapse acts upon, if one begins, and whether the run is healthy."""

@@ -47,6 +47,11 @@ class Stops:
         """Stop unless `finite`, a bool [] on the device."""
         torch.maximum(self.stop, (~finite).float(), out=self.stop)  # graphs read its address
 
+    def forget(self) -> None:
+        """Forget all phases so far: their weights are replaced by others."""
+        self.stop.zero_()
+        self._unread.clear()
+
     def note(self, phase: Phase, batch: Batch) -> None:
         """Remember `stop` after this phase, and heed it: on a CPU at once, on a GPU one phase later.
 

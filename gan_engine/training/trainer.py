@@ -234,5 +234,6 @@ class Trainer:
         CheckpointError if entries are missing or of another kind. Nothing has changed then.
         """
         self._state.load_state_dict(state, source)
+        self.stops.forget()
         if self.phase_steps.graphs:  # they hold the moments and the loss scale of before
             self.phase_steps.record(self.phases)

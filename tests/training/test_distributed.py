@@ -170,6 +170,27 @@ def broken_once(processes, folder):
     return seen | {"end": noted(), "nimg": trainer.nimg, "rates": rates, "seeds": seeds}
 
 
+def not_finite_once(processes, folder):
+    """Where a run went back and what it has at its end: a weight of the second process is NaN after 3,008 images."""
+    config = dataclasses.replace(MLP, batch_size=64, kimg=4.096, health_kimg=2.048, on_collapse="rollback")
+    trainer = make(config, processes, folder / "not_finite")
+    step, load_state, went_back_at = trainer.step, trainer.load_state_dict, []
+
+    def broken():
+        if trainer.nimg == 3008 and processes.rank == 1 and not went_back_at:
+            with torch.no_grad():
+                next(trainer.D.parameters()).view(-1)[0] = torch.nan
+        step()
+
+    def load(state, **options):
+        went_back_at.append((trainer.nimg, state["nimg"]))
+        load_state(state, **options)
+
+    trainer.step, trainer.load_state_dict = broken, load
+    trainer.run()
+    return went_back_at, trainer.nimg, {name: p.clone() for name, p in trainer.D.state_dict().items()}
+
+
 def in_two_processes(folder):
     """What torchrun runs."""
     with joined("cpu") as (processes, _):
@@ -180,6 +201,7 @@ def in_two_processes(folder):
         results["measured"] = measured(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
         results["broken"] = broken_once(processes, folder)
+        results["not finite"] = not_finite_once(processes, folder)
         results["adversarial"] = step_of_share(processes.rank, processes.size)
         torch.save(results, folder / f"{processes.rank}.pt")
 
@@ -275,6 +297,12 @@ def test_two_processes_go_back_from_a_collapse_together_and_stay_equal(two):
         for name, value in first[when].items():
             assert torch.equal(value, second[when][name]), (when, name)
     assert any(not torch.equal(first["end"][name], first["back"][name]) for name in learnt)
+
+
+def test_two_processes_go_back_together_from_a_value_that_is_not_finite_in_one(two):
+    (back, nimg, first), (*others, second) = (process["not finite"] for process in two)
+    assert [back, nimg] == others == [[(3008, 2048)], 4096]
+    assert all(value.isfinite().all() and torch.equal(value, second[name]) for name, value in first.items())
 
 
 TRAIN = "from gan_engine.train import main\nsys.exit(main(sys.argv[1:]))\n"

@@ -10,8 +10,11 @@ from gan_engine.data import DataConfig, ImageSet, held_out, load
 from gan_engine.losses.objective import Judged
 from gan_engine.runs import record, report
 from gan_engine.runs.history import read_metrics
+from gan_engine.system import checkpoint
 from gan_engine.training import alarms
 from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
+from gan_engine.training.nonfinite import NonFiniteError
+from gan_engine.training.stops import Stops
 from gan_engine.training.trainer import Trainer
 from gan_engine.training.watch import BACK_TO, Watch
 from tests.training.runs import (
@@ -308,6 +311,58 @@ def test_the_state_after_a_rollback_is_the_healthy_one(make):
     assert trainer.nimg == 48 and not trainer.means.read()
     trainer.step()  # other noise than before, from the same weights
     assert not torch.equal(trainer.batches.z_generator.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+def break_at(monkeypatch, trainer, nimg, *, times=1):
+    """Let a weight of D be NaN in the step after `nimg` images, until the run has gone back `times` times."""
+    step = trainer.step
+
+    def broken():
+        if trainer.nimg == nimg and sum(BACK_TO in row for row in read_metrics(trainer.run_dir)) < times:
+            with torch.no_grad():
+                next(trainer.D.parameters()).view(-1)[0] = torch.nan
+        step()
+
+    monkeypatch.setattr(trainer, "step", broken)
+
+
+def test_a_run_goes_back_from_a_value_that_is_not_finite(make, monkeypatch, capsys):
+    trainer = make(LARGE, kimg=8.192, on_collapse="rollback", rollback_lr=0.5)
+    break_at(monkeypatch, trainer, 3008)
+    assert trainer.run() is None
+    (row,) = [row for row in read_metrics(trainer.run_dir) if BACK_TO in row]
+    assert (row["nimg"], row[BACK_TO]) == (3008, 2.048)
+    first, second = row["alarms"]
+    assert first.startswith(
+        "divergence: phase D met a value that is not finite at 3.008 kimg, step 47; weights were not"
+    )
+    assert second.startswith("rolled back to the healthy state of 2.048 kimg")
+    assert "alarm      3.008 kimg: divergence: phase D met" in capsys.readouterr().err
+    assert trainer.nimg == 8192 and trainer.step_count == 128
+    assert {float(o.param_groups[0]["lr"]) for o in trainer.optimizers.values()} == {LARGE.lr / 2}
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    taken = [row["nimg"] for row in read_metrics(trainer.run_dir) if f"{PREFIX}diversity" in row]
+    assert taken == [2048, 4096, 6144, 8192]
+
+
+def test_a_value_that_is_not_finite_ends_a_run_without_a_rollback_left(make, monkeypatch):
+    trainer = make(LARGE, kimg=8.192, on_collapse="rollback", rollbacks=1)
+    break_at(monkeypatch, trainer, 3008, times=2)
+    with pytest.raises(NonFiniteError, match=r"(?s)phase D met .* at 3.008 kimg.*last good checkpoint: none yet"):
+        trainer.run()
+    assert [row["nimg"] for row in read_metrics(trainer.run_dir) if BACK_TO in row] == [3008]
+
+
+def test_a_run_saves_the_healthy_state_where_the_last_step_is_broken(make, monkeypatch):
+    """A GPU tells that a step was broken in a later phase, or when the run is about to save."""
+    heed, add, phases = Stops.heed, Stops.add, []
+    monkeypatch.setattr(Stops, "heed", lambda self, *, leave=None: heed(self, leave=0 if leave is None else 10**6))
+    monkeypatch.setattr(Stops, "add", lambda self, finite: phases.append(1) or add(self, finite & (len(phases) != 156)))
+    trainer = make(LARGE, kimg=4.992, on_collapse="rollback")  # 78 steps of two phases
+    assert trainer.run() is None
+    assert [(row["nimg"], row[BACK_TO]) for row in read_metrics(trainer.run_dir) if BACK_TO in row] == [(4992, 4.096)]
+    assert trainer.nimg == checkpoint.load(checkpoint.find(trainer.run_dir))["nimg"] == 4992
+    assert (trainer.run_dir / "samples/kimg-000004.992.png").exists()
 
 
 @pytest.mark.parametrize(("on_collapse", "rollbacks"), [("stop", 3), ("rollback", 1)])
