@@ -69,7 +69,11 @@ def _state(D: Network, img: Tensor, c: Any, with_loss: bool = True, picked: Pick
 
 
 def _state_of(module: nn.Module) -> tuple:
-    attributes = tuple(value for value in vars(module).values() if value is None or isinstance(value, bool | str))
-    learned = tuple(p is not None and p.requires_grad for p in module._parameters.values())
-    hooks = module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
-    return id(module), type(module), attributes, learned, *(tuple(registered) for registered in hooks)
+    held = vars(module)  # in few calls: every step of a refused D asks
+    attributes = tuple([value for value in held.values() if isinstance(value, _TOLD)])
+    learned = tuple([p is not None and p.requires_grad for p in held["_parameters"].values()])
+    hooks = [*held["_forward_pre_hooks"], 0, *held["_forward_hooks"], 0, *held["_backward_pre_hooks"], 0]
+    return id(module), type(module), attributes, learned, *hooks, *held["_backward_hooks"]
+
+
+_TOLD = bool, str, type(None)  # types of attributes that tell one state of a module from another
