@@ -1,5 +1,5 @@
 // y = down(h(u)), u = up(x), h(u) = u + b sin^2(alpha u), along rows; gan_engine/ops/alias_free_activation.py is the
-// definition.
+// definition. Images have the filters along both axes.
 //
 // `up` and `down` change the number of elements by 2, with 12 taps; both repeat the border of a row. up^T and down^T
 // are their adjoints.
@@ -22,18 +22,36 @@ struct AliasFreeRows {
     auto fields() { return std::tie(x, alpha, b, fu, fd, rows, channels, size, dtype); }
 };
 
-struct AliasFreeParams {
-    AliasFreeRows of;
+// The images x [n, c, h, w], or [n, h, w, c] where channels_last.
+struct AliasFreeImages {
+    const void* x;
+    const void* alpha;  // wide [c]
+    const void* b;      // as alpha
+    const float* fu;    // [12]
+    const float* fd;    // [12]
+    std::int64_t n, c, h, w;
+    DType dtype;
+    bool channels_last;
+
+    auto fields() { return std::tie(x, alpha, b, fu, fd, n, c, h, w, dtype, channels_last); }
+};
+
+// Of is one of the two.
+template <class Of>
+struct AliasFreeValueOf {
+    Of of;
     void* y;
 
     auto fields() { return std::tuple_cat(of.fields(), std::tie(y)); }
 };
 
-// Sums are wide [2, rows, pieces], with a share for each piece of a row: the gradients by alpha and by b.
+// Sums are wide: [2, rows, pieces], with a share for each piece of a row, or [2, pieces, n, c] for the pieces of
+// images. They are the gradients by alpha and by b.
 //
 //     dx = up^T(h'(u) * a), sums of a * dh/dalpha and of a * dh/db, where a = down^T(dy)
-struct AliasFreeGradParams {
-    AliasFreeRows of;
+template <class Of>
+struct AliasFreeGradOf {
+    Of of;
     const void* dy;
     void* dx;
     void* sums;
@@ -45,8 +63,9 @@ struct AliasFreeGradParams {
 // of h(u) along (w, v_alpha, v_b):
 //
 //     d_dy = down(q), d_x = up^T(a * dq/du), sums of a * dq/dalpha and of a * dq/db
-struct AliasFreeSecondParams {
-    AliasFreeRows of;
+template <class Of>
+struct AliasFreeSecondOf {
+    Of of;
     const void* dy;
     const void* v;
     const void* v_alpha;  // wide [channels]
@@ -57,5 +76,12 @@ struct AliasFreeSecondParams {
 
     auto fields() { return std::tuple_cat(of.fields(), std::tie(dy, v, v_alpha, v_b, d_dy, d_x, sums)); }
 };
+
+using AliasFreeParams = AliasFreeValueOf<AliasFreeRows>;
+using AliasFreeGradParams = AliasFreeGradOf<AliasFreeRows>;
+using AliasFreeSecondParams = AliasFreeSecondOf<AliasFreeRows>;
+using AliasFreeImageParams = AliasFreeValueOf<AliasFreeImages>;
+using AliasFreeImageGradParams = AliasFreeGradOf<AliasFreeImages>;
+using AliasFreeImageSecondParams = AliasFreeSecondOf<AliasFreeImages>;
 
 }  // namespace gan_engine

@@ -61,16 +61,20 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(sample_dot, Kernel<SampleDotParams>)                         \
     KERNEL(sample_mix, Kernel<SampleMixParams>)                         \
     KERNEL(sample_dot_slots, Slots2)
-#define GE_CPU_KERNELS(KERNEL)                                 \
-    KERNEL(relayout, Kernel<RelayoutParams>)                   \
-    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)        \
-    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>) \
-    KERNEL(upfirdn2d_act_grad_slots, Slots3)                   \
-    KERNEL(norm_stats, Kernel<NormStatsParams>)                \
-    KERNEL(norm_act, Kernel<NormActParams>)                    \
-    KERNEL(norm_act_grad, Kernel<NormActGradParams>)           \
-    KERNEL(pixel_norm, Kernel<PixelNormParams>)                \
-    KERNEL(winograd, Kernel<WinogradParams>)                   \
+#define GE_CPU_KERNELS(KERNEL)                                           \
+    KERNEL(relayout, Kernel<RelayoutParams>)                             \
+    KERNEL(alias_free_images, Kernel<AliasFreeImageParams>)              \
+    KERNEL(alias_free_images_grad, Kernel<AliasFreeImageGradParams>)     \
+    KERNEL(alias_free_images_second, Kernel<AliasFreeImageSecondParams>) \
+    KERNEL(alias_free_images_slots, Slots3)                              \
+    KERNEL(filtered_lrelu, Kernel<FilteredLreluParams>)                  \
+    KERNEL(upfirdn2d_act_grad, Kernel<Upfirdn2dActGradParams>)           \
+    KERNEL(upfirdn2d_act_grad_slots, Slots3)                             \
+    KERNEL(norm_stats, Kernel<NormStatsParams>)                          \
+    KERNEL(norm_act, Kernel<NormActParams>)                              \
+    KERNEL(norm_act_grad, Kernel<NormActGradParams>)                     \
+    KERNEL(pixel_norm, Kernel<PixelNormParams>)                          \
+    KERNEL(winograd, Kernel<WinogradParams>)                             \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 #define GE_CUDA_KERNELS(KERNEL)                             \
     KERNEL(upfirdn2d_scaled, Kernel<Upfirdn2dScaledParams>) \

@@ -73,6 +73,11 @@ HOT = {
     "fir, four taps": [Hot(r"\bFourTaps<float|\bby_four_taps<|\bfilter_on<float>\(", loops=20, scalar_loops=4)],
     # channels_last has one number of noise for each pixel.
     "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
+    # The argument of the sine waits in memory for the C library, in case that it is large.
+    "alias_free_activation, images": [
+        Hot(r"\bTile<float, [012]>::(split_rows|merge_columns|merge_rows)\(", loops=9),
+        Hot(r"\bTile<float, [012]>::activate\(", loops=3, stored=(12, 4)),
+    ],
     "winograd, product": [Hot(r"\bmultiply_pieces<", loops=4)],
     "winograd, images": [
         Hot(r"\bConvolution<.*::transform_block\(", transforms=7),

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "snake.h"
 #include "threads.h"
-#include "turns.h"
 #include "vec.h"
 
 #define GE_INLINED __attribute__((always_inline))
@@ -63,16 +63,16 @@ class Piece {
         first = begin == 0, last = end == p.size;
         for (Buffer<S>* b : {&x, &dy, &v, &a.even, &a.odd, &g.even, &g.odd, &q.even, &q.odd, &out})
             b->origin = begin - kBefore;
-        alpha = splat<V>(static_cast<const S*>(p.alpha)[channel]), b = splat<V>(static_cast<const S*>(p.b)[channel]);
+        snake.alpha = splat<V>(static_cast<const S*>(p.alpha)[channel]);
+        snake.b = splat<V>(static_cast<const S*>(p.b)[channel]);
         of_channel = channel;
         read(p.x, x, true);
     }
 
     void value(const AliasFreeParams& task) {
         each(near_begin(), near_end(), [&](std::int64_t s) GE_INLINED {
-            const auto activated = [&](V u) GE_INLINED { return u + b * Turns<V>(alpha * u).square(); };
             const Two<V> u = split(x, up, s);
-            store(q.even.at(s), activated(u.low), false), store(q.odd.at(s), activated(u.high), false);
+            store(q.even.at(s), snake(u.low), false), store(q.odd.at(s), snake(u.high), false);
         });
         repeat_border(q);
         write(task.y, [&](std::int64_t m) GE_INLINED { return merge(q, down, m); });
@@ -81,20 +81,14 @@ class Piece {
     void gradient(const AliasFreeGradParams& task, std::int64_t slot, std::int64_t slots) {
         make_a(task.dy);
         V of_alpha{}, of_b{};
-        const auto derived = [&](V u, V a) GE_INLINED {
-            const Turns<V> turns(alpha * u);
-            const V twice = a * turns.sine_of_twice();
-            of_alpha += twice * u, of_b += a * turns.square();
-            return a + alpha * b * twice;
-        };
         sweep(of_alpha, of_b, [&](std::int64_t s) GE_INLINED {
             const Two<V> u = split(x, up, s);
-            store(g.even.at(s), derived(u.low, load<V>(a.even.at(s))), false);
-            store(g.odd.at(s), derived(u.high, load<V>(a.odd.at(s))), false);
+            store(g.even.at(s), snake.gradient(u.low, load<V>(a.even.at(s)), of_alpha, of_b), false);
+            store(g.odd.at(s), snake.gradient(u.high, load<V>(a.odd.at(s)), of_alpha, of_b), false);
         });
         write_adjoint(task.dx);
         S* sums = static_cast<S*>(task.sums);
-        sums[slot] = S(sum(of_alpha * b)), sums[slots + slot] = S(sum(of_b));
+        sums[slot] = S(sum(of_alpha * snake.b)), sums[slots + slot] = S(sum(of_b));
     }
 
     void second(const AliasFreeSecondParams& task, std::int64_t slot, std::int64_t slots) {
@@ -104,14 +98,9 @@ class Piece {
         const V v_b = splat<V>(static_cast<const S*>(task.v_b)[of_channel]);
         V of_alpha{}, of_b{};
         const auto derived = [&](V u, V w, V a, S* to_q, S* to_g) GE_INLINED {
-            const Turns<V> turns(alpha * u);
-            const V sine = turns.sine_of_twice(), cosine = S(2) * turns.cosine_of_twice();
-            const V slope = alpha * w + u * v_alpha;  // of alpha * u
-            store(to_q, w + b * sine * slope + turns.square() * v_b, false);
-            const V by_alpha_and_u = b * (sine + alpha * u * cosine);
-            store(to_g, a * (b * alpha * alpha * cosine * w + by_alpha_and_u * v_alpha + alpha * sine * v_b), false);
-            of_alpha += a * (by_alpha_and_u * w + b * u * u * cosine * v_alpha + u * sine * v_b);
-            of_b += a * sine * slope;
+            V q, g;
+            snake.second(u, w, a, v_alpha, v_b, q, g, of_alpha, of_b);
+            store(to_q, q, false), store(to_g, g, false);
         };
         sweep(of_alpha, of_b, [&](std::int64_t s) GE_INLINED {
             const Two<V> u = split(x, up, s), w = split(v, up, s);
@@ -130,7 +119,7 @@ class Piece {
     S up[2 * kHalves], down[2 * kHalves];
     std::int64_t row = 0, begin = 0, end = 0, of_channel = 0;  // elements [begin, end) of the row that begins at `row`
     bool first = false, last = false;
-    V alpha{}, b{};
+    Snake<V> snake{};
     Buffer<S> x, dy, v, out;
     Streams<S> a, g, q;
 

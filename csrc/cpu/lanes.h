@@ -30,6 +30,13 @@ class Planes {
         for (std::int64_t i = 0; i < planes(block); ++i) lanes[i] = b[last ? first(block) + i : (first(block) + i) % c];
         return load<V>(lanes);
     }
+    // The other way: a number of each plane of a block, to [n, c].
+    void put_planes(S* numbers, std::int64_t block, VecD v) const {
+        double lanes[kLanes];
+        store(lanes, v, false);
+        numbers += (last ? block / of_image * c : 0) + first(block);
+        for (std::int64_t i = 0; i < planes(block); ++i) numbers[i] = S(lanes[i]);
+    }
 
     // Pixels from, ..., from + pixels - 1 of row y as vectors, plus `b`.
     void read(const T* x, std::int64_t block, std::int64_t y, std::int64_t from, std::int64_t pixels, V b,

@@ -23,9 +23,8 @@ struct Turns<VecF> {
     VecF sine, cosine;  // of r
 
     GE_INLINE explicit Turns(VecF t) {
-        if (__builtin_expect(pack(absolute(t) > kFarthest) != 0, 0)) {
-            sine = for_each_lane(t, [](float lane) { return std::sin(lane); });
-            cosine = for_each_lane(t, [](float lane) { return std::cos(lane); });
+        if (__builtin_expect(pack(t * t > kFarthest * kFarthest) != 0, 0)) {
+            by_library(t, sine, cosine);
             return;
         }
         const VecF n = (t * 0.318309886f + 12582912.f) - 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
@@ -44,6 +43,12 @@ struct Turns<VecF> {
     GE_INLINE VecF square() const { return sine * sine; }
     GE_INLINE VecF sine_of_twice() const { return sine * cosine * 2.f; }
     GE_INLINE VecF cosine_of_twice() const { return 1.f - sine * sine * 2.f; }
+
+  private:
+    [[gnu::noinline, gnu::cold]] static void by_library(const VecF& t, VecF& sine, VecF& cosine) {
+        sine = for_each_lane(t, [](float lane) { return std::sin(lane); });
+        cosine = for_each_lane(t, [](float lane) { return std::cos(lane); });
+    }
 };
 
 template <>

@@ -60,9 +60,9 @@ def alias_free_activation(
         y: the shape and dtype of x; channels_last if x is, else contiguous. Half precision is computed in float32, and
             rounded once. Autocast changes nothing. Without elements, y is as empty as x.
 
-    The backends "cpu" and "cuda" run [N, C, T] with alpha and filters of 12 taps in one pass over memory, and one for
-    the gradients; x alone is saved. Images, other filters, other functions and "triton" run two calls of `upfirdn2d`
-    with the function between.
+    With alpha and filters of 12 taps, the backend "cpu" makes one pass over memory, and one for the gradients; x alone
+    is saved. So does "cuda" for [N, C, T]. Images on GPUs, other filters, other functions and "triton" run two calls of
+    `upfirdn2d` with the function between.
 
     Raises:
         ValueError: shapes other than these, filters with an odd number of taps; both or neither of alpha and act; beta
@@ -84,7 +84,8 @@ def alias_free_activation(
         beta = alpha if beta is None else beta.to(wide(x.dtype))
         alpha, beta = (alpha.exp(), beta.exp()) if log_scale else (alpha, beta)
         b = 1 / (beta + 1e-9)
-        if backend in ("cpu", "cuda") and x.ndim == 3 and len(fu) == len(fd) == TAPS:
+        in_one_pass = backend == "cpu" or (backend == "cuda" and x.ndim == 3)
+        if in_one_pass and len(fu) == len(fd) == TAPS:
             return _alias_free(x, alpha, b, fu, fd, backend)
         function: Callable[[Tensor], Tensor] = partial(_snake, alpha=alpha, b=b)
     else:
@@ -155,16 +156,20 @@ def _snake(u: Tensor, alpha: Tensor, b: Tensor) -> Tensor:
 def alias_free_activation_ref(x: Tensor, function: Callable[[Tensor], Tensor], fu: Tensor, fd: Tensor) -> Tensor:
     """The definition of `alias_free_activation` in PyTorch's own operators"""
     with unrounded(x):
-        u = x.to(wide(x.dtype))
-        for axis in range(2, x.ndim):
-            u = up_rows(u.movedim(axis, -1), fu).movedim(-1, axis)
-        y = function(u)
-        for axis in range(2, x.ndim):
-            y = down_rows(y.movedim(axis, -1), fd).movedim(-1, axis)
+        u = _along_axes(up_rows, x.to(wide(x.dtype)), fu)
+        y = _along_axes(down_rows, function(u), fd)
     return y.to(x.dtype).contiguous(memory_format=layout(x))
 
 
-# Autograd, of rows. h(u) = u + b sin^2(alpha u), and sums are over all but the channels. ^T is the adjoint:
+def _along_axes(rows: Callable[[Tensor, Tensor], Tensor], x: Tensor, f: Tensor) -> Tensor:
+    """A function of rows, along all axes of x [N, C, ...] one after the other"""
+    for axis in range(2, x.ndim):
+        x = rows(x.movedim(axis, -1), f).movedim(-1, axis)
+    return x
+
+
+# Autograd, where there is one pass. h(u) = u + b sin^2(alpha u), and sums are over all but the channels. ^T is the
+# adjoint:
 #
 #   _AliasFree  y  = down(h(u)), u = up(x)
 #   _Grad       dx = up^T(h'(u) a), dalpha = sum of a dh/dalpha, db = sum of a dh/db, a = down^T(dy)
@@ -223,18 +228,21 @@ def _second(
     """What the kernel of that name returns, in PyTorch's own operators"""
     with unrounded(x):
         dtype = wide(x.dtype)
-        dy, u, w = dy.to(dtype), up_rows(x.to(dtype), fu), up_rows(v.to(dtype), fu)
-        A, B, of_A, of_B = (t[:, None] for t in (alpha, b, v_alpha, v_b))
-        a = down_rows_adjoint(dy, fd)
+        u, w = (_along_axes(up_rows, t.to(dtype), fu) for t in (x, v))
+        A, B, of_A, of_B = (t.reshape(len(t), *[1] * (x.ndim - 2)) for t in (alpha, b, v_alpha, v_b))
+        a = _along_axes(down_rows_adjoint, dy.to(dtype), fd)
         turn = 2 * A * u
         sine, cosine, square = turn.sin(), 2 * turn.cos(), (A * u).sin().square()
         slope = A * w + u * of_A
         by_A_and_u = B * (sine + A * u * cosine)
-        d_dy = down_rows(w + B * sine * slope + square * of_B, fd)
-        d_x = up_rows_adjoint(a * (B * A * A * cosine * w + by_A_and_u * of_A + A * sine * of_B), fu)
-        d_alpha = (a * (by_A_and_u * w + B * u * u * cosine * of_A + u * sine * of_B)).sum((0, 2))
-        d_b = (a * sine * slope).sum((0, 2))
-    return d_dy.to(x.dtype), d_x.to(x.dtype), d_alpha, d_b
+        d_dy = _along_axes(down_rows, w + B * sine * slope + square * of_B, fd)
+        d_u = a * (B * A * A * cosine * w + by_A_and_u * of_A + A * sine * of_B)
+        d_x = _along_axes(up_rows_adjoint, d_u, fu)
+        others = [0, *range(2, x.ndim)]
+        d_alpha = (a * (by_A_and_u * w + B * u * u * cosine * of_A + u * sine * of_B)).sum(others)
+        d_b = (a * sine * slope).sum(others)
+        d_dy, d_x = (t.to(x.dtype).contiguous(memory_format=layout(x)) for t in (d_dy, d_x))
+    return d_dy, d_x, d_alpha, d_b
 
 
 # torch.compile must see one node here: traced into, the nested Functions lose their second order under torch.func.grad.
