@@ -7,6 +7,7 @@
 #include "fir_periods.h"
 #include "fir_weights.h"
 #include "lanes.h"
+#include "rings.h"
 #include "scratch.h"
 #include "threads.h"
 
@@ -29,12 +30,6 @@ using fir::Weights;
 constexpr std::int64_t kRingBytes = 384 << 10;
 constexpr std::int64_t kNarrowest = 16, kFewestRows = 16;  // of y in a tile
 
-std::int64_t power_of_two(std::int64_t least) {
-    std::int64_t n = 1;
-    while (n < least) n *= 2;
-    return n;
-}
-
 // Whether a filter changes nothing.
 template <class S>
 bool is_identity(const Upfirdn2dParams& p, const Weights<S>& weights) {
@@ -44,32 +39,19 @@ bool is_identity(const Upfirdn2dParams& p, const Weights<S>& weights) {
     return same(p.h) && same(p.w) && weights.separable && weights.down[0] * weights.across[0] == 1;
 }
 
-// Rows in a ring, each of `pitch` elements. Rows outside the image are zeros.
+// Whether a filter that is no outer product is the same upside down, as radial filters are, and pairs of its rows share
+// their products. Downsampling adds the two rows of x that have equal taps. Upsampling by 2 makes two rows of u from
+// the same rows of x, with the taps of one upside down in the other: they are P + M and P - M, where P has the sums of
+// two rows of x, and M their differences.
 template <class S>
-struct Ring {
-    S *data, *zeros;
-    std::int64_t slots, pitch, height;
-
-    S* row(std::int64_t y) const { return data + (y & (slots - 1)) * pitch; }
-    const S* at(std::int64_t y) const { return y >= 0 && y < height ? row(y) : zeros; }
-};
-
-// Memory of a tile, one piece behind the other. Without memory it counts.
-template <class S>
-struct Pieces {
-    char* memory;
-    std::int64_t taken = 0;
-
-    // n vectors, and as many as a block of positions may read behind them.
-    S* take(std::int64_t vectors) {
-        S* p = reinterpret_cast<S*>(memory) + taken;
-        taken += vectors * kLanes;
-        return memory == nullptr ? nullptr : p;
+bool is_mirrored(const Upfirdn2dParams& p, const Weights<S>& weights) {
+    if (weights.separable || !(p.h.up == 1 || (p.h.up == 2 && p.h.down == 1 && p.h.taps % 2 == 0))) return false;
+    for (std::int64_t y = 0; y < p.h.taps / 2; ++y) {
+        const S* const row = &weights.both[y * p.w.taps];
+        if (!std::equal(row, row + p.w.taps, &weights.both[(p.h.taps - 1 - y) * p.w.taps])) return false;
     }
-};
-
-// Vectors between rows: an odd number, so that the rows of a column do not share a set of the cache.
-inline std::int64_t pitch_of(std::int64_t vectors) { return (vectors + kLanes) | 1; }
+    return true;
+}
 
 template <class T>
 class Tile {
@@ -101,6 +83,8 @@ class Tile {
           down1(one.h, u_top, weights_down(f, one), fir::kMostOutputs<V>),
           passes1(is_identity(one, f)),
           passes2(is_identity(two, g)),
+          pairs1(one.h.up == 2 && is_mirrored(one, f)),
+          pairs2(two.h.up == 1 && is_mirrored(two, g)),
           linear(p.alpha == 1 && p.gain == 1 && p.clamp < 0) {}
 
     // Bytes of memory.
@@ -116,6 +100,8 @@ class Tile {
         us.data = pieces.take(us.slots * width_u);
         blended = pieces.take(down2.size * width_u), pitch_blended = width_u * kLanes;
         out_row = pieces.take(pitch_of(across2.periods(right) * across2.size));
+        paired1 = pieces.take(pairs1 ? one.h.taps / 2 * width_x + width_u : 0);
+        paired2 = pieces.take(pairs2 ? two.h.taps / 2 * width_u : 0);
         bits = reinterpret_cast<std::uint8_t*>(pieces.take((u_end - u_begin) / 16 + 1));
         return pieces.taken * std::int64_t(sizeof(S));
     }
@@ -148,11 +134,11 @@ class Tile {
     const std::int64_t u_begin, u_end, u_top;  // the columns of u that y needs, and the first row
     const std::int64_t u_bottom;               // from here on, the next tile writes the bits
     const Periods<S> across1, down1;
-    const bool passes1, passes2, linear;
+    const bool passes1, passes2, pairs1, pairs2, linear;
     std::int64_t block = 0, x_next = 0, u_next = 0;  // the next rows of x and u
     V bias{};
     Ring<S> xs{}, us{};  // rows of x, filtered across where the filter is separable; rows of u from across2.base on
-    S *x_row = nullptr, *blended = nullptr, *out_row = nullptr;
+    S *x_row = nullptr, *blended = nullptr, *out_row = nullptr, *paired1 = nullptr, *paired2 = nullptr;
     std::int64_t elements_x = 0, pitch_blended = 0;
     std::uint8_t* bits = nullptr;  // of a row whose bits the next tile writes
     std::vector<const S*> places;  // the taps of a filter that is no outer product
@@ -221,6 +207,7 @@ class Tile {
         for (x_next = std::max(x_next, first); x_next < inside(first + down1.reach, one.h.in); ++x_next)
             make_x(from, x_next);
         if (!one.separable) {
+            if (pairs1) return make_u_of_pair(row);
             for (std::int64_t r = std::max(row, u_top); r < std::min(u_next, two.h.in); ++r) make_u_of_matrix(r);
             return;
         }
@@ -264,7 +251,9 @@ class Tile {
         const std::int64_t first = down1.first_input(r);
         for (std::int64_t phase = 0; phase < across1.size; ++phase) {
             const std::int64_t o = across1.origin + phase, from = across1.first_input(o) - across1.base;
-            of_matrix(one, f, r, o, [&](std::int64_t y) { return xs.at(first + y) + from * kLanes; });
+            const TapsOf tap(one, f, r, o);
+            take_taps(one.h.count(r), one.w.count(o), tap,
+                      [&](std::int64_t y) { return xs.at(first + y) + from * kLanes; });
             sum_matrix(across1, o, u_end, [&](std::int64_t i, V sum) GE_INLINED {
                 const std::int64_t at = phase + i * across1.size - (u_begin - across1.origin);
                 if (at >= 0 && at < u_end - u_begin) put(c, at, sum);
@@ -272,15 +261,68 @@ class Tile {
         }
     }
 
-    // Taps of a filter that is no outer product, for row r and the phase of column o. at(y) is its input row y.
-    template <class At>
-    void of_matrix(const Upfirdn2dParams& q, const Weights<S>& w, std::int64_t r, std::int64_t o, const At& at) {
+    // Rows `row` and row + 1 of u by a mirrored filter, from sums and differences of pairs of rows of x.
+    void make_u_of_pair(std::int64_t row) {
+        const Line lines[] = {line(row), line(row + 1)};
+        const std::int64_t first = down1.first_input(row), half = one.h.taps / 4, odd = one.h.taps / 2 % 2;
+        const std::int64_t columns = across1.inputs(u_end), last = one.h.taps / 2 - 1;
+        S* const plus = paired1 + one.h.taps / 2 * xs.pitch;
+        for (std::int64_t y = 0; y < half; ++y) {
+            S *const sums = paired1 + 2 * y * xs.pitch, *const differences = sums + xs.pitch;
+            pair(xs.at(first + y), xs.at(first + last - y), columns, sums, differences);
+        }
+        for (std::int64_t phase = 0; phase < across1.size; ++phase) {
+            const std::int64_t o = across1.origin + phase, from = across1.first_input(o) - across1.base;
+            const TapsOf tap(one, f, row, o);
+            const auto place = [&](std::int64_t i) { return phase + i * across1.size - (u_begin - across1.origin); };
+            take_taps(
+                half + odd, one.w.count(o),
+                [&](std::int64_t y, std::int64_t x) { return (tap(y, x) + tap(last - y, x)) / 2; },
+                [&](std::int64_t y) {
+                    return (y < half ? paired1 + 2 * y * xs.pitch : xs.at(first + y)) + from * kLanes;
+                });
+            sum_matrix(across1, o, u_end, [&](std::int64_t i, V sum) GE_INLINED {
+                const std::int64_t at = place(i);
+                if (at >= 0 && at < u_end - u_begin) store(plus + at * kLanes, sum, false);
+            });
+            take_taps(
+                half, one.w.count(o),
+                [&](std::int64_t y, std::int64_t x) { return (tap(y, x) - tap(last - y, x)) / 2; },
+                [&](std::int64_t y) { return paired1 + (2 * y + 1) * xs.pitch + from * kLanes; });
+            sum_matrix(across1, o, u_end, [&](std::int64_t i, V minus) GE_INLINED {
+                const std::int64_t at = place(i);
+                if (at < 0 || at >= u_end - u_begin) return;
+                const V sum = load<V>(plus + at * kLanes);
+                if (lines[0].to != nullptr) put(lines[0], at, sum + minus);
+                if (lines[1].to != nullptr) put(lines[1], at, sum - minus);
+            });
+        }
+    }
+    // Sums and, where wanted, differences of two rows.
+    static void pair(const S* a, const S* b, std::int64_t columns, S* sums, S* differences) {
+        for (std::int64_t i = 0; i < columns * kLanes; i += kLanes) {
+            const V one = load<V>(a + i), other = load<V>(b + i);
+            store(sums + i, one + other, false);
+            if (differences != nullptr) store(differences + i, one - other, false);
+        }
+    }
+
+    // The taps that row r and column o of the output take.
+    struct TapsOf {
+        const S* first;
+        std::int64_t down, across;
+        TapsOf(const Upfirdn2dParams& q, const Weights<S>& w, std::int64_t r, std::int64_t o)
+            : first(&w.both[q.h.first_tap(r) * q.w.taps + q.w.first_tap(o)]), down(q.h.up * q.w.taps), across(q.w.up) {}
+        S operator()(std::int64_t y, std::int64_t x) const { return first[y * down + x * across]; }
+    };
+    // The taps of sum_matrix that are not 0. at(y) is where row y of the inputs lies.
+    template <class Tap, class At>
+    void take_taps(std::int64_t rows, std::int64_t columns, const Tap& tap, const At& at) {
         places.clear(), taps.clear();
-        for (std::int64_t y = 0; y < q.h.count(r); ++y)
-            for (std::int64_t x = 0; x < q.w.count(o); ++x) {
-                const S tap = w.both[(q.h.first_tap(r) + y * q.h.up) * q.w.taps + q.w.first_tap(o) + x * q.w.up];
-                if (tap != 0) places.push_back(at(y) + x * kLanes), taps.push_back(tap);
-            }
+        for (std::int64_t y = 0; y < rows; ++y)
+            for (std::int64_t x = 0; x < columns; ++x)
+                if (const S weight = tap(y, x); weight != 0)
+                    places.push_back(at(y) + x * kLanes), taps.push_back(weight);
     }
     template <class Done>
     GE_INLINE void sum_matrix(const Periods<S>& across, std::int64_t o, std::int64_t end, const Done& done) {
@@ -307,10 +349,16 @@ class Tile {
     const S* make_y(std::int64_t oy, std::int64_t r) {
         if (passes2) return us.row(oy);
         if (!two.separable) {
-            const std::int64_t first = down2.first_input(oy);
+            const std::int64_t first = down2.first_input(oy), paired = pairs2 ? two.h.taps / 2 : 0;
+            for (std::int64_t y = 0; y < paired; ++y)
+                pair(us.at(first + y), us.at(first + two.h.taps - 1 - y), across2.inputs(right), paired2 + y * us.pitch,
+                     nullptr);
             for (std::int64_t phase = 0; phase < across2.size; ++phase) {
                 const std::int64_t o = left + phase, from = across2.first_input(o) - across2.base;
-                of_matrix(two, g, oy, o, [&](std::int64_t y) { return us.at(first + y) + from * kLanes; });
+                const TapsOf tap(two, g, oy, o);
+                take_taps(two.h.count(oy) - paired, two.w.count(o), tap, [&](std::int64_t y) {
+                    return (y < paired ? paired2 + y * us.pitch : us.at(first + y)) + from * kLanes;
+                });
                 sum_matrix(across2, o, right, [&](std::int64_t i, V sum) GE_INLINED {
                     store(out_row + (phase + i * across2.size) * kLanes, sum, false);
                 });

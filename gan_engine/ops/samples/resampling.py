@@ -213,6 +213,17 @@ RESAMPLING = {
                 {"taps_up": "2x3", "taps_down": "4x4", "up": [3, 2], "down": [1, 3], "padding": [-1, 4, 3, 2]},
                 LAST,
             ),
+            Sample(
+                "mirrored",
+                _layer(2, 9, 7, 5),
+                {"taps_up": "6x3-mirrored", "taps_down": "4x4-mirrored", "up": 2, "down": 2, "padding": [3, 2, 4, 3]},
+            ),
+            Sample(
+                "mirrored-odd",
+                _layer(1, 17, 5, 6),
+                {"taps_up": "4x4-mirrored", "taps_down": "3x2-mirrored", "up": [1, 2], "down": [2, 1], "padding": 2},
+                LAST,
+            ),
             Sample("few-of-many", _layer(1, 2, 9, 21), {"taps_up": "3", "taps_down": "3", "down": [7, 4]}),
             Sample("up-alone", _layer(1, 2, 3, 4), {"taps_up": "3", "up": [1, 3], "padding": 4, "clamp": 0.5}),
             Sample("down-alone", {"x": (2, 2, 6, 7)}, {"taps_down": "1331", "down": 2, "padding": 1, "slope": 0.0}),
