@@ -60,7 +60,8 @@ def step_at_once(
             img.requires_grad_()
         returned = D(img) if c is None else D(img, c)
         # [N] or [N, 1], as most networks return them; the other forms take more calls
-        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.numel() == n and returned.ndim > 0
+        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.numel() == n
+        single = single and returned.shape[:1] == (n,)
         outputs = None if single else read_outputs(returned, n)
         if outputs is None:
             found[name] = returned if returned.ndim == 1 else returned.flatten()

@@ -237,6 +237,23 @@ def test_a_small_D_whose_logits_do_not_depend_on_the_image_is_refused_in_every_s
         game.backward(real, fake, None, 1.0)
 
 
+def test_a_small_D_that_returns_other_shapes_after_its_steps_is_refused(small):
+    class Turned(Counted):
+        turned = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y[None] if self.turned else y
+
+    D, real, fake = Turned(), *torch.randn(2, 5, 6)
+    game = Game(D, LOSSES["hinge"], {"r1": 1.0})
+    for _ in range(2):
+        game.backward(real, fake, None, 1.0)
+    D.turned = True
+    with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[5\], got \[1, 5\]"):
+        game.backward(real, fake, None, 1.0)
+
+
 def curved(*layers: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0))
