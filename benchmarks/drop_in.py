@@ -10,8 +10,9 @@ Networks of 64x64 at base 16384, batch 8, in float32 on one CPU thread, in the n
     PL         (|d(G * noise)/dws| - mean)^2 by the parameters of G, on half of the batch
     draw       images in eval mode
 
-Three peers take turns: the network as it is; with functions patched; with whole layers patched. Times are CPU times of
-the thread. Rows go to runs/benchmarks/drop-in.jsonl.
+Peers take turns: the network as it is; with functions patched; with whole layers patched; the first and the last of
+these in the layout channels_last too, networks and images. Times are CPU times of the thread. Rows go to
+runs/benchmarks/drop-in.jsonl.
 """
 
 import argparse
@@ -31,7 +32,8 @@ from benchmarks.dialects import rosinality, stylegan
 
 OUT = Path("runs") / "benchmarks" / "drop-in.jsonl"
 RESOLUTION, BASE, BATCH, GAMMA = 64, 16384, 8, 1.0
-PEERS = ("as it is", "functions", "layers")
+LAST = ", channels_last"
+PEERS = ("as it is", "functions", "layers", f"as it is{LAST}", f"layers{LAST}")
 
 Networks = tuple[nn.Module, nn.Module]
 
@@ -102,9 +104,14 @@ def patched(peer: str, dialect: object, nets: Networks) -> None:
 
         for net in nets:
             patch_calls(net)
-    elif peer == "layers":
+    elif peer.startswith("layers"):
         for net in nets:
             patch(net)
+    if peer.endswith(LAST):
+        for net in nets:
+            for p in net.parameters():  # Module.to refuses the weights of rosinality, which have five dimensions
+                if p.ndim == 4:
+                    p.data = p.data.contiguous(memory_format=torch.channels_last)
 
 
 def main() -> None:
@@ -147,8 +154,9 @@ def measured(peers: dict, z: Tensor, real: Tensor, seconds: float) -> dict[str, 
     start, done = time.perf_counter(), -1
     while done < 3 or time.perf_counter() - start < seconds:
         for peer, (run, nets) in peers.items():
+            images = real.contiguous(memory_format=torch.channels_last) if peer.endswith(LAST) else real
             began = time.thread_time()
-            run(nets, z, real)
+            run(nets, z, images)
             if done >= 0:
                 times[peer].append((time.thread_time() - began) * 1e3)
         done += 1
