@@ -30,6 +30,8 @@ class Options:
             raise ValueError("runs: want the directory of at least one run, got none")
         if self.out.is_dir():
             raise ValueError(f"out: want the name of a page, got the folder {self.out}")
+        if not self.out.parent.is_dir():
+            raise ValueError(f"out: want a page in a folder that exists, got {self.out}")
 
 
 def lines(found: comparison.Comparison) -> list[str]:

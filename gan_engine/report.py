@@ -69,6 +69,7 @@ def main(argv: list[str]) -> None:
         plugins.load(*options.plugin)
     if options.copies:
         copies.write(options.run, device=options.device)
+        print(*copies.read(options.run)["sentences"], sep="\n")
     if options.demo:
         page, difference = demo.write(
             options.run, package=options.onnxruntime_web, best=options.best, direction=options.direction

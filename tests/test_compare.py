@@ -120,6 +120,7 @@ def test_no_run_and_one_run_twice_are_refused(made, tmp_path, capsys):
         ([str(a), str(a)], "want each run once, got"),
         ([], "want the directory of at least one run"),
         ([str(a), "--out", str(tmp_path)], "out: want the name of a page, got the folder"),
+        ([str(a), "--out", str(tmp_path / "none/a.html")], "out: want a page in a folder that exists, got"),
     ):
         assert compare.main(argv) == 2
         err = capsys.readouterr().err

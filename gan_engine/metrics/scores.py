@@ -123,7 +123,7 @@ _NEIGHBOURS = 6  # the fewest images for k = 5
 
 def parse(words: str) -> tuple[str, ...]:
     """The metrics in a text such as "fid,kid". Raises ValueError for an unknown one."""
-    names = tuple(dict.fromkeys(word.strip() for word in words.split(",")))
+    names = tuple(dict.fromkeys(word.strip().lower() for word in words.split(",")))
     for name in names:
         if name not in METRICS:
             raise ValueError(f"metrics: want some of {','.join(METRICS)}, got {name!r}{nearest(name, METRICS)}")

@@ -10,6 +10,7 @@ from gan_engine.config import Config
 from gan_engine.data import DataConfig
 from gan_engine.data.kinds import kind_of
 from gan_engine.metrics.measures import measure_of
+from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 
 
@@ -24,10 +25,11 @@ def python() -> str:
     return shell_word(os.path.relpath(here) if Path(here).is_relative_to(Path.cwd()) else here)
 
 
-def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str, str]]:
+def commands(run_dir: Path, config: Config, *, stopped: bool, early: bool = False) -> list[tuple[str, str]]:
     """The commands for the next steps with a run, each with a word for what it does.
 
-    A run that was `stopped` has the command to go on first. PICTURES stands for a picture or a folder of pictures.
+    A run that was `stopped` has the command to go on first. A run that measurements or an alarm have ended `early` has
+    none. PICTURES stands for a picture or a folder of pictures. Pictures are drawn from best.pt if it is there.
     """
     run, declared = shell_word(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
@@ -36,9 +38,12 @@ def commands(run_dir: Path, config: Config, *, stopped: bool) -> list[tuple[str,
         "translate": ("translate", f"PICTURES {shell_word(run_dir / 'translated')} --checkpoint={run}"),
         "upscale": ("enlarge", f"PICTURES {shell_word(run_dir / 'enlarged')} --checkpoint={run}"),
     }[declared.command]
-    use = (word, f"{declared.command} {arguments}{plugins}")
+    best = " --best" if (run_dir / checkpoint.BEST).is_file() else ""
+    use = (word, f"{declared.command} {arguments}{best}{plugins}")
     if stopped:
         return [("go on", f"train --resume={run}{plugins}"), use]
+    if early:
+        return [use, ("show", f"report {run}")]
     if not config.lr_decay:
         longer = f"--kimg {2 * config.kimg:g}" if config.minutes is None else f"--minutes {5 * config.minutes:g}"
         return [use, ("go on", f"train --resume={run} {longer}{plugins}"), *_own_pictures(config)]

@@ -55,7 +55,8 @@ class End:
 def finish(run_dir: Path, config: Config, end: End) -> None:
     """Record the end, write the report and print the last lines. If the report fails, a warning says so."""
     reason, kimg = end.reason(config), end.nimg / 1000
-    entry = {"reason": reason, "kimg": kimg, "seconds": round(end.seconds, 3)}
+    early = end.verdict is not None and end.stopped_by is None
+    entry = {"reason": reason, "kimg": kimg, "seconds": round(end.seconds, 3), "early": early}
     record.add_to_last_start(run_dir, {"end": entry})
     try:
         page = [report.write(run_dir)]
@@ -73,7 +74,7 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     ):
         if paths:
             print(f"{word:10} {', '.join(legible(str(path)) for path in paths)} {what}")
-    following = commands(run_dir, config, stopped=end.stopped_by is not None)
+    following = commands(run_dir, config, stopped=end.stopped_by is not None, early=early)
     folder = " (PICTURES is a folder of your own pictures)" if any("PICTURES" in each for _, each in following) else ""
     print(f"What to try next{folder}:")
     for word, command in following:

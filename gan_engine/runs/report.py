@@ -131,7 +131,8 @@ def _following(run_dir: Path, run: dict[str, Any], *, look: bool) -> list[str]:
     except CheckpointError as error:
         return [f"<h2>How to go on</h2><p>{html.escape(legible(str(error), most=500))}</p>"]
     end = record.end(run)
-    found = commands(run_dir, config, stopped=end is None or end["reason"].startswith("stopped"))
+    stopped = end is None or end["reason"].startswith("stopped")
+    found = commands(run_dir, config, stopped=stopped, early=end is not None and end.get("early") is True)
     if end is None:  # a run that still goes on keeps others out of its directory
         word, command = found[0]
         found[0] = f"{word}, if it was killed", command

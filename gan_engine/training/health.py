@@ -75,7 +75,8 @@ class Health:
     def begin(self, first: Reading) -> None:
         """Begin a history with the weights of now, or go on with one, which has noted their `first` sizes."""
         self.begins = not first
-        self.first_sizes = {FIRST_SIZE + name: float(norm) for name, norm in self._norms().items()} | first
+        norms = {FIRST_SIZE + name: norm for name, norm in self._norms().items()}
+        self.first_sizes: dict[str, Tensor | float] = norms | first
 
     @torch.no_grad()
     def read(self, nimg: int, means: dict[str, float]) -> Reading:
@@ -93,7 +94,8 @@ class Health:
             found[f"growth/{name}"] = float(norms[name] / self.first_sizes[FIRST_SIZE + name])
             if (gradient := means.get(f"grad_norm/{name}")) is not None:
                 found[f"gradient/{name}"] = gradient
-        first, self.begins = self.first_sizes if self.begins else {}, False
+        first = {name: float(size) for name, size in self.first_sizes.items()} if self.begins else {}
+        self.begins = False
         return {PREFIX + name: value for name, value in found.items()} | first
 
     def _of_side(self, side: Judged) -> Reading:

@@ -263,7 +263,7 @@ class Run:
         if serious is None or self.config.on_collapse == "warn":
             return
         if self.rollback is None or not self.rollback.left:
-            trainer.verdict = serious
+            trainer.verdict = serious if self.rollback is None else f"{serious}; {self.rollback.none_left}"
             return
         self._go_back(bar)
 

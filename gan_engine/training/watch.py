@@ -178,6 +178,11 @@ class Rollback:
         """Rollbacks that the run may still make. None without a healthy state."""
         return 0 if self.state is None else self.trainer.config.rollbacks - self.count
 
+    @property
+    def none_left(self) -> str:
+        """Why the run may not go back again."""
+        return "there is no healthy state to go back to" if self.state is None else "no rollback is left"
+
     def carry_out(self) -> None:
         """Go back to the last healthy state, with other random numbers and, if asked, lower rates.
 

@@ -128,8 +128,9 @@ def run_dir(tmp_path, garments):
     return tmp_path
 
 
-def test_the_report_shows_them_and_keeps_them(run_dir, monkeypatch):
+def test_the_report_shows_them_and_keeps_them(run_dir, monkeypatch, capsys):
     assert report.main([str(run_dir), "--copies", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith("100 samples and 9,936 training images, by the classifier")
     page = (run_dir / "report.html").read_text()
     assert "<h2>Does it copy?</h2><p>100 samples and 9,936 training images, by the classifier" in page
     assert "its three nearest training images" in page

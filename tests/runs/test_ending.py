@@ -157,8 +157,13 @@ def test_every_family_has_commands_that_it_knows(preset, tmp_path):
     config: Config = presets.PRESETS[preset]()
     options = {"generate": generate.Options, "translate": translate.Options, "upscale": upscale.Options}
     options["evaluate"] = evaluate.Options
-    for stopped in (False, True):
-        for _, command in commands.commands(tmp_path, config, stopped=stopped):
+    for stopped, early in ((False, False), (True, False), (False, True)):
+        if early:  # measurements ended the run
+            (tmp_path / checkpoint.BEST).touch()
+        found = commands.commands(tmp_path, config, stopped=stopped, early=early)
+        if early:
+            assert found[0][1].endswith(" --best") and "go on" not in dict(found)
+        for _, command in found:
             verb, *arguments = shlex.split(command)
             if "--data=PICTURES" in arguments:
                 assert parse(arguments).data == "PICTURES"
