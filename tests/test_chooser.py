@@ -12,7 +12,7 @@ from gan_engine.layers import Conv2d
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import convolution
-from gan_engine.ops.convolution import maps
+from gan_engine.ops.convolution import forms, maps
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
@@ -70,7 +70,7 @@ SIDES = {
         for n in (1, 2)
     ),
     "few channels": (convolved(31), convolved(64)),
-    "small gain": (convolved(64, side=4), convolved(64)),
+    "small gain": (convolved(40, side=16), convolved(64)),
     "few channels for layouts": (convolved(255, 9, 2, 5), convolved(256, 9, 2, 5)),
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
     "few products at level 1": tuple(level_1(side) for side in (64, 96)),
@@ -88,7 +88,8 @@ def test_both_sides_of_a_threshold(name: str):
     choice = chosen(threshold.op, few)
     assert choice.backend == threshold.instead
     assert threshold.sentence in choice.reasons[threshold.backend]
-    assert chosen(threshold.op, many).backend == threshold.backend
+    gains = name != "few channels for layouts" or forms.costs().layouts  # with AVX2 PyTorch's layouts gain nothing
+    assert chosen(threshold.op, many).backend == (threshold.backend if gains else threshold.instead)
 
 
 @needs_cpu_kernels
@@ -149,7 +150,7 @@ def test_a_weight_of_any_dtype_is_transposed(dtype: torch.dtype):
 @needs_cpu_kernels
 def test_reasons_name_the_rules_that_concern_the_call():
     layouts = TABLE["few channels for layouts"].sentence
-    assert layouts not in chosen("conv2d", convolved(64, side=4)).reasons["cpu"]
+    assert layouts not in chosen("conv2d", convolved(40, side=16)).reasons["cpu"]
     assert layouts in chosen("conv2d", convolved(64, 9, 2, 5)).reasons["cpu"]
 
 
