@@ -170,9 +170,10 @@ def _slower(config: Config) -> str:
 
 
 def _calmer(config: Config) -> str:
-    """A lower rate, and R1 where the family has penalties and the run has none."""
+    """A lower rate, and R1 where the family has penalties and the run has none: then without batch norms in D."""
     calm = models.capabilities(config.model).penalties and not (config.first_gammas[0] or config.gp_weight)
-    return _slower(config) + (" or --r1-gamma 1" if calm else "")
+    norms = " --no-d-norm" if getattr(config.model, "d_norm", False) else ""
+    return _slower(config) + (f" or --r1-gamma 1{norms}" if calm else "")
 
 
 def _classes(config: Config) -> str:

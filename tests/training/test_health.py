@@ -231,7 +231,7 @@ def test_advice_names_flags_that_the_run_can_take():
     assert "--augment" not in alarms.standing(readings(overfitting=[1.0, 1.0]), SRGAN)[0].sentence
     collapsed = readings(diversity=[0.9, 0.1, 0.1])
     assert alarms.standing(collapsed, DCGAN)[0].sentence.endswith(
-        "try --lr 5e-05 or --r1-gamma 1 or --on-collapse rollback"
+        "try --lr 5e-05 or --r1-gamma 1 --no-d-norm or --on-collapse rollback"
     )
     assert alarms.standing(collapsed, dataclasses.replace(SRGAN, on_collapse="stop"))[0].sentence.endswith(
         "try --lr 5e-05"
