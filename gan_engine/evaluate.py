@@ -121,6 +121,9 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         directions=declared.directions,
         seed=options.seed,
     )
+    if options.metrics is None:
+        sizes = "x".join(map(str, data.images.shape[1:]))
+        say(f"compared with {len(data):,} {MADE[kind.axes]} of {sizes} from {data.name}")
     with tf32_products(False):  # differences of nearly equal images, as of ppl, are smaller than the rounding of TF32
         return measure.measure(subject)
 

@@ -111,8 +111,9 @@ CGAN = {"width": 4, "max_width": 8, "c_dim": 10}
 
 
 def test_evaluate_measures_a_checkpoint(tmp_path, garments):
-    path = saved(tmp_path, garments, **CGAN)
-    results = evaluate(Options(path, num=100))
+    path, said = saved(tmp_path, garments, **CGAN), []
+    results = evaluate(Options(path, num=100), said.append)
+    assert said == ["compared with 10,000 images of 1x32x32 from fashion-mnist"]
     assert list(results) == ["fd_fashion32 N=100", "kd_fashion32 N=100", "classes", "accuracy"]
     assert results["fd_fashion32 N=100"] > 10 and 0 <= results["accuracy"] < 0.5
     np.savez(tmp_path / "few.npz", images=garments.images[:200, 0].numpy())
