@@ -56,7 +56,7 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     """Record the end, write the report and print the last lines. If the report fails, a warning says so."""
     reason, kimg = end.reason(config), end.nimg / 1000
     early = end.verdict is not None and end.stopped_by is None
-    entry = {"reason": reason, "kimg": kimg, "seconds": round(end.seconds, 3), "early": early}
+    entry = {"reason": reason, "kimg": kimg, "seconds": round(end.seconds, 3)} | ({"early": True} if early else {})
     record.add_to_last_start(run_dir, {"end": entry})
     try:
         page = [report.write(run_dir)]
