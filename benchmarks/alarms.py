@@ -31,11 +31,10 @@ from benchmarks import rows
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, Sampler, load
 from gan_engine.presets import PRESETS
-from gan_engine.runs.history import read_metrics
+from gan_engine.runs.history import BACK_TO, ENDED, read_metrics
 from gan_engine.training import inputs
 from gan_engine.training.health import interval
 from gan_engine.training.trainer import Trainer
-from gan_engine.training.watch import BACK_TO
 
 QUIET = {"tensorboard": False, "minutes": None, "grid_kimg": 1e6, "checkpoint_kimg": 1e6, "data": "fashion-mnist"}
 LEFT_OUT = 8  # the class of bags, in the provoked run without one class
@@ -61,7 +60,8 @@ def trainer_of(config: Config, run_dir: Path) -> Trainer:
 def alarms(run_dir: Path) -> list[tuple[int, str]]:
     """(images shown, the name of the alarm) of every alarm of a run."""
     rows = read_metrics(run_dir)
-    return [(row["nimg"], line.partition(":")[0]) for row in rows for line in row.get("alarms", ())]
+    lines = [(row["nimg"], line) for row in rows for line in row.get("alarms", ()) if not line.startswith(ENDED)]
+    return [(nimg, line.partition(":")[0]) for nimg, line in lines]
 
 
 def carried_out(config: Config, break_it: Callable[[Trainer], None] = lambda trainer: None) -> list[tuple[int, str]]:

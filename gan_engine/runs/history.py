@@ -8,6 +8,8 @@ from typing import Any
 
 PREFIX = "eval/"  # of the numbers of --eval-kimg
 ANEW = "best_begins_anew"  # in a row of metrics.jsonl, after which best and patience count
+ENDED = "ended: "  # begins a sentence among the alarms of a row: the alarm of this name stands no longer
+BACK_TO = "health/rolled_back_to"  # in kimg, in the rows of metrics.jsonl; no alarm stands after it
 AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the images that were compared with
 
 
@@ -35,6 +37,25 @@ def measurements(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, fl
         for name, value in row.items():
             if name.startswith(PREFIX) and value is not None:
                 found.setdefault(name.removeprefix(PREFIX), []).append((row["nimg"], value))
+    return found
+
+
+def alarms(rows: Sequence[dict[str, Any]]) -> list[tuple[int, str, int | None]]:
+    """(images shown, sentence, images shown at its end) of each alarm. None: the alarm stood in the last row.
+
+    A rollback ends all alarms that stood; its own sentence is one whose end is its beginning.
+    """
+    found: list[tuple[int, str, int | None]] = []
+    for row in rows:
+        nimg, back = row["nimg"], BACK_TO in row
+        for sentence in row.get("alarms", ()):
+            name = sentence.removeprefix(ENDED) if sentence.startswith(ENDED) else None
+            found = [
+                (begun, said, nimg if end is None and (back or said.partition(":")[0] == name) else end)
+                for begun, said, end in found
+            ]
+            if name is None:
+                found.append((nimg, sentence, nimg if back else None))
     return found
 
 

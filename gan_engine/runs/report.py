@@ -11,7 +11,7 @@ from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
 from gan_engine.runs.directory import holds_run
-from gan_engine.runs.history import few_classes, measurements, read_metrics
+from gan_engine.runs.history import alarms, few_classes, measurements, read_metrics
 from gan_engine.runs.loss_plot import losses_png
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
@@ -146,9 +146,8 @@ def _following(run_dir: Path, run: dict[str, Any], *, look: bool) -> list[str]:
 def _alarms(rows: list[dict[str, Any]]) -> list[str]:
     """The sentences of all alarms with their times; that there were none, for a run whose health was read."""
     said = "".join(
-        f"<li>{_at(row['nimg'])}: {html.escape(legible(sentence))}</li>"
-        for row in rows
-        for sentence in row.get("alarms", ())
+        f"<li>{_at(nimg)}: {html.escape(legible(sentence))} <b>{_until(nimg, end)}</b></li>"
+        for nimg, sentence, end in alarms(rows)
     )
     notes = [note for row in rows if (note := few_classes(row))][-1:]  # one of each start
     note = "".join(f"<p>{html.escape(note[0].upper() + note[1:])}.</p>" for note in notes)
@@ -156,6 +155,12 @@ def _alarms(rows: list[dict[str, Any]]) -> list[str]:
         return [f"<h2>Alarms</h2><ul>{said}</ul>{note}"]
     read = sum(any(name.startswith("health/") for name in row) for row in rows)
     return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>{note}"] if read else []
+
+
+def _until(nimg: int, end: int | None) -> str:
+    if end is None:
+        return "This alarm stood in the last reading."
+    return f"Ended at {_at(end)}." if end > nimg else ""
 
 
 def _plot(run_dir: Path) -> list[str]:

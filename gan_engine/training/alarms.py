@@ -58,6 +58,11 @@ class Alarm(NamedTuple):
     sentence: str
     serious: bool
 
+    @property
+    def name(self) -> str:
+        """Its rule and its networks, with which the sentence begins."""
+        return self.sentence.partition(":")[0]
+
 
 def standing(readings: Sequence[Reading], config: Config, *, before: Collection[str] = ()) -> list[Alarm]:
     """The alarms after the last of `readings`; `before` has the keys of those that stood until then."""

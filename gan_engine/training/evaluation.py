@@ -19,11 +19,10 @@ from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference.generator import images
 from gan_engine.metrics import scores
 from gan_engine.metrics.subject import Subject, classes_to_ask_for
-from gan_engine.runs.history import AGAINST, ANEW, PREFIX, read_metrics
+from gan_engine.runs.history import AGAINST, ANEW, BACK_TO, PREFIX, read_metrics
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.system.tf32 import tf32_products
 from gan_engine.training.distributed import ALONE, Processes
-from gan_engine.training.watch import BACK_TO
 
 
 class Evaluation:

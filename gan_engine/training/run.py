@@ -15,7 +15,7 @@ from gan_engine.command_line import console
 from gan_engine.config import Config
 from gan_engine.metrics.scores import Drawn
 from gan_engine.runs import record
-from gan_engine.runs.history import AGAINST, ANEW, PREFIX, few_classes
+from gan_engine.runs.history import AGAINST, ANEW, BACK_TO, ENDED, PREFIX, few_classes
 from gan_engine.runs.monitors import Monitors
 from gan_engine.saved_config import to_dict
 from gan_engine.system import checkpoint
@@ -27,7 +27,7 @@ from gan_engine.training.evaluation import Evaluation
 from gan_engine.training.health import Health, interval
 from gan_engine.training.means import Means
 from gan_engine.training.schedule import Optimizers
-from gan_engine.training.watch import BACK_TO, Rollback, Watch, count_rollbacks
+from gan_engine.training.watch import Rollback, Watch, count_rollbacks
 
 if TYPE_CHECKING:
     from gan_engine.training import progress
@@ -280,7 +280,7 @@ class Run:
         look = self.watch.look(self.clock.nimg, means)
         if note := few_classes(look.values):
             bar.write(f"health     {note}", file=sys.stdout)
-        self._say(bar, look.values, look.alarms)
+        self._say(bar, look.values, [*look.alarms, *(f"{ENDED}{name}" for name in look.ended)])
         return look.serious, look.healthy
 
     def _say(self, bar: "progress.Bar | progress.Lines", values: dict[str, float], sentences: list[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.config import Config
-from gan_engine.runs.history import read_metrics
+from gan_engine.runs.history import BACK_TO, read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 from gan_engine.training import alarms, numbers
@@ -19,7 +19,6 @@ from gan_engine.training.health import FIRST_SIZE, PREFIX, Health, Reading
 from gan_engine.training.means import Means
 from gan_engine.training.schedule import Optimizers
 
-BACK_TO = f"{PREFIX}rolled_back_to"  # in kimg, in the rows of metrics.jsonl
 _KEPT = 64  # readings that rules look back on
 _SEED = 7_368_787  # from the seed of one rollback to the seed of the next
 
@@ -30,12 +29,14 @@ class Look(NamedTuple):
     Attributes:
         values: the numbers, by name.
         alarms: the sentences of alarms that begin to stand.
-        serious: the first of them that --on-collapse acts upon.
+        ended: the names of alarms that stand no longer.
+        serious: the first of the alarms that begin and that --on-collapse acts upon.
         healthy: no such alarm stands or is near.
     """
 
     values: Reading
     alarms: list[str]
+    ended: list[str]
     serious: str | None
     healthy: bool
 
@@ -104,10 +105,12 @@ class Watch:
 
     def look(self, nimg: int, means: dict[str, float]) -> Look:
         """Take a reading. `means` are those of the steps since the last report."""
-        values = self.health.read(nimg, means)
+        values, stood = self.health.read(nimg, means), self.standing
         begun = self._add(nimg, values)
         serious = next((alarm.sentence for alarm in begun if alarm.serious), None)
-        return Look(values, [alarm.sentence for alarm in begun], serious, healthy=self.judged[-1][1])
+        standing = {alarm.key for alarm in self.standing}
+        ended = [alarm.name for alarm in stood if alarm.key not in standing]
+        return Look(values, [alarm.sentence for alarm in begun], ended, serious, healthy=self.judged[-1][1])
 
     def go_back(self, nimg: int) -> None:
         """Forget the readings after `nimg` images, and all alarms, so that they are said again where they return."""

@@ -8,15 +8,15 @@ import torch
 
 from gan_engine.data import DataConfig, ImageSet, held_out, load
 from gan_engine.losses.objective import Judged
-from gan_engine.runs import record, report
-from gan_engine.runs.history import read_metrics
+from gan_engine.runs import history, record, report
+from gan_engine.runs.history import BACK_TO, read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.training import alarms
 from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
 from gan_engine.training.nonfinite import NonFiniteError
 from gan_engine.training.stops import Stops
 from gan_engine.training.trainer import Trainer
-from gan_engine.training.watch import BACK_TO, Watch
+from gan_engine.training.watch import Watch
 from tests.training.runs import (
     CPU,
     CYCLEGAN,
@@ -188,7 +188,35 @@ def test_an_alarm_is_said_once_and_again_when_it_returns(make, monkeypatch):
     turn = iter(readings(diversity=[0.9, 0.9, 0.1, 0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1]))
     monkeypatch.setattr(trainer.health, "read", lambda nimg, means: next(turn))
     watch = Watch(trainer.health, trainer.config, trainer.run_dir, nimg=0)
-    assert [i for i in range(12) if watch.look(i, {}).alarms] == [3, 11]
+    looks = [watch.look(i, {}) for i in range(12)]
+    assert [i for i, look in enumerate(looks) if look.alarms] == [3, 11]
+    assert [(i, look.ended) for i, look in enumerate(looks) if look.ended] == [(8, ["collapse"])]
+
+
+def test_the_end_of_an_alarm_is_said_and_stands_in_the_report(make, monkeypatch, capsys):
+    trainer = make(LARGE, kimg=16.384)  # eight readings
+    found = {"separation": [0.99] * 3 + [0.1] * 5, "slope/G": [0.001] * 8, "diversity": [0.9] * 6 + [0.1] * 2}
+    turn = iter(readings(**found))
+    monkeypatch.setattr(trainer.health, "read", lambda nimg, means: next(turn))
+    trainer.run()
+    said = [line for row in read_metrics(trainer.run_dir) for line in row.get("alarms", ())]
+    assert [line.partition(";")[0].partition(":")[0] for line in said] == ["vanishing gradient", "ended", "collapse"]
+    assert "alarm      10.24 kimg: ended: vanishing gradient\n" in capsys.readouterr().err
+    (trainer.run_dir / "run.json").write_text(json.dumps({"config": {}, "starts": []}))
+    page = report.write(trainer.run_dir).read_text()
+    assert page.count("<li>") == 2
+    assert "<b>Ended at 10.2 kimg.</b></li>" in page and "<b>This alarm stood in the last reading.</b></li>" in page
+
+
+def test_a_rollback_ends_the_alarms_that_stood():
+    rows = [
+        {"nimg": 1, "alarms": ["collapse: a", "divergence (D): b"]},
+        {"nimg": 2, "alarms": ["ended: divergence (D)"]},
+        {"nimg": 3, BACK_TO: 0.0, "alarms": ["rolled back"]},
+        {"nimg": 4, "alarms": ["collapse: c"]},
+    ]
+    ends = [("collapse: a", 3), ("divergence (D): b", 2), ("rolled back", 3), ("collapse: c", None)]
+    assert [(sentence, end) for _, sentence, end in history.alarms(rows)] == ends
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,11 @@ class MapRequest:
     def float32_gains(self) -> bool:
         """Whether a map of bfloat16 images is faster in float32, with what the conversions cost.
 
-        The unit of time is PyTorch's kernel in float32.
+        The unit of time is PyTorch's kernel in float32. PyTorch's kernel for the gradient by the weight rounds partial
+        sums where bfloat16 is computed in software, so this map is always made of float32 copies there.
         """
+        if self.search is forms.for_weight_gradient and bfloat16.on_cpu().in_software:
+            return True
         (n, _, h, w), (a, b, kh, kw), stride = self.tensors[0].shape, self.weight.shape, self.arguments.stride
         taps = kh * kw / (stride[0] * stride[1])
         converting = CONVERSION * ((1 / a + 1 / b) / taps + 1 / max(1, n * h * w)) if min(a, b) else 0
