@@ -4,12 +4,18 @@
 measured, and gan_engine.metrics.measures has the ways. Each has a module that says what its numbers mean:
 metrics.garments, metrics.translations, metrics.volumes, metrics.gaussians. `python -m gan_engine.upscale --original`
 compares enlarged photographs.
+
+    torchrun --nproc_per_node 2 -m -- gan_engine.evaluate CHECKPOINT --metrics fid --num 50000
+
+Several processes share the passes of the generator and of the extractor. The numbers are those of one process. Without
+the --, torchrun takes --num for a flag of its own.
 """
 
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +38,7 @@ from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, fields
 from gan_engine.system.devices import choose_device
 from gan_engine.system.tf32 import tf32_products
+from gan_engine.training.distributed import ALONE, PeerError, Processes, joined
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Options:
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
     """A Python file or module that the run had as a plug-in. Once for each."""
     device: str = "auto"
-    """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
+    """cpu, cuda or cuda:N. auto: the first GPU if there is one. Under torchrun, each process has its own GPU."""
 
     def __post_init__(self) -> None:
         check_types(self, largest={"num": MOST_NUMBERS, "batch": MOST_NUMBERS, "seed": 2**63 - 1})
@@ -84,11 +91,14 @@ class Options:
             raise ValueError("extractor and weights: want --metrics beside them, such as --metrics fid,kid")
 
 
-def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+def evaluate(
+    options: Options, say: Callable[[str], None] = lambda line: None, processes: Processes = ALONE
+) -> dict[str, float]:
     """Numbers by name, as --metrics asks for them, or else the measure of the generator's family.
 
     Args:
         say: gets lines about how the numbers come about, for people.
+        processes: share the work. Each of them must call it, and each gets the numbers.
 
     Raises:
         ValueError: a generator that its measure does not take, or an unknown device.
@@ -104,18 +114,21 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         what = f"what {models.family(G.config)} enlarges"
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
     kind = kind_of(models.data_kind(G.config))
-    measure = _scores(options, declared, kind.axes, say) or measure_of(declared.measure, kind.axes)
+    measure = _scores(options, declared, kind.axes, say, processes) or measure_of(declared.measure, kind.axes)
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")
-    data = _data(options, G.config, state, wants_unseen=measure.wants_unseen)
+    data = processes.one_per_machine_first(lambda: _data(options, G.config, state, wants_unseen=measure.wants_unseen))
     c_dim, num = G.config.c_dim, options.num or _num_of_run(state)
     classes = classes_to_ask_for(data, num, c_dim) if c_dim else None
+    draw = partial(_drawn, G, num, options, classes)
     subject = Subject(
         G=G,
         data=data,
         batch=options.batch,
         num=num,
-        draw=lambda: _drawn(G, num, options, classes),
+        draw=draw,
+        share=partial(draw, rank=processes.rank, size=processes.size),
+        gather=processes.gather,
         classes=classes,
         class_names=tuple(run_state.class_names(state, path)),
         directions=declared.directions,
@@ -128,7 +141,9 @@ def evaluate(options: Options, say: Callable[[str], None] = lambda line: None) -
         return measure.measure(subject)
 
 
-def _scores(options: Options, declared: models.Family, axes: int, say: Callable[[str], None]) -> Measure | None:
+def _scores(
+    options: Options, declared: models.Family, axes: int, say: Callable[[str], None], processes: Processes
+) -> Measure | None:
     """The measure that --metrics asks for; None without --metrics."""
     if options.metrics is None:
         return None
@@ -144,7 +159,8 @@ def _scores(options: Options, declared: models.Family, axes: int, say: Callable[
         scored = scores.build(metrics, options.extractor, shape, weights=options.weights, device=subject.device)
         scored.check(subject)
         say(scored.about(subject))
-        return scored.measure(subject)
+        drawn = scored.draw(subject, keep=processes.first)
+        return processes.from_first(lambda: scored.numbers(subject, drawn))
 
     return Measure(measure, lambda config: reason)
 
@@ -176,17 +192,32 @@ def _num_of_run(state: dict[str, Any]) -> int:
     return (state.get("config") or {}).get("eval_num", Config.eval_num)
 
 
-def _drawn(G: nn.Module, num: int, options: Options, classes: list[int] | None) -> Iterator[Tensor]:
-    """`num` images from noise in batches, with a progress bar."""
-    drawn = images(G, num, seed=options.seed, classes=classes, batch=options.batch)
-    return tqdm(drawn, total=-(-num // options.batch), unit=" batches", disable=None)
+def _drawn(
+    G: nn.Module, num: int, options: Options, classes: list[int] | None, *, rank: int = 0, size: int = 1
+) -> Iterator[Tensor]:
+    """`num` images from noise in batches, with a progress bar in the first process. `rank` and `size`: see `images`."""
+    drawn = images(G, num, seed=options.seed, classes=classes, batch=options.batch, rank=rank, size=size)
+    total = len(range(rank, -(-num // options.batch), size))
+    return tqdm(drawn, total=total, unit=" batches", disable=None if rank == 0 else True)
 
 
 @console.command
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """The command line."""
-    for name, value in evaluate(flags.parse(Options, argv, command="evaluate"), print).items():
-        print(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
+    options = flags.parse(Options, argv, command="evaluate")
+    with joined(options.device) as (processes, device):
+        say = print if processes.first else lambda line: None
+        try:
+            found = evaluate(replace(options, device=device), say, processes)
+        except Exception as error:
+            processes.announce(error)
+            if not isinstance(error, PeerError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        for name, value in found.items():
+            say(f"{name:27} {value:.4f}" if isinstance(value, float) else f"{name:27} {value}")
+    return 0
 
 
 if __name__ == "__main__":

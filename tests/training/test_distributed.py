@@ -15,6 +15,7 @@ import torch.distributed
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data import DataConfig, load
+from gan_engine.evaluate import Options, evaluate
 from gan_engine.models import stylegan2
 from gan_engine.system import checkpoint
 from gan_engine.training import distributed
@@ -136,6 +137,19 @@ def measured(processes, folder):
     return drawn.generated.kept, evaluation.numbers(drawn), sizes
 
 
+def evaluated(processes, folder):
+    """What the command `evaluate` finds in the networks of `measured`, with --metrics and without."""
+    trainer, run = make(MEASURED, processes, folder), folder / "evaluated" / str(processes.rank)
+    run.mkdir(parents=True)
+    checkpoint.save(run / "kimg-000000.000.pt", trainer.state_dict())
+    options = {"data": "fashion-mnist", "num": 250, "device": "cpu"}
+    found = [
+        evaluate(Options(run / "kimg-000000.000.pt", metrics=metrics, **options), processes=processes)
+        for metrics in ("fid,pr", None)
+    ]
+    return [{name: value if isinstance(value, float) else str(value) for name, value in each.items()} for each in found]
+
+
 def broken_once(processes, folder):
     """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
     are zero from 4,097 images on, until the run has gone back."""
@@ -199,6 +213,7 @@ def in_two_processes(folder):
         results["pl_mean"] = path_lengths(processes, folder)
         results["gamma"] = gamma_auto(processes, folder)
         results["measured"] = measured(processes, folder)
+        results["evaluated"] = evaluated(processes, folder)
         results["frozen"] = curve(FROZEN, processes, folder, steps=10)
         results["broken"] = broken_once(processes, folder)
         results["not finite"] = not_finite_once(processes, folder)
@@ -272,6 +287,14 @@ def test_two_processes_measure_what_one_measures(two, tmp_path):
     torch.testing.assert_close(got, features)  # in the order of one process
     assert numbers == pytest.approx(found, rel=1e-4) and len(found) == 5
     assert [rank["measured"][2] for rank in two] == [[100, 50], [100]]
+
+
+def test_the_command_evaluate_finds_in_two_processes_what_it_finds_in_one(two, tmp_path):
+    alone = evaluated(ALONE, tmp_path)
+    for process in two:
+        for found, wanted in zip(process["evaluated"], alone, strict=True):
+            assert len(found) == 3 and found.pop("classes", None) == wanted.get("classes")
+            assert found == pytest.approx({name: wanted[name] for name in found}, rel=1e-4)
 
 
 def test_path_lengths_have_one_mean(two):
