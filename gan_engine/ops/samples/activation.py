@@ -131,6 +131,7 @@ ACTIVATION = {
             Sample("8x128x2048", _snake_beta(8, 128, 2048), _LOG),
             Sample("8x32x8192", _snake_beta(8, 32, 8192), _LOG),
             Sample("4x64x64x64", _snake_beta(4, 64, 64, 64), _LOG),
+            Sample("8x256x16x16", _snake_beta(8, 256, 16, 16), _LOG),
         ),
         larger=(
             Sample("threads", _snake_beta(3, 5, 2100), _LOG),

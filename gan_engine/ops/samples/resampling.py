@@ -45,6 +45,7 @@ _BEHIND_UP = {"taps": "1331", "padding": 1, "fir_gain": 4, "act": "lrelu"}
 # A layer of StyleGAN3: y has the size of x, and 2 / up times that of x where it upsamples by 4.
 _ALIAS_FREE = {"taps_up": "12", "taps_down": "12", "up": 2, "down": 2, "padding": [11, 10, 11, 10]}
 _ALIAS_FREE_UP = {**_ALIAS_FREE, "taps_up": "24", "up": 4, "padding": [20, 17, 20, 17]}
+_RADIAL = {**_ALIAS_FREE, "taps_down": "12x12-radial"}
 _BY_OPTIONS = {"fu": "taps_up", "fd": "taps_down"}
 _IN_ONE_PASS = (  # of upfirdn2d_act, on the backend "cuda"
     Sample("eights", _filtered((2, 16, 5, 4), 4, 3), {**_BEHIND_UP, "clamp": 1.0}, LAST),
@@ -231,10 +232,12 @@ RESAMPLING = {
             Sample("threads", _layer(2, 3, 35, 40), {**_ALIAS_FREE, "clamp": 0.8}),
             Sample("empty-batch", _layer(0, 3, 5, 5), _ALIAS_FREE),
         ),
-        real=(  # of StyleGAN3-T
+        real=(  # of StyleGAN3-T, and radial ones of StyleGAN3-R
             Sample("4x128x52x52", _layer(4, 128, 52, 52), {**_ALIAS_FREE, "clamp": 256.0}),
             Sample("2x128x84x84-channels_last", _layer(2, 128, 84, 84), {**_ALIAS_FREE, "clamp": 256.0}, LAST),
             Sample("up-2x128x36x36", _layer(2, 128, 36, 36), {**_ALIAS_FREE_UP, "clamp": 256.0}),
+            Sample("radial-4x128x52x52", _layer(4, 128, 52, 52), {**_RADIAL, "clamp": 256.0}),
+            Sample("radial-2x128x36x36", _layer(2, 128, 36, 36), {**_RADIAL, "clamp": 256.0}),
         ),
         variants={"strided": with_taps(eager.strided_filtered_lrelu, **_BY_OPTIONS)},
     ),

@@ -1,5 +1,6 @@
 """FIR filters by name: an option of a sample is no tensor."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,11 @@ _TAPS = {
         *([0.5, 0.9, 0.6], [0.3, 0.4, -0.1], [0.1, -0.2, 0.3]),
     ],
 }
+# A radial one, as those of StyleGAN3-R
+_TAPS["12x12-radial"] = [
+    [math.cos(r / 2) * math.exp(-r * r / 20) / 8 for r in (math.hypot(i - 5.5, j - 5.5) for j in range(12))]
+    for i in range(12)
+]
 _FILTERS = {(name, "cpu"): torch.tensor(taps, dtype=torch.float32) for name, taps in _TAPS.items()}
 
 
