@@ -8,12 +8,14 @@ In the same way, the table of NumPy types is made once, and the type of a block 
 blocks whose types leave nothing to convert go to NumPy at once. Sums of integers are not computed a second time in 64
 bits, for an assertion of overflow that the interpreter then leaves out.
 
-Programs of upfirdn2d run many at once: every array of the interpreter gets one more axis, in front, for the programs.
-NumPy then does the work of all in one call, and each element is computed as before. The results of the interpreter do
-not change: tests/ops/test_triton_interpreted.py compares their bits.
+Programs of a kernel run many at once: every array of the interpreter gets one more axis, in front, for the programs.
+NumPy then does the work of all in one call, and each element is computed as before. NumPy also reads memory, several
+times as fast as the interpreter. The results of the interpreter do not change: tests/ops/test_triton_interpreted.py
+compares their bits.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +38,8 @@ _tensors: dict[int, dict[str, object]] = {}
 _broadcast = TritonSemantic.broadcast_impl_value
 _cast = TritonSemantic.cast
 _cast_impl = interpreter.InterpreterBuilder.cast_impl
+_sum = interpreter.ReduceOps.sum
+_load = interpreter.InterpreterBuilder.create_masked_load
 _check = interpreter.TensorHandle.__post_init__
 _pairs: dict[tuple[int, int], tuple] = {}
 _getitem = tl.tensor.__getitem__
@@ -44,8 +48,10 @@ _expanded: dict[tuple[int, tuple[bool, ...]], tuple] = {}
 _numbers: dict[tuple[float, str], np.ndarray] = {}
 
 # Kernels whose programs only differ by their elements: no program decides by its own numbers what to do next. A program
-# of a strip makes its rows in a loop, and the last strip may have fewer: it is not together with the others.
-ALIKE = ("_planar_kernel", "_channels_last_kernel", "_strip_kernel")
+# of a strip makes its rows in a loop, and the last strip may have fewer: it is not together with the others. The tiles
+# that a program of bias_act's gradient sums are those of its slot: the programs of a slot are together.
+ALIKE = {"_planar_kernel", "_channels_last_kernel", "_strip_kernel", "_kernel", "_mix_kernel", "_forward_kernel"}
+ALIKE |= {"_backward_kernel", "_second_kernel", "_stats_kernel", "_merge_kernel", "_sums_kernel", "_add_kernel"}
 TOGETHER = 32  # programs at once: the arrays of a thousand elements each stay in the second-level cache
 
 
@@ -78,9 +84,10 @@ class Together(interpreter.InterpreterBuilder):
         return super().create_broadcast(array, (len(array.data), *shape))
 
     def create_masked_load(self, pointers, mask, other, *options):
-        if other is None:  # tl.load of a pointer, without a mask
-            return super().create_masked_load(pointers, mask, other, *options)
-        return super().create_masked_load(*_of_one_shape(pointers, mask, other), *options)
+        read = elements(self, pointers, mask, other)
+        if read is None and other is None:  # tl.load of a pointer, without a mask
+            return _load(self, pointers, mask, other, *options)
+        return read if read is not None else _load(self, *_of_one_shape(pointers, mask, other), *options)
 
     def create_masked_store(self, pointers, value, mask, *options):
         return super().create_masked_store(*_of_one_shape(pointers, value, mask), *options)
@@ -121,10 +128,13 @@ def groups(count: int, fn, arguments) -> list[np.ndarray]:
     """The programs of a kernel, in groups that run together."""
     programs = np.arange(count, dtype=np.int32)
     kinds = [programs]
+    of = dict(zip(fn.__code__.co_varnames, arguments))
     if fn.__name__ == "_strip_kernel":
-        of = dict(zip(fn.__code__.co_varnames, arguments))
         strip = programs // (-(-of["channels"] // of["COLS"]) * of["across"]) % of["strips"]
         kinds = [programs[strip < of["strips"] - 1], programs[strip == of["strips"] - 1]]
+    elif "share" in of:
+        slot = -(-of["width"] // of["COLS"]) if of["BY_COLUMN"] else of["channels"]
+        kinds = [programs[i : i + slot] for i in range(0, count, slot)]
     return [kind[i : i + TOGETHER] for kind in kinds for i in range(0, len(kind), TOGETHER)]
 
 
@@ -132,6 +142,7 @@ def launch(self, *args, **kwargs) -> None:
     for kept in (_block_types, _tensors, _pairs, _expanded):
         kept.clear()
     builder = interpreter.interpreter_builder
+    builder.memories = [Memory(argument) for argument in args if hasattr(argument, "untyped_storage")]
     if self.fn.__name__ in ALIKE:
         builder.groups = groups(*self.grid, self.fn, args)
         self.grid = (len(builder.groups),)
@@ -140,6 +151,67 @@ def launch(self, *args, **kwargs) -> None:
         _launch(self, *args, **kwargs)
     finally:
         builder.__class__ = interpreter.InterpreterBuilder
+        builder.memories = []
+
+
+class Memory:
+    """The memory that a tensor is in, which NumPy reads as an array of any type."""
+
+    def __init__(self, tensor):
+        storage = tensor.untyped_storage()
+        self.first, self.bytes, self.arrays = storage.data_ptr(), storage.nbytes(), {}
+
+    def array(self, dtype: np.dtype) -> np.ndarray:
+        if dtype not in self.arrays:
+            shape = (self.bytes // dtype.itemsize,)
+            about = {"data": (self.first, True), "shape": shape, "typestr": dtype.str, "version": 3}
+            self.arrays[dtype] = np.asarray(types.SimpleNamespace(__array_interface__=about))
+        return self.arrays[dtype]
+
+
+FEW = 256  # elements, which Triton reads one after the other in the time that some calls of NumPy take
+
+
+def elements(self, pointers, mask, other) -> interpreter.TensorHandle | None:
+    """The elements at some pointers, read by NumPy from the tensor that they all point into.
+
+    None, so that Triton reads them, where they are few or some points beyond the tensor.
+    """
+    at, kept = pointers.data, mask.data
+    if at.size < FEW or at.ndim != kept.ndim:
+        return None
+    one = np.unravel_index(kept.argmax(), kept.shape)  # that is wanted, if any is
+    address = at.item(*(i if n > 1 else 0 for i, n in zip(one, at.shape, strict=True)))
+    element = pointers.get_element_ty()
+    dtype = np_dtype(element)
+    for memory in self.memories:
+        if memory.first <= address < memory.first + memory.bytes:
+            array = memory.array(dtype)
+            places = (at - np.uint64(memory.first)) >> np.uint64(dtype.itemsize.bit_length() - 1)
+            if ((places >= np.uint64(len(array))) & kept).any():
+                return None
+            read = array.take(places.view(np.int64), mode="clip")
+            read = np.where(kept, read, dtype.type(0) if other is None else other.data)
+            return interpreter.TensorHandle(read, element)
+    return None
+
+
+def masked_load(self, pointers, mask, other, *options):
+    read = elements(self, pointers, mask, other)
+    return read if read is not None else _load(self, pointers, mask, other, *options)
+
+
+def total(self, input):
+    """The sum along an axis, or of all elements, of each program."""
+    if not isinstance(interpreter.interpreter_builder, Together):
+        return _sum(self, input)
+    array = input.handle.data
+    if self.axis is None:
+        array = array.reshape(len(array), -1)
+    array = np.sum(array, axis=1 if self.axis is None else self.axis + 1, keepdims=self.keep_dims)
+    of_a_program = list(array.shape[1:])
+    type = tl.block_type(input.dtype, of_a_program) if of_a_program else input.dtype
+    return tl.tensor(interpreter.TensorHandle(array.astype(np_dtype(input.dtype), copy=False), input.dtype), type)
 
 
 def np_dtype(dtype: tl.dtype) -> np.dtype:
@@ -290,6 +362,8 @@ TritonSemantic.broadcast_impl_value = broadcast
 TritonSemantic.cast = cast
 interpreter.TensorHandle.__init__ = handle
 interpreter.InterpreterBuilder.cast_impl = cast_impl
+interpreter.InterpreterBuilder.create_masked_load = masked_load
+interpreter.ReduceOps.sum = total
 interpreter.interpreter_builder.options = dataclasses.replace(
     interpreter.interpreter_builder.options, sanitize_overflow=False
 )

@@ -24,8 +24,8 @@ def bits(names: list[str], samples: int) -> dict[str, bytes]:
             for dtype in DTYPES:
                 tensors = sample.tensors(dtype)
                 for key, value in orders(OPS[name].function, tensors, backend="triton", **sample.options).items():
-                    array = value.detach().flatten().view(torch.uint8) if value.numel() else value
-                    found[f"{name} {sample.name} {dtype} {key}"] = array.detach().numpy().tobytes()
+                    array = value.detach().flatten().view(torch.uint8) if value.numel() else torch.empty(0)
+                    found[f"{name} {sample.name} {dtype} {key}"] = array.numpy().tobytes()
     return found
 
 

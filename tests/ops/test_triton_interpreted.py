@@ -25,7 +25,7 @@ def test_the_triton_backend_holds_every_property_under_the_interpreter():
         os.path.dirname(__file__),
         "-q",
         "-k",
-        "triton and not inductor",
+        "triton and not inductor and not interpreter",
         "-p",
         "no:cacheprovider",
         "-p",
