@@ -1,5 +1,6 @@
 """losses.png, the plot of a run."""
 
+import functools
 import io
 import math
 import warnings
@@ -35,19 +36,24 @@ def losses_png(run_dir: str | Path) -> bytes | None:
     rows = read_metrics(run_dir)
     panels = [("loss", "loss, mean over the batch"), ("logits", "logits of D, mean over the batch")]
     panels += [("gamma", "gamma of --gamma auto")]
-    panels = [(kind, label, _curves(rows, kind)) for kind, label in panels]
-    panels = [panel for panel in panels if panel[2]]
-    if not panels:
+    plotted = tuple((label, _of_bytes(_curves(rows, kind))) for kind, label in panels)
+    plotted = tuple(panel for panel in plotted if panel[1])
+    if not plotted:
         return None
     try:
         from matplotlib.figure import Figure
     except ImportError:
         warnings.warn("no losses.png: matplotlib is not installed (pip install matplotlib)", stacklevel=2)
         return None
+    return _picture(Figure, legible(Path(run_dir).resolve().name, most=90), plotted)
 
+
+@functools.lru_cache(maxsize=1)  # the end of a run has the same plot in losses.png and in report.html
+def _picture(Figure: type, title: str, panels: tuple[tuple[str, tuple[tuple[str, bytes, bytes], ...]], ...]) -> bytes:
     figure = Figure(figsize=(9, 0.6 + 3.6 * len(panels)), dpi=120, layout="constrained")
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    for ax, (_, label, curves) in zip(axes, panels, strict=True):
+    for ax, (label, of_bytes) in zip(axes, panels, strict=True):
+        curves = {name: (np.frombuffer(kimg), np.frombuffer(values)) for name, kimg, values in of_bytes}
         # Percentiles, as one early spike would flatten the rest.
         low, high = np.nanpercentile(np.concatenate([values for _, values in curves.values()]), [0.5, 99.5])
         lines = []
@@ -69,12 +75,17 @@ def losses_png(run_dir: str | Path) -> bytes | None:
             text.set_parse_math(False)  # a $ in a name is a $
     axes[-1].set_xlabel("images shown [kimg = 1000 images]")
     figure.align_ylabels()
-    figure.suptitle(legible(Path(run_dir).resolve().name, most=90), fontsize=11, parse_math=False)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font draws a box for a letter that it lacks
         figure.savefig(picture, format="png")
     return picture.getvalue()
+
+
+def _of_bytes(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[tuple[str, bytes, bytes], ...]:
+    """Curves as a key of a cache, to which NaN is NaN."""
+    return tuple((name, kimg.tobytes(), values.tobytes()) for name, (kimg, values) in curves.items())
 
 
 def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -86,7 +97,7 @@ def _curves(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, tuple[np.nda
                 kimg, values = curves.setdefault(key.removeprefix(f"{kind}/"), ([], []))
                 kimg.append(row["nimg"] / 1000)
                 values.append(math.nan if value is None else value)
-    arrays = {name: (np.array(kimg), np.array(values)) for name, (kimg, values) in curves.items()}
+    arrays = {name: (np.array(kimg, float), np.array(values, float)) for name, (kimg, values) in curves.items()}
     return {name: curve for name, curve in arrays.items() if np.isfinite(curve[1]).any()}
 
 

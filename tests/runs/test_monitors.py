@@ -226,6 +226,21 @@ def test_the_legend_names_every_loss(tmp_path, monkeypatch):
     assert [text.get_text() for text in seen[0].axes[0].get_legend().get_texts()] == ["_hidden", "$x"]
 
 
+def test_the_same_plot_is_drawn_once(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    save, drawn = figure.Figure.savefig, []
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *to, **form: drawn.append(self) or save(self, *to, **form)
+    )
+    watch = Monitors(tmp_path, tensorboard=False)
+    for nimg, value in ((0, float("nan")), (1000, 1.0)):
+        watch.scalars(nimg, {"loss/G": value})
+    watch.close()
+    assert loss_plot.losses_png(tmp_path) == (tmp_path / "losses.png").read_bytes() and len(drawn) == 1
+    watch.scalars(2000, {"loss/G": 2.0})
+    assert loss_plot.losses_png(tmp_path) != (tmp_path / "losses.png").read_bytes() and len(drawn) == 2
+
+
 def raising(error):
     def fail(*_, **__):
         raise error
