@@ -1,9 +1,8 @@
 """A misspelt flag gives an error of one line with the nearest flag, and --help shows the flags in groups."""
 
 import dataclasses
-import os
+import io
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 import tyro
 
-from gan_engine import models, train
+from gan_engine import models, train, upscale
 from gan_engine.command_line import flags
 from gan_engine.config import GROUPS, Basics, Config
 from gan_engine.losses.adversarial import LOSSES
@@ -68,11 +67,14 @@ def test_every_way_to_write_a_flag_is_known():
     ("argv", "names"),
     [([], "IN, OUT, --checkpoint PATH"), (["a", "--checkpoint", "b"], "OUT"), (["a", "b"], "--checkpoint PATH")],
 )
-def test_what_is_missing_is_named_alone(encoding, argv, names):
-    command = [sys.executable, "-m", "gan_engine.upscale", *argv]
-    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == f"error: want {names}, got none; --help explains what a call needs\n"
+def test_what_is_missing_is_named_alone(encoding, argv, names, monkeypatch):
+    for stream in ("stdout", "stderr"):  # as PYTHONIOENCODING makes them
+        errors = "backslashreplace" if stream == "stderr" else "strict"
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding, errors))
+    status = upscale.main(argv)
+    sys.stderr.flush()
+    assert status == 2
+    assert sys.stderr.buffer.getvalue().decode() == f"error: want {names}, got none; --help explains what a call needs\n"
 
 
 @pytest.mark.parametrize(
