@@ -74,7 +74,8 @@ def test_what_is_missing_is_named_alone(encoding, argv, names, monkeypatch):
     status = upscale.main(argv)
     sys.stderr.flush()
     assert status == 2
-    assert sys.stderr.buffer.getvalue().decode() == f"error: want {names}, got none; --help explains what a call needs\n"
+    said = sys.stderr.buffer.getvalue().decode()
+    assert said == f"error: want {names}, got none; --help explains what a call needs\n"
 
 
 @pytest.mark.parametrize(

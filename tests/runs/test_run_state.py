@@ -114,10 +114,13 @@ def saved(request, tmp_path_factory):
     return make, checkpoint.load(path)
 
 
-def test_every_wrong_entry_is_refused_by_name_and_changes_nothing(saved):
+def test_every_wrong_entry_is_refused_by_name_and_changes_nothing(saved, monkeypatch):
     make, state = saved
     trainer = make()
     before = {name: value.clone() for name, value in trainer.G.state_dict().items()}
+    for name in ("_shared", "_own"):  # what is expected stays the same, and takes half of the time
+        part = getattr(trainer._state, name)()
+        monkeypatch.setattr(type(trainer._state), name, lambda self, part=part: part)
     asked = 0
     for path in places(state):
         if any(key in ELSEWHERE for key in path):
@@ -138,6 +141,7 @@ def test_every_wrong_entry_is_refused_by_name_and_changes_nothing(saved):
             asked += 1
     assert asked > 300
     assert all(torch.equal(value, before[name]) for name, value in trainer.G.state_dict().items())
+    monkeypatch.undo()
     trainer.load_state_dict(state)
     trainer.step()
 
