@@ -78,7 +78,8 @@ _add(
     *("conv2d", "cpu", "pytorch", 0.9),
     "no form of minimal filtering is accurate for the call and takes less than {number} of the time of PyTorch's"
     " kernels, as estimated from the sizes",
-    "64 to 512 channels, 4x4 to 64x64 pixels, one thread; AVX2 has a row of its own in COSTS of forms.py",
+    "64 to 512 channels, 4x4 to 64x64 pixels, one thread; AVX2 and AMD's Zen 4 have rows of their own in COSTS of"
+    " forms.py",
 )
 _add(
     "few channels for layouts",

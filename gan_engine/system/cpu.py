@@ -19,6 +19,17 @@ def model() -> str:
 
 
 @functools.cache
+def halves_512_bits() -> bool:
+    """Whether the CPU is known to compute a vector of 512 bits as two of 256, as AMD's Zen 4 does (family 25)."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        return False
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    return (told.get("vendor_id"), told.get("cpu family")) == ("AuthenticAMD", "25")
+
+
+@functools.cache
 def kind() -> str:
     """A checksum of what tells kinds of CPUs apart. Virtual machines call many kinds by the same name."""
     try:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from gan_engine.ops.convolution.forms import FORMS
 from gan_engine.ops.kernel_op import operators
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
+from gan_engine.system.cpu import halves_512_bits
 
 pytestmark = [
     pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU)),
@@ -237,8 +239,8 @@ def test_what_it_does_not_take_is_left_to_pytorch(monkeypatch):
         "wide padding": (x, w, call._replace(padding=(3, 3))),
         "few channels": (x[:, :16], w[:, :16], call),
         "a small gain": (drawn(2, 40, 16, 16), drawn(40, 40, 3, 3), call),
-        # With AVX2 few pixels gain, too.
-        **({} if native.cpu.module.isa() == "avx2" else {"few pixels": (x[:1, :, :2, :2], w, call)}),
+        # With vectors of 256 bits few pixels gain, too.
+        **({"few pixels": (x[:1, :, :2, :2], w, call)} if forms.costs() == forms.COSTS["avx512"] else {}),
         "an empty batch": (x[:0], w, call),
         "other channels": (x, drawn(64, 48, 3, 3), call),
         "negative padding": (x, w, call._replace(padding=(-1, -1))),
@@ -252,6 +254,20 @@ def test_what_it_does_not_take_is_left_to_pytorch(monkeypatch):
         assert torch.equal(conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(convolution.conv2d(x, w, padding=1), F.conv2d(x, w, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gains"), [("AuthenticAMD 25", True), ("AuthenticAMD 26", False), ("GenuineIntel 25", False), ("", False)]
+)
+def test_small_images_gain_with_avx512_where_the_cpu_halves_its_vectors(cpu: str, gains: bool, tmp_path, monkeypatch):
+    told = tmp_path / "cpuinfo"
+    told.write_text("vendor_id\t: {}\ncpu family\t: {}\n\nvendor_id\t: other\n".format(*cpu.split()) if cpu else "")
+    monkeypatch.setattr("gan_engine.system.cpu.Path", lambda path: told)
+    monkeypatch.setattr(forms, "halves_512_bits", halves_512_bits.__wrapped__)
+    monkeypatch.setattr(native.cpu, "module", SimpleNamespace(isa=lambda: "avx512"))
+    call = ConvolutionArguments.from_conv(2, 1, 1)
+    _, share = forms.for_forward(torch.empty(8, 512, 4, 4), torch.empty(512, 512, 3, 3), None, call)
+    assert (share < TABLE["small gain"].number) is gains
 
 
 @pytest.mark.parametrize("number", [4, 6, 7])

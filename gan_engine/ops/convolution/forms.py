@@ -16,6 +16,7 @@ from gan_engine.ops.kernel_op import layout
 from gan_engine.ops.one_node import constant
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
+from gan_engine.system.cpu import halves_512_bits
 
 
 class Form(NamedTuple):
@@ -86,10 +87,12 @@ class Costs(NamedTuple):
 # more than by the machine, and the bits of a run must not depend on noise.
 #
 #     avx512    PyTorch at 220 GFLOP/s, AMD EPYC, 2026-11; strides not measured apart
+#     avx512 in halves    PyTorch at 107 GFLOP/s, AMD EPYC (Zen 4), two runs, busy, 2026-11
 #     avx2      PyTorch at 89 GFLOP/s, Intel Xeon (Sapphire Rapids) with AVX2 forced, 2026-11. Contiguous images
 #               with a stride: in channels_last, y took 1.1 to 1.26 times as long (256 and 512 channels)
 COSTS = {
     "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=77, strided=1, layouts=True),
+    "avx512 in halves": Costs(product=1.1, transform=7, weight=11, tap=30, moved=40, strided=1.02, layouts=True),
     "avx2": Costs(product=1.23, transform=3, weight=13, tap=57, moved=34, strided=1.15, layouts=False),
 }
 
@@ -98,6 +101,8 @@ COSTS = {
 def costs() -> Costs:
     """The costs on the instruction set that our kernels run; torch.compile takes those of its first call."""
     isa = "" if native.WHY_NO_CPU else native.cpu.module.isa()
+    if isa == "avx512" and halves_512_bits():
+        isa = "avx512 in halves"
     return COSTS.get(isa, COSTS["avx2"])
 
 
