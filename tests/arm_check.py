@@ -46,7 +46,8 @@ CPU revision\t: 1
 # Tests of other backends have their names in brackets. Programs that a test starts are those of this machine, not
 # emulated ones: Inductor's compiler, and another Python.
 OTHERS = [f"not [{name} and not -{name}" for name in ("cuda", "triton", "pytorch", "reference")]
-STARTING = [f"not {name}" for name in ("inductor", "interpreted", "compiled_for_all_sizes", "imported_first")]
+COMPILING = ("inductor", "interpreted", "compiled_for_all_sizes", "taps_compile")
+STARTING = [f"not {name}" for name in (*COMPILING, "imported_first")]
 LEFT_OUT = " and ".join(OTHERS + STARTING)
 
 

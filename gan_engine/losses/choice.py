@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.known import Known, asked, known
+from gan_engine.losses.known import Known, asked, known, module_of
 from gan_engine.losses.level2 import refusals
 from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
@@ -69,14 +69,25 @@ def note(
     """Remember for the next steps of D what `ops` has seen in a step of level 1, or "autograd".
 
     Level 1 with a loss is left to plain autograd where no function of D gains by level 1. It keeps level 1 without a
-    loss, where PyTorch's functions would send zeros through all layers. What picks the logits is not watched for
-    attention.
+    loss, where PyTorch's functions would send zeros through all layers. A D of few linear layers then counts as small:
+    the next step looks at less of its state. What picks the logits is not watched for attention.
     """
     if not ops.closed:
         if seen is not None and picked is None and not ops.attended:
             seen.saw_no_attention()
     elif automatic and with_loss and not ops.gained:
         refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
+        if seen is not None and img.ndim == 2 and _products(D, img) < _SOME * TABLE["few products at level 2"].number:
+            seen.small.add(asked(img, with_loss=True, picked=picked))
+
+
+_SOME = 10  # functions that a refused D is taken to call
+
+
+def _products(D: Network, img: Tensor) -> int:
+    """The most multiply-adds that the linear layers of D make of img [N, F], if each has its own weight."""
+    net = module_of(D)
+    return 0 if net is None else len(img) * sum(p.numel() for p in net.parameters())
 
 
 def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> Chosen:

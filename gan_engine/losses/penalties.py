@@ -39,7 +39,7 @@ from gan_engine.losses.by_autograd import (
 from gan_engine.losses.choice import chosen, note
 from gan_engine.losses.choice import level_of as level_of  # for callers of this module
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.known import Known, known
+from gan_engine.losses.known import Known, asked, known
 from gan_engine.losses.level2.backward import backward_by_tangents
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.trial import record_forward
@@ -47,6 +47,7 @@ from gan_engine.losses.level2.trial import refusal as refusal  # for callers of 
 from gan_engine.losses.network import Network, why_compiled
 from gan_engine.losses.norms import norm
 from gan_engine.losses.outputs import Picked, check_images
+from gan_engine.losses.small import penalised_at_once
 from gan_engine.ops.gradient_penalty import interpolate, sum_of_squares
 
 Level = Literal[1, 2, "autograd", "aligned"]
@@ -264,6 +265,11 @@ def backward_with_penalty(
     if level != "aligned" and (seen is None or seen.compiled is not None):
         refuse_compiled(D, seen)
     img = detached(img)
+    plain = seen is not None and seen.without_attention and logits is None  # D runs on PyTorch's functions as they are
+    if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor):
+        small = level == "autograd" or (level is None and asked(img, with_loss=True, picked=None) in seen.small)
+        if small and not torch.is_autocast_enabled(img.device.type):
+            return penalised_at_once(D, c, img, loss, gamma, centre, scale)
     if isinstance(gamma, Tensor):
         gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))
     with_loss, recorded, automatic = loss is not None, None, level is None
@@ -275,8 +281,7 @@ def backward_with_penalty(
         except NotPiecewiseLinear as refused:
             raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
     if level in (1, "autograd"):
-        plain = level == "autograd" and seen is not None and seen.without_attention and logits is None
-        ops = None if plain else ClosedOps(closed=level == 1)
+        ops = None if plain and level == "autograd" else ClosedOps(closed=level == 1)
         result = backward_by_autograd(D, img, loss, gamma, c, centre, scale, ops=ops, picked=logits)
         if ops is not None:
             note(ops, D, img, c, seen=seen, automatic=automatic, with_loss=with_loss, picked=logits)

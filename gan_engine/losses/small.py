@@ -1,9 +1,11 @@
-"""A step of a small D by autograd on PyTorch's functions: the loss, WGAN-GP and R1 in one backward pass.
+"""A step of a small D by autograd on PyTorch's functions: the loss and its penalties in one backward pass.
 
 Calls cost a small D more than its arithmetic. A function in Python that a step calls once takes 5 to 10 us, as the
-caches hold other things by then. `step_at_once` is therefore long, calls few functions of ours, and asks nothing twice.
+caches hold other things by then. The two functions here are therefore long, call few functions of ours, and ask nothing
+twice.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,9 +13,9 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.adversarial import Loss, of_each_image
-from gan_engine.losses.by_autograd import no_gradient, sum_of_logits
+from gan_engine.losses.by_autograd import backward, no_gradient, sum_of_logits
 from gan_engine.losses.network import Network
-from gan_engine.losses.outputs import Logits, read_outputs, without_graph
+from gan_engine.losses.outputs import Logits, mean_loss, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares_ref
 
 Weight = float | Tensor  # of a penalty; a tensor is []
@@ -94,3 +96,42 @@ def step_at_once(
     if whole.requires_grad:  # else D learns nothing
         whole.backward()
     return (fake.detach(), real.detach(), terms) if plain else (without_graph(fake), without_graph(real), terms)
+
+
+def penalised_at_once(
+    D: Network,
+    c: Any,
+    img: Tensor,
+    loss: Callable[[Any], Tensor],
+    gamma: float,
+    centre: float,
+    scale: float | Tensor,
+) -> tuple[Any, Tensor]:
+    """`backward_with_penalty` of a D that calls no attention and of which no part is compiled, outside of autocast.
+
+    `img` has no graph, and is the caller's own. Gives the logits and the penalty [N].
+    """
+    n, wide = img.shape[0], img.dtype
+    if wide != torch.float32:
+        wide = torch.promote_types(wide, torch.float32)
+    with torch.enable_grad():
+        img.requires_grad_()
+        returned = D(img) if c is None else D(img, c)
+        # [N] or [N, 1], as most networks return them; the other forms take more calls
+        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.numel() == n
+        if single and returned.shape[:1] == (n,):
+            total = returned.sum()
+            logits: Any = returned if returned.ndim == 1 else returned.flatten()
+        else:
+            outputs = read_outputs(returned, n)
+            total, logits = sum_of_logits(outputs), outputs.for_loss(wide)
+        g = None
+        if total.requires_grad:
+            (g,) = torch.autograd.grad(total, img, create_graph=True, allow_unused=True)
+        if g is None:
+            raise no_gradient()
+        penalty = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
+        if centre:
+            penalty = norms.penalty(penalty, centre)
+        backward(torch.add(mean_loss(loss, logits), penalty.mean(), alpha=gamma / 2), scale, img=img)
+    return logits.detach() if isinstance(logits, Tensor) else without_graph(logits), penalty.detach()

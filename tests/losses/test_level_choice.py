@@ -13,6 +13,7 @@ from gan_engine.losses.game import Game
 from gan_engine.losses.known import _known, known
 from gan_engine.losses.level2.refusals import level_instead
 from gan_engine.losses.penalties import backward_with_penalty, level_of
+from gan_engine.losses.small import penalised_at_once
 from gan_engine.ops.thresholds import TABLE
 from tests.losses.conftest import FEW
 from tests.losses.networks import softplus
@@ -189,6 +190,54 @@ def test_one_backward_pass_has_the_gradients_of_several(small, monkeypatch, weig
 
 
 played = Game._at_once
+
+
+@pytest.mark.parametrize("level", [None, "autograd"])
+@pytest.mark.parametrize("make", [Counted, Column, Scales])
+@pytest.mark.parametrize("centre", [0.0, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 0.5, torch.tensor(3.0)], ids=["1", "number", "tensor"])
+@pytest.mark.parametrize("shape", [(5, 6), (5, 1, 2, 3)], ids=str)
+def test_a_penalty_at_once_has_the_gradients_of_level_1(small, monkeypatch, level, make, centre, scale, shape):
+    def loss(logits):
+        return sum(map(softplus, logits)) if make is Scales else softplus(logits)
+
+    D, x = nn.Sequential(nn.Flatten(), make()).double(), torch.randn(shape, dtype=torch.float64)
+    options = {"gamma": 2.0, "centre": centre, "scale": scale}
+    at_once, found = [], []
+    monkeypatch.setattr(penalties, "penalised_at_once", lambda *args: at_once.append(1) or penalised_at_once(*args))
+    for of in (level, level, level, 1):  # the first steps find out what D is
+        D.zero_grad()
+        logits, penalty = backward_with_penalty(D, x, loss, level=of, **options)
+        of_each = logits if make is Scales else [logits]
+        assert not any(t.requires_grad for t in (*of_each, penalty)) and not x.requires_grad
+        found.append([*of_each, penalty, *(p.grad for p in D.parameters())])
+    # Level 2 refuses scales that share a layer, and float64 activations gain by level 1.
+    assert at_once or (make is Scales and level is None)
+    for each in found:
+        torch.testing.assert_close(each, found[-1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda logits: logits[:, None] * logits, lambda logits: logits.mean(0, keepdim=True)[None]]
+)
+def test_a_loss_of_other_dimensions_is_refused_in_every_step(small, loss):
+    D, x = Counted(), torch.randn(5, 6)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"loss must return \[M\] for logits \[N\] = \[5\]"):
+            backward_with_penalty(D, x, loss, gamma=2.0)
+        step(D, x, None)
+
+
+def test_a_small_refused_D_of_linear_layers_is_small_until_its_structure_changes(monkeypatch):
+    monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=1000))
+    x = torch.randn(5, 6)
+    few, many = (nn.Sequential(nn.Linear(6, n), nn.Tanh(), nn.Linear(n, 1)) for n in (8, 1000))
+    for _ in range(3):
+        step(few, x, None)
+        step(many, x, None)
+    assert known(few).small and not known(many).small
+    few[1] = nn.LeakyReLU(0.2)
+    assert not known(few).small
 
 
 def test_another_mode_of_D_is_another_choice():
