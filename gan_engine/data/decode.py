@@ -143,7 +143,7 @@ def num_patches(open_file: Callable[[], BinaryIO], resolution: int) -> int:
 def decode_arrays(
     name: str,
     arrays: np.ndarray,
-    to_bytes: Callable[[np.ndarray], np.ndarray] = lambda array: array,
+    to_bytes: Callable[[np.ndarray], np.ndarray] | None = None,
     *,
     resolution: int,
     channels: int | None,
@@ -152,7 +152,7 @@ def decode_arrays(
     """arrays [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, resolution, resolution].
 
     Args:
-        to_bytes: converts one array [H, W, ...] to uint8 of the same shape.
+        to_bytes: converts one array [H, W, ...] to uint8 of the same shape. None: the arrays are uint8.
         channels: C. None: see `channels_of`.
         remarks: list to which notes for the user are added; see `modes.to_grey_or_rgb`.
     """
@@ -160,12 +160,15 @@ def decode_arrays(
         arrays = arrays[..., 0]
 
     def decode(array: np.ndarray, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
-        picture = to_grey_or_rgb(Image.fromarray(to_bytes(array)), channels=channels, remarks=remarks)
-        return square(picture, resolution)
+        picture = Image.fromarray(array if to_bytes is None else to_bytes(array))
+        return square(to_grey_or_rgb(picture, channels=channels, remarks=remarks), resolution)
 
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)
     images = empty_images(name, len(arrays), channels, resolution)
+    if to_bytes is None and arrays.dtype == np.uint8 and arrays.shape[1:] == (resolution, resolution) and channels < 4:
+        images.numpy()[:] = arrays[:, None]  # what follows gives the same bytes, in twenty times the time
+        return images
     for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
         out[:] = decode(array, channels, remarks)
     return images

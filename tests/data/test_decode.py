@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_engine.data.decode import decode_file, read_picture, square
+from gan_engine.data.decode import decode_arrays, decode_file, read_picture, square
 
 
 def decode(image, format="PNG", *, channels=3, resolution=8, **options):
@@ -33,6 +33,14 @@ def test_rgb_is_kept_and_grey_is_luma():
 def test_grey_becomes_rgb_by_repetition():
     assert colours(decode(Image.new("L", (8, 8), 77))) == [77, 77, 77]
     assert colours(decode(Image.new("1", (8, 8), 1))) == [255, 255, 255]
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3, 4])
+def test_grey_arrays_of_the_right_size_are_copied(channels):
+    arrays = np.random.default_rng(0).integers(0, 256, (5, 8, 8)).astype(np.uint8)
+    copied = decode_arrays("a", arrays, resolution=8, channels=channels)
+    assert copied.equal(decode_arrays("a", arrays, np.copy, resolution=8, channels=channels))
+    assert copied.shape == (5, channels or 1, 8, 8)
 
 
 def test_transparency_is_white():
