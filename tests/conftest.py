@@ -5,18 +5,22 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from gan_engine import backends
 from gan_engine.system import native
+from tests import compiled
 
 # Each test run has its own cache: a killed compilation leaves a broken file, which a later run would load.
 _compiled = tempfile.TemporaryDirectory(prefix="gan_engine-inductor-", ignore_cleanup_errors=True)
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 # Skip PyTorch's test of the compiler for each vector instruction set, which takes 8 s in every process.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+# What Inductor's C++ compiler makes is kept for later runs: the same source gives the same name.
+compiled.link(Path(_compiled.name))
 # Tests keep their decoded data out of the user's cache.
 _decoded = tempfile.TemporaryDirectory(prefix="gan_engine-decoded-", ignore_cleanup_errors=True)
 os.environ["GAN_ENGINE_CACHE"] = _decoded.name
@@ -69,6 +73,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = _without_repeated_skips(items)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK:  # no compilation was cut short
+        compiled.keep(Path(_compiled.name))
 
 
 def _without_repeated_skips(items: list[pytest.Item]) -> dict[pytest.Item, None]:
