@@ -152,8 +152,8 @@ def evaluated(processes, folder):
 
 def broken_once(processes, folder):
     """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
-    are zero from 4,097 images on, until the run has gone back."""
-    watched = {"kimg": 12.288, "health_kimg": 2.048, "metrics_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
+    are zero from 2,049 images on, until the run has gone back."""
+    watched = {"kimg": 8.192, "health_kimg": 2.048, "metrics_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
     config = dataclasses.replace(DCGAN, batch_size=64, on_collapse="rollback", rollback_lr=0.5, **watched)
     trainer = make(config, processes, folder / "broken")
     step, load_state, seen = trainer.step, trainer.load_state_dict, {"went_back_at": []}
@@ -164,9 +164,9 @@ def broken_once(processes, folder):
 
     def broken():
         step()
-        if trainer.nimg == 4096:
+        if trainer.nimg == 2048:
             seen["healthy"] = noted()
-        if trainer.nimg > 4096 and not seen["went_back_at"]:
+        if trainer.nimg > 2048 and not seen["went_back_at"]:
             with torch.no_grad():
                 for p in list(trainer.G.parameters())[-2:]:
                     p.zero_()
@@ -309,7 +309,7 @@ def test_a_process_that_joins_a_resumed_run_takes_over_its_means(two):
 def test_two_processes_go_back_from_a_collapse_together_and_stay_equal(two):
     first, second = (process["broken"] for process in two)
     for process in (first, second):
-        assert process["went_back_at"] == [8192] and process["nimg"] == 12288
+        assert process["went_back_at"] == [6144] and process["nimg"] == 8192
         assert process["rates"] == {name: DCGAN.lr / 2 for name in process["rates"]}
         learnt = [name for name in process["healthy"] if name.endswith(("weight", "bias"))]
         for name in learnt:
