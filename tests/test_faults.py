@@ -75,7 +75,7 @@ def assert_same(a, b):
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-import torch
+import matplotlib.figure, torch, torch._dynamo  # a run imports these two late, and the children would, each by itself
 torch.set_num_threads(1)
 from gan_engine.system import checkpoint
 from gan_engine import train
