@@ -342,23 +342,29 @@ def test_a_set_larger_than_memory_is_mapped(tmp_path, monkeypatch):
     assert is_cached(second) and second.on_disk and torch.equal(first.images, second.images)
 
 
+# This process imports everything once, and its children start at the same moment.
+TOGETHER = """
+import os, sys
+from gan_engine.data import *
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        data = load(DataConfig(sys.argv[1]), resolution=16, channels=None)
+        os.write(1, f"{data.sha256} {len(data)}\\n".encode())  # a line at once
+        os._exit(0)
+    children.append(child)
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
 def test_processes_that_start_together_all_get_the_set(tmp_path):
     source = pictures(tmp_path / "set")
-    code = (
-        "import sys; from gan_engine.data import *;"
-        "data = load(DataConfig(sys.argv[1]), resolution=16, channels=None); print(data.sha256, len(data))"
-    )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(source)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-        for _ in range(3)
-    ]
-    told = {process.communicate(timeout=120)[0] for process in started}
-    assert told == {f"{load_from(source).sha256} 3\n"} and is_cached(load_from(source))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TOGETHER, str(source)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{load_from(source).sha256} 3\n" * 3 and is_cached(load_from(source))
 
 
 def test_the_start_line_of_a_run_says_that_data_came_from_the_cache(tmp_path, monkeypatch, capsys):
