@@ -7,8 +7,8 @@ compares enlarged photographs.
 
     torchrun --nproc_per_node 2 -m -- gan_engine.evaluate CHECKPOINT --metrics fid --num 50000
 
-Several processes share the passes of the generator and of the extractor. The numbers are those of one process. Without
-the --, torchrun takes --num for a flag of its own.
+Several processes share the images of the metrics that read features or modes, and of metrics.garments. The numbers are
+those of one process. Without the --, torchrun takes --num for a flag of its own.
 """
 
 import sys
@@ -104,10 +104,12 @@ def evaluate(
         ValueError: a generator that its measure does not take, or an unknown device.
         CheckpointError, DataError: see inference.generator.load and gan_engine.data.load.
     """
-    path = checkpoint.find(options.checkpoint, best=options.best)
+    path = processes.from_first(lambda: checkpoint.find(options.checkpoint, best=options.best))
     plugins.load(*options.plugin)
     device = choose_device(options.device)
     state = checkpoint.load(path)
+    if len(set(processes.gather(state.get("nimg")))) > 1:  # a run writes a new best.pt under the name of the old one
+        raise ValueError(f"{path}: want one checkpoint in all processes, got another one while they read it: try again")
     G = from_state(state, path).network.to(device)
     declared = models.capabilities(G.config)
     if declared.command == "upscale":
@@ -120,7 +122,7 @@ def evaluate(
     data = processes.one_per_machine_first(lambda: _data(options, G.config, state, wants_unseen=measure.wants_unseen))
     c_dim, num = G.config.c_dim, options.num or _num_of_run(state)
     classes = classes_to_ask_for(data, num, c_dim) if c_dim else None
-    draw = partial(_drawn, G, num, options, classes)
+    draw = partial(_drawn, G, num, options, classes, shown=processes.first)
     subject = Subject(
         G=G,
         data=data,
@@ -138,7 +140,9 @@ def evaluate(
         sizes = "x".join(map(str, data.images.shape[1:]))
         say(f"compared with {len(data):,} {MADE[kind.axes]} of {sizes} from {data.name}")
     with tf32_products(False):  # differences of nearly equal images, as of ppl, are smaller than the rounding of TF32
-        return measure.measure(subject)
+        if measure.together:
+            return measure.measure(subject)
+        return processes.from_first(lambda: measure.measure(replace(subject, share=None, gather=lambda value: [value])))
 
 
 def _scores(
@@ -162,7 +166,7 @@ def _scores(
         drawn = scored.draw(subject, keep=processes.first)
         return processes.from_first(lambda: scored.numbers(subject, drawn))
 
-    return Measure(measure, lambda config: reason)
+    return Measure(measure, lambda config: reason, together=True)
 
 
 def _data(options: Options, config: models.Config, state: dict[str, Any], *, wants_unseen: bool) -> ImageSet:
@@ -193,12 +197,19 @@ def _num_of_run(state: dict[str, Any]) -> int:
 
 
 def _drawn(
-    G: nn.Module, num: int, options: Options, classes: list[int] | None, *, rank: int = 0, size: int = 1
+    G: nn.Module,
+    num: int,
+    options: Options,
+    classes: list[int] | None,
+    *,
+    shown: bool,
+    rank: int = 0,
+    size: int = 1,
 ) -> Iterator[Tensor]:
-    """`num` images from noise in batches, with a progress bar in the first process. `rank` and `size`: see `images`."""
+    """`num` images from noise in batches, with a progress bar if `shown`. `rank` and `size`: see `images`."""
     drawn = images(G, num, seed=options.seed, classes=classes, batch=options.batch, rank=rank, size=size)
     total = len(range(rank, -(-num // options.batch), size))
-    return tqdm(drawn, total=total, unit=" batches", disable=None if rank == 0 else True)
+    return tqdm(drawn, total=total, unit=" batches", disable=None if shown else True)
 
 
 @console.command

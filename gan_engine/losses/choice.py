@@ -69,19 +69,20 @@ def note(
     """Remember for the next steps of D what `ops` has seen in a step of level 1, or "autograd".
 
     Level 1 with a loss is left to plain autograd where no function of D gains by level 1. It keeps level 1 without a
-    loss, where PyTorch's functions would send zeros through all layers. A D of few linear layers then counts as small:
-    the next step looks at less of its state. What picks the logits is not watched for attention.
+    loss, where PyTorch's functions would send zeros through all layers. A D of few linear layers, all of torch.nn,
+    then counts as small: the next step looks at less of its state. What picks the logits is not watched for attention.
     """
     if not ops.closed:
         if seen is not None and picked is None and not ops.attended:
             seen.saw_no_attention()
     elif automatic and with_loss and not ops.gained:
         refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
-        if seen is not None and img.ndim == 2 and _products(D, img) < _SOME * TABLE["few products at level 2"].number:
+        few = _FUNCTIONS * TABLE["few products at level 2"].number
+        if seen is not None and seen.of_pytorch and img.ndim == 2 and _products(D, img) < few:
             seen.small.add(asked(img, with_loss=True, picked=picked))
 
 
-_SOME = 10  # functions that a refused D is taken to call
+_FUNCTIONS = 10  # that a refused D is taken to call: nobody has counted them, as its trial has ended at one of them
 
 
 def _products(D: Network, img: Tensor) -> int:

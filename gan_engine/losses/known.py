@@ -26,6 +26,7 @@ class Known:
     Attributes:
         compiled: why D is refused as compiled, or None.
         without_attention: D called no attention when it was watched, and no code of its modules names any.
+        of_pytorch: all modules of D are of torch.nn, so no attribute of them decides what is called.
         small: the steps, as `asked` names them, for which D is small: autograd on PyTorch's functions is the fastest.
     """
 
@@ -33,6 +34,7 @@ class Known:
         self.structure, self._types = structure, {type(part) for part in D.modules()}
         self.compiled = why_compiled(D)
         self.without_attention = False
+        self.of_pytorch = all(of.__module__.startswith("torch.nn.") for of in self._types)
         self.small: set[tuple] = set()
 
     def saw_no_attention(self) -> None:

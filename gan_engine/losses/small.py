@@ -118,8 +118,8 @@ def penalised_at_once(
         img.requires_grad_()
         returned = D(img) if c is None else D(img, c)
         # [N] or [N, 1], as most networks return them; the other forms take more calls
-        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.numel() == n
-        if single and returned.shape[:1] == (n,):
+        single = isinstance(returned, Tensor) and returned.dtype == wide and returned.requires_grad
+        if single and (returned.shape == (n,) or returned.shape == (n, 1)):
             total = returned.sum()
             logits: Any = returned if returned.ndim == 1 else returned.flatten()
         else:

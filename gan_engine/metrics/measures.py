@@ -16,10 +16,12 @@ class Measure(NamedTuple):
     """Says why it cannot measure generators of a configuration, or returns None."""
     wants_unseen: bool = False
     """True if the numbers mean little on data that the run has seen."""
+    together: bool = False
+    """True if several processes call `measure`, and draw the images together. Else the first one measures alone."""
 
 
 MEASURES: dict[str, Measure] = {
-    "garments": Measure(garments.measure, garments.refusal),
+    "garments": Measure(garments.measure, garments.refusal, together=True),
     "translations": Measure(translations.measure, wants_unseen=True),
     "volumes": Measure(volumes.measure),
     "gaussians": Measure(gaussians.measure),

@@ -43,18 +43,20 @@ def measurements(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, fl
 def alarms(rows: Sequence[dict[str, Any]]) -> list[tuple[int, str, int | None]]:
     """(images shown, sentence, images shown at its end) of each alarm. None: the alarm stood in the last row.
 
-    A rollback ends all alarms that stood; its own sentence is one whose end is its beginning.
+    A rollback ends all alarms that stood; its own sentence is one whose end is its beginning. An alarm that begins
+    again has ended before.
     """
     found: list[tuple[int, str, int | None]] = []
     for row in rows:
         nimg, back = row["nimg"], BACK_TO in row
         for sentence in row.get("alarms", ()):
-            name = sentence.removeprefix(ENDED) if sentence.startswith(ENDED) else None
+            begins = not sentence.startswith(ENDED)
+            name = sentence.removeprefix(ENDED).partition(":")[0]
             found = [
                 (begun, said, nimg if end is None and (back or said.partition(":")[0] == name) else end)
                 for begun, said, end in found
             ]
-            if name is None:
+            if begins:
                 found.append((nimg, sentence, nimg if back else None))
     return found
 

@@ -20,8 +20,6 @@ from typing import NamedTuple
 
 import torch
 
-IN_SOFTWARE = "in software"
-
 
 class OnCpu(NamedTuple):
     """How this CPU computes bfloat16, and the least of the ratios above."""
@@ -34,25 +32,20 @@ class OnCpu(NamedTuple):
         """Whether bfloat16 is faster than float32."""
         return self.time < 1
 
-    @property
-    def in_software(self) -> bool:
-        """Whether the CPU has no instructions for bfloat16."""
-        return self.how == IN_SOFTWARE
-
 
 @functools.cache
 def on_cpu() -> OnCpu:
     can = getattr(torch.cpu, "get_capabilities", dict)()
     if platform.machine() not in ("x86_64", "AMD64"):
-        return OnCpu("in hardware" if can.get("bf16") else IN_SOFTWARE, 1.0)
+        return OnCpu("in hardware" if can.get("bf16") else "in software", 1.0)
     if torch.backends.cpu.get_cpu_capability() != "AVX512":  # ATEN_CPU_CAPABILITY may hold a wider CPU to AVX2
-        return OnCpu(IN_SOFTWARE, 3.5)
+        return OnCpu("in software", 3.5)
     if not can:
         return OnCpu("in a way that this PyTorch does not tell", 1.0)
     if can.get("amx_bf16"):
         return OnCpu("in hardware (AMX)", 0.14)
     if not can.get("avx512_bf16"):
-        return OnCpu(IN_SOFTWARE, 3.5)
+        return OnCpu("in software", 3.5)
     maker = str(can.get("cpu_name")).partition(" ")[0]
     if maker == "Intel":
         return OnCpu("in hardware (AVX512_BF16 without AMX)", 1.5)

@@ -32,12 +32,15 @@ HEART = 0.5  # mean sign of D(training image) - D(held-out image)
 FLIPPED = 0.2  # mean sign of D(real) - D(fake) that says clearly who leads
 
 
+UNJUDGED = ""  # what a rule has seen in a reading that it cannot judge: an alarm that stood stands on
+
+
 class Rule(NamedTuple):
     """One alarm.
 
     Attributes:
         reads: the name of the reading that there is one of for each pair of G and D.
-        seen: (readings, suffix of the pair) -> what was seen in the last one, or None.
+        seen: (readings, suffix of the pair) -> what was seen in the last one, UNJUDGED, or None.
         means: what this usually means.
         tries: which flag to try, for a configuration.
         serious: --on-collapse acts upon it.
@@ -72,6 +75,9 @@ def standing(readings: Sequence[Reading], config: Config, *, before: Collection[
             seen = [rule.seen(readings[: len(readings) - i], side) for i in range(min(IN_A_ROW, len(readings)))]
             key = rule.name + side
             newest = next(filter(None, seen), None)
+            if newest is None and key in before and UNJUDGED in seen:
+                earlier = (rule.seen(readings[:i], side) for i in range(len(readings) - IN_A_ROW, 0, -1))
+                newest = next(filter(None, earlier), None)
             if newest is not None and (key in before or (len(seen) == IN_A_ROW and all(seen))):
                 where = f" ({side.lstrip('/')})" if side else ""
                 sentence = f"{rule.name}{where}: {newest}; {rule.means}; {rule.tries(config)}"
@@ -115,7 +121,7 @@ def _missing(readings: Sequence[Reading], side: str) -> str | None:
     last = readings[-WINDOW:]
     rarest, usual, counted = (f"{PREFIX}{name}{side}" for name in ("rarest_class", "usual_class", "classes_counted"))
     if len(last) < WINDOW or any(values.get(counted, 0) < WINDOW for values in last):
-        return None
+        return UNJUDGED
     if any(values[rarest] >= CLASS or values[usual] < USUAL for values in last):
         return None
     name = f"number {last[-1][f'{PREFIX}class{side}']:.0f} of the data, counted from 0,"

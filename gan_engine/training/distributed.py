@@ -8,6 +8,7 @@ process waits for nothing and copies nothing here.
 """
 
 import contextlib
+import datetime
 import os
 import sys
 import threading
@@ -212,7 +213,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     store, rank, size = next(iter(dist.rendezvous("env://")))
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     group = dist.PrefixStore("gan_engine/group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size)
+    # The first process may measure for hours while the others wait. The watch over peers tells of those that are gone.
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=datetime.timedelta(days=1))
     processes = Processes(rank, size, local, store)
     with processes._ended_with_peers():
         try:

@@ -96,6 +96,18 @@ def test_a_bias_of_another_dtype_is_refused_as_by_pytorch(time: float):
         convolution.conv2d(x, w, b.float(), **options)
 
 
+@pytest.mark.parametrize("rounds", [False, True])
+def test_the_gradient_by_the_weight_is_made_of_float32_copies_where_pytorch_rounds_its_sums(monkeypatch, rounds):
+    monkeypatch.setattr(maps, "BFLOAT16_TIME", 0.2)
+    monkeypatch.setattr(maps, "ROUNDS_SUMS", rounds)
+    (x, w, b), options = made("1x1")
+    with backends.watched() as choices:
+        conv2d(x, w, b, **options).sum().backward()
+    chosen = {choice.op: choice.backend for choice in choices}
+    assert chosen["conv2d_weight_gradient"] == ("cpu" if rounds else "pytorch")
+    assert chosen["conv2d"] == chosen["conv2d_image_gradient"] == "pytorch"
+
+
 def test_half_of_the_time_is_beaten_by_minimal_filtering_of_many_channels(monkeypatch):
     monkeypatch.setattr(maps, "BFLOAT16_TIME", 0.5)
     for channels, backend in ((256, "cpu"), (32, "pytorch")):

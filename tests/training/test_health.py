@@ -208,14 +208,30 @@ def test_the_end_of_an_alarm_is_said_and_stands_in_the_report(make, monkeypatch,
     assert "<b>Ended at 10.2 kimg.</b></li>" in page and "<b>This alarm stood in the last reading.</b></li>" in page
 
 
+def test_a_missing_class_stands_on_until_a_resumed_run_has_counted_enough_to_judge():
+    counted = [*[WINDOW] * (2 * WINDOW), *range(1, WINDOW), *[WINDOW] * (WINDOW + 2)]  # it begins to count anew
+    missing = [0.0] * (3 * WINDOW) + [1.0] * (WINDOW + 1)
+    taken = readings(
+        **{"rarest_class": missing, "usual_class": [0.9] * len(counted), "class": [8.0] * len(counted)},
+        classes_counted=counted,
+    )
+    before, stood = set(), []
+    for end in range(1, len(taken) + 1):
+        before = {alarm.key for alarm in alarms.standing(taken[:end], DCGAN, before=before)}
+        stood.append("missing class" in before)
+    judged = 4 * WINDOW - 2  # the last reading in the window that counts too few
+    assert stood == [WINDOW <= i <= judged for i in range(len(taken))]
+
+
 def test_a_rollback_ends_the_alarms_that_stood():
     rows = [
         {"nimg": 1, "alarms": ["collapse: a", "divergence (D): b"]},
         {"nimg": 2, "alarms": ["ended: divergence (D)"]},
         {"nimg": 3, BACK_TO: 0.0, "alarms": ["rolled back"]},
         {"nimg": 4, "alarms": ["collapse: c"]},
+        {"nimg": 5, "alarms": ["collapse: d"]},
     ]
-    ends = [("collapse: a", 3), ("divergence (D): b", 2), ("rolled back", 3), ("collapse: c", None)]
+    ends = [("collapse: a", 3), ("divergence (D): b", 2), ("rolled back", 3), ("collapse: c", 5), ("collapse: d", None)]
     assert [(sentence, end) for _, sentence, end in history.alarms(rows)] == ends
 
 

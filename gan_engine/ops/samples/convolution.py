@@ -90,7 +90,7 @@ CONVOLUTION = {
                 {"demodulate": False, "clamp": 1.0},
                 LAST,
             ),
-            Sample("no-padding", {"x": (1, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (1, 2)}, {"padding": 0}),
+            Sample("no-padding", {"x": (3, 2, 6, 5), "weight": (3, 2, 3, 2), "styles": (3, 2)}, {"padding": 0}),
             Sample("empty-batch", _modulated(0, 3, 4, 2), {"act": "lrelu"}),
             Sample("up2", _modulated(2, 3, 3, 2, 6), {"act": "lrelu", "up": 2, "taps": "1331"}),
             Sample("down2", _modulated(2, 2, 6, 3, 3), {"act": "lrelu", "down": 2, "taps": "1331"}),

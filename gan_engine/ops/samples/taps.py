@@ -25,7 +25,7 @@ _TAPS = {
         *([0.5, 0.9, 0.6], [0.3, 0.4, -0.1], [0.1, -0.2, 0.3]),
     ],
 }
-# A radial one, as those of StyleGAN3-R
+# A radial one, as StyleGAN3-R has them
 _TAPS["12x12-radial"] = [
     [math.cos(r / 2) * math.exp(-r * r / 20) / 8 for r in (math.hypot(i - 5.5, j - 5.5) for j in range(12))]
     for i in range(12)
