@@ -37,6 +37,7 @@ from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, fields
 from gan_engine.system.devices import choose_device
+from gan_engine.system.names import legible
 from gan_engine.system.tf32 import tf32_products
 from gan_engine.training.distributed import ALONE, PeerError, Processes, joined
 
@@ -121,7 +122,8 @@ def evaluate(
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = processes.one_per_machine_first(lambda: _data(options, G.config, state, wants_unseen=measure.wants_unseen))
     c_dim, num = G.config.c_dim, options.num or _num_of_run(state)
-    classes = classes_to_ask_for(data, num, c_dim) if c_dim else None
+    names = tuple(run_state.class_names(state, path))
+    classes = classes_to_ask_for(data, num, c_dim, names) if c_dim else None
     draw = partial(_drawn, G, num, options, classes, shown=processes.first)
     subject = Subject(
         G=G,
@@ -132,10 +134,12 @@ def evaluate(
         share=partial(draw, rank=processes.rank, size=processes.size),
         gather=processes.gather,
         classes=classes,
-        class_names=tuple(run_state.class_names(state, path)),
+        class_names=names,
         directions=declared.directions,
         seed=options.seed,
     )
+    kimg = f", {state['nimg'] / 1000:g} kimg" if "nimg" in state else ""
+    say(f"the generator of {legible(str(path))}{kimg}")
     if options.metrics is None:
         sizes = "x".join(map(str, data.images.shape[1:]))
         say(f"compared with {len(data):,} {MADE[kind.axes]} of {sizes} from {data.name}")

@@ -47,7 +47,7 @@ BACKENDS = ["cuda", "triton", *(f"cpu-{isa}" for isa in ISAS or ["none"]), "pyto
 LONG = (
     *("test_properties.py", "test_export.py", "test_train_cli.py", "test_triton_interpreted.py"),
     *("test_cuda_emulation.py", "test_gpu_check.py", "test_distributed.py", "test_dynamic_sizes.py"),
-    *("test_fake_cuda.py", "test_recorders.py", "test_compile_gpu.py"),
+    *("test_fake_cuda.py", "test_recorders.py", "test_compile_gpu.py", "test_translation_formats.py"),
 )
 
 

@@ -1,6 +1,7 @@
 """The argument of a measure: a generator, and the data that it is compared with."""
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,17 +14,38 @@ from gan_engine.pictures.picture import to_uint8
 T = TypeVar("T")
 
 
-def classes_to_ask_for(data: ImageSet, num: int, c_dim: int) -> list[int]:
+def classes_to_ask_for(data: ImageSet, num: int, c_dim: int, names: Sequence[str] = ()) -> list[int]:
     """The classes of `num` generated images: in the shares of `data`, whose distance would be that of other shares.
 
     Every class in turn where all are equally frequent, and where `data` has no labels or others than the generator.
+
+    Args:
+        c_dim: how many classes the generator has.
+        names: their names, if it knows them: classes of `data` are found by name, or by number where a name is one.
     """
-    counts = None if data.labels is None else data.labels.bincount(minlength=c_dim)
-    if counts is None or len(counts) > c_dim or counts.min() == counts.max():
+    labels = _numbered(data, names)
+    counts = None if labels is None else labels.bincount(minlength=c_dim)
+    if labels is None or counts is None or len(counts) > c_dim or counts.min() == counts.max():
         return [i % c_dim for i in range(num)]
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    labels = data.labels[order].tolist()
-    return [labels[i % len(labels)] for i in range(num)]
+    drawn = labels[order].tolist()
+    return [drawn[i % len(drawn)] for i in range(num)]
+
+
+def _numbered(data: ImageSet, names: Sequence[str]) -> Tensor | None:
+    """The labels of `data` as numbers of the classes `names`. None for classes of other names, with a warning."""
+    own = data.class_names
+    if data.labels is None or not names or own == tuple(names) or all(name.isdecimal() for name in own):
+        return data.labels
+    others = sorted(set(own) - set(names))
+    if others:
+        warnings.warn(
+            f"{data.name}: the generator has no class {others[0]!r}: every class is asked for equally often, so other "
+            "shares of the classes make distances larger",
+            stacklevel=3,
+        )
+        return None
+    return torch.tensor([names.index(name) for name in own])[data.labels]
 
 
 @dataclass(frozen=True, kw_only=True)

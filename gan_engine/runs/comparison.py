@@ -15,7 +15,8 @@ from gan_engine.saved_config import FREE_ON_RESUME, LENGTHS
 from gan_engine.system.names import legible
 
 # Fields that do not make two runs different: they change nothing about what is learnt, or name the run.
-_SAME = (FREE_ON_RESUME - {*LENGTHS, "data"}) | {"seed", "init_from", "outside", "channels_of_data"}
+_CHANGING = {*LENGTHS, "data", "on_collapse", "rollbacks", "rollback_lr"}
+_SAME = (FREE_ON_RESUME - _CHANGING) | {"seed", "init_from", "outside", "channels_of_data"}
 
 
 @dataclass(frozen=True)

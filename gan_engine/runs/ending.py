@@ -10,8 +10,9 @@ from gan_engine.config import Config
 from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.runs import record, report
 from gan_engine.runs.commands import commands, python
+from gan_engine.runs.history import alarms, read_metrics
 from gan_engine.runs.sample_grids import sample_grids
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible
 
 
 def is_over(run_dir: Path, last: Path) -> bool:
@@ -49,7 +50,8 @@ class End:
             return f"stopped by {signal.Signals(self.stopped_by).name}"
         if self.verdict is not None:
             return self.verdict
-        return f"its {config.minutes:g} minutes are over" if self.out_of_time else f"its {config.kimg:g} kimg are done"
+        minutes = "minute is" if config.minutes == 1 else "minutes are"
+        return f"its {config.minutes:g} {minutes} over" if self.out_of_time else f"its {config.kimg:g} kimg are done"
 
 
 def finish(run_dir: Path, config: Config, end: End) -> None:
@@ -74,6 +76,8 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     ):
         if paths:
             print(f"{word:10} {', '.join(legible(str(path)) for path in paths)} {what}")
+    if standing := [alarm.name for alarm in alarms(read_metrics(run_dir)) if alarm.end is None]:
+        print(f"health     {counted(len(standing), 'alarm')} stood in the last reading: {', '.join(standing)}")
     following = commands(run_dir, config, stopped=end.stopped_by is not None, early=early)
     folder = " (PICTURES is a folder of your own pictures)" if any("PICTURES" in each for _, each in following) else ""
     print(f"What to try next{folder}:")

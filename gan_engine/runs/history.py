@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PREFIX = "eval/"  # of the numbers of --eval-kimg
 ANEW = "best_begins_anew"  # in a row of metrics.jsonl, after which best and patience count
 ENDED = "ended: "  # begins a sentence among the alarms of a row: the alarm of this name stands no longer
 BACK_TO = "health/rolled_back_to"  # in kimg, in the rows of metrics.jsonl; no alarm stands after it
+BACK = "rolled back to"  # begins the sentence of a rollback
 AGAINST = "compared_with"  # in the rows of metrics.jsonl: a number for the images that were compared with
 
 
@@ -40,24 +41,36 @@ def measurements(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, fl
     return found
 
 
-def alarms(rows: Sequence[dict[str, Any]]) -> list[tuple[int, str, int | None]]:
-    """(images shown, sentence, images shown at its end) of each alarm. None: the alarm stood in the last row.
+class Alarm(NamedTuple):
+    """An alarm of a run: its sentence, after how many images it began, and after how many it ended.
 
-    A rollback ends all alarms that stood; its own sentence is one whose end is its beginning. An alarm that begins
-    again has ended before.
+    Attributes:
+        end: None if the alarm stood in the last row.
+        undone: a rollback has ended it. True for the sentence of a rollback too.
     """
-    found: list[tuple[int, str, int | None]] = []
+
+    nimg: int
+    sentence: str
+    end: int | None = None
+    undone: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.sentence.partition(":")[0]
+
+
+def alarms(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
+    """The alarms of a run. A rollback ends all that stand, and an alarm that begins again has ended before."""
+    found: list[Alarm] = []
     for row in rows:
         nimg, back = row["nimg"], BACK_TO in row
         for sentence in row.get("alarms", ()):
-            begins = not sentence.startswith(ENDED)
             name = sentence.removeprefix(ENDED).partition(":")[0]
-            found = [
-                (begun, said, nimg if end is None and (back or said.partition(":")[0] == name) else end)
-                for begun, said, end in found
-            ]
-            if begins:
-                found.append((nimg, sentence, nimg if back else None))
+            for i, alarm in enumerate(found):
+                if alarm.end is None and (back or alarm.name == name):
+                    found[i] = alarm._replace(end=nimg, undone=back)
+            if not sentence.startswith(ENDED):
+                found.append(Alarm(nimg, sentence, nimg if back else None, undone=back))
     return found
 
 

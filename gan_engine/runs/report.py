@@ -11,7 +11,7 @@ from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
 from gan_engine.runs.directory import holds_run
-from gan_engine.runs.history import alarms, few_classes, measurements, read_metrics
+from gan_engine.runs.history import BACK, Alarm, alarms, few_classes, measurements, read_metrics
 from gan_engine.runs.loss_plot import losses_png
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
@@ -115,7 +115,8 @@ def _evaluations(rows: list[dict[str, Any]]) -> list[str]:
         cells = (f"{measured[-1][1]:,.4g}", f"{best[1]:,.4g} at {_at(best[0])}", spread_of)
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         lines.append(f"<tr><th>{html.escape(legible(name))}</th>{numbers}</tr>")
-    head = f"<tr><th></th><th>newest</th><th>best</th><th>mean of the last {_SPREAD} (least to most)</th></tr>"
+    last_few = min(_SPREAD, max(map(len, series.values())))
+    head = f"<tr><th></th><th>newest</th><th>best</th><th>mean of the last {last_few} (least to most)</th></tr>"
     return [f"<h2>Evaluation</h2><table>{head}{''.join(lines)}</table>"]
 
 
@@ -146,8 +147,8 @@ def _following(run_dir: Path, run: dict[str, Any], *, look: bool) -> list[str]:
 def _alarms(rows: list[dict[str, Any]]) -> list[str]:
     """The sentences of all alarms with their times; that there were none, for a run whose health was read."""
     said = "".join(
-        f"<li>{_at(nimg)}: {html.escape(legible(sentence))} <b>{_until(nimg, end)}</b></li>"
-        for nimg, sentence, end in alarms(rows)
+        f"<li>{_at(alarm.nimg)}: {html.escape(legible(alarm.sentence))} <b>{_until(alarm)}</b></li>"
+        for alarm in alarms(rows)
     )
     notes = [note for row in rows if (note := few_classes(row))][-1:]  # one of each start
     note = "".join(f"<p>{html.escape(note[0].upper() + note[1:])}.</p>" for note in notes)
@@ -157,10 +158,12 @@ def _alarms(rows: list[dict[str, Any]]) -> list[str]:
     return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>{note}"] if read else []
 
 
-def _until(nimg: int, end: int | None) -> str:
-    if end is None:
+def _until(alarm: Alarm) -> str:
+    if alarm.end is None:
         return "This alarm stood in the last reading."
-    return f"Ended at {_at(end)}." if end > nimg else ""
+    if alarm.undone:
+        return "" if alarm.sentence.startswith(BACK) else f"Undone by the rollback at {_at(alarm.end)}."
+    return f"Ended at {_at(alarm.end)}."
 
 
 def _plot(run_dir: Path) -> list[str]:

@@ -52,7 +52,8 @@ class Evaluation:
             weights = None if config.eval_weights is None else Path(config.eval_weights)
             metrics = scores.parse(config.eval_metrics)
             self.scores = scores.build(metrics, config.eval_extractor, shape, weights=weights, device=self.device)
-            classes = classes_to_ask_for(compared, config.eval_num, config.model.c_dim) if config.conditional else None
+            c_dim, names = config.model.c_dim, data.class_names
+            classes = classes_to_ask_for(compared, config.eval_num, c_dim, names) if config.conditional else None
             batch = min(100, config.eval_num)
             draw = partial(images, G_ema, config.eval_num, seed=config.seed, classes=classes, batch=batch)
             self.subject = Subject(

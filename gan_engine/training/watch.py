@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.config import Config
-from gan_engine.runs.history import BACK_TO, read_metrics
+from gan_engine.runs.history import BACK, BACK_TO, read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 from gan_engine.training import alarms, numbers
@@ -205,7 +205,7 @@ class Rollback:
         rate = self.trainer.config.rollback_lr**self.count
         lower = f", at {rate:.3g} times the first learning rates" if rate < 1 else ""
         left = f"; {self.left} more at most" if self.left else "; the next such alarm ends the run"
-        back = f"rolled back to the healthy state of {self.nimg / 1000:g} kimg, with other noise and order of data"
+        back = f"{BACK} the healthy state of {self.nimg / 1000:g} kimg, with other noise and order of data"
         return f"{back}{lower}{left}"
 
     def _change_seed(self) -> None:

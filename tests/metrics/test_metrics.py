@@ -113,7 +113,7 @@ CGAN = {"width": 4, "max_width": 8, "c_dim": 10}
 def test_evaluate_measures_a_checkpoint(tmp_path, garments):
     path, said = saved(tmp_path, garments, **CGAN), []
     results = evaluate(Options(path, num=100), said.append)
-    assert said == ["compared with 10,000 images of 1x32x32 from fashion-mnist"]
+    assert said == [f"the generator of {path}, 0 kimg", "compared with 10,000 images of 1x32x32 from fashion-mnist"]
     assert list(results) == ["fd_fashion32 N=100", "kd_fashion32 N=100", "classes", "accuracy"]
     assert results["fd_fashion32 N=100"] > 10 and 0 <= results["accuracy"] < 0.5
     np.savez(tmp_path / "few.npz", images=garments.images[:200, 0].numpy())
@@ -130,6 +130,12 @@ def test_classes_are_asked_for_in_the_shares_of_the_data(garments):
     assert classes_to_ask_for(garments, 12, 10) == [*range(10), 0, 1]
     assert classes_to_ask_for(ImageSet("none", garments.images), 3, 10) == [0, 1, 2]
     assert classes_to_ask_for(data, 3, 4) == [0, 1, 2]  # of another kind of classes
+    names = tuple(reversed(garments.class_names))
+    assert classes_to_ask_for(data, 9, 10, names) == [9 - k for k in classes_to_ask_for(data, 9, 10)]
+    numbered = dataclasses.replace(data, class_names=tuple(map(str, range(10))))
+    assert classes_to_ask_for(numbered, 9, 10, names) == classes_to_ask_for(data, 9, 10)
+    with pytest.warns(UserWarning, match="the generator has no class 'Ankle boot'"):
+        assert classes_to_ask_for(data, 3, 10, ("dogs", *garments.class_names[:8], "cats")) == [0, 1, 2]
 
     def distance(classes):
         turns = [iter(each[500:]) for each in of]

@@ -216,8 +216,9 @@ def test_evaluate_prints_every_metric_with_extractor_and_number(tmp_path, capsys
     assert old["kd_fashion32 N=100"] == pytest.approx(results["kd_fashion32 N=100"], rel=1e-6)
     command.main([str(path), "--data", data, "--num", "100", "--metrics", "fid"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("fashion32: the classifier of garments") and "100 generated, 200 real" in lines[0]
-    assert lines[1].startswith("fd_fashion32 N=100")
+    assert lines[0] == f"the generator of {path}, 0 kimg"
+    assert lines[1].startswith("fashion32: the classifier of garments") and "100 generated, 200 real" in lines[1]
+    assert lines[2].startswith("fd_fashion32 N=100")
 
 
 @needs_weights

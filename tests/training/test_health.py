@@ -232,7 +232,9 @@ def test_a_rollback_ends_the_alarms_that_stood():
         {"nimg": 5, "alarms": ["collapse: d"]},
     ]
     ends = [("collapse: a", 3), ("divergence (D): b", 2), ("rolled back", 3), ("collapse: c", 5), ("collapse: d", None)]
-    assert [(sentence, end) for _, sentence, end in history.alarms(rows)] == ends
+    found = history.alarms(rows)
+    assert [(alarm.sentence, alarm.end) for alarm in found] == ends
+    assert [alarm.sentence for alarm in found if alarm.undone] == ["collapse: a", "rolled back"]
 
 
 @pytest.mark.parametrize(
