@@ -64,6 +64,8 @@ CONVOLUTION = {
             Sample("8x64x32x32", _conv2d(8, 64, 32, 32, 64, 3), {"padding": 1}),
             Sample("16x64x32x32-4x4-stride2", _conv2d(16, 64, 32, 32, 128, 4), {"stride": 2, "padding": 1}, LAST),
             Sample("8x256x16x16", _conv2d(8, 256, 16, 16, 256, 3), {"padding": 1}, LAST),
+            Sample("8x256x8x8", _conv2d(8, 256, 8, 8, 256, 3), {"padding": 1}, LAST),
+            Sample("8x512x4x4", _conv2d(8, 512, 4, 4, 512, 3), {"padding": 1}, LAST),
         ),
         larger=(  # all forms of minimal filtering, each also for a gradient that it has
             Sample("2x2", _conv2d(2, 32, 8, 8, 32, 3), {"padding": 1}),
