@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.config import Config
-from gan_engine.data import ImageSet, Sampler, to_float
+from gan_engine.data import ImageSet, Sampler
 from gan_engine.losses.adversarial import Adversarial
 from gan_engine.losses.objective import Batch, GanObjective, Judged
 from gan_engine.metrics import classifier
 from gan_engine.system.devices import upload
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches
+from gan_engine.training.classes import Classes
 from gan_engine.training.networks import Networks
 from gan_engine.training.precision import Precision
 
@@ -27,12 +28,6 @@ PREFIX = "health/"
 FIRST_SIZE = f"{PREFIX}first_size/"  # and G or D: the norm of the weights where the history begins
 IMAGES = 64  # of a reading, or as many as a pass has if a pass has more
 SHARE = 32  # a reading is due after this many images of training for each of its own: see `interval`
-CLASSED = 1000  # images of the data that say where the classes lie
-# Found with dcgan and cgan at width 16 without bags. A young G draws blurred images, which lie between centroids.
-# Counted for the nearest one, they made 6 to 37 % of the bags after 30 kimg; clear images made 0 to 4 %. Classes that
-# overlap with others, such as pullovers with shirts, get few clear images from a healthy young G: they are left out.
-KNOWN = 0.9  # of the images of a class are nearest to its own centroid
-CLEAR = 0.8  # an image counts if its nearest centroid is at less than this share of the distance of the next one
 WINDOW = 8  # readings over which classes are counted: one of 64 images may lack a class by chance
 
 Reading = dict[str, float]
@@ -69,7 +64,7 @@ class Health:
         self.unseen = None if held_out is None else _batch(config, held_out, batches, self.num)
         self.spreads: dict[str, float] = {}  # of the images of the data, for each pair of networks
         self.begin({})
-        self.classes: tuple[Tensor, Tensor, Tensor] | None = None
+        self.classes: Classes | None = None
         self.counts: deque[Tensor] = deque(maxlen=WINDOW)
 
     def begin(self, first: Reading) -> None:
@@ -127,40 +122,25 @@ class Health:
         ]
 
     def _rarest_class(self, gen: Tensor) -> Reading:
-        """The least share of a class among generated images, over its share in the data, both of clear images.
+        """The least share of a class among generated images, over its share in the data, both of images that count.
 
-        The images are those of the last WINDOW readings. Classes that centroids do not tell apart are left out. The
-        first reading also has the number of classes, and of classes that are not left out.
+        The images are those of the last WINDOW readings. Classes that are not told apart are left out. The first
+        reading also has the number of classes, and of classes that are not left out.
         """
         found: Reading = {}
         if self.classes is None:
-            self.classes = _, expected, known = self._centroids()
-            judged = known & (expected * len(gen) * WINDOW >= 1)
+            self.classes = Classes(self.data, lambda img: features(img.to(self.device)))
+            judged = self.classes.known & (self.classes.expected * len(gen) * WINDOW >= 1)
             found = {"classes_judged": int(judged.sum()), "classes_of_data": len(judged)}
-        centroids, expected, known = self.classes
-        self.counts.append(_counted(gen, centroids))
-        wanted = expected * len(gen) * len(self.counts)
-        known = known & (wanted >= 1)
+        self.counts.append(self.classes.count(gen))
+        wanted = self.classes.expected * len(gen) * len(self.counts)
+        known = self.classes.known & (wanted >= 1)
         if not known.any():
             return found
         shares = torch.where(known, torch.stack(tuple(self.counts)).sum(0) / wanted, torch.inf)
         rarest, counted = int(shares.argmin()), {"classes_counted": len(self.counts)}
         usual = float(shares[known].median())
         return found | {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest, **counted}
-
-    def _centroids(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Centroids [K, d] of the classes of the data, the share [K] of images clear for each, and which classes [K]
-        centroids tell apart: KNOWN of their images are nearest to their own."""
-        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))[:CLASSED]
-        labels, num = self.data.labels[order], self.data.num_classes
-        images = to_float(self.data.images[order]).to(self.device)
-        found = torch.cat([features(part) for part in images.split(self.num)])
-        chosen = F.one_hot(labels, num).float().t().to(self.device)
-        centroids = chosen @ found / chosen.sum(1, keepdim=True)  # NaN for a class without images
-        nearest = _distances(found, centroids).argmin(1).cpu()
-        own = torch.bincount(labels[nearest == labels], minlength=num)
-        known = own >= KNOWN * torch.bincount(labels, minlength=num).clamp(min=1)
-        return centroids, _counted(found, centroids) / len(order), known
 
     def _norms(self) -> dict[str, Tensor]:
         nets = {"G": self.networks.G, "D": self.networks.D}
@@ -203,18 +183,6 @@ def _batch(config: Config, data: ImageSet, batches: Batches, num: int) -> Batch:
     c = c.to(batches.device) if config.conditional and c is not None else None
     source = batches.source(img, source)
     return Batch(img, z, c, None if source is None else source.to(batches.device))
-
-
-def _distances(values: Tensor, centroids: Tensor) -> Tensor:
-    """Distances [N, K] of values [N, d] from centroids [K, d]: infinite from one that is NaN"""
-    return torch.cdist(values, centroids).nan_to_num(nan=torch.inf)
-
-
-def _counted(values: Tensor, centroids: Tensor) -> Tensor:
-    """How many of values [N, d] are clear for each of centroids [K, d], see CLEAR: int64 [K], on the CPU"""
-    distances, order = _distances(values, centroids).topk(2, largest=False)
-    clear = distances[:, 0] < CLEAR * distances[:, 1]
-    return torch.bincount(order[clear, 0], minlength=len(centroids)).cpu()
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from gan_engine.runs import history, record, report
 from gan_engine.runs.history import BACK_TO, read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.training import alarms
-from gan_engine.training.health import PREFIX, WINDOW, _counted, features, interval, signs
+from gan_engine.training.health import PREFIX, WINDOW, features, interval, signs
 from gan_engine.training.nonfinite import NonFiniteError
 from gan_engine.training.stops import Stops
 from gan_engine.training.trainer import Trainer
@@ -143,12 +143,6 @@ def test_a_run_and_its_report_say_once_when_few_classes_or_none_are_judged(tmp_p
     assert out.count("health     the alarm of a missing class judges") == said
     assert out.count(f"judges {which} of the 10 classes: it leaves out classes that overlap") == said
     assert report.page(tmp_path).count(f"The alarm of a missing class judges {which} of the 10 classes") == said
-
-
-def test_an_image_between_two_classes_counts_for_none():
-    centroids = torch.tensor([[0.0], [1.0], [torch.nan]])
-    values = torch.tensor([[0.0], [0.4], [0.5], [0.55], [0.7], [6.0]])
-    assert _counted(values, centroids).tolist() == [2, 1, 0]
 
 
 def readings(**values):
