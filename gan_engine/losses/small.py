@@ -70,9 +70,13 @@ def step_at_once(
         else:
             found[name] = outputs.for_loss(wide)
         if penalised:
-            total, g = returned.sum() if outputs is None else sum_of_logits(outputs), None
-            if total.requires_grad:
-                (g,) = torch.autograd.grad(total, img, create_graph=True, allow_unused=True)
+            y, ones, g = returned, None, None
+            if outputs is not None:
+                y = sum_of_logits(outputs)
+            elif y.requires_grad:  # their sum would be one node more, in three passes
+                ones = torch.ones_like(y)
+            if y.requires_grad:
+                (g,) = torch.autograd.grad(y, img, ones, create_graph=True, allow_unused=True)
             if g is None:
                 raise no_gradient()
             squares[name] = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
@@ -120,14 +124,14 @@ def penalised_at_once(
         # [N] or [N, 1], as most networks return them; the other forms take more calls
         single = isinstance(returned, Tensor) and returned.dtype == wide and returned.requires_grad
         if single and (returned.shape == (n,) or returned.shape == (n, 1)):
-            total = returned.sum()
+            y, ones = returned, torch.ones_like(returned)  # their sum would be one node more, in three passes
             logits: Any = returned if returned.ndim == 1 else returned.flatten()
         else:
             outputs = read_outputs(returned, n)
-            total, logits = sum_of_logits(outputs), outputs.for_loss(wide)
+            y, ones, logits = sum_of_logits(outputs), None, outputs.for_loss(wide)
         g = None
-        if total.requires_grad:
-            (g,) = torch.autograd.grad(total, img, create_graph=True, allow_unused=True)
+        if y.requires_grad:
+            (g,) = torch.autograd.grad(y, img, ones, create_graph=True, allow_unused=True)
         if g is None:
             raise no_gradient()
         penalty = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
