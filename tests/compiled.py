@@ -39,6 +39,14 @@ def link(run: Path) -> None:
         (run / library.parent.name / library.name).symlink_to(library)
 
 
+def use_gold(run: Path) -> None:
+    """Let compilers link by gold, if it is there: 0.1 s for a library of Inductor, and 0.5 s by GNU's other linker."""
+    if (gold := shutil.which("ld.gold")) is not None:
+        (run / "gold").mkdir()
+        (run / "gold" / "ld").symlink_to(gold)
+        os.environ["COMPILER_PATH"] = str(run / "gold")
+
+
 def keep(run: Path) -> None:
     """Copy the new libraries of a run, each of which gets its name when it is whole, and remove old ones."""
     if (kept := folder()) is None:
