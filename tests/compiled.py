@@ -44,7 +44,8 @@ def use_gold(run: Path) -> None:
     if (gold := shutil.which("ld.gold")) is not None:
         (run / "gold").mkdir()
         (run / "gold" / "ld").symlink_to(gold)
-        os.environ["COMPILER_PATH"] = str(run / "gold")
+        others = os.environ.get("COMPILER_PATH", "")
+        os.environ["COMPILER_PATH"] = os.pathsep.join(filter(None, (str(run / "gold"), others)))
 
 
 def keep(run: Path) -> None:

@@ -32,8 +32,7 @@ if "GAN_ENGINE_TESTS_SHARE" not in os.environ:
 # Tests compare kernels with the reference themselves, and more strictly; test_self_check.py turns the self-check on.
 os.environ["GAN_ENGINE_CHECK"] = "0"
 
-# Page faults take a twentieth of the time of the tests otherwise. Memory that was used before is also not zero by
-# chance.
+# Page faults take a twelfth of the time of the tests otherwise. Memory that was used before is also not zero by chance.
 malloc.tune()
 
 # A shell starts its background jobs deaf to SIGINT, and so are their children, which tests interrupt.

@@ -73,7 +73,7 @@ def step_at_once(
             y, ones, g = returned, None, None
             if outputs is not None:
                 y = sum_of_logits(outputs)
-            elif y.requires_grad:  # their sum would be one node more, in three passes
+            elif y.requires_grad:  # a sum of the logits would cost two calls more
                 ones = torch.ones_like(y)
             if y.requires_grad:
                 (g,) = torch.autograd.grad(y, img, ones, create_graph=True, allow_unused=True)
@@ -124,7 +124,7 @@ def penalised_at_once(
         # [N] or [N, 1], as most networks return them; the other forms take more calls
         single = isinstance(returned, Tensor) and returned.dtype == wide and returned.requires_grad
         if single and (returned.shape == (n,) or returned.shape == (n, 1)):
-            y, ones = returned, torch.ones_like(returned)  # their sum would be one node more, in three passes
+            y, ones = returned, torch.ones_like(returned)  # a sum of the logits would cost two calls more
             logits: Any = returned if returned.ndim == 1 else returned.flatten()
         else:
             outputs = read_outputs(returned, n)

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.config import Config
-from gan_engine.data import ImageSet, Sampler
+from gan_engine.data import ImageSet, Sampler, to_float
 from gan_engine.losses.adversarial import Adversarial
 from gan_engine.losses.objective import Batch, GanObjective, Judged
 from gan_engine.metrics import classifier
 from gan_engine.system.devices import upload
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches
-from gan_engine.training.classes import Classes
+from gan_engine.training.classes import FEWEST_IMAGES, Classes
 from gan_engine.training.networks import Networks
 from gan_engine.training.precision import Precision
 
@@ -124,23 +124,24 @@ class Health:
     def _rarest_class(self, gen: Tensor) -> Reading:
         """The least share of a class among generated images, over its share in the data, both of images that count.
 
-        The images are those of the last WINDOW readings. Classes that are not told apart are left out. The first
-        reading also has the number of classes, and of classes that are not left out.
+        The images are those of the last WINDOW readings. Left out are classes that are not told apart, or of which so
+        many readings hold too few images. The first reading also says how many classes there are, and are judged.
         """
         found: Reading = {}
-        if self.classes is None:
-            self.classes = Classes(self.data, lambda img: features(img.to(self.device)))
-            judged = self.classes.known & (self.classes.expected * len(gen) * WINDOW >= 1)
+        if begins := self.classes is None:
+            self.classes = Classes(self.data, lambda img: features(to_float(img.to(self.device))))
+        of_reading = self.classes.expected * len(gen)
+        judged = self.classes.known & (of_reading * WINDOW >= FEWEST_IMAGES)
+        if begins:
             found = {"classes_judged": int(judged.sum()), "classes_of_data": len(judged)}
         self.counts.append(self.classes.count(gen))
-        wanted = self.classes.expected * len(gen) * len(self.counts)
-        known = self.classes.known & (wanted >= 1)
-        if not known.any():
+        if not judged.any():
             return found
-        shares = torch.where(known, torch.stack(tuple(self.counts)).sum(0) / wanted, torch.inf)
-        rarest, counted = int(shares.argmin()), {"classes_counted": len(self.counts)}
-        usual = float(shares[known].median())
-        return found | {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest, **counted}
+        counted = torch.stack(tuple(self.counts)).sum(0)
+        shares = torch.where(judged, counted / (of_reading * len(self.counts)), torch.inf)
+        rarest, usual = int(shares.argmin()), float(shares[judged].median())
+        found |= {"rarest_class": float(shares[rarest]), "usual_class": usual, "class": rarest}
+        return found | {"classes_counted": len(self.counts)}
 
     def _norms(self) -> dict[str, Tensor]:
         nets = {"G": self.networks.G, "D": self.networks.D}
