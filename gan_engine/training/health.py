@@ -124,8 +124,8 @@ class Health:
     def _rarest_class(self, gen: Tensor) -> Reading:
         """The least share of a class among generated images, over its share in the data, both of images that count.
 
-        The images are those of the last WINDOW readings. Left out are classes that are not told apart, or of which so
-        many readings hold too few images. The first reading also says how many classes there are, and are judged.
+        The images are those of the last WINDOW readings. Classes that are not told apart are left out, and so are those
+        of which so many readings hold too few images. The first reading also counts all classes, and those judged.
         """
         found: Reading = {}
         if begins := self.classes is None:
