@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gan_engine import backends
-from gan_engine.system import malloc, native
+from gan_engine.system import native
 from tests import compiled
 
 # Each test run has its own cache: a killed compilation leaves a broken file, which a later run would load.
@@ -31,9 +31,6 @@ if "GAN_ENGINE_TESTS_SHARE" not in os.environ:
     os.environ["GAN_ENGINE_TESTS_SHARE"] = _shared.name
 # Tests compare kernels with the reference themselves, and more strictly; test_self_check.py turns the self-check on.
 os.environ["GAN_ENGINE_CHECK"] = "0"
-
-# Page faults take a twelfth of the time of the tests otherwise. Memory that was used before is also not zero by chance.
-malloc.tune()
 
 # A shell starts its background jobs deaf to SIGINT, and so are their children, which tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
