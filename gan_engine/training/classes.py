@@ -12,8 +12,8 @@ MOST_IMAGES = 4000  # of the data: half say where classes lie, and half how well
 FEWEST_IMAGES = 10  # of a class in each half, and on average in what its share is counted over
 # A young G draws blurred images, which lie between classes. Counted for the nearest class, blurred images of dcgan and
 # cgan made 6 to 37 % of the bags after 30 kimg, in runs that never saw a bag. An image counts if its distance from the
-# mean of its class is one that images of the data have: blur lies further away in features of a classifier, and nearer
-# in features of pixels. These are shares of the images of the data with a smaller distance.
+# mean of its class is one that images of the data have. Strong blur lies further away in features of a classifier; in
+# features of pixels only the means themselves lie too near. These are shares of the data's images that are nearer.
 NEAREST, FURTHEST = 0.05, 0.9
 # Pullovers, which overlap with shirts, come late in healthy runs of cgan and dcgan. Such classes are left out. T-shirts
 # and coats, which overlap less, would not have raised an alarm.

@@ -145,6 +145,18 @@ def test_a_run_and_its_report_say_once_when_few_classes_or_none_are_judged(tmp_p
     assert report.page(tmp_path).count(f"The alarm of a missing class judges {which} of the 10 classes") == said
 
 
+def test_classes_of_which_eight_readings_hold_few_images_are_not_judged(tmp_path):
+    labels = torch.arange(4000) % 100
+    images = torch.randint(5, (4000, 1, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    images[..., :8] += (25 * (labels // 10)).byte()[:, None, None, None]
+    images[..., 8:] += (25 * (labels % 10)).byte()[:, None, None, None]
+    data = ImageSet("halves", images, labels, tuple(map(str, range(100))))
+    health = Trainer(LARGE, data, device=CPU, run_dir=tmp_path).health
+    read = health.read(0, {})
+    assert health.classes.known.all()  # eight readings hold 4 images of each
+    assert read[PREFIX + "classes_judged"] == 0 and PREFIX + "rarest_class" not in read
+
+
 def readings(**values):
     """Readings of which some values change: a list of values, or one for all."""
     num = max(len(value) for value in values.values())
