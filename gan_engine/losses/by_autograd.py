@@ -1,7 +1,7 @@
 """Penalties at levels 1 and "autograd": autograd differentiates the gradient by the image again."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -60,24 +60,32 @@ def backward_by_autograd(
 
 
 def backward(total: Tensor, scale: float | Tensor, *, img: Tensor | None = None) -> None:
-    """Add the gradients of `total` times `scale` to .grad. That of `img`, a leaf, may be left out: it is not computed.
-
-    The gradient by the image costs D's first layer a pass that nobody reads. A pass of few numbers is left in.
-    """
+    """Add the gradients of `total` times `scale` to .grad, as `backward_from` does."""
     if isinstance(scale, Tensor) or scale != 1:
         total = total * scale
-    if not total.requires_grad:  # D learns nothing
+    backward_from([(total, None)], img=img)
+
+
+def backward_from(roots: Iterable[tuple[Tensor, Tensor | None]], *, img: Tensor | None = None) -> None:
+    """Add the gradients of the sum of <y, dy> over the roots (y, dy) to .grad. dy is None for a y of one number.
+
+    The gradient of `img`, a leaf, may be left out: it costs D's first layer a pass that nobody reads. A pass of few
+    numbers is left in.
+    """
+    learned = [root for root in roots if root[0].requires_grad]
+    if not learned:  # D learns nothing
         return
+    ys, dys = zip(*learned)
     few = img is None or img.ndim < 3 or img.numel() < FEW
-    leaves = None if few else _other_leaves(total, img)
+    leaves = None if few else _other_leaves(ys, img)
     if leaves is None:
-        total.backward()
+        torch.autograd.backward(ys, dys)
     elif leaves:
-        total.backward(inputs=leaves)
+        torch.autograd.backward(ys, dys, inputs=leaves)
 
 
-def _other_leaves(total: Tensor, img: Tensor) -> list[Tensor] | None:
-    """The leaves of the graph of `total` but `img`; None where the engine must run what leads to `img` alone, too.
+def _other_leaves(ys: Iterable[Tensor], img: Tensor) -> list[Tensor] | None:
+    """The leaves of the graph of `ys` but `img`; None where the engine must run what leads to `img` alone, too.
 
     Nodes that lead to `img` alone may have hooks, or effects of their own, as those of backward hooks of modules have.
     They are left out only where there are none: where each node leads to another leaf. A re-entrant checkpoint refuses
@@ -86,7 +94,7 @@ def _other_leaves(total: Tensor, img: Tensor) -> list[Tensor] | None:
     if img._backward_hooks or img._post_accumulate_grad_hooks:
         return None
     end = torch.autograd.graph.get_gradient_edge(img).node
-    leaves, waiting, seen = [], [total.grad_fn], {end}
+    leaves, waiting, seen = [], [y.grad_fn for y in ys], {end}
     while waiting:
         node = waiting.pop()
         following = [edge for edge, _ in node.next_functions if edge is not None]
@@ -145,10 +153,14 @@ def detached(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
+def in_autocast(x: Tensor) -> bool:
+    """True if autocast is in force for functions of x. It looks twice, as the name of a device takes 5 us."""
+    return torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type)
+
+
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    device = x.device.type
     # Leaving autocast takes a hundredth of a small step: it clears a cache.
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _NOTHING
+    return torch.autocast(x.device.type, enabled=False) if in_autocast(x) else _NOTHING
 
 
 _NOTHING = contextlib.nullcontext()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
+from gan_engine.losses.by_autograd import in_autocast
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.known import Known, asked, known, module_of
 from gan_engine.losses.level2 import refusals
@@ -38,7 +39,7 @@ def chosen(
     A D that a trial of level 2 has run on is put back to what it was, if another level is chosen. `seen` is what is
     known of D.
     """
-    step = asked(img, with_loss=with_loss, picked=picked)
+    step = asked(img, with_loss=with_loss, picked=picked, autocast=in_autocast(img))
     if seen is not None and step in seen.small:
         return "autograd", None
     options: dict[str, Any] = {"with_loss": with_loss, "picked": picked}
@@ -79,7 +80,7 @@ def note(
         refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
         few = _FUNCTIONS * TABLE["few products at level 2"].number
         if seen is not None and seen.of_pytorch and img.ndim == 2 and _products(D, img) < few:
-            seen.small.add(asked(img, with_loss=True, picked=picked))
+            seen.small.add(asked(img, with_loss=True, picked=picked, autocast=in_autocast(img)))
 
 
 _FUNCTIONS = 10  # that a refused D is taken to call: nobody has counted them, as its trial has ended at one of them

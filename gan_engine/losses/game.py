@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.losses.adversarial import Adversarial, mean_of_each, of_each_image
-from gan_engine.losses.by_autograd import backward, without_autocast
+from gan_engine.losses.by_autograd import backward, in_autocast, without_autocast
 from gan_engine.losses.known import asked, known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
@@ -56,7 +56,7 @@ class Game(NamedTuple):
         weights, level = self.weights, self.level
         if "r2" not in weights and ("r1" in weights or "gp" in weights) and (level is None or level == "autograd"):
             D, given = (self.D, c) if c is None else _bound(self.D, c)
-            seen = known(D) if self.picked is None and not torch.is_autocast_enabled(real_img.device.type) else None
+            seen = known(D) if self.picked is None and not in_autocast(real_img) else None
             if seen is not None and seen.without_attention and seen.compiled is None:
                 step = asked(real_img, with_loss="r1" in weights, picked=None, autocast=False)
                 if level is not None or step in seen.small:

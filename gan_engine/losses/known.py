@@ -9,7 +9,6 @@ import types
 import weakref
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
@@ -75,9 +74,8 @@ def module_of(D: Network) -> nn.Module | None:
     return D if isinstance(D, nn.Module) else None
 
 
-def asked(img: Tensor, *, with_loss: bool, picked: Picked, autocast: bool | None = None) -> tuple:
-    """What decides beside D which level its step takes. `autocast`: None is what is in force."""
-    autocast = torch.is_autocast_enabled(img.device.type) if autocast is None else autocast
+def asked(img: Tensor, *, with_loss: bool, picked: Picked, autocast: bool) -> tuple:
+    """What decides beside D which level its step takes. `autocast`: whether it is in force."""
     return img.shape, img.dtype, with_loss, getattr(picked, "__code__", type(picked)), autocast
 
 

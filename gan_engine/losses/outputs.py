@@ -95,6 +95,12 @@ def check_images(img: Any, n: int) -> None:
 def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
     """mean(loss(logits)), or ValueError where the loss has other dimensions than [], [M] and those of the logits."""
     values = loss(logits)
+    check_values(values, logits)
+    return values.mean() if values.ndim > 0 else values
+
+
+def check_values(values: Tensor, logits: Logits) -> None:
+    """Raise ValueError unless the values of a loss are [], [M] or a value for each logit."""
     each = [logits] if isinstance(logits, Tensor) else logits
     # logits [N] with targets [N, 1] make [N, N]: each with each
     if values.ndim > 1 and all(values.shape[1:] != x.shape[1:] for x in each):
@@ -103,7 +109,6 @@ def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
             "[M] for logits [N] =" if isinstance(logits, Tensor) and logits.ndim == 1 else "[M], or [M, ...] for logits"
         )
         raise ValueError(f"loss must return {want} {shapes}, got {list(values.shape)}")
-    return values.mean() if values.ndim > 0 else values
 
 
 def _logits_and_features(given: Any) -> tuple[Any, Any]:

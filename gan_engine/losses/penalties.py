@@ -33,6 +33,7 @@ from gan_engine.losses.by_autograd import (
     backward_by_autograd,
     detached,
     gradient_with_graph,
+    in_autocast,
     outputs_and_gradient,
     without_autocast,
 )
@@ -266,9 +267,9 @@ def backward_with_penalty(
         refuse_compiled(D, seen)
     img = detached(img)
     plain = seen is not None and seen.without_attention and logits is None  # D runs on PyTorch's functions as they are
-    if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor):
-        small = level == "autograd" or (level is None and asked(img, with_loss=True, picked=None) in seen.small)
-        if small and not torch.is_autocast_enabled(img.device.type):
+    if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor) and not in_autocast(img):
+        step = asked(img, with_loss=True, picked=None, autocast=False) if level is None else None
+        if level == "autograd" or step in seen.small:
             return penalised_at_once(D, c, img, loss, gamma, centre, scale)
     if isinstance(gamma, Tensor):
         gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.adversarial import Loss, of_each_image
-from gan_engine.losses.by_autograd import backward, no_gradient, sum_of_logits
+from gan_engine.losses.by_autograd import backward_from, no_gradient, sum_of_logits
 from gan_engine.losses.network import Network
-from gan_engine.losses.outputs import Logits, mean_loss, read_outputs, without_graph
+from gan_engine.losses.outputs import Logits, check_values, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares_ref
 
 Weight = float | Tensor  # of a penalty; a tensor is []
@@ -56,7 +56,7 @@ def step_at_once(
     if between is not None:
         passes.insert(0, ("gp", between, True))
     found: dict[str, Any] = {}
-    squares: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for name, img, penalised in passes:
         if penalised:
             img.requires_grad_()
@@ -79,26 +79,20 @@ def step_at_once(
                 (g,) = torch.autograd.grad(y, img, ones, create_graph=True, allow_unused=True)
             if g is None:
                 raise no_gradient()
-            squares[name] = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
+            gradients[name] = g
     fake, real = found["fake"], found[real_pass[0]]
     plain = isinstance(fake, Tensor) and fake.ndim == 1
     adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
-    whole = adversarial.mean()
-    terms = {"D": (whole if means else adversarial).detach()}
-    for name, penalty in squares.items():
-        if name == "gp":
-            penalty = norms.penalty(penalty, 1.0)
-        weight = weights[name]
-        if isinstance(weight, Tensor):
-            whole = whole + interval * weight * penalty.mean()
-        else:
-            whole = torch.add(whole, penalty.mean(), alpha=interval * weight)
-        term = weight * penalty.detach()
-        terms[name] = term.mean() if means else term
-    if isinstance(scale, Tensor) or scale != 1:
-        whole = whole * scale
-    if whole.requires_grad:  # else D learns nothing
-        whole.backward()
+    terms = {"D": adversarial.detach()}
+    roots = [(adversarial, _weight(adversarial, 1, scale).expand_as(adversarial))]
+    for name, g in gradients.items():
+        weight, centre, still = weights[name], 1.0 if name == "gp" else 0.0, g.detach()
+        squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
+        terms[name] = weight * norms.penalty(squares, centre)
+        roots.append((g, norms.slope(still, squares, _weight(squares, interval * weight, scale), centre)))
+    backward_from(roots)
+    if means:
+        terms = {name: term.mean() for name, term in terms.items()}
     return (fake.detach(), real.detach(), terms) if plain else (without_graph(fake), without_graph(real), terms)
 
 
@@ -134,8 +128,20 @@ def penalised_at_once(
             (g,) = torch.autograd.grad(y, img, ones, create_graph=True, allow_unused=True)
         if g is None:
             raise no_gradient()
-        penalty = g.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(g)
-        if centre:
-            penalty = norms.penalty(penalty, centre)
-        backward(torch.add(mean_loss(loss, logits), penalty.mean(), alpha=gamma / 2), scale, img=img)
-    return logits.detach() if isinstance(logits, Tensor) else without_graph(logits), penalty.detach()
+        values = loss(logits)
+        if values.ndim > 1:
+            check_values(values, logits)
+    still = g.detach()
+    squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
+    slope = norms.slope(still, squares, _weight(squares, gamma / 2, scale), centre)
+    backward_from(((values, _weight(values, 1, scale).expand_as(values)), (g, slope)), img=img)
+    logits = logits.detach() if isinstance(logits, Tensor) else without_graph(logits)
+    return logits, norms.penalty(squares, centre)
+
+
+def _weight(values: Tensor, number: Weight, scale: Weight) -> Tensor:
+    """The gradient of scale * number * mean(values) by each of the values, rounded as autograd rounds it."""
+    weight = number.to(values.dtype) if isinstance(number, Tensor) else values.new_full((), number)
+    if isinstance(scale, Tensor) or scale != 1:
+        weight = weight * scale
+    return weight / max(values.numel(), 1)

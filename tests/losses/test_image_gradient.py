@@ -133,13 +133,13 @@ def graph(D: Net, x: Tensor, c: Tensor | None = None) -> Tensor:
 def test_the_leaves_but_the_image():
     x = torch.randn(5, 1, 6, dtype=torch.float64, requires_grad=True)
     D, c = Net(), torch.rand(5, 2, 4, dtype=torch.float64, requires_grad=True)
-    leaves = _other_leaves(graph(D, x, c), x)
+    leaves = _other_leaves([graph(D, x, c)], x)
     assert leaves is not None
     assert {id(leaf) for leaf in leaves} == {id(t) for t in (*D.parameters(), c)}
     for alone in (lambda x: 2 * x, scaled_and_hooked, Noted.apply, hooked):
-        assert _other_leaves(graph(Net(alone), x), x) is None
+        assert _other_leaves([graph(Net(alone), x)], x) is None
     re_entrant = graph(D, x) + checkpoint(lambda w: w.sum(), D.first.weight, use_reentrant=True)
-    assert _other_leaves(re_entrant, x.detach().requires_grad_()) is None
+    assert _other_leaves([re_entrant], x.detach().requires_grad_()) is None
 
 
 @pytest.mark.parametrize("level", [1, "autograd"])
