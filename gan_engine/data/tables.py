@@ -114,7 +114,8 @@ class Table:
 
     def labels(self, name: str, kept: list[str]) -> Labels:
         """The classes of rows, with the names that the file declares."""
-        declared = {name: feature for name, feature in self._features().items() if feature.get("_type") == "ClassLabel"}
+        of_classes = {name: each for name, each in self._features().items() if each.get("_type") == "ClassLabel"}
+        declared = {name: each for name, each in of_classes.items() if name in self.schema.names}
         column = label_tables.label_column(self.schema.names) or (next(iter(declared)) if len(declared) == 1 else None)
         if column is None:
             got = listed(self.schema.names, most=8)
@@ -219,6 +220,7 @@ def _open_arrow(file: Path) -> tuple[Any, list[Group]]:
     except pyarrow.ArrowInvalid:
         mapped.seek(0)
         table = pyarrow.ipc.open_file(mapped).read_all()
+    table.validate(full=True)  # Arrow itself would follow a damaged offset to anywhere
     return table.schema, [Group(file, batch.num_rows, batch.column) for batch in table.to_batches()]
 
 

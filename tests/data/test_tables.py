@@ -158,6 +158,27 @@ def test_a_table_that_is_damaged_within_a_column_is_named(tmp_path, column):
         read(path)
 
 
+@pytest.mark.parametrize("name", ["data.arrow", "file.arrow"])
+def test_an_offset_of_an_arrow_file_that_leads_elsewhere_is_refused(tmp_path, name):
+    """Arrow itself follows it, and the process may end."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    file = write(tmp_path / name, {"image": [encoded(grey) for grey in GREYS]}, group=len(GREYS))
+    table = (pyarrow.ipc.open_stream if name == "data.arrow" else pyarrow.ipc.open_file)(str(file)).read_all()
+    _, offsets, _ = table.column("image").chunk(0).buffers()
+    content, wrong = file.read_bytes(), bytearray(offsets.to_pybytes())
+    assert content.count(wrong) == 1
+    wrong[7] = 127  # the second offset: 2 GB further
+    file.write_bytes(content.replace(offsets.to_pybytes(), bytes(wrong)))
+    with pytest.raises(DataError, match=r"want a readable \.arrow file, got ArrowInvalid: .*offset"):
+        read(file)
+
+
+def test_a_declared_column_that_is_not_there_has_no_classes(tmp_path):
+    file = write(tmp_path / "a.parquet", {"image": cells(GREYS), "text": list("abcde")}, DECLARED)
+    data, classes, _ = read(file)
+    assert classes is None and "no labels from the columns: want label," in describe(data)
+
+
 def test_files_with_other_columns_are_refused(tmp_path):
     write(tmp_path / "set" / "a.parquet", {"image": cells([1])})
     write(tmp_path / "set" / "b.parquet", {"picture": cells([1])})

@@ -65,27 +65,36 @@ def odd_layouts(x: Tensor) -> dict[str, Tensor]:
     return {name: empty.copy_(x.detach()).requires_grad_() for name, empty in layouts.items()}
 
 
+# Draws of a sample's numbers, (seed, factor); the tests take the first of them. Where sums nearly cancel in that one,
+# the others have far smaller errors, and luck in rounding decides what PyTorch is found to do: its errors for multiples
+# of the same numbers differ by five times. NEAR has such multiples, for what exceeds the errors of DRAWS.
+DRAWS = ((0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0))
+NEAR = ((0, 1.01), (0, 1.02), (0, 1.05), (0, 1.11))
+
+
 @functools.cache
-def pytorch_errors(name: str, index: int, dtype: torch.dtype, device: str) -> dict[str, float]:
+def pytorch_errors(name: str, index: int, dtype: torch.dtype, device: str, draws: tuple) -> dict[str, float]:
     """The largest errors, by name, that PyTorch makes in this call; of several draws, as one may be lucky.
 
     They take most of the time here, and are the same for the interpreted and the emulated kernels. These have processes
     of their own, so the processes of a test run share them by files.
     """
-    file = Path(os.environ["GAN_ENGINE_TESTS_SHARE"]) / f"{name}-{index}-{dtype}-{device}.json"
+    file = Path(os.environ["GAN_ENGINE_TESTS_SHARE"]) / f"{name}-{index}-{dtype}-{device}-{len(draws)}.json"
     if file.exists():
         return json.loads(file.read_text())
-    worst = measured_errors(OPS[name], OPS[name].tiny[index], dtype, device)
+    worst = measured_errors(OPS[name], OPS[name].tiny[index], dtype, device, draws)
     unfinished = file.with_suffix(f".{os.getpid()}")
     unfinished.write_text(json.dumps(worst))
     unfinished.replace(file)
     return worst
 
 
-def measured_errors(op: Op, sample: Sample, dtype: torch.dtype, device: str) -> dict[str, float]:
+def measured_errors(op: Op, sample: Sample, dtype: torch.dtype, device: str, draws: tuple) -> dict[str, float]:
     worst: dict[str, float] = {}
-    for seed in range(4):
+    for seed, factor in draws:
         tensors = sample.tensors(dtype, device, seed=seed)
+        for x in tensors.values():
+            x.data.mul_(factor)
         wanted = orders(op.eager, doubled(tensors), **sample.options)
         for x in (tensors["x"], *odd_layouts(tensors["x"]).values()):
             got = orders(op.eager, {**tensors, "x": x}, **sample.options)
@@ -110,15 +119,18 @@ def assert_close_as_pytorch(got: dict[str, Tensor], op: Op, sample: Sample, tens
     """
     x = tensors["x"]
     call = op.function.__name__, op.tiny.index(sample), x.dtype, x.device.type
-    errors = pytorch_errors(*call)
+    errors = pytorch_errors(*call, DRAWS)
     for name, want in oracle(*call).items():
         assert got[name].shape == want.shape, name
         if want.numel() == 0:
             continue
         ulp = torch.finfo(got[name].dtype).eps * want.abs().clamp_min(torch.finfo(got[name].dtype).tiny)
         own = 64 * torch.finfo(torch.float64).eps * want.abs().max()
-        allowed = 2 * errors[name] + ulp + own
-        excess = (got[name].double() - want).abs() - allowed
+        off, allowed = (got[name].double() - want).abs(), 2 * errors[name] + ulp + own
+        if (off > allowed).any():
+            errors = pytorch_errors(*call, DRAWS + NEAR)
+            allowed = 2 * errors[name] + ulp + own
+        excess = off - allowed
         worst = excess.nan_to_num(float("inf")).argmax()
         assert excess.flatten()[worst] <= 0, (
             f"{name}: got {got[name].flatten()[worst]} where the oracle has {want.flatten()[worst]}, "
