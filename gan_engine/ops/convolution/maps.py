@@ -42,9 +42,9 @@ BFLOAT16_TIME = bfloat16.on_cpu().time  # of PyTorch's kernels in bfloat16; floa
 CONVERSION = bfloat16.conversion()  # of an element; a product of PyTorch's kernels in float32 takes 1
 
 
-# PyTorch's kernels for CPUs without bfloat16 round partial sums of the gradient by the weight, but for AVX-512. Its
-# relative error is 3.5e-3 with AVX2, and 1.6e-3 from float32 copies (64 channels, 3x3); 2.3e-3 and 1.7e-3 on an emulated
-# Neoverse N1 (64 to 48 channels, 1x1; PyTorch 2.13, 2026-11).
+# PyTorch's kernels for CPUs without bfloat16, but for AVX-512, round partial sums of the gradient by the weight. Its
+# relative error is 3.5e-3 with AVX2, and 1.6e-3 from float32 copies (64 channels, 3x3). On an emulated Neoverse N1 it is
+# 2.3e-3 and 1.7e-3 (64 to 48 channels, 1x1; PyTorch 2.13, 2026-11).
 ROUNDS_SUMS = bfloat16.on_cpu().how == "in software" and torch.backends.cpu.get_cpu_capability() != "AVX512"
 
 
