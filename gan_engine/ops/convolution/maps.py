@@ -43,7 +43,7 @@ CONVERSION = bfloat16.conversion()  # of an element; a product of PyTorch's kern
 
 
 # PyTorch's kernels for CPUs without bfloat16, but for AVX-512, round partial sums of the gradient by the weight. Its
-# relative error is 3.5e-3 with AVX2, and 1.6e-3 from float32 copies (64 channels, 3x3). On an emulated Neoverse N1 it is
+# relative error is 3.5e-3 with AVX2, and 1.6e-3 from float32 copies (64 channels, 3x3). An emulated Neoverse N1 has
 # 2.3e-3 and 1.7e-3 (64 to 48 channels, 1x1; PyTorch 2.13, 2026-11).
 ROUNDS_SUMS = bfloat16.on_cpu().how == "in software" and torch.backends.cpu.get_cpu_capability() != "AVX512"
 
