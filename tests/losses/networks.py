@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,3 +87,21 @@ STEPS = {
     "autograd": lambda D, img: penalties.backward_with_penalty(D, img, softplus, gamma=3.0, level="autograd"),
     "None": lambda D, img: penalties.backward_with_penalty(D, img, softplus, gamma=3.0),
 }
+
+
+def _differentiates_grid_sample_twice() -> bool:
+    x = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    y = F.grid_sample(x, torch.zeros(1, 1, 1, 2), align_corners=False)
+    dy = torch.ones_like(y).requires_grad_()
+    try:
+        (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
+        torch.autograd.grad(dx.sum(), dy)
+    except RuntimeError:
+        return False
+    return True
+
+
+GRID_SAMPLE_TWICE = pytest.mark.skipif(
+    not _differentiates_grid_sample_twice(),
+    reason=f"autograd of PyTorch {torch.__version__} has no second gradient of grid_sample to compare with",
+)

@@ -13,6 +13,7 @@ from gan_engine import backends
 from gan_engine.losses import penalties
 from gan_engine.ops.grid_sample import grid_sample_ref
 from tests.losses.networks import (
+    GRID_SAMPLE_TWICE,
     Lambda,
     around,
     assert_level_1_is_autograd,
@@ -105,26 +106,8 @@ SORTS = {
 }
 
 
-def _differentiates_grid_sample_twice() -> bool:
-    x = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    y = F.grid_sample(x, torch.zeros(1, 1, 1, 2), align_corners=False)
-    dy = torch.ones_like(y).requires_grad_()
-    try:
-        (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
-        torch.autograd.grad(dx.sum(), dy)
-    except RuntimeError:
-        return False
-    return True
-
-
-_NO_ORACLE = pytest.mark.skipif(
-    not _differentiates_grid_sample_twice(),
-    reason=f"autograd of PyTorch {torch.__version__} has no second gradient of grid_sample to compare with",
-)
-
-
 @pytest.mark.parametrize("backend", [None, "reference"])
-@pytest.mark.parametrize("sort", [pytest.param(s, marks=_NO_ORACLE) if s == "grid_sample" else s for s in SORTS])
+@pytest.mark.parametrize("sort", [pytest.param(s, marks=GRID_SAMPLE_TWICE) if s == "grid_sample" else s for s in SORTS])
 def test_every_sort_of_network(sort: str, backend: str | None):
     with contextlib.nullcontext() if backend is None else backends.use(backend):
         assert_level_1_is_autograd(around(SORTS[sort]()))
