@@ -114,8 +114,7 @@ class Table:
 
     def labels(self, name: str, kept: list[str]) -> Labels:
         """The classes of rows, with the names that the file declares."""
-        of_classes = {name: each for name, each in self._features().items() if each.get("_type") == "ClassLabel"}
-        declared = {name: each for name, each in of_classes.items() if name in self.schema.names}
+        declared = {name: feature for name, feature in self._features().items() if feature.get("_type") == "ClassLabel"}
         column = label_tables.label_column(self.schema.names) or (next(iter(declared)) if len(declared) == 1 else None)
         if column is None:
             got = listed(self.schema.names, most=8)
@@ -138,11 +137,12 @@ class Table:
         return ""
 
     def _features(self) -> dict[str, dict]:
-        """{column: type} as datasets of Hugging Face note it in their files."""
+        """{column: type} as datasets of Hugging Face note it in their files, of the columns that are there."""
         with _readable(self.file):
             about = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))
         features = about.get("info", {}).get("features", {})
-        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+        names = {*self.schema.names}
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict) and name in names}
 
     def _read(self, column: str, group: int) -> Any:
         """A column of a group, from memory if it was read a short time ago."""
@@ -193,7 +193,9 @@ def _opened(file: Path) -> tuple[Any, list[Group]]:
     """-> the schema of a file, and its groups of rows. Raises DataError."""
     require_package("pyarrow", file, extra="parquet")
     with _readable(file):
-        return (_open_parquet if file.suffix.lower() == ".parquet" else _open_arrow)(file)
+        schema, groups = (_open_parquet if file.suffix.lower() == ".parquet" else _open_arrow)(file)
+        _ = schema.names  # which may be damaged
+        return schema, groups
 
 
 def _open_parquet(file: Path) -> tuple[Any, list[Group]]:
@@ -220,8 +222,14 @@ def _open_arrow(file: Path) -> tuple[Any, list[Group]]:
     except pyarrow.ArrowInvalid:
         mapped.seek(0)
         table = pyarrow.ipc.open_file(mapped).read_all()
-    table.validate(full=True)  # Arrow itself would follow a damaged offset to anywhere
-    return table.schema, [Group(file, batch.num_rows, batch.column) for batch in table.to_batches()]
+    return table.schema, [Group(file, batch.num_rows, partial(_checked, batch)) for batch in table.to_batches()]
+
+
+def _checked(batch: Any, name: str) -> Any:
+    """The column of a batch. Arrow itself would follow a damaged offset to anywhere, and the process might end."""
+    column = batch.column(name)
+    column.validate(full=True)
+    return column
 
 
 def _may_be_pictures(kind: Any) -> bool:

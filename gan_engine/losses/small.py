@@ -84,12 +84,12 @@ def step_at_once(
     plain = isinstance(fake, Tensor) and fake.ndim == 1
     adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
     terms = {"D": adversarial.detach()}
-    roots = [(adversarial, _weight(adversarial, 1, scale).expand_as(adversarial))]
+    roots = [(adversarial, _of_mean(adversarial, 1, scale))]
     for name, g in gradients.items():
         weight, centre, still = weights[name], 1.0 if name == "gp" else 0.0, g.detach()
         squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
         terms[name] = weight * norms.penalty(squares, centre)
-        roots.append((g, norms.slope(still, squares, _weight(squares, interval * weight, scale), centre)))
+        roots.append((g, norms.slope(still, squares, _of_mean(squares, interval * weight, scale), centre)))
     backward_from(roots)
     if means:
         terms = {name: term.mean() for name, term in terms.items()}
@@ -133,15 +133,19 @@ def penalised_at_once(
             check_values(values, logits)
     still = g.detach()
     squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
-    slope = norms.slope(still, squares, _weight(squares, gamma / 2, scale), centre)
-    backward_from(((values, _weight(values, 1, scale).expand_as(values)), (g, slope)), img=img)
+    slope = norms.slope(still, squares, _of_mean(squares, gamma / 2, scale), centre)
+    backward_from(((values, _of_mean(values, 1, scale)), (g, slope)), img=img)
     logits = logits.detach() if isinstance(logits, Tensor) else without_graph(logits)
     return logits, norms.penalty(squares, centre)
 
 
-def _weight(values: Tensor, number: Weight, scale: Weight) -> Tensor:
-    """The gradient of scale * number * mean(values) by each of the values, rounded as autograd rounds it."""
-    weight = number.to(values.dtype) if isinstance(number, Tensor) else values.new_full((), number)
+def _of_mean(values: Tensor, weight: Weight, scale: Weight) -> Tensor:
+    """The gradient of scale * weight * mean(values) by the values, rounded as autograd rounds it.
+
+    It is dense, as autograd's is: sums over a gradient whose strides are 0 are added in another order. The halves of a
+    Wasserstein loss then leave a gradient of 1e-7 to D's last bias, which Adam takes for a direction.
+    """
+    each = weight.to(values.dtype) if isinstance(weight, Tensor) else values.new_full((), weight)
     if isinstance(scale, Tensor) or scale != 1:
-        weight = weight * scale
-    return weight / max(values.numel(), 1)
+        each = each * scale
+    return each.reshape(()).expand_as(values) / max(values.numel(), 1)

@@ -158,6 +158,12 @@ def test_a_table_that_is_damaged_within_a_column_is_named(tmp_path, column):
         read(path)
 
 
+def test_a_column_that_is_not_read_may_be_damaged(tmp_path):
+    file = write(tmp_path / "data.arrow", {"image": cells(GREYS), "text": ["caption"] * 5})
+    file.write_bytes(file.read_bytes().replace(b"caption", b"captio\xf1"))
+    assert read(file)[2] == GREYS
+
+
 @pytest.mark.parametrize("name", ["data.arrow", "file.arrow"])
 def test_an_offset_of_an_arrow_file_that_leads_elsewhere_is_refused(tmp_path, name):
     """Arrow itself follows it, and the process may end."""
@@ -173,8 +179,9 @@ def test_an_offset_of_an_arrow_file_that_leads_elsewhere_is_refused(tmp_path, na
         read(file)
 
 
-def test_a_declared_column_that_is_not_there_has_no_classes(tmp_path):
-    file = write(tmp_path / "a.parquet", {"image": cells(GREYS), "text": list("abcde")}, DECLARED)
+def test_a_declared_column_that_is_not_there_is_not_looked_for(tmp_path):
+    declared = DECLARED | {"photo": {"_type": "Image"}}
+    file = write(tmp_path / "a.parquet", {"image": cells(GREYS), "text": list("abcde")}, declared)
     data, classes, _ = read(file)
     assert classes is None and "no labels from the columns: want label," in describe(data)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_engine.losses import penalties
+from gan_engine.losses import norms, penalties
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.game import Game
 from gan_engine.losses.known import _known, known
@@ -215,6 +216,59 @@ def test_a_penalty_at_once_has_the_gradients_of_level_1(small, monkeypatch, leve
     assert at_once or (make is Scales and level is None)
     for each in found:
         torch.testing.assert_close(each, found[-1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [48, 50, 100])
+def test_a_bias_that_a_wasserstein_loss_cancels_gets_no_gradient(small, n):
+    """Adam would make whole steps of what rounding leaves."""
+    torch.manual_seed(0)
+    D = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 1))
+    game = Game(D, LOSSES["wasserstein"], {"gp": 10.0}, 1, "autograd", rng=torch.Generator())
+    for step in range(3):
+        D.zero_grad()
+        game.backward(torch.randn(n, 6), torch.randn(n, 6), None, 1.0)
+        assert step < 1 or D[2].bias.grad == 0
+
+
+def test_the_gradient_of_a_loss_is_dense(small):
+    """A hook or a function behind D may write to it."""
+
+    def loss(logits):
+        values = softplus(logits)
+        values.register_hook(lambda g: g.clamp_(-0.01, 0.01))
+        return values
+
+    D, x = Counted(), torch.randn(5, 6)
+    for _ in range(4):
+        backward_with_penalty(D, x, loss, gamma=2.0)
+
+
+def test_a_loss_of_parameters_alone_is_taken_with_large_images():
+    D, x = nn.Sequential(nn.Flatten(), nn.Linear(1 << 15, 1)), torch.randn(2, 1, 1 << 7, 1 << 8)
+    for _ in range(3):
+        D.zero_grad()
+        backward_with_penalty(D, x, lambda logits: D[1].bias, gamma=2.0, level="autograd")
+        assert D[1].bias.grad == 1
+
+
+@pytest.mark.parametrize("centre", [0.0, 1.0])
+def test_the_weight_of_a_penalty_is_never_in_half_precision(monkeypatch, centre):
+    """A GPU rounds a tensor [] to the dtype of the other factor, so the weight must have dimensions."""
+    g, weight = torch.randn(5, 6).half(), torch.full((5,), 81920.0)
+    s = g.float().square().sum(1)
+    wrong = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            tensors = [x for x in args if isinstance(x, torch.Tensor)]
+            wrong.extend(x for x in tensors if x.ndim == 0 and any(y.dtype != x.dtype for y in tensors))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        got = norms.slope(g, s, weight, centre)
+    want = 2 * weight[:, None] * g.float() * (1 - centre / norms.norm(s)[:, None])
+    assert not wrong and got.dtype == g.dtype
+    torch.testing.assert_close(got.float(), want.half().float(), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(

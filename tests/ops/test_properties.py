@@ -67,7 +67,8 @@ def odd_layouts(x: Tensor) -> dict[str, Tensor]:
 
 # Draws of a sample's numbers, (seed, factor); the tests take the first of them. Where sums nearly cancel in that one,
 # the others have far smaller errors, and luck in rounding decides what PyTorch is found to do: its errors for multiples
-# of the same numbers differ by five times. NEAR has such multiples, for what exceeds the errors of DRAWS.
+# of the same numbers differ by five times. NEAR has such multiples, for what exceeds the errors of DRAWS. Dtypes of 16
+# bits do without: a multiple moves their kinks.
 DRAWS = ((0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0))
 NEAR = ((0, 1.01), (0, 1.02), (0, 1.05), (0, 1.11))
 
@@ -79,7 +80,9 @@ def pytorch_errors(name: str, index: int, dtype: torch.dtype, device: str, draws
     They take most of the time here, and are the same for the interpreted and the emulated kernels. These have processes
     of their own, so the processes of a test run share them by files.
     """
-    file = Path(os.environ["GAN_ENGINE_TESTS_SHARE"]) / f"{name}-{index}-{dtype}-{device}-{len(draws)}.json"
+    file = (
+        Path(os.environ["GAN_ENGINE_TESTS_SHARE"]) / f"{name}-{index}-{dtype}-{device}{'-near' * (draws == NEAR)}.json"
+    )
     if file.exists():
         return json.loads(file.read_text())
     worst = measured_errors(OPS[name], OPS[name].tiny[index], dtype, device, draws)
@@ -127,9 +130,8 @@ def assert_close_as_pytorch(got: dict[str, Tensor], op: Op, sample: Sample, tens
         ulp = torch.finfo(got[name].dtype).eps * want.abs().clamp_min(torch.finfo(got[name].dtype).tiny)
         own = 64 * torch.finfo(torch.float64).eps * want.abs().max()
         off, allowed = (got[name].double() - want).abs(), 2 * errors[name] + ulp + own
-        if (off > allowed).any():
-            errors = pytorch_errors(*call, DRAWS + NEAR)
-            allowed = 2 * errors[name] + ulp + own
+        if (off > allowed).any() and x.dtype in (torch.float32, torch.float64):
+            allowed = 2 * max(errors[name], pytorch_errors(*call, NEAR)[name]) + ulp + own
         excess = off - allowed
         worst = excess.nan_to_num(float("inf")).argmax()
         assert excess.flatten()[worst] <= 0, (
