@@ -16,12 +16,11 @@ def penalty(s: Tensor, centre: float) -> Tensor:
 
 
 def slope(g: Tensor, s: Tensor, weight: Tensor, centre: float) -> Tensor:
-    """The gradient of sum over n of weight[n] * P[n] by g, with s = |g|^2, P = (|g| - centre)^2 and weight [N].
+    """The gradient of sum over n of weight[n] / 2 * P[n] by g, with s = |g|^2, P = (|g| - centre)^2 and weight [N].
 
     It has the dtype of g. It is computed in that of s, and rounded as autograd rounds it.
     """
-    twice = 2 * weight
     if centre != 0:
-        twice = twice * (norm(s) - centre) / norm(s)
+        weight = weight * (norm(s) - centre) / norm(s)
     # Not a tensor [], which a GPU would first round to the dtype of g.
-    return (g * twice.view(-1, *[1] * (g.ndim - 1))).to(g.dtype)
+    return (g * weight.view(-1, *[1] * (g.ndim - 1))).to(g.dtype)

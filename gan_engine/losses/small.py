@@ -89,7 +89,7 @@ def step_at_once(
         weight, centre, still = weights[name], 1.0 if name == "gp" else 0.0, g.detach()
         squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
         terms[name] = weight * norms.penalty(squares, centre)
-        roots.append((g, norms.slope(still, squares, _of_mean(squares, interval * weight, scale), centre)))
+        roots.append((g, norms.slope(still, squares, _of_mean(squares, 2 * interval * weight, scale), centre)))
     backward_from(roots)
     if means:
         terms = {name: term.mean() for name, term in terms.items()}
@@ -133,7 +133,7 @@ def penalised_at_once(
             check_values(values, logits)
     still = g.detach()
     squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)
-    slope = norms.slope(still, squares, _of_mean(squares, gamma / 2, scale), centre)
+    slope = norms.slope(still, squares, _of_mean(squares, gamma, scale), centre)
     backward_from(((values, _of_mean(values, 1, scale)), (g, slope)), img=img)
     logits = logits.detach() if isinstance(logits, Tensor) else without_graph(logits)
     return logits, norms.penalty(squares, centre)
@@ -145,7 +145,9 @@ def _of_mean(values: Tensor, weight: Weight, scale: Weight) -> Tensor:
     It is dense, as autograd's is: sums over a gradient whose strides are 0 are added in another order. The halves of a
     Wasserstein loss then leave a gradient of 1e-7 to D's last bias, which Adam takes for a direction.
     """
-    each = weight.to(values.dtype) if isinstance(weight, Tensor) else values.new_full((), weight)
+    each = torch.full_like(values, 1 if isinstance(weight, Tensor) else weight)
+    if isinstance(weight, Tensor):
+        each = each * weight
     if isinstance(scale, Tensor) or scale != 1:
-        each = each * scale
-    return each.reshape(()).expand_as(values) / max(values.numel(), 1)
+        each = each * (scale.reshape(()) if isinstance(scale, Tensor) else scale)
+    return each / max(values.numel(), 1)

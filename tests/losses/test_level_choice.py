@@ -266,7 +266,7 @@ def test_the_weight_of_a_penalty_is_never_in_half_precision(monkeypatch, centre)
 
     with Watch():
         got = norms.slope(g, s, weight, centre)
-    want = 2 * weight[:, None] * g.float() * (1 - centre / norms.norm(s)[:, None])
+    want = weight[:, None] * g.float() * (1 - centre / norms.norm(s)[:, None])
     assert not wrong and got.dtype == g.dtype
     torch.testing.assert_close(got.float(), want.half().float(), rtol=1e-3, atol=0)
 
