@@ -1,4 +1,7 @@
-"""Level None: the level that is fastest for a D. It is found in the first step of D, and remembered."""
+"""Level None: the level that is fastest for a D. It is found before the first step of D, and remembered.
+
+The first step takes the level of all later ones. A run that goes on from a checkpoint then makes the same bits.
+"""
 
 from typing import Any, Literal
 
@@ -50,37 +53,28 @@ def chosen(
             recorded = record_forward(D, img, c, gains=_gains, **options)
             instead = None if recorded is not None else "small"
         except NotPiecewiseLinear:
-            instead = 1
+            instead = _after_refusal(D, img, c, seen=seen, **options)
     if seen is not None and instead == "small":
         seen.small.add(step)
     return "autograd" if instead == "small" else 2 if instead is None else instead, recorded
 
 
-def note(
-    ops: ClosedOps,
-    D: Network,
-    img: Tensor,
-    c: Any,
-    *,
-    seen: Known | None,
-    automatic: bool,
-    with_loss: bool,
-    picked: Picked,
-) -> None:
-    """Remember for the next steps of D what `ops` has seen in a step of level 1, or "autograd".
+def _after_refusal(
+    D: Network, img: Tensor, c: Any, *, seen: Known | None, with_loss: bool, picked: Picked
+) -> refusals.Instead:
+    """1, or "autograd" where no function of D gains by level 1, which is remembered.
 
-    Level 1 with a loss is left to plain autograd where no function of D gains by level 1. It keeps level 1 without a
-    loss, where PyTorch's functions would send zeros through all layers. A D of few linear layers, all of torch.nn,
-    then counts as small: the next step looks at less of its state. What picks the logits is not watched for attention.
+    Level 1 keeps a step without a loss, where PyTorch's functions would send zeros through all layers. A D of few
+    linear layers, all of torch.nn, then counts as small: its steps look at less of its state.
     """
-    if not ops.closed:
-        if seen is not None and picked is None and not ops.attended:
-            seen.saw_no_attention()
-    elif automatic and with_loss and not ops.gained:
-        refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
-        few = _FUNCTIONS * TABLE["few products at level 2"].number
-        if seen is not None and seen.of_pytorch and img.ndim == 2 and _products(D, img) < few:
-            seen.small.add(asked(img, with_loss=True, picked=picked, autocast=in_autocast(img)))
+    ops = _watched(D, img, c, closed=True) if with_loss else None
+    if ops is None or ops.gained:
+        return 1
+    refusals.remember(D, img, c, "autograd", with_loss=with_loss, picked=picked)
+    few = _FUNCTIONS * TABLE["few products at level 2"].number
+    if seen is not None and seen.of_pytorch and img.ndim == 2 and _products(D, img) < few:
+        seen.small.add(asked(img, with_loss=True, picked=picked, autocast=in_autocast(img)))
+    return "autograd"
 
 
 _FUNCTIONS = 10  # that a refused D is taken to call: nobody has counted them, as its trial has ended at one of them
@@ -92,19 +86,40 @@ def _products(D: Network, img: Tensor) -> int:
     return 0 if net is None else len(img) * sum(p.numel() for p in net.parameters())
 
 
+def _watched(D: Network, img: Tensor, c: Any, *, closed: bool) -> ClosedOps | None:
+    """The ops that have seen D run on img, without gradients. D is put back. None where D cannot run so."""
+    before = Snapshot(D, img.device)
+    try:
+        # A parallel D would wait for a backward pass of each run with gradients.
+        with torch.no_grad(), before, ClosedOps(closed=closed) as ops:
+            D(img) if c is None else D(img, c)
+    except Exception:  # the step tells an error that is D's own
+        return None
+    finally:
+        before.restore()
+    return ops
+
+
 def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> Chosen:
     """The level that None is for steps like this one: 2, 1 or "autograd". D runs on `img`, and is put back."""
     before = Snapshot(D, img.device)
     try:
-        level, _ = chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=picked)
-        before.restore()
-        if level != 1 or not with_loss:
-            return level
-        with torch.enable_grad(), ClosedOps() as ops:
-            D(*(img.detach().requires_grad_(), *(() if c is None else (c,))))
-        return 1 if ops.gained else "autograd"
+        return chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=picked)[0]
     finally:
         before.restore()
+
+
+def settle(D: Network, img: Tensor, c: Any, step: tuple, *, seen: Known, automatic: bool, with_loss: bool) -> None:
+    """Find out, before the first step like this one, whether it is left to autograd, and whether D calls attention.
+
+    `step` is what `asked` says of it. D runs on `img`, and is put back.
+    """
+    seen.settled.add(step)
+    if automatic and level_of(D, img, c, with_loss=with_loss) != "autograd":
+        return
+    ops = None if seen.without_attention else _watched(D, img, c, closed=False)
+    if ops is not None and not ops.attended:
+        seen.saw_no_attention()
 
 
 def _gains(recorded: RecordedForward) -> bool:

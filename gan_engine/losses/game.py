@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gan_engine.losses.adversarial import Adversarial, mean_of_each, of_each_image
 from gan_engine.losses.by_autograd import backward, in_autocast, without_autocast
+from gan_engine.losses.choice import settle
 from gan_engine.losses.known import asked, known
 from gan_engine.losses.network import Network
 from gan_engine.losses.outputs import Logits, Outputs, Picked, read_outputs, without_graph
@@ -57,9 +58,12 @@ class Game(NamedTuple):
         if "r2" not in weights and ("r1" in weights or "gp" in weights) and (level is None or level == "autograd"):
             D, given = (self.D, c) if c is None else _bound(self.D, c)
             seen = known(D) if self.picked is None and not in_autocast(real_img) else None
-            if seen is not None and seen.without_attention and seen.compiled is None:
-                step = asked(real_img, with_loss="r1" in weights, picked=None, autocast=False)
-                if level is not None or step in seen.small:
+            if seen is not None and seen.compiled is None:
+                with_loss = "r1" in weights
+                step = asked(real_img, with_loss=with_loss, picked=None, autocast=False)
+                if step not in seen.settled:
+                    settle(D, real_img, given, step, seen=seen, automatic=level is None, with_loss=with_loss)
+                if seen.without_attention and (level is not None or step in seen.small):
                     return self._at_once(D, given, real_img, gen_img, scale, means)
         terms = self._between(real_img, gen_img, c, scale)
         fake, real, others = (self._together if "r2" in weights else self._apart)(real_img, gen_img, c, scale)

@@ -37,7 +37,7 @@ from gan_engine.losses.by_autograd import (
     outputs_and_gradient,
     without_autocast,
 )
-from gan_engine.losses.choice import chosen, note
+from gan_engine.losses.choice import chosen
 from gan_engine.losses.choice import level_of as level_of  # for callers of this module
 from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.known import Known, asked, known
@@ -273,7 +273,7 @@ def backward_with_penalty(
             return penalised_at_once(D, c, img, loss, gamma, centre, scale)
     if isinstance(gamma, Tensor):
         gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))
-    with_loss, recorded, automatic = loss is not None, None, level is None
+    with_loss, recorded = loss is not None, None
     if level is None:
         level, recorded = chosen(D, img, c, seen=seen, with_loss=with_loss, picked=logits)
     elif level == 2:
@@ -284,8 +284,8 @@ def backward_with_penalty(
     if level in (1, "autograd"):
         ops = None if plain and level == "autograd" else ClosedOps(closed=level == 1)
         result = backward_by_autograd(D, img, loss, gamma, c, centre, scale, ops=ops, picked=logits)
-        if ops is not None:
-            note(ops, D, img, c, seen=seen, automatic=automatic, with_loss=with_loss, picked=logits)
+        if seen is not None and ops is not None and logits is None and not ops.attended:
+            seen.saw_no_attention()  # what picks the logits is not watched
         return result
     if not isinstance(gamma, Tensor):  # torch.tensor would copy to a GPU, and wait
         wide = torch.promote_types(img.dtype, torch.float32)

@@ -36,10 +36,17 @@ def test_a_run_leaves_metrics_grids_and_checkpoints(make):
     G.load_state_dict(state["G_ema"])
 
 
+# Where level None is not level 2.
+LEVELS = {
+    dataclasses.replace(DCGAN, r1_gamma=1.0): "batch norms with R1",
+    dataclasses.replace(MLP, r1_gamma=1.0, gp_weight=10.0, loss="wasserstein"): "small",
+}
+
+
 @pytest.mark.parametrize(
     "config",
-    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, PRETRAINED, *FAMILIES.values()],
-    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", "pretrained", *FAMILIES],
+    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, PRETRAINED, *LEVELS, *FAMILIES.values()],
+    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", "pretrained", *LEVELS.values(), *FAMILIES],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)
