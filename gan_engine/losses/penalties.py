@@ -243,8 +243,8 @@ def backward_with_penalty(
             gradients gets them, as from one `backward()` of the sum.
         gamma: the weight, a number or one for each image [N].
         c: handed on to D as it is. None: D is called with the images alone.
-        level: 2, 1, "autograd" or "aligned", as the module says. None is 2, and 1 for a D that level 2 refuses. Such a
-            D is put back to what it was, and the refusal is remembered while D stays the same.
+        level: 2, 1, "autograd" or "aligned", as the module says. None is 2, and 1 or "autograd" for a D that level 2
+            refuses. Such a D is put back to what it was, and the answer is remembered while D stays the same.
         centre: the norm that the penalty pulls to.
         scale: a factor of all gradients, for loss scaling in fp16: scaler.scale(torch.ones(())).
         logits: picks the logits from what D returns. None: the rule of gan_engine.losses.outputs finds them.
