@@ -75,7 +75,7 @@ class Draws(NamedTuple):
 
 # The tests take (0, 1.0). One draw may be lucky, so more are taken where it does not suffice. Where sums nearly cancel
 # in (0, 1.0), the other seeds have far smaller errors, and luck in rounding decides what PyTorch is found to do: its
-# errors for multiples of the same numbers differ by five times. Dtypes of 16 bits do without: multiples move their kinks.
+# errors for multiples of the same numbers differ by five times. Dtypes of 16 bits do without: kinks move.
 DRAWS = {
     "one": Draws(((0, 1.0),), layouts=1),
     "all": Draws(((0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0))),
