@@ -70,6 +70,8 @@ class Adversarial:
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise ValueError(f"Adversarial: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        if level not in (None, 1, 2, "autograd", "aligned"):
+            raise ValueError(f'Adversarial: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
         weights = {"r1": r1, "r2": r2, "gp": gp}
         for name, value, least in (
             *((name, weight, 0) for name, weight in {**weights, "feature_matching": feature_matching}.items()),
@@ -149,9 +151,8 @@ class Adversarial:
         """
         reads_real = self.loss.generator_reads_real or bool(self.feature_matching)
         if real is None and reads_real:
-            raise ValueError(
-                "g_terms: this loss compares generated with real images: want g_terms(fake, real), got fake"
-            )
+            what = "this loss" if self.loss.generator_reads_real else "feature matching"
+            raise ValueError(f"g_terms: {what} compares generated with real images: want g_terms(fake, real), got fake")
         game, given = self._game({}), c or None
         with _learning_nothing(self.D):
             of_fake = game.outputs(self._packed(fake), given)

@@ -293,11 +293,14 @@ def test_what_does_not_fit_is_one_sentence():
         ({"r1": -1.0}, "r1 must be at least 0, got -1"),
         ({"penalty_interval": 0}, "penalty_interval must be at least 1, got 0"),
         ({"pack": 0}, "pack must be at least 1, got 0"),
+        ({"level": 7}, 'level must be 2, 1, "autograd", "aligned" or None, got 7'),
     ):
         with pytest.raises(ValueError, match=sentence):
             Adversarial(D, **options)
     with pytest.raises(ValueError, match=r"compares generated with real images: want g_terms\(fake, real\)"):
         Adversarial(D, "relativistic").g_terms(fake)
+    with pytest.raises(ValueError, match="g_terms: feature matching compares generated with real images"):
+        Adversarial(D, "hinge", feature_matching=1.0).g_terms(fake)
     with pytest.raises(ValueError, match="feature_matching wants features, D returned logits alone"):
         Adversarial(D, feature_matching=1.0).g_terms(fake, fake)
     with pytest.raises(ValueError, match=r"D must return logits \[N\] = \[6\], got a tuple of"):

@@ -136,9 +136,15 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
 
     Raises:
         RuntimeError, ValueError: as `backward_with_penalty` with level="aligned".
+        ValueError: no parameter of D that learns was found.
     """
     img = detached(img)
     learned = list({p: None for part in _modules(D) for p in part.parameters() if p.requires_grad})
+    if not learned:
+        raise ValueError(
+            "aligned_error: want a D with parameters that learn, got none: they are looked for in the modules of D, or "
+            "in those that a function refers to by name"
+        )
     before, kept, found = _State(D, img.device), [p.grad for p in learned], []
     gamma = torch.ones(len(img), dtype=torch.promote_types(img.dtype, torch.float32), device=img.device)
     try:

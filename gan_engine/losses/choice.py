@@ -100,11 +100,11 @@ def _watched(D: Network, img: Tensor, c: Any, *, closed: bool) -> ClosedOps | No
     return ops
 
 
-def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, picked: Picked = None) -> Chosen:
+def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, logits: Picked = None) -> Chosen:
     """The level that None is for steps like this one: 2, 1 or "autograd". D runs on `img`, and is put back."""
     before = Snapshot(D, img.device)
     try:
-        return chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=picked)[0]
+        return chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=logits)[0]
     finally:
         before.restore()
 

@@ -100,7 +100,9 @@ def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
 
 
 def check_values(values: Tensor, logits: Logits) -> None:
-    """Raise ValueError unless the values of a loss are [], [M] or a value for each logit."""
+    """Raise ValueError unless the values of a loss are a tensor [] or [M], or have a value for each logit."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"loss must return a tensor, got {_described(values)}")
     each = [logits] if isinstance(logits, Tensor) else logits
     # logits [N] with targets [N, 1] make [N, N]: each with each
     if values.ndim > 1 and all(values.shape[1:] != x.shape[1:] for x in each):

@@ -272,6 +272,8 @@ def backward_with_penalty(
         if level == "autograd" or step in seen.small:
             return penalised_at_once(D, c, img, loss, gamma, centre, scale)
     if isinstance(gamma, Tensor):
+        if gamma.ndim > 0 and gamma.shape not in ((1,), (len(img),)):
+            raise ValueError(f"gamma must be a number, or one for each image [{len(img)}], got {list(gamma.shape)}")
         gamma = gamma.to(img.device, torch.promote_types(img.dtype, torch.float32)).expand(len(img))
     with_loss, recorded = loss is not None, None
     if level is None:

@@ -129,7 +129,7 @@ def penalised_at_once(
         if g is None:
             raise no_gradient()
         values = loss(logits)
-        if values.ndim > 1:
+        if not isinstance(values, Tensor) or values.ndim > 1:
             check_values(values, logits)
     still = g.detach()
     squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)

@@ -359,3 +359,11 @@ def test_patches_scales_and_classes():
     assert (found[0] - found[1]).norm() < 2e-2 * found[1].norm()  # more logits, more rounding
     assert embed.weight.grad.any()
     assert len(calls) == 2
+
+
+def test_the_error_of_a_D_without_parameters_is_no_number():
+    layer = mlp(8)
+    for D in (copy.deepcopy(layer).requires_grad_(False), lambda x, layers=[layer]: layers[0](x)):
+        with pytest.raises(ValueError, match="want a D with parameters that learn, got none"):
+            penalties.aligned_error(D, images())
+    assert all(p.grad is None for p in layer.parameters())

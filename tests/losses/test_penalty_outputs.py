@@ -88,3 +88,24 @@ def test_a_discriminator_that_learns_nothing_is_no_error(level):
     D = nn.Sequential(nn.Conv2d(3, 1, 8), nn.Flatten(0)).double().requires_grad_(False)
     _, penalty = penalties.backward_with_penalty(D, images(), None, gamma=1.0, level=level)
     torch.testing.assert_close(penalty, D[0].weight.square().sum().expand(4))
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_loss_that_returns_no_tensor_is_refused(small):
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), nn.Tanh()), torch.randn(3, 1, 2, 2)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="loss must return a tensor, got a float"):
+            penalties.backward_with_penalty(D, img, lambda logits: 3.0, gamma=1.0, level="autograd" if small else None)
+        penalties.backward_with_penalty(D, img, lambda logits: logits, gamma=1.0, level="autograd" if small else None)
+
+
+@pytest.mark.parametrize("level", [None, 1, 2, "autograd", "aligned"])
+def test_weights_of_another_number_of_images_are_refused(level):
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.randn(5, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"gamma must be a number, or one for each image \[5\], got \[3\]"):
+        penalties.backward_with_penalty(D, img, None, gamma=torch.ones(3), level=level)
+
+
+def test_the_level_of_a_D_whose_logits_are_picked():
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.randn(5, 1, 2, 2)
+    assert penalties.level_of(D, img, logits=lambda out: out[:, :1]) in (2, "autograd")
