@@ -58,7 +58,7 @@ class Game(NamedTuple):
         if "r2" not in weights and ("r1" in weights or "gp" in weights) and (level is None or level == "autograd"):
             D, given = (self.D, c) if c is None else _bound(self.D, c)
             seen = known(D) if self.picked is None and not in_autocast(real_img) else None
-            if seen is not None and seen.compiled is None:
+            if seen is not None and seen.refused is None:
                 with_loss = "r1" in weights
                 step = asked(real_img, with_loss=with_loss, picked=None, autocast=False)
                 if step not in seen.settled:

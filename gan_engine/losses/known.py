@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
-from gan_engine.losses.network import Network, names_in, parts_of, why_compiled
+from gan_engine.losses.network import Network, names_in, parts_of, why_refused
 from gan_engine.losses.outputs import Picked
 
 # Functions that ClosedOps replaces at level "autograd".
@@ -23,7 +23,7 @@ class Known:
     """Facts of a module D with the structure `structure`.
 
     Attributes:
-        compiled: why D is refused as compiled, or None.
+        refused: why D is refused as compiled or sharded, or None.
         without_attention: D called no attention when it was watched, and no code of its modules names any.
         of_pytorch: all modules of D are of torch.nn, so no attribute of them decides what is called.
         small: the steps, as `asked` names them, for which D is small: autograd on PyTorch's functions is the fastest.
@@ -32,7 +32,7 @@ class Known:
 
     def __init__(self, D: nn.Module, structure: tuple) -> None:
         self.structure, self._types = structure, {type(part) for part in D.modules()}
-        self.compiled = why_compiled(D)
+        self.refused = why_refused(D)
         self.without_attention = False
         self.of_pytorch = all(of.__module__.startswith("torch.nn.") for of in self._types)
         self.small: set[tuple] = set()

@@ -12,6 +12,21 @@ from torch import Tensor, nn
 Network = Callable[..., Tensor]
 
 
+def why_refused(net: Network) -> str | None:
+    """A sentence with the way out if `net` has no second gradient by how it is compiled or sharded, else None."""
+    for part in parts_of(net):
+        if any(base.__name__ in _SHARDED for base in type(part).__mro__):
+            return (
+                f"{type(part).__name__} is sharded by FSDP, which frees the weights that a second gradient reads: want "
+                'the network as it was before, or backward_with_penalty(level="aligned"), which needs first '
+                "derivatives alone"
+            )
+    return why_compiled(net)
+
+
+_SHARDED = {"FSDPModule", "FullyShardedDataParallel"}
+
+
 def why_compiled(net: Network) -> str | None:
     """A sentence with the way out if torch.compile has made `net` or a part of it, else None."""
     # Nothing is compiled before torch._dynamo is imported, and its import would take seconds.

@@ -45,7 +45,7 @@ from gan_engine.losses.level2.backward import backward_by_tangents
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
-from gan_engine.losses.network import Network, why_compiled
+from gan_engine.losses.network import Network, why_refused
 from gan_engine.losses.norms import norm
 from gan_engine.losses.outputs import Picked, check_images
 from gan_engine.losses.small import penalised_at_once
@@ -69,13 +69,14 @@ def r1(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tens
         autocast; autocast that D itself turns on stays on.
 
     Raises:
-        RuntimeError: torch.compile has made D, and its second gradient is lost; or torch.inference_mode() is on; or D
-            uses checkpoints of PyTorch with use_reentrant=True, which refuse torch.autograd.grad.
+        RuntimeError: torch.compile has made D, and its second gradient is lost; or FSDP shards D; or
+            torch.inference_mode() is on; or D uses checkpoints of PyTorch with use_reentrant=True, which refuse
+            torch.autograd.grad.
         ValueError: D does not return logits, or its logits do not depend on the images.
 
     Gradients: every order that D has, in the parameters of D. None in img.
     """
-    refuse_compiled(D)
+    refuse(D)
     img = detached(img).requires_grad_()
     with torch.enable_grad(), without_autocast(img):
         return sum_of_squares(outputs_and_gradient(D, img, c, ops=ClosedOps(), picked=logits)[1])
@@ -165,7 +166,7 @@ def path_length(
 
     Gradients: every order that G has, in the parameters of G and in ws.
     """
-    refuse_compiled(G)
+    refuse(G)
     if level not in (None, 1, "autograd"):
         raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
@@ -263,8 +264,8 @@ def backward_with_penalty(
     if level not in (None, 1, 2, "autograd", "aligned"):
         raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
     seen = known(D)
-    if level != "aligned" and (seen is None or seen.compiled is not None):
-        refuse_compiled(D, seen)
+    if level != "aligned" and (seen is None or seen.refused is not None):
+        refuse(D, seen)
     img = detached(img)
     plain = seen is not None and seen.without_attention and logits is None  # D runs on PyTorch's functions as they are
     if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor) and not in_autocast(img):
@@ -302,9 +303,9 @@ def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
         return (norm(r1(D, x, c, logits=logits)) - 1).square()
 
 
-def refuse_compiled(net: Network, seen: Known | None = None) -> None:
-    """Refuse what torch.compile has made, unless the penalty itself is being compiled with it."""
+def refuse(net: Network, seen: Known | None = None) -> None:
+    """Refuse what torch.compile has made or FSDP shards, unless the penalty itself is being compiled with it."""
     if not torch.compiler.is_compiling():
-        reason = why_compiled(net) if seen is None else seen.compiled
+        reason = why_refused(net) if seen is None else seen.refused
         if reason is not None:
             raise RuntimeError(reason)

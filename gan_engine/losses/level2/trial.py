@@ -9,7 +9,7 @@ from torch import Tensor
 from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear, remember
 from gan_engine.losses.level2.snapshot import Snapshot
-from gan_engine.losses.network import Network, why_compiled
+from gan_engine.losses.network import Network, why_refused
 from gan_engine.losses.outputs import Picked
 
 
@@ -18,7 +18,7 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
 
     Args:
         D: (img [N, ...], c) -> logits [N], or (img) -> logits where c is None. A D that torch.compile has made is
-            refused too.
+            refused too, and one that FSDP shards.
         img: [N, ...], images of the shape that the step will have. D runs once on them.
         c: handed on to D as it is.
         logits: picks the logits from what D returns, as in `backward_with_penalty`.
@@ -27,7 +27,7 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
         The sentence, or None. The buffers and attributes of modules and the states of PyTorch's random numbers are put
         back afterwards. The page docs/penalties.md says what to do about each sentence.
     """
-    if (reason := why_compiled(D)) is not None:
+    if (reason := why_refused(D)) is not None:
         return reason
     before = Snapshot(D, img.device)
     try:
