@@ -227,9 +227,7 @@ def test_fully_sharded(process_group):
         torch.distributed.fsdp.fully_shard(block)
     torch.distributed.fsdp.fully_shard(D)
     for level in (None, 1, 2, "autograd"):
-        with pytest.raises(
-            RuntimeError, match="is sharded by FSDP, which frees the weights"
-        ):
+        with pytest.raises(RuntimeError, match="is sharded by FSDP, which frees the weights"):
             penalties.backward_with_penalty(D, img, softplus, gamma=10.0, level=level)
     with pytest.raises(RuntimeError, match="is sharded by FSDP"):
         penalties.level_of(D, img)
