@@ -71,7 +71,10 @@ def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, _MODULES):
             name = type(module).__name__
-            raise RuntimeError(f"{name} has kinks, and compiled code or other threads run it: {_WAY_OUT}")
+            raise RuntimeError(
+                f"{name} has kinks, and compiled code or other threads run it: want D as it was before torch.compile or "
+                "nn.DataParallel, which all levels take (a compiled module has it in _orig_mod), or smooth activations"
+            )
 
 
 # grad, x, slope, whether x is a result: where() is three times as slow on a CPU.
