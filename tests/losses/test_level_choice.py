@@ -240,8 +240,13 @@ def test_the_gradient_of_a_loss_is_dense(small):
         return values
 
     D, x = Counted(), torch.randn(5, 6)
-    for _ in range(4):
-        backward_with_penalty(D, x, loss, gamma=2.0)
+    found = []
+    for level in (None, None, None, 1):
+        D.zero_grad()
+        backward_with_penalty(D, x, loss, gamma=2.0, level=level)
+        found.append([p.grad for p in D.parameters()])
+    for each in found:
+        torch.testing.assert_close(each, found[-1])
 
 
 def test_a_loss_of_parameters_alone_is_taken_with_large_images():
