@@ -119,7 +119,7 @@ def settle(D: Network, img: Tensor, c: Any, step: tuple, *, seen: Known, automat
 
     `step` is what `asked` says of it. D runs on `img`, and is put back.
     """
-    seen.settled.add(step)
+    seen.settled.add((step, automatic))
     if automatic and level_of(D, img, c, with_loss=with_loss) != "autograd":
         return
     ops = None if seen.without_attention else _watched(D, img, c, closed=False)

@@ -61,7 +61,7 @@ class Game(NamedTuple):
             if seen is not None and seen.refused is None:
                 with_loss = "r1" in weights
                 step = asked(real_img, with_loss=with_loss, picked=None, autocast=False)
-                if step not in seen.settled:
+                if (step, level is None) not in seen.settled:
                     settle(D, real_img, given, step, seen=seen, automatic=level is None, with_loss=with_loss)
                 if seen.without_attention and (level is not None or step in seen.small):
                     return self._at_once(D, given, real_img, gen_img, scale, means)

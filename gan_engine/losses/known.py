@@ -27,7 +27,7 @@ class Known:
         without_attention: D called no attention when it was watched, and no code of its modules names any.
         of_pytorch: all modules of D are of torch.nn, so no attribute of them decides what is called.
         small: the steps, as `asked` names them, for which D is small: autograd on PyTorch's functions is the fastest.
-        settled: the steps for which `small` and `without_attention` have been found out.
+        settled: (step, whether its level is None) for which `small` and `without_attention` have been found out.
     """
 
     def __init__(self, D: nn.Module, structure: tuple) -> None:

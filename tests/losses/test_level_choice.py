@@ -194,6 +194,16 @@ def test_one_backward_pass_has_the_gradients_of_several(small, monkeypatch, weig
 played = Game._at_once
 
 
+def test_a_step_at_level_autograd_leaves_the_first_one_of_level_none_as_the_others(small, monkeypatch):
+    D, at_once = Column().double(), []
+    monkeypatch.setattr(Game, "_at_once", lambda *args: at_once.append(1) or played(*args))
+    real, fake = torch.randn(2, 5, 6, dtype=torch.float64)
+    for level in ("autograd", None, None):
+        D.zero_grad()
+        Game(D, LOSSES["hinge"], {"r1": 3.0}, 1, level).backward(real, fake, None, 1.0)
+    assert len(at_once) == 3
+
+
 @pytest.mark.parametrize("level", [None, "autograd"])
 @pytest.mark.parametrize("make", [Counted, Column, Scales])
 @pytest.mark.parametrize("centre", [0.0, 1.0])
@@ -258,7 +268,7 @@ def test_a_loss_of_parameters_alone_is_taken_with_large_images():
 
 
 @pytest.mark.parametrize("centre", [0.0, 1.0])
-def test_the_weight_of_a_penalty_is_never_in_half_precision(monkeypatch, centre):
+def test_the_weight_of_a_penalty_is_never_in_half_precision(centre):
     """A GPU rounds a tensor [] to the dtype of the other factor, so the weight must have dimensions."""
     g, weight = torch.randn(5, 6).half(), torch.full((5,), 81920.0)
     s = g.float().square().sum(1)
