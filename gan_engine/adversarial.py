@@ -25,7 +25,7 @@ from gan_engine.losses.adversarial import Adversarial as Sides
 from gan_engine.losses.game import Game, feature_matching
 from gan_engine.losses.network import Network, parts_of
 from gan_engine.losses.outputs import Picked
-from gan_engine.losses.penalties import Level
+from gan_engine.losses.penalties import Level, check_level
 
 
 class Adversarial:
@@ -70,8 +70,7 @@ class Adversarial:
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise ValueError(f"Adversarial: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        if level not in (None, 1, 2, "autograd", "aligned"):
-            raise ValueError(f'Adversarial: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
+        check_level("Adversarial", level)
         weights = {"r1": r1, "r2": r2, "gp": gp}
         for name, value, least in (
             *((name, weight, 0) for name, weight in {**weights, "feature_matching": feature_matching}.items()),

@@ -261,8 +261,7 @@ def backward_with_penalty(
         ValueError: D does not return logits; they do not depend on the images (all levels but 2); the loss returns
             neither [], [M] nor a value for each logit; another level.
     """
-    if level not in (None, 1, 2, "autograd", "aligned"):
-        raise ValueError(f'backward_with_penalty: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
+    check_level("backward_with_penalty", level)
     seen = known(D)
     if level != "aligned" and (seen is None or seen.refused is not None):
         refuse(D, seen)
@@ -296,6 +295,12 @@ def backward_with_penalty(
     if recorded is None:
         return backward_aligned(D, img, loss, gamma, c, centre, scale, picked=logits)
     return backward_by_tangents(recorded, loss, gamma, centre, scale)
+
+
+def check_level(caller: str, level: Any) -> None:
+    """Raise ValueError unless `level` is one of `backward_with_penalty`."""
+    if level not in (None, 1, 2, "autograd", "aligned"):
+        raise ValueError(f'{caller}: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
 
 
 def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:
