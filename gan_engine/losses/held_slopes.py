@@ -72,8 +72,8 @@ def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
         if isinstance(module, _MODULES):
             name = type(module).__name__
             raise RuntimeError(
-                f"{name} has kinks, and compiled code or other threads run it: want D as it was before torch.compile "
-                "or nn.DataParallel, which all levels take (a compiled module has it in _orig_mod), or smooth parts"
+                f"{name} has kinks, and compiled code or other threads run it: want smooth activations, or D as it was "
+                "before torch.compile or nn.DataParallel, which all levels take (a compiled module has it in _orig_mod)"
             )
 
 
