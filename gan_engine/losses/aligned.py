@@ -48,6 +48,7 @@ from torch import Tensor, nn
 
 from gan_engine.losses import norms
 from gan_engine.losses.by_autograd import detached, without_autocast
+from gan_engine.losses.closed_ops import FasterConvolutions
 from gan_engine.losses.held_slopes import HeldSlopes, refuse_modules_with_kinks
 from gan_engine.losses.network import Network, parts_of, why_compiled
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
@@ -164,7 +165,8 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
 
 
 def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
-    with held:
+    # No mode enters compiled code.
+    with FasterConvolutions() if isinstance(held, HeldSlopes) else nullcontext(), held:
         returned = D(img) if c is None else D(img, c)
         outputs = read_outputs(returned, len(img), picked)
     if img.requires_grad and not all(logits.requires_grad for logits in outputs.logits):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gan_engine import backends
+from gan_engine.ops import convolution
 from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.bias_act import bias_act, is_few
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
@@ -81,6 +82,17 @@ def checkpoint_hook() -> Any:
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     pack = hooks[0] if hooks is not None else None
     return pack if getattr(pack, "__qualname__", "").startswith("_checkpoint_hook.") else None
+
+
+class FasterConvolutions(ClosedOps):
+    """Inside of the block, convolutions that have a faster way than PyTorch's take it, as those of our own layers do.
+
+    For runs that are differentiated once: all other functions stay, and attention keeps its fused kernels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(closed=False)
+        self._replacements = _FASTER
 
 
 class _Recomputation:
@@ -176,6 +188,16 @@ def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padd
     return closed_convolution(input, weight, bias, arguments) if _is_ours(input, weight, arguments) else NotImplemented
 
 
+def _faster_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    if isinstance(padding, str) or not _supported(input):
+        return NotImplemented
+    return convolution.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _faster_conv_transpose2d(input, weight, *args: Any, **kwargs: Any) -> Tensor:
+    return convolution.conv_transpose2d(input, weight, *args, **kwargs) if _supported(input) else NotImplemented
+
+
 def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return avg_pool2d(input, *args, **kwargs) if _supported(input) else NotImplemented
 
@@ -238,3 +260,4 @@ _GAIN: dict[Callable, Callable] = {
     F.grid_sample: _grid_sample,
 }
 _CLOSED: dict[Callable, Callable] = {**_ACTIVATIONS, **_GAIN, F.avg_pool2d: _avg_pool2d}
+_FASTER: dict[Callable, Callable] = {F.conv2d: _faster_conv2d, F.conv_transpose2d: _faster_conv_transpose2d}

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.curved_discriminators import ViT, batch_norms, group_norms, mlp
 from benchmarks.foreign import Periods
 from gan_engine.losses import penalties
-from gan_engine.ops import bias_act
+from gan_engine.ops import bias_act, convolution
 from tests.losses.discriminators import seeded
 from tests.losses.networks import Lambda, softplus, written_out
 
@@ -330,6 +331,38 @@ def test_kinks_that_cannot_be_held_are_refused():
     for reentrant in (False, True):
         with pytest.raises(RuntimeError, match="relu inside of a checkpoint, which runs it again: level=1 is exact"):
             aligned(lambda x, r=reentrant: checkpoint(block, x, use_reentrant=r), images())
+
+
+class Convolutions(nn.Module):
+    """Convolutions of 32 channels and more, for which there are faster ways than PyTorch's on some CPUs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = [nn.Conv2d(3, 32, 3, padding="same"), nn.SiLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.SiLU()]
+        block += [nn.Conv2d(64, 64, 3, padding=1), nn.SiLU(), nn.ConvTranspose2d(64, 32, 3, 2, 1, 1), nn.SiLU()]
+        self.block, self.last = nn.Sequential(*block, nn.Conv2d(32, 32, 3, 2, 1), nn.SiLU()), nn.Linear(32, 1)
+        self.reentrant: bool | None = None
+
+    def forward(self, img: Tensor) -> Tensor:
+        block = self.block if self.reentrant is None else partial(checkpoint, self.block, use_reentrant=self.reentrant)
+        return self.last(block(img).mean([2, 3]))
+
+
+@pytest.mark.parametrize("reentrant", [None, False, True])
+def test_convolutions_take_their_faster_way(reentrant: bool | None, monkeypatch: pytest.MonkeyPatch):
+    """In each run at x and beside it, and where a checkpoint without re-entrance runs a block again."""
+    D, calls = seeded(Convolutions), []
+    D.reentrant = reentrant
+    for name in ("conv2d", "conv_transpose2d"):
+        run = getattr(convolution, name)
+        monkeypatch.setattr(convolution, name, lambda *args, f=run, name=name: (calls.append(name), f(*args))[1])
+    exact = seeded(Convolutions).double()
+    want = gradient(exact, lambda: penalties.backward_with_penalty(exact, images().double(), softplus, gamma=9.0))
+    calls.clear()
+    got = gradient(D, lambda: aligned(D, images(), softplus, gamma=9.0))
+    assert (got - want).norm() < 1e-2 * want.norm()
+    runs = {None: 2, False: 5, True: 3}[reentrant]  # each of 3 backward passes runs a checkpoint again
+    assert calls.count("conv2d") == 3 * runs and calls.count("conv_transpose2d") == runs
 
 
 def test_frozen_parameters_and_images():
