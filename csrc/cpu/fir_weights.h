@@ -55,6 +55,15 @@ struct Weights {
     }
 };
 
+// Whether a filter changes nothing.
+template <class S>
+bool is_identity(const Upfirdn2dParams& p, const Weights<S>& weights) {
+    const auto same = [](const FirAxis& a) {
+        return a.taps == 1 && a.up == 1 && a.down == 1 && a.pad == 0 && a.in == a.out;
+    };
+    return same(p.h) && same(p.w) && weights.separable && weights.down[0] * weights.across[0] == 1;
+}
+
 }  // namespace fir
 }  // namespace GE_ISA
 }  // namespace gan_engine

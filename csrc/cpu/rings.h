@@ -1,6 +1,8 @@
 // Rows of vectors that pass through a tile, in rings, and the memory of a tile.
 #pragma once
 
+#include <algorithm>
+
 #include "vec.h"
 
 namespace gan_engine {
@@ -11,6 +13,9 @@ inline std::int64_t power_of_two(std::int64_t least) {
     while (n < least) n *= 2;
     return n;
 }
+
+// i, or the end of [0, size] that is next to it.
+inline std::int64_t inside(std::int64_t i, std::int64_t size) { return std::clamp<std::int64_t>(i, 0, size); }
 
 // Rows in a ring, each of `pitch` elements. Rows outside the image are zeros.
 template <class S>
