@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "affine.h"
-#include "elementary.h"
+#include "bias_act_channels.h"
+#include "smooth.h"
 #include "threads.h"
 #include "vec.h"
 
@@ -16,85 +17,9 @@ namespace {
 // docs/performance.md, "Thresholds of the C++ kernels").
 constexpr std::int64_t kStreamBytes = 24 << 20;
 
-// The channels of 16 neighbouring elements: the same for all, c to c + 15, or any mixture.
-enum class Spread { kConstant, kConsecutive, kMixed };
-
-struct Channels {
-    std::int64_t inner, count;
-    Spread spread;
-
-    Channels(std::int64_t n, std::int64_t inner_, std::int64_t count_, bool needed) : inner(inner_), count(count_) {
-        const bool one = !needed || count == 1;
-        if (one) inner = n + kLanes, count = 1;
-        spread = one || inner % kLanes == 0          ? Spread::kConstant
-                 : inner == 1 && count % kLanes == 0 ? Spread::kConsecutive
-                                                     : Spread::kMixed;
-    }
-    std::int64_t channel_of(std::int64_t i) const { return i / inner % count; }
-
-    // The end of the run that starts at i. Within a run, the channels of a vector stay the same, or all advance by 16
-    // with each vector and start again after the last channel.
-    std::int64_t run_end(std::int64_t i, std::int64_t end) const {
-        const std::int64_t stop = spread == Spread::kConstant      ? (i / inner + 1) * inner
-                                  : spread == Spread::kConsecutive ? end
-                                                                   : i + kLanes;
-        return stop < end ? stop : end;
-    }
-};
-
-// The biases of elements i to i + 15. Element i belongs to channel c.
-template <Spread spread, class V, class S>
-GE_INLINE V biases(const S* b, const Channels& channels, std::int64_t i, std::int64_t c) {
-    if (b == nullptr) return V{};
-    if constexpr (spread == Spread::kConstant) return splat<V>(b[c]);
-    if constexpr (spread == Spread::kConsecutive) return load(b + c);
-    S each[kLanes];
-    std::int64_t left = channels.inner - i % channels.inner;
-    for (int k = 0; k < kLanes; ++k, --left) {
-        if (left == 0) left = channels.inner, c = c + 1 < channels.count ? c + 1 : 0;
-        each[k] = b[c];
-    }
-    return load(each);
-}
-
 // The loops are compiled once for each piecewise linear activation, and once for all smooth activations together. A
 // smooth activation takes so much arithmetic that a function call for each vector costs nothing beside it.
 enum class Kind { kLinear, kRelu, kLRelu, kSmooth };
-
-template <class V>
-[[gnu::noinline]] V smooth(Act act, V z) {
-    switch (act) {
-        case Act::kTanh: return tanh(z);
-        case Act::kSigmoid: return sigmoid(z);
-        case Act::kElu: return select(z > 0, z, expm1(z));
-        case Act::kSelu: {
-            const V e = expm1(z);
-            return select(z > 0, z * splat<V>(kSeluScale), e * splat<V>(kSeluScale * kSeluAlpha));
-        }
-        case Act::kSoftplus: {
-            const V soft = select(z > 0, z, V{}) + log1p(exp(-absolute(z)));
-            return select(z > splat<V>(kSoftplusThreshold), z, soft);
-        }
-        default: return z * sigmoid(z);
-    }
-}
-
-// act'(x + b) from t = act(x + b), or for swish from z = x + b.
-template <class V>
-[[gnu::noinline]] V smooth_slope(Act act, V t_or_z) {
-    const V t = t_or_z, one = splat<V>(1);
-    switch (act) {
-        case Act::kTanh: return one - t * t;
-        case Act::kSigmoid: return t * (one - t);
-        case Act::kElu: return select(t > 0, one, t + one);
-        case Act::kSelu: return select(t > 0, splat<V>(kSeluScale), t + splat<V>(kSeluScale * kSeluAlpha));
-        case Act::kSoftplus: return -expm1(-t);
-        default: {
-            const V s = sigmoid(t_or_z);
-            return s * (one + t_or_z * (one - s));
-        }
-    }
-}
 
 // The numbers of a call, for each lane. They are made where a loop begins: the compiler then sees that all registers of
 // such a vector are equal, and keeps one.
