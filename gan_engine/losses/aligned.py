@@ -50,8 +50,8 @@ from gan_engine.losses import norms
 from gan_engine.losses.by_autograd import detached, without_autocast
 from gan_engine.losses.closed_ops import FasterConvolutions
 from gan_engine.losses.held_slopes import HeldSlopes, refuse_modules_with_kinks
-from gan_engine.losses.network import Network, parts_of, why_compiled
-from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, mean_loss, read_outputs, without_graph
+from gan_engine.losses.network import Network, modules_of, why_compiled
+from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, check_batch, mean_loss, read_outputs, without_graph
 from gan_engine.losses.step import total as total_of
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
 
@@ -76,6 +76,10 @@ def backward_aligned(
     Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
     They end as the run at x and the loss left them. `further` moves images as far as makes the error twice as large.
     """
+    if len(img) == 0:
+        raise ValueError(
+            f'level "aligned" moves images along their gradients: want at least one, got {list(img.shape)}'
+        )
     before, held = _State(D, img.device), _held_slopes(D)
     with torch.enable_grad():
         x = img.detach().requires_grad_()
@@ -139,8 +143,9 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
         RuntimeError, ValueError: as `backward_with_penalty` with level="aligned".
         ValueError: no parameter of D that learns was found.
     """
+    check_batch("img", img)
     img = detached(img)
-    learned = list({p: None for part in _modules(D) for p in part.parameters() if p.requires_grad})
+    learned = list({p: None for part in modules_of(D) for p in part.parameters() if p.requires_grad})
     if not learned:
         raise ValueError(
             "aligned_error: want a D with parameters that learn, got none: they are looked for in the modules of D, or "
@@ -257,7 +262,7 @@ class _State:
     """The buffers of D's modules and PyTorch's random numbers, which a run of D may change."""
 
     def __init__(self, D: Network, device: torch.device) -> None:
-        self.buffers = [(b, b.detach().clone()) for part in _modules(D) for b in part.buffers(recurse=False)]
+        self.buffers = [(b, b.detach().clone()) for part in modules_of(D) for b in part.buffers(recurse=False)]
         self.device = device if device.type == "cuda" else None
         self.random = torch.get_rng_state(), self.device and torch.cuda.get_rng_state(device)
 
@@ -270,13 +275,9 @@ class _State:
             torch.cuda.set_rng_state(self.random[1], self.device)
 
 
-def _modules(D: Network) -> list[nn.Module]:
-    return [part for part in parts_of(D) if isinstance(part, nn.Module)]
-
-
 def _held_slopes(D: Network) -> AbstractContextManager:
     """What keeps D at the sides of its kinks where it is at x."""
-    modules = _modules(D)
+    modules = modules_of(D)
     if why_compiled(D) is None and not any(isinstance(part, nn.DataParallel) for part in modules):
         return HeldSlopes()
     refuse_modules_with_kinks(modules)  # no mode of Python sees what compiled code and other threads call
@@ -289,7 +290,7 @@ _PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"
 
 def _wants_whole_backward(D: Network, outputs: Outputs) -> bool:
     """True if torch.autograd.grad cannot take the gradient by the image alone."""
-    if any(base.__name__ in _PARALLEL for part in _modules(D) for base in type(part).__mro__):
+    if any(base.__name__ in _PARALLEL for part in modules_of(D) for base in type(part).__mro__):
         return True
     # use_reentrant=True
     return any(node.name().startswith("CheckpointFunctionBackward") for y in outputs.logits for node in _graph(y))

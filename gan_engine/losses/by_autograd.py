@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.network import Network
+from gan_engine.losses.network import COMPILED, Network
 from gan_engine.losses.outputs import (
     Outputs,
     Picked,
@@ -78,10 +78,15 @@ def backward_from(roots: Iterable[tuple[Tensor, Tensor | None]], *, img: Tensor 
     ys, dys = zip(*learned)
     few = img is None or img.ndim < 3 or img.numel() < FEW
     leaves = None if few else _other_leaves(ys, img)
-    if leaves is None:
-        torch.autograd.backward(ys, dys)
-    elif leaves:
-        torch.autograd.backward(ys, dys, inputs=leaves)
+    try:
+        if leaves is None:
+            torch.autograd.backward(ys, dys)
+        elif leaves:
+            torch.autograd.backward(ys, dys, inputs=leaves)
+    except RuntimeError as error:
+        if "does not currently support double backward" not in str(error):
+            raise
+        raise RuntimeError(f"a function that D calls {COMPILED}") from error
 
 
 def _other_leaves(ys: Iterable[Tensor], img: Tensor) -> list[Tensor] | None:
@@ -147,8 +152,8 @@ def detached(x: Tensor) -> Tensor:
     """x without its graph. A tensor that torch.inference_mode() made is copied, as it cannot have gradients."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
-            "a penalty is made of gradients, which torch.inference_mode() does not record: "
-            "want the call outside of that mode (torch.no_grad() may be in force)"
+            "the call makes gradients, which torch.inference_mode() does not record: "
+            "want it outside of that mode (torch.no_grad() may be in force)"
         )
     return x.clone() if x.is_inference() else x.detach()
 

@@ -18,7 +18,7 @@ from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.network import Network, why_refused
-from gan_engine.losses.outputs import Picked
+from gan_engine.losses.outputs import Picked, check_batch
 from gan_engine.ops.thresholds import TABLE
 
 Chosen = Literal[1, 2, "autograd"]
@@ -105,6 +105,7 @@ def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, 
 
     Raises RuntimeError for a D that torch.compile has made or FSDP shards, which all three refuse.
     """
+    check_batch("img", img)
     if (reason := why_refused(D)) is not None:
         raise RuntimeError(reason)
     before = Snapshot(D, img.device)

@@ -86,6 +86,8 @@ def _structure(net: nn.Module) -> tuple | None:
     waiting = [net]
     for part in waiting:  # a module that is shared comes twice
         held = part.__dict__
+        if "_modules" not in held:  # what torch.jit.trace makes keeps its modules elsewhere
+            return None
         found += id(part), type(part), part.training
         if held["_forward_hooks"] or held["_forward_pre_hooks"]:
             found += *held["_forward_hooks"], *held["_forward_pre_hooks"]

@@ -4,7 +4,7 @@ import functools
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,14 +14,15 @@ Network = Callable[..., Tensor]
 
 def why_refused(net: Network) -> str | None:
     """A sentence with the way out if `net` has no second gradient by how it is compiled or sharded, else None."""
-    for part in parts_of(net):
+    parts = parts_of(net)
+    for part in parts:
         if any(base.__name__ in _SHARDED for base in type(part).__mro__):
             return (
                 f"{type(part).__name__} is sharded by FSDP, which frees the weights that a second gradient reads: want "
                 'the network as it was before, or backward_with_penalty(level="aligned"), which needs first '
                 "derivatives alone"
             )
-    return why_compiled(net)
+    return _why_compiled(net, parts) or _why_calls_compiled(net, parts)
 
 
 _SHARDED = {"FSDPModule", "FullyShardedDataParallel"}
@@ -29,9 +30,13 @@ _SHARDED = {"FSDPModule", "FullyShardedDataParallel"}
 
 def why_compiled(net: Network) -> str | None:
     """A sentence with the way out if torch.compile has made `net` or a part of it, else None."""
+    return _why_compiled(net, parts_of(net))
+
+
+def _why_compiled(net: Network, parts: list[Any]) -> str | None:
     # Nothing is compiled before torch._dynamo is imported, and its import would take seconds.
     compiled_module = getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", ())
-    for part in parts_of(net):
+    for part in parts:
         if part is getattr(net, "__self__", None):  # a method of a module is not compiled with the module's forward
             continue
         if isinstance(part, nn.Module):
@@ -39,18 +44,50 @@ def why_compiled(net: Network) -> str | None:
         else:
             compiled = hasattr(part, "_torchdynamo_orig_callable")
         if compiled:
-            return (
-                f"{type(net).__name__} is compiled by torch.compile, whose functions have no second gradient: a "
-                "penalty would fail or, in some versions of PyTorch, be left out silently. Give the penalty the "
-                "network as it was before torch.compile (a compiled module has it in _orig_mod), or compile the whole "
-                "step. torch.func.grad then takes the gradients by the image and by the parameters. "
-                'backward_with_penalty(level="aligned") needs first derivatives alone'
-            )
+            return f"{type(net).__name__} {COMPILED}"
     return None
 
 
+# A predicate: what is compiled stands before it.
+COMPILED = (
+    "is compiled by torch.compile, whose functions have no second gradient: a penalty would fail or, in some versions "
+    "of PyTorch, be left out silently. Give the penalty the network as it was before torch.compile (a compiled module "
+    "has it in _orig_mod), or compile the whole step. torch.func.grad then takes the gradients by the image and by the "
+    'parameters. backward_with_penalty(level="aligned") needs first derivatives alone'
+)
+
+
+def _why_calls_compiled(net: Network, parts: list[Any]) -> str | None:
+    """A sentence if a module has a compiled function as its `forward` or in another attribute, else None."""
+    if "torch._dynamo" not in sys.modules:
+        return None
+    for part in parts:
+        if isinstance(part, nn.Module) and part is not getattr(net, "__self__", None):
+            for name, value in ("forward", getattr(type(part), "forward", None)), *vars(part).items():
+                if type(value) is types.FunctionType and hasattr(value, "_torchdynamo_orig_callable"):
+                    return f"{type(part).__name__}.{name} {COMPILED}"
+    return None
+
+
+def modules_of(net: Network) -> list[nn.Module]:
+    """The modules among the parts of `net`."""
+    return [part for part in parts_of(net) if isinstance(part, nn.Module)]
+
+
+def parameters_of(net: Network) -> list[nn.Parameter]:
+    """The parameters of the modules in `net`, each once."""
+    found = {id(p): p for module in modules_of(net) for p in module._parameters.values() if p is not None}
+    return list(found.values())
+
+
 def parts_of(net: Network) -> list[Any]:
-    """`net`, the modules in it, and the modules and functions that its functions and methods refer to."""
+    """`net`, the modules in it, and the modules and functions that its functions and methods refer to.
+
+    Raises ValueError if `net` is neither a module nor a function.
+    """
+    if not callable(net) or isinstance(net, type):
+        got = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+        raise ValueError(f"the network must be a module or a function, got {got}")
     found: dict[Any, Any] = {}
     waiting = [net]
     while waiting:
@@ -64,14 +101,21 @@ def parts_of(net: Network) -> list[Any]:
             waiting += part._modules.values()
             waiting += [forward] if (forward := vars(part).get("forward")) is not None else []
         elif isinstance(part, functools.partial):
-            waiting += part.func, *part.args, *part.keywords.values()
+            given = *part.args, *part.keywords.values()
+            waiting += part.func, *given, *_held_in(given, levels=3)
         elif method and isinstance(part.__func__, types.FunctionType):
             waiting += part.__func__, *_named_in(part.__func__.__code__, part.__self__)
-        elif isinstance(part, types.FunctionType) and (part.__module__ or "").partition(".")[0] not in _NOT_SEARCHED:
+        elif isinstance(part, types.FunctionType) and not _holds_nothing(part.__module__ or ""):
             waiting += _referred_to_by(part)
         elif isinstance(call := vars(type(part)).get("__call__"), types.FunctionType):
             waiting += _named_in(call.__code__, part)
     return list(found.values())
+
+
+@functools.lru_cache(maxsize=256)
+def _holds_nothing(module: str) -> bool:
+    """True if no function of a Python module refers to a network."""
+    return module.partition(".")[0] in _NOT_SEARCHED or module.startswith("gan_engine.ops.")
 
 
 _NOT_SEARCHED = {"torch", *sys.stdlib_module_names}
@@ -83,26 +127,52 @@ def _referred_to_by(function: types.FunctionType) -> Iterator[Any]:
     for value in (*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield from _named_in(function.__code__, value)
     for name in names_in(function.__code__):
-        if isinstance(value := function.__globals__.get(name), nn.Module | types.FunctionType):
-            yield value
+        yield from _held_in(function.__globals__.get(name), _words_in(function.__code__))
 
 
 _EMPTY_CELL = types.CellType()
 
 
 def _named_in(code: types.CodeType, value: Any) -> Iterator[Any]:
-    """`value` itself if it is a module or a function, else those of its attributes and methods that `code` names."""
-    if isinstance(value, nn.Module | types.FunctionType | types.MethodType | functools.partial):
-        yield value
+    """What `_held_in` finds in `value`; and in an object those of its attributes and methods that `code` names."""
+    yield from _held_in(value, _words_in(code))
+    if isinstance(value, _PARTS):
         return
     held = getattr(value, "__dict__", {})
     for name in names_in(code):
-        if isinstance(held.get(name), nn.Module | types.FunctionType):
-            yield held[name]
+        if name in held:
+            yield from _held_in(held[name], _words_in(code))
         elif isinstance(method := getattr(type(value), name, None), types.FunctionType):
             yield types.MethodType(method, value)
         elif isinstance(method, nn.Module):
             yield method
+
+
+def _held_in(value: Any, words: Collection[str] = (), *, levels: int = 2) -> Iterator[Any]:
+    """`value` itself if it is a module or a function, else those in a list, a tuple or a dict, two levels deep.
+
+    If `words` has keys of a dict, only their entries count: a D that calls nets["D"] does not call nets["G"].
+    """
+    if isinstance(value, _PARTS):
+        yield value
+    elif levels and isinstance(value, _CONTAINERS) and len(value) <= _MOST_HELD:
+        if isinstance(value, dict):
+            value = [each for key, each in value.items() if key in words] or value.values()
+        for each in value:
+            if callable(each) or isinstance(each, _CONTAINERS):
+                yield from _held_in(each, words, levels=levels - 1)
+
+
+_PARTS = nn.Module, types.FunctionType, types.MethodType, functools.partial
+_CONTAINERS = list, tuple, dict
+_MOST_HELD = 100  # every step looks at them
+
+
+@functools.lru_cache(maxsize=256)
+def _words_in(code: types.CodeType) -> frozenset[str]:
+    """The names and the strings in `code`."""
+    inner = (_words_in(const) for const in code.co_consts if isinstance(const, types.CodeType))
+    return frozenset(code.co_names).union(filter(lambda const: isinstance(const, str), code.co_consts), *inner)
 
 
 @functools.lru_cache(maxsize=256)

@@ -59,6 +59,8 @@ def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
     single = picked is None and isinstance(returned, Tensor) and returned.shape in ((n,), (n, 1))
     if single and returned.dtype.is_floating_point:  # as most networks return them
         return Outputs([returned], [], True)
+    if picked is not None and not callable(picked):
+        raise ValueError(f"logits= must be a function of what D returns, got {described(picked)}")
     given = returned if picked is None else picked(returned)
     logits, features = _logits_and_features(given)
     single = not isinstance(logits, list)
@@ -67,13 +69,19 @@ def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
     fits = found and all(_are_logits(each, n, certain=picked is not None) for each in found)
     if not fits:
         raise WrongOutput(
-            f"D must return logits [N] = [{n}], got {_described(given)}: want a floating-point tensor [N], [N, P] or "
+            f"D must return logits [N] = [{n}], got {described(given)}: want a floating-point tensor [N], [N, P] or "
             "[N, 1, ...] of one logit for each image or patch, a list of such tensors, (logits, [features]), or a dict "
             "with logits; else logits= picks them, as logits=lambda out: out[0] does, or logits=list for scales in a "
             "tuple"
         )
     layers = [] if single else list(_tensors(features))
     return Outputs(found, [*layers, *(layer for _, each in pairs for layer in _tensors(each))], single)
+
+
+def check_batch(name: str, img: Any) -> None:
+    """Raise ValueError unless `img` is a floating-point tensor [N, ...]."""
+    if not isinstance(img, Tensor) or img.ndim == 0 or not img.dtype.is_floating_point:
+        raise ValueError(f"{name} must be a tensor [N, ...] in floating point, got {described(img)}")
 
 
 def _wide(logits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -89,7 +97,7 @@ def check_images(img: Any, n: int) -> None:
     """Raise WrongOutput unless `img` is a floating-point tensor [n, C, H, W]."""
     fits = isinstance(img, Tensor) and img.ndim == 4 and img.shape[0] == n
     if not fits or not img.dtype.is_floating_point:
-        raise WrongOutput(f"G must return images [N, C, H, W] with N = {n}, in floating point, got {_described(img)}")
+        raise WrongOutput(f"G must return images [N, C, H, W] with N = {n}, in floating point, got {described(img)}")
 
 
 def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
@@ -100,10 +108,20 @@ def mean_loss(loss: Callable[[Any], Tensor], logits: Logits) -> Tensor:
 
 
 def check_values(values: Tensor, logits: Logits) -> None:
-    """Raise ValueError unless the values of a loss are a tensor [] or [M], or have a value for each logit."""
+    """Raise ValueError unless a loss of logits with a gradient has a gradient, and dimensions that fit.
+
+    They are [] or [M], or there is a value for each logit.
+    """
     if not isinstance(values, Tensor):
-        raise ValueError(f"loss must return a tensor, got {_described(values)}")
+        raise ValueError(f"loss must return a tensor, got {described(values)}")
     each = [logits] if isinstance(logits, Tensor) else logits
+    if not values.requires_grad and any(x.requires_grad for x in each):
+        raise ValueError(
+            f"loss must depend on the logits, got {described(values)} without a gradient: want no detach() or "
+            "torch.no_grad() in it"
+        )
+    if not values.dtype.is_floating_point:
+        raise ValueError(f"loss must return numbers in floating point, got {described(values)}")
     # logits [N] with targets [N, 1] make [N, N]: each with each
     if values.ndim > 1 and all(values.shape[1:] != x.shape[1:] for x in each):
         shapes = ", ".join(str(list(x.shape)) for x in each)
@@ -142,12 +160,13 @@ def _tensors(features: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What came, in an error: the shape of a tensor, and the type of all else."""
     if isinstance(value, Tensor):
         return f"{list(value.shape)}" + ("" if value.dtype.is_floating_point else f" of {value.dtype}")
     name = f"a {type(value).__name__}"
     if isinstance(value, Mapping):
         return f"{name} with {', '.join(map(repr, value)) or 'nothing'}"
     if isinstance(value, list | tuple):
-        return f"{name} of {', '.join(map(_described, value)) or 'nothing'}"
+        return f"{name} of {', '.join(map(described, value)) or 'nothing'}"
     return name

@@ -22,6 +22,7 @@ refusals and the costs; level2/README.md explains how level 2 works.
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -47,7 +48,7 @@ from gan_engine.losses.level2.trial import record_forward
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.network import Network, why_refused
 from gan_engine.losses.norms import norm
-from gan_engine.losses.outputs import Picked, check_images
+from gan_engine.losses.outputs import Picked, check_batch, check_images, described
 from gan_engine.losses.small import penalised_at_once
 from gan_engine.ops.gradient_penalty import interpolate, sum_of_squares
 
@@ -77,6 +78,7 @@ def r1(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> Tens
     Gradients: every order that D has, in the parameters of D. None in img.
     """
     refuse(D)
+    check_batch("img", img)
     img = detached(img).requires_grad_()
     with torch.enable_grad(), without_autocast(img):
         return sum_of_squares(outputs_and_gradient(D, img, c, ops=ClosedOps(), picked=logits)[1])
@@ -167,6 +169,7 @@ def path_length(
     Gradients: every order that G has, in the parameters of G and in ws.
     """
     refuse(G)
+    check_batch("ws", ws)
     if level not in (None, 1, "autograd"):
         raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
@@ -194,6 +197,8 @@ def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = N
     Returns:
         x: [N, ...] without a graph.
     """
+    for name, img in ("real", real), ("fake", fake):
+        check_batch(name, img)
     eps = torch.rand(len(real), generator=generator, device=generator.device if generator else real.device)
     eps = eps.to(real.device)
     with torch.no_grad():
@@ -212,6 +217,7 @@ def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | No
     Returns:
         x: [N, ...] without a graph.
     """
+    check_batch("real", real)
     real = real.detach()
     noise = torch.rand(real.shape, generator=generator, device=generator.device if generator else real.device)
     moved = real + spread * real.std() * noise.to(real)
@@ -259,12 +265,21 @@ def backward_with_penalty(
         RuntimeError: as in `r1`. At level 2 also: the loss wrote to images, weights or biases that D computed with. At
             level "aligned" only: inference mode, or activations with kinks that cannot be held.
         ValueError: D does not return logits; they do not depend on the images (all levels but 2); the loss returns
-            neither [], [M] nor a value for each logit; another level.
+            neither [], [M] nor a value for each logit, or has no gradient; another level, or an argument of another
+            type; no images at level "aligned".
     """
     check_level("backward_with_penalty", level)
+    if loss is not None and not callable(loss):
+        raise ValueError(f"loss must be a function of the logits, or None, got {described(loss)}")
+    if not type(gamma) is type(centre) is type(scale) is float:
+        check_factor("centre", centre)
+        check_factor("scale", scale)
+        if not isinstance(gamma, Real | Tensor):
+            raise ValueError(f"gamma must be a number, or a tensor of one for each image, got {described(gamma)}")
     seen = known(D)
     if level != "aligned" and (seen is None or seen.refused is not None):
         refuse(D, seen)
+    check_batch("img", img)
     img = detached(img)
     plain = seen is not None and seen.without_attention and logits is None  # D runs on PyTorch's functions as they are
     if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor) and not in_autocast(img):
@@ -301,6 +316,12 @@ def check_level(caller: str, level: Any) -> None:
     """Raise ValueError unless `level` is one of `backward_with_penalty`."""
     if level not in (None, 1, 2, "autograd", "aligned"):
         raise ValueError(f'{caller}: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
+
+
+def check_factor(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a number or a tensor of one."""
+    if not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
+        raise ValueError(f"{name} must be a number, got {described(value)}")
 
 
 def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:

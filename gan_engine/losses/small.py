@@ -83,6 +83,8 @@ def step_at_once(
     fake, real = found["fake"], found[real_pass[0]]
     plain = isinstance(fake, Tensor) and fake.ndim == 1
     adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
+    if not isinstance(adversarial, Tensor) or adversarial.ndim > 1 or not adversarial.requires_grad:
+        check_values(adversarial, [fake, real] if plain else [*fake, *real])
     terms = {"D": adversarial.detach()}
     roots = [(adversarial, _of_mean(adversarial, 1, scale))]
     for name, g in gradients.items():
@@ -129,7 +131,7 @@ def penalised_at_once(
         if g is None:
             raise no_gradient()
         values = loss(logits)
-        if not isinstance(values, Tensor) or values.ndim > 1:
+        if not isinstance(values, Tensor) or values.ndim > 1 or values.dtype != wide or not values.requires_grad:
             check_values(values, logits)
     still = g.detach()
     squares = still.square().sum(1) if g.ndim == 2 and g.dtype == wide else sum_of_squares_ref(still)

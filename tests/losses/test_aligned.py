@@ -401,7 +401,7 @@ def test_patches_scales_and_classes():
 
 def test_the_error_of_a_D_without_parameters_is_no_number():
     layer = mlp(8)
-    for D in (copy.deepcopy(layer).requires_grad_(False), lambda x, layers=[layer]: layers[0](x)):
+    for D in (copy.deepcopy(layer).requires_grad_(False), lambda x, layers=[[[layer]]]: layers[0][0][0](x)):
         with pytest.raises(ValueError, match="want a D with parameters that learn, got none"):
             penalties.aligned_error(D, images())
     assert all(p.grad is None for p in layer.parameters())

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from gan_engine.losses import penalties
-from tests.losses.networks import STEPS, Lambda, around, gradients, images
+from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.ops.thresholds import TABLE
+from tests.losses.conftest import FEW
+from tests.losses.networks import STEPS, Lambda, around, gradients, images, softplus
 
 WRONG = {
     "tuple": lambda y: (y, y),
@@ -109,3 +112,55 @@ def test_weights_of_another_number_of_images_are_refused(level):
 def test_the_level_of_a_D_whose_logits_are_picked():
     D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.randn(5, 1, 2, 2)
     assert penalties.level_of(D, img, logits=lambda out: out[:, :1]) in (2, "autograd")
+
+
+@pytest.mark.parametrize("level", [None, 1, 2, "autograd", "aligned", "small"])
+def test_a_loss_without_a_gradient_is_refused(level, monkeypatch):
+    if level == "small":
+        monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=float("inf")))
+    options = {"gamma": 1.0, "level": None if level == "small" else level}
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), nn.LeakyReLU()), torch.randn(3, 1, 2, 2)
+    weight = torch.ones((), requires_grad=True)
+    for _ in range(2):
+        for loss in (lambda logits: softplus(logits).detach(), torch.no_grad()(softplus), lambda logits: logits.long()):
+            with pytest.raises(ValueError, match=r"loss must depend on the logits, got \[3\].* without a gradient"):
+                penalties.backward_with_penalty(D, img, loss, **options)
+        penalties.backward_with_penalty(D, img, lambda logits: weight.square(), **options)
+        penalties.backward_with_penalty(D, img, None, **options)
+    with pytest.raises(ValueError, match=r"loss must return numbers in floating point, got \[3\] of torch.complex"):
+        penalties.backward_with_penalty(D, img, lambda logits: torch.complex(logits, logits), **options)
+
+
+@pytest.mark.parametrize("level", [None, 1, 2, "autograd", "aligned"])
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"gamma": "1"}, "gamma must be a number, or a tensor of one for each image, got a str"),
+        ({"centre": None}, "centre must be a number, got a NoneType"),
+        ({"scale": torch.ones(3)}, r"scale must be a number, got \[3\]"),
+        ({"loss": "hinge"}, "loss must be a function of the logits, or None, got a str"),
+        ({"img": [1.0]}, r"img must be a tensor \[N, ...\] in floating point, got a list"),
+        ({"img": torch.ones(3, 1, 2, 2).byte()}, r"img must be a tensor .*, got \[3, 1, 2, 2\] of torch.uint8"),
+        ({"img": torch.ones(())}, r"img must be a tensor .*, got \[\]"),
+        ({"D": None}, "the network must be a module or a function, got a NoneType"),
+        ({"D": nn.Linear}, "the network must be a module or a function, got the class Linear"),
+        ({"logits": "last"}, "logits= must be a function of what D returns, got a str"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(given, sentence, level):
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.randn(3, 1, 2, 2)
+    with pytest.raises((ValueError, NotPiecewiseLinear), match=sentence):
+        penalties.backward_with_penalty(**{"D": D, "img": img, "loss": softplus, "gamma": 1.0, "level": level, **given})
+
+
+def test_images_of_another_type_are_refused_by_all_functions():
+    D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.ones(3, 1, 2, 2).byte()
+    for call in (penalties.r1, penalties.dragan, penalties.refusal, penalties.level_of, penalties.aligned_error):
+        with pytest.raises(ValueError, match=r"must be a tensor \[N, ...\] in floating point"):
+            call(D, img)
+    with pytest.raises(ValueError, match="fake must be a tensor"):
+        penalties.between(img.float(), img)
+    with pytest.raises(
+        ValueError, match=r'level "aligned" moves images along their gradients: want .*, got \[0, 1, 2, 2\]'
+    ):
+        penalties.backward_with_penalty(D, img[:0].float(), None, gamma=1.0, level="aligned")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gan_engine.losses.network import Network, parts_of
+from gan_engine.losses.network import Network, modules_of
 from gan_engine.losses.outputs import Picked
 
 
@@ -65,13 +65,13 @@ def _owner(D: Network) -> Any:
 def _state(D: Network, img: Tensor, c: Any, with_loss: bool = True, picked: Picked = None) -> tuple:
     asked = with_loss, getattr(picked, "__code__", type(picked))
     given = img.shape[1:], img.dtype, type(c), torch.is_autocast_enabled(img.device.type), *asked
-    return given, tuple(_state_of(part) for part in parts_of(D) if isinstance(part, nn.Module))
+    return given, tuple(map(_state_of, modules_of(D)))
 
 
 def _state_of(module: nn.Module) -> tuple:
     held = vars(module)  # in few calls: every step of a refused D asks
     attributes = tuple([value for value in held.values() if isinstance(value, _TOLD)])
-    learned = tuple([p is not None and p.requires_grad for p in held["_parameters"].values()])
+    learned = tuple([p is not None and p.requires_grad for p in module._parameters.values()])
     hooks = [*held["_forward_pre_hooks"], 0, *held["_forward_hooks"], 0, *held["_backward_pre_hooks"], 0]
     return id(module), type(module), attributes, learned, *hooks, *held["_backward_hooks"]
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.traced_tensor import TracedTensor
-from gan_engine.losses.network import Network, parts_of
+from gan_engine.losses.network import Network, modules_of
 
 
 class Snapshot(TorchFunctionMode):
@@ -37,9 +37,8 @@ class Snapshot(TorchFunctionMode):
         self.generators: dict[torch.Generator, Tensor] = {}
         self.random = _random_states(device)
         self.thread = threading.get_ident()
-        for part in parts_of(D):
-            if isinstance(part, nn.Module):
-                self._keep_module(part)
+        for module in modules_of(D):
+            self._keep_module(module)
 
     def __enter__(self) -> "Snapshot":
         self.hook = register_module_forward_pre_hook(self._before_module)

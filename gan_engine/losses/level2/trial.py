@@ -10,7 +10,7 @@ from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear, remember
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.network import Network, why_refused
-from gan_engine.losses.outputs import Picked
+from gan_engine.losses.outputs import Picked, check_batch
 
 
 def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> str | None:
@@ -27,6 +27,7 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
         The sentence, or None. The buffers and attributes of modules and the states of PyTorch's random numbers are put
         back afterwards. The page docs/penalties.md says what to do about each sentence.
     """
+    check_batch("img", img)
     if (reason := why_refused(D)) is not None:
         return reason
     before = Snapshot(D, img.device)

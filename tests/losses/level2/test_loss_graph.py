@@ -34,7 +34,7 @@ LOSSES = {
     "several passes": lambda D, t, s, logits: F.softplus(-logits) + D(torch.ones(4, 3, 8, 8).double()).square(),
     "no logits": lambda D, t, s, logits: t.exp() + D[0].bias.sum(),
     "detached logits": lambda D, t, s, logits: F.softplus(-t * logits.detach()),
-    "a constant": lambda D, t, s, logits: torch.ones(3),
+    "a new leaf": lambda D, t, s, logits: torch.ones(3, requires_grad=True),
     "written in place": lambda D, t, s, logits: F.softplus(-logits.mul_(2).sub_(t)),
     "in place and unused": lambda D, t, s, logits: [F.softplus(-logits), logits.detach().add(1)][0],
     "float64 of float32": lambda D, t, s, logits: F.softplus(-logits.double()),

@@ -75,7 +75,7 @@ def each_differently(logits: list[Tensor]) -> Tensor:
 
 
 def none_of_them(logits: list[Tensor]) -> Tensor:
-    return torch.ones(())
+    return torch.ones((), requires_grad=True)
 
 
 def made(name: str) -> tuple[nn.Module, Tensor]:

@@ -115,7 +115,7 @@ def test_gradients_are_added_to_those_there_are(img, level):
 
 def test_without_a_loss_biases_have_no_gradient_and_their_hooks_rest(img):
     torch.manual_seed(0)
-    for loss in (None, lambda logits: torch.zeros(2)):
+    for loss in (None, lambda logits: torch.zeros(2, requires_grad=True)):
         D = Shared().double()
         hooks = Recorded(D)
         backward_with_penalty(D, img, loss, gamma=1.0, level=2)
