@@ -13,19 +13,22 @@ The trainer of gan_engine computes its steps by the same functions, gan_engine.l
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gan_engine.losses.adversarial import LOSSES, of_each_image
 from gan_engine.losses.adversarial import Adversarial as Sides
+from gan_engine.losses.by_autograd import detached
 from gan_engine.losses.game import Game, feature_matching
-from gan_engine.losses.network import Network, parts_of
-from gan_engine.losses.outputs import Picked
-from gan_engine.losses.penalties import Level, check_level
+from gan_engine.losses.network import Network, parameters_of
+from gan_engine.losses.outputs import Picked, described
+from gan_engine.losses.penalties import Level, check_factor, check_level
 
 
 class Adversarial:
@@ -48,7 +51,7 @@ class Adversarial:
             batch. None: those of a D under DistributedDataParallel.
 
     Raises:
-        ValueError: another loss, a negative weight, or a number below 1.
+        ValueError: another loss, a negative weight, a number below 1, or an argument of another type.
     """
 
     def __init__(
@@ -68,21 +71,27 @@ class Adversarial:
         generator: torch.Generator | None = None,
         group: Any = None,
     ) -> None:
-        if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"Adversarial: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        sides = LOSSES.get(loss) if isinstance(loss, str) else loss
+        if not (isinstance(sides, Sides) and callable(sides.generator) and callable(sides.discriminator)):
+            got = repr(loss) if isinstance(loss, str) else described(loss)
+            raise ValueError(
+                f"Adversarial: loss must be one of {', '.join(LOSSES)}, or a gan_engine.losses.adversarial.Adversarial "
+                f"of two functions, got {got}"
+            )
         check_level("Adversarial", level)
+        if not callable(D) or isinstance(D, type):
+            raise ValueError(f"Adversarial: D must be a module or a function, got {described(D)}")
         weights = {"r1": r1, "r2": r2, "gp": gp}
-        for name, value, least in (
-            *((name, weight, 0) for name, weight in {**weights, "feature_matching": feature_matching}.items()),
-            ("penalty_interval", penalty_interval, 1),
-            ("pack", pack, 1),
-        ):
-            if not value >= least:
-                raise ValueError(f"Adversarial: {name} must be at least {least}, got {value}")
+        for name, value in {**weights, "feature_matching": feature_matching}.items():
+            if not (isinstance(value, Real | Tensor) and 0 <= value < inf):
+                raise ValueError(f"Adversarial: {name} must be a finite number, at least 0, got {value!r}")
+        for name, value in ("penalty_interval", penalty_interval), ("pack", pack):
+            if not (isinstance(value, Integral) and value >= 1):
+                raise ValueError(f"Adversarial: {name} must be a whole number, at least 1, got {value!r}")
         self.D, self.group = D, group
         if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
             self.D, self.group = D.module, D.process_group if group is None else group
-        self.loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self.loss = sides
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
         self.level, self.logits, self.pack = level, logits, pack
@@ -104,12 +113,21 @@ class Adversarial:
             "logits/real" and "logits/fake". `scale` is in none of them.
 
         Raises:
-            ValueError: other numbers of real than of generated samples, or integers beside generated floats.
+            RuntimeError: torch.inference_mode() is on.
+            ValueError: other numbers of real than of generated samples, or integers beside generated floats; other
+                shapes, where "r2" or "gp" joins both.
         """
-        if real.shape[:1] != fake.shape[:1]:
-            raise ValueError(f"d_step: want as many real as generated samples, got {len(real)} and {len(fake)}")
+        if type(scale) is not float:
+            check_factor("scale", scale)
+        _check_samples("d_step", real=real, fake=fake)
         weights = {} if self.steps % self.penalty_interval else self.weights
-        real, fake = real.detach(), fake.detach()
+        if real.shape != fake.shape:
+            if real.shape[:1] != fake.shape[:1]:
+                raise ValueError(f"d_step: want as many real as generated samples, got {len(real)} and {len(fake)}")
+            if not weights.keys().isdisjoint(("r2", "gp")):
+                got = f"{list(real.shape)} and {list(fake.shape)}"
+                raise ValueError(f"d_step: r2 and gp want real and generated samples of one shape, got {got}")
+        real, fake = detached(real), detached(fake)
         if fake.dtype != real.dtype:
             if fake.is_floating_point() and not real.is_floating_point():
                 raise ValueError(f"d_step: want real in floating point, as fake is, got {real.dtype}")
@@ -148,10 +166,15 @@ class Adversarial:
         Raises:
             ValueError: `real` or the features are wanted and there are none.
         """
+        _check_samples("g_terms", fake=fake)
         reads_real = self.loss.generator_reads_real or bool(self.feature_matching)
         if real is None and reads_real:
             what = "this loss" if self.loss.generator_reads_real else "feature matching"
             raise ValueError(f"g_terms: {what} compares generated with real images: want g_terms(fake, real), got fake")
+        if real is not None and reads_real:
+            _check_samples("g_terms", real=real)
+        if real is not None and self.loss.generator_reads_real and real.shape[:1] != fake.shape[:1]:
+            raise ValueError(f"g_terms: want as many real as generated samples, got {len(real)} and {len(fake)}")
         game, given = self._game({}), c or None
         with _learning_nothing(self.D):
             of_fake = game.outputs(self._packed(fake), given)
@@ -173,7 +196,11 @@ class Adversarial:
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.steps = state["steps"]
+        """Raises ValueError unless `state` is what `state_dict` returns."""
+        steps = state.get("steps") if isinstance(state, Mapping) and len(state) == 1 else None
+        if type(steps) is not int or steps < 0:
+            raise ValueError(f'load_state_dict: want {{"steps": number}} of state_dict(), got {state!r:.200}')
+        self.steps = steps
 
     def _game(self, weights: dict[str, float]) -> Game:
         options = self.penalty_interval, self.level, self.generator, self.logits
@@ -188,10 +215,16 @@ class Adversarial:
         return img.reshape(len(img) // self.pack, self.pack * img.shape[1], *img.shape[2:])
 
 
+def _check_samples(caller: str, **samples: Any) -> None:
+    for name, img in samples.items():
+        if not isinstance(img, Tensor):
+            raise ValueError(f"{caller}: {name} must be a tensor [N, ...], got {described(img)}")
+
+
 @contextlib.contextmanager
 def _learning_nothing(D: Network) -> Iterator[None]:
     """Inside, no parameter of D requires a gradient."""
-    learnt = [p for p in _parameters(D) if p.requires_grad]
+    learnt = [p for p in parameters_of(D) if p.requires_grad]
     try:
         for p in learnt:
             p.requires_grad_(False)
@@ -203,18 +236,11 @@ def _learning_nothing(D: Network) -> Iterator[None]:
 
 def _average(D: Network, group: Any) -> None:
     """Average the gradients of D over the processes."""
-    grads = [p.grad for p in _parameters(D) if p.grad is not None]
+    grads = [p.grad for p in parameters_of(D) if p.grad is not None]
     waiting = [torch.distributed.all_reduce(grad, group=group, async_op=True) for grad in grads]
     for each in waiting:
         each.wait()
     torch._foreach_div_(grads, torch.distributed.get_world_size(group))
-
-
-def _parameters(D: Network) -> list[nn.Parameter]:
-    """The parameters of D, or of the modules in a function D, each once."""
-    modules = [part for part in parts_of(D) if isinstance(part, nn.Module)]
-    found = {id(p): p for part in modules for p in part._parameters.values() if p is not None}
-    return list(found.values())
 
 
 _NOTHING = contextlib.nullcontext()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from gan_engine.adversarial import Adversarial
 from gan_engine.losses.adversarial import LOSSES
 from gan_engine.losses.objective import Batch, GanObjective
+from gan_engine.ops.thresholds import TABLE
+from tests.losses.conftest import FEW
 
 N = 6
 
@@ -290,13 +292,20 @@ def test_what_does_not_fit_is_one_sentence():
     D, fake = Discriminator("patches"), images(2)
     for options, sentence in (
         ({"loss": "hinged"}, "loss must be one of nonsaturating, .* got 'hinged'"),
-        ({"r1": -1.0}, "r1 must be at least 0, got -1"),
-        ({"penalty_interval": 0}, "penalty_interval must be at least 1, got 0"),
-        ({"pack": 0}, "pack must be at least 1, got 0"),
+        ({"loss": (fake, fake)}, "or a gan_engine.losses.adversarial.Adversarial of two functions, got a tuple"),
+        ({"loss": LOSSES["hinge"]._replace(discriminator=None)}, "of two functions, got a Adversarial of a function"),
+        ({"r1": -1.0}, "r1 must be a finite number, at least 0, got -1"),
+        ({"gp": "1"}, "gp must be a finite number, at least 0, got '1'"),
+        ({"feature_matching": math.inf}, "feature_matching must be a finite number, at least 0, got inf"),
+        ({"penalty_interval": 0}, "penalty_interval must be a whole number, at least 1, got 0"),
+        ({"penalty_interval": 1.5}, "penalty_interval must be a whole number, at least 1, got 1.5"),
+        ({"pack": 2.0}, "pack must be a whole number, at least 1, got 2.0"),
         ({"level": 7}, 'level must be 2, 1, "autograd", "aligned" or None, got 7'),
     ):
         with pytest.raises(ValueError, match=sentence):
             Adversarial(D, **options)
+    with pytest.raises(ValueError, match="D must be a module or a function, got a type"):
+        Adversarial(Discriminator)
     with pytest.raises(ValueError, match=r"compares generated with real images: want g_terms\(fake, real\)"):
         Adversarial(D, "relativistic").g_terms(fake)
     with pytest.raises(ValueError, match="g_terms: feature matching compares generated with real images"):
@@ -307,7 +316,60 @@ def test_what_does_not_fit_is_one_sentence():
         Adversarial(lambda img: (D(img), D(img))).d_step(fake, fake)
     with pytest.raises(ValueError, match="d_step: want as many real as generated samples, got 4 and 2"):
         Adversarial(D, r1=1.0, r2=1.0).d_step(images(1, 4), images(2, 2))  # their halves would mix both
+    for options in ({"r2": 1.0}, {"gp": 1.0}):
+        with pytest.raises(ValueError, match=r"of one shape, got \[6, 3, 8, 8\] and \[6, 3, 6, 6\]"):
+            Adversarial(D, **options).d_step(fake, fake[:, :, :6, :6])
+    with pytest.raises(ValueError, match=r"d_step: real must be a tensor \[N, ...\], got a ndarray"):
+        Adversarial(D).d_step(fake.numpy(), fake)
+    for options, samples in (("hinge", (None,)), ("relativistic", (fake, fake.numpy()))):
+        with pytest.raises(ValueError, match=r"g_terms: (fake|real) must be a tensor \[N, ...\], got a"):
+            Adversarial(D, options).g_terms(*samples)
+    with pytest.raises(ValueError, match="scale must be a number, got a NoneType"):
+        Adversarial(D).d_step(fake, fake, scale=None)
+    with pytest.raises(ValueError, match="g_terms: want as many real as generated samples, got 1 and 6"):
+        Adversarial(D, "relativistic").g_terms(fake, fake[:1])  # it would be compared with all
     with pytest.raises(ValueError, match="d_step: want real in floating point, as fake is, got torch"):
         Adversarial(D).d_step(fake.byte(), fake)
     with pytest.raises(ValueError, match="features of the same shapes, got"):
         Adversarial(Discriminator("features"), feature_matching=1.0).g_terms(fake, images(1, 3))
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+@pytest.mark.parametrize("small", [False, True])
+def test_a_loss_of_two_functions_that_does_not_fit_is_refused(small: bool, options: dict, monkeypatch):
+    monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=math.inf if small else 0))
+    D, fake = Discriminator("one", nn.LeakyReLU), images(2)
+    for function, sentence in (
+        (lambda fake, real: (fake - real).detach(), "loss must depend on the logits, got .* without a gradient"),
+        (lambda fake, real: fake - real[:, None], r"loss must return \[M\], .* got \[6, 6\]"),
+        (lambda fake, real: 1.0, "loss must return a tensor, got a float"),
+    ):
+        game = Adversarial(D, LOSSES["hinge"]._replace(generator=function, discriminator=function), **options)
+        with pytest.raises(ValueError, match=sentence):
+            game.d_step(fake, fake)
+    still = LOSSES["hinge"]._replace(generator=lambda fake, real: -fake.detach())
+    with pytest.raises(ValueError, match="loss must depend on the logits"):
+        Adversarial(D, still).g_terms(fake.clone().requires_grad_())
+    D.requires_grad_(False)
+    Adversarial(D, "hinge", **options).d_step(fake, fake)  # a D that learns nothing is no error
+
+
+@pytest.mark.parametrize("state", [{}, {"step": 3}, {"steps": "3"}, {"steps": -1}, {"steps": 3, "k": 1}, None, [3]])
+def test_a_state_of_another_form_is_refused(state):
+    game = Adversarial(Discriminator("one"))
+    with pytest.raises(ValueError, match=r'load_state_dict: want \{"steps": number\} of state_dict\(\), got '):
+        game.load_state_dict(state)
+    game.load_state_dict({"steps": 3})
+    assert game.state_dict() == {"steps": 3}
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_inference_mode(options: dict):
+    D = Discriminator("one", nn.LeakyReLU)
+    game = Adversarial(D, **options)
+    with torch.inference_mode():
+        made = images(1)
+        with pytest.raises(RuntimeError, match=r"torch\.inference_mode\(\) does not record"):
+            game.d_step(made, made)
+    game.d_step(made, made)
+    assert all(p.grad is not None for p in D.first[0].parameters())
