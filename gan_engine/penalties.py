@@ -6,13 +6,12 @@ stands behind the colon, and compares a step of loss and R1 with plain autograd.
 
 import argparse
 import contextlib
-import copy
 import importlib
 import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from torch import Tensor, nn
 
 from gan_engine import backends
 from gan_engine.command_line import console
+from gan_engine.losses.level2.snapshot import Snapshot
+from gan_engine.losses.network import Network, modules_of, parameters_of
 from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, level_of, refusal
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import malloc
@@ -30,8 +31,11 @@ from gan_engine.system.devices import choose_device
 ROUNDS = 5  # the least number of steps that are timed
 
 
-def discriminator(name: str) -> nn.Module:
-    """What module:attribute makes: a class or a function without arguments is called, a module is taken as it is."""
+def discriminator(name: str) -> Network:
+    """What module:attribute makes: a class or a function without arguments is called, a module is taken as it is.
+
+    It makes a module, or a function of which the modules are found.
+    """
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(f"want MODULE:CLASS, got {name}")
@@ -45,16 +49,22 @@ def discriminator(name: str) -> nn.Module:
         raise ValueError(f"{name}: {error}; want a class, or a function, that makes D without arguments") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    if not isinstance(D, nn.Module):
+    if not callable(D) or isinstance(D, type):
         raise ValueError(f"{name}: want a torch.nn.Module, got a {type(D).__name__}")
+    if not modules_of(D):
+        raise ValueError(
+            f"{name}: want a torch.nn.Module, or a function that names its modules, got a {type(D).__name__} in which "
+            "no module was found"
+        )
     return D
 
 
-def check(D: nn.Module, img: Tensor, c: Tensor | None, *, seconds: float) -> list[str]:
+def check(D: Network, img: Tensor, c: Tensor | None, *, seconds: float) -> list[str]:
     """The lines of the answer for a step on img [N, ...]."""
     reason = refusal(D, img, c)
     refused = [] if reason is None else [f"refused    {reason}"]
-    truth = _gradients(copy.deepcopy(D).double(), img.double(), c, "autograd", plain=True)
+    with _in_float64(D):
+        truth = _gradients(D, img.double(), c, "autograd", plain=True)
     if isinstance(truth, str):
         return [*refused, f"no step    {truth}"]
     level = level_of(D, img, c)
@@ -64,7 +74,7 @@ def check(D: nn.Module, img: Tensor, c: Tensor | None, *, seconds: float) -> lis
         lines.insert(1, f"{'no gain' if refused else 'small'}".ljust(11) + why)
     levels: tuple[Any, ...] = (1, "autograd") if reason is not None else (2, 1, "autograd")
     for level in levels:
-        found = _gradients(copy.deepcopy(D), img, c, level)
+        found = _gradients(D, img, c, level)
         named = f"error      level {level}".ljust(26)
         lines.append(named + (found if isinstance(found, str) else f"{_error(found, truth):.1e} of |gradients|"))
     times = _times(D, img, c, seconds)
@@ -74,8 +84,23 @@ def check(D: nn.Module, img: Tensor, c: Tensor | None, *, seconds: float) -> lis
     return lines
 
 
-def _step(D: nn.Module, img: Tensor, c: Tensor | None, level: Any, *, plain: bool = False) -> None:
-    D.zero_grad(set_to_none=True)
+@contextlib.contextmanager
+def _in_float64(D: Network) -> Iterator[None]:
+    """Inside, the parameters and buffers of D are float64. A function cannot be copied with the modules it names."""
+    buffers = [b for module in modules_of(D) for b in module.buffers(recurse=False)]
+    kept = [(t, t.data) for t in (*parameters_of(D), *buffers) if t.is_floating_point()]
+    try:
+        for t, data in kept:
+            t.grad, t.data = None, data.double()
+        yield
+    finally:
+        for t, data in kept:
+            t.grad, t.data = None, data
+
+
+def _step(D: Network, img: Tensor, c: Tensor | None, level: Any, *, plain: bool = False) -> None:
+    for p in parameters_of(D):
+        p.grad = None
     with backends.use("reference") if plain else contextlib.nullcontext():
         backward_with_penalty(D, img, _loss, gamma=1.0, c=c, level=level)
 
@@ -85,14 +110,21 @@ def _loss(logits: Tensor | list[Tensor]) -> Tensor:
     return torch.cat([F.softplus(-part).flatten() for part in each])
 
 
-def _gradients(D: nn.Module, img: Tensor, c: Tensor | None, level: Any, *, plain: bool = False) -> list[Tensor] | str:
-    """The gradients of D's parameters in float64, or the error of the step in one line."""
+def _gradients(D: Network, img: Tensor, c: Tensor | None, level: Any, *, plain: bool = False) -> list[Tensor] | str:
+    """The gradients of D's parameters in float64, or the error of the step in one line. D is put back."""
+    before = Snapshot(D, img.device)
     torch.manual_seed(0)
     try:
         _step(D, img, c, level, plain=plain)
     except (RuntimeError, ValueError, NotPiecewiseLinear) as error:
-        return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-    return [torch.zeros_like(p).double() if p.grad is None else p.grad.double() for p in D.parameters()]
+        return _in_one_line(error)
+    finally:
+        before.restore()
+    return [torch.zeros_like(p).double() if p.grad is None else p.grad.double() for p in parameters_of(D)]
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
 def _error(found: list[Tensor], truth: list[Tensor]) -> float:
@@ -100,7 +132,7 @@ def _error(found: list[Tensor], truth: list[Tensor]) -> float:
     return (off / max(sum(float(b.square().sum()) for b in truth), 1e-300)) ** 0.5
 
 
-def _times(D: nn.Module, img: Tensor, c: Tensor | None, seconds: float) -> dict[str, float]:
+def _times(D: Network, img: Tensor, c: Tensor | None, seconds: float) -> dict[str, float]:
     """The median seconds of a step of each peer. The peers take turns, so that all see the same machine."""
     peers: dict[str, Callable[[], None]] = {
         "plain autograd": lambda: _step(D, img, c, "autograd", plain=True),
@@ -150,11 +182,20 @@ def main(argv: list[str]) -> int:
     device = choose_device(asked.device)
     malloc.tune()
     torch.manual_seed(0)
-    D = discriminator(asked.D).to(device)
+    D = discriminator(asked.D)
+    for module in modules_of(D):
+        module.to(device)
     img = torch.randn(asked.shape, device=device)
     c = torch.randint(asked.classes, (len(img),), device=device) if asked.classes else None
-    with torch.no_grad():
-        D(img) if c is None else D(img, c)  # lazy layers take their sizes
+    try:
+        with torch.no_grad():
+            D(img) if c is None else D(img, c)  # lazy layers take their sizes
+    except Exception as error:
+        given = f"images {list(img.shape)}" + (f" and classes {list(c.shape)}" if c is not None else "")
+        raise ValueError(
+            f"{asked.D} raised {_in_one_line(error)}. It was given {given}: --shape sets their shape, and --classes K "
+            "gives classes"
+        ) from error
     lines = check(D, img, c, seconds=asked.seconds)
     print("\n".join(lines))
     return 1 if any(line.startswith("no step") for line in lines) else 0

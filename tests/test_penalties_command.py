@@ -1,6 +1,11 @@
 """python -m gan_engine.penalties check: the level of a discriminator, its error and its time."""
 
+import copy
+import functools
+from collections.abc import Callable
+
 import pytest
+import torch
 from torch import Tensor, nn
 
 from gan_engine import penalties
@@ -68,6 +73,61 @@ def test_a_network_without_a_second_gradient_is_told(capsys):
     status, said = called(capsys, "no_second_gradient")
     assert status == 1
     assert "no step    RuntimeError: derivative for aten::hardsigmoid_backward is not implemented" in said
+
+
+def function() -> Callable[[Tensor], Tensor]:
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Flatten(), nn.LazyLinear(1)]
+    return lambda x: functools.reduce(lambda x, layer: layer(x), layers, x)
+
+
+def empty_function() -> Callable[[Tensor], Tensor]:
+    return functools.partial(torch.mean, dim=(1, 2, 3))
+
+
+def test_a_function_is_compared_as_a_module_is(capsys):
+    status, said = called(capsys, "function")
+    assert (status, "refused    batch_norm ties samples together in training" in said) == (0, True)
+    assert max(float(line.split()[-3]) for line in said.splitlines() if line.startswith("error")) < 1e-5
+
+
+def test_the_check_leaves_no_trace():
+    D = normed()
+    before = copy.deepcopy(D.state_dict())
+    with penalties._in_float64(D):
+        assert {value.dtype for value in D.state_dict().values()} == {torch.float64, torch.int64}
+        assert not isinstance(penalties._gradients(D, torch.randn(4, 3, 8, 8).double(), None, 1), str)
+    after = D.state_dict()
+    assert all(value.dtype == before[name].dtype and value.equal(before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("three", "want a torch.nn.Module, got a int"),
+        ("empty_function", "or a function that names its modules, got a partial in which no module was found"),
+    ],
+)
+def test_what_is_no_discriminator_is_refused(capsys, name, sentence):
+    assert penalties.main(["check", f"{__name__}:{name}"]) == 2
+    assert f"error: {__name__}:{name}: " in (err := capsys.readouterr().err) and sentence in err
+
+
+def three() -> int:
+    return 3
+
+
+def test_a_wrong_shape_is_one_line(capsys):
+    status = penalties.main(["check", f"{__name__}:fixed", "--shape", "4,3,9,9"])
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) == (2, 1)
+    assert "fixed raised RuntimeError: mat1 and mat2 shapes cannot be multiplied" in error
+    assert "given images [4, 3, 9, 9]: --shape sets their shape, and --classes K gives classes" in error
+    assert penalties.main(["check", f"{__name__}:Projected", "--shape", "4,3,8,8"]) == 2
+    assert "missing 1 required positional argument: 'c'. It was given images [4" in capsys.readouterr().err
+
+
+def fixed() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere:D", f"{__name__}:missing", f"{__name__}:called"])
