@@ -21,7 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch about its export
 
 # Every kind of inputs: z, z with classes, z with truncation, sources of one size, and sources of many sizes.
 KINDS = ("dcgan", "cgan", "stylegan2", "pix2pix", "cyclegan", "srgan")
-# torch.export takes seconds, and models/test_recorders.py has it for every generator.
 PROGRAMS = ("stylegan2", "srgan")
 
 
@@ -42,6 +41,22 @@ def run_of(tmp_path_factory):
         return made[name]
 
     return find
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recorded_once():
+    """Record each program once: it takes seconds, and networks of one configuration have the same weights here."""
+    record, made = program_files._program, {}
+
+    def program(drawing):
+        key = drawing.config, drawing.arguments
+        if key not in made:
+            made[key] = record(drawing)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program_files, "_program", program)
+        yield
 
 
 def run_onnx(path, drawing, inputs):
@@ -66,6 +81,16 @@ def assert_same_images(read, path, run_dir, *arguments):
         inputs = drawing.examples(num, taller=taller if drawing.any_sides else 0)
         wanted = drawing(*inputs)
         torch.testing.assert_close(read(path, drawing, inputs), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_program_draws_the_same_images_in_any_number_by_operators_of_pytorch(name, run_of):
+    drawing = Drawing(load(run_of(name), "cpu"))
+    program = program_files._program(drawing)
+    assert not [node for node in program.graph.nodes if "gan_engine" in str(node.target)]
+    for num in (3, 60, 1):
+        inputs = drawing.examples(num)
+        torch.testing.assert_close(program.module()(*inputs), drawing(*inputs), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", RUNS)
