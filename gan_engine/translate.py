@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
-from gan_engine.data.decode import square
+from gan_engine.data.decode import fit
 from gan_engine.inference.generator import load
 from gan_engine.models.declaration import Direction
 from gan_engine.pictures import files
@@ -71,7 +71,7 @@ def translate(options: Options) -> list[str]:
     arguments = (options.direction,) if declared.directions else ()
 
     def make(path: Path) -> Image.Image:
-        pixels = square(files.read(path, channels), config.resolution)
+        pixels = fit(files.read(path, channels), config.resolution)
         source = files.to_tensor(pixels).to(device)
         with torch.no_grad():
             return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))

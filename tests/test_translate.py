@@ -79,10 +79,10 @@ def test_directions_differ(runs, photos, tmp_path):
 def test_edges_are_given_or_taken(runs, photos, tmp_path):
     run(photos / "b.png", tmp_path / "taken.png", runs["edges"], extract=True)
     G = load(runs["edges"], "cpu").network
-    from gan_engine.data.decode import square
+    from gan_engine.data.decode import fit
     from gan_engine.pictures.files import read, to_picture, to_tensor
 
-    edges = G.source_of(to_tensor(square(read(photos / "b.png", 3), 32)))
+    edges = G.source_of(to_tensor(fit(read(photos / "b.png", 3), 32)))
     assert np.array_equal(pixels(tmp_path / "taken.png"), np.asarray(to_picture(G(edges))))
     to_picture(edges).save(tmp_path / "edges.png")
     run(tmp_path / "edges.png", tmp_path / "given.png", runs["edges"])

@@ -8,11 +8,12 @@ from pathlib import Path
 from gan_engine.data.files import load_files
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.label_tables import plain_path
+from gan_engine.system.resolution import Resolution
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # bits in the flags of an archive member
 
 
-def load_zip(path: Path, *, resolution: int, channels: int | None, cut: bool = False) -> ImageSet:
+def load_zip(path: Path, *, resolution: Resolution, channels: int | None, cut: bool = False) -> ImageSet:
     """Read every image file in a zip archive. `load_files` explains the labels and `cut`. Raises DataError."""
     try:
         archive = zipfile.ZipFile(path)

@@ -18,6 +18,7 @@ from gan_engine.data.decode import decode_arrays
 from gan_engine.data.files import counted_remarks
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.system.names import listed
+from gan_engine.system.resolution import Resolution, height_width
 
 FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -40,7 +41,7 @@ DARKEST = 16 * 257
 SLACK = 1e-3
 
 
-def load_images(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_images(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """Read the images of a .npz or .npy file, and the labels of a .npz file if it has labels. Raises DataError.
 
     Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of
@@ -187,7 +188,7 @@ def to_labels(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, t
     return torch.from_numpy(labels.astype(np.int64)), tuple(map(str, values))
 
 
-def load_fashion_mnist(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_fashion_mnist(root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """The 10,000 test images of Fashion-MNIST. They are part of this package, so `root` is not used."""
     folder = resources.files("gan_engine.data") / "fashion_mnist"
     images = read_idx((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
@@ -203,12 +204,12 @@ def read_idx(packed: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(struct.unpack_from(f">{dims}I", data, 4))
 
 
-def pad_digits(images: np.ndarray, resolution: int) -> np.ndarray:
-    """uint8 [N, 28, 28] -> [N, 32, 32]: add two black pixels on each side, unless the resolution is 28.
+def pad_digits(images: np.ndarray, resolution: Resolution) -> np.ndarray:
+    """uint8 [N, 28, 28] -> [N, 32, 32]: add two black pixels on each side, unless the longer side is to be 28.
 
     Resolution 32 then needs no resizing, and other powers of two resize by a whole factor.
     """
-    return images if resolution == images.shape[1] else np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return images if max(height_width(resolution)) == images.shape[1] else np.pad(images, ((0, 0), (2, 2), (2, 2)))
 
 
 def labelled(
@@ -217,7 +218,7 @@ def labelled(
     labels: Sequence[int],
     class_names: Sequence[str],
     *,
-    resolution: int,
+    resolution: Resolution,
     channels: int | None,
 ) -> ImageSet:
     """An ImageSet of images (see `decode_arrays`) and labels [N], which are indices into class_names."""

@@ -19,6 +19,7 @@ from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import by_folder, training_part
 from gan_engine.data.packages import require_package
 from gan_engine.system.names import counted, listed
+from gan_engine.system.resolution import Resolution, height_width
 
 DATA, META = "data.mdb", "meta_info.txt"
 _META_LINE = re.compile(r"(.+?)(\.\w+)? \(\d+, *\d+(, *\d+)?\)( -?\d+)?")
@@ -38,10 +39,10 @@ def load_lmdb(path: Path, *, labelled: bool = True, **options: Any) -> ImageSet:
         return load_pictures(name, paths, database.open_file, labels=labels, notes=(*notes, *left_out), **options)
 
 
-def _of_one_size(keys: list[str], resolution: int) -> tuple[list[str], tuple[str, ...]]:
+def _of_one_size(keys: list[str], resolution: Resolution) -> tuple[list[str], tuple[str, ...]]:
     """-> the keys of one size, and a note. Keys SIZE-NUMBER (rosinality) hold every picture in each of several sizes.
 
-    The size is the least that is not below the resolution, else the largest.
+    The size is the least that is not below the resolution, its longer side in rectangles, else the largest.
     """
     sizes: dict[int, set[str]] = {}
     for key in keys:
@@ -50,7 +51,7 @@ def _of_one_size(keys: list[str], resolution: int) -> tuple[list[str], tuple[str
         sizes.setdefault(int(match[1]), set()).add(match[2])
     if len(sizes) < 2 or any(numbers != sizes[min(sizes)] for numbers in sizes.values()):
         return keys, ()
-    size = min((size for size in sizes if size >= resolution), default=max(sizes))
+    size = min((size for size in sizes if size >= max(height_width(resolution))), default=max(sizes))
     return [key for key in keys if key.startswith(f"{size}-")], (f"of {len(sizes)} sizes only {size} read",)
 
 

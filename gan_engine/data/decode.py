@@ -1,7 +1,6 @@
-"""Decode pictures to uint8 [C, resolution, resolution]. The same picture always gives the same pixels."""
+"""Decode pictures to uint8 [C, H, W] of the wanted resolution. The same picture always gives the same pixels."""
 
 import itertools
-import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
 from gan_engine.data.modes import eight_bits, to_grey_or_rgb
 from gan_engine.system.bars import bar
+from gan_engine.system.resolution import Resolution, height_width
 
 T = TypeVar("T")
 
@@ -31,41 +31,43 @@ FINER = 8
 GREY_TOLERANCE = 8
 
 
-def decode_file(file: BinaryIO, *, resolution: int, channels: int) -> np.ndarray:
-    """The centre square of one image file, as uint8 [C, resolution, resolution]; see `read_picture`."""
-    return square(read_picture(file, channels=channels, side=resolution), resolution)
+def decode_file(file: BinaryIO, *, resolution: Resolution, channels: int) -> np.ndarray:
+    """The centre of one image file, as uint8 [C, H, W] of the resolution; see `read_picture` and `fit`."""
+    return fit(read_picture(file, channels=channels, resolution=resolution), resolution)
 
 
 def read_picture(
-    file: BinaryIO, *, channels: int, side: int | None = None, remarks: list[str] | None = None
+    file: BinaryIO, *, channels: int, resolution: Resolution | None = None, remarks: list[str] | None = None
 ) -> Image.Image:
     """One whole image file in the mode L, RGB or RGBA, upright by its EXIF orientation.
 
     An animation gives its first frame.
 
     Args:
-        side: side of the centre square after resizing, in pixels. A large JPEG is then decoded at a smaller size, in a
-            fraction of the time; see `reduce_jpeg`.
+        resolution: of the picture after `fit`. A large JPEG is then decoded at a smaller size, in a fraction of the
+            time; see `reduce_jpeg`.
         remarks: list to which notes for the user are added; see `modes.to_grey_or_rgb`.
     """
     remarks = [] if remarks is None else remarks
     with Image.open(file, formats=formats()) as image:
-        if side is not None:
-            reduce_jpeg(image, side)
+        if resolution is not None:
+            reduce_jpeg(image, resolution)
         if image.format != "MPO" and getattr(image, "is_animated", False):  # the other frames of an MPO are previews
             remarks.append("with several frames or pages (the first is read)")
         profile = image.info.get("icc_profile")
         return to_grey_or_rgb(eight_bits(image), channels=channels, profile=profile, remarks=remarks)
 
 
-def reduce_jpeg(image: Image.Image, side: int) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if both sides are still `FINER` times `side` or more.
+def reduce_jpeg(image: Image.Image, resolution: Resolution) -> None:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if both sides are still `FINER` times the wanted or more.
 
     Both sides must be multiples of the divisor: a fraction of a pixel at the edge would move the centre. `image` must
     not be decoded yet. Pictures in other formats keep their size.
     """
+    height, width = height_width(resolution)
+    finer = min(image.width // width, image.height // height)
     for divisor in (8, 4, 2):
-        if not any(length % divisor for length in image.size) and min(image.size) >= FINER * side * divisor:
+        if not any(length % divisor for length in image.size) and finer >= FINER * divisor:
             image.draft(None, tuple(length // divisor for length in image.size))
             return
 
@@ -105,9 +107,10 @@ def grey_by_mode(file: BinaryIO) -> bool:
         return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
-def square(image: Image.Image, resolution: int) -> np.ndarray:
-    """The centre square, uint8 [C, resolution, resolution], resized with an antialiasing Lanczos filter."""
-    return pixels(ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS))
+def fit(image: Image.Image, resolution: Resolution) -> np.ndarray:
+    """uint8 [C, H, W] of the resolution: the largest centre of that shape, resized by an antialiased Lanczos filter."""
+    height, width = height_width(resolution)
+    return pixels(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -118,24 +121,30 @@ def pixels(image: Image.Image) -> np.ndarray:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def patches(image: Image.Image, resolution: int) -> np.ndarray:
-    """Cut the whole picture into squares, not resized: uint8 [n, C, resolution, resolution].
+def patches(image: Image.Image, resolution: Resolution) -> np.ndarray:
+    """Cut the whole picture into patches of the resolution, not resized: uint8 [n, C, H, W].
 
-    The squares are evenly spaced from edge to edge. They overlap if a side is not a multiple of the resolution.
-    Raises ValueError if the picture is smaller than one square.
+    The patches are evenly spaced from edge to edge. They overlap if a side is not a multiple of the side of a patch.
+    Raises ValueError if the picture is smaller than one patch.
     """
-    if min(image.size) < resolution:
-        raise ValueError(f"want at least {resolution}x{resolution} pixels, got {image.width}x{image.height}")
+    height, width = height_width(resolution)
+    if image.width < width or image.height < height:
+        raise ValueError(f"want at least {width}x{height} pixels, got {image.width}x{image.height}")
     values = pixels(image)
-    xs, ys = (np.linspace(0, side - resolution, -(-side // resolution)).round().astype(int) for side in image.size)
-    return np.stack([values[:, y : y + resolution, x : x + resolution] for y in ys for x in xs])
+    xs, ys = (
+        np.linspace(0, side - part, -(-side // part)).round().astype(int)
+        for side, part in zip(image.size, (width, height), strict=True)
+    )
+    return np.stack([values[:, y : y + height, x : x + width] for y in ys for x in xs])
 
 
-def num_patches(open_file: Callable[[], BinaryIO], resolution: int) -> int:
+def num_patches(open_file: Callable[[], BinaryIO], resolution: Resolution) -> int:
     """The number of `patches` of an image file, read from its head alone; 0 if the file cannot be read."""
+    height, width = height_width(resolution)
     try:
         with open_file() as file, Image.open(file, formats=formats()) as image:
-            return math.prod(-(-side // resolution) for side in image.size) if min(image.size) >= resolution else 0
+            fits = image.width >= width and image.height >= height
+            return -(-image.width // width) * -(-image.height // height) if fits else 0
     except Exception:  # `decode_files` will report the error
         return 0
 
@@ -145,11 +154,11 @@ def decode_arrays(
     arrays: np.ndarray,
     to_bytes: Callable[[np.ndarray], np.ndarray] | None = None,
     *,
-    resolution: int,
+    resolution: Resolution,
     channels: int | None,
     remarks: list[str] | None = None,
 ) -> Tensor:
-    """arrays [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, resolution, resolution].
+    """arrays [N, H, W] or [N, H, W, 1 | 3 | 4] -> uint8 [N, C, H, W] of the resolution.
 
     Args:
         to_bytes: converts one array [H, W, ...] to uint8 of the same shape. None: the arrays are uint8.
@@ -161,12 +170,12 @@ def decode_arrays(
 
     def decode(array: np.ndarray, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
         picture = Image.fromarray(array if to_bytes is None else to_bytes(array))
-        return square(to_grey_or_rgb(picture, channels=channels, remarks=remarks), resolution)
+        return fit(to_grey_or_rgb(picture, channels=channels, remarks=remarks), resolution)
 
     if channels is None:
         channels = 1 if arrays.ndim == 3 else channels_of(name, arrays, decode)
     images = empty_images(name, len(arrays), channels, resolution)
-    if to_bytes is None and arrays.dtype == np.uint8 and arrays.shape[1:] == (resolution, resolution) and channels < 4:
+    if to_bytes is None and arrays.dtype == np.uint8 and arrays.shape[1:] == height_width(resolution) and channels < 4:
         images.numpy()[:] = arrays[:, None]  # what follows gives the same bytes, in twenty times the time
         return images
     for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
@@ -180,15 +189,15 @@ def decode_files(
     decode: Callable[[str], np.ndarray],
     *,
     total: int,
-    resolution: int,
+    resolution: Resolution,
     channels: int,
     chunk: int = CHUNK,
     dims: int = 2,
 ) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
-    """-> images uint8 [N, C, resolution, resolution], the paths that were read, and (path, reason) of the others.
+    """-> images uint8 [N, C, H, W] of the resolution, the paths that were read, and (path, reason) of the others.
 
     Args:
-        decode: path -> uint8 [n, C, resolution, resolution]. It is called in threads.
+        decode: path -> uint8 [n, C, H, W]. It is called in threads.
         total: number of images in all paths, or a larger number.
         chunk: number of paths decoded at once.
         dims: 2 for images; 3 for volumes uint8 [N, C, resolution, resolution, resolution].

@@ -17,15 +17,16 @@ from gan_engine.data.decode import (
     CHUNK,
     channels_of,
     decode_files,
+    fit,
     grey_by_mode,
     num_patches,
     patches,
     read_picture,
-    square,
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import Labels, labels_of, training_part
 from gan_engine.system.names import counted, legible
+from gan_engine.system.resolution import Resolution
 
 
 def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -178,7 +179,7 @@ def load_pictures(
     *,
     labels: Callable[[list[str]], Labels] | None = None,
     notes: tuple[str, ...] = (),
-    resolution: int,
+    resolution: Resolution,
     channels: int | None,
     cut: bool = False,
 ) -> ImageSet:
@@ -196,8 +197,8 @@ def load_pictures(
 
     def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
         with open_file(path) as file:
-            picture = read_picture(file, channels=channels, side=None if cut else resolution, remarks=remarks)
-        return patches(picture, resolution) if cut else square(picture, resolution)[None]
+            picture = read_picture(file, channels=channels, resolution=None if cut else resolution, remarks=remarks)
+        return patches(picture, resolution) if cut else fit(picture, resolution)[None]
 
     def in_colour(path: str) -> np.ndarray | None:
         with open_file(path) as file:

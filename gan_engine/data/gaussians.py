@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.data.image_set import ImageSet
+from gan_engine.system.resolution import Resolution
 
 NUM = 100_000  # points of a set
 SEED = 0  # of a set with a name: all runs learn from the same points
@@ -52,12 +53,12 @@ def draw(name: str, *, seed: int) -> ImageSet:
     return ImageSet(name, points, labels, names)
 
 
-def ring(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
+def ring(*, resolution: Resolution, channels: int | None, seed: int) -> ImageSet:
     """toy:ring, drawn from a seed. Points have neither a resolution nor channels to choose."""
     return draw("toy:ring", seed=seed)
 
 
-def _load(name: str, root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def _load(name: str, root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     return draw(name, seed=SEED)
 
 

@@ -1,6 +1,7 @@
 """A decoded set of images, in memory if it fits, else in a file that is mapped into memory."""
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gan_engine.system.names import counted, legible
+from gan_engine.system.resolution import Resolution, height_width
 
 # {number of dimensions: allowed channels}, for images, for volumes and for points.
 _CHANNELS = {4: (1, 3, 4), 5: (1,), 2: (2,)}
@@ -116,8 +118,8 @@ def describe(data: ImageSet) -> str:
     )
 
 
-def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: int = 2) -> Tensor:
-    """An uninitialised tensor for num images, uint8 [num, channels, resolution, resolution], in memory or on disk.
+def empty_images(name: str, num: int, channels: int, resolution: Resolution, *, dims: int = 2) -> Tensor:
+    """An uninitialised tensor for num images, uint8 [num, channels, H, W] of the resolution, in memory or on disk.
 
     A tensor that does not fit in memory is mapped from a file in TMPDIR or /var/tmp. The file has no name and
     disappears when the process ends. The operating system keeps as many of its pages in memory as fit.
@@ -129,8 +131,9 @@ def empty_images(name: str, num: int, channels: int, resolution: int, *, dims: i
     Raises:
         DataError: the images fit neither in memory nor on the disk.
     """
-    sides = (resolution,) * dims
-    shape, wanted = (num, channels, *sides), num * channels * resolution**dims
+    height, width = height_width(resolution)
+    shape = (num, channels, *(width,) * (dims - 2), height, width)
+    wanted = math.prod(shape)
     available = available_bytes()
     if available is None or wanted <= available:
         return torch.empty(shape, dtype=torch.uint8)

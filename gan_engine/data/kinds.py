@@ -7,6 +7,7 @@ A new kind is a row in KINDS, its readers in `sources.READERS`, and a function i
 from dataclasses import dataclass
 
 from gan_engine.data.image_set import ImageSet, describe
+from gan_engine.system.resolution import Resolution, height_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,14 @@ class Kind:
         """True if images may be grey or in colour."""
         return len(self.channels) > 1
 
-    def sides(self, resolution: int) -> list[int]:
+    def sides(self, resolution: Resolution) -> list[int]:
         """[H, W] of an image, [X, Y, Z] of a volume, [] of a point."""
-        return [resolution] * self.axes
+        return list(height_width(resolution)) if self.axes == 2 else [height_width(resolution)[0]] * self.axes
 
 
 KINDS: dict[str, Kind] = {
     "image": Kind(contents="single images"),
-    "patches": Kind(contents="patches"),  # images are cut into squares of the resolution, and not resized
+    "patches": Kind(contents="patches"),  # images are cut into patches of the resolution, and not resized
     "pairs": Kind(has_source=True, paired=True, contents="pairs", folder_with=" with A and B"),
     "unpaired": Kind(has_source=True, contents="unpaired images", folder_with=" with trainA and trainB"),
     "voxels": Kind(axes=3, channels=(1,), contents="voxels", folder_with=" of volumes"),

@@ -20,12 +20,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from gan_engine.data.decode import channels_of, decode_files, read_picture, square
+from gan_engine.data.decode import channels_of, decode_files, fit, read_picture
 from gan_engine.data.files import counted_remarks, summary
 from gan_engine.data.folders import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.sides import sides_of_archives, sides_of_folders
 from gan_engine.system.names import listed
+from gan_engine.system.resolution import Resolution
 
 FOLDERS = (("a", "b"), ("traina", "trainb"), ("a.lmdb", "b.lmdb"))
 
@@ -35,8 +36,8 @@ FOLDERS = (("a", "b"), ("traina", "trainb"), ("a.lmdb", "b.lmdb"))
 SEAM, SEAM_LEVELS = 3, 8
 
 
-def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
-    """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same square."""
+def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
+    """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same sides."""
     folders, left_out = _layout(path) if path.is_dir() else ((path,), ())
     remarks: list[str] = []
     with ExitStack() as stack:
@@ -50,7 +51,7 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
             a, b = halves
             if a.width * b.height != a.height * b.width:
                 raise ValueError(f"want pairs of one shape, got {a.width}x{a.height} and {b.width}x{b.height} pixels")
-            return np.stack([square(half, resolution) for half in halves])
+            return np.stack([fit(half, resolution) for half in halves])
 
         names = sorted(sides[0])
         channels = channels or channels_of(path.name, names, decode)
@@ -72,7 +73,7 @@ def load_pairs(path: Path, *, resolution: int, channels: int | None) -> ImageSet
     return ImageSet(path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=notes)
 
 
-def load_unpaired(path: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_unpaired(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """Read two kinds of images: the images of trainB, with the images of trainA as their `source`."""
     folders, left_out = _layout(path)
     if len(folders) == 1:

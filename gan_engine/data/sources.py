@@ -37,6 +37,7 @@ from gan_engine.data import (
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.names import counted, listed
+from gan_engine.system.resolution import Resolution, height_width, named
 
 NAMED = {
     "fashion-mnist": arrays.load_fashion_mnist,
@@ -105,15 +106,19 @@ class DataConfig:
     """Folder of the torchvision sets. They are downloaded into it if there is a network."""
 
 
-def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str = "image", seed: int = 0) -> ImageSet:
-    """Decode a whole source as uint8 [N, channels, resolution, resolution].
+def load(
+    config: DataConfig, *, resolution: Resolution, channels: int | None, kind: str = "image", seed: int = 0
+) -> ImageSet:
+    """Decode a whole source as uint8 [N, channels, H, W].
 
-    Images are cut to their centre square and resized; `modes.to_grey_or_rgb` explains colours, and `arrays.pad_digits`
-    28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and one warning counts them.
+    The largest centre of the wanted shape is cut from an image and resized; `modes.to_grey_or_rgb` explains colours,
+    and `arrays.pad_digits` 28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and
+    one warning counts them.
 
     Args:
+        resolution: the side of squares, or (H, W).
         channels: 1 for grey, 3 for RGB, 4 for RGBA, 2 for points. None: 3 if any picture has colour, else 1.
-        kind: a name in `kinds.KINDS`. image: single images; patches: images cut into squares of the resolution, without
+        kind: a name in `kinds.KINDS`. image: single images; patches: images cut into patches of the resolution, without
             resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
             uint8 [N, 1, resolution, resolution, resolution]; points: float32 [N, 2].
         seed: seed of toy data.
@@ -121,10 +126,12 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     Raises:
         DataError: nothing is left to train on, or the source does not hold data of this kind.
     """
-    if resolution < 1:
+    if min(height_width(resolution)) < 1:
         raise DataError(f"resolution must be at least 1, got {resolution}")
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
+    if KINDS[kind].axes != 2 and not isinstance(resolution, int):
+        raise DataError(f"resolution must be one number for {kind}, got {named(resolution)}")
     if channels not in (*KINDS[kind].channels, None):
         only = f"{KINDS[kind].channels[0]} for {kind}"
         want = "1 (grey), 3 (RGB) or 4 (RGBA)" if KINDS[kind].has_colours else only
@@ -149,7 +156,7 @@ def load(config: DataConfig, *, resolution: int, channels: int | None, kind: str
     return data
 
 
-def _load_path(source: str, kind: str, *, resolution: int, channels: int | None) -> ImageSet:
+def _load_path(source: str, kind: str, *, resolution: Resolution, channels: int | None) -> ImageSet:
     if not READERS[kind]:
         raise DataError(f"data: want toy, {_wanted(kind)}, got {source}")
     try:

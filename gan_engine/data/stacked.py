@@ -11,6 +11,7 @@ import torch
 
 from gan_engine.data.arrays import FASHION_CLASSES, load_fashion_mnist
 from gan_engine.data.image_set import DataError, ImageSet, empty_images
+from gan_engine.system.resolution import Resolution
 
 NAME = "stacked"
 SEED = 0  # of the draw: all runs learn from the same images
@@ -18,7 +19,7 @@ PER_MODE = 50  # images of each mode
 MODES = tuple(" + ".join(triple) for triple in itertools.product(FASHION_CLASSES, repeat=3))
 
 
-def load_stacked(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_stacked(root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """uint8 [50,000, 3, R, R] with 50 images of each mode, in random order.
 
     The label of an image is 100 r + 10 g + b, where r, g and b are the classes of its red, green and blue. Each channel

@@ -8,12 +8,15 @@ from gan_engine.data import cache
 from gan_engine.data.arrays import labelled, pad_digits
 from gan_engine.data.folders import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.system.resolution import Resolution
 
 # Seconds without an answer from the server. A network that drops packets would block forever without this limit.
 DOWNLOAD_TIMEOUT = 30.0
 
 
-def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_digits(
+    name: str, torchvision_name: str, root: Path, *, resolution: Resolution, channels: int | None
+) -> ImageSet:
     """The 60,000 training images, 28x28 grey, of a data set in MNIST's format."""
     files = [f"{split}-{part}-ubyte" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")]
     by_hand = f"put the unpacked files {', '.join(files)} into {root / torchvision_name / 'raw'}"
@@ -22,13 +25,13 @@ def load_digits(name: str, torchvision_name: str, root: Path, *, resolution: int
     return labelled(name, images, digits.targets.numpy(), digits.classes, resolution=resolution, channels=channels)
 
 
-def load_cifar10(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_cifar10(root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """The 50,000 training images of CIFAR-10, 32x32 RGB."""
     cifar = _open("cifar10", "CIFAR10", root, f"put the unpacked folder cifar-10-batches-py into {root}")
     return labelled("cifar10", cifar.data, cifar.targets, cifar.classes, resolution=resolution, channels=channels)
 
 
-def load_celeba(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+def load_celeba(root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
     """The 202,599 aligned faces of CelebA, 178x218 RGB, cut to their centre 178x178. CelebA has no classes."""
     folder = root / "celeba" / "img_align_celeba"
     if not folder.is_dir():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_engine.data import gaussians
 from gan_engine.data.image_set import ImageSet, empty_images
+from gan_engine.system.resolution import Resolution, height_width
 
 SHAPES = {
     # Signed distance to the edge in units of the shape's radius, negative inside. x, y [..., H, W]: coordinates of the
@@ -22,32 +23,34 @@ SHAPES = {
 }
 
 
-def shapes(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
+def shapes(*, resolution: Resolution, channels: int | None, seed: int) -> ImageSet:
     """One antialiased shape in each image; label = shape. Place, size, angle and the two colours are random.
 
     The set has 256 to 4,096 images, fewer at a high resolution, so that it takes about a second to make.
     """
     channels = channels or 3
-    num = min(4096, max(256, 2**24 // resolution**2))
+    height, width = height_width(resolution)
+    short = min(height, width)
+    num = min(4096, max(256, 2**24 // (height * width)))
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(num, *shape, 1, 1, generator=generator)
 
-    radius = uniform(0.35, 0.7)  # unit of radius, centre and pixel coordinates: half the width of the picture
-    centre_x, centre_y = uniform(-0.25, 0.25), uniform(-0.25, 0.25)
+    radius = uniform(0.35, 0.7)  # unit of radius, centre and pixel coordinates: half the shorter side of the picture
+    centre_x, centre_y = (side / short * uniform(-0.25, 0.25) for side in (width, height))
     angle = uniform(0, 2 * math.pi)
     background, foreground = uniform(0, 100, channels), uniform(155, 255, channels)
     labels = torch.randint(len(SHAPES), (num,), generator=generator)
 
     images = empty_images("toy", num, channels, resolution)
-    axis = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
+    columns, rows = ((torch.arange(side) + 0.5) * (2 / short) - side / short for side in (width, height))
     for label, distance in enumerate(SHAPES.values()):
         for chosen in (labels == label).nonzero().flatten().split(64):
-            x, y = axis - centre_x[chosen], axis[:, None] - centre_y[chosen]
+            x, y = columns - centre_x[chosen], rows[:, None] - centre_y[chosen]
             cos, sin, r = angle[chosen].cos(), angle[chosen].sin(), radius[chosen]
             d = distance((cos * x + sin * y) / r, (cos * y - sin * x) / r) * r
-            coverage = (0.5 - d * resolution / 2).clamp(0, 1)[:, None]
+            coverage = (0.5 - d * short / 2).clamp(0, 1)[:, None]
             images[chosen] = torch.lerp(background[chosen], foreground[chosen], coverage).round().to(torch.uint8)
     return ImageSet("toy", images, labels, tuple(SHAPES))
 
@@ -61,7 +64,7 @@ _PALETTE = torch.tensor([[230, 60, 50], [60, 180, 80], [70, 110, 230], [240, 200
 _GREYS = torch.tensor([[250], [210], [170], [130], [90]])
 
 
-def pairs(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
+def pairs(*, resolution: Resolution, channels: int | None, seed: int) -> ImageSet:
     """A is the white silhouette of a shape on black. B is the same shape in the colour of its class."""
     channels = channels or 3
     drawn = shapes(resolution=resolution, channels=1, seed=seed)
@@ -74,7 +77,7 @@ def pairs(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
     return ImageSet("toy", painted, source=ImageSet("toy", silhouette), paired=True)
 
 
-def unpaired(*, resolution: int, channels: int | None, seed: int) -> ImageSet:
+def unpaired(*, resolution: Resolution, channels: int | None, seed: int) -> ImageSet:
     """Silhouettes A and painted shapes B as in `pairs`, but of different shapes."""
     a, b = (pairs(resolution=resolution, channels=channels, seed=side_seed) for side_seed in (seed, seed + 1))
     return ImageSet("toy", b.images, source=a.source)

@@ -5,8 +5,11 @@ A configuration is also made and read without a command line, and then needs no 
 
 from typing import Any
 
+from gan_engine.system import resolution
+
 try:
     from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
+    from tyro.constructors import PrimitiveConstructorSpec
 
     WHY_NO_TYRO = None
 except ImportError as error:
@@ -21,5 +24,18 @@ except ImportError as error:
     def arg(**options: Any) -> None:
         """A mark that says nothing."""
 
+    PrimitiveConstructorSpec = arg
 
-__all__ = ["WHY_NO_TYRO", "Fixed", "Positional", "Suppress", "UseAppendAction", "arg"]
+
+def resolution_arg(metavar: str) -> Any:
+    """The mark of a flag that reads 64 or 48x64."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda texts: resolution.parse(texts[0]),
+        is_instance=lambda value: isinstance(value, int | tuple),
+        str_from_instance=lambda value: [str(value) if isinstance(value, int) else resolution.named(value)],
+    )
+
+
+__all__ = ["WHY_NO_TYRO", "Fixed", "Positional", "Suppress", "UseAppendAction", "arg", "resolution_arg"]

@@ -184,11 +184,11 @@ def test_a_change_while_the_pictures_are_decoded_is_seen(tmp_path, monkeypatch):
     source = pictures(tmp_path / "set")
     with monkeypatch.context() as patch:
 
-        def square(image, resolution, square=decode.square):
+        def fit(image, resolution, fit=decode.fit):
             save(source / "dogs" / "0.png", "white")
-            return square(image, resolution)
+            return fit(image, resolution)
 
-        patch.setattr("gan_engine.data.files.square", square)
+        patch.setattr("gan_engine.data.files.fit", fit)
         load_from(source)
     assert not is_cached(data := load_from(source)) and data.images[2].min() == 255
 
@@ -261,17 +261,17 @@ def test_warnings_are_repeated(tmp_path):
 def test_a_failure_of_the_system_is_not_kept(tmp_path, monkeypatch):
     source = pictures(tmp_path / "set")
 
-    def failing(picture, resolution, square=decode.square):
+    def failing(picture, resolution, square=decode.fit):
         raise OSError(errno.EMFILE, "Too many open files") if resolution == 16 else None
 
     with monkeypatch.context() as patch:
-        patch.setattr("gan_engine.data.files.square", failing)
+        patch.setattr("gan_engine.data.files.fit", failing)
         with pytest.raises(DataError, match="Too many open files"):
             load_from(source, channels=3)
         calls = iter([True, False, False])
         patch.setattr(
-            "gan_engine.data.files.square",
-            lambda picture, resolution: failing(picture, 16) if next(calls) else decode.square(picture, resolution),
+            "gan_engine.data.files.fit",
+            lambda picture, resolution: failing(picture, 16) if next(calls) else decode.fit(picture, resolution),
         )
         with pytest.warns(UserWarning, match="skipped 1 image: .*Too many open files"):
             assert len(load_from(source, channels=3)) == 2

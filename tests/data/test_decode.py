@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_engine.data.decode import decode_arrays, decode_file, read_picture, square
+from gan_engine.data.decode import decode_arrays, decode_file, fit, read_picture
 
 
 def decode(image, format="PNG", *, channels=3, resolution=8, **options):
@@ -119,11 +119,11 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(orientation, channels)
     exif[0x0112] = orientation
     file = io.BytesIO()
     photograph(1216, 1024).save(file, "JPEG", quality=92, exif=exif)
-    whole = square(read_picture(file, channels=channels), 16)
-    small = read_picture(file, channels=channels, side=16)
+    whole = fit(read_picture(file, channels=channels), 16)
+    small = read_picture(file, channels=channels, resolution=16)
     assert sorted(small.size) == [128, 152]
-    assert abs(square(small, 16).astype(int) - whole).max() <= 1
-    assert np.array_equal(decode_file(file, resolution=16, channels=channels), square(small, 16))
+    assert abs(fit(small, 16).astype(int) - whole).max() <= 1
+    assert np.array_equal(decode_file(file, resolution=16, channels=channels), fit(small, 16))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(orientation, channels)
 def test_a_picture_stays_large_enough_and_whole(size, format, want):
     file = io.BytesIO()
     Image.new("RGB", size).save(file, format)
-    assert read_picture(file, channels=3, side=16).width == want
+    assert read_picture(file, channels=3, resolution=16).width == want
     assert read_picture(file, channels=3).size == size
 
 

@@ -1,0 +1,205 @@
+"""Rectangles: what is cut from pictures of both orientations, by every reader, and what has one side only."""
+
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_engine.data import DataConfig, DataError, describe, load
+from gan_engine.data.decode import decode_file, fit, num_patches, patches, read_picture
+from gan_engine.data.kinds import KINDS
+from gan_engine.system.resolution import height_width, named, parse
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def marked(size, inner):
+    """Red, with a centre of inner = (width, height) pixels: green, and blue in its right lower quarter."""
+    image = Image.new("RGB", size, RED)
+    (w, h), (width, height) = inner, size
+    left, top = (width - w) // 2, (height - h) // 2
+    image.paste(GREEN, (left, top, left + w, top + h))
+    image.paste(BLUE, (left + w // 2, top + h // 2, left + w, top + h))
+    return image
+
+
+def wanted(height, width):
+    want = np.zeros((3, height, width), np.uint8)
+    want[1] = 255
+    want[:, height // 2 :, width // 2 :] = np.array(BLUE, np.uint8)[:, None, None]
+    return want
+
+
+@pytest.mark.parametrize("enlarged", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "inner", "resolution"),
+    [
+        ((32, 24), (32, 16), (8, 16)),  # wide of wide, which is too high
+        ((48, 16), (32, 16), (8, 16)),  # wide of wider
+        ((24, 32), (24, 12), (8, 16)),  # wide of high
+        ((24, 32), (16, 32), (16, 8)),  # high of high, which is too wide
+        ((32, 24), (12, 24), (16, 8)),  # high of wide
+        ((16, 48), (16, 32), (16, 8)),  # high of higher
+    ],
+)
+def test_the_largest_centre_of_the_shape_is_cut(size, inner, resolution, enlarged):
+    image = marked([enlarged * n for n in size], [enlarged * n for n in inner])
+    got, want = fit(image, resolution).astype(int), wanted(*resolution)
+    assert got.shape == (3, *resolution)
+    # Pillow's filter reads a little of what lies beyond the edges. A cut by one pixel beside gives 64 or more.
+    h, w = resolution
+    for rows in (slice(0, h // 2 - 2), slice(h // 2 + 2, h)):
+        for columns in (slice(0, w // 2 - 2), slice(w // 2 + 2, w)):
+            assert abs(got[:, rows, columns] - want[:, rows, columns]).max() <= 24
+
+
+def test_a_large_jpeg_is_reduced_by_the_side_that_has_fewer_pixels_to_spare():
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (20, 10, 3)).astype(np.uint8)
+    Image.fromarray(noise).resize((640, 1280)).save(file, "JPEG", quality=95)
+    for resolution, width in (((16, 8), 80), ((16, 16), 160), ((8, 32), 320), ((64, 8), 320), ((80, 80), 640)):
+        assert read_picture(file, channels=3, resolution=resolution).width == width
+        whole = fit(read_picture(file, channels=3), resolution).astype(int)
+        small = decode_file(file, resolution=resolution, channels=3)
+        assert abs(small - whole).max() <= 1
+
+
+def test_patches_cover_the_picture_from_edge_to_edge():
+    values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) % 251
+    image = Image.fromarray(values.astype(np.uint8))
+    got = patches(image, (8, 16))
+    places = [(y, x) for y in (0, 6, 12) for x in (0, 14)]
+    assert got.shape == (6, 1, 8, 16)
+    assert all((part[0] == values[y : y + 8, x : x + 16]).all() for part, (y, x) in zip(got, places, strict=True))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    assert num_patches(lambda: io.BytesIO(file.getvalue()), (8, 16)) == 6
+    assert num_patches(lambda: io.BytesIO(file.getvalue()), (21, 16)) == 0
+    with pytest.raises(ValueError, match="want at least 16x21 pixels, got 30x20"):
+        patches(image, (21, 16))
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def as_folder(path, data):
+    (path / "set").mkdir()
+    for name, content in data.items():
+        (path / "set" / name).write_bytes(content)
+    return path / "set"
+
+
+def as_zip(path, data):
+    with zipfile.ZipFile(path / "set.zip", "w") as archive:
+        for name, content in data.items():
+            archive.writestr(name, content)
+    return path / "set.zip"
+
+
+def as_tar(path, data):
+    with tarfile.open(path / "set.tar", "w") as archive:
+        for name, content in data.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path / "set.tar"
+
+
+def as_array(path, data):
+    arrays = [np.asarray(Image.open(io.BytesIO(content))) for content in data.values()]
+    np.savez(path / "set.npz", images=np.stack(arrays))
+    return path / "set.npz"
+
+
+def as_lmdb(path, data):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(path / "set.lmdb"), map_size=2**24) as environment, environment.begin(write=True) as writing:
+        for name, content in data.items():
+            writing.put(name.encode(), content)
+    return path / "set.lmdb"
+
+
+def as_parquet(path, data):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"image": list(data.values())}), path / "set.parquet")
+    return path / "set.parquet"
+
+
+@pytest.mark.parametrize("write", [as_folder, as_zip, as_tar, as_array, as_lmdb, as_parquet])
+def test_every_reader_cuts_rectangles(tmp_path, write):
+    images = [marked((40, 24), (32, 16)), marked((40, 24), (40, 24))]
+    source = write(tmp_path, {f"{i}.png": png(image) for i, image in enumerate(images)})
+    for resolution in ((8, 16), (24, 12), 8):
+        for _ in range(2):  # the second time from the cache, whose key knows both sides
+            data = load(DataConfig(str(source)), resolution=resolution, channels=3)
+            want = np.stack([fit(image, resolution) for image in images])
+            assert np.array_equal(data.images.numpy(), want)
+            assert f"2 images 3x{named(resolution)}" in describe(data)
+        assert any("from the cache" in note for note in data.notes)
+
+
+def test_pairs_and_unpaired_images_have_two_sides(tmp_path):
+    for side, size in (("trainA", (40, 24)), ("trainB", (40, 24))):
+        (tmp_path / side).mkdir()
+        marked(size, (20, 12)).save(tmp_path / side / "0.png")
+    want = fit(marked((40, 24), (20, 12)), (12, 8))
+    for kind in ("pairs", "unpaired"):
+        data = load(DataConfig(str(tmp_path)), resolution=(12, 8), channels=3, kind=kind)
+        assert np.array_equal(data.images[0].numpy(), want) and np.array_equal(data.source.images[0].numpy(), want)
+
+
+def test_patches_of_a_folder(tmp_path):
+    source = as_folder(tmp_path, {"0.png": png(marked((40, 24), (32, 16)))})
+    assert load(DataConfig(str(source)), resolution=(8, 16), channels=3, kind="patches").images.shape == (9, 3, 8, 16)
+
+
+def test_garments_keep_their_centre():
+    whole = load(DataConfig("fashion-mnist"), resolution=32, channels=1)
+    wide = load(DataConfig("fashion-mnist"), resolution=(24, 32), channels=1)
+    assert wide.images.equal(whole.images[:, :, 4:28]) and wide.labels.equal(whole.labels)
+    high = load(DataConfig("fashion-mnist"), resolution=(28, 20), channels=1)
+    unpadded = load(DataConfig("fashion-mnist"), resolution=28, channels=1)
+    assert high.images.equal(unpadded.images[..., 4:24])
+    stacked = load(DataConfig("stacked"), resolution=(24, 32), channels=3)
+    assert stacked.images.equal(load(DataConfig("stacked"), resolution=32, channels=3).images[:, :, 4:28])
+
+
+@pytest.mark.parametrize("resolution", [(16, 32), (32, 16)])
+def test_drawn_shapes_are_as_large_as_in_the_square_of_the_shorter_side(resolution):
+    data = load(DataConfig("toy"), resolution=resolution, channels=1)
+    square = load(DataConfig("toy"), resolution=16, channels=1)
+    assert data.images.shape == (4096, 1, *resolution)
+    areas = [
+        ((images.float() - low) / (high - low)).sum((1, 2, 3))
+        for images in (data.images, square.images)
+        for low, high in [images.flatten(1).float().aminmax(dim=1)]
+        for low, high in [(low.view(-1, 1, 1, 1), high.view(-1, 1, 1, 1))]
+    ]
+    torch.testing.assert_close(areas[0].mean(), areas[1].mean(), rtol=0.02, atol=0)
+    for kind in ("pairs", "unpaired", "patches"):
+        drawn = load(DataConfig("toy"), resolution=resolution, channels=3, kind=kind)
+        assert all(part.images.shape[2:] == resolution for part in (drawn, drawn.source) if part is not None)
+
+
+def test_volumes_and_points_have_one_side():
+    with pytest.raises(DataError, match="resolution must be one number for voxels, got 8x16"):
+        load(DataConfig("toy"), resolution=(8, 16), channels=1, kind="voxels")
+    with pytest.raises(DataError, match="resolution must be at least 1, got"):
+        load(DataConfig("toy"), resolution=(8, 0), channels=1)
+    assert KINDS["image"].sides((8, 16)) == [8, 16] and KINDS["voxels"].sides(8) == [8, 8, 8]
+
+
+def test_texts_are_height_by_width():
+    assert parse("64") == parse("64x64") == 64 and parse("48x64") == (48, 64)
+    assert named(64) == "64x64" and named((48, 64)) == "48x64" and height_width(8) == (8, 8)
+    for wrong in ("", "x", "48x", "48x64x3", "48X64", "a"):
+        with pytest.raises(ValueError, match=f"want a whole number or HEIGHTxWIDTH, such as 48x64, got '{wrong}'"):
+            parse(wrong)
