@@ -67,16 +67,16 @@ class Ada:
         self._reset()
 
     def __call__(self, img: Tensor) -> Tensor:
-        """img [N, C, H, W], H = W and C 1, 3 or 4, in [-1, 1] -> the same shape, dtype and layout, computed in float32
+        """img [N, C, H, W], C 1, 3 or 4, in [-1, 1] -> the same shape, dtype and layout, computed in float32
 
         A grey image is treated as a colour image with three equal channels; the result is the mean of its channels.
         Transparency, the fourth channel, keeps its values when colours change.
 
         Gradients: every order in img. The transforms are affine in img.
         """
-        if img.ndim != 4 or img.shape[2] != img.shape[3] or img.shape[1] not in (1, 3, 4):
-            raise ValueError(f"Ada: img must be [N, C, H, W] with H = W and C 1, 3 or 4, got {list(img.shape)}")
-        n, size, device = len(img), img.shape[2], img.device
+        if img.ndim != 4 or img.shape[1] not in (1, 3, 4):
+            raise ValueError(f"Ada: img must be [N, C, H, W] with C 1, 3 or 4, got {list(img.shape)}")
+        n, device = len(img), img.device
         p = self._p = self._p.to(device)
         with torch.autocast(img.device.type, enabled=False):
             y = img.to(wide(img.dtype))
@@ -94,13 +94,13 @@ class Ada:
             if "cutout" in self.groups:
                 cut = draw.gated(p, torch.ones(n, device=device), 0) != 0
                 centre = torch.rand(2, n, device=device)
-                columns, rows = (values.rectangle(position, size) for position in centre)
+                columns, rows = map(values.rectangle, centre, img.shape[:1:-1])
                 y = transform_chosen(cut, values.erase, y, columns, rows)
         return y if y is img else y.to(img.dtype).contiguous(memory_format=layout(img))
 
     def _move(self, img: Tensor) -> Tensor:
         """Images with blits only are copied pixel by pixel. The others are warped once, for all transforms together."""
-        n, size, device = len(img), img.shape[2], img.device
+        n, size, device = len(img), tuple(img.shape[2:]), img.device
         moves = warps = torch.eye(3, dtype=torch.float64, device=device).expand(n, 3, 3)
         if "blit" in self.groups:
             moves = draw.blits(n, size, self._p, device)

@@ -16,6 +16,7 @@ SPECTRUM = (10, 1, 1, 1)  # the expected power of images in each of the four ban
 
 
 Device = torch.device | str
+Size = tuple[int, int]  # (H, W)
 
 
 def gated(p: float | Tensor, values: Tensor, neutral: float) -> Tensor:
@@ -29,21 +30,23 @@ def angles(n: int, device: Device = "cpu") -> Tensor:
     return (2 * torch.rand(n, device=device) - 1) * math.pi
 
 
-def blits(n: int, size: int, p: float | Tensor, device: Device = "cpu") -> Tensor:
+def blits(n: int, size: Size, p: float | Tensor, device: Device = "cpu") -> Tensor:
     """G [n, 3, 3]: flips left to right, quarter turns, and shifts by up to an eighth of `size`, in whole pixels
 
     A flip is drawn from {no, yes}, and a number of quarter turns from {0, 1, 2, 3}: half of the drawn flips and a
-    quarter of the drawn turns change nothing.
+    quarter of the drawn turns change nothing. Rectangles get half turns in the place of quarter turns, which would turn
+    them out of their shape: half of the drawn turns then change nothing.
     """
     flip = 1 - 2 * gated(p, torch.randint(2, (n,), device=device), 0)
     G = geometry.scale(flip, torch.ones_like(flip))
     # The cosine of a quarter turn is not exactly 0, so it is rounded.
-    G = geometry.rotate(math.pi / 2 * gated(p, torch.randint(4, (n,), device=device), 0)).round() @ G
+    turn = math.pi / 2 if size[0] == size[1] else math.pi
+    G = geometry.rotate(turn * gated(p, torch.randint(4, (n,), device=device), 0)).round() @ G
     shift = gated(p, (2 * torch.rand(n, 2, device=device) - 1) / 8, 0)
-    return geometry.translate(*(shift * size).round().unbind(1)) @ G
+    return geometry.translate(*(shift * _width_height(size, device)).round().unbind(1)) @ G
 
 
-def warpings(n: int, size: int, p: float | Tensor, device: Device = "cpu") -> Tensor:
+def warpings(n: int, size: Size, p: float | Tensor, device: Device = "cpu") -> Tensor:
     """G [n, 3, 3]: scaling, rotation, scaling of one axis against the other, rotation, shift by a normal distance
 
     Each of the two rotations has probability 1 - sqrt(1 - p), so at least one is drawn with probability p.
@@ -56,7 +59,11 @@ def warpings(n: int, size: int, p: float | Tensor, device: Device = "cpu") -> Te
     G = geometry.scale(s, 1 / s) @ G
     G = geometry.rotate(gated(p_rotation, angles(n, device), 0)) @ G
     shift = gated(p, torch.randn(n, 2, device=device) / 8, 0)
-    return geometry.translate(*(shift * size).unbind(1)) @ G
+    return geometry.translate(*(shift * _width_height(size, device)).unbind(1)) @ G
+
+
+def _width_height(size: Size, device: Device) -> Tensor:
+    return constant(size[::-1], torch.float64, torch.device(device))
 
 
 def colors(n: int, p: float | Tensor, device: Device = "cpu") -> Tensor:

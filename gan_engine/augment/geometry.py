@@ -53,7 +53,7 @@ def blit(img: Tensor, G: Tensor) -> Tensor:
 
     Args:
         img: [N, C, H, W].
-        G: [N, 3, 3] of flips, quarter turns of square images and shifts by whole pixels.
+        G: [N, 3, 3] of flips, half turns, quarter turns of square images and shifts by whole pixels.
 
     Gradients: every order in img.
     """

@@ -24,14 +24,17 @@ def recolor(img: Tensor, C: Tensor) -> Tensor:
 
 
 def equalize(img: Tensor, g: Tensor) -> Tensor:
-    """y[n, c] = M[n] img[n, c] M[n]', M[n] = sum over i of g[n, i] B[i], for img [N, C, H, W], H = W, and g [N, 4]
+    """y[n, c] = M[n] img[n, c] M'[n]^T, M[n] = sum over i of g[n, i] B[i], for img [N, C, H, W] and g [N, 4]
 
     B[i] [H, H] filters a column of the image to its i-th frequency band. The column is continued by its mirror image.
+    M' does the same to rows, by matrices [W, W].
     Any filter of any image is a product of matrices, and so are its gradients of every order.
     """
-    B = _band_matrices(img.shape[2], img.dtype, img.device)
-    M = torch.einsum("ni,ihk->nhk", g.to(img.dtype), B)[:, None]
-    return M @ img @ M.mT
+    g = g.to(img.dtype)
+    of_columns, of_rows = (
+        torch.einsum("ni,ihk->nhk", g, _band_matrices(size, img.dtype, img.device))[:, None] for size in img.shape[2:]
+    )
+    return of_columns @ img @ of_rows.mT
 
 
 @lru_cache(maxsize=4)

@@ -11,9 +11,9 @@ def seeded():
 
 @pytest.fixture
 def images():
-    """images(n, channels, size, dtype) [n, channels, size, size] in [-1, 1]"""
+    """images(n, channels, size, dtype) [n, channels, size, size] in [-1, 1]; `size` may be (H, W)"""
 
     def drawn(n=8, channels=3, size=16, dtype=torch.float32):
-        return torch.rand(n, channels, size, size, dtype=dtype) * 2 - 1
+        return torch.rand(n, channels, *((size, size) if isinstance(size, int) else size), dtype=dtype) * 2 - 1
 
     return drawn

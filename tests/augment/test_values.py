@@ -78,8 +78,9 @@ def test_gains_are_those_of_the_frequency_response():
     torch.testing.assert_close(middle, g[0], rtol=0.25, atol=0)
 
 
-def test_an_equalized_image_is_the_convolution_of_its_mirrored_self(images):
-    x, g = images(2, 3, 12, torch.float64), draw.band_gains(2, 1.0)
+@pytest.mark.parametrize("size", [12, (10, 16)])
+def test_an_equalized_image_is_the_convolution_of_its_mirrored_self(size, images):
+    x, g = images(2, 3, size, torch.float64), draw.band_gains(2, 1.0)
     y = values.equalize(x, g)
     for n in range(2):
         taps = (g[n, :, None] * values.bands()).sum(0).numpy()
