@@ -14,6 +14,7 @@ from gan_engine import models, plugins
 from gan_engine.command_line import console, flags
 from gan_engine.models.checks import check_types
 from gan_engine.system import fields
+from gan_engine.system.resolution import named
 from gan_engine.weights import formats
 
 _NO_FLAGS = ("c_dim", "one_way")
@@ -74,6 +75,8 @@ def _sizes(config: models.Config) -> str:
     values = models.to_dict(config)
     usual = models.to_dict(type(config)())
     changed = {name: value for name, value in values.items() if value != usual[name] and name not in _NO_FLAGS}
+    if "resolution" in changed and not isinstance(changed["resolution"], int):
+        changed["resolution"] = named(changed["resolution"])
     words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in changed.items()]
     return " ".join(words) or "those of the family"
 

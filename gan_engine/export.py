@@ -24,6 +24,7 @@ from gan_engine.models.checks import check_choice, check_types
 from gan_engine.models.declaration import Direction
 from gan_engine.pictures import targets
 from gan_engine.system import fields
+from gan_engine.system.resolution import height_width
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _shapes(drawing: Drawing) -> dict[str, str]:
     config, sides = drawing.config, "H, W"
     scale = getattr(config, "scale", 1)
     if not drawing.any_sides:
-        sides = ", ".join([str(config.resolution // scale)] * 2)
+        sides = ", ".join(str(side // scale) for side in height_width(config.resolution))
     shapes = {"z": f"[N, {config.z_dim}]", "c": f"[N, {config.c_dim}]", "truncation": "[]"}
     if drawing.from_noise:
         with torch.no_grad():

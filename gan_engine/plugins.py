@@ -35,6 +35,7 @@ from gan_engine.losses.objective import GanObjective
 from gan_engine.metrics.measures import MEASURES
 from gan_engine.presets import PRESETS
 from gan_engine.system.outside import REGISTERED
+from gan_engine.system.resolution import Resolution
 
 # All tables that plug-ins add to. A plug-in that fails leaves them unchanged.
 TABLES = (LOSSES, models.FAMILIES, PRESETS, REPLACED, sources.NAMED, sources.KIND_OF, REGISTERED)
@@ -107,14 +108,15 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
     """Make `name` a choice of --data, which loader(root, resolution=R, channels=C) reads.
 
     Args:
-        loader: returns an ImageSet of uint8 [N, C, R, R]. `channels` None lets the data decide. `root` is --data-root.
+        loader: returns an ImageSet of uint8 [N, C, H, W]. R is the side of squares, or (H, W). `channels` None lets the
+            data decide. `root` is --data-root.
         kind: the kind of the data, a name in gan_engine.data.kinds.KINDS.
     """
     _refuse_taken(f"data {name}", name in sources.NAMED or name == "toy")
     if kind not in sources.READERS:
         raise PluginError(f"the data {name}: want a kind, one of {', '.join(sources.READERS)}, got {kind!r}")
 
-    def load(root: Path, *, resolution: int, channels: int | None) -> ImageSet:
+    def load(root: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
         try:
             data = loader(root, resolution=resolution, channels=channels)
         except Exception as error:

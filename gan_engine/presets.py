@@ -5,6 +5,7 @@ values to fit them, and the command line may override these values too.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data.kinds import kind_of
 from gan_engine.system.devices import choose_device
+from gan_engine.system.resolution import Resolution, height_width
 
 
 class Cost(NamedTuple):
@@ -112,7 +114,7 @@ def wgan_gp() -> Config:
 
 
 @_preset(G=12_173_272, D=14_037_569, minutes=360)
-def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) -> Config:
+def stylegan2(resolution: Resolution = 64, device: str = "auto", processes: int = 1) -> Config:
     """StyleGAN2 in colour, with batch, gamma, feature maps and averages to fit --resolution and --device."""
     # A GPU gets the rules that the ADA follow-up (arXiv:2006.06676) publishes for any data set. A CPU gets an eighth of
     # the feature maps of config F, batches of at most 16 and no path lengths: 64x64 trains at a dozen images a second.
@@ -120,15 +122,16 @@ def stylegan2(resolution: int = 64, device: str = "auto", processes: int = 1) ->
     # and G drew faint spots. It is 0.5 at 25 times that, and there are shapes and edges (docs/gallery). Several
     # processes share a batch of 64, in groups of at least 4 for the minibatch statistic.
     gpu = choose_device(device).type == "cuda"
-    share = min(4096 // resolution, 32 if gpu else 16, 64 // processes)
+    side = math.isqrt(math.prod(height_width(resolution)))  # of a square with as many pixels
+    share = min(4096 // side, 32 if gpu else 16, 64 // processes)
     config = _stylegan2(
         "stylegan2",
         resolution,
-        channel_base=(32768 if resolution >= 512 else 16384) if gpu else 4096,
+        channel_base=(32768 if side >= 512 else 16384) if gpu else 4096,
         mapping_layers=2,
         batch_size=processes * max(4, share // 4 * 4),
         kimg=25000 if gpu else 200,
-        lr=2e-3 if resolution >= 1024 else 2.5e-3,
+        lr=2e-3 if side >= 1024 else 2.5e-3,
         ema_rampup=0.05,
     )
     return config if gpu else dataclasses.replace(config, pl_weight=0, r1_gamma=25 * config.r1_gamma)
@@ -170,7 +173,7 @@ def stylegan2_1024() -> Config:
     return _stylegan2("stylegan2_1024", 1024, batch_size=32, batch_gpu=4, lr=2e-3)
 
 
-def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 25000, **options: Any) -> Config:
+def _stylegan2(preset: str, resolution: Resolution, *, batch_size: int, kimg: float = 25000, **options: Any) -> Config:
     """A run of stylegan2. `options` are fields of the model or of the run.
 
     Adam has no first moment (arXiv:1912.04958, appendix B). The half-life of G's moving average is 10 kimg for the
@@ -180,7 +183,11 @@ def _stylegan2(preset: str, resolution: int, *, batch_size: int, kimg: float = 2
     sizes = {field.name for field in dataclasses.fields(models.stylegan2.Config)} & options.keys()
     model = models.stylegan2.Config(resolution=resolution, **{name: options.pop(name) for name in sizes})
     run = {"data": "toy", "lr": 2.5e-3, "betas": (0.0, 0.99), "ema_kimg": 10 * batch_size / 32}
-    run |= {"r1_gamma": 2e-4 * resolution**2 / batch_size, "penalty_interval": 16, "pl_weight": 2} | options
+    run |= {
+        "r1_gamma": 2e-4 * math.prod(height_width(resolution)) / batch_size,
+        "penalty_interval": 16,
+        "pl_weight": 2,
+    } | options
     return Config(preset=preset, model=model, batch_size=batch_size, kimg=kimg, **run)
 
 

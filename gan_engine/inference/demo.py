@@ -25,6 +25,7 @@ from gan_engine.inference.generator import TrainedGenerator, load
 from gan_engine.models.declaration import Direction
 from gan_engine.pictures import volumes
 from gan_engine.system.names import legible, shell_word
+from gan_engine.system.resolution import height_width
 from gan_engine.system.whole_file import replacing
 
 NAME = "demo.html"
@@ -126,7 +127,7 @@ def _about(trained: TrainedGenerator, drawing: Drawing) -> dict[str, Any]:
         return {
             "channels": config.source_channels,
             "edges": getattr(config, "source", None) == "edges",
-            "side": config.resolution if scale == 1 else None,
+            "sides": height_width(config.resolution) if scale == 1 else None,
             "most": _LARGEST_SIDE,
         }
     find = directions.of_w if drawing.styles else directions.of_z

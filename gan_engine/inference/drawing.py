@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gan_engine import models
 from gan_engine.inference.generator import TrainedGenerator
 from gan_engine.models.declaration import Direction
+from gan_engine.system.resolution import height_width
 
 # torch.export takes the sizes of an example that are 0 or 1 as fixed.
 _EXAMPLES = 2
@@ -73,8 +74,9 @@ class Drawing(nn.Module):
         """
         random = torch.Generator().manual_seed(num)
         if not self.from_noise:
-            side = self.config.resolution // getattr(self.config, "scale", 1)
-            height, width = side + taller * (self.multiple or 0), side + (taller + 1) // 2 * (self.multiple or 0)
+            scale, multiple = getattr(self.config, "scale", 1), self.multiple or 0
+            height, width = (side // scale for side in height_width(self.config.resolution))
+            height, width = height + taller * multiple, width + (taller + 1) // 2 * multiple
             return (torch.rand(num, self.config.source_channels, height, width, generator=random) * 2 - 1,)
         inputs = [torch.randn(num, self.config.z_dim, generator=random)]
         if self.config.c_dim:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gan_engine.data.decode import decode_file
 from gan_engine.metrics.perceptual import PerceptualDistance
 from gan_engine.pictures.files import to_tensor
+from gan_engine.system.resolution import height_width
 
 Space = Literal["w", "w+"]  # one w for all layers, or one for each
 
@@ -30,7 +31,7 @@ def read(path: Path, G: nn.Module) -> Tensor:
 def distance(G: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """The function to minimise: perceptual distance + mean square difference [N] of images [N, C, H, W]"""
     perceptual = PerceptualDistance().to(next(G.parameters()).device)
-    small = max(1, 32 // G.config.resolution)  # the classifier needs at least 32 pixels
+    small = -(-32 // min(height_width(G.config.resolution)))  # the classifier needs at least 32 pixels
 
     def between(x: Tensor, y: Tensor) -> Tensor:
         x, y = (F.interpolate(img, scale_factor=small) if small > 1 else img for img in (x, y))

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gan_engine.system.resolution import height_width
+
 DYNAMIC_RANGE = 2  # of images in [-1, 1]
 LARGEST_SHIFT = 1 / 8  # as a share of the side of an image
 
@@ -15,7 +17,7 @@ def translation_equivariance(
 ) -> float:
     """10 log10(2^2 / mean of (g(t(z0); w) - t(g(z0; w)))^2) in dB   # Karras et al. 2021, arXiv:2106.12423, section 2.2
 
-    t moves by x and y, each uniform in [-1/8, 1/8] of the side and rounded to whole pixels. z0 is the input of G that
+    t moves by x and y, each uniform in [-1/8, 1/8] of its side and rounded to whole pixels. z0 is the input of G that
     has a place: G.synthesis(ws, translation=t) moves it. The mean is over w, t, channels, and the pixels that both
     images have. Equal images give inf.
 
@@ -27,14 +29,15 @@ def translation_equivariance(
         batch: pairs per pass.
     """
     device, random = next(G.parameters()).device, torch.Generator().manual_seed(seed)
-    side, total, count = G.config.resolution, 0.0, 0
+    height, width = height_width(G.config.resolution)
+    sides, total, count = torch.tensor([width, height]), 0.0, 0
     for i in range(0, num, batch):
         n = min(batch, num - i)
         z = torch.randn(n, G.config.z_dim, generator=random).to(device)
         c = None if classes is None else torch.eye(G.config.c_dim, device=device)[classes[i : i + n]]
-        shifts = ((2 * torch.rand(n, 2, generator=random) - 1) * LARGEST_SHIFT * side).round()
+        shifts = ((2 * torch.rand(n, 2, generator=random) - 1) * LARGEST_SHIFT * sides).round()
         ws = G.ws(z, c)
-        still, moved = G.synthesis(ws), G.synthesis(ws, translation=shifts.to(ws) / side)
+        still, moved = G.synthesis(ws), G.synthesis(ws, translation=shifts.to(ws) / sides.to(ws))
         for before, after, shift in zip(still, moved, shifts.int().tolist(), strict=True):
             difference = (_seen(after, *shift) - _seen(before, *(-x for x in shift))).double()
             total, count = total + float(difference.square().sum()), count + difference.numel()

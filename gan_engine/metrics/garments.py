@@ -24,13 +24,14 @@ from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.metrics.subject import Subject
+from gan_engine.system.resolution import named
 
 
 def refusal(config: Any) -> str | None:
     """A sentence if generators of `config` cannot be measured: the classifier reads 32x32 grey images only."""
     if (config.resolution, config.channels) == (32, 1):
         return None
-    size = f"{config.resolution}x{config.resolution} with {config.channels} channels"
+    size = f"{named(config.resolution)} with {config.channels} channels"
     return f"{NAME}: want a generator of 32x32 grey images, got {size}; --metrics fid,kid,pr measures others"
 
 

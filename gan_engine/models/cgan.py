@@ -11,6 +11,7 @@ G reads an embedding of c beside z. D reads the classes by one of three methods:
 generated ones. D must not be told the class for that, so `class_weight` does not go with concat.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_choice, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Sides, check_at_least, check_choice, check_sizes
 from gan_engine.models.declaration import Family
+from gan_engine.models.doublings import doublings, start
 from gan_engine.ops import bias_act
 from gan_engine.system import fields
 
@@ -35,8 +37,9 @@ FAMILY = Family(needs_classes=True)
 class Config:
     """Sizes of the two networks, and how the classes enter the discriminator."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels: a power of two from 16 to 256."""
+    resolution: Sides = 32
+    """Side of the images in pixels: a power of two from 16 to 256.
+    HEIGHTxWIDTH: two numbers from 3 to 16, both times one power of two, such as 48x64 or 96x64."""
     channels: Channels = 1
     z_dim: NoiseSize = 100
     width: int = 64
@@ -62,9 +65,8 @@ class Config:
 
     @property
     def widths(self) -> list[int]:
-        """Feature maps at 4x4, 8x8, ... up to half the resolution."""
-        halvings = self.resolution.bit_length() - 4
-        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+        """Feature maps at the start (4x4 in squares), at its double, ... up to half the resolution."""
+        return [min(self.width << i, self.max_width) for i in reversed(range(doublings(self.resolution)))]
 
 
 class Generator(nn.Module):
@@ -76,7 +78,7 @@ class Generator(nn.Module):
         widths = config.widths
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
-        self.linear = nn.Linear(z_dim, widths[0] * 4 * 4, bias=False)
+        self.linear = nn.Linear(z_dim, widths[0] * math.prod(start(config.resolution)), bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
         self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
@@ -86,7 +88,7 @@ class Generator(nn.Module):
         check_class(c, self.config.c_dim)
         if self.embed is not None:
             z = self.embed(z, c)
-        x = self.linear(z).unflatten(1, (-1, 4, 4))
+        x = self.linear(z).unflatten(1, (-1, *start(self.config.resolution)))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
             x = conv(normed(norm, x, act="relu"))
         return bias_act(x, self.bias, act="tanh")
@@ -105,12 +107,13 @@ class Discriminator(nn.Module):
         widths = [config.channels + maps, *reversed(config.widths)]
         self.convs = nn.ModuleList(Conv2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(widths))
         self.biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
-        self.logit = nn.Linear(widths[-1] * 4 * 4, 1)
+        features = widths[-1] * math.prod(start(config.resolution))
+        self.logit = nn.Linear(features, 1)
         self.embed = self.classifier = None
         if config.c_dim and config.method == "projection":
             self.embed = ClassProjection(config.c_dim, widths[-1])
         if config.c_dim and config.class_weight:
-            self.classifier = nn.Linear(widths[-1] * 4 * 4, config.c_dim)
+            self.classifier = nn.Linear(features, config.c_dim)
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         return self._logits(self._features(img, c), c)

@@ -9,10 +9,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from gan_engine.models.doublings import check_doublings
 from gan_engine.system import fields
+from gan_engine.system.resolution import height_width, named
 
 # Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
-Resolution = Annotated[int, fields.arg(aliases=["--res"])]
+Resolution = Annotated[int, fields.arg(aliases=["--res"]), fields.resolution_arg("INT")]
+Sides = Annotated[int | tuple[int, int], fields.arg(aliases=["--res"]), fields.resolution_arg("INT|HEIGHTxWIDTH")]
 Channels = Annotated[
     int,
     fields.arg(
@@ -24,17 +27,21 @@ NoiseSize = Annotated[int, fields.arg(help="Dimensions of the noise z.")]
 
 
 def check_sizes(config: Any, low: int, high: int, *at_least_1: str) -> None:
-    """Check the types, a resolution that is a power of two from `low` to `high`, the channels, and fields from 1 on."""
+    """Check the types, a resolution as `check_doublings` wants it, the channels, and fields from 1 on."""
     check_types(config)
-    check_power_of_two(config, low, high)
+    check_doublings(config.resolution, low, high)
     check_channels(config)
     check_at_least(config, 1, *at_least_1)
 
 
-def check_power_of_two(config: Any, low: int, high: int) -> None:
-    """The resolution must be a power of two from `low` to `high`."""
-    if not low <= config.resolution <= high or config.resolution & (config.resolution - 1):
-        raise ValueError(f"resolution: want a power of two from {low} to {high}, got {config.resolution}")
+def check_multiples(config: Any, step: int, low: int, high: int | None = None) -> None:
+    """Every side must be a multiple of `step`, at least `low` and at most `high`."""
+    sides = height_width(config.resolution)
+    if min(sides) < low or max(sides) > (high or max(sides)) or any(side % step for side in sides):
+        limits = f" from {low} to {high}" if high else f", at least {low}"
+        square = isinstance(config.resolution, int)
+        want, got = ("a multiple", config.resolution) if square else ("two multiples", named(config.resolution))
+        raise ValueError(f"resolution: want {want} of {step}{limits}, got {got}")
 
 
 def check_channels(config: Any) -> None:
@@ -82,6 +89,8 @@ def check_types(config: Any, *, largest: float | Mapping[str, float] = LARGEST) 
     Values from a file or another program may be of any type. The checks that follow compute with them.
     """
     for name, hint in hints(type(config)).items():
+        if name == "resolution":
+            _check_shape(config.resolution, hint)
         most = largest.get(name, math.inf) if isinstance(largest, Mapping) else largest
         _check_type(name, getattr(config, name), hint, most)
 
@@ -103,6 +112,16 @@ def _check_type(name: str, value: Any, hint: Any, largest: float) -> None:
             raise ValueError(f"{name}: want a finite number, got {number}")
         if isinstance(number, int | float) and abs(number) > largest:
             raise ValueError(f"{name}: want at most {largest:,.10g}, got {_short(number)}")
+
+
+def _check_shape(resolution: Any, hint: Any) -> None:
+    """Refuse sides that differ in a family of squares and cubes, and a pair of sides that do not differ."""
+    if not _is(resolution, tuple[int, int]):
+        return
+    if hint is int:
+        raise ValueError(f"resolution: want one number for this family, whose sides are equal, got {named(resolution)}")
+    if resolution[0] == resolution[1]:
+        raise ValueError(f"resolution: want {resolution[0]} for a square, got {resolution}")
 
 
 def _short(number: float) -> str:

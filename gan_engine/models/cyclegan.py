@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_opaque, check_types
+from gan_engine.models.checks import Channels, Sides, check_at_least, check_multiples, check_opaque, check_types
 from gan_engine.models.declaration import Direction, Family
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 from gan_engine.system import fields
+from gan_engine.system.resolution import height_width
 
 FAMILY = Family(
     command="translate",
@@ -35,8 +36,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the networks and weights of the losses."""
 
-    resolution: Resolution = 256
-    """Side of the images in pixels: a multiple of 4, at least 32."""
+    resolution: Sides = 256
+    """Side of the images in pixels: a multiple of 4, at least 32.
+    HEIGHTxWIDTH: two such multiples, such as 256x512."""
     channels: Channels = 3
     width: int = 64
     """Feature maps of the generators at the resolution. They double with each of the two halvings."""
@@ -63,8 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.resolution < MIN_RESOLUTION or self.resolution % 4:
-            raise ValueError(f"resolution: want a multiple of 4, at least {MIN_RESOLUTION}, got {self.resolution}")
+        check_multiples(self, 4, MIN_RESOLUTION)
         check_opaque(self)
         check_at_least(self, 1, "width", "d_width")
         if self.blocks is not None and self.blocks < 1:
@@ -108,7 +109,7 @@ class Translator(nn.Module):
         super().__init__()
         width, transposed = config.width, 3 if config.published else None
         borders = "zeros" if config.published else "reflect"
-        blocks = config.blocks or (6 if config.resolution <= 128 else 9)
+        blocks = config.blocks or (6 if max(height_width(config.resolution)) <= 128 else 9)
         self.layers = nn.Sequential(
             Conv(config.channels, width, 7),
             Conv(width, 2 * width, 3, stride=2, borders=borders),

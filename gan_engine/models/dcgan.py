@@ -13,8 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, ConvTranspose2d, Weights, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Sides, check_sizes
 from gan_engine.models.declaration import Family
+from gan_engine.models.doublings import doublings, start
 from gan_engine.system import fields
 
 FAMILY = Family()
@@ -24,8 +25,9 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels: a power of two from 16 to 256."""
+    resolution: Sides = 32
+    """Side of the images in pixels: a power of two from 16 to 256.
+    HEIGHTxWIDTH: two numbers from 3 to 16, both times one power of two, such as 48x64 or 96x64."""
     channels: Channels = 1
     z_dim: NoiseSize = 100
     width: int = 64
@@ -45,9 +47,8 @@ class Config:
 
     @property
     def widths(self) -> list[int]:
-        """Feature maps at 4x4, 8x8, ... up to half the resolution."""
-        halvings = self.resolution.bit_length() - 4
-        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+        """Feature maps at the start (4x4 in squares), at its double, ... up to half the resolution."""
+        return [min(self.width << i, self.max_width) for i in reversed(range(doublings(self.resolution)))]
 
 
 class Block(nn.Module):
@@ -75,7 +76,7 @@ class Generator(nn.Module):
         widths = config.widths
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
-        blocks = [Block(ConvTranspose2d(z_dim, widths[0], 4, bias=False), widths[0], act="relu")]
+        blocks = [Block(ConvTranspose2d(z_dim, widths[0], start(config.resolution), bias=False), widths[0], act="relu")]
         for i, o in pairwise(widths):
             blocks.append(Block(ConvTranspose2d(i, o, 4, 2, 1, bias=False), o, act="relu"))
         last = ConvTranspose2d(widths[-1], config.channels, 4, 2, 1, bias=False)
@@ -101,7 +102,7 @@ class Discriminator(nn.Module):
             # The paper has no norm in the layer that reads the image.
             blocks.append(Block(Conv2d(i, o, 4, 2, 1, bias=False), o, act="lrelu", norm=config.d_norm and bool(blocks)))
         self.blocks = nn.Sequential(*blocks)
-        self.logit = Conv2d(widths[-1], 1, 4, bias=False)
+        self.logit = Conv2d(widths[-1], 1, start(config.resolution), bias=False)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
         self.apply(_init)
         if config.d_spectral_norm:

@@ -1,13 +1,14 @@
 """Pictures from pictures of the same place: pix2pix (Isola et al. 2017, arXiv:1611.07004), trained on pairs.
 
-A U-Net halves its source down to 1x1 and doubles it again. Every resolution on the way up reads the feature maps of the
-same size on the way down. The discriminator judges patches of the picture beside its source.
+A U-Net halves its source and doubles it again; it halves squares down to 1x1. Every resolution on the way up reads the
+feature maps of the same size on the way down. The discriminator judges patches of the picture beside its source.
 
 Two things differ from the paper. Dropout, the paper's only noise, ends with training, so a picture is a function of its
 source. A layer doubles by nearest neighbours and a 3x3 convolution, which leave no checkerboard; `Config.published`
 takes the transposed convolutions of the paper.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -18,13 +19,24 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased
 from gan_engine.layers import Conv2d, InstanceNorm2d, UpsampleBlock, doubling
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_opaque, check_sizes
+from gan_engine.models.checks import (
+    Channels,
+    Sides,
+    check_at_least,
+    check_choice,
+    check_multiples,
+    check_opaque,
+    check_types,
+)
 from gan_engine.models.declaration import Family
+from gan_engine.models.doublings import check_doublings
 from gan_engine.models.patchgan import MIN_RESOLUTION, PatchDiscriminator, init
 from gan_engine.ops import bias_act
 from gan_engine.system.devices import constant
+from gan_engine.system.resolution import height_width
 
 Source = Literal["pairs", "grey", "edges"]
+LARGEST = 1024  # pixels of a side
 
 
 FAMILY = Family(
@@ -42,8 +54,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the two networks and weights of the losses."""
 
-    resolution: Resolution = 256
-    """Side of the images in pixels: a power of two from 32 to 1024."""
+    resolution: Sides = 256
+    """Side of the images in pixels: a power of two from 32 to 1024.
+    HEIGHTxWIDTH: two multiples of 16 in these limits, such as 256x512. G halves as often as both sides are even."""
     channels: Channels = 3
     source: Source = "pairs"
     """Source that G starts from. pairs: the data have it.
@@ -70,7 +83,11 @@ class Config:
     c_dim: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        check_sizes(self, MIN_RESOLUTION, 1024, "width", "max_width", "d_width")
+        check_types(self)
+        if isinstance(self.resolution, int):
+            check_doublings(self.resolution, MIN_RESOLUTION, LARGEST)
+        check_multiples(self, 16, MIN_RESOLUTION, LARGEST)
+        check_at_least(self, 1, "width", "max_width", "d_width")
         check_opaque(self)
         check_choice(self, source=Source)
         if self.source == "grey" and self.channels == 1:
@@ -89,8 +106,10 @@ class Config:
 
     @property
     def widths(self) -> list[int]:
-        """Feature maps at half the resolution, a quarter, ... down to 1x1."""
-        return [min(self.width << i, self.max_width) for i in range(self.resolution.bit_length() - 1)]
+        """Feature maps at half the resolution, a quarter, ... down to 1x1, or to two sides that are not both even."""
+        height, width = height_width(self.resolution)
+        halvings = math.gcd(height, width, 1 << 20).bit_length() - 1
+        return [min(self.width << i, self.max_width) for i in range(halvings)]
 
 
 def grey(img: Tensor) -> Tensor:
@@ -128,7 +147,7 @@ class Down(nn.Module):
 
 
 class Generator(nn.Module):
-    """source [N, C', R, R] -> img [N, C, R, R] in [-1, 1]; R is the resolution, and C' 1 for sources made of targets"""
+    """source [N, C', H, W] -> img [N, C, H, W] in [-1, 1] of the resolution; C' is 1 for sources made of targets"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -163,12 +182,12 @@ class Generator(nn.Module):
         return bias_act(self.to_rgb(x), self.bias, act="tanh")
 
     def source_of(self, img: Tensor) -> Tensor:
-        """The source [N, 1, R, R] that is made of a target img [N, C, R, R], for Config.source grey or edges."""
+        """The source [N, 1, H, W] that is made of a target img [N, C, H, W], for Config.source grey or edges."""
         return SOURCES[self.config.source](img)
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, R, R], source [N, C', R, R]) -> logits [N, P], one for each patch"""
+    """(img [N, C, H, W], source [N, C', H, W]) -> logits [N, P], one for each patch"""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

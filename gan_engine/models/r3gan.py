@@ -11,6 +11,7 @@ Both networks can read classes c. The generator reads an embedding of c beside z
 of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, as_filter, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Sides, check_sizes
 from gan_engine.models.declaration import Family
+from gan_engine.models.doublings import doublings, start
 from gan_engine.ops import bias_act, downsample2d, setup_filter, upsample2d
 from gan_engine.system import fields
 
@@ -33,8 +35,9 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks, which mirror each other."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels: a power of two from 8 to 1024."""
+    resolution: Sides = 32
+    """Side of the images in pixels: a power of two from 8 to 1024.
+    HEIGHTxWIDTH: two numbers from 3 to 16, both times one power of two, such as 48x64 or 96x64."""
     channels: Channels = 1
     z_dim: NoiseSize = 64
     width: int = 32
@@ -61,9 +64,8 @@ class Config:
 
     @property
     def widths(self) -> list[int]:
-        """Feature maps at 4x4, 8x8, ... up to the resolution."""
-        halvings = self.resolution.bit_length() - 3
-        return [min(self.width << i, self.max_width) for i in range(halvings, -1, -1)]
+        """Feature maps at the start (4x4 in squares), at its double, ... up to the resolution."""
+        return [min(self.width << i, self.max_width) for i in range(doublings(self.resolution), -1, -1)]
 
 
 def _conv(i: int, o: int, kernel_size: int = 1, *, groups: int = 1, scale: float = 1) -> nn.Conv2d:
@@ -141,7 +143,7 @@ class Generator(nn.Module):
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), widths[0], bias=False)
         nn.init.normal_(self.linear.weight, 0, self.linear.in_features**-0.5)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.basis = nn.Parameter(torch.randn(widths[0], *start(config.resolution)))
         self.stages = nn.Sequential(*_stages(config, widths, Up))
         self.to_rgb = _conv(widths[-1], config.channels)
         self.bias = nn.Parameter(torch.zeros(config.channels))
@@ -163,7 +165,8 @@ class Discriminator(nn.Module):
         widths = config.widths[::-1]
         self.from_rgb = _conv(config.channels, widths[0])
         self.stages = nn.Sequential(*_stages(config, widths, Down))
-        self.basis = nn.Parameter(torch.randn(widths[-1], 4, 4) / 4)
+        sides = start(config.resolution)
+        self.basis = nn.Parameter(torch.randn(widths[-1], *sides) / math.prod(sides) ** 0.5)
         self.logit = nn.Linear(widths[-1], 1, bias=False)
         nn.init.normal_(self.logit.weight, 0, widths[-1] ** -0.5)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None

@@ -10,6 +10,7 @@ arXiv:1610.07629). The discriminator adds the projection of its last features on
 2018, arXiv:1802.05637, equation 4). D is piecewise linear if it has no attention.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,8 +20,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassProjection, Conv2d, DownsampleConv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_sizes
+from gan_engine.models.checks import Channels, NoiseSize, Sides, check_sizes
 from gan_engine.models.declaration import Family
+from gan_engine.models.doublings import nominal, start
 from gan_engine.ops import bias_act
 from gan_engine.system import fields
 
@@ -31,8 +33,9 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks. The paper at 32x32: width 256, d_width 128, max_width 256."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels: a power of two from 16 to 256."""
+    resolution: Sides = 32
+    """Side of the images in pixels: a power of two from 16 to 256.
+    HEIGHTxWIDTH: two numbers from 3 to 16, both times one power of two, such as 48x64 or 96x64."""
     channels: Channels = 1
     z_dim: NoiseSize = 128
     width: int = 32
@@ -42,7 +45,8 @@ class Config:
     max_width: int = 128
     """Limit of the feature maps of a layer."""
     attention: int = 0
-    """Resolution at which both networks have self-attention. 0: no self-attention."""
+    """Resolution at which both networks have self-attention. 0: no self-attention.
+    Rectangles count as the square whose 4x4 doubles as often: 16 in 48x64 is at 12x16."""
     g_spectral_norm: bool = False
     """Divide the generator's weights by their spectral norms, as the discriminator's always are."""
     c_dim: fields.Suppress[int] = 0  # number of classes, set from the data
@@ -57,16 +61,16 @@ class Config:
 
     @property
     def shared_sizes(self) -> list[int]:
-        """8, 16, ... up to half the resolution: where both networks have feature maps."""
-        return [1 << i for i in range(3, self.resolution.bit_length() - 1)]
+        """8, 16, ... up to half the nominal resolution: where both networks have feature maps."""
+        return [1 << i for i in range(3, nominal(self.resolution).bit_length() - 1)]
 
     def g_maps(self, size: int) -> int:
-        """Feature maps of the generator at size x size."""
-        return min(self.width * (self.resolution // size), self.max_width)
+        """Feature maps of the generator at size x size, which is nominal in rectangles."""
+        return min(self.width * (nominal(self.resolution) // size), self.max_width)
 
     def d_maps(self, size: int) -> int:
-        """Feature maps of the discriminator at size x size."""
-        return min(self.d_width * (self.resolution // (2 * size)), self.max_width)
+        """Feature maps of the discriminator at size x size, which is nominal in rectangles."""
+        return min(self.d_width * (nominal(self.resolution) // (2 * size)), self.max_width)
 
 
 def _layer(layer: nn.Module, *, spectral: bool) -> nn.Module:
@@ -146,23 +150,28 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         spectral = config.g_spectral_norm
-        self.linear = _layer(nn.Linear(config.z_dim, config.g_maps(4) * 4 * 4), spectral=spectral)
-        sizes = [*config.shared_sizes, config.resolution]
-        self.blocks = nn.ModuleList(UpBlock(config, config.g_maps(size // 2), config.g_maps(size)) for size in sizes)
+        self.linear = _layer(
+            nn.Linear(config.z_dim, config.g_maps(4) * math.prod(start(config.resolution))), spectral=spectral
+        )
+        largest = nominal(config.resolution)
+        self.sizes = [*config.shared_sizes, largest]
+        self.blocks = nn.ModuleList(
+            UpBlock(config, config.g_maps(size // 2), config.g_maps(size)) for size in self.sizes
+        )
         self.attention = None
         if config.attention:
             self.attention = Attention(config.g_maps(config.attention), spectral=spectral)
-        self.norm = Norm(config.g_maps(config.resolution), 0)
-        to_rgb = Conv2d(config.g_maps(config.resolution), config.channels, 3, padding=1, bias=False)
+        self.norm = Norm(config.g_maps(largest), 0)
+        to_rgb = Conv2d(config.g_maps(largest), config.channels, 3, padding=1, bias=False)
         self.to_rgb = _layer(to_rgb, spectral=spectral)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
-        x = self.linear(z).unflatten(1, (-1, 4, 4))
-        for block in self.blocks:
+        x = self.linear(z).unflatten(1, (-1, *start(self.config.resolution)))
+        for size, block in zip(self.sizes, self.blocks, strict=True):
             x = block(x, c)
-            if self.attention is not None and x.shape[2] == self.config.attention:
+            if self.attention is not None and size == self.config.attention:
                 x = self.attention(x)
         return bias_act(self.to_rgb(self.norm(x, None)), self.bias, act="tanh")
 

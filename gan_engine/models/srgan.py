@@ -16,8 +16,17 @@ from torch import Tensor, nn
 
 from gan_engine.activated import biased, normed
 from gan_engine.layers import BiasAct, Conv2d, UpsampleConv2d
-from gan_engine.models.checks import Channels, Resolution, check_at_least, check_choice, check_opaque, check_types
+from gan_engine.models.checks import (
+    Channels,
+    Sides,
+    check_at_least,
+    check_choice,
+    check_multiples,
+    check_opaque,
+    check_types,
+)
 from gan_engine.models.declaration import Family
+from gan_engine.system.resolution import height_width
 
 Variant = Literal["srresnet", "rrdb"]
 Base = Literal["bicubic", "none"]
@@ -37,8 +46,9 @@ FAMILY = Family(
 class Config:
     """Sizes of the two networks and weights of the losses."""
 
-    resolution: Resolution = 96
-    """Side in pixels of the patches that photographs are cut into for training: a multiple of 16, at least 32."""
+    resolution: Sides = 96
+    """Side in pixels of the patches that photographs are cut into for training: a multiple of 16, at least 32.
+    HEIGHTxWIDTH: two such multiples. The generator enlarges pictures of any sides."""
     channels: Channels = 3
     scale: Literal[2, 4] = 4
     """Ratio of the sides of an image to the sides of its source."""
@@ -68,8 +78,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.resolution < 32 or self.resolution % 16:
-            raise ValueError(f"resolution: want a multiple of 16, at least 32, got {self.resolution}")
+        check_multiples(self, 16, 32)
         check_opaque(self)
         if self.scale not in (2, 4):
             raise ValueError(f"scale: want 2 or 4, got {self.scale}")
@@ -218,7 +227,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(img [N, C, R, R], source) -> logits [N, 1]; D judges the image as a whole, and ignores the source
+    """(img [N, C, H, W], source) -> logits [N, 1]; D judges the image as a whole, and ignores the source
 
     Pairs of convolutions, in which the second one halves, and two dense layers, as in VGG.
     """
@@ -232,7 +241,8 @@ class Discriminator(nn.Module):
             Conv2d(i, o, 3, 1 if k % 2 else 2, 1, bias=False) for k, (i, o) in enumerate(pairwise(widths))
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for o in widths[1:])
-        self.dense = nn.Linear(widths[-1] * (config.resolution // 16) ** 2, 16 * config.d_width, bias=False)
+        pixels = math.prod(side // 16 for side in height_width(config.resolution))
+        self.dense = nn.Linear(widths[-1] * pixels, 16 * config.d_width, bias=False)
         self.bias = nn.Parameter(torch.zeros(16 * config.d_width))
         self.logit = nn.Linear(16 * config.d_width, 1)
 

@@ -4,6 +4,7 @@ StyleGAN3 (Karras et al. 2021, arXiv:2106.12423) has the mapping network and the
 al. 2020, arXiv:1912.04958, with the changes of 2006.06676). Both read the sizes of a family by their names in `Sizes`.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, EqualizedLinear, as_filter, check_class
 from gan_engine.models.checks import check_at_least, check_sizes
+from gan_engine.models.doublings import nominal, start
 from gan_engine.ops import downsample2d, minibatch_stddev, pixel_norm, setup_filter
+from gan_engine.system.resolution import Resolution
 
 TAPS = (1, 3, 3, 1)  # taps of every filter around a change of size
 W_MEAN_HALF_LIFE = 4400  # half-life of the running mean of w, in images: a factor of 0.995 for a batch of 32
@@ -30,15 +33,15 @@ class Sizes:
     mbstd_group: int
     half_resolutions: int
     clamp: float | None
-    resolution: int
+    resolution: Resolution
     c_dim: int
     d_architecture: str
 
     def check(self) -> None:
         """Refuse fields that fit no network, by a ValueError."""
         check_sizes(self, 8, 1024, "z_dim", "w_dim", "mapping_layers", "channel_max", "mbstd_group")
-        if self.channel_base < self.resolution:
-            raise ValueError(f"channel_base: want at least resolution = {self.resolution}, got {self.channel_base}")
+        if self.channel_base < self.nominal:
+            raise ValueError(f"channel_base: want at least resolution = {self.nominal}, got {self.channel_base}")
         if not self.mapping_lr > 0:
             raise ValueError(f"mapping_lr: want more than 0, got {self.mapping_lr}")
         check_at_least(self, 0, "half_resolutions")
@@ -46,9 +49,19 @@ class Sizes:
             raise ValueError(f"clamp: want more than 0 or None, got {self.clamp}")
 
     @property
+    def nominal(self) -> int:
+        """The resolution of squares. Rectangles have the resolution of the square whose 4x4 doubles as often."""
+        return nominal(self.resolution)
+
+    @property
     def resolutions(self) -> list[int]:
-        """4, 8, ... up to the resolution."""
-        return [1 << i for i in range(2, self.resolution.bit_length())]
+        """4, 8, ... up to the nominal resolution."""
+        return [1 << i for i in range(2, self.nominal.bit_length())]
+
+    def sides(self, resolution: int) -> tuple[int, int]:
+        """(H, W) of the feature maps at a resolution, which is nominal."""
+        height, width = start(self.resolution)
+        return height * resolution // 4, width * resolution // 4
 
     def width(self, resolution: int) -> int:
         """Feature maps of D, and of StyleGAN2's G, at a resolution."""
@@ -56,7 +69,7 @@ class Sizes:
 
     def is_half(self, resolution: int) -> bool:
         """True if a resolution computes in half precision under autocast: one of the highest, and not 4x4."""
-        return resolution > max(self.resolution >> self.half_resolutions, 4)
+        return resolution > max(self.nominal >> self.half_resolutions, 4)
 
 
 def half_dtype(x: Tensor, otherwise: torch.dtype) -> torch.dtype:
@@ -132,7 +145,7 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, config: Sizes, resolution: int) -> None:
         super().__init__()
-        first = resolution == config.resolution
+        first = resolution == config.nominal
         i, o = config.width(resolution), config.width(resolution // 2)
         residual = config.d_architecture == "residual"
         self.half = config.is_half(resolution)
@@ -169,7 +182,7 @@ class Discriminator(nn.Module):
         skip = config.d_architecture == "skip"
         self.from_rgb = EqualizedConv2d(config.channels, width, 1, act="lrelu") if skip else None
         self.conv = EqualizedConv2d(width + 1, width, 3, act="lrelu")
-        self.linear = EqualizedLinear(width * 4 * 4, width, act="lrelu")
+        self.linear = EqualizedLinear(width * math.prod(config.sides(4)), width, act="lrelu")
         self.logit = EqualizedLinear(width, config.w_dim if config.c_dim else 1)
         self.embed = EqualizedLinear(config.c_dim, config.w_dim) if config.c_dim else None
         self.mapping = _mapping_layers(config, config.w_dim) if config.c_dim else None

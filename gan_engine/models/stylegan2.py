@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine.layers import EqualizedConv2d, ModulatedConv2d, as_filter
-from gan_engine.models.checks import Channels, NoiseSize, Resolution
+from gan_engine.models.checks import Channels, NoiseSize, Sides
 from gan_engine.models.declaration import Family
 from gan_engine.models.style_networks import TAPS, Mapping, Sizes, half_dtype, no_autocast, truncated
 from gan_engine.models.style_networks import Discriminator as Discriminator
@@ -34,8 +34,9 @@ FAMILY = Family(styles=True, translates=True)
 class Config(Sizes):
     """Sizes of the two networks. The defaults are config F of the paper. Config E has half its `channel_base`."""
 
-    resolution: Resolution = 64
-    """Side of the images in pixels: a power of two from 8 to 1024."""
+    resolution: Sides = 64
+    """Side of the images in pixels: a power of two from 8 to 1024.
+    HEIGHTxWIDTH: two numbers from 3 to 16, both times one power of two, such as 48x64 or 96x64."""
     channels: Channels = 3
     z_dim: NoiseSize = 512
     w_dim: int = 512
@@ -81,11 +82,12 @@ class SynthesisBlock(nn.Module):
     """(x [N, I, H / 2, W / 2], img or None, ws) -> x [N, O, H, W], img [N, C, H, W] or None
 
     Two modulated convolutions; the first doubles. The block of 4x4 has the second alone, and its x is 4x4 too.
+    `resolution` is nominal: rectangles begin with other sides than 4x4.
     """
 
     def __init__(self, config: Config, resolution: int) -> None:
         super().__init__()
-        first, last = resolution == 4, resolution == config.resolution
+        first, last = resolution == 4, resolution == config.nominal
         i, o = config.width(resolution // 2), config.width(resolution)
         residual = config.architecture == "residual" and not first
         self.half = config.is_half(resolution)
@@ -102,7 +104,7 @@ class SynthesisBlock(nn.Module):
             self.to_rgb = ModulatedConv2d(o, config.channels, 1, demodulate=False, noise=False, **layer)
         self.register_buffer("f", setup_filter(TAPS), persistent=False)
         for name in ("noise1",) if first else ("noise0", "noise1"):
-            self.register_buffer(name, torch.randn(1, 1, resolution, resolution))
+            self.register_buffer(name, torch.randn(1, 1, *config.sides(resolution)))
 
     def forward(self, x: Tensor, img: Tensor | None, ws: list[Tensor], noise: Noise) -> tuple[Tensor, Tensor | None]:
         """ws: w [N, w_dim] of the two convolutions and of the colours"""
@@ -132,7 +134,7 @@ class Synthesis(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.const = nn.Parameter(torch.randn(1, config.width(4), 4, 4))
+        self.const = nn.Parameter(torch.randn(1, config.width(4), *config.sides(4)))
         self.blocks = nn.ModuleList(SynthesisBlock(config, resolution) for resolution in config.resolutions)
 
     def forward(self, ws: Tensor, *, noise: Noise | None = None, translation: Tensor | None = None) -> Tensor:
@@ -162,11 +164,17 @@ class Synthesis(nn.Module):
 
 
 def _moved(const: Tensor, translation: Tensor) -> Tensor:
-    """[N, C, 4, 4]: const [1, C, 4, 4] moved by translation [N, 2], through the frequencies -2 to 2 of its 4 samples"""
-    place = torch.arange(4, device=const.device, dtype=const.dtype)
-    off = (place[:, None] - place - 4 * translation.to(const.dtype)[:, :, None, None]) * (torch.pi / 2)  # [N, 2, 4, 4]
-    x, y = ((1 + 2 * off.cos() + (2 * off).cos()) / 4).unbind(1)
+    """[N, C, H, W]: const [1, C, H, W] moved by translation [N, 2], through the frequencies of its H and W samples"""
+    x, y = (_moving(n, shift, const) for n, shift in zip((const.shape[3], const.shape[2]), translation.unbind(1)))
     return torch.einsum("nij,cjk,nlk->ncil", y, const[0], x)
+
+
+def _moving(n: int, shift: Tensor, like: Tensor) -> Tensor:
+    """[N, n, n], which moves n periodic samples by shift [N] of their period; the frequency n / 2 counts half"""
+    place = torch.arange(n, device=like.device, dtype=like.dtype)
+    off = (place[:, None] - place - n * shift.to(like.dtype)[:, None, None]) * (2 * torch.pi / n)
+    total = 1 + sum(2 * (k * off).cos() for k in range(1, (n + 1) // 2))
+    return (total + (n // 2 * off).cos() if n % 2 == 0 else total) / n
 
 
 class Generator(nn.Module):

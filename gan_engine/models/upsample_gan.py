@@ -7,6 +7,7 @@ Both networks can read classes c. The generator reads an embedding of c beside z
 of its last features on an embedding of c (Miyato and Koyama 2018, arXiv:1802.05637, equation 4).
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,10 +16,19 @@ from torch import Tensor, nn
 
 from gan_engine.activated import normed
 from gan_engine.layers import ClassEmbedding, ClassProjection, Conv2d, UpsampleConv2d, check_class
-from gan_engine.models.checks import Channels, NoiseSize, Resolution, check_at_least, check_channels, check_types
+from gan_engine.models.checks import (
+    Channels,
+    NoiseSize,
+    Sides,
+    check_at_least,
+    check_channels,
+    check_multiples,
+    check_types,
+)
 from gan_engine.models.declaration import Family
 from gan_engine.ops import bias_act
 from gan_engine.system import fields
+from gan_engine.system.resolution import height_width
 
 FAMILY = Family()
 
@@ -27,8 +37,9 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels: a multiple of 8 from 16 to 256."""
+    resolution: Sides = 32
+    """Side of the images in pixels: a multiple of 8 from 16 to 256.
+    HEIGHTxWIDTH: two such multiples."""
     channels: Channels = 3
     z_dim: NoiseSize = 100
     width: int = 128
@@ -43,8 +54,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 16 <= self.resolution <= 256 or self.resolution % 8:
-            raise ValueError(f"resolution: want a multiple of 8 from 16 to 256, got {self.resolution}")
+        check_multiples(self, 8, 16, 256)
         check_channels(self)
         check_at_least(self, 1, "z_dim", "d_width", "embed_dim")
         check_at_least(self, 2, "width")
@@ -58,9 +68,11 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        width, side = config.width, config.resolution // 4
+        width = config.width
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
-        self.linear = nn.Linear(config.z_dim + (config.embed_dim if config.c_dim else 0), width * side**2)
+        self.start = tuple(side // 4 for side in height_width(config.resolution))
+        z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
+        self.linear = nn.Linear(z_dim, width * math.prod(self.start))
         # No biases: the norms that follow would subtract them again.
         self.convs = nn.ModuleList(
             [UpsampleConv2d(width, width, 3, bias=False), UpsampleConv2d(width, width // 2, 3, bias=False)]
@@ -73,8 +85,7 @@ class Generator(nn.Module):
         check_class(c, self.config.c_dim)
         if self.embed is not None:
             z = self.embed(z, c)
-        side = self.config.resolution // 4
-        x = self.linear(z).unflatten(1, (-1, side, side))
+        x = self.linear(z).unflatten(1, (-1, *self.start))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = normed(norm, conv(x), act="relu")
         return bias_act(self.to_rgb(x), self.bias, act="tanh")
@@ -93,7 +104,7 @@ class Discriminator(nn.Module):
             self.convs.append(Conv2d(i, o, 3, stride=2 if k < 3 else 1, padding=1))
             self.norms.append(nn.BatchNorm2d(o) if k > 0 else nn.LeakyReLU(0.2))
         self.dropout = nn.Dropout(config.dropout)
-        self.logit = nn.Linear(widths[-1] * (config.resolution // 8) ** 2, 1)
+        self.logit = nn.Linear(widths[-1] * math.prod(side // 8 for side in height_width(config.resolution)), 1)
         self.embed = ClassProjection(config.c_dim, widths[-1]) if config.c_dim else None
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:

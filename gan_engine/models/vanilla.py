@@ -4,6 +4,7 @@ Both networks can read classes c, which are concatenated to z and to img. That i
 Osindero 2014, arXiv:1411.1784.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from gan_engine.layers import check_class, dense
 from gan_engine.models.checks import (
     Channels,
     NoiseSize,
-    Resolution,
+    Sides,
     check_at_least,
     check_channels,
     check_types,
@@ -21,6 +22,7 @@ from gan_engine.models.checks import (
 )
 from gan_engine.models.declaration import Family
 from gan_engine.system import fields
+from gan_engine.system.resolution import height_width
 
 FAMILY = Family()
 
@@ -29,8 +31,8 @@ FAMILY = Family()
 class Config:
     """Sizes of the two networks."""
 
-    resolution: Resolution = 32
-    """Side of the images in pixels."""
+    resolution: Sides = 32
+    """Side of the images in pixels, or HEIGHTxWIDTH, such as 48x64."""
     channels: Channels = 1
     z_dim: NoiseSize = 100
     hidden: tuple[int, ...] = (256, 512, 1024)
@@ -40,12 +42,14 @@ class Config:
     def __post_init__(self) -> None:
         check_types(self)
         check_channels(self)
-        check_at_least(self, 1, "resolution", "z_dim")
+        if min(height_width(self.resolution)) < 1:
+            raise ValueError(f"resolution: want at least 1, got {self.resolution}")
+        check_at_least(self, 1, "z_dim")
         check_widths(self, "hidden")
 
     @property
     def numel(self) -> int:
-        return self.channels * self.resolution**2
+        return self.channels * math.prod(height_width(self.resolution))
 
 
 class Generator(nn.Module):
@@ -60,7 +64,7 @@ class Generator(nn.Module):
         config = self.config
         check_class(c, config.c_dim)
         x = z if c is None else torch.cat([z, c], dim=1)
-        return self.layers(x).reshape(-1, config.channels, config.resolution, config.resolution)
+        return self.layers(x).reshape(-1, config.channels, *height_width(config.resolution))
 
 
 class Discriminator(nn.Module):

@@ -27,7 +27,8 @@ def line(config: Config, clock: Clock, rate: float) -> str:
     """The plan of the rest of a run that trains on `rate` images a second."""
     model, kind = config.model, kind_of(models.data_kind(config.model))
     sides = "x".join(map(str, kind.sides(model.resolution)))
-    what = {0: "points", 2: f"{sides} pixels", 3: f"{sides} voxels"}[kind.axes]
+    wide = "" if isinstance(model.resolution, int) else f", {model.resolution[1]} wide"
+    what = {0: "points", 2: f"{sides} pixels{wide}", 3: f"{sides} voxels"}[kind.axes]
     if isinstance(getattr(model, "width", None), int):  # a method in some families
         what += f", width {model.width}"
     left, made = clock.total - clock.nimg, MADE[kind.axes]

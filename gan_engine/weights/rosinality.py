@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gan_engine.models import stylegan2
 from gan_engine.ops import setup_filter
+from gan_engine.system.resolution import named
 from gan_engine.weights.layout import LayoutError, Pair, Weights, give, numbered, take, without
 from gan_engine.weights.stylegan2_sizes import channels, config
 
@@ -64,6 +65,8 @@ def export(sizes: stylegan2.Config, networks: dict[str, Weights]) -> tuple[dict[
     for field, want in wanted.items():
         if (got := getattr(sizes, field)) != want:
             raise LayoutError(f"{NAME}: want a stylegan2 with {field} {want}, got {got}")
+    if not isinstance(sizes.resolution, int):
+        raise LayoutError(f"{NAME}: want a stylegan2 of squares, got resolution {named(sizes.resolution)}")
     if sizes.z_dim != sizes.w_dim:
         raise LayoutError(f"{NAME}: want z_dim = w_dim = {sizes.w_dim}, got z_dim {sizes.z_dim}")
     tree: dict[str, Any] = {}

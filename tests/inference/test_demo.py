@@ -30,6 +30,7 @@ from gan_engine.pictures.picture import to_uint8
 from gan_engine.system import checkpoint
 from tests import chromium
 from tests.models.networks import RUNS, build
+from tests.training.runs import RECTANGLES
 
 ROOT = Path(__file__).parents[2]
 CLASSES = dataclasses.replace(RUNS["stylegan2"].model, c_dim=3)
@@ -330,6 +331,19 @@ def test_a_chosen_picture_is_translated_or_enlarged(name, opened, browser, tmp_p
     browser.choose_file("#file", path)
     assert_shown(browser, trained(source))
     assert_shown(browser, source, "source")
+
+
+def test_a_chosen_picture_is_cut_to_the_shape_of_rectangles(opened, browser, tmp_path):
+    trained = opened("rectangles", RECTANGLES["pix2pix"].model)
+    browser.choose_file("#file", path := photo(tmp_path / "photo.png", (32, 48)))
+    source = files.to_tensor(decode.pixels(files.read(path, 3)))
+    assert_shown(browser, trained(source))
+    black = np.zeros((40, 100, 3), np.uint8)
+    black[:, :20] = black[:, 80:] = 255  # beside the centre, which is 40x60
+    Image.fromarray(black).save(tmp_path / "black.png")
+    browser.choose_file("#file", tmp_path / "black.png")
+    assert_shown(browser, torch.full((1, 3, 32, 48), -1.0), "source")
+    assert_shown(browser, trained(torch.full((1, 3, 32, 48), -1.0)))
 
 
 def test_a_dropped_picture_is_cut_and_enlarged(opened, browser):

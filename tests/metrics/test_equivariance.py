@@ -19,9 +19,10 @@ from tests.metrics.test_scores import noise_set, saved
 class Waves(nn.Module):
     """A plane wave with its phase from w. It moves as it should, times `slip`. `glued` noise stays on the pixels."""
 
-    def __init__(self, slip=1.0, glued=0.0):
+    def __init__(self, slip=1.0, glued=0.0, sides=(32, 32)):
         super().__init__()
-        self.config = stylegan3.Config(resolution=32, z_dim=1)
+        self.config = stylegan2.Config(resolution=32 if sides == (32, 32) else sides, z_dim=1)
+        self.sides = sides
         self.weight = nn.Parameter(torch.zeros(()))
         self.slip, self.glued = slip, glued
 
@@ -30,15 +31,16 @@ class Waves(nn.Module):
 
     def synthesis(self, ws, *, translation=None):
         t = torch.zeros(len(ws), 2).double() if translation is None else self.slip * translation
-        p = torch.arange(32).double() / 32
-        x, y = p - t[:, :1], p - t[:, 1:]
+        height, width = self.sides
+        x, y = (torch.arange(n).double() / n - t[:, i : i + 1] for i, n in enumerate((width, height)))
         img = (2 * math.pi * (2 * x[:, None, :] + 3 * y[:, :, None]) + ws).sin()[:, None]
-        noise = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)).double()
+        noise = torch.randn(height, width, generator=torch.Generator().manual_seed(0)).double()
         return img + self.glued * noise
 
 
 def test_images_that_move_as_they_should_have_no_limit():
-    assert translation_equivariance(Waves(), 20, seed=0, batch=7) > 250  # rounding in float64, or inf
+    for sides in ((32, 32), (24, 32), (64, 48)):
+        assert translation_equivariance(Waves(sides=sides), 20, seed=0, batch=7) > 250  # rounding in float64, or inf
 
 
 def test_noise_that_stays_counts_twice():
@@ -54,9 +56,13 @@ def test_images_that_do_not_move_are_as_far_off_as_their_waves():
 
 
 def test_the_constant_of_stylegan2_moves_by_whole_samples_and_back():
-    const = torch.randn(1, 3, 4, 4, dtype=torch.float64)
     move = lambda x, *by: stylegan2._moved(x, torch.tensor([by], dtype=torch.float64))  # noqa: E731
-    torch.testing.assert_close(move(const, 0.25, -0.5), const.roll((-2, 1), (2, 3)))
+    for h, w in ((4, 4), (3, 4), (6, 5), (4, 7)):
+        const = torch.randn(1, 3, h, w, dtype=torch.float64)
+        torch.testing.assert_close(move(const, 1 / w, -2 / h), const.roll((-2, 1), (2, 3)))
+        if h % 2:  # such samples hold no frequency of half the rate
+            torch.testing.assert_close(move(move(const, 0, 0.1), 0, -0.1), const)
+    const = torch.randn(1, 3, 4, 4, dtype=torch.float64)
     smooth = move(const, 0.125, 0) + move(const, -0.125, 0)  # holds no frequency of half the rate along x
     torch.testing.assert_close(move(move(smooth, 0.1, 0), -0.1, 0), smooth)
 

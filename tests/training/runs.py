@@ -123,6 +123,30 @@ FAMILIES |= {"gan3d": GAN3D, "pix2pix": PIX2PIX, "edges": EDGES, "cyclegan": CYC
 FAMILIES |= {"points": POINTS}
 
 
+def _of_sides(config, *sides):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, resolution=sides))
+
+
+RECTANGLES = {
+    "vanilla": _of_sides(MLP, 7, 10),
+    "dcgan": _of_sides(DCGAN, 12, 16),
+    "stylegan2": _of_sides(PATHS, 12, 16),
+    "r3gan": _of_sides(R3GAN, 12, 16),
+    "cgan": _of_sides(CGAN, 12, 20),
+    "sngan": _of_sides(SNGAN, 12, 16),
+    "sagan": _of_sides(SAGAN, 12, 16),
+    "pix2pix": _of_sides(PIX2PIX, 32, 48),
+    "edges": _of_sides(EDGES, 32, 48),
+    "cyclegan": _of_sides(CYCLEGAN, 32, 44),
+    "srgan": _of_sides(SRGAN, 32, 48),
+    "upsample_gan": dataclasses.replace(
+        DCGAN,
+        preset="upsample_gan",
+        model=models.upsample_gan.Config(resolution=(16, 24), channels=1, z_dim=8, width=4, d_width=2),
+    ),
+}
+
+
 @functools.cache
 def toy(resolution, channels, kind):
     return load(DataConfig("toy"), resolution=resolution, channels=channels, kind=kind)

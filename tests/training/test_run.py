@@ -15,7 +15,19 @@ from gan_engine.system import checkpoint
 from gan_engine.training.nonfinite import NonFiniteError
 from gan_engine.training.precision import Precision
 from gan_engine.training.trainer import Trainer
-from tests.training.runs import CPU, DCGAN, FAMILIES, LAZY, MLP, PATHS, PRETRAINED, STYLEGAN2, assert_equal, weights
+from tests.training.runs import (
+    CPU,
+    DCGAN,
+    FAMILIES,
+    LAZY,
+    MLP,
+    PATHS,
+    PRETRAINED,
+    RECTANGLES,
+    STYLEGAN2,
+    assert_equal,
+    weights,
+)
 
 # A run
 
@@ -45,8 +57,11 @@ LEVELS = {
 
 @pytest.mark.parametrize(
     "config",
-    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, PRETRAINED, *LEVELS, *FAMILIES.values()],
-    ids=["dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", "pretrained", *LEVELS.values(), *FAMILIES],
+    [DCGAN, MLP, STYLEGAN2, LAZY, PATHS, PRETRAINED, *LEVELS, *FAMILIES.values(), *RECTANGLES.values()],
+    ids=[
+        *("dcgan", "vanilla", "stylegan2", "lazy penalties", "paths", "pretrained"),
+        *(*LEVELS.values(), *FAMILIES, *(f"{name}, rectangles" for name in RECTANGLES)),
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(make, config):
     whole = make(config)

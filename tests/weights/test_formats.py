@@ -122,6 +122,10 @@ def test_a_D_with_classes_is_read_with_its_mapping(persistence):
             lambda G, D: setattr(G.blocks[1].conv1, "weight", torch.nn.Parameter(torch.ones(9, 16, 3, 3))),
             "want min.base / resolution, 16. feature maps at every resolution, .* 16 at 8x8, got 9",
         ),
+        (
+            lambda G, D: setattr(G.blocks[0], "const", torch.nn.Parameter(torch.ones(16, 4, 6))),
+            r"want synthesis.b4.const of \[1, 16, 4, 4\], got \[16, 4, 6\]",  # rectangles of another program
+        ),
     ],
 )
 def test_what_our_stylegan2_cannot_hold_is_said_and_nothing_is_written(persistence, tmp_path, capsys, change, want):
@@ -191,6 +195,7 @@ def test_a_mean_of_w_that_is_not_there_is_measured(capsys):
         ({"architecture": "residual"}, "want a stylegan2 with architecture skip, got residual"),
         ({"c_dim": 3}, "want a stylegan2 with c_dim 0, got 3"),
         ({"z_dim": 4}, "want z_dim = w_dim = 8, got z_dim 4"),
+        ({"resolution": (12, 8)}, "want a stylegan2 of squares, got resolution 12x8"),
     ],
 )
 def test_networks_that_rosinality_has_no_place_for(tmp_path, capsys, fields, want):

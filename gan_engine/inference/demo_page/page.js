@@ -297,13 +297,14 @@ function noisePage() {
   return redraw();
 }
 
-// A picture file -> its pixels on white, as the network takes them: the centre square at about.side, or at most the
-// middle of about.most x about.most pixels at their size
+// A picture file -> its pixels on white, as the network takes them: the largest centre of the shape of about.sides
+// [H, W] at that size, or at most the middle of about.most x about.most pixels at their size
 async function readPicture(file) {
   const bitmap = await createImageBitmap(file);
-  const least = Math.min(bitmap.width, bitmap.height);
-  const [w, h] = about.side ? [least, least] : [bitmap.width, bitmap.height].map((x) => Math.min(x, about.most));
-  const [width, height] = about.side ? [about.side, about.side] : [w, h];
+  const most = [bitmap.width, bitmap.height].map((x) => Math.min(x, about.most));
+  const [width, height] = about.sides ? [about.sides[1], about.sides[0]] : most;
+  const scale = about.sides ? Math.min(bitmap.width / width, bitmap.height / height) : 1;
+  const [w, h] = [width, height].map((x) => Math.round(scale * x));
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.imageSmoothingQuality = "high";
   context.fillStyle = "white";
