@@ -12,6 +12,7 @@ from gan_engine.augment.ada import GROUPS
 from gan_engine.command_line import console, flags
 from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.modes import on_white
+from gan_engine.models.checks import Sides
 from gan_engine.pictures.picture import grid, write_picture
 
 _LABEL = 96  # pixels
@@ -25,8 +26,8 @@ class Options:
     """The picture to write."""
     data: str = DataConfig.source
     """The images, as in training."""
-    resolution: int = 32
-    """Side of the images in pixels."""
+    resolution: Sides = 32
+    """Side of the images in pixels, or HEIGHTxWIDTH."""
     channels: int | None = None
     """1 for grey images, 3 for colour images, 4 for colour and transparency. None: grey or colour, like the data."""
     p: float = 1.0

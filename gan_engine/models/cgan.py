@@ -78,7 +78,8 @@ class Generator(nn.Module):
         widths = config.widths
         self.embed = ClassEmbedding(config.c_dim, config.embed_dim) if config.c_dim else None
         z_dim = config.z_dim + (config.embed_dim if config.c_dim else 0)
-        self.linear = nn.Linear(z_dim, widths[0] * math.prod(start(config.resolution)), bias=False)
+        self.start = start(config.resolution)
+        self.linear = nn.Linear(z_dim, widths[0] * math.prod(self.start), bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.convs = nn.ModuleList(UpsampleConv2d(i, o, 3, bias=False) for i, o in pairwise(widths))
         self.to_rgb = UpsampleConv2d(widths[-1], config.channels, 3, bias=False)
@@ -88,7 +89,7 @@ class Generator(nn.Module):
         check_class(c, self.config.c_dim)
         if self.embed is not None:
             z = self.embed(z, c)
-        x = self.linear(z).unflatten(1, (-1, *start(self.config.resolution)))
+        x = self.linear(z).unflatten(1, (-1, *self.start))
         for norm, conv in zip(self.norms, (*self.convs, self.to_rgb), strict=True):
             x = conv(normed(norm, x, act="relu"))
         return bias_act(x, self.bias, act="tanh")

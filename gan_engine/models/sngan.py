@@ -150,9 +150,8 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         spectral = config.g_spectral_norm
-        self.linear = _layer(
-            nn.Linear(config.z_dim, config.g_maps(4) * math.prod(start(config.resolution))), spectral=spectral
-        )
+        self.start = start(config.resolution)
+        self.linear = _layer(nn.Linear(config.z_dim, config.g_maps(4) * math.prod(self.start)), spectral=spectral)
         largest = nominal(config.resolution)
         self.sizes = [*config.shared_sizes, largest]
         self.blocks = nn.ModuleList(
@@ -168,7 +167,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         check_class(c, self.config.c_dim)
-        x = self.linear(z).unflatten(1, (-1, *start(self.config.resolution)))
+        x = self.linear(z).unflatten(1, (-1, *self.start))
         for size, block in zip(self.sizes, self.blocks, strict=True):
             x = block(x, c)
             if self.attention is not None and size == self.config.attention:

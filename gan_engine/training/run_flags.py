@@ -34,6 +34,7 @@ ELSEWHERE = {
         "the length of a run is --kimg, in thousands of images, or --minutes",
     ),
     **dict.fromkeys(("--size", "--image-size", "--img-size"), "the side of the images is --resolution"),
+    **dict.fromkeys(("--height", "--image-height", "--image-width"), "the sides are --resolution HEIGHTxWIDTH"),
     **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "the GPU is --device cuda:N"),
     **dict.fromkeys(("--dataset", "--dataroot", "--data-dir"), "the images are --data"),
 }

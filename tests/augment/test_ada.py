@@ -169,6 +169,9 @@ def test_the_picture_of_the_transforms(tmp_path):
     assert main(asked.split()) == 0
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.size == (96 + 3 * 66 + 2, 8 * 68)
+    assert main([*asked.split(), "--resolution", "16x32"]) == 0
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.size == (96 + 3 * 66 + 2, 8 * 36)
 
 
 def test_what_the_package_names_exists():

@@ -28,6 +28,7 @@ SIZES = {
     "gan3d": lambda **sizes: gan3d.Config(z_dim=8, width=2, embed_dim=3, **sizes),
 }
 OF_IMAGES = [family for family in SIZES if family != "gan3d"]  # what it makes is in test_gan3d.py
+SQUARE = {"stylegan3", "lapgan"}  # families of images that make no rectangles
 # Ops without which a family does not run: not every backend has all of them.
 NEEDS = {
     "stylegan2": ("modulated_conv2d", "pixel_norm", "upfirdn2d"),
@@ -93,13 +94,16 @@ def test_wrong_classes_are_refused(family):
             net(x, torch.eye(10)[:2])
 
 
-@pytest.mark.parametrize("family", SIZES)
-def test_gradients_equal_the_reference(family, backend, device):
+SIDES = [*((family, 16) for family in SIZES), *((family, (24, 32)) for family in OF_IMAGES if family not in SQUARE)]
+
+
+@pytest.mark.parametrize(("family", "resolution"), SIDES)
+def test_gradients_equal_the_reference(family, resolution, backend, device):
     """One pass through both networks, every parameter's gradient, under a backend and under plain PyTorch."""
     for op in NEEDS.get(family, ()):
         if reason := backends.refusal(op, backend, torch.empty(1, device=device)):
             pytest.skip(reason)
-    nets = [net.to(device).double() for net in build(SIZES[family](resolution=16))]
+    nets = [net.to(device).double() for net in build(SIZES[family](resolution=resolution))]
     with torch.no_grad():
         for p in [p for net in nets for p in net.parameters()]:
             if not p.any():  # what begins at zero would hide what stands before it
