@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from gan_engine.ops import avg_pool2d, conv2d, convolution
+from gan_engine.ops.convolution import maps
 from gan_engine.ops.thresholds import TABLE
 
 CONVOLUTIONS = {
@@ -55,6 +56,24 @@ def test_conv2d_has_the_value_and_gradients_of_pytorch(case: str, layout: torch.
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
     assert got[0].stride() == want[0].stride()
+
+
+def test_the_gradient_by_a_1x1_weight_with_a_stride_is_made_in_contiguous_memory(monkeypatch: pytest.MonkeyPatch):
+    """PyTorch's kernel for channels_last writes beyond its memory there, of few channels."""
+    seen, by_pytorch = [], maps._gradients_by_pytorch
+
+    def spied(dy, x, w, arguments, wanted):
+        seen.append([t.is_contiguous() for t in (dy, x)])
+        return by_pytorch(dy, x, w, arguments, wanted)
+
+    monkeypatch.setattr(maps, "_gradients_by_pytorch", spied)
+    for channels, safe in ((3, True), (16, False)):
+        x, w = made((4, channels, 12, 12), (8, channels, 1, 1), layout=torch.channels_last)
+        x, w = (t.detach().float().requires_grad_() for t in (x, w))
+        dy = torch.randn(4, 8, 6, 6).to(memory_format=torch.channels_last)
+        (dw,) = torch.autograd.grad(conv2d(x, w, stride=2), w, dy)
+        torch.testing.assert_close(dw[:, :, 0, 0], torch.einsum("nohw,nihw->oi", dy, x.detach()[:, :, ::2, ::2]))
+        assert seen.pop() == [safe, safe]
 
 
 @contextlib.contextmanager

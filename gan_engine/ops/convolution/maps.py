@@ -259,13 +259,22 @@ def _image_gradient(dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionA
 def _weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
-    if way == PYTORCH:
+    if way == PYTORCH and not _oversteps(like, arguments):
         return _gradients_by_pytorch(dy, x, like, arguments, (False, True, False))[1]
     contiguous = torch.empty_like(like, memory_format=torch.contiguous_format)
     dw = _gradients_by_pytorch(in_layout(dy, False), in_layout(x, False), contiguous, arguments, (False, True, False))[
         1
     ]
     return in_layout(dw, layout(like) == torch.channels_last)
+
+
+def _oversteps(w: Tensor, arguments: ConvolutionArguments) -> bool:
+    """Whether PyTorch's kernel for the gradient by w writes beyond its memory if x is in channels_last, on a CPU.
+
+    It does for 1x1 kernels with a stride, of fewer than 8 channels with AVX2, and of fewer than 16 with AVX-512
+    (github.com/uxlfoundation/oneDNN/issues/6035; PyTorch 2.13).
+    """
+    return w.device.type == "cpu" and w.shape[2:] == (1, 1) and max(arguments.stride) > 1 and w.shape[1] < 16
 
 
 def _gradients_by_pytorch(
