@@ -15,8 +15,7 @@ The trainer of gan_engine computes its steps by the same functions, gan_engine.l
 import contextlib
 from collections.abc import Iterator, Mapping
 from math import inf
-from numbers import Integral, Real
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt
 
 import torch
 from torch import Tensor
@@ -72,7 +71,7 @@ class Adversarial:
         group: Any = None,
     ) -> None:
         sides = LOSSES.get(loss) if isinstance(loss, str) else loss
-        if not (isinstance(sides, Sides) and callable(sides.generator) and callable(sides.discriminator)):
+        if sides is None or not all(callable(getattr(sides, name, None)) for name in ("generator", "discriminator")):
             got = repr(loss) if isinstance(loss, str) else described(loss)
             raise ValueError(
                 f"Adversarial: loss must be one of {', '.join(LOSSES)}, or a gan_engine.losses.adversarial.Adversarial "
@@ -83,10 +82,10 @@ class Adversarial:
             raise ValueError(f"Adversarial: D must be a module or a function, got {described(D)}")
         weights = {"r1": r1, "r2": r2, "gp": gp}
         for name, value in {**weights, "feature_matching": feature_matching}.items():
-            if not (isinstance(value, Real | Tensor) and 0 <= value < inf):
+            if not (isinstance(value, SupportsFloat) and 0 <= value < inf):
                 raise ValueError(f"Adversarial: {name} must be a finite number, at least 0, got {value!r}")
         for name, value in ("penalty_interval", penalty_interval), ("pack", pack):
-            if not (isinstance(value, Integral) and value >= 1):
+            if not (isinstance(value, SupportsFloat) and 1 <= value < inf and value == int(value)):
                 raise ValueError(f"Adversarial: {name} must be a whole number, at least 1, got {value!r}")
         self.D, self.group = D, group
         if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
@@ -94,7 +93,7 @@ class Adversarial:
         self.loss = sides
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
-        self.level, self.logits, self.pack = level, logits, pack
+        self.level, self.logits, self.pack = level, logits, int(pack)
         self.scaler, self.generator = scaler, generator
         self.steps = 0  # of D, so far
 
@@ -196,11 +195,11 @@ class Adversarial:
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises ValueError unless `state` is what `state_dict` returns."""
-        steps = state.get("steps") if isinstance(state, Mapping) and len(state) == 1 else None
-        if type(steps) is not int or steps < 0:
+        """Raises ValueError if `state` has not what `state_dict` returns."""
+        steps = state.get("steps") if isinstance(state, Mapping) else None
+        if not isinstance(steps, SupportsInt) or steps < 0:
             raise ValueError(f'load_state_dict: want {{"steps": number}} of state_dict(), got {state!r:.200}')
-        self.steps = steps
+        self.steps = int(steps)
 
     def _game(self, weights: dict[str, float]) -> Game:
         options = self.penalty_interval, self.level, self.generator, self.logits

@@ -51,7 +51,7 @@ def discriminator(name: str) -> Network:
         sys.path.remove(str(Path.cwd()))
     if not callable(D) or isinstance(D, type):
         raise ValueError(f"{name}: want a torch.nn.Module, got a {type(D).__name__}")
-    if not modules_of(D):
+    if not modules_of(D, held=True):
         raise ValueError(
             f"{name}: want a torch.nn.Module, or a function that names its modules, got a {type(D).__name__} in which "
             "no module was found"
@@ -87,8 +87,8 @@ def check(D: Network, img: Tensor, c: Tensor | None, *, seconds: float) -> list[
 @contextlib.contextmanager
 def _in_float64(D: Network) -> Iterator[None]:
     """Inside, the parameters and buffers of D are float64. A function cannot be copied with the modules it names."""
-    buffers = [b for module in modules_of(D) for b in module.buffers(recurse=False)]
-    kept = [(t, t.data) for t in (*parameters_of(D), *buffers) if t.is_floating_point()]
+    buffers = [b for module in modules_of(D, held=True) for b in module.buffers(recurse=False)]
+    kept = [(t, t.data) for t in (*parameters_of(D, held=True), *buffers) if t.is_floating_point()]
     try:
         for t, data in kept:
             t.grad, t.data = None, data.double()
@@ -99,7 +99,7 @@ def _in_float64(D: Network) -> Iterator[None]:
 
 
 def _step(D: Network, img: Tensor, c: Tensor | None, level: Any, *, plain: bool = False) -> None:
-    for p in parameters_of(D):
+    for p in parameters_of(D, held=True):
         p.grad = None
     with backends.use("reference") if plain else contextlib.nullcontext():
         backward_with_penalty(D, img, _loss, gamma=1.0, c=c, level=level)
@@ -120,7 +120,7 @@ def _gradients(D: Network, img: Tensor, c: Tensor | None, level: Any, *, plain: 
         return _in_one_line(error)
     finally:
         before.restore()
-    return [torch.zeros_like(p).double() if p.grad is None else p.grad.double() for p in parameters_of(D)]
+    return [torch.zeros_like(p).double() if p.grad is None else p.grad.double() for p in parameters_of(D, held=True)]
 
 
 def _in_one_line(error: Exception) -> str:
@@ -183,7 +183,7 @@ def main(argv: list[str]) -> int:
     malloc.tune()
     torch.manual_seed(0)
     D = discriminator(asked.D)
-    for module in modules_of(D):
+    for module in modules_of(D, held=True):
         module.to(device)
     img = torch.randn(asked.shape, device=device)
     c = torch.randint(asked.classes, (len(img),), device=device) if asked.classes else None

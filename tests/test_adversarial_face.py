@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_one_sentence():
         ({"feature_matching": math.inf}, "feature_matching must be a finite number, at least 0, got inf"),
         ({"penalty_interval": 0}, "penalty_interval must be a whole number, at least 1, got 0"),
         ({"penalty_interval": 1.5}, "penalty_interval must be a whole number, at least 1, got 1.5"),
-        ({"pack": 2.0}, "pack must be a whole number, at least 1, got 2.0"),
+        ({"pack": 2.5}, "pack must be a whole number, at least 1, got 2.5"),
         ({"level": 7}, 'level must be 2, 1, "autograd", "aligned" or None, got 7'),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -336,25 +336,21 @@ def test_what_does_not_fit_is_one_sentence():
 
 @pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
 @pytest.mark.parametrize("small", [False, True])
-def test_a_loss_of_two_functions_that_does_not_fit_is_refused(small: bool, options: dict, monkeypatch):
+def test_a_side_of_a_loss_may_leave_the_logits_out(small: bool, options: dict, monkeypatch):
+    """As where G learns by feature matching alone, and D by its penalties."""
     monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=math.inf if small else 0))
     D, fake = Discriminator("one", nn.LeakyReLU), images(2)
-    for function, sentence in (
-        (lambda fake, real: (fake - real).detach(), "loss must depend on the logits, got .* without a gradient"),
-        (lambda fake, real: fake - real[:, None], r"loss must return \[M\], .* got \[6, 6\]"),
-        (lambda fake, real: 1.0, "loss must return a tensor, got a float"),
-    ):
-        game = Adversarial(D, LOSSES["hinge"]._replace(generator=function, discriminator=function), **options)
-        with pytest.raises(ValueError, match=sentence):
-            game.d_step(fake, fake)
-    still = LOSSES["hinge"]._replace(generator=lambda fake, real: -fake.detach())
-    with pytest.raises(ValueError, match="loss must depend on the logits"):
-        Adversarial(D, still).g_terms(fake.clone().requires_grad_())
+    nothing = LOSSES["hinge"]._replace(
+        generator=lambda fake, real: torch.zeros_like(fake), discriminator=lambda fake, real: torch.zeros_like(fake)
+    )
+    Adversarial(D, nothing, **options).d_step(fake, fake)
+    assert any(p.grad is not None for p in D.parameters()) == bool(options)
+    assert not Adversarial(D, nothing).g_terms(fake.clone().requires_grad_())["G"].any()
     D.requires_grad_(False)
     Adversarial(D, "hinge", **options).d_step(fake, fake)  # a D that learns nothing is no error
 
 
-@pytest.mark.parametrize("state", [{}, {"step": 3}, {"steps": "3"}, {"steps": -1}, {"steps": 3, "k": 1}, None, [3]])
+@pytest.mark.parametrize("state", [{}, {"step": 3}, {"steps": "3"}, {"steps": -1}, None, [3]])
 def test_a_state_of_another_form_is_refused(state):
     game = Adversarial(Discriminator("one"))
     with pytest.raises(ValueError, match=r'load_state_dict: want \{"steps": number\} of state_dict\(\), got '):

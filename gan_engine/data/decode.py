@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
-from gan_engine.data.modes import eight_bits, to_grey_or_rgb
+from gan_engine.data.modes import eight_bits, is_sideways, to_grey_or_rgb
 from gan_engine.system.bars import bar
 from gan_engine.system.resolution import Resolution, height_width
 
@@ -64,8 +64,11 @@ def reduce_jpeg(image: Image.Image, resolution: Resolution) -> None:
     Both sides must be multiples of the divisor: a fraction of a pixel at the edge would move the centre. `image` must
     not be decoded yet. Pictures in other formats keep their size.
     """
+    if image.format not in ("JPEG", "MPO"):
+        return
     height, width = height_width(resolution)
-    finer = min(image.width // width, image.height // height)
+    across, down = image.size[::-1] if is_sideways(image) else image.size
+    finer = min(across // width, down // height)
     for divisor in (8, 4, 2):
         if not any(length % divisor for length in image.size) and finer >= FINER * divisor:
             image.draft(None, tuple(length // divisor for length in image.size))
@@ -139,12 +142,17 @@ def patches(image: Image.Image, resolution: Resolution) -> np.ndarray:
 
 
 def num_patches(open_file: Callable[[], BinaryIO], resolution: Resolution) -> int:
-    """The number of `patches` of an image file, read from its head alone; 0 if the file cannot be read."""
+    """The number of `patches` of an image file, read from its head alone; 0 if the file cannot be read.
+
+    A PNG may be turned by what stands behind its pixels, so this is the larger number of both ways to turn it.
+    """
     height, width = height_width(resolution)
     try:
         with open_file() as file, Image.open(file, formats=formats()) as image:
-            fits = image.width >= width and image.height >= height
-            return -(-image.width // width) * -(-image.height // height) if fits else 0
+            turned = [False, True] if image.format == "PNG" else [is_sideways(image)]
+            sizes = [image.size[::-1] if turn else image.size for turn in turned]
+        fitting = [(across, down) for across, down in sizes if across >= width and down >= height]
+        return max((-(-across // width) * -(-down // height) for across, down in fitting), default=0)
     except Exception:  # `decode_files` will report the error
         return 0
 

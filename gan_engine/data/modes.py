@@ -22,11 +22,21 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange the sides
+
 # Remark on a picture whose transparency is lost.
 TRANSPARENT = "with transparency, which becomes white"
 
 # A colour profile counts as sRGB if it moves no colour by more than this many levels.
 SAME_LEVELS = 2
+
+
+def is_sideways(image: ImageFile.ImageFile) -> bool:
+    """Whether the EXIF orientation exchanges the sides that an opened picture has. A PNG is decoded to tell.
+
+    Pillow turns a TIFF by itself.
+    """
+    return image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
 
 
 def eight_bits(image: ImageFile.ImageFile) -> Image.Image:

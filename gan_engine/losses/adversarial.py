@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.losses.outputs import Logits, check_values
+from gan_engine.losses.outputs import Logits
 from gan_engine.losses.step import total
 
 Loss = Callable[[Tensor, Tensor | None], Tensor]
@@ -67,15 +67,9 @@ LOSSES: dict[str, Adversarial] = {
 def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
     """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
     if isinstance(fake, Tensor):
-        return _of_each_image(side, fake, real)
+        return mean_of_each(side(fake, real))  # type: ignore[arg-type]
     pairs: Iterable[tuple[Any, Any]] = zip(fake, [None] * len(fake) if real is None else real, strict=True)
-    return total(_of_each_image(side, *each) for each in pairs)
-
-
-def _of_each_image(side: Loss, fake: Tensor, real: Any) -> Tensor:
-    values = side(fake, real)
-    check_values(values, fake if real is None else [fake, real])
-    return mean_of_each(values)
+    return total(mean_of_each(side(*each)) for each in pairs)
 
 
 def mean_of_each(values: Tensor) -> Tensor:

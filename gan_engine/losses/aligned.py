@@ -145,7 +145,7 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
     """
     check_batch("img", img)
     img = detached(img)
-    learned = list({p: None for part in modules_of(D) for p in part.parameters() if p.requires_grad})
+    learned = list({p: None for part in modules_of(D, held=True) for p in part.parameters() if p.requires_grad})
     if not learned:
         raise ValueError(
             "aligned_error: want a D with parameters that learn, got none: they are looked for in the modules of D, or "
@@ -262,7 +262,9 @@ class _State:
     """The buffers of D's modules and PyTorch's random numbers, which a run of D may change."""
 
     def __init__(self, D: Network, device: torch.device) -> None:
-        self.buffers = [(b, b.detach().clone()) for part in modules_of(D) for b in part.buffers(recurse=False)]
+        self.buffers = [
+            (b, b.detach().clone()) for part in modules_of(D, held=True) for b in part.buffers(recurse=False)
+        ]
         self.device = device if device.type == "cuda" else None
         self.random = torch.get_rng_state(), self.device and torch.cuda.get_rng_state(device)
 
@@ -277,8 +279,8 @@ class _State:
 
 def _held_slopes(D: Network) -> AbstractContextManager:
     """What keeps D at the sides of its kinks where it is at x."""
-    modules = modules_of(D)
-    if why_compiled(D) is None and not any(isinstance(part, nn.DataParallel) for part in modules):
+    modules = modules_of(D, held=True)
+    if why_compiled(D, held=True) is None and not any(isinstance(part, nn.DataParallel) for part in modules):
         return HeldSlopes()
     refuse_modules_with_kinks(modules)  # no mode of Python sees what compiled code and other threads call
     return nullcontext()
@@ -290,7 +292,7 @@ _PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"
 
 def _wants_whole_backward(D: Network, outputs: Outputs) -> bool:
     """True if torch.autograd.grad cannot take the gradient by the image alone."""
-    if any(base.__name__ in _PARALLEL for part in modules_of(D) for base in type(part).__mro__):
+    if any(base.__name__ in _PARALLEL for part in modules_of(D, held=True) for base in type(part).__mro__):
         return True
     # use_reentrant=True
     return any(node.name().startswith("CheckpointFunctionBackward") for y in outputs.logits for node in _graph(y))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_engine.losses import norms
 from gan_engine.losses.closed_ops import ClosedOps
-from gan_engine.losses.network import COMPILED, Network
+from gan_engine.losses.network import Network, explain
 from gan_engine.losses.outputs import (
     Outputs,
     Picked,
@@ -84,9 +84,8 @@ def backward_from(roots: Iterable[tuple[Tensor, Tensor | None]], *, img: Tensor 
         elif leaves:
             torch.autograd.backward(ys, dys, inputs=leaves)
     except RuntimeError as error:
-        if "does not currently support double backward" not in str(error):
-            raise
-        raise RuntimeError(f"a function that D calls {COMPILED}") from error
+        explain(error)
+        raise
 
 
 def _other_leaves(ys: Iterable[Tensor], img: Tensor) -> list[Tensor] | None:
@@ -138,7 +137,11 @@ def sum_of_logits(outputs: Outputs) -> Tensor:
 def gradient_with_graph(y: Tensor, x: Tensor, dy: Tensor | None, want: str) -> Tensor:
     """The gradient of y by x with a graph of its own. Raises ValueError, which says `want`, where there is none."""
     if y.requires_grad:
-        (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
+        try:
+            (g,) = torch.autograd.grad(y, x, dy, create_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            explain(error)
+            raise
         if g is not None:
             return g
     raise no_gradient(want)

@@ -136,8 +136,15 @@ class Game(NamedTuple):
         self, img: Tensor, c: Any, loss: Callable[[Any], Tensor] | None, **options: Any
     ) -> tuple[Any, Tensor]:
         D, c = _bound(self.D, c)
+        side = None if loss is None else partial(_with_gradient, loss)
         with without_autocast(img):
-            return backward_with_penalty(D, img, loss, c=c, level=self.level, logits=self.picked, **options)
+            return backward_with_penalty(D, img, side, c=c, level=self.level, logits=self.picked, **options)
+
+
+def _with_gradient(loss: Callable[[Any], Tensor], logits: Any) -> Tensor:
+    """loss(logits). A side of an adversarial loss may be a constant, and backward_with_penalty takes none."""
+    values = loss(logits)
+    return values if values.requires_grad else values.detach().requires_grad_()
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:

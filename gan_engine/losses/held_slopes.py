@@ -28,6 +28,7 @@ class HeldSlopes(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.sides: list[Tensor] = []
+        self.inputs: set[int] = set()  # places where the side is the input itself
         self.noting, self.position, self.without_grad = True, 0, ""
 
     def __enter__(self) -> "HeldSlopes":
@@ -77,18 +78,22 @@ def refuse_modules_with_kinks(modules: Iterable[nn.Module]) -> None:
             )
 
 
-# grad, x, slope, whether x is a result: where() is three times as slow on a CPU.
+# grad, x, slope, whether x is a result: where() is three times as slow on a CPU. It has a gradient by `grad`.
 _slopes = torch.ops.aten.leaky_relu_backward
 
 
 def _leaky_relu(held: HeldSlopes, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    x = input.detach()
-    if input.requires_grad and not inplace and negative_slope >= 0:
+    x, place = input.detach(), held.position
+    if held.noting and input.requires_grad and not inplace and negative_slope >= 0:
         # Autograd keeps the input of the first run too, and refuses a D that writes to it.
-        kept = held.of(lambda: x, x)
-        return F.leaky_relu(input, negative_slope) if kept is x else _slopes(input, kept, negative_slope, False)
-    slopes = held.of(lambda: _slopes(x.new_ones(()).expand_as(x), x, negative_slope, False), x)
-    return input.mul_(slopes) if inplace else input * slopes
+        held.of(lambda: x, x)
+        held.inputs.add(place)
+        return F.leaky_relu(input, negative_slope)
+    kept = held.of(lambda: _slopes(x.new_ones(()).expand_as(x), x, negative_slope, False), x)
+    if place not in held.inputs:
+        return input.mul_(kept) if inplace else input * kept
+    y = _slopes(input, kept, negative_slope, False)
+    return input.copy_(y) if inplace else y
 
 
 def _relu(held: HeldSlopes, input: Tensor, inplace: bool = False) -> Tensor:
@@ -135,6 +140,7 @@ def _maximum(held: HeldSlopes, input: Tensor, other: Tensor) -> Tensor:
 _RULES: dict[Callable, Callable] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda held, input: _relu(held, input, inplace=True)),
+    F.leaky_relu_: lambda held, input, negative_slope=0.01: _leaky_relu(held, input, negative_slope, True),
     **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), _clamp),
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), lambda held, input, min: _clamp(held, input, min)),
     **dict.fromkeys((torch.abs, Tensor.abs, Tensor.__abs__), _abs),
@@ -147,6 +153,7 @@ _RULES: dict[Callable, Callable] = {
     bias_act: _bias_act,
 }
 _REFUSED = {F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d, F.max_pool3d}
+_REFUSED |= {F.threshold_, F.rrelu_, F.hardtanh_}
 _REFUSED |= {F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
 _MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.RReLU)
 _MODULES += (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

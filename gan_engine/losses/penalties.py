@@ -22,8 +22,7 @@ refusals and the costs; level2/README.md explains how level 2 works.
 """
 
 from collections.abc import Callable
-from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -274,7 +273,7 @@ def backward_with_penalty(
     if not type(gamma) is type(centre) is type(scale) is float:
         check_factor("centre", centre)
         check_factor("scale", scale)
-        if not isinstance(gamma, Real | Tensor):
+        if not isinstance(gamma, SupportsFloat):
             raise ValueError(f"gamma must be a number, or a tensor of one for each image, got {described(gamma)}")
     seen = known(D)
     if level != "aligned" and (seen is None or seen.refused is not None):
@@ -320,7 +319,7 @@ def check_level(caller: str, level: Any) -> None:
 
 def check_factor(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a number or a tensor of one."""
-    if not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
+    if not isinstance(value, SupportsFloat) or (isinstance(value, Tensor) and value.numel() != 1):
         raise ValueError(f"{name} must be a number, got {described(value)}")
 
 

@@ -83,8 +83,6 @@ def step_at_once(
     fake, real = found["fake"], found[real_pass[0]]
     plain = isinstance(fake, Tensor) and fake.ndim == 1
     adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
-    if not isinstance(adversarial, Tensor) or adversarial.ndim > 1 or not adversarial.requires_grad:
-        check_values(adversarial, [fake, real] if plain else [*fake, *real])
     terms = {"D": adversarial.detach()}
     roots = [(adversarial, _of_mean(adversarial, 1, scale))]
     for name, g in gradients.items():

@@ -57,6 +57,28 @@ def test_the_largest_centre_of_the_shape_is_cut(size, inner, resolution, enlarge
             assert abs(got[:, rows, columns] - want[:, rows, columns]).max() <= 24
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_a_picture_that_is_turned_by_its_exif_is_cut_as_it_is_seen(format, orientation, tmp_path):
+    seen, exif = marked((200, 100), (64, 32)), Image.Exif()
+    exif[0x0112] = orientation
+    stored = {1: seen, 3: seen.rotate(180), 6: seen.rotate(90, expand=True), 8: seen.rotate(270, expand=True)}
+    stored[orientation].save(tmp_path / f"a.{format.lower()}", exif=exif)
+    for height, width in ((32, 64), (64, 32), (100, 50)):
+        got = load(DataConfig(str(tmp_path)), resolution=(height, width), channels=3, kind="patches").images
+        assert got.shape == (-(-200 // width) * -(-100 // height), 3, height, width)
+    with pytest.raises(DataError):
+        load(DataConfig(str(tmp_path)), resolution=(192, 96), channels=3, kind="patches")
+
+
+def test_a_large_jpeg_that_is_turned_keeps_eight_pixels_for_one():
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1024, 8192)).save(file, "JPEG", exif=exif)  # seen: 8192 wide, 1024 high
+    assert read_picture(file, channels=3, resolution=(64, 128)).size == (4096, 512)
+    assert read_picture(file, channels=3, resolution=(128, 64)).size == (8192, 1024)
+
+
 def test_a_large_jpeg_is_reduced_by_the_side_that_has_fewer_pixels_to_spare():
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (20, 10, 3)).astype(np.uint8)
@@ -76,7 +98,7 @@ def test_patches_cover_the_picture_from_edge_to_edge():
     assert got.shape == (6, 1, 8, 16)
     assert all((part[0] == values[y : y + 8, x : x + 16]).all() for part, (y, x) in zip(got, places, strict=True))
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "BMP")
     assert num_patches(lambda: io.BytesIO(file.getvalue()), (8, 16)) == 6
     assert num_patches(lambda: io.BytesIO(file.getvalue()), (21, 16)) == 0
     with pytest.raises(ValueError, match="want at least 16x21 pixels, got 30x20"):

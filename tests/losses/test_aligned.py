@@ -300,6 +300,7 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "relu_": lambda: torch.relu_,
     "method": lambda: Tensor.relu,
     "in place": lambda: nn.LeakyReLU(0.3, inplace=True),
+    "leaky_relu_": lambda: lambda x: F.leaky_relu_(x, 0.2),
     "prelu": lambda: nn.PReLU(8),
     "bias_act": lambda: lambda x: bias_act(x, torch.linspace(-1, 1, 8, dtype=x.dtype), act="lrelu"),
     "bias_act with a clamp": lambda: lambda x: bias_act(x, act="relu", gain=1.5, clamp=0.2),
@@ -313,17 +314,20 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 }
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_kinks_are_held(kind: str):
+def test_kinks_are_held(kind: str, frozen: bool):
+    """Behind a frozen layer too, where nothing needs a gradient beside the image."""
     torch.manual_seed(0)
     layers = [layer if isinstance(layer := ACTIVATIONS[kind](), nn.Module) else Lambda(layer) for _ in range(2)]
     D = nn.Sequential(nn.Conv2d(3, 8, 4, 4), layers[0], nn.Conv2d(8, 8, 3), layers[1], nn.Tanh(), nn.Flatten())
     D.append(nn.Linear(288, 1))
+    D[0].requires_grad_(not frozen)
     assert error(D, softplus, gamma=1.0) < 1e-2
 
 
 def test_kinks_that_cannot_be_held_are_refused():
-    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2)):
+    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2), F.hardtanh_):
         D = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Lambda(activation), nn.Flatten(), nn.LazyLinear(1))
         with pytest.raises(RuntimeError, match=r"has kinks that a difference of D would see: level=1 is exact"):
             aligned(D, images())

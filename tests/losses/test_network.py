@@ -1,5 +1,6 @@
 """The modules of a D that is a function: where they are found, and what is not searched."""
 
+import copy
 import functools
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_engine.adversarial import Adversarial
 from gan_engine.losses.network import _MOST_HELD, modules_of
-from gan_engine.losses.penalties import backward_with_penalty, r1
+from gan_engine.losses.penalties import backward_with_penalty
 from tests.losses.networks import softplus
 
 
@@ -77,7 +79,8 @@ def global_list(modules: list[nn.Module]) -> Callable:
 def test_modules_in_containers_are_put_back_at_level_aligned(make):
     modules, x = layers(), torch.randn(5, 6)
     D = make(modules)
-    assert set(modules) == set(modules_of(D))
+    assert set(modules) == set(modules_of(D, held=True))
+    assert make in (default, partial) or not modules_of(D)
     backward_with_penalty(D, x, softplus, gamma=1.0, level="aligned")
     assert int(modules[1].num_batches_tracked) == 1
     once = nn.BatchNorm1d(8)
@@ -87,13 +90,13 @@ def test_modules_in_containers_are_put_back_at_level_aligned(make):
 
 def test_a_dict_gives_the_entries_that_the_code_names():
     nets = {"G": nn.Linear(2, 2), "D": nn.Linear(6, 1)}
-    assert modules_of(lambda x: nets["D"](x)) == [nets["D"]]
-    assert set(modules_of(lambda x, name: nets[name](x))) == set(nets.values())
+    assert modules_of(lambda x: nets["D"](x), held=True) == [nets["D"]]
+    assert set(modules_of(lambda x, name: nets[name](x), held=True)) == set(nets.values())
 
 
 def test_long_lists_are_not_searched():
     numbers = [*range(_MOST_HELD), nn.Linear(6, 1)]
-    assert modules_of(lambda x: numbers[-1](x)) == []
+    assert modules_of(lambda x: numbers[-1](x), held=True) == []
 
 
 def bend(x: Tensor) -> Tensor:
@@ -112,21 +115,35 @@ class Calling(nn.Module):
 
 
 class Decorated(nn.Linear):
-    @torch.compile(backend="aot_eager")
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         return bend(super().forward(x))
 
 
-@pytest.mark.parametrize("level", [None, 1, 2, "autograd"])
-@pytest.mark.parametrize("make", [lambda D: D, lambda D: lambda x: D(x)], ids=["module", "function"])
-def test_a_compiled_function_is_refused_before_anything_is_computed(make, level):
-    calling, x = Calling(torch.compile(bend, backend="aot_eager")), torch.randn(5, 6)
-    for D, name in ((calling, "Calling.function"), (Decorated(6, 1), "Decorated.forward")):
-        with pytest.raises(RuntimeError, match=f"{name} is compiled by torch.compile"):
-            backward_with_penalty(make(D), x, softplus, gamma=1.0, level=level)
-        with pytest.raises(RuntimeError, match=f"{name} is compiled by torch.compile"):
-            r1(make(D), x)
-        assert all(p.grad is None for p in D.parameters())
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_is_not_compiled_or_not_called_is_no_reason_to_refuse():
+    """What torch.compiler.disable marks, a compiled function with a second gradient, and a neighbour in a list."""
+    torch.compiler.reset()
+    x, plain = torch.randn(5, 6), Calling(bend)
+    backward_with_penalty(plain, x, softplus, gamma=1.0)
+    eager, idle = copy.deepcopy(plain), copy.deepcopy(plain)
+    eager.function = torch.compile(bend, backend="eager")
+    idle.other = torch.compile(bend, backend="aot_eager")
+    nets = [copy.deepcopy(plain), torch.compile(nn.Linear(6, 6), backend="eager")]
+    for D, net in ((eager, eager), (idle, idle), (lambda x: nets[0](x), nets[0])):
+        net.zero_grad()
+        backward_with_penalty(D, x, softplus, gamma=1.0)
+        torch.testing.assert_close([p.grad for p in net.parameters()], [p.grad for p in plain.parameters()])
+    disabled = Decorated(6, 1)
+    backward_with_penalty(disabled, x, softplus, gamma=1.0)
+    backward_with_penalty(torch.compiler.disable(lambda x: disabled(x)), x, softplus, gamma=1.0)
+
+
+def test_a_neighbour_in_a_list_learns_as_before():
+    """g_terms leaves the weights of D alone, and those of nothing else."""
+    nets = [nn.Linear(6, 1), nn.Linear(4, 6)]
+    Adversarial(lambda x: nets[0](x)).g_terms(nets[1](torch.randn(5, 4)))["G"].mean().backward()
+    assert nets[1].weight.grad is not None
 
 
 @pytest.mark.parametrize("level", [None, 1, "autograd"])

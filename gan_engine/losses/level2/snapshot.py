@@ -37,7 +37,7 @@ class Snapshot(TorchFunctionMode):
         self.generators: dict[torch.Generator, Tensor] = {}
         self.random = _random_states(device)
         self.thread = threading.get_ident()
-        for module in modules_of(D):
+        for module in modules_of(D, held=True):
             self._keep_module(module)
 
     def __enter__(self) -> "Snapshot":
