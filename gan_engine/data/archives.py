@@ -4,6 +4,7 @@ import contextlib
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from gan_engine.data.files import load_files
 from gan_engine.data.image_set import DataError, ImageSet
@@ -13,8 +14,8 @@ from gan_engine.system.resolution import Resolution
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # bits in the flags of an archive member
 
 
-def load_zip(path: Path, *, resolution: Resolution, channels: int | None, cut: bool = False) -> ImageSet:
-    """Read every image file in a zip archive. `load_files` explains the labels and `cut`. Raises DataError."""
+def load_zip(path: Path, *, resolution: Resolution, channels: int | None, **options: Any) -> ImageSet:
+    """Read every image file in a zip archive. `load_files` explains the labels and `options`. Raises DataError."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
@@ -34,7 +35,7 @@ def load_zip(path: Path, *, resolution: Resolution, channels: int | None, cut: b
             notes=(f"repeated names: {repeated:,}, the last file of each name counts",) if repeated else (),
             resolution=resolution,
             channels=channels,
-            cut=cut,
+            **options,
         )
 
 

@@ -4,7 +4,7 @@ import gzip
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 
 from gan_engine.data import array_files
 from gan_engine.data.array_files import Head
-from gan_engine.data.decode import decode_arrays
+from gan_engine.data.decode import decode_arrays, decode_bands
 from gan_engine.data.files import counted_remarks
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.system.names import listed
+from gan_engine.system.pixels import COLOURS, MOST_CHANNELS, white
 from gan_engine.system.resolution import Resolution, height_width
 
 FASHION_CLASSES = (
@@ -32,7 +33,8 @@ PARTS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("test", "testing", "val", "valid", "validation"), "rest"
 )
 
-WANTED = "[N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1, 3 or 4"
+WANTED = f"[N, H, W], [N, H, W, C] or [N, C, H, W] with N >= 1 and C = 1, 3 or 4, or other C up to {MOST_CHANNELS}"
+BANDS = range(2, MOST_CHANNELS + 1)
 
 # The least maximum of 16-bit images: 1/16 of white. Images of 10 or 12 bits stay below it and would come out dark.
 DARKEST = 16 * 257
@@ -41,19 +43,21 @@ DARKEST = 16 * 257
 SLACK = 1e-3
 
 
-def load_images(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
+def load_images(path: Path, *, resolution: Resolution, channels: int | None, bits: int = 8) -> ImageSet:
     """Read the images of a .npz or .npy file, and the labels of a .npz file if it has labels. Raises DataError.
 
-    Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 (grey), 3 (RGB) or 4 (RGBA). Values are bool, integers of
-    8 or 16 bits, or floats in [0, 1], [-1, 1] or [0, 255]; see `to_bytes`. Labels: see `to_labels`. `ImageSet.notes`
-    says which arrays were used, and how they were understood.
+    Images are [N, H, W], [N, H, W, C] or [N, C, H, W]. C is 1 (grey), 3 (RGB) or 4 (RGBA), or any number of bands up to
+    64. Values are bool, integers of 8 or 16 bits, or floats in [0, 1], [-1, 1] or [0, 255]; see `to_levels`. Labels:
+    see `to_labels`. `ImageSet.notes` says which arrays were used, and how they were understood.
+
+    Bands, and all images of 16 bits, keep their channels: no colour is converted, and no channel is an opacity.
     """
     heads = array_files.heads(path)
-    name = choose_images(path, heads)
+    name = choose_images(path, heads, channels)
     labels_name = choose_labels(path, heads, name)
     images = array_files.read(path, name, heads[name])
-    images, layout = last_channels(path, name, images)
-    convert, values = to_bytes(path, name, images)
+    images, layout = last_channels(path, name, images, channels)
+    convert, values = to_levels(path, name, images, bits)
     notes = [f"images from {name} ({heads[name].dtype.name} {layout}{values})"]
     labels, class_names = None, ()
     if labels_name is not None:
@@ -63,20 +67,32 @@ def load_images(path: Path, *, resolution: Resolution, channels: int | None) -> 
     if unused:
         notes.append(f"{listed(unused)} not used")
     remarks: list[str] = []
-    sizes = {"resolution": resolution, "channels": channels}
-    pixels = decode_arrays(path.stem, images, convert, **sizes, remarks=remarks)
+    found = 1 if images.ndim == 3 else images.shape[3]
+    if bits == 8 and found in COLOURS and channels in (None, *COLOURS):
+        sizes = {"resolution": resolution, "channels": channels}
+        pixels = decode_arrays(path.stem, images, convert, **sizes, remarks=remarks)
+    elif channels not in (None, found):
+        why = "images of 16 bits" if bits == 16 else "bands"
+        raise DataError(
+            f"{path}: want --channels {found}, as {why} keep the channels of {name}, which is "
+            f"{heads[name]}, got {channels}"
+        )
+    else:
+        pixels = decode_bands(path.stem, images, convert, resolution=resolution, bits=bits)
     return ImageSet(path.stem, pixels, labels, class_names, notes=(*notes, *counted_remarks(remarks)))
 
 
-def choose_images(path: Path, heads: Mapping[str, Head]) -> str:
+def choose_images(path: Path, heads: Mapping[str, Head], channels: int | None = None) -> str:
     """The name of the array that holds the images. Raises DataError if no array fits, or several do.
 
     An array called images, or the only array, is taken. Otherwise the array must have the shape of images. If several
-    have it, arrays for testing are dropped, and then arrays with unusual names.
+    have it, arrays for testing are dropped, and then arrays with unusual names. Bands count where no array has colours.
     """
     if "images" in heads or len(heads) == 1:
         return "images" if "images" in heads else next(iter(heads))
-    fits = [name for name, head in heads.items() if _layouts(head.shape) and head.dtype.kind in "buif"]
+    numbers = {name: head for name, head in heads.items() if head.dtype.kind in "buif"}
+    fitting = ([name for name in numbers if _layouts(heads[name].shape, asked)] for asked in _asked(channels))
+    fits = next(filter(None, fitting), [])
     fits = [name for name in fits if _name_and_part(name)[1] != "rest"] or fits
     usual = [name for name in fits if _name_and_part(name)[0] in IMAGES]
     for names in (fits, usual):
@@ -109,60 +125,84 @@ def _name_and_part(name: str) -> tuple[str, str]:
     return "_".join(word for word in words if word not in PARTS), part
 
 
-def _layouts(shape: tuple[int, ...]) -> list[str]:
-    """The possible layouts of an array of this shape: none if it cannot hold images, or holds only one picture."""
+def _asked(channels: int | None) -> list[Collection[int]]:
+    """The channels that an array may have, in the order of trying: as pictures have, then bands; or those asked for."""
+    return [COLOURS, BANDS] if channels in (None, *COLOURS) else [(channels,)]
+
+
+def _layouts(shape: tuple[int, ...], channels: Collection[int]) -> list[str]:
+    """The possible layouts of an array of this shape with some number of `channels`.
+
+    None if it cannot hold images, or holds only one picture.
+    """
     if 0 in shape or (len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) > shape[2]):
         return []
     if len(shape) == 3:
         return ["NHW"]
     if len(shape) != 4:
         return []
-    last = shape[3] in (1, 3, 4)
+    last = shape[3] in channels
+    if channels is not COLOURS:
+        return ["NHWC"] * last + ["NCHW"] * (shape[1] in channels)
     second = shape[1] in (1, 3) or (shape[1] == 4 and not last and min(shape[2:]) > 4)
     return ["NHWC"] * last + ["NCHW"] * second
 
 
-def last_channels(path: Path, name: str, images: np.ndarray) -> tuple[np.ndarray, str]:
-    """-> images [N, H, W] or [N, H, W, C], and the layout that they had. Raises DataError for other shapes."""
-    layouts = _layouts(images.shape)
+def last_channels(path: Path, name: str, images: np.ndarray, channels: int | None) -> tuple[np.ndarray, str]:
+    """-> images [N, H, W] or [N, H, W, C], and the layout that they had. Raises DataError for other shapes.
+
+    channels: C, which tells bands from sides. Grey and colour are found without it.
+    """
+    layouts = next(filter(None, (_layouts(images.shape, asked) for asked in _asked(channels))), [])
     got = f"got {images.dtype.name} {list(images.shape)}"
     if len(layouts) > 1:
-        raise DataError(f"{path}: {name} must have its channels either second or last, {got}, which may be both")
+        both = f"{path}: {name} must have its channels either second or last, {got}, which may be both"
+        sizes = {images.shape[1], images.shape[3]}
+        tells = len(sizes) > 1 and len(_asked(channels)) > 1 and not sizes <= {*COLOURS}
+        raise DataError(both + (f"; want --channels {' or '.join(map(str, sorted(sizes)))}" if tells else ""))
     if not layouts:
-        raise DataError(f"{path}: {name} must be {WANTED}, {got}")
+        wanted = WANTED if len(_asked(channels)) > 1 else f"[N, H, W, {channels}] or [N, {channels}, H, W]"
+        raise DataError(f"{path}: {name} must be {wanted}, {got}")
     return (images.transpose(0, 2, 3, 1) if layouts == ["NCHW"] else images), layouts[0]
 
 
-def to_bytes(path: Path, name: str, images: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+def to_levels(path: Path, name: str, images: np.ndarray, bits: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """-> a function that converts any of the images to uint8 in [0, 255], and the range of the images as text.
+
+    The function makes uint16 in [0, 65535] where `bits` is 16.
 
     bool is black and white. Integers have 8 bits if all are in [0, 255], else 16. Floats have the range [0, 1], [-1, 1]
     or [0, 255]: the one that fits their least and largest value. Raises DataError if two ranges are possible or none,
     and for integers that are only 0 and 1.
     """
-    kind = images.dtype.kind
+    kind, top = images.dtype.kind, white(bits)
+    levels = np.uint16 if bits == 16 else np.uint8
     if kind == "b":
-        return lambda image: image * np.uint8(255), ""
+        return lambda image: image * levels(top), ""
     if kind not in "uif":
         raise DataError(f"{path}: {name} must be numbers, got {images.dtype.name}")
     low, high = images.min().item(), images.max().item()
     if kind in "ui" and low >= 0 and high != 1 and (high <= 255 or DARKEST <= high <= 65535):
         if high <= 255:
-            return lambda image: image.astype(np.uint8), "" if images.dtype == np.uint8 else " in [0, 255]"
+            step = levels(top // 255)
+            return lambda image: image.astype(levels) * step, "" if images.dtype == np.uint8 else " in [0, 255]"
+        if bits == 16:
+            return lambda image: image.astype(np.uint16), "" if images.dtype == np.uint16 else " in [0, 65535]"
         return lambda image: np.rint(image / 257).astype(np.uint8), " in [0, 65535]"
     for first, last, least, most in ((0, 1, -SLACK, 1 + SLACK), (-1, 1, -1 - SLACK, 1 + SLACK), (0, 255, -0.5, 255.5)):
         # Refuse values just outside a range: [-0.01, 1] is not taken for [-1, 1], and [0, 1.5] not for [0, 255].
         clear = (first == 0 or low <= -0.5) and (last == 1 or high * 257 >= DARKEST)
         if kind == "f" and least <= low and high <= most and clear:
-            return partial(_scaled, first=first, last=last), f" in [{first}, {last}]"
+            return partial(_scaled, first=first, last=last, top=top), f" in [{first}, {last}]"
     want = "floats in [0, 1], [-1, 1] or [0, 255]" if kind == "f" else "integers in [0, 255] or [0, 65535]"
     got = f"in [{low:.6g}, {high:.6g}]" if math.isfinite(low + high) else "with values that are not finite"
     raise DataError(f"{path}: {name} must be {want}, got {images.dtype.name} {got}")
 
 
-def _scaled(image: np.ndarray, *, first: float, last: float) -> np.ndarray:
-    """y = 255 (x - first) / (last - first), rounded and clipped: floats in [first, last] -> uint8 in [0, 255]."""
-    return np.rint((image.astype(np.float64) - first) * (255 / (last - first))).clip(0, 255).astype(np.uint8)
+def _scaled(image: np.ndarray, *, first: float, last: float, top: int) -> np.ndarray:
+    """y = top (x - first) / (last - first), rounded and clipped: floats in [first, last] -> uint8 or uint16."""
+    scaled = np.rint((image.astype(np.float64) - first) * (top / (last - first)))
+    return scaled.clip(0, top).astype(np.uint16 if top > 255 else np.uint8)
 
 
 def to_labels(path: Path, labels: np.ndarray, num: int) -> tuple[torch.Tensor, tuple[str, ...]]:

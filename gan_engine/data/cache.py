@@ -46,7 +46,7 @@ RECENT = 2.0  # seconds: the largest tick of a file system's clock
 # Libraries that decode. A reader that uses another library adds its name here.
 LIBRARIES = ("pillow", "pillow-heif", "numpy", "trimesh", "scipy", "lmdb", "pyarrow")
 _SUFFIX, _UNFINISHED = ".images", ".tmp"
-_DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.int64)}
+_DTYPES = {str(dtype): dtype for dtype in (torch.uint8, torch.uint16, torch.int64)}
 
 
 def load_or_decode(path: Path, decode: Callable[[], ImageSet], *, channels: int | None, **options: Any) -> ImageSet:

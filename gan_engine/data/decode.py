@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
-from gan_engine.data.modes import eight_bits, is_sideways, to_grey_or_rgb
+from gan_engine.data.modes import eight_bits, is_sideways, sixteen_bits, to_grey_or_rgb
 from gan_engine.system.bars import bar
 from gan_engine.system.resolution import Resolution, height_width
 
@@ -37,7 +37,12 @@ def decode_file(file: BinaryIO, *, resolution: Resolution, channels: int) -> np.
 
 
 def read_picture(
-    file: BinaryIO, *, channels: int, resolution: Resolution | None = None, remarks: list[str] | None = None
+    file: BinaryIO,
+    *,
+    channels: int,
+    resolution: Resolution | None = None,
+    remarks: list[str] | None = None,
+    bits: int = 8,
 ) -> Image.Image:
     """One whole image file in the mode L, RGB or RGBA, upright by its EXIF orientation.
 
@@ -47,6 +52,7 @@ def read_picture(
         resolution: of the picture after `fit`. A large JPEG is then decoded at a smaller size, in a fraction of the
             time; see `reduce_jpeg`.
         remarks: list to which notes for the user are added; see `modes.to_grey_or_rgb`.
+        bits: 16 gives the mode F; see `modes.sixteen_bits`. `channels` must be 1.
     """
     remarks = [] if remarks is None else remarks
     with Image.open(file, formats=formats()) as image:
@@ -54,6 +60,8 @@ def read_picture(
             reduce_jpeg(image, resolution)
         if image.format != "MPO" and getattr(image, "is_animated", False):  # the other frames of an MPO are previews
             remarks.append("with several frames or pages (the first is read)")
+        if bits == 16:
+            return sixteen_bits(image)
         profile = image.info.get("icc_profile")
         return to_grey_or_rgb(eight_bits(image), channels=channels, profile=profile, remarks=remarks)
 
@@ -111,14 +119,19 @@ def grey_by_mode(file: BinaryIO) -> bool:
 
 
 def fit(image: Image.Image, resolution: Resolution) -> np.ndarray:
-    """uint8 [C, H, W] of the resolution: the largest centre of that shape, resized by an antialiased Lanczos filter."""
+    """The `pixels` of the largest centre of that shape, resized to the resolution by an antialiased Lanczos filter."""
     height, width = height_width(resolution)
     return pixels(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """A picture in the mode L, RGB or RGBA as uint8 [C, H, W]. Pixels of RGBA that cannot be seen become white."""
+    """A picture in the mode L, RGB or RGBA as uint8 [C, H, W]. Pixels of RGBA that cannot be seen become white.
+
+    The mode F, which is grey in [0, 65535] here, gives uint16 [1, H, W].
+    """
     values = np.asarray(image)
+    if image.mode == "F":
+        values = np.rint(values).clip(0, 65535).astype(np.uint16)
     if image.mode == "RGBA":  # the colours of such pixels mean nothing, and networks would learn them
         values = np.where(values[..., 3:] == 0, np.array([255, 255, 255, 0], np.uint8), values)
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
@@ -191,6 +204,21 @@ def decode_arrays(
     return images
 
 
+def decode_bands(
+    name: str, arrays: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], *, resolution: Resolution, bits: int
+) -> Tensor:
+    """arrays [N, H, W] or [N, H, W, C] -> uint8 or uint16 [N, C, H, W] of the resolution, each channel by itself.
+
+    convert: makes of one array [H, W, C] the same shape in uint8 (bits 8) or uint16 (bits 16).
+    """
+    arrays = arrays[..., None] if arrays.ndim == 3 else arrays
+    images = empty_images(name, len(arrays), arrays.shape[3], resolution, bits=bits)
+    for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
+        bands = convert(array).transpose(2, 0, 1).astype(np.float32 if bits == 16 else np.uint8, order="C")
+        out[:] = np.concatenate([fit(Image.fromarray(band), resolution) for band in bands])
+    return images
+
+
 def decode_files(
     name: str,
     paths: Sequence[str],
@@ -201,6 +229,7 @@ def decode_files(
     channels: int,
     chunk: int = CHUNK,
     dims: int = 2,
+    bits: int = 8,
 ) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
     """-> images uint8 [N, C, H, W] of the resolution, the paths that were read, and (path, reason) of the others.
 
@@ -209,6 +238,7 @@ def decode_files(
         total: number of images in all paths, or a larger number.
         chunk: number of paths decoded at once.
         dims: 2 for images; 3 for volumes uint8 [N, C, resolution, resolution, resolution].
+        bits: 16 for images uint16, which `decode` then gives.
     """
 
     def attempt(path: str) -> np.ndarray | str:
@@ -219,7 +249,7 @@ def decode_files(
         except Exception as error:  # decoders of damaged files may raise any exception; only this file is skipped
             return f"{type(error).__name__}: {error}"
 
-    images = empty_images(name, total, channels, resolution, dims=dims)
+    images = empty_images(name, total, channels, resolution, dims=dims, bits=bits)
     count, kept, skipped = 0, [], []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module="PIL")  # one warning per file; `skipped` holds the real errors

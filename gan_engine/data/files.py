@@ -182,6 +182,7 @@ def load_pictures(
     resolution: Resolution,
     channels: int | None,
     cut: bool = False,
+    bits: int = 8,
 ) -> ImageSet:
     """Decode the pictures `paths`. Raises DataError if none can be read.
 
@@ -192,12 +193,14 @@ def load_pictures(
         notes: the first notes of the set.
         channels: 1, 3 or 4. None: see `channels_of`.
         cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
+        bits: 16 reads grey pictures with all their bits; `channels` is 1 or None. Pictures with colours are skipped.
     """
     remarks: list[str] = []
 
     def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
         with open_file(path) as file:
-            picture = read_picture(file, channels=channels, resolution=None if cut else resolution, remarks=remarks)
+            sizes = {"channels": channels, "resolution": None if cut else resolution, "bits": bits}
+            picture = read_picture(file, remarks=remarks, **sizes)
         return patches(picture, resolution) if cut else fit(picture, resolution)[None]
 
     def in_colour(path: str) -> np.ndarray | None:
@@ -205,7 +208,7 @@ def load_pictures(
             grey = grey_by_mode(file)
         return None if grey else decode(path, 3, [])
 
-    channels = channels or channels_of(name, paths, in_colour)
+    channels = channels or (1 if bits == 16 else channels_of(name, paths, in_colour))
 
     total = sum(num_patches(partial(open_file, path), resolution) for path in paths) if cut else len(paths)
     images, kept, broken = decode_files(
@@ -216,6 +219,7 @@ def load_pictures(
         resolution=resolution,
         channels=channels,
         chunk=8 if cut else CHUNK,
+        bits=bits,
     )
     skipped = sorted([*skipped, *broken])
     if not kept:

@@ -41,7 +41,9 @@ def _part(data: ImageSet, index: torch.Tensor) -> ImageSet:
         images = data.images[index]
     else:
         shape = data.images.shape
-        images = empty_images(data.name, len(index), shape[1], shape[2], dims=data.images.ndim - 2)
+        images = empty_images(
+            data.name, len(index), shape[1], tuple(shape[-2:]), dims=data.images.ndim - 2, bits=data.bits
+        )
         for to, part in zip(images.split(1024), index.split(1024), strict=True):
             to.copy_(data.images[part])
     labels = None if data.labels is None else data.labels[index]

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from gan_engine.system.names import counted, legible
+from gan_engine.system.pixels import MOST_CHANNELS, white
 from gan_engine.system.resolution import Resolution, height_width
 
 # {number of dimensions: allowed channels}, for images, for volumes and for points.
-_CHANNELS = {4: (1, 3, 4), 5: (1,), 2: (2,)}
+_CHANNELS = {4: range(1, MOST_CHANNELS + 1), 5: (1,), 2: (2,)}
+# {number of dimensions: types}
+_DTYPES = {4: (torch.uint8, torch.uint16), 5: (torch.uint8,), 2: (torch.float32,)}
 
 
 class DataError(ValueError):
@@ -30,7 +33,8 @@ class DataError(ValueError):
 class ImageSet:
     """Images uint8 [N, C, H, W], or volumes uint8 [N, 1, X, Y, Z], occupied = 255, else 0, or points float32 [N, 2].
 
-    C = 1: grey; 3: RGB; 4: RGBA, with colours that are not multiplied by the opacity.
+    C = 1: grey; 3: RGB; 4: RGBA, with colours that are not multiplied by the opacity; other C up to 64: bands. Images
+    of 16 bits are uint16. PyTorch cannot compute with uint16: see `to_float` and `to_eight_bits`.
 
     labels: int64 [N] in [0, num_classes), or None. Raises DataError for other shapes and types.
     """
@@ -51,10 +55,11 @@ class ImageSet:
     def __post_init__(self):
         images, labels = self.images, self.labels
         shape_fits = images.ndim in _CHANNELS and images.shape[1] in _CHANNELS[images.ndim] and len(images) > 0
-        if images.dtype != (torch.float32 if images.ndim == 2 else torch.uint8) or not shape_fits:
+        if not shape_fits or images.dtype not in _DTYPES[images.ndim]:
             raise DataError(
-                f"{self.name}: images must be uint8 [N, C, H, W] with N >= 1 and C = 1, 3 or 4, or volumes "
-                f"[N, 1, X, Y, Z], or points float32 [N, 2], got {images.dtype} {list(images.shape)}"
+                f"{self.name}: images must be uint8 or uint16 [N, C, H, W] with N >= 1 and C = 1 to {MOST_CHANNELS}, "
+                "or volumes [N, 1, X, Y, Z], uint8, or points float32 [N, 2], got "
+                f"{images.dtype} {list(images.shape)}"
             )
         if self.paired and (self.source is None or len(self.source) != len(images)):
             got = "none" if self.source is None else counted(len(self.source), "image")
@@ -90,14 +95,29 @@ class ImageSet:
         return self.images.untyped_storage().filename is not None
 
     @property
+    def bits(self) -> int:
+        """The bits of a value: 16 for images uint16, else 8."""
+        return 16 if self.images.dtype == torch.uint16 else 8
+
+    @property
     def num_classes(self) -> int:
         """The number of classes; 0 for a set without labels."""
         return len(self.class_names) if self.labels is not None else 0
 
 
 def to_float(images: Tensor) -> Tensor:
-    """y = x / 127.5 - 1: uint8 of any shape -> float32 in [-1, 1], the range of all networks. Points stay."""
-    return images if images.is_floating_point() else images.float().div_(127.5).sub_(1)
+    """y = x / 127.5 - 1: uint8 of any shape -> float32 in [-1, 1], the range of all networks. Points stay.
+
+    y = x / 32767.5 - 1 for uint16.
+    """
+    if images.is_floating_point():
+        return images
+    return images.float().div_(white(16 if images.dtype == torch.uint16 else 8) / 2).sub_(1)
+
+
+def to_eight_bits(images: Tensor) -> Tensor:
+    """y = round(x / 257): uint16 of any shape -> uint8. Images uint8 stay."""
+    return images.float().div_(257).round_().byte() if images.dtype == torch.uint16 else images
 
 
 def describe(data: ImageSet) -> str:
@@ -107,6 +127,7 @@ def describe(data: ImageSet) -> str:
     firsts = "".join(f"{len(part):,} and " for part in sets[:-1])
     what = f"{counted(len(data), 'pair')} of {noun}s" if data.paired else firsts + counted(len(data), noun)
     sides = "x".join(map(str, data.images.shape[1:])) if data.images.ndim > 2 else ""
+    sides += f" of {data.bits} bits" if data.bits > 8 else ""
     classes = counted(data.num_classes, "class", "classes") if data.labels is not None else "no labels"
     unused = sum(len(part.skipped) for part in sets)
     skipped = f", {unused:,} skipped" if unused else ""
@@ -118,7 +139,7 @@ def describe(data: ImageSet) -> str:
     )
 
 
-def empty_images(name: str, num: int, channels: int, resolution: Resolution, *, dims: int = 2) -> Tensor:
+def empty_images(name: str, num: int, channels: int, resolution: Resolution, *, dims: int = 2, bits: int = 8) -> Tensor:
     """An uninitialised tensor for num images, uint8 [num, channels, H, W] of the resolution, in memory or on disk.
 
     A tensor that does not fit in memory is mapped from a file in TMPDIR or /var/tmp. The file has no name and
@@ -127,28 +148,30 @@ def empty_images(name: str, num: int, channels: int, resolution: Resolution, *, 
     Args:
         name: name of the data, for the error message.
         dims: 2 for images; 3 for volumes [num, channels, resolution, resolution, resolution].
+        bits: 8; or 16 for uint16.
 
     Raises:
         DataError: the images fit neither in memory nor on the disk.
     """
     height, width = height_width(resolution)
     shape = (num, channels, *(width,) * (dims - 2), height, width)
-    wanted = math.prod(shape)
+    dtype = torch.uint16 if bits == 16 else torch.uint8
+    wanted = math.prod(shape) * dtype.itemsize
     available = available_bytes()
     if available is None or wanted <= available:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.empty(shape, dtype=dtype)
     folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise DataError(
-            f"{name}: {num:,} images of {'x'.join(map(str, shape[1:]))} uint8 need {wanted / 1e9:,.2f} GB, "
+            f"{name}: {num:,} images of {'x'.join(map(str, shape[1:]))} uint{bits} need {wanted / 1e9:,.2f} GB, "
             f"{available / 1e9:,.2f} GB of memory and {free / 1e9:,.2f} GB in {folder} are available; "
             "use fewer images or a lower resolution, or set TMPDIR to a folder with more room"
         )
     with tempfile.NamedTemporaryFile(dir=folder, prefix="gan_engine-") as file:
         os.posix_fallocate(file.fileno(), 0, wanted)  # reserve the space: a full disk would kill the process later
         storage = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=wanted)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 def require_memory(what: str, wanted: int) -> None:

@@ -7,6 +7,7 @@ A new kind is a row in KINDS, its readers in `sources.READERS`, and a function i
 from dataclasses import dataclass
 
 from gan_engine.data.image_set import ImageSet, describe
+from gan_engine.system.pixels import BITS, COLOURS
 from gan_engine.system.resolution import Resolution, height_width
 
 
@@ -16,8 +17,10 @@ class Kind:
 
     axes: int = 2
     """Number of sides: 2 for images, 3 for volumes, 0 for points."""
-    channels: tuple[int, ...] = (1, 3, 4)
+    channels: tuple[int, ...] = COLOURS
     """The channels that a picture may have: grey, RGB, RGBA. Voxels are occupied or empty; a point has x and y."""
+    bits: tuple[int, ...] = (8,)
+    """The bits that a value may have."""
     has_source: bool = False
     """True if the set has a second set, `ImageSet.source`, with the inputs of a translation."""
     paired: bool = False
@@ -43,10 +46,10 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "image": Kind(contents="single images"),
+    "image": Kind(bits=BITS, contents="single images"),
     "patches": Kind(contents="patches"),  # images are cut into patches of the resolution, and not resized
-    "pairs": Kind(has_source=True, paired=True, contents="pairs", folder_with=" with A and B"),
-    "unpaired": Kind(has_source=True, contents="unpaired images", folder_with=" with trainA and trainB"),
+    "pairs": Kind(bits=BITS, has_source=True, paired=True, contents="pairs", folder_with=" with A and B"),
+    "unpaired": Kind(bits=BITS, has_source=True, contents="unpaired images", folder_with=" with trainA and trainB"),
     "voxels": Kind(axes=3, channels=(1,), contents="voxels", folder_with=" of volumes"),
     "points": Kind(axes=0, channels=(2,), contents="points"),
 }

@@ -1,4 +1,4 @@
-"""Convert a picture in any of Pillow's modes to grey, RGB or RGBA with 8 bits per channel."""
+"""Convert a picture in any of Pillow's modes to grey, RGB or RGBA with 8 bits per channel, or to grey with 16 bits."""
 
 import functools
 import io
@@ -63,6 +63,30 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
         picture = Image.merge("RGBA", (*image.split(), opaque))
     elif raw in _WIDENED and "transparency" in image.info:
         image.info["transparency"] *= _WIDENED[raw]
+    return _upright(picture, image)
+
+
+def sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
+    """Load an opened grey picture in the mode F with values in [0, 65535], and turn it upright by EXIF.
+
+    The mode F is floating point. Pillow resizes it with all bits, which it does not do with 16-bit integers. Values of
+    other widths are scaled by their white, and inverted if a TIFF says that white is 0. Colour profiles do nothing.
+
+    Raises ValueError for pictures with colours or transparency, of which Pillow keeps 8 bits, and as `eight_bits` does.
+    """
+    raw = _raw_mode(image)
+    if image.format == "TIFF":
+        _require_read_right(image, raw)
+    image.load()
+    if image.has_transparency_data or not (image.mode in ("1", "L") or image.mode.startswith("I")):
+        got = f"{image.mode} with transparency" if image.has_transparency_data else image.mode
+        raise ValueError(f"want an opaque grey picture for 16 bits, got the mode {got}")
+    levels = _levels(image, raw, 65535) if image.mode.startswith("I") else np.asarray(image.convert("L")) * 257.0
+    return _upright(Image.fromarray(levels.astype(np.float32)), image)
+
+
+def _upright(picture: Image.Image, image: ImageFile.ImageFile) -> Image.Image:
+    """`picture`, made of the pixels of `image`, turned as the EXIF orientation of `image` says."""
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
     return picture if turn is None else picture.transpose(turn)
 
@@ -139,19 +163,26 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
     """Convert integer pixels to the mode L, or to LA if one value is transparent."""
+    picture = Image.fromarray(_levels(image, raw, 255).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return picture
+    opacity = np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (picture, Image.fromarray(opacity)))
+
+
+def _levels(image: ImageFile.ImageFile, raw: str, most: int) -> np.ndarray:
+    """Integer pixels as whole numbers float64 [H, W] in [0, most]: 0 is black, `most` white."""
     values, white = np.asarray(image), _WHITE.get(raw, 65535)
     low, high = values.min(), values.max()
     if low < 0 or high > white:
         raise ValueError(f"integer pixels must lie in [0, {white}], got [{low}, {high}]")
     if raw.startswith("I;32") and 0 < high <= 255:
         raise ValueError(f"want pixels of 8 or 16 bits, got 32 bits of at most {high}: white may be 255 or 65535")
-    grey = (values / (white / 255)).round().astype(np.uint8)
+    levels = (values / (white / most)).round()
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
-        grey = 255 - grey
-    picture, transparent = Image.fromarray(grey), image.info.get("transparency")
-    if transparent is None:
-        return picture
-    return Image.merge("LA", (picture, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))))
+        return most - levels
+    return levels
 
 
 def _alpha_of_16_bit_png(image: ImageFile.ImageFile) -> Image.Image:

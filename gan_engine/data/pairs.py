@@ -15,7 +15,7 @@ letters. If there is a training part, only this part is read. `ImageSet.notes` l
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -36,8 +36,11 @@ FOLDERS = (("a", "b"), ("traina", "trainb"), ("a.lmdb", "b.lmdb"))
 SEAM, SEAM_LEVELS = 3, 8
 
 
-def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
-    """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same sides."""
+def load_pairs(path: Path, *, resolution: Resolution, channels: int | None, bits: int = 8) -> ImageSet:
+    """Read pairs: the images of B, with the images of A as their `source`, both cut and resized to the same sides.
+
+    bits: see `files.load_pictures`.
+    """
     folders, left_out = _layout(path) if path.is_dir() else ((path,), ())
     remarks: list[str] = []
     with ExitStack() as stack:
@@ -45,7 +48,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> I
         sides, notes = found or sides_of_folders(path, folders, stack)
 
         def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
-            halves = [_read(side[name], channels, remarks) for side in sides]
+            halves = [_read(side[name], channels, remarks, bits) for side in sides]
             if len(halves) == 1:
                 halves = _halves(halves[0])
             a, b = halves
@@ -54,7 +57,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> I
             return np.stack([fit(half, resolution) for half in halves])
 
         names = sorted(sides[0])
-        channels = channels or channels_of(path.name, names, decode)
+        channels = channels or (1 if bits == 16 else channels_of(path.name, names, decode))
         both, kept, skipped = decode_files(
             path.name,
             names,
@@ -62,6 +65,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> I
             total=2 * len(names),
             resolution=resolution,
             channels=channels,
+            bits=bits,
         )
     if not kept:
         raise DataError(
@@ -73,14 +77,14 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None) -> I
     return ImageSet(path.name, both[1::2], skipped=skipped, source=source, paired=True, notes=notes)
 
 
-def load_unpaired(path: Path, *, resolution: Resolution, channels: int | None) -> ImageSet:
+def load_unpaired(path: Path, *, channels: int | None, **options: Any) -> ImageSet:
     """Read two kinds of images: the images of trainB, with the images of trainA as their `source`."""
     folders, left_out = _layout(path)
     if len(folders) == 1:
         raise DataError(f"{path}: want folders trainA and trainB (or A and B) in it, got {_content(folders[0])}")
 
     def load(channels: int | None) -> list[ImageSet]:
-        return [load_folder(folder, resolution=resolution, channels=channels, labelled=False) for folder in folders]
+        return [load_folder(folder, channels=channels, labelled=False, **options) for folder in folders]
 
     a, b = load(channels)
     if a.images.shape[1] != b.images.shape[1]:
@@ -117,9 +121,9 @@ def _left_out(unused: dict[str, Path]) -> tuple[str, ...]:
     return (f"{listed(sorted(folder.name for folder in unused.values()), most=3)} left out",) if unused else ()
 
 
-def _read(open_file: Callable[[], BinaryIO], channels: int, remarks: list[str] | None) -> Image.Image:
+def _read(open_file: Callable[[], BinaryIO], channels: int, remarks: list[str] | None, bits: int) -> Image.Image:
     with open_file() as file:
-        return read_picture(file, channels=channels, remarks=remarks)
+        return read_picture(file, channels=channels, remarks=remarks, bits=bits)
 
 
 def _halves(both: Image.Image) -> list[Image.Image]:
@@ -129,7 +133,8 @@ def _halves(both: Image.Image) -> list[Image.Image]:
     if width % 2:
         raise ValueError(f"want A and B side by side, of equal width, {got}")
     if width < 2 * height:
-        steps = np.abs(np.diff(np.asarray(both.convert("L")).astype(np.int16), axis=1)).mean(0)
+        grey = np.asarray(both) / 257 if both.mode == "F" else np.asarray(both.convert("L"))
+        steps = np.abs(np.diff(grey.astype(np.int16), axis=1)).mean(0)
         if steps[width // 2 - 1] < max(SEAM_LEVELS, SEAM * steps.mean()):
             raise ValueError(
                 "want A and B side by side, in a picture twice as wide as high or with an edge in the middle, "

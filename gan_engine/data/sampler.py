@@ -47,17 +47,19 @@ class Sampler:
         self.batch_size, self.rank, self.world_size, self.mirror = batch_size, rank, world_size, mirror
         self.num_classes, self.data = data.num_classes, data
         self.device = torch.device(device)
-        self.images, self.labels = data.images, data.labels
+        # PyTorch moves and flips int16, and not everywhere uint16, so the bytes of uint16 go under that name.
+        stored = self.images = data.images.view(torch.int16) if data.bits == 16 else data.images
+        self.labels = data.labels
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if data.images.nbytes <= DEVICE_SHARE * free:
-                self.images = data.images.to(self.device)
+                self.images = self.images.to(self.device)
                 self.labels = None if data.labels is None else data.labels.to(self.device)
         self.seed = seed
         self.position = 0
         self._epoch_order: tuple[int, Tensor, Tensor] | None = None
         # A set on disk is read one batch ahead, while the networks work on the current batch.
-        slow = data.on_disk and self.images is data.images
+        slow = data.on_disk and self.images is stored
         self._reader = ThreadPoolExecutor(1, "gan_engine-data") if slow else None
         self._ahead: Future[np.ndarray] | None = None
 
@@ -71,9 +73,10 @@ class Sampler:
         self.position += self.world_size * self.batch_size
         if self.mirror:
             img = torch.where(upload(flip, self.device).view(-1, *[1] * (img.ndim - 1)), img.flip(-1), img)
+        img = to_float(img.view(torch.uint16) if img.dtype == torch.int16 else img)
         if self.labels is None:
-            return to_float(img), None
-        return to_float(img), F.one_hot(upload(self.labels[index], self.device), self.num_classes).float()
+            return img, None
+        return img, F.one_hot(upload(self.labels[index], self.device), self.num_classes).float()
 
     def _part_of_rank(self, position: int) -> tuple[Tensor, Tensor]:
         """This rank's part of the batch at `position`: image indices and flips."""

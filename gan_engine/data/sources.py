@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gan_engine.data import (
     archives,
@@ -37,6 +38,7 @@ from gan_engine.data import (
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.names import counted, listed
+from gan_engine.system.pixels import BITS, MOST_CHANNELS
 from gan_engine.system.resolution import Resolution, height_width, named
 
 NAMED = {
@@ -104,12 +106,14 @@ class DataConfig:
     """Flip images left to right, each with probability 1/2 in every epoch."""
     root: str = "~/.cache/gan_engine"
     """Folder of the torchvision sets. They are downloaded into it if there is a network."""
+    bits: int = 8
+    """8, or 16 to keep the values of grey pictures and of arrays with all their bits."""
 
 
 def load(
     config: DataConfig, *, resolution: Resolution, channels: int | None, kind: str = "image", seed: int = 0
 ) -> ImageSet:
-    """Decode a whole source as uint8 [N, channels, H, W].
+    """Decode a whole source as uint8 [N, channels, H, W], or as uint16 if `config.bits` is 16.
 
     The largest centre of the wanted shape is cut from an image and resized; `modes.to_grey_or_rgb` explains colours,
     and `arrays.pad_digits` 28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and
@@ -117,7 +121,8 @@ def load(
 
     Args:
         resolution: the side of squares, or (H, W).
-        channels: 1 for grey, 3 for RGB, 4 for RGBA, 2 for points. None: 3 if any picture has colour, else 1.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA, 2 for points, and 2 to 64 for the bands of arrays. None: 3 if any
+            picture has colour, else 1, and the channels of an array that has others or 16 bits.
         kind: a name in `kinds.KINDS`. image: single images; patches: images cut into patches of the resolution, without
             resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
             uint8 [N, 1, resolution, resolution, resolution]; points: float32 [N, 2].
@@ -132,10 +137,7 @@ def load(
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if KINDS[kind].axes != 2 and not isinstance(resolution, int):
         raise DataError(f"resolution must be one number for {kind}, got {named(resolution)}")
-    if channels not in (*KINDS[kind].channels, None):
-        only = f"{KINDS[kind].channels[0]} for {kind}"
-        want = "1 (grey), 3 (RGB) or 4 (RGBA)" if KINDS[kind].has_colours else only
-        raise DataError(f"channels must be {want}, got {channels}")
+    _check_pixels(config, kind, channels)
     if not config.source:
         raise DataError(f"data: want one of toy, {', '.join(NAMED)}, {_wanted(kind)}, got ''")
     if config.source in ("toy", stacked.NAME) and channels == 4:
@@ -149,14 +151,37 @@ def load(
         root = Path(config.root).expanduser()
         data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:
-        data = _load_path(config.source, kind, resolution=resolution, channels=channels)
+        sizes = {"resolution": resolution, "channels": channels}
+        data = _load_path(config.source, kind, **sizes, **({"bits": config.bits} if config.bits != 8 else {}))
     for part in filter(None, (data.source, data)):
         if part.skipped:
             warnings.warn(f"{part.name}: skipped {files.summary(part.skipped)}", stacklevel=2)
     return data
 
 
-def _load_path(source: str, kind: str, *, resolution: Resolution, channels: int | None) -> ImageSet:
+def _check_pixels(config: DataConfig, kind: str, channels: int | None) -> None:
+    """Raise DataError for channels or bits that the data cannot have, by their name and kind alone."""
+    if config.bits not in BITS:
+        raise DataError(f"bits must be {' or '.join(map(str, BITS))}, got {config.bits}")
+    is_path = config.source != "toy" and config.source not in NAMED
+    if config.bits not in KINDS[kind].bits or (config.bits != 8 and not is_path):
+        raise DataError(f"bits must be 8 for {KINDS[kind].contents if is_path else config.source}, got {config.bits}")
+    is_array = is_path and KINDS[kind].has_colours and Path(config.source).suffix.lower() in (".npy", ".npz")
+    if config.bits == 16 and not is_array and channels not in (1, None):
+        raise DataError(
+            f"channels must be 1 for pictures of 16 bits, got {channels}: Pillow reads colours with 8 bits; "
+            "an .npy or .npz holds more"
+        )
+    if channels is None or channels in KINDS[kind].channels or (is_array and 1 <= channels <= MOST_CHANNELS):
+        return
+    want = f"{KINDS[kind].channels[0]} for {kind}"
+    if KINDS[kind].has_colours:
+        want = f"1 to {MOST_CHANNELS}" if is_array else "1 (grey), 3 (RGB) or 4 (RGBA)"
+    others = "" if is_array or not KINDS[kind].has_colours else "; the arrays of an .npy or .npz may have others"
+    raise DataError(f"channels must be {want}, got {channels}{others}")
+
+
+def _load_path(source: str, kind: str, **sizes: Any) -> ImageSet:
     if not READERS[kind]:
         raise DataError(f"data: want toy, {_wanted(kind)}, got {source}")
     try:
@@ -178,7 +203,6 @@ def _load_path(source: str, kind: str, *, resolution: Resolution, channels: int 
         near = difflib.get_close_matches(source.lower(), names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise DataError(f"data source {source!r}: no such file or folder, and no such name ({', '.join(names)}){hint}")
-    sizes = {"resolution": resolution, "channels": channels}
     return cache.load_or_decode(path, lambda: reader(path, **sizes), kind=kind, **sizes)
 
 

@@ -11,12 +11,13 @@ from gan_engine.data import DataConfig, DataError, ImageSet, describe, kinds, lo
     [
         torch.zeros(2, 3, 4, 4),
         torch.zeros(3, 4, 4, dtype=torch.uint8),
-        torch.zeros(2, 2, 4, 4, dtype=torch.uint8),
+        torch.zeros(2, 65, 4, 4, dtype=torch.uint8),
+        torch.zeros(2, 1, 4, 4, 4, dtype=torch.uint16),
         torch.zeros(0, 3, 4, 4, dtype=torch.uint8),
     ],
 )
 def test_images_are_checked(images):
-    with pytest.raises(DataError, match=r"uint8 \[N, C, H, W\] with N >= 1 and C = 1, 3 or 4, .*, got"):
+    with pytest.raises(DataError, match=r"uint8 or uint16 \[N, C, H, W\] with N >= 1 and C = 1 to 64, .*, got"):
         ImageSet("x", images)
 
 

@@ -15,9 +15,9 @@ SCALED = [0, 18, 128, 255]  # x * 255 / 65535
 MARKED = struct.pack(">H", 0x1234)
 
 
-def read(data, channels=1):
+def read(data, channels=1, bits=8):
     """The pixels of the first row, [W] or [W, 3]."""
-    return np.asarray(read_picture(io.BytesIO(data), channels=channels))[0].tolist()
+    return np.asarray(read_picture(io.BytesIO(data), channels=channels, bits=bits))[0].tolist()
 
 
 def tiff(bits, photometric, data, width, *, samples=1, sample_format=1, extra=None, order="<"):
@@ -73,6 +73,29 @@ def twelve_bits(values):
 )
 def test_every_depth_is_scaled_to_8_bits(data, expected):
     assert read(data) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (tiff(16, 1, VALUES.astype("<u2").tobytes(), 4), VALUES),
+        (tiff(16, 1, VALUES.astype(">u2").tobytes(), 4, order=">"), VALUES),
+        (tiff(16, 0, VALUES.astype("<u2").tobytes(), 4), 65535 - VALUES),
+        (tiff(12, 1, twelve_bits(VALUES), 4), np.rint((VALUES >> 4) * (65535 / 4095))),
+        (
+            tiff(16, 1, (VALUES // 2).astype("<i2").tobytes(), 4, sample_format=2),
+            np.rint(VALUES // 2 * (65535 / 32767)),
+        ),
+        (tiff(32, 1, VALUES.astype("<i4").tobytes(), 4, sample_format=2), VALUES),
+        (b"P5\n4 1\n65535\n" + VALUES.astype(">u2").tobytes(), VALUES),
+        (b"P5\n4 1\n255\n" + bytes([0, 7, 50, 255]), [0, 7 * 257, 50 * 257, 65535]),
+        (png(4, 16, 0, VALUES.astype(">u2").tobytes()), VALUES),
+        (png(4, 2, 0, b"\x1b"), [0, 21845, 43690, 65535]),
+        (tiff(1, 1, b"\xa0", 4), [65535, 0, 65535, 0]),
+    ],
+)
+def test_every_depth_is_scaled_to_16_bits(data, expected):
+    assert read(data, bits=16) == list(expected)
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])

@@ -1,5 +1,6 @@
 """The order of the images is shuffled, without replacement, shared between ranks, and the same after a resume."""
 
+import dataclasses
 import io
 
 import pytest
@@ -126,11 +127,14 @@ def test_wrong_arguments_say_what_they_want(options, message):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("resident", [True, False])
-def test_the_device_changes_nothing(monkeypatch, resident):
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_the_device_changes_nothing(monkeypatch, resident, dtype):
     if not resident:
         monkeypatch.setattr("gan_engine.data.sampler.DEVICE_SHARE", 0.0)
-    on_cpu = Sampler(numbered(10), 4, seed=0, mirror=True)
-    on_gpu = Sampler(numbered(10), 4, seed=0, mirror=True, device="cuda")
+    data = numbered(10)
+    data = dataclasses.replace(data, images=(data.images.int() * (500 if dtype == torch.uint16 else 1)).to(dtype))
+    on_cpu = Sampler(data, 4, seed=0, mirror=True)
+    on_gpu = Sampler(data, 4, seed=0, mirror=True, device="cuda")
     assert on_gpu.images.is_cuda == resident
     for _ in range(5):
         for ours, theirs in zip(next(on_gpu), next(on_cpu)):
