@@ -14,6 +14,7 @@ from gan_engine.data.kinds import MADE, Kind, kind_of
 from gan_engine.losses.adversarial import LOSSES, guessing
 from gan_engine.models.checks import check_types, hints
 from gan_engine.system import fields, outside
+from gan_engine.system.pixels import BITS, COLOURS
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 AUGMENTS = ("none", "ada", "diffaugment")
@@ -91,6 +92,9 @@ class Data:
     """Flip images left to right, each with probability 1/2 in every epoch."""
     data_root: str = DataConfig.root
     """Folder of the torchvision sets."""
+    bits: Literal[BITS] = DataConfig.bits
+    """Bits of a value. 16: grey pictures and arrays of 16 bits keep all of them. Other data are scaled.
+    --precision auto is then fp32, since bf16 has fewer bits than the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,9 +316,10 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
             ("gamma", GAMMAS),
             ("on_collapse", ON_COLLAPSE),
             ("ada_groups", tuple(PIPES)),
+            ("bits", BITS),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: want one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name}: want one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}")
 
     def _check_health(self) -> None:
         if self.held_out and not self.held_out >= LEAST_HELD_OUT:
@@ -342,6 +347,11 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
             why = f"whose {MADE[self._kind.axes]} no augmentation transforms"
             why = why if declared.augmentation else "whose objective has none"
             raise ValueError(f"augment: want none for {family}, {why}, got {self.augment}")
+        if self.augment == "ada" and self.model.channels not in COLOURS:
+            want = f"none or diffaugment for {self.model.channels} channels, since ada transforms grey and colours"
+            raise ValueError(f"augment: want {want}, got ada")
+        if self.bits != 8 and self.bits not in self._kind.bits:
+            raise ValueError(f"bits: want 8 for {family}, which trains on {self._kind.contents}, got {self.bits}")
         points = models.data_kind(self.model) == "points"
         if points and self.mirror:
             raise ValueError(f"mirror: want False for {family}, since points are no pictures, got True")
@@ -371,6 +381,11 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
         return FIRST_GAMMA, 0
 
     @property
+    def pass_precision(self) -> str:
+        """`precision`, whose auto is fp32 for images of 16 bits: bf16 would round the images that D sees to 8 bits."""
+        return "fp32" if self.precision == "auto" and self.bits == 16 else self.precision
+
+    @property
     def can_augment(self) -> bool:
         """True if D may see augmented images. No augmentation transforms volumes or points."""
         return self._kind.axes == 2 and models.capabilities(self.model).augmentation
@@ -381,7 +396,7 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
 
     @property
     def data_config(self) -> DataConfig:
-        return DataConfig(source=self.data, mirror=self.mirror, root=self.data_root)
+        return DataConfig(source=self.data, mirror=self.mirror, root=self.data_root, bits=self.bits)
 
 
 def declare() -> None:

@@ -117,7 +117,7 @@ def evaluate(
         what = f"what {models.family(G.config)} enlarges"
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
     kind = kind_of(models.data_kind(G.config))
-    measure = _scores(options, declared, kind.axes, say, processes) or measure_of(declared.measure, kind.axes)
+    measure = _scores(options, declared, G.config, kind.axes, say, processes) or measure_of(declared.measure, kind.axes)
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")
     data = processes.one_per_machine_first(lambda: _data(options, G.config, state, wants_unseen=measure.wants_unseen))
@@ -150,13 +150,18 @@ def evaluate(
 
 
 def _scores(
-    options: Options, declared: models.Family, axes: int, say: Callable[[str], None], processes: Processes
+    options: Options,
+    declared: models.Family,
+    config: models.Config,
+    axes: int,
+    say: Callable[[str], None],
+    processes: Processes,
 ) -> Measure | None:
     """The measure that --metrics asks for; None without --metrics."""
     if options.metrics is None:
         return None
     metrics = scores.parse(options.metrics)
-    able = {"styles": declared.styles, "translates": declared.translates}
+    able = {"styles": declared.styles, "translates": declared.translates, "channels": config.channels}
     reason = scores.refusal(metrics, from_noise=declared.from_noise, axes=axes, **able)
     made = MADE[axes] if declared.from_noise else "translations"
     if reason and made != MADE[2]:
@@ -185,7 +190,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
         name = "pairs"
     sizes = {"resolution": config.resolution, "channels": config.channels, "kind": name}
     if options.data is not None:
-        return load(DataConfig(options.data, root=options.data_root), **sizes)
+        return load(DataConfig(options.data, root=options.data_root, bits=run_state.bits(state)), **sizes)
     try:
         data = run_data.of_run(state, options.checkpoint)
     except DataError as error:

@@ -3,7 +3,8 @@
 --interpolate walks from picture to picture (--out walk.gif). --style-mix makes a table, and the pictures are its edges.
 --project PICTURE searches the w whose picture is nearest to the given one, and writes w to a file. --w FILE reads that
 w. Volumes are drawn as pictures, or written as voxels (--out shapes.npz) or as surfaces (--out DIRECTORY). Points are
-drawn as one scatter plot, or written as coordinates (--out points.npy or points.csv).
+drawn as one scatter plot, or written as coordinates (--out points.npy or points.csv). Images are drawn as pictures, or
+written as arrays (--out images.npz or images.npy), which hold 16 bits and any number of channels.
 """
 
 import math
@@ -26,8 +27,9 @@ from gan_engine.inference.generator import TrainedGenerator, images, latents, lo
 from gan_engine.inference.latents import MOST_NUMBERS, images_of, parse_numbers, table, walk, walk_in_w
 from gan_engine.models.checks import check_at_least, check_choice, check_types
 from gan_engine.pictures import animation, scatter, targets, volumes
-from gan_engine.pictures.picture import grid, picture, to_uint8, write_picture
+from gan_engine.pictures.picture import grid, picture, to_levels, to_uint8, visible, write_picture, write_values
 from gan_engine.system import fields
+from gan_engine.system.pixels import COLOURS
 
 _MODES = ("interpolate", "style_mix", "project")
 
@@ -48,6 +50,9 @@ class Options:
     """Seeds, such as 0-35,77: draw the first picture of each seed, instead of --num pictures of one seed."""
     out: Path = Path("grid.png")
     """A name that ends in .png: one grid of all pictures. Any other name: a directory of 000000.png, 000001.png, ...
+    A name that ends in .npz or .npy: the values of all images, uint8 [N, C, H, W], or uint16 after train --bits 16.
+    After --bits 16 a directory has grey pictures of 16 bits, and a grid has 8 bits.
+    A grid of bands shows the first three of them, or the first of two.
     Volumes: a name that ends in .npz gets all voxels, and a directory gets surfaces, 000000.obj, 000001.obj, ...
     Points: a name that ends in .npy or .csv gets the coordinates, and .png a plot of at most 2500 points."""
     w: fields.UseAppendAction[tuple[Path, ...]] = ()
@@ -144,7 +149,7 @@ def generate(options: Options) -> Path:
     ws = _ws(options, trained, classes, **truncation) if options.w else None
     num = options.num if ws is None else len(ws)
     axes = kind_of(models.data_kind(trained.config)).axes
-    in_one = _prepare(options, num, axes)
+    in_one = _prepare(options, num, axes, trained)
     if options.project is not None:
         _search(options, trained.network, classes)
     elif options.interpolate is not None:
@@ -160,9 +165,9 @@ def generate(options: Options) -> Path:
         with tqdm(total=num, unit=" img", disable=None if num > options.batch else True) as bar:
             if in_one:
                 columns = options.columns if ws is None else None
-                _write_one_file(options.out, trained.config, _counted(batches, bar), columns)
+                _write_one_file(options.out, trained, _counted(batches, bar), columns, axes)
             else:
-                _write_directory(options.out, _counted(batches, bar), as_volumes=axes == 3)
+                _write_directory(options.out, _counted(batches, bar), trained.bits, as_volumes=axes == 3)
     return options.out
 
 
@@ -172,25 +177,29 @@ def _counted(batches: Iterator[Tensor], bar: tqdm) -> Iterator[Tensor]:
         bar.update(len(img))
 
 
-def _write_one_file(out: Path, config: models.Config, batches: Iterator[Tensor], columns: int | None) -> None:
-    """Write all images as a grid, volumes as an .npz of occupied voxels, bool [N, X, Y, Z], or points [N, 2]."""
+def _write_one_file(
+    out: Path, trained: TrainedGenerator, batches: Iterator[Tensor], columns: int | None, axes: int
+) -> None:
+    """Write a grid, or values: images [N, C, H, W], volumes of occupied voxels, bool [N, X, Y, Z], or points [N, 2]."""
     drawn = torch.cat([img.float().cpu() for img in batches])
-    if out.suffix.lower() == ".npz":
+    if out.suffix.lower() == ".png":
+        write_picture(grid(models.pictures(trained.config, drawn), columns), out)
+    elif axes == 3:
         volumes.write_voxels(out, drawn[:, 0].numpy())
-    elif out.suffix.lower() in scatter.ENDINGS:
+    elif axes == 0:
         scatter.write_points(out, drawn.numpy())
     else:
-        write_picture(grid(models.pictures(config, drawn), columns), out)
+        write_values(to_levels(drawn, trained.bits), out)
 
 
-def _write_directory(out: Path, batches: Iterator[Tensor], *, as_volumes: bool) -> None:
+def _write_directory(out: Path, batches: Iterator[Tensor], bits: int, *, as_volumes: bool) -> None:
     """Write 000000.png, 000001.png, ..., or the surfaces of volumes as 000000.obj, 000001.obj, ..."""
     if as_volumes:
         drawn = (volume for img in batches for volume in img[:, 0].float().cpu().numpy())
         for i, volume in enumerate(drawn):
             volumes.write_obj(out / targets.numbered(i, ".obj"), volume)
     else:
-        drawn = (pixels for img in batches for pixels in to_uint8(img))
+        drawn = (pixels for img in batches for pixels in to_levels(img, bits))
         for i, pixels in enumerate(drawn):
             write_picture(picture(pixels), out / targets.numbered(i))
 
@@ -226,7 +235,9 @@ def _walk(
     frames = (
         frame
         for imgs in zip(*walks, strict=True)
-        for frame in animation.side_by_side([to_uint8(models.pictures(G.config, img)) for img in imgs], columns)
+        for frame in animation.side_by_side(
+            [visible(to_uint8(models.pictures(G.config, img))) for img in imgs], columns
+        )
     )
     total = num // cells * options.interpolate
     animation.write(options.out, iter(tqdm(frames, total=total, unit=" frame", disable=None)))
@@ -265,11 +276,13 @@ def _check_styles(options: Options, G: nn.Module) -> None:
     for name in ("style_mix", "project", "w"):
         if getattr(options, name) not in (None, ()) and not models.capabilities(G.config).styles:
             raise ValueError(f"{name}: {models.family(G.config)} has no styles")
+    if options.project is not None and G.config.channels not in COLOURS:
+        raise ValueError(f"project: want a generator of 1, 3 or 4 channels, as pictures have, got {G.config.channels}")
     if options.project is not None and not options.project.is_file():
         raise FileNotFoundError(f"project: want a picture, and there is no file {options.project}")
 
 
-def _prepare(options: Options, num: int, axes: int) -> bool:
+def _prepare(options: Options, num: int, axes: int, trained: TrainedGenerator) -> bool:
     """Make the directory, and return whether `out` is one file. Raises as `generate` does."""
     out, as_volumes = options.out, axes == 3
     if options.interpolate is not None:
@@ -278,14 +291,20 @@ def _prepare(options: Options, num: int, axes: int) -> bool:
         animation.check(out)
         targets.prepare([out], out.parent, overwrite=options.overwrite)
         return True
-    endings = {0: (".png", *scatter.ENDINGS), 2: (".png",), 3: (".png", ".npz")}[axes]
+    of_pictures = options.style_mix is not None or options.project is not None
+    images = (".png",) if of_pictures else (".png", ".npz", ".npy")
+    endings = {0: (".png", *scatter.ENDINGS), 2: images, 3: (".png", ".npz")}[axes]
     if axes == 0 and out.suffix.lower() not in endings:
         raise ValueError(f"out: want a name ending in .png (a plot), .npy or .csv (coordinates) for points, got {out}")
     in_one = axes == 0 or targets.is_one_file(out, endings)
     if as_volumes and not in_one:
         volumes.require_surfaces()
-    if (options.style_mix is not None or options.project is not None) and not in_one:
+    if of_pictures and not in_one:
         raise ValueError(f"out: want a name ending in .png, got {out}")
+    channels, bits = trained.config.channels, trained.bits
+    if not in_one and (channels not in COLOURS or (bits == 16 and channels > 1)):
+        what = f"images of {bits} bits and {channels} channels, which no .png of Pillow holds"
+        raise ValueError(f"out: want a name ending in .npz or .npy for {what}, or .png for a grid, got {out}")
     if in_one:
         files = [out] if options.project is None else [out, out.with_suffix(".npz")]
     else:

@@ -127,6 +127,8 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
         want = [len(data), channels or shape[1], *KINDS[kind].sides(resolution)]
         if shape != want:
             raise DataError(f"data: want images {want} from {name}, of a plug-in, got {shape}")
+        if data.bits != 8:
+            raise DataError(f"data: want images of 8 bits from {name}, of a plug-in, got {data.images.dtype}")
         return data
 
     sources.NAMED[name], sources.KIND_OF[name] = load, kind

@@ -1,6 +1,7 @@
 """Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, for families that translate.
 
 IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the same resolution.
+A run of 16 bits reads grey pictures with 16 bits, and writes grey PNGs of 16 bits.
 
 A picture that cannot be read is named on standard error, and the others are made. The exit status is then 1.
 """
@@ -58,7 +59,8 @@ def translate(options: Options) -> list[str]:
     plugins.load(*options.plugin)
     device = choose_device(options.device)
     todo = files.jobs(options.input, options.out, overwrite=options.overwrite)
-    G = load(options.checkpoint, device, best=options.best).network
+    trained = load(options.checkpoint, device, best=options.best)
+    G = trained.network
     config, family, declared = G.config, models.family(G.config), models.capabilities(G.config)
     if declared.command != "translate":
         families = " or ".join(models.names(lambda other: other.command == "translate"))
@@ -69,12 +71,14 @@ def translate(options: Options) -> list[str]:
         raise ValueError(f"extract: want {_extracting()}, got {family} trained on {models.data_kind(config)}")
     channels = config.channels if options.extract else config.source_channels
     arguments = (options.direction,) if declared.directions else ()
+    # Pillow reads and writes 16 bits of grey pictures only.
+    bits_in, bits_out = (trained.bits if number == 1 else 8 for number in (channels, config.channels))
 
     def make(path: Path) -> Image.Image:
-        pixels = fit(files.read(path, channels), config.resolution)
+        pixels = fit(files.read(path, channels, bits_in), config.resolution)
         source = files.to_tensor(pixels).to(device)
         with torch.no_grad():
-            return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments))
+            return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments), bits_out)
 
     return files.convert(todo, make)
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_drawn_is_said(run_dir, tmp_path, monkeypatch):
         load(tmp_path / "nowhere", "cpu")
     with pytest.raises(ValueError, match="trained without classes"):
         draw(run_dir, tmp_path / "a.png", class_="0")
-    with pytest.raises(ValueError, match=r"ending in .png or a directory"):
+    with pytest.raises(ValueError, match=r"ending in .png or .npz or .npy or a directory"):
         draw(run_dir, tmp_path / "a.jpg")
     for device in ("tpu", "meta", "mps", "cpu:3"):
         with pytest.raises(ValueError, match=f"device: want auto, cpu, cuda or cuda:N, got '{device}'"):
@@ -349,8 +349,27 @@ def test_surfaces_of_volumes_are_written(volumes_dir, tmp_path):
 
 
 def test_files_of_volumes_are_not_those_of_pictures(run_dir, tmp_path):
-    with pytest.raises(ValueError, match=r"out: want a name ending in \.png or a directory, got .*a\.npz"):
-        generate.generate(Options(run_dir, out=tmp_path / "a.npz", device="cpu"))
+    with pytest.raises(ValueError, match=r"out: want a name ending in .* or a directory, got .*a\.obj"):
+        generate.generate(Options(run_dir, out=tmp_path / "a.obj", device="cpu"))
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(3, 16), (5, 8)])
+def test_values_that_no_picture_holds_are_written_as_arrays(tmp_path, channels, bits):
+    write_run(tmp_path / "run", config=dataclasses.replace(VANILLA, channels=channels), bits=bits)
+    want = rf"want a name ending in \.npz or \.npy for images of {bits} bits and {channels} channels, .*, got .*each"
+    with pytest.raises(ValueError, match=want):
+        generate.generate(Options(tmp_path / "run", out=tmp_path / "each", device="cpu"))
+    generate.generate(Options(tmp_path / "run", out=tmp_path / "a.npy", device="cpu", num=2))
+    values = np.load(tmp_path / "a.npy")
+    assert values.dtype == f"uint{bits}" and values.shape == (2, channels, 8, 8)
+    assert draw(tmp_path / "run", tmp_path / "a.png", num=2).shape[-1] == 3
+
+
+def test_bands_have_no_picture_to_search(tmp_path):
+    write_run(tmp_path / "run", config=dataclasses.replace(STYLEGAN2, channels=5))
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match="project: want a generator of 1, 3 or 4 channels, as pictures have, got 5"):
+        generate.generate(Options(tmp_path / "run", out=tmp_path / "b.png", device="cpu", project=tmp_path / "a.png"))
 
 
 def test_surfaces_need_what_makes_them(volumes_dir, tmp_path, monkeypatch):

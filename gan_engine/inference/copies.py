@@ -7,6 +7,7 @@ import torch
 
 from gan_engine import models
 from gan_engine.data import to_float
+from gan_engine.data.image_set import to_eight_bits
 from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.inference import run_data
 from gan_engine.inference.generator import from_state
@@ -54,7 +55,8 @@ def write(run_dir: Path, *, device: str = "auto") -> None:
     mirror = from_dict(state["config"], path).mirror
     found = copies.search(samples, data, device=trained.device, mirror=mirror)
     order = found.ratios.argsort()[:SHOWN]
-    rows = torch.cat([samples[order, None], data.images[found.indices[order]]], 1)  # [SHOWN, 1 + NEAREST, C, H, W]
+    near = to_eight_bits(data.images[found.indices[order]])
+    rows = torch.cat([samples[order, None], near], 1)  # [SHOWN, 1 + NEAREST, C, H, W]
     blank = torch.full_like(rows[:1, 0], 255)
     cells = [cell for i, row in enumerate(rows) for cell in (*row, *([] if i % 2 else blank))]
     write_picture(grid(to_float(torch.stack(cells)), 2 * rows.shape[1] + 1), run_dir / PICTURE)

@@ -28,11 +28,12 @@ class TrainedGenerator(nn.Module):
         config: the sizes of the network.
         class_names: the names of the classes, if the run had classes with names.
         path: the checkpoint.
+        bits: of a value in the images that the run has learnt from, 8 or 16.
     """
 
-    def __init__(self, network: nn.Module, class_names: tuple[str, ...], path: Path) -> None:
+    def __init__(self, network: nn.Module, class_names: tuple[str, ...], path: Path, bits: int = 8) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.bits = network, bits
         self.config, self.class_names, self.path = network.config, class_names, path
         self.eval().requires_grad_(False)
 
@@ -164,7 +165,7 @@ def from_state(state: dict[str, Any], path: Path) -> TrainedGenerator:
         raise CheckpointError(f"{path}: its generator does not fit this version of gan_engine: {error}") from error
     run_state.check_finite(state["G_ema"], "G_ema", path)
     G.load_state_dict(state["G_ema"])
-    return TrainedGenerator(G, tuple(run_state.class_names(state, path)), path)
+    return TrainedGenerator(G, tuple(run_state.class_names(state, path)), path, run_state.bits(state))
 
 
 def _largest(weights: Any) -> int:

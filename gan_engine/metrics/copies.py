@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_engine.data import ImageSet
+from gan_engine.data.image_set import to_eight_bits
 from gan_engine.metrics import extractors
 from gan_engine.metrics.extractors import Extractor
 from gan_engine.system.bars import bar
@@ -113,6 +114,8 @@ def extractor_for(shape: tuple[int, int, int], device: torch.device) -> tuple[Ex
 def search(samples: Tensor, data: ImageSet, *, device: torch.device, mirror: bool, batch: int = 100) -> Nearest:
     """The nearest images of `data` of each of `samples` uint8 [N, C, H, W]. One pass; memory does not grow with data.
 
+    Data of 16 bits are rounded to 8.
+
     Args:
         samples: of G.
         data: that G has learnt from.
@@ -128,7 +131,7 @@ def search(samples: Tensor, data: ImageSet, *, device: torch.device, mirror: boo
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:REAL]
 
     def features(images: Tensor) -> Tensor:
-        return torch.cat([extractor(part.to(device))[0].double().cpu() for part in images.split(batch)])
+        return torch.cat([extractor(to_eight_bits(part).to(device))[0].double().cpu() for part in images.split(batch)])
 
     def distances_from(images: Tensor) -> Tensor:
         # Without products: an exact copy has the distance 0, and not what rounding leaves of it.
@@ -143,7 +146,7 @@ def search(samples: Tensor, data: ImageSet, *, device: torch.device, mirror: boo
         here = torch.arange(i * batch, i * batch + len(images))
         found = distances_from(images)
         if mirror:
-            found = torch.minimum(found, distances_from(images.flip(-1)))
+            found = torch.minimum(found, distances_from(to_eight_bits(images).flip(-1)))
         found[own[:, None] == here] = torch.inf
         distances, best = torch.cat([distances, found], 1).topk(NEAREST, largest=False)
         indices = torch.cat([indices, here.expand(len(asked), -1)], 1).gather(1, best)

@@ -24,6 +24,7 @@ from gan_engine.metrics.distances import frechet_of_moments, kernel_distance
 from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.metrics.subject import Subject
+from gan_engine.system.pixels import COLOURS
 from gan_engine.system.resolution import named
 
 
@@ -32,7 +33,8 @@ def refusal(config: Any) -> str | None:
     if (config.resolution, config.channels) == (32, 1):
         return None
     size = f"{named(config.resolution)} with {config.channels} channels"
-    return f"{NAME}: want a generator of 32x32 grey images, got {size}; --metrics fid,kid,pr measures others"
+    others = "; --metrics fid,kid,pr measures others" if config.channels in COLOURS else ""
+    return f"{NAME}: want a generator of 32x32 grey images, got {size}{others}"
 
 
 @torch.no_grad()

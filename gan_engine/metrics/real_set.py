@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from gan_engine.data import ImageSet, cache
+from gan_engine.data.image_set import to_eight_bits
 from gan_engine.metrics.extractors import Extractor
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.system import checkpoint
@@ -45,7 +46,7 @@ def _computed(data: ImageSet, extractor: Extractor, batch: int, device: torch.de
     batches = zip(data.images.split(batch), keep.split(batch), strict=True)
     total = -(-len(data) // batch)
     for images, chosen in bar(batches, "real images", total=total, unit=" batches"):
-        sample.add(*extractor(images.to(device)), chosen)
+        sample.add(*extractor(to_eight_bits(images).to(device)), chosen)
     return sample
 
 

@@ -35,6 +35,7 @@ from gan_engine.metrics.real_set import real_sample
 from gan_engine.metrics.sample import KEPT, Sample
 from gan_engine.metrics.subject import Subject
 from gan_engine.system.names import nearest
+from gan_engine.system.pixels import COLOURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,9 @@ def more_is_better(name: str) -> bool:
     return any(metric.numbers.get(number, False) for metric in METRICS.values())
 
 
-def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool, translates: bool) -> str | None:
+def refusal(
+    metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool, translates: bool, channels: int
+) -> str | None:
     """A sentence if a generator cannot be measured so: it reads pictures, makes volumes, or lacks an ability."""
     if not from_noise:
         return "metrics: want a generator that draws from noise, got one that translates"
@@ -146,6 +149,9 @@ def refusal(metrics: Sequence[str], *, from_noise: bool, axes: int, styles: bool
             fits = [other for other, metric in METRICS.items() if metric.axes == axes]
             instead = f"; want {','.join(fits)} for {got}" if fits else ""
             return f"metrics: {name} wants a generator of {wanted}, got one of {got}{instead}"
+    seen = [name for name in metrics if METRICS[name].reads != "generator" or name == "ppl"]
+    if seen and channels not in COLOURS:
+        return f"metrics: {seen[0]} wants grey or colour, of 1, 3 or 4 channels, got a generator of {channels} channels"
     if "ppl" in metrics and not styles:
         return "metrics: ppl wants a generator with latents w, and this one has none"
     if "eqt" in metrics and not translates:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from gan_engine.models.doublings import check_doublings
 from gan_engine.system import fields
+from gan_engine.system.pixels import MOST_CHANNELS
 from gan_engine.system.resolution import height_width, named
 
 # Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
@@ -19,7 +20,7 @@ Sides = Annotated[int | tuple[int, int], fields.arg(aliases=["--res"]), fields.r
 Channels = Annotated[
     int,
     fields.arg(
-        help="1 for grey images, 3 for colour, 4 for colour and transparency.",
+        help="1 for grey images, 3 for colour, 4 for colour and transparency, and up to 64 for arrays of bands.",
         help_behavior_hint="(default: as the data are)",
     ),
 ]
@@ -45,9 +46,9 @@ def check_multiples(config: Any, step: int, low: int, high: int | None = None) -
 
 
 def check_channels(config: Any) -> None:
-    """Images are grey, in colour, or in colour with transparency."""
-    if config.channels not in (1, 3, 4):
-        raise ValueError(f"channels: want 1, 3 or 4, got {config.channels}")
+    """Images are grey, in colour, in colour with transparency, or have bands of any kind."""
+    if not 1 <= config.channels <= MOST_CHANNELS:
+        raise ValueError(f"channels: want 1 to {MOST_CHANNELS}, got {config.channels}")
 
 
 def check_opaque(config: Any) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
-from gan_engine.pictures.picture import picture, to_uint8, write_picture
+from gan_engine.pictures.picture import picture, to_levels, write_picture
 
 Job = tuple[Path, Path]  # a picture, and the .png that is made of it
 
@@ -49,11 +49,14 @@ def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
     return found
 
 
-def read(path: Path, channels: int) -> Image.Image:
-    """The picture in the mode L or RGB. Raises ValueError that names `path` if it is not a picture."""
+def read(path: Path, channels: int, bits: int = 8) -> Image.Image:
+    """The picture in the mode L or RGB, or in F for `bits` 16; see `decode.read_picture`.
+
+    Raises ValueError that names `path` if it is not a picture.
+    """
     try:
         with open(path, "rb") as file:
-            return read_picture(file, channels=channels)
+            return read_picture(file, channels=channels, bits=bits)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image that Pillow can read") from None
     except Exception as error:  # decoders read arbitrary bytes, and raise nearly anything
@@ -85,10 +88,10 @@ def convert(
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [C, H, W] -> img [1, C, H, W] in [-1, 1]"""
+    """uint8 or uint16 [C, H, W] -> img [1, C, H, W] in [-1, 1]"""
     return to_float(torch.from_numpy(pixels.copy())[None])
 
 
-def to_picture(img: Tensor) -> Image.Image:
-    """img [1, C, H, W] in [-1, 1] as a picture, rounded to bytes"""
-    return picture(to_uint8(img)[0])
+def to_picture(img: Tensor, bits: int = 8) -> Image.Image:
+    """img [1, C, H, W] in [-1, 1] as a picture, rounded to 8 bits, or to 16 where it is grey"""
+    return picture(to_levels(img, bits)[0])

@@ -153,3 +153,10 @@ def class_names(state: dict[str, Any], source: str | Path) -> list[str]:
     names = state.get("class_names", [])
     check(names, list_of(""), "class_names", source)
     return names
+
+
+def bits(state: dict[str, Any]) -> int:
+    """The bits of the images on which a generator was trained: 16, or 8 where `state` says nothing."""
+    config = state.get("config")
+    found = state.get("bits", config.get("bits") if isinstance(config, dict) else None)
+    return 16 if isinstance(found, int) and found == 16 else 8

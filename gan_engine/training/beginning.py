@@ -139,7 +139,7 @@ def prepare(
             with loggers.asked_for(name):
                 loggers.require(name)
     device = choose_device(device)
-    resolve(config.precision, device)  # refuses before the data are read
+    resolve(config.pass_precision, device)  # refuses before the data are read
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None
     memory.require(config, device)
     fewer_threads = threads.choose(config.threads, alone_on_cpu=device.type == "cpu" and processes.size == 1)

@@ -6,6 +6,7 @@ Best and patience follow from the rows of metrics.jsonl and of this start, so a 
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,11 +182,10 @@ def _compared(config: Config, data: ImageSet) -> ImageSet:
     declared, kind = models.capabilities(model), models.data_kind(model)
     metrics = scores.parse(config.eval_metrics)
     options = {"from_noise": declared.from_noise, "axes": kind_of(kind).axes}
-    options |= {"styles": declared.styles, "translates": declared.translates}
+    options |= {"styles": declared.styles, "translates": declared.translates, "channels": model.channels}
     if reason := scores.refusal(metrics, **options):
         raise ValueError(reason)
     if config.eval_data is None:
         return data
-    source = config.data_config
-    source = type(source)(source=config.eval_data, root=source.root)
+    source = replace(config.data_config, source=config.eval_data, mirror=False)
     return load(source, resolution=model.resolution, channels=model.channels, kind=kind, seed=config.seed)

@@ -63,5 +63,5 @@ def with_channels(config: Config, data: ImageSet) -> Config:
 
 
 def colour(channels: int) -> str:
-    """The words for images with 1, 3 or 4 channels."""
-    return {1: "grey", 3: "colour", 4: "colour with transparency"}[channels]
+    """The words for images with so many channels."""
+    return {1: "grey", 3: "colour", 4: "colour with transparency"}.get(channels, f"{channels} bands")

@@ -125,7 +125,7 @@ class Trainer:
 
     def _build_steps(self) -> None:
         config, networks, batches = self.config, self.networks, self.batches
-        self.precision = Precision(resolve(config.precision, self.device), self.device)
+        self.precision = Precision(resolve(config.pass_precision, self.device), self.device)
         self.gradients = Gradients(batches, self.precision, self.means)
         self.stops = Stops(networks, batches, self.precision, self.clock, self.processes)
         self.phase_steps = PhaseSteps(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +77,7 @@ class Networks:
         weights: the state_dict of G, D and G_ema, as far as the file has them.
         notes: sentences on what is not exactly as it was there.
         class_names: of a run of ours.
+        bits: of the images of a run of ours.
     """
 
     format: str
@@ -84,10 +85,11 @@ class Networks:
     weights: dict[str, Weights]
     notes: tuple[str, ...] = ()
     class_names: list[str] = field(default_factory=list)
+    bits: int = 8
 
     def slim(self) -> "Networks":
         """G_ema alone."""
-        return Networks(self.format, self.config, {"G_ema": self.weights["G_ema"]}, self.notes, self.class_names)
+        return replace(self, weights={"G_ema": self.weights["G_ema"]})
 
 
 def read(path: Path, *, slim: bool = False) -> Networks:
@@ -137,10 +139,9 @@ def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
         raise ValueError(f"out: want a name that ends in .pt, .pth or .safetensors, got {path.name}")
     if to == OURS:
         if path.suffix == ".safetensors":
-            about = {"model": models.to_dict(networks.config), "class_names": networks.class_names}
-            _to_safetensors(path, networks.weights["G_ema"], {_METADATA: json.dumps(about)})
+            _to_safetensors(path, networks.weights["G_ema"], {_METADATA: json.dumps(_about(networks))})
         else:
-            checkpoint.save(path, _state(networks))
+            checkpoint.save(path, _about(networks) | {"converted_from": networks.format} | networks.weights)
         return ()
     family, wanted = models.family(networks.config), FAMILIES[to]
     if family != wanted:
@@ -163,9 +164,9 @@ def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
     return notes
 
 
-def _state(networks: Networks) -> dict[str, Any]:
-    state = {"model": models.to_dict(networks.config), "class_names": networks.class_names}
-    return state | {"converted_from": networks.format} | networks.weights
+def _about(networks: Networks) -> dict[str, Any]:
+    model = models.to_dict(networks.config)
+    return {"model": model, "class_names": networks.class_names, "bits": networks.bits}
 
 
 def _is_ours(path: Path) -> bool:
@@ -215,7 +216,8 @@ def _checked(state: dict[str, Any], path: Path) -> Networks:
             run_state.check(of, expected[name[0]].state_dict(), name, path)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its networks do not fit this version of gan_engine: {error}") from error
-    return Networks(OURS, config, weights, class_names=run_state.class_names(state, path))
+    names, bits = run_state.class_names(state, path), run_state.bits(state)
+    return Networks(OURS, config, weights, class_names=names, bits=bits)
 
 
 def _to_safetensors(path: Path, weights: Weights, metadata: dict[str, str]) -> None:

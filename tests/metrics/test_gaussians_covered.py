@@ -83,7 +83,7 @@ def test_other_data_and_other_generators_are_refused():
         scored.check(Repeats(other.images).subject(other))
     with pytest.raises(ValueError, match="gaussians wants the data toy:ring or toy:grid, got mine"):
         gaussians.measure(Repeats(other.images).subject(other))
-    able = {"from_noise": True, "styles": False, "translates": False}
+    able = {"from_noise": True, "styles": False, "translates": False, "channels": 2}
     assert scores.refusal(["gaussians"], axes=0, **able) is None
     reason = scores.refusal(["gaussians", "fid"], axes=0, **able)
     assert reason == ("metrics: fid wants a generator of images, got one of points; want gaussians for points")

@@ -352,3 +352,11 @@ def test_the_memory_of_a_measurement_does_not_grow_with_the_number_of_images(met
 
     held(200)
     assert held(1000) == held(400)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("fid", True), ("modes", True), ("ppl", True), ("eqt", False)])
+def test_bands_are_measured_only_where_no_network_for_pictures_looks_at_them(name, refused):
+    able = {"from_noise": True, "axes": 2, "styles": True, "translates": True}
+    assert scores.refusal((name,), channels=4, **able) is None
+    want = f"metrics: {name} wants grey or colour, of 1, 3 or 4 channels, got a generator of 5 channels"
+    assert scores.refusal((name,), channels=5, **able) == (want if refused else None)

@@ -146,7 +146,7 @@ def test_shapes(resolution, architecture):
     [
         ({"resolution": 48}, "resolution: want a power of two from 8 to 1024, got 48"),
         ({"resolution": 4}, "resolution: want a power of two from 8 to 1024, got 4"),
-        ({"channels": 2}, "channels: want 1, 3 or 4, got 2"),
+        ({"channels": 65}, "channels: want 1 to 64, got 65"),
         ({"mapping_layers": 0}, "mapping_layers: want at least 1, got 0"),
         ({"channel_base": 16}, "channel_base: want at least resolution = 32, got 16"),
         ({"architecture": "plain"}, "architecture: want skip or residual, got 'plain'"),

@@ -341,7 +341,7 @@ def test_safetensors_without_its_package_is_said(monkeypatch, capsys, tmp_path):
 def test_a_slim_checkpoint_of_ours_draws_the_same():
     G = save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
     converted("a.pt", "b.pt", "--slim")
-    assert checkpoint.load("b.pt").keys() == {"model", "class_names", "converted_from", "G_ema"}
+    assert checkpoint.load("b.pt").keys() == {"model", "class_names", "bits", "converted_from", "G_ema"}
     z = torch.randn(2, 3)
     assert torch.equal(gan_engine.load("b.pt", "cpu")(z), G(z))
 
