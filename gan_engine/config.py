@@ -343,11 +343,11 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
             raise ValueError(f"conditional: want True for {family}, whose networks read classes, got False")
         if self.conditional and not models.reads_classes(self.model):
             raise ValueError(f"conditional: want False for {family}, whose networks read no classes, got True")
-        if self.augment != "none" and not self.can_augment:
+        if self.augment != "none" and not self.augmentations:
             why = f"whose {MADE[self._kind.axes]} no augmentation transforms"
             why = why if declared.augmentation else "whose objective has none"
             raise ValueError(f"augment: want none for {family}, {why}, got {self.augment}")
-        if self.augment == "ada" and self.model.channels not in COLOURS:
+        if self.augment == "ada" and "ada" not in self.augmentations:
             want = f"none or diffaugment for {self.model.channels} channels, since ada transforms grey and colours"
             raise ValueError(f"augment: want {want}, got ada")
         if self.bits != 8 and self.bits not in self._kind.bits:
@@ -386,9 +386,11 @@ class Config(Health, Evaluation, Output, Speed, Data, Augmentation, Optimiser, L
         return "fp32" if self.precision == "auto" and self.bits == 16 else self.precision
 
     @property
-    def can_augment(self) -> bool:
-        """True if D may see augmented images. No augmentation transforms volumes or points."""
-        return self._kind.axes == 2 and models.capabilities(self.model).augmentation
+    def augmentations(self) -> tuple[str, ...]:
+        """The augmentations that the run may have. None transforms volumes or points, and ada transforms no bands."""
+        if self._kind.axes != 2 or not models.capabilities(self.model).augmentation:
+            return ()
+        return AUGMENTS[1:] if self.model.channels in COLOURS else ("diffaugment",)
 
     @property
     def _kind(self) -> Kind:

@@ -213,9 +213,13 @@ def decode_bands(
     """
     arrays = arrays[..., None] if arrays.ndim == 3 else arrays
     images = empty_images(name, len(arrays), arrays.shape[3], resolution, bits=bits)
+    as_large = arrays.shape[1:3] == height_width(resolution)
     for out, array in zip(images.numpy(), bar(arrays, f"decode {name}", unit="img", delay=1), strict=True):
-        bands = convert(array).transpose(2, 0, 1).astype(np.float32 if bits == 16 else np.uint8, order="C")
-        out[:] = np.concatenate([fit(Image.fromarray(band), resolution) for band in bands])
+        bands = convert(array).transpose(2, 0, 1)
+        if not as_large:
+            bands = bands.astype(np.float32 if bits == 16 else np.uint8, order="C")
+            bands = np.concatenate([fit(Image.fromarray(band), resolution) for band in bands])
+        out[:] = bands
     return images
 
 

@@ -154,6 +154,9 @@ def load(
         sizes = {"resolution": resolution, "channels": channels}
         data = _load_path(config.source, kind, **sizes, **({"bits": config.bits} if config.bits != 8 else {}))
     for part in filter(None, (data.source, data)):
+        if part.bits == 16 and (high := part.images.numpy().max()) < arrays.DARKEST:
+            few = f"{part.name}: the largest value is {high:,} of 65,535, so all images are nearly black"
+            warnings.warn(f"{few}; values of 12 bits should be multiplied by 16", stacklevel=2)
         if part.skipped:
             warnings.warn(f"{part.name}: skipped {files.summary(part.skipped)}", stacklevel=2)
     return data

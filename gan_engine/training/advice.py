@@ -21,10 +21,10 @@ def advice(config: Config, data: ImageSet, nets: list[nn.Module]) -> list[str]:
 
 
 def _few_images(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:
-    if config.data == "toy" or config.augment != "none" or len(data) >= FEW_IMAGES or not config.can_augment:
+    if config.data == "toy" or config.augment != "none" or len(data) >= FEW_IMAGES or not config.augmentations:
         return None
     learnt = f"a set of {counted(len(data), 'image')} is small, and D may learn it by heart"
-    return f"{learnt}: --augment ada or --augment diffaugment helps"
+    return f"{learnt}: {' or '.join(f'--augment {name}' for name in config.augmentations)} helps"
 
 
 def _unused_classes(config: Config, data: ImageSet, nets: list[nn.Module]) -> str | None:

@@ -197,8 +197,9 @@ def _rollback(config: Config) -> str:
 
 
 def _more_images(config: Config) -> str:
-    augment = config.augment == "none" and config.can_augment
-    return "try --augment ada" if augment else "try more images, or end the run here"
+    if config.augment == "none" and config.augmentations:
+        return f"try --augment {config.augmentations[0]}"
+    return "try more images, or end the run here"
 
 
 RULES = (

@@ -191,6 +191,11 @@ def test_what_has_8_bits_is_refused(source, options, want):
         sixteen(source, **options)
 
 
+def test_dark_pictures_are_noticed(tmp_path):
+    with pytest.warns(UserWarning, match="dark: the largest value is 4,095 of 65,535, .*; values of 12 bits should be"):
+        sixteen(folder_of(tmp_path / "dark", a=png(RAMP // 16)))
+
+
 def test_arrays_are_not_converted(tmp_path):
     np.save(tmp_path / "a.npy", np.stack([RAMP] * 3)[None])
     with pytest.raises(

@@ -33,6 +33,11 @@ def told(preset, num=100, classes=0, **changes):
             {"num": 1},
             ["a set of 1 image is small, and D may learn it by heart: --augment ada or --augment diffaugment helps"],
         ),
+        (
+            "dcgan",
+            {"model": models.dcgan.Config(channels=5)},
+            ["a set of 100 images is small, and D may learn it by heart: --augment diffaugment helps"],
+        ),
         ("dcgan", {"augment": "ada"}, []),
         ("dcgan", {"num": 10_000}, []),
         ("dcgan", {"data": "toy", "classes": 5}, []),

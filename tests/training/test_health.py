@@ -281,6 +281,8 @@ def test_advice_names_flags_that_the_run_can_take():
     (alarm,) = alarms.standing(readings(overfitting=[1.0, 1.0]), DCGAN)
     assert alarm.sentence.endswith("try --augment ada")
     assert "--augment" not in alarms.standing(readings(overfitting=[1.0, 1.0]), SRGAN)[0].sentence
+    bands = dataclasses.replace(DCGAN, model=dataclasses.replace(DCGAN.model, channels=5))
+    assert alarms.standing(readings(overfitting=[1.0, 1.0]), bands)[0].sentence.endswith("try --augment diffaugment")
     collapsed = readings(diversity=[0.9, 0.1, 0.1])
     assert alarms.standing(collapsed, DCGAN)[0].sentence.endswith(
         "try --lr 5e-05 or --r1-gamma 1 --no-d-norm or --on-collapse rollback"
