@@ -190,7 +190,7 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
         name = "pairs"
     sizes = {"resolution": config.resolution, "channels": config.channels, "kind": name}
     if options.data is not None:
-        return load(DataConfig(options.data, root=options.data_root, bits=run_state.bits(state)), **sizes)
+        return load(DataConfig(options.data, root=options.data_root), **sizes)
     try:
         data = run_data.of_run(state, options.checkpoint)
     except DataError as error:

@@ -1,6 +1,7 @@
 """Read images that are stored as arrays: .npz and .npy files, and the embedded Fashion-MNIST test images."""
 
 import gzip
+import itertools
 import math
 import re
 import struct
@@ -86,13 +87,18 @@ def choose_images(path: Path, heads: Mapping[str, Head], channels: int | None = 
     """The name of the array that holds the images. Raises DataError if no array fits, or several do.
 
     An array called images, or the only array, is taken. Otherwise the array must have the shape of images. If several
-    have it, arrays for testing are dropped, and then arrays with unusual names. Bands count where no array has colours.
+    have it, arrays for testing are dropped, and then arrays with unusual names. Bands count where no array has colours,
+    or these are all [N, H, W] without a usual name and `channels` is None.
     """
     if "images" in heads or len(heads) == 1:
         return "images" if "images" in heads else next(iter(heads))
     numbers = {name: head for name, head in heads.items() if head.dtype.kind in "buif"}
-    fitting = ([name for name in numbers if _layouts(heads[name].shape, asked)] for asked in _asked(channels))
+    if channels not in (None, *COLOURS):
+        numbers = {name: head for name, head in numbers.items() if len(head.shape) == 4}
+    fitting = [[name for name in numbers if _layouts(heads[name].shape, asked)] for asked in _asked(channels)]
     fits = next(filter(None, fitting), [])
+    if channels is None and not any(len(heads[name].shape) == 4 or _name_and_part(name)[0] in IMAGES for name in fits):
+        fits = list(dict.fromkeys(itertools.chain(*fitting)))  # a mask beside bands has the shape of grey images
     fits = [name for name in fits if _name_and_part(name)[1] != "rest"] or fits
     usual = [name for name in fits if _name_and_part(name)[0] in IMAGES]
     for names in (fits, usual):
@@ -115,7 +121,8 @@ def choose_labels(path: Path, heads: Mapping[str, Head], images: str) -> str | N
     if len(fits) > 1:
         got = array_files.listing({name: heads[name] for name in fits})
         raise DataError(f"{path}: want one array of labels, or an array called labels, got {got}")
-    return fits[0] if fits else next((name for name in usual if name != "arr_1"), None)
+    maps = [name for name in usual if name == "arr_1" or len(heads[name].shape) > 2]
+    return fits[0] if fits else next((name for name in usual if name not in maps), None)
 
 
 def _name_and_part(name: str) -> tuple[str, str]:

@@ -38,6 +38,7 @@ from gan_engine.data import (
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.names import counted, listed
+from gan_engine.system.outside import REGISTERED
 from gan_engine.system.pixels import BITS, MOST_CHANNELS
 from gan_engine.system.resolution import Resolution, height_width, named
 
@@ -169,7 +170,10 @@ def _check_pixels(config: DataConfig, kind: str, channels: int | None) -> None:
     is_path = config.source != "toy" and config.source not in NAMED
     if config.bits not in KINDS[kind].bits or (config.bits != 8 and not is_path):
         raise DataError(f"bits must be 8 for {KINDS[kind].contents if is_path else config.source}, got {config.bits}")
-    is_array = is_path and KINDS[kind].has_colours and Path(config.source).suffix.lower() in (".npy", ".npz")
+    of_plug_in = f"data {config.source}" in REGISTERED and KINDS[kind].has_colours
+    is_array = of_plug_in or (
+        is_path and KINDS[kind].has_colours and Path(config.source).suffix.lower() in (".npy", ".npz")
+    )
     if config.bits == 16 and not is_array and channels not in (1, None):
         raise DataError(
             f"channels must be 1 for pictures of 16 bits, got {channels}: Pillow reads colours with 8 bits; "

@@ -187,5 +187,5 @@ def _compared(config: Config, data: ImageSet) -> ImageSet:
         raise ValueError(reason)
     if config.eval_data is None:
         return data
-    source = replace(config.data_config, source=config.eval_data, mirror=False)
+    source = replace(config.data_config, source=config.eval_data, mirror=False, bits=8)  # as all measures read them
     return load(source, resolution=model.resolution, channels=model.channels, kind=kind, seed=config.seed)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_engine.data import DataConfig, DataError, load
+from gan_engine.data import DataConfig, DataError, ImageSet, load, sources
+from gan_engine.system.outside import REGISTERED
 
 
 def bands(*shape, dtype=np.uint8):
@@ -77,3 +78,24 @@ def test_pictures_have_no_bands(source):
         DataError, match=r"1 \(grey\), 3 \(RGB\) or 4 \(RGBA\), got 5; the arrays of an .npy or .npz may"
     ):
         loaded(source, 16, 5)
+
+
+@pytest.mark.parametrize(("images", "mask"), [("x", "y"), ("x_train", "cloud"), ("images", "mask")])
+def test_a_mask_beside_bands_is_not_taken_for_the_images(images, mask, tmp_path):
+    values = bands(6, 13, 80, 80)
+    data = loaded(saved(tmp_path, **{images: values, mask: values[:, 0] > 9}), 80)
+    assert np.array_equal(data.images.numpy(), values) and data.labels is None
+
+
+def test_channels_tell_bands_from_a_mask(tmp_path):
+    path = saved(tmp_path, bands=bands(6, 13, 80, 80), mask=bands(6, 80, 80))
+    with pytest.raises(DataError, match="want one array of images, or an array called images"):
+        loaded(path, 80)
+    assert loaded(path, 80, 13).images.shape[1] == 13
+
+
+def test_a_plug_in_gives_as_many_bands_as_it_is_asked_for(monkeypatch):
+    made = ImageSet("mine", torch.zeros(4, 5, 16, 16, dtype=torch.uint8))
+    monkeypatch.setitem(sources.NAMED, "mine", lambda root, **sizes: made)
+    monkeypatch.setitem(REGISTERED, "data mine", "a plug-in")
+    assert loaded("mine", 16, 5) is made
