@@ -25,7 +25,7 @@ def test_cuda_kernels_pass_the_tests_of_the_ops_under_emulation():
             "tests.cuda_emulation.plugin",
             "tests/ops",
             "-k",
-            "cuda and not inductor",
+            "cuda and not inductor and not (nested and aot_eager)",  # as for Triton's interpreter
         ],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "0"},

@@ -1,5 +1,6 @@
 """Every generator in the files of other programs: the same images, batches of any size, sides where they may vary."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -45,7 +46,10 @@ def run_of(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def recorded_once():
-    """Record each program once: it takes seconds, and networks of one configuration have the same weights here."""
+    """Record each program once: it takes seconds, and networks of one configuration have the same weights here.
+
+    PyTorch's table of ONNX operators, which every export makes anew in a third of a second, is made once too.
+    """
     record, made = program_files._program, {}
 
     def program(drawing):
@@ -56,6 +60,10 @@ def recorded_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program_files, "_program", program)
+        if importlib.util.find_spec("onnxscript") is not None:
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
         yield
 
 

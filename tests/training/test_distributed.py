@@ -154,7 +154,8 @@ def broken_once(processes, folder):
     """What a run has at its last healthy reading, right after it has gone back to it, and at its end: G's last weights
     are zero from 2,049 images on, until the run has gone back."""
     watched = {"kimg": 8.192, "health_kimg": 2.048, "metrics_kimg": 1e6, "grid_kimg": 1e6, "checkpoint_kimg": 1e6}
-    config = dataclasses.replace(DCGAN, batch_size=64, on_collapse="rollback", rollback_lr=0.5, **watched)
+    watched |= {"on_collapse": "rollback", "rollback_lr": 0.5}
+    config = dataclasses.replace(DCGAN, batch_size=64, augment="none", r1_gamma=0, **watched)
     trainer = make(config, processes, folder / "broken")
     step, load_state, seen = trainer.step, trainer.load_state_dict, {"went_back_at": []}
 
