@@ -93,7 +93,7 @@ class Data:
     data_root: str = DataConfig.root
     """Folder of the torchvision sets."""
     bits: Literal[BITS] = DataConfig.bits
-    """Bits of a value. 16: grey pictures and arrays of 16 bits keep all of them. Other data are scaled.
+    """Bits of a value. 16: pictures and arrays of 16 bits keep all of them. Other data are scaled.
     --precision auto is then fp32, since bf16 has fewer bits than the images."""
 
 

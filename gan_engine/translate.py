@@ -1,7 +1,7 @@
 """Pictures from pictures: `python -m gan_engine.translate IN OUT --checkpoint RUN`, for families that translate.
 
 IN is a file or a folder, OUT a .png or a folder. Pictures are cut and resized as in training, to the same resolution.
-A run of 16 bits reads grey pictures with 16 bits, and writes grey PNGs of 16 bits.
+A run of 16 bits reads pictures with 16 bits, and writes grey PNGs of 16 bits, and colours of 8 bits.
 
 A picture that cannot be read is named on standard error, and the others are made. The exit status is then 1.
 """
@@ -71,11 +71,10 @@ def translate(options: Options) -> list[str]:
         raise ValueError(f"extract: want {_extracting()}, got {family} trained on {models.data_kind(config)}")
     channels = config.channels if options.extract else config.source_channels
     arguments = (options.direction,) if declared.directions else ()
-    # Pillow reads and writes 16 bits of grey pictures only.
-    bits_in, bits_out = (trained.bits if number == 1 else 8 for number in (channels, config.channels))
+    bits_out = trained.bits if config.channels == 1 else 8  # Pillow writes no colours of 16 bits
 
     def make(path: Path) -> Image.Image:
-        pixels = fit(files.read(path, channels, bits_in), config.resolution)
+        pixels = fit(files.read(path, channels, trained.bits), config.resolution)
         source = files.to_tensor(pixels).to(device)
         with torch.no_grad():
             return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments), bits_out)

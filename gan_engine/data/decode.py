@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gan_engine.data.endings import formats
 from gan_engine.data.image_set import empty_images
-from gan_engine.data.modes import eight_bits, is_sideways, sixteen_bits, to_grey_or_rgb
+from gan_engine.data.modes import eight_bits, is_sideways, to_grey_or_rgb
+from gan_engine.data.planes import Planes, sixteen_bits
 from gan_engine.system.bars import bar
 from gan_engine.system.resolution import Resolution, height_width
 
@@ -43,8 +44,8 @@ def read_picture(
     resolution: Resolution | None = None,
     remarks: list[str] | None = None,
     bits: int = 8,
-) -> Image.Image:
-    """One whole image file in the mode L, RGB or RGBA, upright by its EXIF orientation.
+) -> Image.Image | Planes:
+    """One whole image file in the mode L, RGB or RGBA, or with 16 bits, upright by its EXIF orientation.
 
     An animation gives its first frame.
 
@@ -52,7 +53,7 @@ def read_picture(
         resolution: of the picture after `fit`. A large JPEG is then decoded at a smaller size, in a fraction of the
             time; see `reduce_jpeg`.
         remarks: list to which notes for the user are added; see `modes.to_grey_or_rgb`.
-        bits: 16 gives the mode F; see `modes.sixteen_bits`. `channels` must be 1.
+        bits: 8 gives an `Image`, 16 `Planes`; see `planes.sixteen_bits`.
     """
     remarks = [] if remarks is None else remarks
     with Image.open(file, formats=formats()) as image:
@@ -61,7 +62,7 @@ def read_picture(
         if image.format != "MPO" and getattr(image, "is_animated", False):  # the other frames of an MPO are previews
             remarks.append("with several frames or pages (the first is read)")
         if bits == 16:
-            return sixteen_bits(image)
+            return sixteen_bits(image, channels=channels, remarks=remarks)
         profile = image.info.get("icc_profile")
         return to_grey_or_rgb(eight_bits(image), channels=channels, profile=profile, remarks=remarks)
 
@@ -118,17 +119,23 @@ def grey_by_mode(file: BinaryIO) -> bool:
         return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
-def fit(image: Image.Image, resolution: Resolution) -> np.ndarray:
+def fit(image: Image.Image | Planes, resolution: Resolution) -> np.ndarray:
     """The `pixels` of the largest centre of that shape, resized to the resolution by an antialiased Lanczos filter."""
     height, width = height_width(resolution)
-    return pixels(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+
+    def cut(picture: Image.Image) -> Image.Image:
+        return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+    return pixels(image.each(cut) if isinstance(image, Planes) else cut(image))
 
 
-def pixels(image: Image.Image) -> np.ndarray:
+def pixels(image: Image.Image | Planes) -> np.ndarray:
     """A picture in the mode L, RGB or RGBA as uint8 [C, H, W]. Pixels of RGBA that cannot be seen become white.
 
-    The mode F, which is grey in [0, 65535] here, gives uint16 [1, H, W].
+    `Planes` give uint16 [C, H, W]. The mode F, which is a band in [0, 65535] here, gives uint16 [1, H, W].
     """
+    if isinstance(image, Planes):
+        return image.pixels()
     values = np.asarray(image)
     if image.mode == "F":
         values = np.rint(values).clip(0, 65535).astype(np.uint16)
@@ -137,7 +144,7 @@ def pixels(image: Image.Image) -> np.ndarray:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def patches(image: Image.Image, resolution: Resolution) -> np.ndarray:
+def patches(image: Image.Image | Planes, resolution: Resolution) -> np.ndarray:
     """Cut the whole picture into patches of the resolution, not resized: uint8 [n, C, H, W].
 
     The patches are evenly spaced from edge to edge. They overlap if a side is not a multiple of the side of a patch.

@@ -193,11 +193,11 @@ def load_pictures(
         notes: the first notes of the set.
         channels: 1, 3 or 4. None: see `channels_of`.
         cut: cut pictures into patches of the resolution instead of resizing them. Such a set has no labels.
-        bits: 16 reads grey pictures with all their bits; `channels` is 1 or None. Pictures with colours are skipped.
+        bits: 16 keeps all bits; see `planes.sixteen_bits`.
     """
     remarks: list[str] = []
 
-    def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
+    def decode(path: str, channels: int, remarks: list[str], bits: int = 8) -> np.ndarray:
         with open_file(path) as file:
             sizes = {"channels": channels, "resolution": None if cut else resolution, "bits": bits}
             picture = read_picture(file, remarks=remarks, **sizes)
@@ -208,13 +208,12 @@ def load_pictures(
             grey = grey_by_mode(file)
         return None if grey else decode(path, 3, [])
 
-    channels = channels or (1 if bits == 16 else channels_of(name, paths, in_colour))
-
+    channels = channels or channels_of(name, paths, in_colour)
     total = sum(num_patches(partial(open_file, path), resolution) for path in paths) if cut else len(paths)
     images, kept, broken = decode_files(
         name,
         paths,
-        partial(decode, channels=channels, remarks=remarks),
+        partial(decode, channels=channels, remarks=remarks, bits=bits),
         total=total,
         resolution=resolution,
         channels=channels,

@@ -1,7 +1,8 @@
-"""Convert a picture in any of Pillow's modes to grey, RGB or RGBA with 8 bits per channel, or to grey with 16 bits."""
+"""Convert a picture in any of Pillow's modes to grey, RGB or RGBA with 8 bits per channel."""
 
 import functools
 import io
+import sys
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
@@ -10,6 +11,9 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 _WHITE = {"I;12": 4095, "I;16S": 32767}
 # Pillow multiplies grey values of 2 and 4 bits by these factors, but does not multiply the transparent value.
 _WIDENED = {"L;2": 85, "L;4": 17}
+# Raw modes: of a PNG in grey with opacity, 16 bits each; and {order of bytes: the other order}, N for that of the CPU.
+_GREY_AND_OPACITY = "LA;16B"
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 # {EXIF orientation: the operation that turns the picture upright}
 _UPRIGHT = {
@@ -49,10 +53,13 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
         ValueError: pixels without an agreed white: floating point, or integers beyond 16 bits. Or a TIFF that Pillow
             reads wrongly: signed 8-bit pixels, or uncompressed planes of 16 bits.
     """
-    raw = _raw_mode(image)
+    raw = raw_mode(image)
     if image.format == "TIFF":
-        _require_read_right(image, raw)
-    opaque = _alpha_of_16_bit_png(image) if raw == "RGB;16B" and "transparency" in image.info else None
+        require_read_right(image, raw)
+    opaque = None
+    if raw == "RGB;16B" and "transparency" in image.info:
+        seen = (both_bytes(image) != image.info["transparency"]).any(-1)
+        opaque = Image.fromarray(np.where(seen, 255, 0).astype(np.uint8))
     image.load()
     picture: Image.Image = image
     if image.mode == "F":
@@ -63,29 +70,10 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
         picture = Image.merge("RGBA", (*image.split(), opaque))
     elif raw in _WIDENED and "transparency" in image.info:
         image.info["transparency"] *= _WIDENED[raw]
-    return _upright(picture, image)
+    return upright(picture, image)
 
 
-def sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
-    """Load an opened grey picture in the mode F with values in [0, 65535], and turn it upright by EXIF.
-
-    The mode F is floating point. Pillow resizes it with all bits, which it does not do with 16-bit integers. Values of
-    other widths are scaled by their white, and inverted if a TIFF says that white is 0. Colour profiles do nothing.
-
-    Raises ValueError for pictures with colours or transparency, of which Pillow keeps 8 bits, and as `eight_bits` does.
-    """
-    raw = _raw_mode(image)
-    if image.format == "TIFF":
-        _require_read_right(image, raw)
-    image.load()
-    if image.has_transparency_data or not (image.mode in ("1", "L") or image.mode.startswith("I")):
-        got = f"{image.mode} with transparency" if image.has_transparency_data else image.mode
-        raise ValueError(f"want an opaque grey picture for 16 bits, got the mode {got}")
-    levels = _levels(image, raw, 65535) if image.mode.startswith("I") else np.asarray(image.convert("L")) * 257.0
-    return _upright(Image.fromarray(levels.astype(np.float32)), image)
-
-
-def _upright(picture: Image.Image, image: ImageFile.ImageFile) -> Image.Image:
+def upright(picture: Image.Image, image: ImageFile.ImageFile) -> Image.Image:
     """`picture`, made of the pixels of `image`, turned as the EXIF orientation of `image` says."""
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
     return picture if turn is None else picture.transpose(turn)
@@ -110,11 +98,7 @@ def to_grey_or_rgb(
     if image.has_transparency_data:
         opaque, image = "L" if image.mode in ("1", "L", "LA") else "RGB", image.convert("RGBA")
         opacity = image.getchannel("A")
-        least, most = opacity.getextrema()
-        if most == 0:
-            remarks.append("fully transparent" + " (white)" * (channels != 4))
-        elif least < 255 and channels != 4:
-            remarks.append(TRANSPARENT)
+        remark_on_opacity(*opacity.getextrema(), 255, channels, remarks)
         image = (image if channels == 4 else on_white(image)).convert(opaque)
     if image.mode == "LAB":
         image = image.convert("RGB")
@@ -125,6 +109,14 @@ def to_grey_or_rgb(
     if channels == 4:
         coloured.putalpha(255 if opacity is None else opacity)
     return coloured
+
+
+def remark_on_opacity(least: float, most: float, white: float, channels: int, remarks: list[str]) -> None:
+    """Add a remark to `remarks` if transparency is lost, or if nothing can be seen. White is opaque."""
+    if most == 0:
+        remarks.append("fully transparent" + " (white)" * (channels != 4))
+    elif least < white and channels != 4:
+        remarks.append(TRANSPARENT)
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -142,11 +134,11 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if not profile or image.mode == "1":
         return image
     mode = image.mode if image.mode in ("L", "CMYK") else "RGB"
-    transform = _to_srgb(profile, mode)
+    transform = to_srgb(profile, mode)
     return image if transform is None else ImageCms.applyTransform(image.convert(mode), transform)
 
 
-def _require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
+def require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
     """Raise ValueError for a TIFF whose pixels Pillow would wrongly read as unsigned bytes."""
     tags = image.tag_v2
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
@@ -156,14 +148,14 @@ def _require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
         raise ValueError(f"want planes of 8 bits, or compressed planes, got uncompressed planes of {bits} bits")
 
 
-def _raw_mode(image: ImageFile.ImageFile) -> str:
+def raw_mode(image: ImageFile.ImageFile) -> str:
     args = image.tile[0].args if image.tile else ""
     return str(args[0]) if isinstance(args, tuple) and args else str(args)
 
 
 def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
     """Convert integer pixels to the mode L, or to LA if one value is transparent."""
-    picture = Image.fromarray(_levels(image, raw, 255).astype(np.uint8))
+    picture = Image.fromarray(levels(image, raw, 255).astype(np.uint8))
     transparent = image.info.get("transparency")
     if transparent is None:
         return picture
@@ -171,7 +163,7 @@ def _grey(image: ImageFile.ImageFile, raw: str) -> Image.Image:
     return Image.merge("LA", (picture, Image.fromarray(opacity)))
 
 
-def _levels(image: ImageFile.ImageFile, raw: str, most: int) -> np.ndarray:
+def levels(image: ImageFile.ImageFile, raw: str, most: int) -> np.ndarray:
     """Integer pixels as whole numbers float64 [H, W] in [0, most]: 0 is black, `most` white."""
     values, white = np.asarray(image), _WHITE.get(raw, 65535)
     low, high = values.min(), values.max()
@@ -179,29 +171,46 @@ def _levels(image: ImageFile.ImageFile, raw: str, most: int) -> np.ndarray:
         raise ValueError(f"integer pixels must lie in [0, {white}], got [{low}, {high}]")
     if raw.startswith("I;32") and 0 < high <= 255:
         raise ValueError(f"want pixels of 8 or 16 bits, got 32 bits of at most {high}: white may be 255 or 65535")
-    levels = (values / (white / most)).round()
+    scaled = (values / (white / most)).round()
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
-        return most - levels
-    return levels
+        return most - scaled
+    return scaled
 
 
-def _alpha_of_16_bit_png(image: ImageFile.ImageFile) -> Image.Image:
-    """The alpha channel of a 16-bit PNG, mode L: 0 for pixels of its transparent colour, else 255.
+def has_both_bytes(image: ImageFile.ImageFile) -> bool:
+    """Whether `both_bytes` reads an opened picture: a PNG or TIFF with 16 bits per channel, and not in grey alone.
 
-    Pillow keeps only the upper byte of each value. Reading the file again as little-endian gives the lower byte.
+    No TIFF with one plane for each channel, of which Pillow gives the upper byte in any order of bytes.
     """
-    place = image.fp.tell()
+    raw = raw_mode(image)
+    if image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        return False
+    return image.format in ("PNG", "TIFF") and (raw == _GREY_AND_OPACITY or raw[:-1] in ("RGB;16", "RGBA;16"))
+
+
+def both_bytes(image: ImageFile.ImageFile) -> np.ndarray:
+    """uint16 [H, W, C]: all bits of an opened picture that `has_both_bytes`: grey and opacity, RGB, or RGBA.
+
+    Pillow keeps only the upper byte of each value. Reading the file again in the other order of bytes gives the lower.
+    """
+    raw, place = raw_mode(image), image.fp.tell()
     image.fp.seek(0)
     content = image.fp.read()
     image.fp.seek(place)
-    with Image.open(io.BytesIO(content)) as upper, Image.open(io.BytesIO(content)) as lower:
-        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
-        values = np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)
-    return Image.fromarray(np.where((values == image.info["transparency"]).all(-1), 0, 255).astype(np.uint8))
+    upper = np.asarray(image)
+    with Image.open(io.BytesIO(content), formats=[image.format]) as again:
+        new = "RGBA" if raw == _GREY_AND_OPACITY else raw[:-1] + _OTHER_ORDER[raw[-1]]
+        again.tile = [
+            tile._replace(args=new if isinstance(tile.args, str) else (new, *tile.args[1:])) for tile in again.tile
+        ]
+        lower = np.asarray(again)
+    if raw == _GREY_AND_OPACITY:  # four bytes of a pixel, taken for four channels
+        return lower.view(">u2").astype(np.uint16)
+    return upper.astype(np.uint16) << 8 | lower
 
 
 @functools.lru_cache(maxsize=64)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The transform of a picture of that mode to sRGB in the mode RGB. None if its colours do not change."""
     try:
         transform = ImageCms.buildTransform(io.BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB")

@@ -24,6 +24,7 @@ from gan_engine.data.decode import channels_of, decode_files, fit, read_picture
 from gan_engine.data.files import counted_remarks, summary
 from gan_engine.data.folders import load_folder
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.planes import Planes
 from gan_engine.data.sides import sides_of_archives, sides_of_folders
 from gan_engine.system.names import listed
 from gan_engine.system.resolution import Resolution
@@ -47,7 +48,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None, bits
         found = sides_of_archives(folders[0]) if len(folders) == 1 else None
         sides, notes = found or sides_of_folders(path, folders, stack)
 
-        def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
+        def decode(name: str, channels: int = 3, remarks: list[str] | None = None, bits: int = 8) -> np.ndarray:
             halves = [_read(side[name], channels, remarks, bits) for side in sides]
             if len(halves) == 1:
                 halves = _halves(halves[0])
@@ -57,11 +58,11 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None, bits
             return np.stack([fit(half, resolution) for half in halves])
 
         names = sorted(sides[0])
-        channels = channels or (1 if bits == 16 else channels_of(path.name, names, decode))
+        channels = channels or channels_of(path.name, names, decode)
         both, kept, skipped = decode_files(
             path.name,
             names,
-            lambda name: decode(name, channels, remarks),
+            lambda name: decode(name, channels, remarks, bits),
             total=2 * len(names),
             resolution=resolution,
             channels=channels,
@@ -121,19 +122,21 @@ def _left_out(unused: dict[str, Path]) -> tuple[str, ...]:
     return (f"{listed(sorted(folder.name for folder in unused.values()), most=3)} left out",) if unused else ()
 
 
-def _read(open_file: Callable[[], BinaryIO], channels: int, remarks: list[str] | None, bits: int) -> Image.Image:
+def _read(
+    open_file: Callable[[], BinaryIO], channels: int, remarks: list[str] | None, bits: int
+) -> Image.Image | Planes:
     with open_file() as file:
         return read_picture(file, channels=channels, remarks=remarks, bits=bits)
 
 
-def _halves(both: Image.Image) -> list[Image.Image]:
+def _halves(both: Image.Image | Planes) -> list[Image.Image | Planes]:
     """Cut a picture of a pair side by side into A, its left half, and B. Raises ValueError if it is not a pair."""
     width, height = both.size
     got = f"got {width}x{height} pixels"
     if width % 2:
         raise ValueError(f"want A and B side by side, of equal width, {got}")
     if width < 2 * height:
-        grey = np.asarray(both) / 257 if both.mode == "F" else np.asarray(both.convert("L"))
+        grey = both.pixels().mean(0) / 257 if isinstance(both, Planes) else np.asarray(both.convert("L"))
         steps = np.abs(np.diff(grey.astype(np.int16), axis=1)).mean(0)
         if steps[width // 2 - 1] < max(SEAM_LEVELS, SEAM * steps.mean()):
             raise ValueError(

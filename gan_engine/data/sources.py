@@ -50,6 +50,7 @@ NAMED = {
 }
 # {name: kind of data}. Plug-ins add names. All other names are single images.
 KIND_OF: dict[str, str] = dict.fromkeys(gaussians.LOADERS, "points")
+_ARRAYS = (".npz", ".npy")
 # Readers of pictures, whole or cut into patches.
 _PICTURES: dict[str, Callable[..., ImageSet]] = {
     **{"": folders.load_folder, ".zip": archives.load_zip, ".tar": tars.load_tar},
@@ -60,14 +61,14 @@ _PICTURES: dict[str, Callable[..., ImageSet]] = {
 READERS: dict[str, dict[str, Callable[..., ImageSet]]] = {
     "image": {
         **_PICTURES,
-        **{".npz": arrays.load_images, ".npy": arrays.load_images},
+        **dict.fromkeys(_ARRAYS, arrays.load_images),
     },
     "patches": {ending: partial(reader, cut=True) for ending, reader in _PICTURES.items()},
     "pairs": {ending: pairs.load_pairs for ending in ("", ".tar", *tables.ENDINGS)},
     "unpaired": {"": pairs.load_unpaired},
     "voxels": {
         **{"": voxels.load_files, ".binvox": voxels.load_files},
-        **{".npz": voxels.load_arrays, ".npy": voxels.load_arrays},
+        **dict.fromkeys(_ARRAYS, voxels.load_arrays),
     },
     "points": {},  # these have names only
 }
@@ -108,7 +109,7 @@ class DataConfig:
     root: str = "~/.cache/gan_engine"
     """Folder of the torchvision sets. They are downloaded into it if there is a network."""
     bits: int = 8
-    """8, or 16 to keep the values of grey pictures and of arrays with all their bits."""
+    """8, or 16 to keep the values of pictures and of arrays with all their bits."""
 
 
 def load(
@@ -155,9 +156,6 @@ def load(
         sizes = {"resolution": resolution, "channels": channels}
         data = _load_path(config.source, kind, **sizes, **({"bits": config.bits} if config.bits != 8 else {}))
     for part in filter(None, (data.source, data)):
-        if part.bits == 16 and (high := part.images.numpy().max()) < arrays.DARKEST:
-            few = f"{part.name}: the largest value is {high:,} of 65,535, so all images are nearly black"
-            warnings.warn(f"{few}; values of 12 bits should be multiplied by 16", stacklevel=2)
         if part.skipped:
             warnings.warn(f"{part.name}: skipped {files.summary(part.skipped)}", stacklevel=2)
     return data
@@ -171,14 +169,7 @@ def _check_pixels(config: DataConfig, kind: str, channels: int | None) -> None:
     if config.bits not in KINDS[kind].bits or (config.bits != 8 and not is_path):
         raise DataError(f"bits must be 8 for {KINDS[kind].contents if is_path else config.source}, got {config.bits}")
     of_plug_in = f"data {config.source}" in REGISTERED and KINDS[kind].has_colours
-    is_array = of_plug_in or (
-        is_path and KINDS[kind].has_colours and Path(config.source).suffix.lower() in (".npy", ".npz")
-    )
-    if config.bits == 16 and not is_array and channels not in (1, None):
-        raise DataError(
-            f"channels must be 1 for pictures of 16 bits, got {channels}: Pillow reads colours with 8 bits; "
-            "an .npy or .npz holds more"
-        )
+    is_array = of_plug_in or (is_path and KINDS[kind].has_colours and Path(config.source).suffix.lower() in _ARRAYS)
     if channels is None or channels in KINDS[kind].channels or (is_array and 1 <= channels <= MOST_CHANNELS):
         return
     want = f"{KINDS[kind].channels[0]} for {kind}"
@@ -210,7 +201,27 @@ def _load_path(source: str, kind: str, **sizes: Any) -> ImageSet:
         near = difflib.get_close_matches(source.lower(), names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise DataError(f"data source {source!r}: no such file or folder, and no such name ({', '.join(names)}){hint}")
-    return cache.load_or_decode(path, lambda: reader(path, **sizes), kind=kind, **sizes)
+
+    def decode() -> ImageSet:
+        data = reader(path, **sizes)
+        for part in filter(None, (data.source, data)):
+            if part.bits == 16 and (high := int(part.images.numpy().max())) < arrays.DARKEST:
+                warnings.warn(f"{part.name}: {_darkness(high, path)}", stacklevel=2)  # the cache keeps warnings
+        return data
+
+    return cache.load_or_decode(path, decode, kind=kind, **sizes)
+
+
+def _darkness(high: int, path: Path) -> str:
+    """The words for images of 16 bits whose largest value is `high`, in the terms of the file that they came from."""
+    if not high:
+        return "every value is 0, so all images are black"
+    if high % 257 == 0:  # values of 8 bits were multiplied by 257
+        found = f"{high // 257} of 255"
+    else:  # floats, as integers of such arrays are refused
+        found = f"{high / 65535:.2g} of white" if path.suffix.lower() in _ARRAYS else f"{high:,} of 65,535"
+    advice = "; if white is 4,095, multiply the values by 16" if found.endswith("65,535") and high < 4096 else ""
+    return f"the largest value is {found}, so all images are nearly black{advice}"
 
 
 def _reader_of_parts(source: str, kind: str, parts: Sequence[Path]) -> Callable[..., ImageSet]:

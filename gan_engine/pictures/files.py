@@ -13,6 +13,7 @@ from tqdm import tqdm
 from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
 from gan_engine.data.files import pictures, walk
+from gan_engine.data.planes import Planes
 from gan_engine.pictures.picture import picture, to_levels, write_picture
 
 Job = tuple[Path, Path]  # a picture, and the .png that is made of it
@@ -49,8 +50,8 @@ def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
     return found
 
 
-def read(path: Path, channels: int, bits: int = 8) -> Image.Image:
-    """The picture in the mode L or RGB, or in F for `bits` 16; see `decode.read_picture`.
+def read(path: Path, channels: int, bits: int = 8) -> Image.Image | Planes:
+    """The picture; see `decode.read_picture`.
 
     Raises ValueError that names `path` if it is not a picture.
     """

@@ -17,7 +17,8 @@ MARKED = struct.pack(">H", 0x1234)
 
 def read(data, channels=1, bits=8):
     """The pixels of the first row, [W] or [W, 3]."""
-    return np.asarray(read_picture(io.BytesIO(data), channels=channels, bits=bits))[0].tolist()
+    picture = read_picture(io.BytesIO(data), channels=channels, bits=bits)
+    return picture.pixels()[0, 0].tolist() if bits == 16 else np.asarray(picture)[0].tolist()
 
 
 def tiff(bits, photometric, data, width, *, samples=1, sample_format=1, extra=None, order="<"):

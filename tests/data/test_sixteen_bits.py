@@ -72,18 +72,6 @@ def test_tiffs_are_turned_and_inverted(tmp_path):
     assert np.array_equal(got, np.rot90(65535 - RAMP, -1))
 
 
-def test_pictures_that_pillow_reads_with_8_bits_are_left_out(tmp_path):
-    colour, opaque = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32, 2), np.uint8)
-    folder = folder_of(tmp_path / "mixed", a=png(RAMP), b=png(colour), c=png(opaque), d=png(RAMP, transparency=0))
-    with pytest.warns(UserWarning, match="skipped 3 images"):
-        data = sixteen(folder)
-    reasons = [reason.rpartition("got ")[2] for _, reason in data.skipped]
-    assert reasons == ["the mode RGB", "the mode LA with transparency", "the mode I;16 with transparency"]
-    (folder / "a.png").unlink()
-    with pytest.raises(DataError, match=r"nothing can be read, .*want an opaque grey picture for 16 bits"):
-        sixteen(folder)
-
-
 def test_every_reader_of_pictures_has_all_bits(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x/a.png", png(RAMP))
@@ -183,7 +171,6 @@ def test_held_out_images_keep_bits_and_sides(dtype):
         ("fashion-mnist", {}, "bits must be 8 for fashion-mnist, got 16"),
         ("a.npy", {"kind": "voxels"}, "bits must be 8 for voxels, got 16"),
         ("photos", {"kind": "patches"}, "bits must be 8 for patches, got 16"),
-        ("photos", {"channels": 3}, "channels must be 1 for pictures of 16 bits, got 3: Pillow reads colours with 8"),
     ],
 )
 def test_what_has_8_bits_is_refused(source, options, want):
@@ -191,9 +178,44 @@ def test_what_has_8_bits_is_refused(source, options, want):
         sixteen(source, **options)
 
 
-def test_dark_pictures_are_noticed(tmp_path):
-    with pytest.warns(UserWarning, match="dark: the largest value is 4,095 of 65,535, .*; values of 12 bits should be"):
-        sixteen(folder_of(tmp_path / "dark", a=png(RAMP // 16)))
+DARK = {
+    "12 bits": (RAMP // 16, "the largest value is 4,095 of 65,535, .* black; if white is 4,095, multiply .* by 16$"),
+    "8 bits": ((RAMP >> 13).astype(np.uint8), "the largest value is 7 of 255, so all images are nearly black$"),
+    "zeros": (RAMP * 0, "every value is 0, so all images are black$"),
+}
+
+
+@pytest.mark.parametrize("dark", DARK)
+def test_dark_pictures_are_noticed_in_their_own_terms(tmp_path, dark):
+    values, want = DARK[dark]
+    folder = folder_of(tmp_path / "dark", a=png(values))
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(UserWarning, match=f"^dark: {want}") as caught:
+            sixteen(folder)
+        assert len(caught) == 1
+
+
+def test_dark_floats_are_noticed_in_their_own_terms(tmp_path):
+    np.save(tmp_path / "dark.npy", RAMP[None] / 65535 / 20)
+    with pytest.warns(UserWarning, match="dark: the largest value is 0.05 of white, so all images are nearly black$"):
+        sixteen(tmp_path / "dark.npy")
+
+
+def test_a_set_from_the_cache_is_not_searched_for_darkness(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path / "xrays", a=png(RAMP))
+    sixteen(folder)
+    monkeypatch.setattr(arrays, "DARKEST", 70000)
+    assert "from the cache" in sixteen(folder).notes
+
+
+def test_arrays_of_28x28_are_resized_alike_with_8_and_16_bits(tmp_path):
+    digits = np.random.default_rng(0).integers(90, 160, (2, 28, 28)).astype(np.uint8)
+    np.save(tmp_path / "digits.npy", digits)
+    eight, sixteen_ = (
+        load(DataConfig(str(tmp_path / "digits.npy"), bits=bits), resolution=32, channels=None).images.int()
+        for bits in (8, 16)
+    )
+    assert (sixteen_ / 257 - eight).abs().max() <= 1.5 and (eight[:, :, :2] > 0).any()  # they are not padded
 
 
 def test_arrays_are_not_converted(tmp_path):

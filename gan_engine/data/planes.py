@@ -1,0 +1,132 @@
+"""Pictures with 16 bits per channel. Pillow has no mode for several such channels, so each channel is a picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from gan_engine.data.modes import (
+    both_bytes,
+    eight_bits,
+    has_both_bytes,
+    levels,
+    raw_mode,
+    remark_on_opacity,
+    require_read_right,
+    to_grey_or_rgb,
+    to_srgb,
+    upright,
+)
+
+WHITE = 65535.0
+
+# Formats whose colours have at most 8 bits where their raw mode names no 16. Pillow reduces other formats to 8 bits.
+_OF_8_BITS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A grey, RGB or RGBA picture: one picture in the mode F, with values in [0, 65535], for each channel.
+
+    The colours of RGBA are multiplied by the opacity, so that pixels that cannot be seen have no colour when the
+    picture is resized.
+    """
+
+    channels: tuple[Image.Image, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)"""
+        return self.channels[0].size
+
+    @property
+    def width(self) -> int:
+        return self.channels[0].width
+
+    @property
+    def height(self) -> int:
+        return self.channels[0].height
+
+    def crop(self, box: tuple[int, int, int, int]) -> "Planes":
+        """The part within box = (left, upper, right, lower)."""
+        return self.each(lambda channel: channel.crop(box))
+
+    def each(self, change: Callable[[Image.Image], Image.Image]) -> "Planes":
+        """The picture of `change` of each channel."""
+        return Planes(tuple(change(channel) for channel in self.channels))
+
+    def pixels(self) -> np.ndarray:
+        """uint16 [C, H, W]. Pixels of RGBA that cannot be seen become white."""
+        values = np.stack([np.asarray(channel) for channel in self.channels])
+        if len(values) == 4:
+            opacity = values[3]
+            values[:3] = np.where(opacity < 0.5, WHITE, values[:3] * WHITE / opacity.clip(0.5))
+        return np.rint(values).clip(0, WHITE).astype(np.uint16)
+
+
+def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str] | None = None) -> Planes:
+    """Load an opened picture with 16 bits per channel, in 1, 3 or 4 channels, and turn it upright by EXIF.
+
+    Values of other widths are scaled by their white, and inverted if a TIFF says that white is 0. Grey, colour and
+    transparency become each other as in `modes.to_grey_or_rgb`, with all bits. Colour profiles do nothing.
+
+    Args:
+        remarks: list to which changes are added, as text, that the pixels alone do not show.
+
+    Raises ValueError for colours that Pillow reduces to 8 bits, and as `eight_bits` does.
+    """
+    remarks = [] if remarks is None else remarks
+    profile, mode = image.info.get("icc_profile"), "L" if image.mode.startswith("I") else image.mode
+    if profile and mode != "1" and to_srgb(profile, mode if mode in ("L", "CMYK") else "RGB") is not None:
+        remarks.append("in another colour space (not converted)")
+    if has_both_bytes(image) or image.mode.startswith("I"):
+        values = _with_channels(_values(image), channels, remarks)
+        return _planes(values).each(lambda channel: upright(channel, image))
+    raw = raw_mode(image)
+    if image.mode not in ("1", "L") and (image.format not in _OF_8_BITS or ";16" in raw):
+        got = f"a {image.format} of {raw if ';16' in raw else image.mode}"
+        raise ValueError(f"want grey, or RGB or RGBA in a PNG or TIFF without planes, for 16 bits, got {got}")
+    values = np.asarray(to_grey_or_rgb(eight_bits(image), channels=channels, remarks=remarks))
+    return _planes(np.atleast_3d(values) * np.float32(WHITE / 255))
+
+
+def _values(image: ImageFile.ImageFile) -> np.ndarray:
+    """float32 [H, W, C] in [0, 65535]: grey, grey and opacity, RGB, or RGBA."""
+    if image.mode.startswith("I"):
+        raw = raw_mode(image)
+        if image.format == "TIFF":
+            require_read_right(image, raw)
+        image.load()
+        stored, values = np.asarray(image)[..., None], levels(image, raw, 65535)[..., None]
+    else:
+        stored = values = both_bytes(image)
+    values = values.astype(np.float32)
+    if "transparency" not in image.info:
+        return values
+    seen = (stored != image.info["transparency"]).any(-1, keepdims=True)  # one value of a PNG is transparent
+    return np.concatenate([values, seen * np.float32(WHITE)], -1)
+
+
+def _with_channels(values: np.ndarray, channels: int, remarks: list[str]) -> np.ndarray:
+    """float32 [H, W, 1 to 4] -> [H, W, channels]; see `modes.to_grey_or_rgb`."""
+    opacity = None
+    if values.shape[-1] in (2, 4):
+        values, opacity = values[..., :-1], values[..., -1:]
+        remark_on_opacity(opacity.min(), opacity.max(), WHITE, channels, remarks)
+        if channels != 4:
+            values = WHITE + (values - WHITE) * (opacity / WHITE)
+    if channels == 1:
+        return values if values.shape[-1] == 1 else (values @ _LUMA)[..., None]
+    values = np.broadcast_to(values, (*values.shape[:2], 3))
+    if channels == 3:
+        return values
+    return np.concatenate([values, np.full_like(values[..., :1], WHITE) if opacity is None else opacity], -1)
+
+
+def _planes(values: np.ndarray) -> Planes:
+    """float32 [H, W, C] as a picture"""
+    if values.shape[-1] == 4:
+        values = np.concatenate([values[..., :3] * (values[..., 3:] / WHITE), values[..., 3:]], -1)
+    return Planes(tuple(Image.fromarray(np.ascontiguousarray(channel)) for channel in values.transpose(2, 0, 1)))
