@@ -291,16 +291,17 @@ def _prepare(options: Options, num: int, axes: int, trained: TrainedGenerator) -
         animation.check(out)
         targets.prepare([out], out.parent, overwrite=options.overwrite)
         return True
-    of_pictures = options.style_mix is not None or options.project is not None
-    images = (".png",) if of_pictures else (".png", ".npz", ".npy")
-    endings = {0: (".png", *scatter.ENDINGS), 2: images, 3: (".png", ".npz")}[axes]
+    for name, what in (("style_mix", "a table"), ("project", "two pictures side by side")):
+        if getattr(options, name) is not None and (out.suffix.lower() != ".png" or out.is_dir()):
+            raise ValueError(
+                f"out: want a name ending in .png for {what}, which --{name.replace('_', '-')} draws, got {out}"
+            )
+    endings = {0: (".png", *scatter.ENDINGS), 2: (".png", ".npz", ".npy"), 3: (".png", ".npz")}[axes]
     if axes == 0 and out.suffix.lower() not in endings:
         raise ValueError(f"out: want a name ending in .png (a plot), .npy or .csv (coordinates) for points, got {out}")
     in_one = axes == 0 or targets.is_one_file(out, endings)
     if as_volumes and not in_one:
         volumes.require_surfaces()
-    if of_pictures and not in_one:
-        raise ValueError(f"out: want a name ending in .png, got {out}")
     channels, bits = trained.config.channels, trained.bits
     if not in_one and (channels not in COLOURS or (bits == 16 and channels > 1)):
         what = f"images of {bits} bits and {channels} channels, which no .png of Pillow holds"

@@ -8,6 +8,7 @@ from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.system import outside
 from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.resolution import written
 
 # Fields that may change when a run is resumed: they do not change what is learnt, up to rounding. `data` may name
 # another place, and the sampler checks that the images are the same. LENGTHS may not change where the learning rate
@@ -64,5 +65,16 @@ def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = ""
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, prefix=f"{prefix}{name}.")
         elif a != b:
-            lines.append(f"{prefix}{name}: the run has {a!r}, now {b!r}")
+            if name == "resolution":
+                a, b = (written(tuple(sides) if isinstance(sides, list) else sides) for sides in (a, b))
+                lines.append(f"{prefix}{name}: the run has {a}, now {b}")
+            else:
+                lines.append(f"{prefix}{name}: the run has {a!r}, now {b!r}")
     return lines
+
+
+def require_same(state: dict[str, Any], config: Config, source: str | Path) -> None:
+    """Raise ValueError if a run with `config` cannot go on from the `state` of a checkpoint, by `differences`."""
+    changed = differences(to_dict(from_dict(state["config"], source)), to_dict(config))
+    if changed:
+        raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))

@@ -278,7 +278,13 @@ def test_a_table_mixes_the_styles_of_its_edges(tmp_path):
     [
         ({"style_mix": "0-9"}, "style_mix: want numbers from 0 to 3, such as 0-3,7, got '0-9'"),
         ({"style_mix": "coarse"}, "style_mix: want numbers from 0 to 3"),
-        ({"style_mix": "0", "out": Path("table")}, "out: want a name ending in .png, got table"),
+        *(
+            (
+                {"style_mix": "0", "out": Path(out)},
+                f"out: want a name ending in .png for a table, which --style-mix draws, got {out}",
+            )
+            for out in ("table", "table.npz", "table.jpg")
+        ),
         ({"interpolate": 4, "out": Path("walk.png")}, "out: want a name ending in .gif, .webp, .mp4 for an animation"),
         ({"interpolate": 0}, "interpolate: want at least 1 frame or None, got 0"),
         ({"interpolate": 4, "style_mix": "0"}, "want one of --interpolate, --style-mix, got 2"),

@@ -14,6 +14,7 @@ from gan_engine.data import DataConfig, load, to_float
 from gan_engine.data.modes import on_white
 from gan_engine.models.checks import Sides
 from gan_engine.pictures.picture import grid, write_picture
+from gan_engine.system.pixels import COLOURS
 
 _LABEL = 96  # pixels
 
@@ -56,6 +57,10 @@ def main(argv: list[str]) -> None:
     """The command line."""
     options = flags.parse(Options, argv, command="augment")
     data = load(DataConfig(source=options.data), resolution=options.resolution, channels=options.channels)
+    if (channels := data.images.shape[1]) not in COLOURS:
+        raise ValueError(
+            f"want 1, 3 or 4 channels, since ada transforms grey and colours, got {channels} in {options.data}"
+        )
     torch.manual_seed(options.seed)
     index = torch.randint(len(data.images), (options.num,))
     write_picture(picture(to_float(data.images[index]), options.p), options.out)

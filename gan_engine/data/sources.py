@@ -40,7 +40,7 @@ from gan_engine.data.kinds import KINDS
 from gan_engine.system.names import counted, listed
 from gan_engine.system.outside import REGISTERED
 from gan_engine.system.pixels import BITS, MOST_CHANNELS
-from gan_engine.system.resolution import Resolution, height_width, named
+from gan_engine.system.resolution import Resolution, height_width, named, written
 
 NAMED = {
     "fashion-mnist": arrays.load_fashion_mnist,
@@ -134,7 +134,7 @@ def load(
         DataError: nothing is left to train on, or the source does not hold data of this kind.
     """
     if min(height_width(resolution)) < 1:
-        raise DataError(f"resolution must be at least 1, got {resolution}")
+        raise DataError(f"resolution must be at least 1, got {written(resolution)}")
     if kind not in READERS:
         raise DataError(f"kind: want one of {', '.join(READERS)}, got {kind!r}")
     if KINDS[kind].axes != 2 and not isinstance(resolution, int):

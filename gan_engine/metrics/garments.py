@@ -32,9 +32,11 @@ def refusal(config: Any) -> str | None:
     """A sentence if generators of `config` cannot be measured: the classifier reads 32x32 grey images only."""
     if (config.resolution, config.channels) == (32, 1):
         return None
+    if config.channels not in COLOURS:
+        want = "want a generator of grey or colour, of 1, 3 or 4 channels, as measures read pictures"
+        return f"{want}, got {config.channels} channels; generate --out images.npz writes them for other measures"
     size = f"{named(config.resolution)} with {config.channels} channels"
-    others = "; --metrics fid,kid,pr measures others" if config.channels in COLOURS else ""
-    return f"{NAME}: want a generator of 32x32 grey images, got {size}{others}"
+    return f"{NAME}: want a generator of 32x32 grey images, got {size}; --metrics fid,kid,pr measures others"
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from gan_engine.models.doublings import check_doublings
 from gan_engine.system import fields
 from gan_engine.system.pixels import MOST_CHANNELS
-from gan_engine.system.resolution import height_width, named
+from gan_engine.system.resolution import height_width, named, written
 
 # Types of fields that most families have. `train` takes the channels of the data, unless the command line names them.
 Resolution = Annotated[int, fields.arg(aliases=["--res"]), fields.resolution_arg("INT")]
@@ -40,9 +40,8 @@ def check_multiples(config: Any, step: int, low: int, high: int | None = None) -
     sides = height_width(config.resolution)
     if min(sides) < low or max(sides) > (high or max(sides)) or any(side % step for side in sides):
         limits = f" from {low} to {high}" if high else f", at least {low}"
-        square = isinstance(config.resolution, int)
-        want, got = ("a multiple", config.resolution) if square else ("two multiples", named(config.resolution))
-        raise ValueError(f"resolution: want {want} of {step}{limits}, got {got}")
+        want = "a multiple" if isinstance(config.resolution, int) else "two multiples"
+        raise ValueError(f"resolution: want {want} of {step}{limits}, got {written(config.resolution)}")
 
 
 def check_channels(config: Any) -> None:

@@ -13,6 +13,11 @@ def named(resolution: Resolution) -> str:
     return "x".join(map(str, height_width(resolution)))
 
 
+def written(resolution: Resolution) -> str:
+    """64 for squares, or 48x64: the text that `parse` reads."""
+    return str(resolution) if isinstance(resolution, int) else named(resolution)
+
+
 def parse(text: str) -> Resolution:
     """64 or 48x64 -> the resolution. Equal sides are one number. Raises ValueError for other texts."""
     try:

@@ -14,6 +14,7 @@ from gan_engine import backends
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
 from gan_engine.runs import directory, ending, loggers
+from gan_engine.saved_config import require_same
 from gan_engine.system import malloc, outside
 from gan_engine.system.devices import choose_device
 from gan_engine.system.names import legible
@@ -138,6 +139,8 @@ def prepare(
         for name in config.loggers:
             with loggers.asked_for(name):
                 loggers.require(name)
+    if state is not None:
+        require_same(state, config, resumed)  # the data may be read otherwise where the flags differ
     device = choose_device(device)
     resolve(config.pass_precision, device)  # refuses before the data are read
     initial = transfer.read(config.init_from, config.model) if config.init_from and state is None else None

@@ -13,7 +13,7 @@ from gan_engine.augment import Ada
 from gan_engine.config import Config
 from gan_engine.losses.objective import GanObjective
 from gan_engine.runs import run_state
-from gan_engine.saved_config import differences, from_dict, to_dict
+from gan_engine.saved_config import require_same, to_dict
 from gan_engine.system import checkpoint
 from gan_engine.system.random_state import rng_state, set_rng_state
 from gan_engine.training.batches import Batches
@@ -105,9 +105,7 @@ class State:
         checkpoint.require(state, (*shared, "processes"), source)
         saved = run_state.processes(state, source)
         checkpoint.require(saved[min(self.processes.rank, len(saved) - 1)], own, source)
-        changed = differences(to_dict(from_dict(state["config"], source)), to_dict(self.config))
-        if changed:
-            raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))
+        require_same(state, self.config, source)
         device = self.batches.device
         scaler = Precision(resolve(state["precision"], device), device).state_dict()
         image = self.batches.sampler.images.shape[1:]

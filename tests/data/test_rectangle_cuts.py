@@ -12,7 +12,7 @@ from PIL import Image
 from gan_engine.data import DataConfig, DataError, describe, load
 from gan_engine.data.decode import decode_file, fit, num_patches, patches, read_picture
 from gan_engine.data.kinds import KINDS
-from gan_engine.system.resolution import height_width, named, parse
+from gan_engine.system.resolution import height_width, named, parse, written
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -214,14 +214,16 @@ def test_drawn_shapes_are_as_large_as_in_the_square_of_the_shorter_side(resoluti
 def test_volumes_and_points_have_one_side():
     with pytest.raises(DataError, match="resolution must be one number for voxels, got 8x16"):
         load(DataConfig("toy"), resolution=(8, 16), channels=1, kind="voxels")
-    with pytest.raises(DataError, match="resolution must be at least 1, got"):
-        load(DataConfig("toy"), resolution=(8, 0), channels=1)
+    for resolution, text in (((8, 0), "8x0"), (-1, "-1")):
+        with pytest.raises(DataError, match=f"resolution must be at least 1, got {text}$"):
+            load(DataConfig("toy"), resolution=resolution, channels=1)
     assert KINDS["image"].sides((8, 16)) == [8, 16] and KINDS["voxels"].sides(8) == [8, 8, 8]
 
 
 def test_texts_are_height_by_width():
     assert parse("64") == parse("64x64") == 64 and parse("48x64") == (48, 64)
     assert named(64) == "64x64" and named((48, 64)) == "48x64" and height_width(8) == (8, 8)
+    assert written(64) == "64" and written((48, 64)) == "48x64"
     for wrong in ("", "x", "48x", "48x64x3", "48X64", "a"):
         with pytest.raises(ValueError, match=f"want a whole number or HEIGHTxWIDTH, such as 48x64, got '{wrong}'"):
             parse(wrong)

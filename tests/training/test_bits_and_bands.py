@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import gan_engine
+import gan_engine.augment.__main__ as augment
 from gan_engine import convert, evaluate, export, generate, models, report, train, translate
 from gan_engine.data import DataConfig, DataError, ImageSet, load, sources
 from gan_engine.data.image_set import to_eight_bits
@@ -161,10 +162,28 @@ def test_what_is_done_with_a_run_of_bands(capsys):
             (generate, "--out=each"),
             "want a name ending in .npz or .npy for images of 8 bits and 5 channels, which no .png",
         ),
-        ((evaluate,), "want a generator of 32x32 grey images, got 16x16 with 5 channels\n"),
+        (
+            (evaluate,),
+            "want a generator of grey or colour, of 1, 3 or 4 channels, as measures read pictures, got 5 channels",
+        ),
         ((evaluate, "--metrics=fid"), "fid wants grey or colour, of 1, 3 or 4 channels, got a generator of 5 channels"),
     ):
         assert want in refused(argv[0], "run", *argv[1:], capsys=capsys)
+
+
+def test_a_run_of_bands_goes_on_with_its_channels_only(capsys):
+    ok(train, *DCGAN, *SATELLITE, "--kimg=0.008", "--out=run")
+    Path("satellite.npy").unlink()  # refused before the data are read
+    for flags, want in (
+        (["--channels=3"], "model.channels: the run has 5, now 3\n"),
+        (["--res=16x32"], "model.resolution: the run has 16, now 16x32\n"),
+    ):
+        assert want in refused(train, "--resume=run", "--kimg=1", *flags, capsys=capsys)
+
+
+def test_the_picture_of_transforms_has_no_bands(capsys):
+    want = "error: want 1, 3 or 4 channels, since ada transforms grey and colours, got 5 in satellite.npy\n"
+    assert refused(augment, "--data=satellite.npy", "--channels=5", "--resolution=16", capsys=capsys) == want
 
 
 def test_the_exported_generator_draws_bands(capsys):
