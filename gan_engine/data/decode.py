@@ -162,19 +162,14 @@ def patches(image: Image.Image | Planes, resolution: Resolution) -> np.ndarray:
 
 
 def num_patches(open_file: Callable[[], BinaryIO], resolution: Resolution) -> int:
-    """The number of `patches` of an image file, read from its head alone; 0 if the file cannot be read.
-
-    A PNG may be turned by what stands behind its pixels, so this is the larger number of both ways to turn it.
-    """
+    """The number of `patches` of an image file; 0 if it is too small or cannot be read. See `is_sideways`."""
     height, width = height_width(resolution)
     try:
         with open_file() as file, Image.open(file, formats=formats()) as image:
-            turned = [False, True] if image.format == "PNG" else [is_sideways(image)]
-            sizes = [image.size[::-1] if turn else image.size for turn in turned]
-        fitting = [(across, down) for across, down in sizes if across >= width and down >= height]
-        return max((-(-across // width) * -(-down // height) for across, down in fitting), default=0)
+            across, down = image.size[::-1] if is_sideways(image) else image.size
     except Exception:  # `decode_files` will report the error
         return 0
+    return -(-across // width) * -(-down // height) if across >= width and down >= height else 0
 
 
 def decode_arrays(

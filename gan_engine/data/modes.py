@@ -2,7 +2,9 @@
 
 import functools
 import io
+import struct
 import sys
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
@@ -36,11 +38,28 @@ SAME_LEVELS = 2
 
 
 def is_sideways(image: ImageFile.ImageFile) -> bool:
-    """Whether the EXIF orientation exchanges the sides that an opened picture has. A PNG is decoded to tell.
+    """Whether the EXIF orientation exchanges the sides that an opened picture has.
 
-    Pillow turns a TIFF by itself.
+    A PNG is decoded to tell if EXIF or text stands behind its pixels. Pillow turns a TIFF by itself.
     """
-    return image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    if image.format == "TIFF":
+        return False
+    in_head = image.format == "PNG" and not _says_more_behind_pixels(image.fp)
+    exif = Image.Image.getexif(image) if in_head else image.getexif()  # that of PNGs always decodes
+    return exif.get(ExifTags.Base.Orientation) in _SIDEWAYS
+
+
+def _says_more_behind_pixels(png: BinaryIO) -> bool:
+    """Whether EXIF or text, which may hold EXIF, stands behind the pixels of a PNG."""
+    place, behind, found = png.tell(), False, False
+    png.seek(8)  # the signature
+    while not found and len(head := png.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        behind = behind or kind == b"IDAT"
+        found = behind and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        png.seek(length + 4, io.SEEK_CUR)  # the data of the chunk, and their checksum
+    png.seek(place)
+    return found
 
 
 def eight_bits(image: ImageFile.ImageFile) -> Image.Image:

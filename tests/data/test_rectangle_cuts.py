@@ -13,7 +13,10 @@ from gan_engine.data import DataConfig, DataError, describe, load
 from gan_engine.data.decode import decode_file, fit, num_patches, patches, read_picture
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.resolution import height_width, named, parse, written
+from tests.data.test_planes import chunk
+from tests.data.test_planes import png as deep_png
 
+XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
@@ -103,6 +106,39 @@ def test_patches_cover_the_picture_from_edge_to_edge():
     assert num_patches(lambda: io.BytesIO(file.getvalue()), (21, 16)) == 0
     with pytest.raises(ValueError, match="want at least 16x21 pixels, got 30x20"):
         patches(image, (21, 16))
+
+
+@pytest.mark.parametrize(
+    ("said", "turned"),
+    [
+        (lambda exif: {}, False),
+        (lambda exif: {"before": chunk(b"eXIf", exif)}, True),
+        (lambda exif: {"after": chunk(b"eXIf", exif)}, True),
+        (lambda exif: {"after": chunk(b"tEXt", b"Raw profile type exif\0\nexif\n1\n" + exif.hex().encode())}, True),
+        (lambda exif: {"after": chunk(b"tEXt", b"Title\0a cat")}, False),
+        (lambda exif: {"before": chunk(b"iTXt", XMP)}, True),
+        (lambda exif: {"after": chunk(b"iTXt", XMP)}, True),
+    ],
+    ids=["nothing", "EXIF", "EXIF behind", "EXIF as text behind", "text behind", "XMP", "XMP behind"],
+)
+def test_the_patches_of_a_png_are_counted_as_it_is_seen(said, turned):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = deep_png(np.zeros((20, 30, 3), np.uint16), **said(exif.tobytes()[6:]))
+    seen = read_picture(io.BytesIO(content), channels=3)
+    assert seen.size == ((20, 30) if turned else (30, 20))
+    for resolution in ((8, 16), (16, 8), (25, 10), (10, 25)):
+        fits = seen.width >= resolution[1] and seen.height >= resolution[0]
+        want = len(patches(seen, resolution)) if fits else 0
+        assert num_patches(lambda: io.BytesIO(content), resolution) == want
+
+
+def test_the_patches_of_a_png_are_counted_without_its_pixels():
+    content = deep_png(np.zeros((20, 30, 3), np.uint16))
+    damaged = content.replace(b"IDAT\x78", b"IDAT\xff")
+    with pytest.raises(OSError):
+        read_picture(io.BytesIO(damaged), channels=3)
+    assert num_patches(lambda: io.BytesIO(damaged), (8, 16)) == 6
 
 
 def png(image):
