@@ -118,8 +118,8 @@ def load(
     """Decode a whole source as uint8 [N, channels, H, W], or as uint16 if `config.bits` is 16.
 
     The largest centre of the wanted shape is cut from an image and resized; `modes.to_grey_or_rgb` explains colours,
-    and `arrays.pad_digits` 28x28 images. Images that cannot be read are skipped: `ImageSet.skipped` lists them, and
-    one warning counts them.
+    and `arrays.pad_digits` the 28x28 images of sets with names. Images that cannot be read are skipped:
+    `ImageSet.skipped` lists them, and one warning counts them.
 
     Args:
         resolution: the side of squares, or (H, W).
