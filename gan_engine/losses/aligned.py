@@ -14,15 +14,17 @@ The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a 
     both sides    pass 1: forward at x, and backward by the image alone, which gives g. Pass 2: forward at x + e t and
                   x - e t, and one backward pass, in which each side has the share a[n] / 2 of the loss. Where backward
                   passes must be whole, as with DDP, each side has its own.
-    one side      pass 1 gives dS/dparameters beside g. Pass 2: forward at x + e t, and one backward pass of
-                  sum of (a[n] + 1 / e) D(x + e t)[n], less dS/dparameters / e: right to O(e), and a quarter cheaper.
-    apart         one side, where an image has many logits: the graph of pass 1 goes backward again for the loss alone.
+    one side      pass 1 keeps its graph. Pass 2: forward at x + e t, and one backward pass of
+                  sum of a[n] D(x)[n] + (S(x + e t) - S(x)) / e, which is right to O(e) and an eighth cheaper.
+    apart         one side, where an image has many logits or there is no loss. Pass 1 gives dS/dparameters too, and
+                  its graph goes backward again for the loss alone.
 
-The shares of `one side` are a[n] + 1 / e. They lose digits of a[n], the same ones at every logit. Gradients of biases,
+The shares of `one side` are a[n] - 1 / e. They lose digits of a[n], the same ones at every logit. Gradients of biases,
 which are sums over all logits, lost half of the loss so where an image had 1,500 logits. Hence `apart`.
 
 Let a forward pass, a pass back to the image and one to the parameters cost 1 each. A difference in a random direction
-is 6: both runs need all three. One side is 6 too, apart is 8, and both sides are 8.
+is 6: both runs need all three. One side is 7, as D's own direction needs a pass back to the image before. Apart is 8
+with a loss and 6 without. Both sides are 8.
 
 The step: an image of the usual size and slope moves by h times its own size,
 
@@ -37,7 +39,7 @@ l = 0.026 and l = 0.045. l was 0.01 to 0.07 for the networks of tests/losses/tes
 side is for float32 and float64 alone, as its error in bfloat16 would be above a tenth.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -86,15 +88,13 @@ def backward_aligned(
         if whole and isinstance(held, HeldSlopes):
             held.refuse_reentrant_checkpoints()
         eps = _spacing(img, outputs)
+        one_side = eps <= torch.finfo(torch.float32).eps and not whole and isinstance(held, HeldSlopes)
         unit = torch.as_tensor(scale, dtype=gamma.dtype, device=img.device) / len(img)
         units = [unit] * len(outputs.logits)
         mean = _dot(outputs, units)  # times unit: safe in fp16
-        precise = eps <= torch.finfo(torch.float32).eps
-        hooked = any(leaf._backward_hooks for leaf in _leaves(mean))  # they would see the first of two shares
-        one_side = precise and not whole and isinstance(held, HeldSlopes) and not hooked
-        apart = one_side and loss is not None and not outputs.one_for_each_image
-        learned = _learned(mean, x) if one_side else []
-        g, *at_x = _gradient_by_image(mean, [x, *learned], whole=whole, again=apart)
+        apart = _learned_apart(mean, x) if one_side and (loss is None or not outputs.one_for_each_image) else []
+        again = one_side and not (apart and loss is None)
+        g, *at_x = _gradient_by_image(mean, [x, *apart], whole=whole, again=again)
         s = sum_of_squares(g) / unit.square()
         penalty = norms.penalty(s, centre)
         a, logits = _gradient_by_logits(loss, outputs, (gamma / 2 * penalty).mean(), scale)
@@ -105,24 +105,23 @@ def backward_aligned(
             h *= 2 if one_side else 2**0.5
         step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
         after = _State(D, img.device)
-        total, already = _dot(outputs, a) if apart else torch.zeros_like(unit), {}
-        if one_side:
+        total = torch.zeros_like(unit)
+        if again:
+            total = _dot(outputs, a if apart else [each - slope for each in a])
+        if apart:
             times = _power_of_two(slope / unit)
             slope, step = unit * times, 1 / (unit * torch.where(times > 0, times, 1))
-            already = {p: -times * d for p, d in zip(learned, at_x, strict=True) if d is not None}
+            total = total - times * total_of((p * d).sum() for p, d in zip(apart, at_x) if d is not None)
         for side in (1,) if one_side else (1, -1):
             before.restore()
             moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
-            if one_side:
-                shares = [slope if apart else each + slope for each in a]
-            else:
-                shares = [(each - unit * whole + side * slope) / 2 for each in a]
+            shares = [slope if one_side else (each - unit * whole + side * slope) / 2 for each in a]
             total = total + _dot(_outputs(D, moved, c, held, picked), shares)
             if whole:  # each run goes backward before the next one: DDP writes buffers, which this one still needs
                 _learn(total, x, whole=True)
                 total = torch.zeros_like(unit)
         after.restore()
-        _learn(total, x, already, whole=False)
+        _learn(total, x, whole=False)
     return logits, penalty
 
 
@@ -201,21 +200,17 @@ def _gradient_by_image(total: Tensor, of: list[Tensor], *, whole: bool, again: b
     return found
 
 
-def _learn(total: Tensor, x: Tensor, already: Mapping[Tensor, Tensor] | None = None, *, whole: bool) -> None:
-    """Add d total / d parameters, and the gradients that some of them have `already`, to .grad, if D learns anything.
-
-    x, the image, needs no gradient once more.
-    """
-    already = already or {}
-    if learned := list(dict.fromkeys([*_learned(total, x), *already])):
-        roots = [total] * total.requires_grad
-        grads = [torch.ones_like(total)] * total.requires_grad
-        torch.autograd.backward([*roots, *already], [*grads, *already.values()], inputs=None if whole else learned)
+def _learn(total: Tensor, x: Tensor, *, whole: bool) -> None:
+    """Add d total / d parameters to their .grad, if D learns anything. x, the image, needs no gradient once more."""
+    if learned := [leaf for leaf in _leaves(total) if leaf is not x]:
+        total.backward(inputs=None if whole else learned)
 
 
-def _learned(y: Tensor, x: Tensor) -> list[Tensor]:
-    """The tensors that D learns."""
-    return list(dict.fromkeys(leaf for leaf in _leaves(y) if leaf is not x))
+def _learned_apart(y: Tensor, x: Tensor) -> list[Tensor]:
+    """The tensors that D learns; none where hooks would see the first of two shares of a gradient, or it is sparse."""
+    leaves = list({id(leaf): leaf for leaf in _leaves(y) if leaf is not x}.values())
+    embeds = any(node.name().startswith("EmbeddingBackward") for node in _graph(y))
+    return [] if embeds or any(leaf._backward_hooks for leaf in leaves) else leaves
 
 
 def _gradient_by_logits(
