@@ -20,7 +20,8 @@ The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a 
                   its graph goes backward again for the loss alone.
 
 The shares of `one side` are a[n] - 1 / e. They lose digits of a[n], the same ones at every logit. Gradients of biases,
-which are sums over all logits, lost half of the loss so where an image had 1,500 logits. Hence `apart`.
+which are sums over all logits, lost half of the loss so where an image had 1,500 logits. Hence `apart`. With one logit,
+the last bias alone loses digits, where gamma |g| is large; that costs less than an eighth of the time.
 
 Let a forward pass, a pass back to the image and one to the parameters cost 1 each. A difference in a random direction
 is 6: both runs need all three. One side is 7, as D's own direction needs a pass back to the image before. Apart is 8
@@ -39,7 +40,7 @@ l = 0.026 and l = 0.045. l was 0.01 to 0.07 for the networks of tests/losses/tes
 side is for float32 and float64 alone, as its error in bfloat16 would be above a tenth.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -70,11 +71,13 @@ def backward_aligned(
     *,
     picked: Picked = None,
     further: bool = False,
+    among: Collection[Tensor] | None = None,
 ) -> tuple[Any, Tensor]:
     """`backward_with_penalty` by a difference; gamma is [N]. Gives the logits and penalty [N].
 
     Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
     They end as the run at x and the loss left them. `further` moves images as far as makes the error twice as large.
+    With `among`, only these tensors get gradients, and graphs from before the call, such as that of c, stay.
     """
     if len(img) == 0:
         raise ValueError(
@@ -87,14 +90,13 @@ def backward_aligned(
         whole = _wants_whole_backward(D, outputs)
         if whole and isinstance(held, HeldSlopes):
             held.refuse_reentrant_checkpoints()
-        eps = _spacing(img, outputs)
+        eps = _spacing(img, outputs, held)
         one_side = eps <= torch.finfo(torch.float32).eps and not whole and isinstance(held, HeldSlopes)
         unit = torch.as_tensor(scale, dtype=gamma.dtype, device=img.device) / len(img)
         units = [unit] * len(outputs.logits)
         mean = _dot(outputs, units)  # times unit: safe in fp16
         apart = _learned_apart(mean, x) if one_side and (loss is None or not outputs.one_for_each_image) else []
-        again = one_side and not (apart and loss is None)
-        g, *at_x = _gradient_by_image(mean, [x, *apart], whole=whole, again=again)
+        g, *at_x = _gradient_by_image(mean, [x, *apart], whole=whole)
         s = sum_of_squares(g) / unit.square()
         penalty = norms.penalty(s, centre)
         a, logits = _gradient_by_logits(loss, outputs, (gamma / 2 * penalty).mean(), scale)
@@ -106,8 +108,9 @@ def backward_aligned(
         step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
         after = _State(D, img.device)
         total = torch.zeros_like(unit)
-        if again:
+        if one_side and not (apart and loss is None):
             total = _dot(outputs, a if apart else [each - slope for each in a])
+        del outputs, mean  # and their graph, if the loss is not to go backward through it
         if apart:
             times = _power_of_two(slope / unit)
             slope, step = unit * times, 1 / (unit * torch.where(times > 0, times, 1))
@@ -118,10 +121,10 @@ def backward_aligned(
             shares = [slope if one_side else (each - unit * whole + side * slope) / 2 for each in a]
             total = total + _dot(_outputs(D, moved, c, held, picked), shares)
             if whole:  # each run goes backward before the next one: DDP writes buffers, which this one still needs
-                _learn(total, x, whole=True)
+                _learn(total, x, whole=True, again=among is not None or side == 1)
                 total = torch.zeros_like(unit)
         after.restore()
-        _learn(total, x, whole=False)
+        _learn(total, x, whole=False, again=among is not None, among=among)
     return logits, penalty
 
 
@@ -158,7 +161,7 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
             for p in learned:
                 p.grad = None
             before.restore()
-            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, further=further)
+            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, further=further, among=learned)
             found.append([None if p.grad is None else p.grad.to(gamma.dtype) for p in learned])
     finally:
         before.restore()
@@ -184,26 +187,28 @@ def _dot(outputs: Outputs, weights: list[Tensor]) -> Tensor:
     return total_of((logits.to(weight.dtype) * weight).sum() for logits, weight in zip(outputs.logits, weights))
 
 
-def _gradient_by_image(total: Tensor, of: list[Tensor], *, whole: bool, again: bool) -> list[Tensor]:
+def _gradient_by_image(total: Tensor, of: list[Tensor], *, whole: bool) -> list[Tensor]:
     """d total / d each of the tensors; the first is x, the image, and only that may not be None.
 
-    `whole` adds gradients of parameters to .grad; `again` keeps the graph for one more pass.
+    `whole` adds gradients of parameters to .grad. The graph stays: a part of it may be from before the call, such as
+    that of c, and serves the passes beside x too.
     """
     found: list[Any] = [None]
     if whole and total.requires_grad:
-        total.backward()
+        total.backward(retain_graph=True)
         found = [of[0].grad]
     elif total.requires_grad:
-        found = list(torch.autograd.grad(total, of, retain_graph=again, allow_unused=True))
+        found = list(torch.autograd.grad(total, of, retain_graph=True, allow_unused=True))
     if found[0] is None:
         raise WrongOutput(f"{_WANT}, got some that no gradient leads back from")
     return found
 
 
-def _learn(total: Tensor, x: Tensor, *, whole: bool) -> None:
+def _learn(total: Tensor, x: Tensor, *, whole: bool, again: bool, among: Collection[Tensor] | None = None) -> None:
     """Add d total / d parameters to their .grad, if D learns anything. x, the image, needs no gradient once more."""
-    if learned := [leaf for leaf in _leaves(total) if leaf is not x]:
-        total.backward(inputs=None if whole else learned)
+    only = None if among is None else {id(p) for p in among}
+    if learned := [leaf for leaf in _leaves(total) if leaf is not x and (only is None or id(leaf) in only)]:
+        total.backward(inputs=None if whole else learned, retain_graph=again)
 
 
 def _learned_apart(y: Tensor, x: Tensor) -> list[Tensor]:
@@ -230,15 +235,17 @@ def _gradient_by_logits(
     return [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves], without_graph(logits)
 
 
-def _spacing(img: Tensor, outputs: Outputs) -> float:
-    """eps of the coarsest numbers that D computes with, as far as its images, its logits and the modes show."""
+def _spacing(img: Tensor, outputs: Outputs, held: AbstractContextManager) -> float:
+    """eps of the coarsest numbers that D computes with, as far as images, logits, weights, calls and the modes show."""
     dtypes = [img.dtype, *(logits.dtype for logits in outputs.logits)]
+    dtypes += {leaf.dtype for logits in outputs.logits for leaf in _leaves(logits)}
+    dtypes += held.dtypes if isinstance(held, HeldSlopes) else ()
     device = img.device.type
     if torch.is_autocast_enabled(device):
         dtypes.append(torch.get_autocast_dtype(device))
     if device == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
         dtypes.append(torch.float16)  # TF32 has its mantissa
-    return max(torch.finfo(dtype).eps for dtype in dtypes)
+    return max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point or dtype.is_complex)
 
 
 def _step(img: Tensor, t: Tensor, h: float) -> tuple[Tensor, Tensor]:
@@ -252,10 +259,13 @@ def _step(img: Tensor, t: Tensor, h: float) -> tuple[Tensor, Tensor]:
 
 
 def _power_of_two(x: Tensor) -> Tensor:
-    """The power of two that is next to x []; 0 for 0. Sums of logits times it are rounded as sums of the logits are."""
+    """The power of two that is next to x []; 0, NaN and infinity stay.
+
+    Sums of logits times it are rounded as sums of the logits are.
+    """
     mantissa, exponent = torch.frexp(x)
     exponent = torch.where(mantissa > 0.5**0.5, exponent, exponent - 1)
-    return torch.where(mantissa > 0, torch.ldexp(torch.ones_like(x), exponent), 0)
+    return torch.where((x > 0) & x.isfinite(), torch.ldexp(torch.ones_like(x), exponent), x)
 
 
 class _State:

@@ -23,6 +23,9 @@ class HeldSlopes(TorchFunctionMode):
     """The first block of `with` notes where D is on which side of each kink; each later block keeps to these sides.
 
     D must call the same functions in each block. Functions with kinks that are not held are refused with RuntimeError.
+
+    Attributes:
+        dtypes: of what D's functions returned in the first block.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,7 @@ class HeldSlopes(TorchFunctionMode):
         self.sides: list[Tensor] = []
         self.inputs: set[int] = set()  # places where the side is the input itself
         self.noting, self.position, self.without_grad = True, 0, ""
+        self.dtypes: set[torch.dtype] = set()
 
     def __enter__(self) -> "HeldSlopes":
         self.position = 0
@@ -46,7 +50,10 @@ class HeldSlopes(TorchFunctionMode):
         if func in _REFUSED:
             raise RuntimeError(f"{func.__name__} has kinks that a difference of D would see: {_WAY_OUT}")
         if rule is None:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if self.noting and isinstance(result, Tensor):
+                self.dtypes.add(result.dtype)
+            return result
         if checkpoint_hook() is not None:
             raise RuntimeError(f"{func.__name__} inside of a checkpoint, which runs it again: {_WAY_OUT}")
         self.without_grad = self.without_grad or ("" if torch.is_grad_enabled() else func.__name__)

@@ -403,6 +403,62 @@ def test_patches_scales_and_classes():
     assert len(calls) == 2
 
 
+class InItsOwnPrecision(nn.Module):
+    """float32 images and logits, and less inside: calls in bfloat16, or weights that are kept in it."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__()
+        self.kept, self.first, self.last = kept, nn.Linear(3072, 64), nn.Linear(64, 1)
+        if kept:
+            self.first.to(torch.bfloat16)
+
+    def forward(self, img: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=not self.kept):
+            h = F.linear(img.flatten(1), self.first.weight.to(img.dtype), self.first.bias.to(img.dtype))
+        return self.last(F.silu(h.to(img.dtype))).squeeze(1)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_coarse_part_of_D_makes_a_large_step(kept: bool):
+    D = seeded(lambda: InItsOwnPrecision(kept))
+    exact = copy.deepcopy(D).double()
+    exact.kept = True
+    for loss in (None, softplus):
+        got = gradient(D, lambda loss=loss: aligned(D, images(), loss, gamma=10.0))
+        want = gradient(exact, lambda loss=loss: aligned(exact, images().double(), loss, gamma=10.0, level="autograd"))
+        assert (got - want).norm() < 1e-1 * want.norm()
+
+
+@pytest.mark.parametrize("gamma", [torch.nan, torch.inf])
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_what_is_not_finite_shows_in_the_gradients(with_loss: bool, gamma: float):
+    """So that a loss scale falls, or a run is told."""
+    for D in (seeded(lambda: mlp(64)), seeded(lambda: nn.Sequential(*mlp(64)[:-2], nn.Linear(32, 3)))):
+        loss = (lambda logits: softplus(logits).reshape(len(logits), -1).mean(1)) if with_loss else None
+        assert not gradient(D, lambda D=D, loss=loss: aligned(D, images(), loss, gamma=gamma)).isfinite().any()
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_what_D_computed_before_the_call_serves_each_run(with_loss: bool, many: bool):
+    """c and weights with graphs of their own, which all passes go back through."""
+    embed, hyper = seeded(lambda: nn.Linear(4, 16)), seeded(lambda: nn.Linear(4, 16 * 3072))
+    body = seeded(lambda: nn.Sequential(nn.SiLU(), nn.Linear(16, 8), nn.SiLU(), nn.Linear(8, 2 if many else 1)))
+    all_of = nn.ModuleList([embed, hyper, body])
+    loss = (lambda logits: softplus(logits).reshape(len(logits), -1).mean(1)) if with_loss else None
+
+    def step(level: str) -> None:
+        weight, c = hyper(torch.ones(4)).view(16, 3072) / 30, embed(torch.eye(8, 4))
+        D = lambda img, c: body(F.linear(img.flatten(1), weight) + c).squeeze(1)  # noqa: E731
+        if level == "aligned":
+            assert penalties.aligned_error(D, images(), c) < 1e-2
+        penalties.backward_with_penalty(D, images(), loss, gamma=20.0, c=c, level=level)
+
+    got, want = (gradient(all_of, partial(step, level)) for level in ("aligned", "autograd"))
+    assert (got - want).norm() < 1e-2 * want.norm()
+    assert hyper.weight.grad.any() and embed.weight.grad.any()
+
+
 def test_the_error_of_a_D_without_parameters_is_no_number():
     layer = mlp(8)
     for D in (copy.deepcopy(layer).requires_grad_(False), lambda x, layers=[[[layer]]]: layers[0][0][0](x)):
