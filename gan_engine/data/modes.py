@@ -204,7 +204,9 @@ def has_both_bytes(image: ImageFile.ImageFile) -> bool:
     raw = raw_mode(image)
     if image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
         return False
-    return image.format in ("PNG", "TIFF") and (raw == _GREY_AND_OPACITY or raw[:-1] in ("RGB;16", "RGBA;16"))
+    return image.format in ("PNG", "TIFF") and (
+        raw == _GREY_AND_OPACITY or raw[:-1] in ("RGB;16", "RGBA;16", "RGBX;16")
+    )
 
 
 def both_bytes(image: ImageFile.ImageFile) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Pictures with 16 bits per channel. Pillow has no mode for several such channels, so each channel is a picture."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from gan_engine.data.modes import (
     both_bytes,
@@ -21,8 +23,6 @@ from gan_engine.data.modes import (
 
 WHITE = 65535.0
 
-# Formats whose colours have at most 8 bits where their raw mode names no 16. Pillow reduces other formats to 8 bits.
-_OF_8_BITS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 
 
@@ -84,12 +84,36 @@ def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str
     if has_both_bytes(image) or image.mode.startswith("I"):
         values = _with_channels(_values(image), channels, remarks)
         return _planes(values).each(lambda channel: upright(channel, image))
-    raw = raw_mode(image)
-    if image.mode not in ("1", "L") and (image.format not in _OF_8_BITS or ";16" in raw):
-        got = f"a {image.format} of {raw if ';16' in raw else image.mode}"
-        raise ValueError(f"want grey, or RGB or RGBA in a PNG or TIFF without planes, for 16 bits, got {got}")
+    _require_8_bits(image)
     values = np.asarray(to_grey_or_rgb(eight_bits(image), channels=channels, remarks=remarks))
     return _planes(np.atleast_3d(values) * np.float32(WHITE / 255))
+
+
+def _require_8_bits(image: ImageFile.ImageFile) -> None:
+    """Raise ValueError for colours of more than 8 bits, which Pillow reduces to 8. See `has_both_bytes` for others."""
+    raw, bits = raw_mode(image), 8
+    what = raw.partition(";")[0]
+    if image.format == "TIFF":
+        bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        what = "planes" if image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else what
+    elif image.format == "PPM" and isinstance(args := image.tile[0].args, tuple):
+        bits = args[1].bit_length()  # of white
+    elif image.format == "JPEG2000":
+        what, bits = image.mode, _bits_of_jpeg2000(image.fp)
+    if bits > 8 and image.mode != "F":
+        want = "want 16 bits in grey, or in RGB or RGBA of a PNG or TIFF without planes"
+        raise ValueError(f"{want}, got a {image.format} with {what} of {bits} bits")
+
+
+def _bits_of_jpeg2000(file: BinaryIO) -> int:
+    """The most bits of a channel, by the first segment of the codestream (ISO 15444-1, A.5.1)."""
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    start = content.index(b"\xff\x4f\xff\x51")  # the markers SOC and SIZ
+    (channels,) = struct.unpack_from(">H", content, start + 40)
+    return max((bits & 0x7F) + 1 for bits in content[start + 42 : start + 42 + 3 * channels : 3])
 
 
 def _values(image: ImageFile.ImageFile) -> np.ndarray:

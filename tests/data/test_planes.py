@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from gan_engine.data import DataConfig, DataError, describe, load
 from gan_engine.data.decode import fit, read_picture
@@ -60,6 +60,20 @@ def tiff(values, *, order="<", packed=False, orientation=1, opacity=2, kind=2, p
     return head + data + entries + bytes(4)
 
 
+def jpeg2000_of_12_bits(mode):
+    """A JPEG2000 whose head alone has 12 bits."""
+    content = bytearray(saved(Image.new(mode, (8, 8)), None, "JPEG2000"))
+    start = content.index(b"\xff\x4f\xff\x51") + 42
+    content[start : start + 3 * len(mode) : 3] = bytes([11] * len(mode))
+    return bytes(content)
+
+
+def bmp_of_16_bits_a_pixel(pixel):
+    """A BMP with 5, 6 and 5 bits of red, green and blue."""
+    head = struct.pack("<IiiHHIIiiII3I", 40, 1, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    return b"BM" + struct.pack("<III", 18 + len(head), 0, 14 + len(head)) + head + struct.pack("<HH", pixel, 0)
+
+
 def pixels(content, channels, remarks=None):
     """[H, W, C] of a file"""
     picture = read_picture(io.BytesIO(content), channels=channels, bits=16, remarks=remarks)
@@ -80,6 +94,8 @@ def test_a_tiff_keeps_every_value(values, order, packed):
     assert np.array_equal(pixels(content, values.shape[2]), values)
     turned = tiff(values, order=order, packed=packed, orientation=6)
     assert np.array_equal(pixels(turned, values.shape[2]), np.rot90(values, -1))
+    with_unused_channel = tiff(RGBA, order=order, packed=packed, opacity=0)
+    assert np.array_equal(pixels(with_unused_channel, 3), RGB)
 
 
 def test_grey_colour_and_transparency_become_each_other():
@@ -144,30 +160,49 @@ def test_the_colours_of_invisible_pixels_are_not_seen_beside_them():
         (saved(Image.new("RGB", (1, 1), (1, 2, 3)).quantize(2), None), 3, [257, 514, 771]),
         (saved(Image.new("LA", (1, 1), (7, 0)), None), 1, [65535]),
         (saved(Image.new("RGB", (1, 1), (9, 9, 9)), None, "TIFF", compression="tiff_lzw"), 3, [9 * 257] * 3),
+        (in_planes(8, np.array([[255, 7], [0, 255], [0, 128]])), 3, [65535, 0, 0]),
+        (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "TGA"), 3, [257, 514, 771]),
+        (saved(Image.new("LA", (1, 1), (7, 0)), None, "TGA"), 1, [65535]),
+        (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "QOI"), 3, [257, 514, 771]),
+        (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "DIB"), 3, [257, 514, 771]),
+        (bmp_of_16_bits_a_pixel(0xF800), 3, [65535, 0, 0]),
+        (b"P6\n1 1\n255\n\1\2\3", 3, [257, 514, 771]),
+        (b"P3\n1 1\n100\n0 50 100", 3, [0, 128 * 257, 65535]),
+        (saved(Image.new("RGB", (8, 8), (1, 2, 3)), None, "JPEG2000"), 3, [257, 514, 771]),
+        (saved(Image.new("LA", (8, 8), (7, 0)), None, "JPEG2000"), 1, [65535]),
     ],
 )
 def test_pictures_of_8_bits_are_scaled(content, channels, want):
     assert pixels(content, channels)[0, 0].tolist() == want
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_avif_is_scaled():
+    content = saved(Image.new("RGB", (8, 8), "white"), None, "AVIF")
+    assert pixels(content, 3)[0, 0].tolist() == [65535] * 3
+
+
 @pytest.mark.parametrize(
     ("content", "got"),
     [
-        (b"P6\n1 1\n65535\n" + bytes(6), "a PPM of RGB"),
-        (saved(Image.new("RGB", (8, 8)), None, "JPEG2000"), "a JPEG2000 of RGB"),
-        (tiff(RGBA, kind=5), "a TIFF of CMYK;16L"),
-        (tiff(RGBA, opacity=1), "a TIFF of RGBa;16L"),
-        (tiff(RGB, planes=True, packed=True), "a TIFF of RGB;16N"),
+        (b"P6\n1 1\n65535\n" + bytes(6), "a PPM with RGB of 16 bits"),
+        (b"P3\n1 1\n1023\n0 0 0", "a PPM with RGB of 10 bits"),
+        (jpeg2000_of_12_bits("RGB"), "a JPEG2000 with RGB of 12 bits"),
+        (jpeg2000_of_12_bits("LA"), "a JPEG2000 with LA of 12 bits"),
+        (tiff(RGBA, kind=5), "a TIFF with CMYK of 16 bits"),
+        (tiff(RGBA, opacity=1), "a TIFF with RGBa of 16 bits"),
+        (tiff(RGB, planes=True), "a TIFF with planes of 16 bits"),
+        (tiff(RGB, planes=True, packed=True), "a TIFF with planes of 16 bits"),
     ],
 )
 def test_colours_that_pillow_reduces_to_8_bits_are_refused(content, got):
-    with pytest.raises(ValueError, match=f"want grey, or RGB or RGBA in a PNG or TIFF without planes, .* got {got}$"):
+    with pytest.raises(
+        ValueError, match=f"want 16 bits in grey, or in RGB or RGBA of a PNG or TIFF without planes, got {got}$"
+    ):
         pixels(content, 3)
 
 
-def test_planes_and_floats_are_refused_as_with_8_bits():
-    with pytest.raises(ValueError, match="got uncompressed planes of 16 bits"):
-        pixels(in_planes(16, np.array([[255, 0], [0, 255], [0, 128]])), 3)
+def test_floats_are_refused_as_with_8_bits():
     file = io.BytesIO()
     Image.fromarray(np.zeros((2, 2), np.float32)).save(file, "TIFF")
     with pytest.raises(ValueError, match="want integer pixels, got floating point"):
@@ -220,7 +255,7 @@ def test_channels_are_found_as_with_8_bits(tmp_path):
     (tmp_path / "b.png").write_bytes(png(RGB))
     assert load(DataConfig(str(tmp_path), bits=16), resolution=8, channels=None).images.shape[1] == 3
     (tmp_path / "c.ppm").write_bytes(b"P6\n1 1\n65535\n" + bytes(6))
-    with pytest.warns(UserWarning, match=r"skipped 1 image: c.ppm \(ValueError: want grey, or RGB or RGBA in"):
+    with pytest.warns(UserWarning, match=r"skipped 1 image: c.ppm \(ValueError: want 16 bits in grey, or in RGB"):
         load(DataConfig(str(tmp_path), bits=16), resolution=8, channels=None)
     with pytest.raises(DataError, match=r"channels must be 1 \(grey\), 3 \(RGB\) or 4 \(RGBA\), got 2; the arrays"):
         load(DataConfig(str(tmp_path), bits=16), resolution=8, channels=2)
