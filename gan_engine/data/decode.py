@@ -28,7 +28,7 @@ CHUNK = 256
 FINER = 8
 
 # A picture is grey if its channels differ by at most this many levels. Lossy compression and resizing round each
-# channel separately, so the channels of a grey picture are not exactly equal.
+# channel separately, so the channels of a grey picture are not exactly equal. It is 257 times as much with 16 bits.
 GREY_TOLERANCE = 8
 
 
@@ -85,16 +85,17 @@ def reduce_jpeg(image: Image.Image, resolution: Resolution) -> None:
 
 
 def has_colour(pixels: np.ndarray) -> bool:
-    """True if the channels of any pixel differ by more than `GREY_TOLERANCE`; pixels: uint8 [..., 3, H, W]."""
-    return bool((pixels.max(-3).astype(np.int16) - pixels.min(-3) > GREY_TOLERANCE).any())
+    """True if the channels of any pixel differ by more than `GREY_TOLERANCE`; pixels: uint8 or uint16 [..., 3, H, W]"""
+    tolerance = GREY_TOLERANCE * (257 if pixels.dtype == np.uint16 else 1)
+    return bool((pixels.max(-3) - pixels.min(-3) > tolerance).any())
 
 
 def channels_of(name: str, items: Iterable[T], decode: Callable[[T], np.ndarray | None]) -> int:
     """3 if any picture has colour, else 1. The search ends at the first picture that has colour.
 
     Args:
-        decode: item -> uint8 [..., 3, H, W], or None for a picture that cannot have colour. It is called in threads. If
-            it raises, the picture counts as grey; `decode_files` will report the error.
+        decode: item -> uint8 or uint16 [..., 3, H, W] as `decode_files` decodes it, or None for a picture that cannot
+            have colour. It is called in threads. If it raises, the picture counts as grey: it will be skipped.
     """
 
     def coloured(item: T) -> bool:

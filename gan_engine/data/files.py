@@ -197,7 +197,7 @@ def load_pictures(
     """
     remarks: list[str] = []
 
-    def decode(path: str, channels: int, remarks: list[str], bits: int = 8) -> np.ndarray:
+    def decode(path: str, channels: int, remarks: list[str]) -> np.ndarray:
         with open_file(path) as file:
             sizes = {"channels": channels, "resolution": None if cut else resolution, "bits": bits}
             picture = read_picture(file, remarks=remarks, **sizes)
@@ -213,7 +213,7 @@ def load_pictures(
     images, kept, broken = decode_files(
         name,
         paths,
-        partial(decode, channels=channels, remarks=remarks, bits=bits),
+        partial(decode, channels=channels, remarks=remarks),
         total=total,
         resolution=resolution,
         channels=channels,

@@ -48,7 +48,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None, bits
         found = sides_of_archives(folders[0]) if len(folders) == 1 else None
         sides, notes = found or sides_of_folders(path, folders, stack)
 
-        def decode(name: str, channels: int = 3, remarks: list[str] | None = None, bits: int = 8) -> np.ndarray:
+        def decode(name: str, channels: int = 3, remarks: list[str] | None = None) -> np.ndarray:
             halves = [_read(side[name], channels, remarks, bits) for side in sides]
             if len(halves) == 1:
                 halves = _halves(halves[0])
@@ -62,7 +62,7 @@ def load_pairs(path: Path, *, resolution: Resolution, channels: int | None, bits
         both, kept, skipped = decode_files(
             path.name,
             names,
-            lambda name: decode(name, channels, remarks, bits),
+            lambda name: decode(name, channels, remarks),
             total=2 * len(names),
             resolution=resolution,
             channels=channels,

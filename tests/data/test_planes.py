@@ -249,6 +249,16 @@ def test_a_table_keeps_the_values_of_colours(tmp_path):
     assert np.array_equal(data.images[0].numpy(), RGB[1:12].transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("kind", ["image", "pairs"])
+def test_a_picture_that_is_skipped_does_not_decide_the_channels(tmp_path, kind):
+    beside = np.concatenate([GREY[:11]] * 2, 1)
+    (tmp_path / "a.png").write_bytes(png(beside))
+    (tmp_path / "b.ppm").write_bytes(b"P6\n2 1\n65535\n" + b"\xff\0\0\0\0\0" * 2)
+    with pytest.warns(UserWarning, match="skipped 1 image: b.ppm"):
+        data = load(DataConfig(str(tmp_path), bits=16), resolution=8, channels=None, kind=kind)
+    assert data.images.shape == (1, 1, 8, 8)
+
+
 def test_channels_are_found_as_with_8_bits(tmp_path):
     (tmp_path / "a.png").write_bytes(png(np.repeat(GREY, 3, 2)))
     assert load(DataConfig(str(tmp_path), bits=16), resolution=8, channels=None).images.shape[1] == 1
