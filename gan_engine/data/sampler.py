@@ -15,6 +15,14 @@ from gan_engine.system.devices import upload
 DEVICE_SHARE = 0.25
 
 
+def hint_of_older_runs(data: ImageSet) -> str:
+    """The end of a message that a run had other data: why that may be so, for images of 16 bits."""
+    if data.bits != 16:
+        return ""
+    skipped = "colour and transparent pictures, which older versions skipped with --bits 16"
+    return f"; {skipped}, are read now: if the run is older, move them away"
+
+
 class Sampler:
     """Endless shuffled batches: img float32 [B, C, H, W] in [-1, 1], c float32 [B, num_classes] one-hot or None.
 
@@ -107,12 +115,13 @@ class Sampler:
         if state["num_images"] != len(self.images):
             raise ValueError(
                 f"Sampler: want the {state['num_images']:,} images of the saved state, got {len(self.images):,}; "
-                "resume with the data of the first run"
+                f"resume with the data of the first run{hint_of_older_runs(self.data)}"
             )
         if state["sha256"] != self.data.sha256:
             raise ValueError(
                 f"Sampler: want the images and labels of the saved state (sha256 {state['sha256'][:12]}), got other "
                 f"data in {self.data.name} (sha256 {self.data.sha256[:12]}); resume with the data of the first run"
+                + hint_of_older_runs(self.data)
             )
         self.seed, self.position = state["seed"], state["position"]
         self._epoch_order = self._ahead = None

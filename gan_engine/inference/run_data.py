@@ -5,6 +5,7 @@ from typing import Any
 
 from gan_engine import models
 from gan_engine.data import DataError, ImageSet, held_out, load
+from gan_engine.data.sampler import hint_of_older_runs
 from gan_engine.runs import run_state
 from gan_engine.saved_config import from_dict
 from gan_engine.system import checkpoint
@@ -23,5 +24,6 @@ def of_run(state: dict[str, Any], source: Path) -> ImageSet:
     sizes = {"resolution": model.resolution, "channels": model.channels, "kind": models.data_kind(model)}
     data, _ = held_out.split(load(run.data_config, seed=run.seed, **sizes), run.held_out, seed=run.seed)
     if data.sha256 != state["sampler"]["sha256"]:
-        raise DataError(f"data: {run.data} has other images than the run was trained on")
+        hint = hint_of_older_runs(data)
+        raise DataError(f"data: {run.data} has other images than the run was trained on{hint}")
     return data

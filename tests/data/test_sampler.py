@@ -86,6 +86,14 @@ def test_resume_refuses_other_data():
         Sampler(other, 2, seed=0).load_state_dict(Sampler(numbered(10), 2, seed=0).state_dict())
 
 
+@pytest.mark.parametrize("num", [10, 11])
+@pytest.mark.parametrize(("dtype", "end"), [(torch.uint8, "first run"), (torch.uint16, "move them away")])
+def test_pictures_that_an_older_version_skipped_are_named_with_16_bits(dtype, end, num):
+    state = Sampler(numbered(10), 2, seed=0).state_dict() | {"sha256": "0" * 64}
+    with pytest.raises(ValueError, match=f"{end}$"):
+        Sampler(ImageSet("other", torch.zeros(num, 1, 4, 4, dtype=dtype)), 2, seed=0).load_state_dict(state)
+
+
 def test_ranks_share_one_stream():
     alone = Sampler(numbered(24), 8, seed=3, mirror=True)
     ranks = [Sampler(numbered(24), 2, seed=3, rank=rank, world_size=4, mirror=True) for rank in range(4)]

@@ -14,6 +14,7 @@ import gan_engine.augment.__main__ as augment
 from gan_engine import convert, evaluate, export, generate, models, report, train, translate
 from gan_engine.data import DataConfig, DataError, ImageSet, load, sources
 from gan_engine.data.image_set import to_eight_bits
+from gan_engine.inference import run_data
 from gan_engine.metrics import copies
 from gan_engine.plugins import register_data
 from gan_engine.system import checkpoint
@@ -76,6 +77,16 @@ def test_a_run_of_an_earlier_version_goes_on():
     checkpoint.save(path, state)
     ok(train, "--resume=run", "--kimg=0.016")
     assert gan_engine.load("run", "cpu").bits == 8
+
+
+def test_colours_that_an_older_version_skipped_are_named(capsys):
+    ok(train, *DCGAN, *XRAYS, "--kimg=0.008", "--out=run")
+    Path("xrays/more.png").write_bytes(png(np.full((16, 16, 3), [65535, 0, 0], np.uint16)))
+    hint = "; colour and transparent pictures, which older versions skipped with --bits 16, are read now: "
+    assert hint in refused(train, "--resume=run", "--kimg=0.016", capsys=capsys)
+    path = checkpoint.find("run")
+    with pytest.raises(DataError, match=f"has other images than .* on{hint}if the run is older, move them away$"):
+        run_data.of_run(checkpoint.load(path), path)
 
 
 def test_what_is_done_with_a_run_of_16_bits(capsys):
