@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 # {raw mode of Pillow's decoder: the value of white}. White is 65535 in other modes of integers.
-_WHITE = {"I;12": 4095, "I;16S": 32767}
+_WHITE = {"I;12": 4095, "I;16S": 32767, "I;16BS": 32767}
 # Pillow multiplies grey values of 2 and 4 bits by these factors, but does not multiply the transparent value.
 _WIDENED = {"L;2": 85, "L;4": 17}
 # Raw modes: of a PNG in grey with opacity, 16 bits each; and {order of bytes: the other order}, N for that of the CPU.
@@ -70,7 +70,7 @@ def eight_bits(image: ImageFile.ImageFile) -> Image.Image:
 
     Raises:
         ValueError: pixels without an agreed white: floating point, or integers beyond 16 bits. Or a TIFF that Pillow
-            reads wrongly: signed 8-bit pixels, or uncompressed planes of 16 bits.
+            reads wrongly; see `require_read_right`.
     """
     raw = raw_mode(image)
     if image.format == "TIFF":
@@ -158,11 +158,14 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def require_read_right(image: ImageFile.ImageFile, raw: str) -> None:
-    """Raise ValueError for a TIFF whose pixels Pillow would wrongly read as unsigned bytes."""
+    """Raise ValueError for a TIFF whose pixels Pillow would take for unsigned bytes, or whose bytes it would swap."""
     tags = image.tag_v2
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if bits == 8 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
         raise ValueError("want unsigned pixels, got signed 8-bit pixels")
+    if raw.endswith("BS") and image.tile[0].codec_name == "libtiff":  # libtiff gives the bytes in the order of the CPU
+        want = "want unsigned pixels, or signed ones uncompressed or in little-endian order"
+        raise ValueError(f"{want}, got compressed signed big-endian pixels of {bits} bits")
     if bits > 8 and len(raw) == 1 and raw in "RGBACMYK":  # each channel is stored as its own plane
         raise ValueError(f"want planes of 8 bits, or compressed planes, got uncompressed planes of {bits} bits")
 

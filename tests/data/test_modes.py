@@ -21,9 +21,16 @@ def read(data, channels=1, bits=8):
     return picture.pixels()[0, 0].tolist() if bits == 16 else np.asarray(picture)[0].tolist()
 
 
-def tiff(bits, photometric, data, width, *, samples=1, sample_format=1, extra=None, order="<"):
-    """A TIFF of one uncompressed row, with the tags given."""
-    fields = [(256, 3, 1, width), (257, 3, 1, 1), (259, 3, 1, 1), (262, 3, 1, photometric), (273, 4, 1, 8)]
+def tiff(bits, photometric, data, width, *, samples=1, sample_format=1, extra=None, order="<", packed=False):
+    """A TIFF of one row, with the tags given."""
+    data = zlib.compress(data) if packed else data
+    fields = [
+        (256, 3, 1, width),
+        (257, 3, 1, 1),
+        (259, 3, 1, 8 if packed else 1),
+        (262, 3, 1, photometric),
+        (273, 4, 1, 8),
+    ]
     fields += [(277, 3, 1, samples), (278, 3, 1, 1), (279, 4, 1, len(data)), (339, 3, 1, sample_format)]
     fields += [(258, 3, 1, bits)] if samples == 1 else []
     fields += [(338, 3, 1, extra)] if extra is not None else []
@@ -33,12 +40,12 @@ def tiff(bits, photometric, data, width, *, samples=1, sample_format=1, extra=No
     elif samples > 2:
         fields.append((258, 3, samples, 8 + len(data)))
         data += struct.pack(f"{order}{samples}H", *[bits] * samples)
-    packed = struct.pack(f"{order}H", len(fields))
+    entries = struct.pack(f"{order}H", len(fields))
     for tag, kind, count, value in sorted(fields):
         one_short = kind == 3 and count == 1
-        packed += struct.pack(order + ("HHIHH" if one_short else "HHII"), tag, kind, count, value, *[0] * one_short)
+        entries += struct.pack(order + ("HHIHH" if one_short else "HHII"), tag, kind, count, value, *[0] * one_short)
     head = b"II*\0" if order == "<" else b"MM\0*"
-    return head + struct.pack(f"{order}I", 8 + len(data)) + data + packed + bytes(4)
+    return head + struct.pack(f"{order}I", 8 + len(data)) + data + entries + bytes(4)
 
 
 def png(width, depth, colour, row, transparent=b""):
@@ -62,6 +69,7 @@ def twelve_bits(values):
         (tiff(16, 1, VALUES.astype(">u2").tobytes(), 4, order=">"), SCALED),
         (tiff(12, 1, twelve_bits(VALUES), 4), SCALED),
         (tiff(16, 1, (VALUES // 2).astype("<i2").tobytes(), 4, sample_format=2), SCALED),
+        (tiff(16, 1, (VALUES // 2).astype(">i2").tobytes(), 4, sample_format=2, order=">"), SCALED),
         (tiff(32, 1, VALUES.astype("<i4").tobytes(), 4, sample_format=2), SCALED),
         (b"P5\n4 1\n65535\n" + VALUES.astype(">u2").tobytes(), SCALED),
         (b"P5\n4 1\n4095\n" + (VALUES >> 4).astype(">u2").tobytes(), SCALED),
@@ -85,6 +93,10 @@ def test_every_depth_is_scaled_to_8_bits(data, expected):
         (tiff(12, 1, twelve_bits(VALUES), 4), np.rint((VALUES >> 4) * (65535 / 4095))),
         (
             tiff(16, 1, (VALUES // 2).astype("<i2").tobytes(), 4, sample_format=2),
+            np.rint(VALUES // 2 * (65535 / 32767)),
+        ),
+        (
+            tiff(16, 1, (VALUES // 2).astype(">i2").tobytes(), 4, sample_format=2, order=">"),
             np.rint(VALUES // 2 * (65535 / 32767)),
         ),
         (tiff(32, 1, VALUES.astype("<i4").tobytes(), 4, sample_format=2), VALUES),
@@ -178,6 +190,8 @@ def test_planes_of_8_bits():
     [
         (in_planes(16, COLOURS * 257), "want planes of 8 bits, .* got uncompressed planes of 16 bits"),
         (tiff(8, 1, b"\x00\x40\x7f\xff", 4, sample_format=2), "got signed 8-bit pixels"),
+        (tiff(16, 1, b"\x01\x02", 1, sample_format=2, order=">", packed=True), "big-endian pixels of 16 bits$"),
+        (tiff(32, 1, b"\0\0\x01\x02", 1, sample_format=2, order=">", packed=True), "big-endian pixels of 32 bits$"),
         (tiff(32, 1, (VALUES / 65535).astype("<f4").tobytes(), 4, sample_format=3), "floating point"),
         (b"Pf\n4 1\n-1.0\n" + (VALUES / 65535).astype("<f4").tobytes(), "floating point"),
         (tiff(16, 1, VALUES.astype("<u2").tobytes(), 4, sample_format=2), r"\[0, 32767\], got \[-32640"),
