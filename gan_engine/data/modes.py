@@ -40,9 +40,10 @@ SAME_LEVELS = 2
 def is_sideways(image: ImageFile.ImageFile) -> bool:
     """Whether the EXIF orientation exchanges the sides that an opened picture has.
 
-    A PNG is decoded to tell if EXIF or text stands behind its pixels. Pillow turns a TIFF by itself.
+    A PNG is decoded to tell if EXIF or text stands behind its pixels. Pillow turns a TIFF by itself, and has exchanged
+    its sides already if a tag says the orientation. XMP counts when the pixels are loaded.
     """
-    if image.format == "TIFF":
+    if image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2:
         return False
     in_head = image.format == "PNG" and not _says_more_behind_pixels(image.fp)
     exif = Image.Image.getexif(image) if in_head else image.getexif()  # that of PNGs always decodes

@@ -74,6 +74,16 @@ def test_a_picture_that_is_turned_by_its_exif_is_cut_as_it_is_seen(format, orien
         load(DataConfig(str(tmp_path)), resolution=(192, 96), channels=3, kind="patches")
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize(("tags", "num"), [({}, 4), ({274: 1}, 3), ({274: 6}, 4)])
+def test_patches_of_a_tiff_that_is_turned_by_its_xmp(tags, num, compression, tmp_path):
+    """The tag wins over XMP. Three patches fit into the sides as stored, and four into the exchanged sides."""
+    options = {"compression": compression, "tiffinfo": {700: XMP, **tags}}
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.tif", **options)
+    got = load(DataConfig(str(tmp_path)), resolution=(20, 10), channels=3, kind="patches").images
+    assert got.shape == (num, 3, 20, 10)
+
+
 def test_a_large_jpeg_that_is_turned_keeps_eight_pixels_for_one():
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
