@@ -37,6 +37,7 @@ from gan_engine.data import (
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.kinds import KINDS
+from gan_engine.data.planes import WHITE
 from gan_engine.system.names import counted, listed
 from gan_engine.system.outside import REGISTERED
 from gan_engine.system.pixels import BITS, MOST_CHANNELS
@@ -213,15 +214,14 @@ def _load_path(source: str, kind: str, **sizes: Any) -> ImageSet:
 
 
 def _darkness(high: int, path: Path) -> str:
-    """The words for images of 16 bits whose largest value is `high`, in the terms of the file that they came from."""
+    """The words for images of 16 bits whose largest value is `high`, made of the data at `path`."""
     if not high:
         return "every value is 0, so all images are black"
-    if high % 257 == 0:  # values of 8 bits were multiplied by 257
-        found = f"{high // 257} of 255"
-    else:  # floats, as integers of such arrays are refused
-        found = f"{high / 65535:.2g} of white" if path.suffix.lower() in _ARRAYS else f"{high:,} of 65,535"
-    advice = "; if white is 4,095, multiply the values by 16" if found.endswith("65,535") and high < 4096 else ""
-    return f"the largest value is {found}, so all images are nearly black{advice}"
+    # Integers of arrays that need such advice are refused.
+    advice = "; if white is 4,095 in files of 16 bits, multiply their values by 16"
+    return f"the largest value is {high / WHITE:.2g} of white, so all images are nearly black" + advice * (
+        path.suffix.lower() not in _ARRAYS and high < 4096
+    )
 
 
 def _reader_of_parts(source: str, kind: str, parts: Sequence[Path]) -> Callable[..., ImageSet]:

@@ -178,15 +178,17 @@ def test_what_has_8_bits_is_refused(source, options, want):
         sixteen(source, **options)
 
 
+ADVICE = "; if white is 4,095 in files of 16 bits, multiply their values by 16"
 DARK = {
-    "12 bits": (RAMP // 16, "the largest value is 4,095 of 65,535, .* black; if white is 4,095, multiply .* by 16$"),
-    "8 bits": ((RAMP >> 13).astype(np.uint8), "the largest value is 7 of 255, so all images are nearly black$"),
+    "12 bits": (RAMP // 16, f"the largest value is 0.062 of white, so all images are nearly black{ADVICE}$"),
+    "8 bits": ((RAMP >> 13).astype(np.uint8), f"the largest value is 0.027 of white, .* nearly black{ADVICE}$"),
+    "more": (np.minimum(RAMP, 4100), "the largest value is 0.063 of white, so all images are nearly black$"),
     "zeros": (RAMP * 0, "every value is 0, so all images are black$"),
 }
 
 
 @pytest.mark.parametrize("dark", DARK)
-def test_dark_pictures_are_noticed_in_their_own_terms(tmp_path, dark):
+def test_dark_pictures_are_noticed_with_advice_that_holds_for_files_of_all_bits(tmp_path, dark):
     values, want = DARK[dark]
     folder = folder_of(tmp_path / "dark", a=png(values))
     for _ in range(2):  # the second time from the cache
@@ -195,7 +197,7 @@ def test_dark_pictures_are_noticed_in_their_own_terms(tmp_path, dark):
         assert len(caught) == 1
 
 
-def test_dark_floats_are_noticed_in_their_own_terms(tmp_path):
+def test_dark_floats_are_noticed(tmp_path):
     np.save(tmp_path / "dark.npy", RAMP[None] / 65535 / 20)
     with pytest.warns(UserWarning, match="dark: the largest value is 0.05 of white, so all images are nearly black$"):
         sixteen(tmp_path / "dark.npy")
