@@ -136,7 +136,7 @@ def _halves(both: Image.Image | Planes) -> list[Image.Image | Planes]:
     if width % 2:
         raise ValueError(f"want A and B side by side, of equal width, {got}")
     if width < 2 * height:
-        grey = both.pixels().mean(0) / 257 if isinstance(both, Planes) else np.asarray(both.convert("L"))
+        grey = np.rint(both.luma() / 257) if isinstance(both, Planes) else np.asarray(both.convert("L"))
         steps = np.abs(np.diff(grey.astype(np.int16), axis=1)).mean(0)
         if steps[width // 2 - 1] < max(SEAM_LEVELS, SEAM * steps.mean()):
             raise ValueError(

@@ -57,6 +57,11 @@ class Planes:
         """The picture of `change` of each channel."""
         return Planes(tuple(change(channel) for channel in self.channels))
 
+    def luma(self) -> np.ndarray:
+        """float32 [H, W] in [0, 65535]: the grey of the colours, whatever their opacity."""
+        colours = self.pixels()[:3]
+        return colours[0].astype(np.float32) if len(colours) == 1 else np.tensordot(_LUMA, colours, 1)
+
     def pixels(self) -> np.ndarray:
         """uint16 [C, H, W]. Pixels of RGBA that cannot be seen become white."""
         values = np.stack([np.asarray(channel) for channel in self.channels])

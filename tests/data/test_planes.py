@@ -1,5 +1,6 @@
 """Pictures with 16 bits per channel keep all of them. Each value is compared with the values that were written."""
 
+import contextlib
 import io
 import struct
 import tarfile
@@ -214,6 +215,22 @@ def test_a_colour_profile_does_nothing_but_a_remark():
         remarks, packed = [], zlib.compress(profile)
         content = png(RGB, before=chunk(b"iCCP", b"x\0\0" + packed))
         assert np.array_equal(pixels(content, 3, remarks), RGB) and remarks == want
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("left", "right", "is_pair"),
+    [
+        ([100, 100, 100, 255], [109, 109, 109, 255], True),  # the mean with the opacity moves by 6.75
+        ([90, 90, 90], [90, 105, 90], True),  # luma moves by 8.8, and the mean by 5
+        ([90, 90, 90], [90, 90, 120], False),  # luma moves by 3.4, and the mean by 10
+    ],
+)
+def test_a_seam_is_seen_in_luma(left, right, is_pair, bits, tmp_path):
+    values = np.repeat(np.array([left, right], np.uint16) * 257, 30, 0)[None].repeat(40, 0)
+    (tmp_path / "a.png").write_bytes(png(values))
+    with contextlib.nullcontext() if is_pair else pytest.raises(DataError, match="got 60x40 pixels of one picture"):
+        load(DataConfig(str(tmp_path), bits=bits), resolution=8, channels=len(left), kind="pairs")
 
 
 def test_every_reader_of_pictures_keeps_the_values_of_colours(tmp_path):
