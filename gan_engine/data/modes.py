@@ -28,6 +28,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Keywords of those texts of a PNG in which Pillow finds an orientation.
+_TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange the sides
 
 # Remark on a picture whose transparency is lost.
@@ -40,25 +43,27 @@ SAME_LEVELS = 2
 def is_sideways(image: ImageFile.ImageFile) -> bool:
     """Whether the EXIF orientation exchanges the sides that an opened picture has.
 
-    A PNG is decoded to tell if EXIF or text stands behind its pixels. Pillow turns a TIFF by itself, and has exchanged
+    A PNG is decoded to tell if EXIF or XMP stands behind its pixels. Pillow turns a TIFF by itself, and has exchanged
     its sides already if a tag says the orientation. XMP counts when the pixels are loaded.
     """
     if image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2:
         return False
-    in_head = image.format == "PNG" and not _says_more_behind_pixels(image.fp)
+    in_head = image.format == "PNG" and not _may_turn_behind_pixels(image.fp)
     exif = Image.Image.getexif(image) if in_head else image.getexif()  # that of PNGs always decodes
     return exif.get(ExifTags.Base.Orientation) in _SIDEWAYS
 
 
-def _says_more_behind_pixels(png: BinaryIO) -> bool:
-    """Whether EXIF or text, which may hold EXIF, stands behind the pixels of a PNG."""
+def _may_turn_behind_pixels(png: BinaryIO) -> bool:
+    """Whether EXIF, XMP, or EXIF as text, which may say an orientation, stands behind the pixels of a PNG."""
     place, behind, found = png.tell(), False, False
     png.seek(8)  # the signature
     while not found and len(head := png.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
+        start = png.tell()
         behind = behind or kind == b"IDAT"
-        found = behind and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-        png.seek(length + 4, io.SEEK_CUR)  # the data of the chunk, and their checksum
+        is_text = kind in (b"tEXt", b"zTXt", b"iTXt") and png.read(max(map(len, _TURNING))).startswith(_TURNING)
+        found = behind and (kind == b"eXIf" or is_text)
+        png.seek(start + length + 4)  # the data of the chunk, and their checksum
     png.seek(place)
     return found
 

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -17,7 +18,13 @@ from tests.data.test_planes import chunk
 from tests.data.test_planes import png as deep_png
 
 XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+RAW_PROFILE = b"Raw profile type exif\0\0"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def as_text(exif):
+    """EXIF in the text of a PNG, as ImageMagick writes it."""
+    return b"\nexif\n1\n" + exif.hex().encode()
 
 
 def marked(size, inner):
@@ -124,12 +131,22 @@ def test_patches_cover_the_picture_from_edge_to_edge():
         (lambda exif: {}, False),
         (lambda exif: {"before": chunk(b"eXIf", exif)}, True),
         (lambda exif: {"after": chunk(b"eXIf", exif)}, True),
-        (lambda exif: {"after": chunk(b"tEXt", b"Raw profile type exif\0\nexif\n1\n" + exif.hex().encode())}, True),
+        (lambda exif: {"after": chunk(b"tEXt", RAW_PROFILE[:-1] + as_text(exif))}, True),
         (lambda exif: {"after": chunk(b"tEXt", b"Title\0a cat")}, False),
+        (lambda exif: {"after": chunk(b"zTXt", RAW_PROFILE + zlib.compress(as_text(exif)))}, True),
         (lambda exif: {"before": chunk(b"iTXt", XMP)}, True),
         (lambda exif: {"after": chunk(b"iTXt", XMP)}, True),
     ],
-    ids=["nothing", "EXIF", "EXIF behind", "EXIF as text behind", "text behind", "XMP", "XMP behind"],
+    ids=[
+        "nothing",
+        "EXIF",
+        "EXIF behind",
+        "EXIF as text behind",
+        "text behind",
+        "EXIF as packed text behind",
+        "XMP",
+        "XMP behind",
+    ],
 )
 def test_the_patches_of_a_png_are_counted_as_it_is_seen(said, turned):
     exif = Image.Exif()
@@ -144,7 +161,8 @@ def test_the_patches_of_a_png_are_counted_as_it_is_seen(said, turned):
 
 
 def test_the_patches_of_a_png_are_counted_without_its_pixels():
-    content = deep_png(np.zeros((20, 30, 3), np.uint16))
+    dated = chunk(b"tEXt", b"date:create\0" + b"2026-11-30") + chunk(b"iTXt", b"Title\0\0\0\0\0a cat")
+    content = deep_png(np.zeros((20, 30, 3), np.uint16), after=dated)
     damaged = content.replace(b"IDAT\x78", b"IDAT\xff")
     with pytest.raises(OSError):
         read_picture(io.BytesIO(damaged), channels=3)
