@@ -65,12 +65,13 @@ def differences(before: dict[str, Any], now: dict[str, Any], *, prefix: str = ""
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, prefix=f"{prefix}{name}.")
         elif a != b:
-            if name == "resolution":
-                a, b = (written(tuple(sides) if isinstance(sides, list) else sides) for sides in (a, b))
-                lines.append(f"{prefix}{name}: the run has {a}, now {b}")
-            else:
-                lines.append(f"{prefix}{name}: the run has {a!r}, now {b!r}")
+            lines.append(f"{prefix}{name}: the run has {_shown(name, a)}, now {_shown(name, b)}")
     return lines
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value of a field in a message; 24x40 for the sides of a rectangle."""
+    return written(tuple(value)) if name == "resolution" and isinstance(value, list) else repr(value)
 
 
 def require_same(state: dict[str, Any], config: Config, source: str | Path) -> None:

@@ -109,6 +109,20 @@ def test_differences_are_listed_by_field():
     assert differences(to_dict(CONFIG), to_dict(dataclasses.replace(CONFIG, keep=9, out="x", batch_gpu=8))) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "want"),
+    [
+        ({"resolution": 64}, {"resolution": [24, 40]}, "the run has 64, now 24x40"),
+        ({"resolution": None}, {"resolution": 16}, "the run has None, now 16"),
+        ({}, {"resolution": [24, 40]}, "the run has None, now 24x40"),
+        ({"resolution": 1.5}, {"resolution": 16}, "the run has 1.5, now 16"),
+        ({"resolution": "16"}, {"resolution": 16}, "the run has '16', now 16"),
+    ],
+)
+def test_a_difference_of_any_resolution_is_shown(before, now, want):
+    assert differences({"model": before}, {"model": now}) == [f"model.resolution: {want}"]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_saved_configuration_is_read_again(name):
     config = dataclasses.replace(PRESETS[name](), betas=(0.1, 0.2), lr=1e-3)
