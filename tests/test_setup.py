@@ -195,7 +195,7 @@ def test_what_only_some_need_is_an_extra(sdist, tmp_path):
     texts = {file.rpartition("/")[2]: files.read(file).decode() for file in files.namelist() if "dist-info/" in file}
     needs = [line for line in texts["METADATA"].splitlines() if line.startswith("Requires-Dist: ")]
     always = " ".join(line for line in needs if "extra ==" not in line)
-    assert "torch>=2.11" in always and "triton" not in always and "torchvision" not in always
+    assert "torch>=2.11" in always and "pillow>=11" in always and "triton" not in always and "torchvision" not in always
     assert 'Requires-Dist: torchvision; extra == "data"' in needs
     assert any(line.startswith("Requires-Dist: triton>=3.6") and 'extra == "gpu"' in line for line in needs)
     (everything,) = (line for line in needs if line.endswith('extra == "all"'))

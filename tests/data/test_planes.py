@@ -164,7 +164,7 @@ def test_the_colours_of_invisible_pixels_are_not_seen_beside_them():
         (in_planes(8, np.array([[255, 7], [0, 255], [0, 128]])), 3, [65535, 0, 0]),
         (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "TGA"), 3, [257, 514, 771]),
         (saved(Image.new("LA", (1, 1), (7, 0)), None, "TGA"), 1, [65535]),
-        (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "QOI"), 3, [257, 514, 771]),
+        (b"qoif" + struct.pack(">IIBB", 1, 1, 3, 0) + b"\xfe\1\2\3" + bytes(7) + b"\1", 3, [257, 514, 771]),
         (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "DIB"), 3, [257, 514, 771]),
         (bmp_of_16_bits_a_pixel(0xF800), 3, [65535, 0, 0]),
         (b"P6\n1 1\n255\n\1\2\3", 3, [257, 514, 771]),
