@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
 
 # {raw mode of Pillow's decoder: the value of white}. White is 65535 in other modes of integers.
-_WHITE = {"I;12": 4095, "I;16S": 32767, "I;16BS": 32767}
+_WHITE = {"I;12": 4095, "I;16S": 32767, "I;16BS": 32767, "I;16NS": 32767}  # I;16NS: compressed, in Pillow 11.0
 # Pillow multiplies grey values of 2 and 4 bits by these factors, but does not multiply the transparent value.
 _WIDENED = {"L;2": 85, "L;4": 17}
 # Raw modes: of a PNG in grey with opacity, 16 bits each; and {order of bytes: the other order}, N for that of the CPU.
