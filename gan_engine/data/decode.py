@@ -145,19 +145,19 @@ def pixels(image: Image.Image | Planes) -> np.ndarray:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def patches(image: Image.Image | Planes, resolution: Resolution) -> np.ndarray:
-    """Cut the whole picture into patches of the resolution, not resized: uint8 [n, C, H, W].
+def patches(values: np.ndarray, resolution: Resolution) -> np.ndarray:
+    """Cut a whole picture [C, H, W] into patches of the resolution, not resized: [n, C, height, width].
 
     The patches are evenly spaced from edge to edge. They overlap if a side is not a multiple of the side of a patch.
     Raises ValueError if the picture is smaller than one patch.
     """
     height, width = height_width(resolution)
-    if image.width < width or image.height < height:
-        raise ValueError(f"want at least {width}x{height} pixels, got {image.width}x{image.height}")
-    values = pixels(image)
+    down, across = values.shape[1:]
+    if across < width or down < height:
+        raise ValueError(f"want at least {width}x{height} pixels, got {across}x{down}")
     xs, ys = (
         np.linspace(0, side - part, -(-side // part)).round().astype(int)
-        for side, part in zip(image.size, (width, height), strict=True)
+        for side, part in ((across, width), (down, height))
     )
     return np.stack([values[:, y : y + height, x : x + width] for y in ys for x in xs])
 

@@ -21,6 +21,7 @@ from gan_engine.data.decode import (
     grey_by_mode,
     num_patches,
     patches,
+    pixels,
     read_picture,
 )
 from gan_engine.data.image_set import DataError, ImageSet
@@ -201,7 +202,7 @@ def load_pictures(
         with open_file(path) as file:
             sizes = {"channels": channels, "resolution": None if cut else resolution, "bits": bits}
             picture = read_picture(file, remarks=remarks, **sizes)
-        return patches(picture, resolution) if cut else fit(picture, resolution)[None]
+        return patches(pixels(picture), resolution) if cut else fit(picture, resolution)[None]
 
     def in_colour(path: str) -> np.ndarray | None:
         with open_file(path) as file:

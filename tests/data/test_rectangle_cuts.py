@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gan_engine.data import DataConfig, DataError, describe, load
-from gan_engine.data.decode import decode_file, fit, num_patches, patches, read_picture
+from gan_engine.data.decode import decode_file, fit, num_patches, patches, pixels, read_picture
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.resolution import height_width, named, parse, written
 from tests.data.test_planes import chunk
@@ -113,7 +113,7 @@ def test_a_large_jpeg_is_reduced_by_the_side_that_has_fewer_pixels_to_spare():
 def test_patches_cover_the_picture_from_edge_to_edge():
     values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) % 251
     image = Image.fromarray(values.astype(np.uint8))
-    got = patches(image, (8, 16))
+    got = patches(pixels(image), (8, 16))
     places = [(y, x) for y in (0, 6, 12) for x in (0, 14)]
     assert got.shape == (6, 1, 8, 16)
     assert all((part[0] == values[y : y + 8, x : x + 16]).all() for part, (y, x) in zip(got, places, strict=True))
@@ -122,7 +122,7 @@ def test_patches_cover_the_picture_from_edge_to_edge():
     assert num_patches(lambda: io.BytesIO(file.getvalue()), (8, 16)) == 6
     assert num_patches(lambda: io.BytesIO(file.getvalue()), (21, 16)) == 0
     with pytest.raises(ValueError, match="want at least 16x21 pixels, got 30x20"):
-        patches(image, (21, 16))
+        patches(pixels(image), (21, 16))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_patches_of_a_png_are_counted_as_it_is_seen(said, turned):
     assert seen.size == ((20, 30) if turned else (30, 20))
     for resolution in ((8, 16), (16, 8), (25, 10), (10, 25)):
         fits = seen.width >= resolution[1] and seen.height >= resolution[0]
-        want = len(patches(seen, resolution)) if fits else 0
+        want = len(patches(pixels(seen), resolution)) if fits else 0
         assert num_patches(lambda: io.BytesIO(content), resolution) == want
 
 
