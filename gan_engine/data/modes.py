@@ -199,7 +199,8 @@ def levels(image: ImageFile.ImageFile, raw: str, most: int) -> np.ndarray:
         raise ValueError(f"integer pixels must lie in [0, {white}], got [{low}, {high}]")
     if raw.startswith("I;32") and 0 < high <= 255:
         raise ValueError(f"want pixels of 8 or 16 bits, got 32 bits of at most {high}: white may be 255 or 65535")
-    scaled = (values / (white / most)).round()
+    scaled = values / (white / most)
+    scaled.round(out=scaled)
     if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
         return most - scaled
     return scaled
@@ -223,20 +224,23 @@ def both_bytes(image: ImageFile.ImageFile) -> np.ndarray:
 
     Pillow keeps only the upper byte of each value. Reading the file again in the other order of bytes gives the lower.
     """
-    raw, place = raw_mode(image), image.fp.tell()
-    image.fp.seek(0)
-    content = image.fp.read()
-    image.fp.seek(place)
-    upper = np.asarray(image)
-    with Image.open(io.BytesIO(content), formats=[image.format]) as again:
+    raw, file = raw_mode(image), image.fp
+    image.load()
+    file.seek(0)
+    with Image.open(file, formats=[image.format]) as again:
         new = "RGBA" if raw == _GREY_AND_OPACITY else raw[:-1] + _OTHER_ORDER[raw[-1]]
         again.tile = [
             tile._replace(args=new if isinstance(tile.args, str) else (new, *tile.args[1:])) for tile in again.tile
         ]
-        lower = np.asarray(again)
-    if raw == _GREY_AND_OPACITY:  # four bytes of a pixel, taken for four channels
-        return lower.view(">u2").astype(np.uint16)
-    return upper.astype(np.uint16) << 8 | lower
+        if raw == _GREY_AND_OPACITY:  # four bytes of a pixel, taken for four channels
+            return np.asarray(again).view(">u2").astype(np.uint16)
+        upper = np.asarray(image)
+        values = np.empty(upper.shape, "<u2")
+        both = values.view(np.uint8).reshape(*upper.shape, 2)
+        both[..., 1] = upper
+        del upper
+        both[..., 0] = np.asarray(again)
+    return values
 
 
 @functools.lru_cache(maxsize=64)

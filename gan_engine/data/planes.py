@@ -1,7 +1,7 @@
 """Pictures with 16 bits per channel. Pillow has no mode for several such channels, so each channel is a picture."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -60,7 +60,7 @@ class Planes:
     def luma(self) -> np.ndarray:
         """float32 [H, W] in [0, 65535]: the grey of the colours, whatever their opacity."""
         colours = self.pixels()[:3]
-        return colours[0].astype(np.float32) if len(colours) == 1 else np.tensordot(_LUMA, colours, 1)
+        return colours[0].astype(np.float32) if len(colours) == 1 else _luma(colours)
 
     def pixels(self) -> np.ndarray:
         """uint16 [C, H, W]. Pixels of RGBA that cannot be seen become white."""
@@ -91,7 +91,7 @@ def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str
         return _planes(values).each(lambda channel: upright(channel, image))
     _require_8_bits(image)
     values = np.asarray(to_grey_or_rgb(eight_bits(image), channels=channels, remarks=remarks))
-    return _planes(np.atleast_3d(values) * np.float32(WHITE / 255))
+    return _planes([channel * np.float32(WHITE / 255) for channel in np.atleast_3d(values).transpose(2, 0, 1)])
 
 
 def _require_8_bits(image: ImageFile.ImageFile) -> None:
@@ -121,41 +121,59 @@ def _bits_of_jpeg2000(file: BinaryIO) -> int:
     return max((bits & 0x7F) + 1 for bits in content[start + 42 : start + 42 + 3 * channels : 3])
 
 
-def _values(image: ImageFile.ImageFile) -> np.ndarray:
-    """float32 [H, W, C] in [0, 65535]: grey, grey and opacity, RGB, or RGBA."""
+def _values(image: ImageFile.ImageFile) -> list[np.ndarray]:
+    """float32 [H, W] in [0, 65535] for each channel: grey, grey and opacity, RGB, or RGBA."""
     if image.mode.startswith("I"):
         raw = raw_mode(image)
         if image.format == "TIFF":
             require_read_right(image, raw)
         image.load()
-        stored, values = np.asarray(image)[..., None], levels(image, raw, 65535)[..., None]
+        stored, values = np.asarray(image)[..., None], [levels(image, raw, 65535).astype(np.float32)]
     else:
-        stored = values = both_bytes(image)
-    values = values.astype(np.float32)
-    if "transparency" not in image.info:
-        return values
-    seen = (stored != image.info["transparency"]).any(-1, keepdims=True)  # one value of a PNG is transparent
-    return np.concatenate([values, seen * np.float32(WHITE)], -1)
+        stored = both_bytes(image)
+        values = [channel.astype(np.float32) for channel in stored.transpose(2, 0, 1)]
+    if "transparency" in image.info:
+        seen = (stored != image.info["transparency"]).any(-1)  # one value of a PNG is transparent
+        values.append(seen * np.float32(WHITE))
+    return values
 
 
-def _with_channels(values: np.ndarray, channels: int, remarks: list[str]) -> np.ndarray:
-    """float32 [H, W, 1 to 4] -> [H, W, channels]; see `modes.to_grey_or_rgb`."""
-    opacity = None
-    if values.shape[-1] in (2, 4):
-        values, opacity = values[..., :-1], values[..., -1:]
+def _with_channels(values: list[np.ndarray], channels: int, remarks: list[str]) -> list[np.ndarray]:
+    """1 to 4 channels float32 [H, W], which change in place, as 1, 3 or 4; see `modes.to_grey_or_rgb`."""
+    opacity = values.pop() if len(values) in (2, 4) else None
+    if opacity is not None:
         remark_on_opacity(opacity.min(), opacity.max(), WHITE, channels, remarks)
         if channels != 4:
-            values = WHITE + (values - WHITE) * (opacity / WHITE)
+            opacity /= WHITE
+            for value in values:  # WHITE + (value - WHITE) * opacity
+                value -= WHITE
+                value *= opacity
+                value += WHITE
     if channels == 1:
-        return values if values.shape[-1] == 1 else (values @ _LUMA)[..., None]
-    values = np.broadcast_to(values, (*values.shape[:2], 3))
-    if channels == 3:
-        return values
-    return np.concatenate([values, np.full_like(values[..., :1], WHITE) if opacity is None else opacity], -1)
+        return values if len(values) == 1 else [_luma(values)]
+    if len(values) == 1:
+        values = [values[0], values[0].copy(), values[0].copy()]
+    if channels == 4:
+        values.append(np.full_like(values[0], WHITE) if opacity is None else opacity)
+    return values
 
 
-def _planes(values: np.ndarray) -> Planes:
-    """float32 [H, W, C] as a picture"""
-    if values.shape[-1] == 4:
-        values = np.concatenate([values[..., :3] * (values[..., 3:] / WHITE), values[..., 3:]], -1)
-    return Planes(tuple(Image.fromarray(np.ascontiguousarray(channel)) for channel in values.transpose(2, 0, 1)))
+def _luma(colours: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [H, W] of red, green and blue"""
+    red, green, blue = colours
+    grey = red * _LUMA[0]
+    grey += green * _LUMA[1]
+    grey += blue * _LUMA[2]
+    return grey
+
+
+def _planes(values: list[np.ndarray]) -> Planes:
+    """Channels float32 [H, W] as a picture. They change in place, and leave the list, so that their memory is freed."""
+    opacity = values[3] / WHITE if len(values) == 4 else None
+    channels = []
+    while values:
+        value = values.pop(0)
+        if opacity is not None and values:  # a colour, as the opacity is the last
+            value *= opacity
+        channels.append(Image.fromarray(value))
+    return Planes(tuple(channels))

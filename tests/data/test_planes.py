@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -215,6 +216,18 @@ def test_a_colour_profile_does_nothing_but_a_remark():
         remarks, packed = [], zlib.compress(profile)
         content = png(RGB, before=chunk(b"iCCP", b"x\0\0" + packed))
         assert np.array_equal(pixels(content, 3, remarks), RGB) and remarks == want
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_pixel_takes_24_bytes_beside_those_of_pillow(channels):
+    """The values as they are stored take 8 bytes, and four channels in float32 take 16."""
+    file = io.BytesIO(png(np.tile(RGBA, (20, 30, 1))))
+    tracemalloc.start()  # it sees the memory of NumPy, and not that of Pillow
+    try:
+        size = read_picture(file, channels=channels, bits=16).size
+        assert tracemalloc.get_traced_memory()[1] < 24.5 * size[0] * size[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("bits", [8, 16])
