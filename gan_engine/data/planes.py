@@ -96,16 +96,15 @@ def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str
 
 def _require_8_bits(image: ImageFile.ImageFile) -> None:
     """Raise ValueError for colours of more than 8 bits, which Pillow reduces to 8. See `has_both_bytes` for others."""
-    raw, bits = raw_mode(image), 8
-    what = raw.partition(";")[0]
-    if image.format == "TIFF":
-        bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-        what = "planes" if image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 else what
+    what, _, rest = raw_mode(image).partition(";")
+    bits = 16 if image.format == "TIFF" and rest.startswith("16") else 8
+    if image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        what, bits = "planes", max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     elif image.format == "PPM" and isinstance(args := image.tile[0].args, tuple):
         bits = args[1].bit_length()  # of white
     elif image.format == "JPEG2000":
         what, bits = image.mode, _bits_of_jpeg2000(image.fp)
-    if bits > 8 and image.mode != "F":
+    if bits > 8:
         want = "want 16 bits in grey, or in RGB or RGBA of a PNG or TIFF without planes"
         raise ValueError(f"{want}, got a {image.format} with {what} of {bits} bits")
 
@@ -159,7 +158,7 @@ def _with_channels(values: list[np.ndarray], channels: int, remarks: list[str]) 
 
 
 def _luma(colours: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 [H, W] of red, green and blue"""
+    """float32 [H, W] of red, green and blue. Every CPU gives the same bits, unlike a product of matrices."""
     red, green, blue = colours
     grey = red * _LUMA[0]
     grey += green * _LUMA[1]
