@@ -16,6 +16,7 @@ from PIL import Image, features
 from gan_engine.data import DataConfig, DataError, describe, load
 from gan_engine.data.decode import fit, read_picture
 from tests.data.test_modes import SRGB, SWAPPED, in_planes, saved
+from tests.data.test_modes import tiff as tiff_of_a_row
 
 NOISE = np.random.default_rng(0).integers(0, 65536, (13, 11, 4)).astype(np.uint16)
 GREY, GREY_ALPHA, RGB, RGBA = NOISE[..., :1], NOISE[..., :2], NOISE[..., :3], NOISE
@@ -60,6 +61,12 @@ def tiff(values, *, order="<", packed=False, orientation=1, opacity=2, kind=2, p
         entries += struct.pack(order + ("HHIHH" if short else "HHII"), tag, code, count, value, *[0] * short)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
     return head + data + entries + bytes(4)
+
+
+def tiff_with_a_number_too_many():
+    """A TIFF of three channels of 8 bits, whose tag has a fourth number: that of the tags, which is 10 or more."""
+    content = tiff_of_a_row(8, 2, b"\1\2\3", 1, samples=3)
+    return content.replace(struct.pack("<HHI", 258, 3, 3), struct.pack("<HHI", 258, 3, 4))
 
 
 def jpeg2000_of_12_bits(mode):
@@ -163,6 +170,7 @@ def test_the_colours_of_invisible_pixels_are_not_seen_beside_them():
         (saved(Image.new("LA", (1, 1), (7, 0)), None), 1, [65535]),
         (saved(Image.new("RGB", (1, 1), (9, 9, 9)), None, "TIFF", compression="tiff_lzw"), 3, [9 * 257] * 3),
         (in_planes(8, np.array([[255, 7], [0, 255], [0, 128]])), 3, [65535, 0, 0]),
+        (tiff_with_a_number_too_many(), 3, [257, 514, 771]),
         (saved(Image.new("RGB", (1, 1), (1, 2, 3)), None, "TGA"), 3, [257, 514, 771]),
         (saved(Image.new("LA", (1, 1), (7, 0)), None, "TGA"), 1, [65535]),
         (b"qoif" + struct.pack(">IIBB", 1, 1, 3, 0) + b"\xfe\1\2\3" + bytes(7) + b"\1", 3, [257, 514, 771]),
