@@ -1,6 +1,7 @@
 """The pages say what is there: links lead somewhere, the reference is complete, and docstrings fit their functions."""
 
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,16 +62,17 @@ def test_the_gallery_is_the_page_that_its_program_writes():
 def slower(summary: str) -> list[str]:
     """Every comparison of a summary of benchmarks that we lose, as a row of the table in docs/performance.md."""
     rows: list[str] = []
-    op, peers = "", ()
+    op, columns = "", []
     for line in summary.splitlines():
         if not line.startswith(" "):
             op = line
         elif line.startswith("  sample "):
-            peers = re.findall(r"vs (\w+)", line)
+            columns = list(re.finditer(r"\S+( \S+)*", line))
         elif "x <" in line:
             sample, dtype, mode, malloc, *_ = re.split(r"\s{2,}", line.strip())
-            ratios = re.findall(r"(?<= )(\d+\.?\d*)x( <)?(?= |$)", line)
-            lost = [f"{ratio} ({peer})" for peer, (ratio, mark) in zip(peers, ratios) if mark]
+            # A column ends where its head ends, and may be empty.
+            cells = {head[0]: line[before.end() : head.end()].strip() for before, head in itertools.pairwise(columns)}
+            lost = [f"{cells[name][:-3]} ({name[3:]})" for name in cells if cells[name].endswith("x <")]
             rows.append(f"| {op} | {sample} | {dtype} | {mode} | {malloc} | {', '.join(lost)} |")
     return rows
 
