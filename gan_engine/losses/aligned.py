@@ -21,7 +21,8 @@ The gradient of the loss is the sum over n of a[n] dD(x)[n]/dparameters, with a 
 
 The shares of `one side` are a[n] - 1 / e. They lose digits of a[n], the same ones at every logit. Gradients of biases,
 which are sums over all logits, lost half of the loss so where an image had 1,500 logits. Hence `apart`. With one logit,
-the last bias alone loses digits, where gamma |g| is large; that costs less than an eighth of the time.
+only what shifts all logits alike, such as the last bias, loses them, where gamma |g| is large. `apart` would cure that
+too, for one pass more.
 
 Let a forward pass, a pass back to the image and one to the parameters cost 1 each. A difference in a random direction
 is 6: both runs need all three. One side is 7, as D's own direction needs a pass back to the image before. Apart is 8
