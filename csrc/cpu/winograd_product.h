@@ -1,6 +1,7 @@
 // The matrix product that takes nearly all of the time of a convolution by minimal filtering.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "vec.h"
@@ -11,6 +12,7 @@ namespace minimal {
 
 constexpr std::int64_t kPanel = 32;  // columns of a product that lie together in memory: a panel
 constexpr std::int64_t kLine = 16;   // floats in a line of the cache
+constexpr int kSecondLevel = 2;      // of the cache, as __builtin_prefetch numbers it
 
 // A product is computed in pieces of kRows rows and kRegs registers, whose sums fill the registers. AVX2 has sixteen
 // registers: twelve sums, three numbers of the left factor and one register of the right one. Three rows of a whole
@@ -28,13 +30,26 @@ constexpr int kRows = 4, kRegs = 2;
 using Register = RegF;
 constexpr int kRegLanes = sizeof(Register) / 4;
 
+// Lines that products fetch into the cache, because they hardly wait for memory. A piece fetches `each` lines, until
+// none is left. The lines lie at `from` + offsets.
+struct Fetch {
+    const float* from = nullptr;
+    const std::int32_t *next = nullptr, *end = nullptr;
+    std::int64_t each = 0;
+};
+
 // c [pieces kCount, 32] = a [pieces kCount, depth] b [depth, 32], added to c where `add`. Element (r, k) of a lies at
-// a[r * row + k * step]. Meanwhile each piece fetches `ahead` lines into the cache, the first one from `soon` on.
+// a[r * row + k * step]. Meanwhile each piece fetches lines of `fetch`, and `ahead` lines side by side, the first one from
+// `soon` on.
 template <int kCount>
 [[gnu::noinline]] inline void multiply_pieces(std::int64_t pieces, const float* a, std::int64_t row, std::int64_t step,
                                               const float* b, float* c, std::int64_t depth, bool add, const float* soon,
-                                              std::int64_t ahead) {
-    for (; pieces > 0; --pieces, a += kCount * row, c += kCount * kPanel, soon += ahead * kLine)
+                                              std::int64_t ahead, Fetch& fetch) {
+    for (; pieces > 0; --pieces, a += kCount * row, c += kCount * kPanel, soon += ahead * kLine) {
+        const float* const from = fetch.from;
+        const std::int32_t* const offsets = fetch.next;
+        const std::int64_t lines = std::min<std::int64_t>({fetch.each, fetch.end - offsets, depth});
+        fetch.next += lines;
         for (int col = 0; col < kPanel; col += kRegs * kRegLanes) {
             // Loops over registers are unrolled, so that the sums are never in memory.
             Register sums[kCount][kRegs];
@@ -47,6 +62,7 @@ template <int kCount>
             each([](Register& sum, const float*) { sum = Register{}; });
             for (std::int64_t k = 0; k < depth; ++k) {
                 if (k < ahead) __builtin_prefetch(soon + k * kLine);
+                if (k < lines) __builtin_prefetch(from + offsets[k], 0, kSecondLevel);
                 const auto left = [&](int r) { return splat<Register>(a[r * row + k * step]); };
                 const auto right = [&](int j) { return load_bytes<Register>(b + k * kPanel + col + j * kRegLanes); };
                 // The factor of which there is less stays in registers.
@@ -73,6 +89,7 @@ template <int kCount>
             if (add) each([](Register& sum, const float* at) { sum += load_bytes<Register>(at); });
             each([](const Register& sum, float* at) { std::memcpy(at, &sum, sizeof sum); });
         }
+    }
 }
 
 // How many rows a product of at least `rows` rows has. AVX2 takes a piece or two of two rows where three do not divide
@@ -82,15 +99,19 @@ constexpr std::int64_t whole_rows(std::int64_t rows) {
     return rows < 2 ? 2 : rows;
 }
 
+// How many pieces have two rows, and how many pieces a product of `rows` whole rows has.
+constexpr std::int64_t pairs_of(std::int64_t rows) { return kRows == 3 && rows % 3 != 0 ? 3 - rows % 3 : 0; }
+constexpr std::int64_t pieces_of(std::int64_t rows) { return pairs_of(rows) + (rows - 2 * pairs_of(rows)) / kRows; }
+
 // A product of `rows` whole rows, as above.
 GE_INLINE void multiply(std::int64_t rows, const float* a, std::int64_t row, std::int64_t step, const float* b,
-                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead) {
-    if (kRows == 3 && rows % 3 != 0) {
-        const std::int64_t pairs = 3 - rows % 3;
-        multiply_pieces<2>(pairs, a, row, step, b, c, depth, add, soon, ahead);
+                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead,
+                        Fetch& fetch) {
+    if (const std::int64_t pairs = pairs_of(rows); pairs > 0) {
+        multiply_pieces<2>(pairs, a, row, step, b, c, depth, add, soon, ahead, fetch);
         rows -= 2 * pairs, a += 2 * pairs * row, c += 2 * pairs * kPanel, soon += pairs * ahead * kLine;
     }
-    multiply_pieces<kRows>(rows / kRows, a, row, step, b, c, depth, add, soon, ahead);
+    multiply_pieces<kRows>(rows / kRows, a, row, step, b, c, depth, add, soon, ahead, fetch);
 }
 
 }  // namespace minimal

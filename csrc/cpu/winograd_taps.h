@@ -1,6 +1,9 @@
 // The taps of a weight, in strips that transforms read and write.
 #pragma once
 
+#include <array>
+#include <vector>
+
 #include "winograd_tiles.h"
 #include "zip.h"
 
@@ -53,6 +56,33 @@ inline bool side_by_side(const WinogradWeight& s, std::int64_t out, std::int64_t
 }
 
 inline std::int64_t strips(std::int64_t channels) { return (channels + kStrip - 1) / kStrip; }
+
+// The lines of the cache with all taps of `in` channels in and `out` channels out: offsets from the first tap of the
+// first channels. Empty where no numbers lie side by side in memory.
+template <class A>
+std::vector<std::int32_t> lines_of_taps(const WinogradWeight& s, std::int64_t in, std::int64_t out) {
+    struct Axis {
+        std::int64_t stride, size;
+    };
+    std::array<Axis, 4> axes = {
+        {{s.stride_x, A::Across::kTaps}, {s.stride_y, A::Down::kTaps}, {s.stride_in, in}, {s.stride_out, out}}};
+    std::int64_t first = 0;  // the tap that comes first in memory
+    for (Axis& axis : axes)
+        if (axis.stride < 0) first += (axis.size - 1) * axis.stride, axis.stride = -axis.stride;
+    std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
+    if (axes[0].stride != 1) return {};
+    std::int64_t run = axes[0].size;  // numbers side by side
+    for (int k = 1; k < 4; ++k)
+        if (axes[k].stride == run) run *= axes[k].size, axes[k].size = 1;
+    std::vector<std::int32_t> lines;
+    for (std::int64_t i = 0; i < axes[3].size; ++i)
+        for (std::int64_t j = 0; j < axes[2].size; ++j)
+            for (std::int64_t k = 0; k < axes[1].size; ++k) {
+                const std::int64_t at = first + i * axes[3].stride + j * axes[2].stride + k * axes[1].stride;
+                for (std::int64_t line = 0; line < run; line += kLine) lines.push_back(std::int32_t(at + line));
+            }
+    return lines;
+}
 
 // Moves a number of the weight to the strip, or back where the weight is not const.
 inline void move(const float& w, float& tap) { tap = w; }

@@ -67,19 +67,25 @@ struct WeightGradient {
         tiles_first ? run_tiles_first() : run_gradient_first();
     }
 
-    // Here du is [panels, weights, part, 32], for a group of panels.
+    // Here du is [panels, weights, part, 32], for a group of panels. While they are added up, the memory comes to which
+    // the gradient will be written.
     void run_tiles_first() const {
         transform_tiles(0, tiles.count());
         for_shares(groups * parts, threads, [&](std::int64_t begin, std::int64_t end) {
             const Buffer du = buffer(together_panels * u_panel);
+            const auto lines = lines_of_taps<A>(s, std::min(part, s.in), together_panels * kPanel);
+            const std::int64_t pieces = A::kPoints * together_panels * pieces_of(std::min(part, rows));
+            const std::int64_t each = std::int64_t(lines.size()) / pieces + 1;
             for (std::int64_t item = begin; item < end; ++item) {
                 const std::int64_t first = item / parts * together_panels, from = item % parts * part;
                 const std::int64_t last = std::min(first + together_panels, columns), to = std::min(from + part, rows);
+                const float* const taps = p.dweight + first * kPanel * s.stride_out + from * s.stride_in;
+                Fetch fetch = {taps, lines.data(), lines.data() + lines.size(), each};
                 for (std::int64_t t = 0; t < tiles.count(); t += added)
                     for (int i = 0; i < A::kPoints; ++i)
                         for (std::int64_t panel = first; panel < last; ++panel)
                             add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
-                                      du.get() + (panel - first) * u_panel);
+                                      du.get() + (panel - first) * u_panel, fetch);
                 for (std::int64_t row = from; row < to; row += kStrip)
                     write_strip(first, last, row, du.get() + (row - from) * kPanel);
             }
@@ -98,7 +104,9 @@ struct WeightGradient {
                 while (adds(end % A::kPoints)) ++end;
                 for (std::int64_t item = begin; item < end; ++item) {
                     const std::int64_t panel = item / A::kPoints;
-                    add_point(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel);
+                    Fetch none;
+                    add_point(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel,
+                              none);
                 }
             });
         }
@@ -160,7 +168,7 @@ struct WeightGradient {
     // du += v^T d for point i, channels in from `from` to `to`, and `count` tiles from `first` on. Without `more` they
     // are the first tiles of du.
     [[gnu::noinline]] void add_point(std::int64_t panel, std::int64_t from, std::int64_t to, int i, std::int64_t first,
-                                     std::int64_t count, bool more, float* du) const {
+                                     std::int64_t count, bool more, float* du, Fetch& fetch) const {
         const int k = points[i];
         const float *const from_v = v.get() + k * v_point, *const from_d = d.get() + k * d_point;
         float* const sums = du + weight_at<A>(k) * u_weight - from * kPanel;
@@ -172,7 +180,7 @@ struct WeightGradient {
                 const float* const soon = tiles_first ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
                 multiply(most, strip + row % kAcross, 1, kAcross, from_d + (panel * together + first + t) * kPanel,
                          sums + row * kPanel, std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
-                         kRows * (tiles_first ? kSummed : kPanel) / kLine);
+                         kRows * (tiles_first ? kSummed : kPanel) / kLine, fetch);
             }
     }
 
