@@ -123,9 +123,9 @@ struct Convolution {
         });
     }
 
-    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32], or of one block where a sum has one part. While
-    // a part is multiplied, the taps of the next part come from memory (512 channels, 4x4 pixels, batch 8: y takes 3.1 ms
-    // instead of 3.5; AVX2, 2026-11).
+    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32], or of one block where a sum has one part.
+    // While a part is multiplied, the taps of the next part come from memory (512 channels, 4x4 pixels, batch 8: y
+    // takes 3.1 ms instead of 3.5; AVX2, 2026-11).
     void run_tiles_first() const {
         const bool parts = in > kDepth;
         const std::int64_t v_size = A::kPoints * v_point, m_size = A::kPoints * m_point;
@@ -198,8 +198,8 @@ struct Convolution {
                 for (std::int64_t depth = 0; depth < in; depth += kDepth) {
                     const float* const b = u + weight_at<A>(k) * u_point + (panel * in + depth) * kPanel;
                     Fetch none;
-                    multiply_point(v + k * v_point, b, m + k * m_point + panel * kBlock * kPanel, block, depth,
-                                   b + kDepth * kPanel, kAhead, none);
+                    multiply_point<false>(v + k * v_point, b, m + k * m_point + panel * kBlock * kPanel, block, depth,
+                                          b + kDepth * kPanel, kAhead, none);
                 }
     }
 
@@ -209,16 +209,17 @@ struct Convolution {
         for (int k = 0; k < A::kPoints; ++k) {
             // The tiles of the next point are fetched: u is in the second-level cache.
             const float* const next = v + (k + 1) * v_point + depth * kBlock;
-            multiply_point(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next,
-                           kRows * part / kLine, fetch);
+            multiply_point<true>(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next,
+                                 kRows * part / kLine, fetch);
         }
     }
 
-    // Each product of kRows tiles fetches `ahead` lines from `soon` on, and lines of `fetch`.
+    // Each product of kRows tiles fetches `ahead` lines from `soon` on, and lines of `fetch` where kFetch.
+    template <bool kFetch>
     GE_INLINE void multiply_point(const float* v, const float* u, float* m, std::int64_t block, std::int64_t depth,
                                   const float* soon, std::int64_t ahead, Fetch& fetch) const {
-        multiply(whole_rows(tiles_of(block)), v + depth * kBlock, part, 1, u, m, std::min(kDepth, in - depth),
-                 depth > 0, soon, ahead, fetch);
+        multiply<kFetch>(whole_rows(tiles_of(block)), v + depth * kBlock, part, 1, u, m, std::min(kDepth, in - depth),
+                         depth > 0, soon, ahead, fetch);
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.

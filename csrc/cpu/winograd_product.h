@@ -39,9 +39,9 @@ struct Fetch {
 };
 
 // c [pieces kCount, 32] = a [pieces kCount, depth] b [depth, 32], added to c where `add`. Element (r, k) of a lies at
-// a[r * row + k * step]. Meanwhile each piece fetches lines of `fetch`, and `ahead` lines side by side, the first one from
-// `soon` on.
-template <int kCount>
+// a[r * row + k * step]. Meanwhile each piece fetches `ahead` lines side by side, the first one from `soon` on, and
+// lines of `fetch` where kFetch.
+template <int kCount, bool kFetch>
 [[gnu::noinline]] inline void multiply_pieces(std::int64_t pieces, const float* a, std::int64_t row, std::int64_t step,
                                               const float* b, float* c, std::int64_t depth, bool add, const float* soon,
                                               std::int64_t ahead, Fetch& fetch) {
@@ -62,7 +62,7 @@ template <int kCount>
             each([](Register& sum, const float*) { sum = Register{}; });
             for (std::int64_t k = 0; k < depth; ++k) {
                 if (k < ahead) __builtin_prefetch(soon + k * kLine);
-                if (k < lines) __builtin_prefetch(from + offsets[k], 0, kSecondLevel);
+                if (kFetch && k < lines) __builtin_prefetch(from + offsets[k], 0, kSecondLevel);
                 const auto left = [&](int r) { return splat<Register>(a[r * row + k * step]); };
                 const auto right = [&](int j) { return load_bytes<Register>(b + k * kPanel + col + j * kRegLanes); };
                 // The factor of which there is less stays in registers.
@@ -104,14 +104,14 @@ constexpr std::int64_t pairs_of(std::int64_t rows) { return kRows == 3 && rows %
 constexpr std::int64_t pieces_of(std::int64_t rows) { return pairs_of(rows) + (rows - 2 * pairs_of(rows)) / kRows; }
 
 // A product of `rows` whole rows, as above.
+template <bool kFetch>
 GE_INLINE void multiply(std::int64_t rows, const float* a, std::int64_t row, std::int64_t step, const float* b,
-                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead,
-                        Fetch& fetch) {
+                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead, Fetch& fetch) {
     if (const std::int64_t pairs = pairs_of(rows); pairs > 0) {
-        multiply_pieces<2>(pairs, a, row, step, b, c, depth, add, soon, ahead, fetch);
+        multiply_pieces<2, kFetch>(pairs, a, row, step, b, c, depth, add, soon, ahead, fetch);
         rows -= 2 * pairs, a += 2 * pairs * row, c += 2 * pairs * kPanel, soon += pairs * ahead * kLine;
     }
-    multiply_pieces<kRows>(rows / kRows, a, row, step, b, c, depth, add, soon, ahead, fetch);
+    multiply_pieces<kRows, kFetch>(rows / kRows, a, row, step, b, c, depth, add, soon, ahead, fetch);
 }
 
 }  // namespace minimal

@@ -84,8 +84,8 @@ struct WeightGradient {
                 for (std::int64_t t = 0; t < tiles.count(); t += added)
                     for (int i = 0; i < A::kPoints; ++i)
                         for (std::int64_t panel = first; panel < last; ++panel)
-                            add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
-                                      du.get() + (panel - first) * u_panel, fetch);
+                            add_point<true>(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
+                                            du.get() + (panel - first) * u_panel, fetch);
                 for (std::int64_t row = from; row < to; row += kStrip)
                     write_strip(first, last, row, du.get() + (row - from) * kPanel);
             }
@@ -105,8 +105,8 @@ struct WeightGradient {
                 for (std::int64_t item = begin; item < end; ++item) {
                     const std::int64_t panel = item / A::kPoints;
                     Fetch none;
-                    add_point(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel,
-                              none);
+                    add_point<false>(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0,
+                                     du.get() + panel * u_panel, none);
                 }
             });
         }
@@ -166,7 +166,8 @@ struct WeightGradient {
     static bool adds(std::int64_t i) { return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]); }
 
     // du += v^T d for point i, channels in from `from` to `to`, and `count` tiles from `first` on. Without `more` they
-    // are the first tiles of du.
+    // are the first tiles of du. Where kFetch, the sums are in the cache.
+    template <bool kFetch>
     [[gnu::noinline]] void add_point(std::int64_t panel, std::int64_t from, std::int64_t to, int i, std::int64_t first,
                                      std::int64_t count, bool more, float* du, Fetch& fetch) const {
         const int k = points[i];
@@ -175,12 +176,13 @@ struct WeightGradient {
         for (std::int64_t t = 0; t < count; t += kSummed)
             for (std::int64_t row = from, most; row < to; row += most) {
                 most = std::min(kAcross - row % kAcross, to - row);
-                // The products fetch their sums into the cache; where the sums are there, the tiles of the next point.
+                // The products fetch the tiles of the next point, or their sums.
                 const float* const strip = from_v + (row / kAcross * together + first + t) * kAcross;
-                const float* const soon = tiles_first ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
-                multiply(most, strip + row % kAcross, 1, kAcross, from_d + (panel * together + first + t) * kPanel,
-                         sums + row * kPanel, std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
-                         kRows * (tiles_first ? kSummed : kPanel) / kLine, fetch);
+                const float* const soon = kFetch ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
+                multiply<kFetch>(most, strip + row % kAcross, 1, kAcross,
+                                 from_d + (panel * together + first + t) * kPanel, sums + row * kPanel,
+                                 std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
+                                 kRows * (kFetch ? kSummed : kPanel) / kLine, fetch);
             }
     }
 
