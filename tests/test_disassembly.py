@@ -80,7 +80,7 @@ HOT = {
     ],
     "winograd, product": [Hot(r"\bmultiply_pieces<", loops=4)],
     "winograd, images": [
-        Hot(r"\bConvolution<.*::transform_block\(", transforms=7),
+        Hot(r"\bConvolution<.*::transform_tiles\(", transforms=7),
         Hot(r"\bConvolution<.*::write_block\(", transforms=7),
         Hot(r"\bWeightGradient<.*::transform_(x|dy)<", transforms=5),
     ],
