@@ -18,6 +18,7 @@ from gan_engine.data.array_files import Head
 from gan_engine.data.decode import decode_arrays, decode_bands
 from gan_engine.data.files import counted_remarks
 from gan_engine.data.image_set import DataError, ImageSet
+from gan_engine.data.planes import AT_MOST_8_BITS
 from gan_engine.system.names import listed
 from gan_engine.system.pixels import COLOURS, MOST_CHANNELS, white
 from gan_engine.system.resolution import Resolution, height_width
@@ -67,6 +68,8 @@ def load_images(path: Path, *, resolution: Resolution, channels: int | None, bit
     unused = [other for other in heads if other not in (name, labels_name)]
     if unused:
         notes.append(f"{listed(unused)} not used")
+    if bits == 16 and images.dtype.kind in "bui" and (images.dtype.itemsize == 1 or images.max() <= 255):
+        notes.append(f"values {AT_MOST_8_BITS}")
     remarks: list[str] = []
     found = 1 if images.ndim == 3 else images.shape[3]
     if bits == 8 and found in COLOURS and channels in (None, *COLOURS):

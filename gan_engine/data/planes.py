@@ -23,6 +23,9 @@ from gan_engine.data.modes import (
 
 WHITE = 65535.0
 
+# Remark on a picture that has no more than `--bits 8` keeps. Resized values lie between its levels.
+AT_MOST_8_BITS = "with at most 8 bits (--bits 16 only makes their resizing finer)"
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 
 
@@ -75,12 +78,13 @@ def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str
     """Load an opened picture with 16 bits per channel, in 1, 3 or 4 channels, and turn it upright by EXIF.
 
     Values of other widths are scaled by their white, and inverted if a TIFF says that white is 0. Grey, colour and
-    transparency become each other as in `modes.to_grey_or_rgb`, with all bits. Colour profiles do nothing.
+    transparency become each other as in `modes.to_grey_or_rgb`, with all bits. Colour profiles do nothing. AVIF and
+    HEIF are read with 8 bits in colour, and a remark says so if they have more.
 
     Args:
         remarks: list to which changes are added, as text, that the pixels alone do not show.
 
-    Raises ValueError for colours that Pillow reduces to 8 bits, and as `eight_bits` does.
+    Raises ValueError for other colours that Pillow reduces to 8 bits, and as `eight_bits` does.
     """
     remarks = [] if remarks is None else remarks
     profile, mode = image.info.get("icc_profile"), "L" if image.mode.startswith("I") else image.mode
@@ -90,7 +94,9 @@ def sixteen_bits(image: ImageFile.ImageFile, *, channels: int, remarks: list[str
         values = _with_channels(_values(image), channels, remarks)
         return _planes(values).each(lambda channel: upright(channel, image))
     _require_8_bits(image)
-    values = np.asarray(to_grey_or_rgb(eight_bits(image), channels=channels, remarks=remarks))
+    bits, picture = _bits_of_avif_and_heif(image), eight_bits(image)
+    remarks.append(f"in {image.format} with {bits} bits (read with 8)" if bits > 8 else AT_MOST_8_BITS)
+    values = np.asarray(to_grey_or_rgb(picture, channels=channels, remarks=remarks))
     return _planes([channel * np.float32(WHITE / 255) for channel in np.atleast_3d(values).transpose(2, 0, 1)])
 
 
@@ -111,13 +117,28 @@ def _require_8_bits(image: ImageFile.ImageFile) -> None:
 
 def _bits_of_jpeg2000(file: BinaryIO) -> int:
     """The most bits of a channel, by the first segment of the codestream (ISO 15444-1, A.5.1)."""
+    content = _content(file)
+    start = content.index(b"\xff\x4f\xff\x51")  # the markers SOC and SIZ
+    (channels,) = struct.unpack_from(">H", content, start + 40)
+    return max((bits & 0x7F) + 1 for bits in content[start + 42 : start + 42 + 3 * channels : 3])
+
+
+def _bits_of_avif_and_heif(image: ImageFile.ImageFile) -> int:
+    """The bits of a channel before the decoder makes 8 of them. 8 for all other formats."""
+    if image.format == "AVIF":
+        content = _content(image.fp)
+        flags = content[content.index(b"av1C") + 6]  # high_bitdepth and twelve_bit (AV1-ISOBMFF 2.3.3)
+        return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
+    return int(image.info["bit_depth"]) if image.format == "HEIF" else 8  # pillow-heif says it
+
+
+def _content(file: BinaryIO) -> bytes:
+    """The whole file, which stays at its place."""
     place = file.tell()
     file.seek(0)
     content = file.read()
     file.seek(place)
-    start = content.index(b"\xff\x4f\xff\x51")  # the markers SOC and SIZ
-    (channels,) = struct.unpack_from(">H", content, start + 40)
-    return max((bits & 0x7F) + 1 for bits in content[start + 42 : start + 42 + 3 * channels : 3])
+    return content
 
 
 def _values(image: ImageFile.ImageFile) -> list[np.ndarray]:
