@@ -10,7 +10,7 @@ import torch
 from gan_engine import backends, models
 from gan_engine.models.stylegan3 import MAGNITUDE_HALF_LIFE, Config, lowpass
 from gan_engine.system import checkpoint
-from tests.models.test_stylegan2 import autocast, path_length, r1
+from tests.models.stylegan2_networks import autocast, path_length, r1
 
 SMALL = Config(
     resolution=32, channels=1, z_dim=8, w_dim=8, channel_base=256, channel_max=12, num_layers=6, half_resolutions=1
