@@ -22,7 +22,9 @@ refusals and the costs; level2/README.md explains how level 2 works.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, SupportsFloat
+from math import inf, isfinite
+from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -154,7 +156,7 @@ def path_length(
         G: ws [N, num_ws, w_dim] or [N, w_dim] -> img [N, C, H, W].
         ws: the latents. The squares are summed over w_dim and averaged over num_ws.
         mean: [], float32, the running mean a of the lengths. It is updated in place, and belongs in a checkpoint.
-        decay: the share of a that an update keeps.
+        decay: the share of a that an update keeps, from 0 to 1.
         generator: draws y; None: PyTorch's default generator.
         level: 1 or "autograd", as in `backward_with_penalty`; None is 1. There is no level 2 of path lengths.
 
@@ -163,7 +165,8 @@ def path_length(
 
     Raises:
         RuntimeError: as in `r1`, of G.
-        ValueError: G does not return images [N, C, H, W] that depend on ws; or another level.
+        ValueError: G does not return images [N, C, H, W] that depend on ws; no latents, whose mean would be NaN; or
+            an argument of another type.
 
     Gradients: every order that G has, in the parameters of G and in ws.
     """
@@ -171,6 +174,13 @@ def path_length(
     check_batch("ws", ws)
     if level not in (None, 1, "autograd"):
         raise ValueError(f'path_length: level must be 1, "autograd" or None, got {level!r}')
+    if len(ws) == 0:
+        raise ValueError(f"path_length: want at least one latent, got {list(ws.shape)}")
+    if not isinstance(mean, Tensor) or mean.numel() != 1 or not mean.dtype.is_floating_point:
+        raise ValueError(f"path_length: mean must be a tensor [] in floating point, got {described(mean)}")
+    if not (isinstance(decay, Real) and 0 <= decay <= 1):
+        raise ValueError(f"path_length: decay must be a number from 0 to 1, got {decay!r}")
+    check_generator("path_length", generator)
     with torch.autocast(ws.device.type, enabled=False), torch.enable_grad():
         ws = ws if ws.requires_grad else detached(ws).requires_grad_()
         with ClosedOps(closed=level != "autograd"):
@@ -198,6 +208,7 @@ def between(real: Tensor, fake: Tensor, *, generator: torch.Generator | None = N
     """
     for name, img in ("real", real), ("fake", fake):
         check_batch(name, img)
+    check_generator("between", generator)
     eps = torch.rand(len(real), generator=generator, device=generator.device if generator else real.device)
     eps = eps.to(real.device)
     with torch.no_grad():
@@ -217,6 +228,8 @@ def around(real: Tensor, *, spread: float = 0.5, generator: torch.Generator | No
         x: [N, ...] without a graph.
     """
     check_batch("real", real)
+    check_factor("spread", spread)
+    check_generator("around", generator)
     real = real.detach()
     noise = torch.rand(real.shape, generator=generator, device=generator.device if generator else real.device)
     moved = real + spread * real.std() * noise.to(real)
@@ -247,7 +260,7 @@ def backward_with_penalty(
             there is one for each image. Else they have D's own shape, and the loss may return a value for each. The
             loss gets a list where D returns a list. The loss may read D again, and anything else. All that requires
             gradients gets them, as from one `backward()` of the sum.
-        gamma: the weight, a number or one for each image [N].
+        gamma: the weight, at least 0: a number, or a tensor of one for each image [N].
         c: handed on to D as it is. None: D is called with the images alone.
         level: 2, 1, "autograd" or "aligned", as the module says. None is 2, and 1 or "autograd" for a D that level 2
             refuses. Such a D is put back to what it was, and the answer is remembered while D stays the same.
@@ -265,16 +278,21 @@ def backward_with_penalty(
             level "aligned" only: inference mode, or activations with kinks that cannot be held.
         ValueError: D does not return logits; they do not depend on the images (all levels but 2); the loss returns
             neither [], [M] nor a value for each logit, or has no gradient; another level, or an argument of another
-            type; no images at level "aligned".
+            type; a number that is not finite, or a negative gamma; no images at level "aligned". The numbers in tensors
+            are not read: a GPU would wait.
     """
     check_level("backward_with_penalty", level)
     if loss is not None and not callable(loss):
         raise ValueError(f"loss must be a function of the logits, or None, got {described(loss)}")
-    if not type(gamma) is type(centre) is type(scale) is float:
+    # One look at numbers as most steps have them: a look at each takes longer.
+    usual = type(gamma) is type(centre) is type(scale) is float and gamma >= 0 and isfinite(gamma + centre + scale)
+    if not usual:
         check_factor("centre", centre)
         check_factor("scale", scale)
-        if not isinstance(gamma, SupportsFloat):
+        if gamma.is_complex() if isinstance(gamma, Tensor) else not isinstance(gamma, Real):
             raise ValueError(f"gamma must be a number, or a tensor of one for each image, got {described(gamma)}")
+        if not isinstance(gamma, Tensor) and not 0 <= gamma < inf:
+            raise ValueError(f"gamma must be a finite number, at least 0, got {gamma!r}")
     seen = known(D)
     if level != "aligned" and (seen is None or seen.refused is not None):
         refuse(D, seen)
@@ -318,9 +336,25 @@ def check_level(caller: str, level: Any) -> None:
 
 
 def check_factor(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` is a number or a tensor of one."""
-    if not isinstance(value, SupportsFloat) or (isinstance(value, Tensor) and value.numel() != 1):
+    """Raise ValueError unless `value` is a finite number or a tensor of one number, which is not read."""
+    if not is_number(value):
         raise ValueError(f"{name} must be a number, got {described(value)}")
+    if not isinstance(value, Tensor) and not isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    """True for a real number, and for a tensor of one."""
+    return value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else isinstance(value, Real)
+
+
+def check_generator(caller: str, generator: Any) -> None:
+    """Raise ValueError unless `generator` draws random numbers of PyTorch, or is None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"{caller}: generator must be a torch.Generator, which draws random numbers, or None, got "
+            f"{described(generator)} of {type(generator).__module__}"
+        )
 
 
 def _one_centred(D: Network, x: Tensor, c: Any, logits: Picked) -> Tensor:

@@ -267,10 +267,10 @@ def test_a_coarse_part_of_D_makes_a_large_step(kept: bool):
         assert (got - want).norm() < 1e-1 * want.norm()
 
 
-@pytest.mark.parametrize("gamma", [torch.nan, torch.inf])
+@pytest.mark.parametrize("gamma", [torch.tensor(torch.nan), torch.tensor(torch.inf)])
 @pytest.mark.parametrize("with_loss", [False, True])
-def test_what_is_not_finite_shows_in_the_gradients(with_loss: bool, gamma: float):
-    """So that a loss scale falls, or a run is told."""
+def test_what_is_not_finite_shows_in_the_gradients(with_loss: bool, gamma: Tensor):
+    """So that a loss scale falls, or a run is told. Nobody reads the numbers in tensors before the step."""
     for D in (seeded(lambda: mlp(64)), seeded(lambda: nn.Sequential(*mlp(64)[:-2], nn.Linear(32, 3)))):
         loss = (lambda logits: softplus(logits).reshape(len(logits), -1).mean(1)) if with_loss else None
         assert not gradient(D, lambda D=D, loss=loss: aligned(D, images(), loss, gamma=gamma)).isfinite().any()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,6 +139,16 @@ def test_a_loss_without_a_gradient_is_refused(level, monkeypatch):
         ({"gamma": "1"}, "gamma must be a number, or a tensor of one for each image, got a str"),
         ({"centre": None}, "centre must be a number, got a NoneType"),
         ({"scale": torch.ones(3)}, r"scale must be a number, got \[3\]"),
+        ({"scale": np.ones(3)}, "scale must be a number, got a ndarray"),
+        ({"scale": torch.tensor(1j)}, r"scale must be a number, got \[\] of torch.complex64"),
+        ({"scale": float("inf")}, "scale must be a finite number, got inf"),
+        ({"centre": float("nan")}, "centre must be a finite number, got nan"),
+        ({"gamma": float("nan")}, "gamma must be a finite number, at least 0, got nan"),
+        ({"gamma": float("inf")}, "gamma must be a finite number, at least 0, got inf"),
+        ({"gamma": -1.0}, "gamma must be a finite number, at least 0, got -1.0"),
+        ({"gamma": -1}, "gamma must be a finite number, at least 0, got -1"),
+        ({"gamma": np.ones(3)}, "gamma must be a number, or a tensor of one for each image, got a ndarray"),
+        ({"gamma": torch.ones(3) * 1j}, r"gamma must be a number, or a tensor .*, got \[3\] of torch.complex64"),
         ({"loss": "hinge"}, "loss must be a function of the logits, or None, got a str"),
         ({"img": [1.0]}, r"img must be a tensor \[N, ...\] in floating point, got a list"),
         ({"img": torch.ones(3, 1, 2, 2).byte()}, r"img must be a tensor .*, got \[3, 1, 2, 2\] of torch.uint8"),
@@ -151,6 +162,56 @@ def test_an_argument_of_another_type_is_refused(given, sentence, level):
     D, img = nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), torch.randn(3, 1, 2, 2)
     with pytest.raises((ValueError, NotPiecewiseLinear), match=sentence):
         penalties.backward_with_penalty(**{"D": D, "img": img, "loss": softplus, "gamma": 1.0, "level": level, **given})
+
+
+@pytest.mark.parametrize("generator", [0, 5, np.random.default_rng(0), torch.Generator])
+def test_a_generator_that_is_not_of_pytorch_is_refused(generator):
+    D, G, img, mean = nn.Linear(4, 1), nn.Unflatten(1, (1, 2, 2)), torch.randn(3, 4), torch.ones(())
+    for call in (
+        lambda: penalties.between(img, img, generator=generator),
+        lambda: penalties.around(img, generator=generator),
+        lambda: penalties.wgan_gp(D, img, img, generator=generator),
+        lambda: penalties.dragan(D, img, generator=generator),
+        lambda: penalties.path_length(G, img, mean, generator=generator),
+    ):
+        with pytest.raises(ValueError, match=r"generator must be a torch.Generator, .* or None, got a \w+ of \w+"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"ws": torch.ones(0, 4)}, r"path_length: want at least one latent, got \[0, 4\]"),
+        ({"mean": 1.0}, r"mean must be a tensor \[\] in floating point, got a float"),
+        ({"mean": torch.ones(3)}, r"mean must be a tensor \[\] in floating point, got \[3\]"),
+        ({"mean": torch.ones((), dtype=torch.int64)}, r"mean must be a tensor .*, got \[\] of torch.int64"),
+        ({"decay": float("nan")}, "decay must be a number from 0 to 1, got nan"),
+        ({"decay": 1.5}, "decay must be a number from 0 to 1, got 1.5"),
+        ({"decay": "0.99"}, "decay must be a number from 0 to 1, got '0.99'"),
+    ],
+)
+def test_an_argument_of_path_lengths_that_would_spoil_their_mean_is_refused(given, sentence):
+    mean = torch.ones(())
+    with pytest.raises(ValueError, match=sentence):
+        penalties.path_length(**{"G": nn.Unflatten(1, (1, 2, 2)), "ws": torch.ones(3, 4), "mean": mean, **given})
+    assert mean == 1
+
+
+@pytest.mark.parametrize(
+    ("spread", "sentence"),
+    [
+        (float("nan"), "spread must be a finite number, got nan"),
+        (None, "spread must be a number, got a NoneType"),
+        (torch.ones(3), r"spread must be a number, got \[3\]"),
+    ],
+)
+def test_a_spread_that_is_no_number_is_refused(spread, sentence):
+    for call in (
+        lambda img: penalties.dragan(nn.Linear(4, 1), img, spread=spread),
+        lambda img: penalties.around(img, spread=spread),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call(torch.randn(3, 4))
 
 
 def test_images_of_another_type_are_refused_by_all_functions():
