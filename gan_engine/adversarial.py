@@ -14,8 +14,8 @@ The trainer of gan_engine computes its steps by the same functions, gan_engine.l
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from math import inf
-from typing import Any, SupportsFloat, SupportsInt
+from math import inf, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from gan_engine.losses.by_autograd import detached
 from gan_engine.losses.game import Game, feature_matching
 from gan_engine.losses.network import Network, parameters_of
 from gan_engine.losses.outputs import Picked, described
-from gan_engine.losses.penalties import Level, check_factor, check_level
+from gan_engine.losses.penalties import Level, check_factor, check_generator, check_level, is_number
 
 
 class Adversarial:
@@ -71,7 +71,8 @@ class Adversarial:
         group: Any = None,
     ) -> None:
         sides = LOSSES.get(loss) if isinstance(loss, str) else loss
-        if sides is None or not all(callable(getattr(sides, name, None)) for name in ("generator", "discriminator")):
+        two = all(callable(getattr(sides, name, None)) for name in ("generator", "discriminator"))
+        if sides is None or not two or not hasattr(sides, "generator_reads_real"):
             got = repr(loss) if isinstance(loss, str) else described(loss)
             raise ValueError(
                 f"Adversarial: loss must be one of {', '.join(LOSSES)}, or a gan_engine.losses.adversarial.Adversarial "
@@ -82,17 +83,25 @@ class Adversarial:
             raise ValueError(f"Adversarial: D must be a module or a function, got {described(D)}")
         weights = {"r1": r1, "r2": r2, "gp": gp}
         for name, value in {**weights, "feature_matching": feature_matching}.items():
-            if not (isinstance(value, SupportsFloat) and 0 <= value < inf):
+            if not (is_number(value) and 0 <= value < inf):
                 raise ValueError(f"Adversarial: {name} must be a finite number, at least 0, got {value!r}")
         for name, value in ("penalty_interval", penalty_interval), ("pack", pack):
-            if not (isinstance(value, SupportsFloat) and 1 <= value < inf and value == int(value)):
+            if not _is_whole(value, at_least=1):
                 raise ValueError(f"Adversarial: {name} must be a whole number, at least 1, got {value!r}")
+        if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+            raise ValueError(f"Adversarial: scaler must be a torch.amp.GradScaler or None, got {described(scaler)}")
+        check_generator("Adversarial", generator)
+        if group is not None and not isinstance(group, getattr(torch.distributed, "ProcessGroup", ())):
+            raise ValueError(
+                "Adversarial: group must be a torch.distributed.ProcessGroup, which new_group() returns to its members "
+                f"alone, or None, got {described(group)}"
+            )
         self.D, self.group = D, group
         if isinstance(D, DistributedDataParallel):  # it takes one backward pass a step, and d_step has two
             self.D, self.group = D.module, D.process_group if group is None else group
         self.loss = sides
-        self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.penalty_interval, self.feature_matching = penalty_interval, feature_matching
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
+        self.penalty_interval, self.feature_matching = int(penalty_interval), float(feature_matching)
         self.level, self.logits, self.pack = level, logits, int(pack)
         self.scaler, self.generator = scaler, generator
         self.steps = 0  # of D, so far
@@ -113,10 +122,10 @@ class Adversarial:
 
         Raises:
             RuntimeError: torch.inference_mode() is on.
-            ValueError: other numbers of real than of generated samples, or integers beside generated floats; other
-                shapes, where "r2" or "gp" joins both.
+            ValueError: no samples, whose means would be NaN; other numbers of real than of generated samples, or
+                integers beside generated floats; other shapes, where "r2" or "gp" joins both, or of their logits.
         """
-        if type(scale) is not float:
+        if type(scale) is not float or not isfinite(scale):
             check_factor("scale", scale)
         _check_samples("d_step", real=real, fake=fake)
         weights = {} if self.steps % self.penalty_interval else self.weights
@@ -163,7 +172,7 @@ class Adversarial:
             Means [], with a graph to `fake`. "features" has its weight.
 
         Raises:
-            ValueError: `real` or the features are wanted and there are none.
+            ValueError: no samples; or `real` or the features are wanted and there are none.
         """
         _check_samples("g_terms", fake=fake)
         reads_real = self.loss.generator_reads_real or bool(self.feature_matching)
@@ -196,9 +205,9 @@ class Adversarial:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Raises ValueError if `state` has not what `state_dict` returns."""
-        steps = state.get("steps") if isinstance(state, Mapping) else None
-        if not isinstance(steps, SupportsInt) or steps < 0:
-            raise ValueError(f'load_state_dict: want {{"steps": number}} of state_dict(), got {state!r:.200}')
+        steps: Any = state.get("steps") if isinstance(state, Mapping) else None
+        if not _is_whole(steps, at_least=0):
+            raise ValueError(f'load_state_dict: want {{"steps": whole number}} of state_dict(), got {state!r:.200}')
         self.steps = int(steps)
 
     def _game(self, weights: dict[str, float]) -> Game:
@@ -216,8 +225,16 @@ class Adversarial:
 
 def _check_samples(caller: str, **samples: Any) -> None:
     for name, img in samples.items():
-        if not isinstance(img, Tensor):
-            raise ValueError(f"{caller}: {name} must be a tensor [N, ...], got {described(img)}")
+        if not isinstance(img, Tensor) or img.ndim == 0 or img.is_complex():
+            raise ValueError(
+                f"{caller}: {name} must be a tensor [N, ...] in floating point or integers, got {described(img)}"
+            )
+        if len(img) == 0:
+            raise ValueError(f"{caller}: {name} must have at least one sample, got {list(img.shape)}")
+
+
+def _is_whole(value: Any, *, at_least: int) -> bool:
+    return is_number(value) and at_least <= value < inf and value == int(value)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -301,6 +302,20 @@ def test_what_does_not_fit_is_one_sentence():
         ({"penalty_interval": 1.5}, "penalty_interval must be a whole number, at least 1, got 1.5"),
         ({"pack": 2.5}, "pack must be a whole number, at least 1, got 2.5"),
         ({"level": 7}, 'level must be 2, 1, "autograd", "aligned" or None, got 7'),
+        ({"r1": math.nan}, "r1 must be a finite number, at least 0, got nan"),
+        ({"r2": torch.ones(2)}, r"r2 must be a finite number, at least 0, got tensor\(\[1., 1.\]\)"),
+        ({"gp": np.ones(2)}, r"gp must be a finite number, at least 0, got array\(\[1., 1.\]\)"),
+        ({"penalty_interval": torch.tensor([2, 3])}, r"penalty_interval must be a whole number, .* got tensor\(\[2, 3"),
+        ({"loss": OfTwoFunctions()}, "of two functions, got a OfTwoFunctions"),
+        ({"scaler": True}, "scaler must be a torch.amp.GradScaler or None, got a bool"),
+        ({"scaler": torch.amp.GradScaler}, "scaler must be a torch.amp.GradScaler or None, got a type"),
+        ({"generator": 0}, "Adversarial: generator must be a torch.Generator, .* or None, got a int"),
+        (
+            {"generator": nn.Linear(2, 2)},
+            "generator must be a torch.Generator, .* got a Linear of torch.nn.modules.linear",
+        ),
+        ({"group": "nccl"}, "group must be a torch.distributed.ProcessGroup, .* or None, got a str"),
+        ({"group": torch.distributed.GroupMember.NON_GROUP_MEMBER}, "returns to its members alone, or None, got a int"),
     ):
         with pytest.raises(ValueError, match=sentence):
             Adversarial(D, **options)
@@ -319,10 +334,10 @@ def test_what_does_not_fit_is_one_sentence():
     for options in ({"r2": 1.0}, {"gp": 1.0}):
         with pytest.raises(ValueError, match=r"of one shape, got \[6, 3, 8, 8\] and \[6, 3, 6, 6\]"):
             Adversarial(D, **options).d_step(fake, fake[:, :, :6, :6])
-    with pytest.raises(ValueError, match=r"d_step: real must be a tensor \[N, ...\], got a ndarray"):
+    with pytest.raises(ValueError, match=r"d_step: real must be a tensor \[N, ...\] in .*, got a ndarray"):
         Adversarial(D).d_step(fake.numpy(), fake)
     for options, samples in (("hinge", (None,)), ("relativistic", (fake, fake.numpy()))):
-        with pytest.raises(ValueError, match=r"g_terms: (fake|real) must be a tensor \[N, ...\], got a"):
+        with pytest.raises(ValueError, match=r"g_terms: (fake|real) must be a tensor \[N, ...\] in .*, got a"):
             Adversarial(D, options).g_terms(*samples)
     with pytest.raises(ValueError, match="scale must be a number, got a NoneType"):
         Adversarial(D).d_step(fake, fake, scale=None)
@@ -332,6 +347,100 @@ def test_what_does_not_fit_is_one_sentence():
         Adversarial(D).d_step(fake.byte(), fake)
     with pytest.raises(ValueError, match="features of the same shapes, got"):
         Adversarial(Discriminator("features"), feature_matching=1.0).g_terms(fake, images(1, 3))
+    for scale in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"scale must be a finite number, got {scale}"):
+            Adversarial(D).d_step(fake, fake, scale=scale)
+    with pytest.raises(
+        ValueError, match=r"logits= must pick logits \[N\] = \[6\] .*, got a NoneType from D's \[6, 1, 6"
+    ):
+        Adversarial(D, logits=lambda out: None).d_step(fake, fake)
+
+
+class OfTwoFunctions:
+    generator = staticmethod(LOSSES["hinge"].generator)
+    discriminator = staticmethod(LOSSES["hinge"].discriminator)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (images(1)[:0], r"must have at least one sample, got \[0, 3, 8, 8\]"),
+        (torch.ones(()), r"must be a tensor \[N, ...\] in floating point or integers, got \[\]"),
+        (images(1) * 1j, r"must be a tensor \[N, .* in floating point or integers, got \[6, .* of torch.complex128"),
+    ],
+    ids=["empty", "scalar", "complex"],
+)
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_samples_that_have_no_mean_are_refused_before_anything_is_computed(wrong: Tensor, sentence: str, options: dict):
+    def D(img: Tensor) -> Tensor:
+        raise AssertionError("D ran")
+
+    game = Adversarial(D, "relativistic", **options)
+    for call in (
+        lambda: game.d_step(wrong, wrong),
+        lambda: game.d_step(images(1), wrong),
+        lambda: game.g_terms(wrong, images(1)),
+        lambda: game.g_terms(images(1), wrong),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    assert game.state_dict() == {"steps": 0}
+
+
+def test_weights_may_be_tensors_of_one_number():
+    for options in ({"r1": 2.0, "r2": 3.0}, {"gp": 5.0}):
+        found = []
+        for given in (options, {name: torch.tensor([weight]) for name, weight in options.items()}):
+            D = Discriminator("patches")
+            game = Adversarial(D, "hinge", generator=torch.Generator().manual_seed(5), **given)
+            parts = game.d_step(images(1), images(2))
+            found.append((parts, gradients(D)))
+        close(found[1], found[0])
+
+
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+@pytest.mark.parametrize("small", [False, True])
+def test_logits_of_other_shapes_for_real_than_for_generated_samples_are_refused(small: bool, loss: str, monkeypatch):
+    """6 logits of [6] beside [6, 1, 6, 6] would be spread over a side of the patches."""
+    monkeypatch.setitem(TABLE, FEW, TABLE[FEW]._replace(number=math.inf if small else 0))
+    real, fake = images(1), images(2)[:, :, :3, :3]
+    patches = nn.Conv2d(3, 1, 3).double()
+    one_list = lambda img: [patches(img)] if img.shape[2] == 8 else patches(img)  # noqa: E731
+    for D, got in ((patches, r"\[6\] and \[6, 1, 6, 6\]"), (one_list, r"\[6\] and a list of \[6, 1, 6, 6\]")):
+        for options in ({}, {"r1": 1.0}):
+            game = Adversarial(D, loss, **options)
+            for _ in range(2):
+                with pytest.raises(ValueError, match=f"D must return logits of the same shapes .*, got {got}"):
+                    game.d_step(real, fake)
+        if loss == "relativistic":
+            with pytest.raises(ValueError, match=f"D must return logits of the same shapes .*, got {got}"):
+                game.g_terms(fake, real)
+    counted = []
+
+    def scales(img: Tensor) -> list[Tensor]:
+        counted.append(img)
+        return [patches(img)] * (1 + len(counted) % 2)
+
+    with pytest.raises(ValueError, match=r"of the same shapes .*, got a list of \[.*\], \[.*\] and a list of \["):
+        Adversarial(scales, loss).d_step(real, real)
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+@pytest.mark.parametrize("level", [None, "autograd"])
+@pytest.mark.parametrize("shape", ["one", "scales"])
+def test_a_side_of_a_loss_that_returns_no_numbers_is_refused(shape: str, level: Any, options: dict):
+    D, real, fake = Discriminator(shape, nn.LeakyReLU), images(1), images(2)
+    for side, sentence in (
+        (lambda fake, real: None, "loss must return a tensor, got a NoneType"),
+        (lambda fake, real: 1.0, "loss must return a tensor, got a float"),
+        (lambda fake, real: fake.long(), "loss must return numbers in floating point, got .* of torch.int64"),
+        (lambda fake, real: fake * 1j, "loss must return numbers in floating point, got .* of torch.complex128"),
+    ):
+        row = LOSSES["hinge"]._replace(generator=side, discriminator=side)
+        with pytest.raises(ValueError, match=sentence):
+            Adversarial(D, row, level=level, **options).d_step(real, fake)
+        with pytest.raises(ValueError, match=sentence):
+            Adversarial(D, row).g_terms(fake)
 
 
 @pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
@@ -350,10 +459,12 @@ def test_a_side_of_a_loss_may_leave_the_logits_out(small: bool, options: dict, m
     Adversarial(D, "hinge", **options).d_step(fake, fake)  # a D that learns nothing is no error
 
 
-@pytest.mark.parametrize("state", [{}, {"step": 3}, {"steps": "3"}, {"steps": -1}, None, [3]])
+@pytest.mark.parametrize(
+    "state", [{}, {"step": 3}, *({"steps": n} for n in ("3", -1, 1.5, math.nan, math.inf)), None, [3]]
+)
 def test_a_state_of_another_form_is_refused(state):
     game = Adversarial(Discriminator("one"))
-    with pytest.raises(ValueError, match=r'load_state_dict: want \{"steps": number\} of state_dict\(\), got '):
+    with pytest.raises(ValueError, match=r'load_state_dict: want \{"steps": whole number\} of state_dict\(\), got '):
         game.load_state_dict(state)
     game.load_state_dict({"steps": 3})
     assert game.state_dict() == {"steps": 3}

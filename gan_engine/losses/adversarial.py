@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.losses.outputs import Logits
+from gan_engine.losses.outputs import Logits, check_numbers, described
 from gan_engine.losses.step import total
 
 Loss = Callable[[Tensor, Tensor | None], Tensor]
@@ -66,10 +66,25 @@ LOSSES: dict[str, Adversarial] = {
 
 def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
     """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
+    if real is not None and _shapes(fake) != _shapes(real):
+        raise ValueError(
+            "D must return logits of the same shapes for generated and for real images, got "
+            f"{described(fake)} and {described(real)}"
+        )
     if isinstance(fake, Tensor):
-        return mean_of_each(side(fake, real))  # type: ignore[arg-type]
+        return _of_each(side, fake, real)
     pairs: Iterable[tuple[Any, Any]] = zip(fake, [None] * len(fake) if real is None else real, strict=True)
-    return total(mean_of_each(side(*each)) for each in pairs)
+    return total(_of_each(side, *each) for each in pairs)
+
+
+def _of_each(side: Loss, fake: Tensor, real: Any) -> Tensor:
+    values = side(fake, real)
+    check_numbers(values)
+    return mean_of_each(values)
+
+
+def _shapes(logits: Logits) -> torch.Size | list[torch.Size]:
+    return logits.shape if isinstance(logits, Tensor) else [each.shape for each in logits]
 
 
 def mean_of_each(values: Tensor) -> Tensor:

@@ -68,6 +68,11 @@ def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
     found = [each for each, _ in pairs]
     fits = found and all(_are_logits(each, n, certain=picked is not None) for each in found)
     if not fits:
+        if picked is not None:
+            raise WrongOutput(
+                f"logits= must pick logits [N] = [{n}] or [N, ...] in floating point, or a list of such tensors, got "
+                f"{described(given)} from D's {described(returned)}"
+            )
         raise WrongOutput(
             f"D must return logits [N] = [{n}], got {described(given)}: want a floating-point tensor [N], [N, P] or "
             "[N, 1, ...] of one logit for each image or patch, a list of such tensors, (logits, [features]), or a dict "
@@ -112,16 +117,13 @@ def check_values(values: Tensor, logits: Logits) -> None:
 
     They are [] or [M], or there is a value for each logit.
     """
-    if not isinstance(values, Tensor):
-        raise ValueError(f"loss must return a tensor, got {described(values)}")
     each = [logits] if isinstance(logits, Tensor) else logits
-    if not values.requires_grad and any(x.requires_grad for x in each):
+    if isinstance(values, Tensor) and not values.requires_grad and any(x.requires_grad for x in each):
         raise ValueError(
             f"loss must depend on the logits, got {described(values)} without a gradient: want no detach() or "
             "torch.no_grad() in it"
         )
-    if not values.dtype.is_floating_point:
-        raise ValueError(f"loss must return numbers in floating point, got {described(values)}")
+    check_numbers(values)
     # logits [N] with targets [N, 1] make [N, N]: each with each
     if values.ndim > 1 and all(values.shape[1:] != x.shape[1:] for x in each):
         shapes = ", ".join(str(list(x.shape)) for x in each)
@@ -129,6 +131,14 @@ def check_values(values: Tensor, logits: Logits) -> None:
             "[M] for logits [N] =" if isinstance(logits, Tensor) and logits.ndim == 1 else "[M], or [M, ...] for logits"
         )
         raise ValueError(f"loss must return {want} {shapes}, got {list(values.shape)}")
+
+
+def check_numbers(values: Any) -> None:
+    """Raise ValueError unless what a loss has returned is a floating-point tensor."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"loss must return a tensor, got {described(values)}")
+    if not values.dtype.is_floating_point:
+        raise ValueError(f"loss must return numbers in floating point, got {described(values)}")
 
 
 def _logits_and_features(given: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from gan_engine.losses import norms
 from gan_engine.losses.adversarial import Loss, of_each_image
 from gan_engine.losses.by_autograd import backward_from, no_gradient, sum_of_logits
 from gan_engine.losses.network import Network
-from gan_engine.losses.outputs import Logits, check_values, read_outputs, without_graph
+from gan_engine.losses.outputs import Logits, check_numbers, check_values, read_outputs, without_graph
 from gan_engine.ops.gradient_penalty import sum_of_squares_ref
 
 Weight = float | Tensor  # of a penalty; a tensor is []
@@ -81,8 +81,10 @@ def step_at_once(
                 raise no_gradient()
             gradients[name] = g
     fake, real = found["fake"], found[real_pass[0]]
-    plain = isinstance(fake, Tensor) and fake.ndim == 1
+    plain = isinstance(fake, Tensor) and isinstance(real, Tensor) and fake.ndim == real.ndim == 1
     adversarial = loss(fake, real) if plain else of_each_image(loss, fake, real)
+    if not isinstance(adversarial, Tensor) or adversarial.dtype != wide:
+        check_numbers(adversarial)
     terms = {"D": adversarial.detach()}
     roots = [(adversarial, _of_mean(adversarial, 1, scale))]
     for name, g in gradients.items():
