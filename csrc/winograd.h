@@ -7,9 +7,20 @@
 namespace gan_engine {
 
 // The algorithms: for 3x3 kernels with tiles of 2x2, 4x2 and 4x4 pixels of y, then those with a stride of 2. "Down" is
-// a convolution, "Up" a transposed convolution. The numbers are those of FORMS in
+// a convolution, "Up" a transposed convolution, and "Large" has larger tiles. The numbers are those of FORMS in
 // gan_engine/ops/convolution/forms.py.
-enum class Minimal : int { k3 = 0, k3Tall = 1, k3Large = 2, k3Down = 3, k3Up = 4, k4Down = 5, k4Up = 6 };
+enum class Minimal : int {
+    k3 = 0,
+    k3Tall = 1,
+    k3Large = 2,
+    k3Down = 3,
+    k3Up = 4,
+    k4Down = 5,
+    k4Up = 6,
+    k3DownLarge = 7,
+    k4DownLarge = 8,
+    k4UpLarge = 9,
+};
 
 // A weight [out, in, k, k]. Strides are in elements, of any order and sign.
 struct WinogradWeight {

@@ -92,113 +92,191 @@ struct K3Four {
     }
 };
 
-// F(2, 2): y[i] = a x[i] + b x[i+1] for two i, in three products. The algorithms for a stride of 2 apply it to every
-// other pixel of x or y.
-template <class V>
-GE_INLINE void pair_input(V x0, V x1, V x2, V* v) {
-    v[0] = x0 - x1, v[1] = x1, v[2] = x1 - x2;
-}
-template <class V>
-GE_INLINE void pair_weight(V a, V b, V* u) {
-    u[0] = a, u[1] = a + b, u[2] = b;
-}
-template <class V>
-GE_INLINE void pair_weight_adjoint(const V* u, V& a, V& b) {
-    a = u[0] + u[1], b = u[1] + u[2];
-}
-template <class V>
-GE_INLINE void pair_output_adjoint(V y0, V y1, V* m) {
-    m[0] = y0, m[1] = y0 + y1, m[2] = -y1;
-}
+// Two neighbouring taps, y[i] = a x[i] + b x[i+1], which the algorithms for a stride of 2 apply to every other pixel of
+// x or y. `step` is the distance of the pixels x in memory, and `output` adds to y where `add`.
 
-// y[i] = w0 x[2i] + w1 x[2i+1] + w2 x[2i+2]
-struct K3Down {
-    static constexpr int kTaps = 3, kIn = 5, kInStep = 4, kOut = 2, kPoints = 5, kWeights = 4;
-    static constexpr bool kUp = false;
-    template <class V>
-    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
-        pair_input(x[0], x[2], x[4], v), v[3] = x[1], v[4] = x[3];
+// For two i: F(2, 2), at the points 0, -1 and infinity.
+struct PairTwo {
+    static constexpr int kOut = 2, kPoints = 3;
+    template <int step, class V>
+    static GE_INLINE void input(const V* x, V* v) {
+        v[0] = x[0] - x[step], v[1] = x[step], v[2] = x[step] - x[2 * step];
+    }
+    template <bool add, int step, class V>
+    static GE_INLINE void output(const V* m, V* y) {
+        y[0] = (add ? y[0] + m[0] : m[0]) + m[1], y[step] = (add ? y[step] + m[1] : m[1]) - m[2];
     }
     template <class V>
-    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
-        y[0] = m[0] + m[1] + m[3], y[1] = m[1] - m[2] + m[4];
+    static GE_INLINE void output_adjoint(const V* y, V* m) {
+        m[0] = y[0], m[1] = y[0] + y[1], m[2] = -y[1];
     }
     template <class V>
-    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
-        pair_output_adjoint(y[0], y[1], m), m[3] = y[0], m[4] = y[1];
+    static GE_INLINE void weight(V a, V b, V* u) {
+        u[0] = a, u[1] = a + b, u[2] = b;
     }
     template <class V>
-    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        pair_weight(w[0], w[2], u), u[3] = w[1];
-    }
-    template <class V>
-    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
-        pair_weight_adjoint(u, w[0], w[2]), w[1] = u[3];
+    static GE_INLINE void weight_adjoint(const V* u, V& a, V& b) {
+        a = u[0] + u[1], b = u[1] + u[2];
     }
 };
 
-// y[2i] = w0 x[i] + w2 x[i-1], by F(3, 2), and y[2i+1] = w1 x[i]
-struct K3Up {
-    static constexpr int kTaps = 3, kIn = 4, kInStep = 3, kOut = 6, kPoints = 7, kWeights = 5;
-    static constexpr bool kUp = true, kFromOdd = false;
+// For three i: F(3, 2), at the points 0, 1, -1 and infinity.
+struct PairThree {
+    static constexpr int kOut = 3, kPoints = 4;
+    template <int step, class V>
+    static GE_INLINE void input(const V* x, V* v) {
+        v[0] = x[0] - x[2 * step], v[1] = x[step] + x[2 * step];
+        v[2] = x[2 * step] - x[step], v[3] = x[step] - x[3 * step];
+    }
+    template <bool add, int step, class V>
+    static GE_INLINE void output(const V* m, V* y) {
+        static_assert(!add);
+        const V both = m[1] + m[2];
+        y[0] = m[0] + both, y[step] = m[1] - m[2], y[2 * step] = both - m[3];
+    }
+    template <class V>
+    static GE_INLINE void weight(V a, V b, V* u) {
+        u[0] = a, u[1] = 0.5f * (a + b), u[2] = 0.5f * (a - b), u[3] = b;
+    }
+};
+
+// For four i: F(4, 2), at the points p, -p, q, -q and infinity, with p = 3/8 and q = 5/4. Errors at 0, 1, -1, 2 and
+// infinity are twice as large (4x4 kernels with a stride of 2, numbers from a normal distribution).
+struct PairFour {
+    static constexpr int kOut = 4, kPoints = 5;
+    static constexpr float p = 3 / 8.f, q = 5 / 4.f, pp = p * p, qq = q * q;
+    static constexpr float at_p = 1 / (2 * p * (pp - qq)), at_q = 1 / (2 * q * (qq - pp));
+    template <int step, class V>
+    static GE_INLINE void input(const V* x, V* v) {
+        const V even_p = p * (x[2 * step] - qq * x[0]), odd_p = x[3 * step] - qq * x[step];
+        const V even_q = q * (x[2 * step] - pp * x[0]), odd_q = x[3 * step] - pp * x[step];
+        v[0] = even_p + odd_p, v[1] = even_p - odd_p, v[2] = even_q + odd_q, v[3] = even_q - odd_q;
+        v[4] = pp * qq * x[0] - (pp + qq) * x[2 * step] + x[4 * step];
+    }
+    template <bool add, int step, class V>
+    static GE_INLINE void output(const V* m, V* y) {
+        const V even_p = m[0] + m[1], odd_p = p * (m[0] - m[1]), even_q = m[2] + m[3], odd_q = q * (m[2] - m[3]);
+        const V y0 = even_p + even_q, y1 = odd_p + odd_q;
+        const V y2 = pp * even_p + qq * even_q, y3 = pp * odd_p + qq * odd_q + m[4];
+        y[0] = add ? y[0] + y0 : y0, y[step] = add ? y[step] + y1 : y1;
+        y[2 * step] = add ? y[2 * step] + y2 : y2, y[3 * step] = add ? y[3 * step] + y3 : y3;
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V* y, V* m) {
+        const V even_p = y[0] + pp * y[2], odd_p = p * (y[1] + pp * y[3]);
+        const V even_q = y[0] + qq * y[2], odd_q = q * (y[1] + qq * y[3]);
+        m[0] = even_p + odd_p, m[1] = even_p - odd_p, m[2] = even_q + odd_q, m[3] = even_q - odd_q, m[4] = y[3];
+    }
+    template <class V>
+    static GE_INLINE void weight(V a, V b, V* u) {
+        u[0] = at_p * (a + p * b), u[1] = at_p * (a - p * b);
+        u[2] = at_q * (a + q * b), u[3] = at_q * (a - q * b), u[4] = b;
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V* u, V& a, V& b) {
+        a = at_p * (u[0] + u[1]) + at_q * (u[2] + u[3]);
+        b = p * at_p * (u[0] - u[1]) + q * at_q * (u[2] - u[3]) + u[4];
+    }
+};
+
+// y[i] = w0 x[2i] + w1 x[2i+1] + w2 x[2i+2]
+template <class Pair>
+struct K3Down {
+    static constexpr int kTaps = 3, kOut = Pair::kOut, kIn = 2 * kOut + 1, kInStep = 2 * kOut;
+    static constexpr int kPoints = Pair::kPoints + kOut, kWeights = Pair::kPoints + 1;
+    static constexpr bool kUp = false;
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
-        v[0] = x[0] - x[2], v[1] = x[1] + x[2], v[2] = x[2] - x[1], v[3] = x[1] - x[3];
-        v[4] = x[1], v[5] = x[2], v[6] = x[3];
+        Pair::template input<2>(x, v);
+        for (int i = 0; i < kOut; ++i) v[Pair::kPoints + i] = x[2 * i + 1];
     }
     template <class V>
     static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
-        const V both = m[1] + m[2];
-        y[0] = m[0] + both, y[2] = m[1] - m[2], y[4] = both - m[3];
-        y[1] = m[4], y[3] = m[5], y[5] = m[6];
+        Pair::template output<false, 1>(m, y);
+        for (int i = 0; i < kOut; ++i) y[i] += m[Pair::kPoints + i];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        Pair::output_adjoint(y, m);
+        for (int i = 0; i < kOut; ++i) m[Pair::kPoints + i] = y[i];
     }
     template <class V>
     static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        u[0] = w[2], u[1] = 0.5f * (w[2] + w[0]), u[2] = 0.5f * (w[2] - w[0]), u[3] = w[0], u[4] = w[1];
+        Pair::weight(w[0], w[2], u), u[Pair::kPoints] = w[1];
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
+        Pair::weight_adjoint(u, w[0], w[2]), w[1] = u[Pair::kPoints];
+    }
+};
+
+// y[2i] = w0 x[i] + w2 x[i-1] and y[2i+1] = w1 x[i]
+template <class Pair>
+struct K3Up {
+    static constexpr int kTaps = 3, kInStep = Pair::kOut, kIn = kInStep + 1, kOut = 2 * Pair::kOut;
+    static constexpr int kPoints = Pair::kPoints + Pair::kOut, kWeights = Pair::kPoints + 1;
+    static constexpr bool kUp = true, kFromOdd = false;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        Pair::template input<1>(x, v);
+        for (int i = 0; i < Pair::kOut; ++i) v[Pair::kPoints + i] = x[i + 1];
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        Pair::template output<false, 2>(m, y);
+        for (int i = 0; i < Pair::kOut; ++i) y[2 * i + 1] = m[Pair::kPoints + i];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        Pair::weight(w[2], w[0], u), u[Pair::kPoints] = w[1];
     }
 };
 
 // y[i] = w0 x[2i] + w1 x[2i+1] + w2 x[2i+2] + w3 x[2i+3]
+template <class Pair>
 struct K4Down {
-    static constexpr int kTaps = 4, kIn = 6, kInStep = 4, kOut = 2, kPoints = 6, kWeights = 6;
+    static constexpr int kTaps = 4, kOut = Pair::kOut, kIn = 2 * kOut + 2, kInStep = 2 * kOut;
+    static constexpr int kPoints = 2 * Pair::kPoints, kWeights = kPoints;
     static constexpr bool kUp = false;
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
-        pair_input(x[0], x[2], x[4], v), pair_input(x[1], x[3], x[5], v + 3);
+        Pair::template input<2>(x, v), Pair::template input<2>(x + 1, v + Pair::kPoints);
     }
     template <class V>
     static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
-        y[0] = m[0] + m[1] + m[3] + m[4], y[1] = m[1] - m[2] + m[4] - m[5];
+        Pair::template output<false, 1>(m, y), Pair::template output<true, 1>(m + Pair::kPoints, y);
     }
     template <class V>
     static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
-        pair_output_adjoint(y[0], y[1], m), pair_output_adjoint(y[0], y[1], m + 3);
+        Pair::output_adjoint(y, m), Pair::output_adjoint(y, m + Pair::kPoints);
     }
     template <class V>
     static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        pair_weight(w[0], w[2], u), pair_weight(w[1], w[3], u + 3);
+        Pair::weight(w[0], w[2], u), Pair::weight(w[1], w[3], u + Pair::kPoints);
     }
     template <class V>
     static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
-        pair_weight_adjoint(u, w[0], w[2]), pair_weight_adjoint(u + 3, w[1], w[3]);
+        Pair::weight_adjoint(u, w[0], w[2]), Pair::weight_adjoint(u + Pair::kPoints, w[1], w[3]);
     }
 };
 
 // y[2i+1] = w1 x[i] + w3 x[i-1], y[2i+2] = w0 x[i+1] + w2 x[i]
+template <class Pair>
 struct K4Up {
-    static constexpr int kTaps = 4, kIn = 4, kInStep = 2, kOut = 4, kPoints = 6, kWeights = 6;
+    static constexpr int kTaps = 4, kInStep = Pair::kOut, kIn = kInStep + 2, kOut = 2 * Pair::kOut;
+    static constexpr int kPoints = 2 * Pair::kPoints, kWeights = kPoints;
     static constexpr bool kUp = true, kFromOdd = true;
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
-        pair_input(x[0], x[1], x[2], v), pair_input(x[1], x[2], x[3], v + 3);
+        Pair::template input<1>(x, v), Pair::template input<1>(x + 1, v + Pair::kPoints);
     }
     template <class V>
     static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
-        y[0] = m[0] + m[1], y[2] = m[1] - m[2], y[1] = m[3] + m[4], y[3] = m[4] - m[5];
+        Pair::template output<false, 2>(m, y), Pair::template output<false, 2>(m + Pair::kPoints, y + 1);
     }
     template <class V>
     static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        pair_weight(w[3], w[1], u), pair_weight(w[2], w[0], u + 3);
+        Pair::weight(w[3], w[1], u), Pair::weight(w[2], w[0], u + Pair::kPoints);
     }
 };
 
@@ -268,10 +346,13 @@ void with_algorithm(Minimal minimal, const Run& run) {
         case Minimal::k3: return run(Both<K3, K3>());
         case Minimal::k3Tall: return run(Both<K3Four, K3>());
         case Minimal::k3Large: return run(Both<K3Four, K3Four>());
-        case Minimal::k3Down: return run(Both<K3Down, K3Down>());
-        case Minimal::k3Up: return run(Both<K3Up, K3Up>());
-        case Minimal::k4Down: return run(Both<K4Down, K4Down>());
-        case Minimal::k4Up: return run(Both<K4Up, K4Up>());
+        case Minimal::k3Down: return run(Both<K3Down<PairTwo>, K3Down<PairTwo>>());
+        case Minimal::k3DownLarge: return run(Both<K3Down<PairFour>, K3Down<PairFour>>());
+        case Minimal::k3Up: return run(Both<K3Up<PairThree>, K3Up<PairThree>>());
+        case Minimal::k4Down: return run(Both<K4Down<PairTwo>, K4Down<PairTwo>>());
+        case Minimal::k4DownLarge: return run(Both<K4Down<PairFour>, K4Down<PairFour>>());
+        case Minimal::k4Up: return run(Both<K4Up<PairTwo>, K4Up<PairTwo>>());
+        case Minimal::k4UpLarge: return run(Both<K4Up<PairFour>, K4Up<PairFour>>());
     }
     throw std::invalid_argument("no form of minimal filtering has the number " + std::to_string(int(minimal)));
 }

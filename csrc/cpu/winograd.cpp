@@ -8,11 +8,6 @@ namespace {
 
 using namespace minimal;
 
-// A longer sum is computed part by part. Rounding errors grow with the length of a sum, and one part of the weights
-// fits into the first-level cache.
-constexpr std::int64_t kDepth = 128;
-static_assert(kDepth <= kRun);
-
 // Transforms the taps of `rows` channels in, for a panel. The numbers of weight k go to `to` + k * point: [rows, 32].
 template <class A>
 [[gnu::noinline]] void transform_taps(const TapsAt<A, const float> taps, std::int64_t rows, float* to,
@@ -70,6 +65,11 @@ constexpr std::int64_t kWaiting = 4 << 20;
 // times as long, 2026-11).
 template <class A>
 struct Convolution {
+    // A longer sum is computed part by part. Rounding errors grow with the length of a sum. One part of the weights
+    // fits into the first-level cache, and a part for all points into the second-level cache.
+    static constexpr std::int64_t kDepth = A::kWeights > 64 ? 64 : 128;
+    static_assert(kDepth <= kRun);
+
     const WinogradParams& p;
     const int threads;
     const std::int64_t in = p.shape.in, out = p.shape.out, columns = panels(out);
@@ -133,7 +133,7 @@ struct Convolution {
         const Buffer v = buffer(together * v_size);
         for (std::int64_t first = 0; first < blocks; first += together) {
             const std::int64_t count = std::min(together, blocks - first);
-            const std::int64_t rows = whole_rows(std::min(count * kBlock, tiles.count() - first * kBlock));
+            const std::int64_t rows = (count - 1) * kBlock + whole_rows(tiles_of(first + count - 1));
             for_shares(rows, threads, [&](std::int64_t begin, std::int64_t end) {
                 for (std::int64_t t = begin, to; t < end; t = to) {
                     const std::int64_t b = t / kBlock;
@@ -146,15 +146,16 @@ struct Convolution {
                 const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? count : 1) * m_size);
                 const Buffer run = buffer(run_size);
                 const Buffer outside = buffer(columns * kPanel);
-                const std::vector<std::int32_t> lines = lines_of_taps<A>(p.shape, std::min(in, kDepth), kPanel);
+                const auto lines = lines_of_taps<A>(p.shape, kDepth, kPanel);
                 for (std::int64_t panel = begin; panel < end; ++panel) {
                     for (std::int64_t depth = 0; depth < in; depth += kDepth) {
                         transform_rows<A>(p.shape, p.weight + p.begin, panel, depth, std::min(depth + kDepth, in),
                                           u.get(), u_point, run.get());
                         Fetch fetch = next_taps(panel, depth, end, lines, pieces);
+                        Fetch* const fetched = fetch.next == fetch.end ? nullptr : &fetch;
                         for (std::int64_t b = 0; b < count; ++b) {
                             float* const products = m.get() + (parts ? b : 0) * m_size;
-                            multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetch);
+                            multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetched);
                             if (depth + kDepth >= in) write_block(products, first + b, panel, panel + 1, outside.get());
                         }
                     }
@@ -163,12 +164,12 @@ struct Convolution {
         }
     }
 
-    // Fetches the taps behind those of channels in from `depth` on, for one of the panels before `end`.
+    // What fetches the taps behind those of channels in from `depth` on, for one of the panels before `end`.
     Fetch next_taps(std::int64_t panel, std::int64_t depth, std::int64_t end, const std::vector<std::int32_t>& lines,
                     std::int64_t pieces) const {
         depth += kDepth;
         if (depth >= in) depth = 0, ++panel;
-        if (panel == end) return {};
+        if (panel == end || lines.empty()) return {};
         const float* const taps = p.weight + p.begin + panel * kPanel * p.shape.stride_out + depth * p.shape.stride_in;
         return {taps, lines.data(), lines.data() + lines.size(), std::int64_t(lines.size()) / pieces + 1};
     }
@@ -197,29 +198,27 @@ struct Convolution {
             for (std::int64_t panel = 0; panel < count; ++panel)
                 for (std::int64_t depth = 0; depth < in; depth += kDepth) {
                     const float* const b = u + weight_at<A>(k) * u_point + (panel * in + depth) * kPanel;
-                    Fetch none;
-                    multiply_point<false>(v + k * v_point, b, m + k * m_point + panel * kBlock * kPanel, block, depth,
-                                          b + kDepth * kPanel, kAhead, none);
+                    multiply_point(v + k * v_point, b, m + k * m_point + panel * kBlock * kPanel, block, depth,
+                                   b + kDepth * kPanel, kAhead, nullptr);
                 }
     }
 
     // The same for one panel, and for a part of the channels in.
     [[gnu::noinline]] void multiply_part(const float* v, const float* u, float* m, std::int64_t block,
-                                         std::int64_t depth, Fetch& fetch) const {
+                                         std::int64_t depth, Fetch* fetch) const {
         for (int k = 0; k < A::kPoints; ++k) {
             // The tiles of the next point are fetched: u is in the second-level cache.
             const float* const next = v + (k + 1) * v_point + depth * kBlock;
-            multiply_point<true>(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next,
-                                 kRows * part / kLine, fetch);
+            multiply_point(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next,
+                           kRows * part / kLine, fetch);
         }
     }
 
-    // Each product of kRows tiles fetches `ahead` lines from `soon` on, and lines of `fetch` where kFetch.
-    template <bool kFetch>
+    // Each product of kRows tiles fetches `ahead` lines from `soon` on, and its share of `fetch` unless this is null.
     GE_INLINE void multiply_point(const float* v, const float* u, float* m, std::int64_t block, std::int64_t depth,
-                                  const float* soon, std::int64_t ahead, Fetch& fetch) const {
-        multiply<kFetch>(whole_rows(tiles_of(block)), v + depth * kBlock, part, 1, u, m, std::min(kDepth, in - depth),
-                         depth > 0, soon, ahead, fetch);
+                                  const float* soon, std::int64_t ahead, Fetch* fetch) const {
+        multiply(whole_rows(tiles_of(block)), v + depth * kBlock, part, 1, u, m, std::min(kDepth, in - depth),
+                 depth > 0, soon, ahead, fetch);
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.

@@ -30,26 +30,26 @@ constexpr int kRows = 4, kRegs = 2;
 using Register = RegF;
 constexpr int kRegLanes = sizeof(Register) / 4;
 
-// Lines that products fetch into the cache, because they hardly wait for memory. A piece fetches `each` lines, until
-// none is left. The lines lie at `from` + offsets.
+// Lines at `from` + offsets, which products fetch into the cache while they multiply: each piece the next `share`
+// lines, but at most one for each step of its sum.
 struct Fetch {
-    const float* from = nullptr;
-    const std::int32_t *next = nullptr, *end = nullptr;
-    std::int64_t each = 0;
+    const float* from;
+    const std::int32_t *next, *end;
+    std::int64_t share;
 };
 
 // c [pieces kCount, 32] = a [pieces kCount, depth] b [depth, 32], added to c where `add`. Element (r, k) of a lies at
-// a[r * row + k * step]. Meanwhile each piece fetches `ahead` lines side by side, the first one from `soon` on, and
-// lines of `fetch` where kFetch.
+// a[r * row + k * step]. Meanwhile each piece fetches `ahead` lines side by side, the first one from `soon` on, and its
+// share of `fetch` where kFetch.
 template <int kCount, bool kFetch>
 [[gnu::noinline]] inline void multiply_pieces(std::int64_t pieces, const float* a, std::int64_t row, std::int64_t step,
                                               const float* b, float* c, std::int64_t depth, bool add, const float* soon,
-                                              std::int64_t ahead, Fetch& fetch) {
+                                              std::int64_t ahead, Fetch* fetch) {
     for (; pieces > 0; --pieces, a += kCount * row, c += kCount * kPanel, soon += ahead * kLine) {
-        const float* const from = fetch.from;
-        const std::int32_t* const offsets = fetch.next;
-        const std::int64_t lines = std::min<std::int64_t>({fetch.each, fetch.end - offsets, depth});
-        fetch.next += lines;
+        const float* const from = kFetch ? fetch->from : nullptr;
+        const std::int32_t* const offsets = kFetch ? fetch->next : nullptr;
+        const std::int64_t lines = kFetch ? std::min<std::int64_t>({fetch->share, fetch->end - offsets, depth}) : 0;
+        if (kFetch) fetch->next += lines;
         for (int col = 0; col < kPanel; col += kRegs * kRegLanes) {
             // Loops over registers are unrolled, so that the sums are never in memory.
             Register sums[kCount][kRegs];
@@ -61,8 +61,8 @@ template <int kCount, bool kFetch>
             };
             each([](Register& sum, const float*) { sum = Register{}; });
             for (std::int64_t k = 0; k < depth; ++k) {
-                if (k < ahead) __builtin_prefetch(soon + k * kLine);
-                if (kFetch && k < lines) __builtin_prefetch(from + offsets[k], 0, kSecondLevel);
+                if (col == 0 && k < ahead) __builtin_prefetch(soon + k * kLine);
+                if (kFetch && col == 0 && k < lines) __builtin_prefetch(from + offsets[k], 0, kSecondLevel);
                 const auto left = [&](int r) { return splat<Register>(a[r * row + k * step]); };
                 const auto right = [&](int j) { return load_bytes<Register>(b + k * kPanel + col + j * kRegLanes); };
                 // The factor of which there is less stays in registers.
@@ -104,14 +104,15 @@ constexpr std::int64_t pairs_of(std::int64_t rows) { return kRows == 3 && rows %
 constexpr std::int64_t pieces_of(std::int64_t rows) { return pairs_of(rows) + (rows - 2 * pairs_of(rows)) / kRows; }
 
 // A product of `rows` whole rows, as above.
-template <bool kFetch>
 GE_INLINE void multiply(std::int64_t rows, const float* a, std::int64_t row, std::int64_t step, const float* b,
-                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead, Fetch& fetch) {
+                        float* c, std::int64_t depth, bool add, const float* soon, std::int64_t ahead, Fetch* fetch) {
+    const auto whole = fetch == nullptr ? multiply_pieces<kRows, false> : multiply_pieces<kRows, true>;
+    const auto two = fetch == nullptr ? multiply_pieces<2, false> : multiply_pieces<2, true>;
     if (const std::int64_t pairs = pairs_of(rows); pairs > 0) {
-        multiply_pieces<2, kFetch>(pairs, a, row, step, b, c, depth, add, soon, ahead, fetch);
+        two(pairs, a, row, step, b, c, depth, add, soon, ahead, fetch);
         rows -= 2 * pairs, a += 2 * pairs * row, c += 2 * pairs * kPanel, soon += pairs * ahead * kLine;
     }
-    multiply_pieces<kRows, kFetch>(rows / kRows, a, row, step, b, c, depth, add, soon, ahead, fetch);
+    whole(rows / kRows, a, row, step, b, c, depth, add, soon, ahead, fetch);
 }
 
 }  // namespace minimal

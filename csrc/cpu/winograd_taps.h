@@ -1,6 +1,7 @@
 // The taps of a weight, in strips that transforms read and write.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -57,10 +58,16 @@ inline bool side_by_side(const WinogradWeight& s, std::int64_t out, std::int64_t
 
 inline std::int64_t strips(std::int64_t channels) { return (channels + kStrip - 1) / kStrip; }
 
-// The lines of the cache with all taps of `in` channels in and `out` channels out: offsets from the first tap of the
-// first channels. Empty where no numbers lie side by side in memory.
+// Smaller weights stay in the second-level cache, or are not waited for long.
+constexpr std::int64_t kLargeWeight = 1 << 17;
+
+// The lines of the cache with the taps of `in` channels in and `out` channels out, if they begin at a line: offsets
+// from the first tap of the first channels. Empty for weights that are not large, or whose numbers do not lie side by
+// side.
 template <class A>
 std::vector<std::int32_t> lines_of_taps(const WinogradWeight& s, std::int64_t in, std::int64_t out) {
+    if (s.in * s.out * Strip<A>::kTaps < kLargeWeight) return {};
+    in = std::min(in, s.in), out = std::min(out, s.out);
     struct Axis {
         std::int64_t stride, size;
     };
@@ -75,6 +82,7 @@ std::vector<std::int32_t> lines_of_taps(const WinogradWeight& s, std::int64_t in
     for (int k = 1; k < 4; ++k)
         if (axes[k].stride == run) run *= axes[k].size, axes[k].size = 1;
     std::vector<std::int32_t> lines;
+    lines.reserve(axes[3].size * axes[2].size * axes[1].size * (run / kLine + 1));
     for (std::int64_t i = 0; i < axes[3].size; ++i)
         for (std::int64_t j = 0; j < axes[2].size; ++j)
             for (std::int64_t k = 0; k < axes[1].size; ++k) {

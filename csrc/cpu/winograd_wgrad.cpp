@@ -73,19 +73,19 @@ struct WeightGradient {
         transform_tiles(0, tiles.count());
         for_shares(groups * parts, threads, [&](std::int64_t begin, std::int64_t end) {
             const Buffer du = buffer(together_panels * u_panel);
-            const auto lines = lines_of_taps<A>(s, std::min(part, s.in), together_panels * kPanel);
+            const auto lines = lines_of_taps<A>(s, part, together_panels * kPanel);
             const std::int64_t pieces = A::kPoints * together_panels * pieces_of(std::min(part, rows));
-            const std::int64_t each = std::int64_t(lines.size()) / pieces + 1;
             for (std::int64_t item = begin; item < end; ++item) {
                 const std::int64_t first = item / parts * together_panels, from = item % parts * part;
                 const std::int64_t last = std::min(first + together_panels, columns), to = std::min(from + part, rows);
                 const float* const taps = p.dweight + first * kPanel * s.stride_out + from * s.stride_in;
-                Fetch fetch = {taps, lines.data(), lines.data() + lines.size(), each};
+                Fetch fetch = {taps, lines.data(), lines.data() + lines.size(),
+                               std::int64_t(lines.size()) / pieces + 1};
                 for (std::int64_t t = 0; t < tiles.count(); t += added)
                     for (int i = 0; i < A::kPoints; ++i)
                         for (std::int64_t panel = first; panel < last; ++panel)
-                            add_point<true>(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
-                                            du.get() + (panel - first) * u_panel, fetch);
+                            add_point(panel, from, to, i, t, std::min(added, tiles.count() - t), t > 0,
+                                      du.get() + (panel - first) * u_panel, lines.empty() ? nullptr : &fetch);
                 for (std::int64_t row = from; row < to; row += kStrip)
                     write_strip(first, last, row, du.get() + (row - from) * kPanel);
             }
@@ -104,9 +104,8 @@ struct WeightGradient {
                 while (adds(end % A::kPoints)) ++end;
                 for (std::int64_t item = begin; item < end; ++item) {
                     const std::int64_t panel = item / A::kPoints;
-                    Fetch none;
-                    add_point<false>(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0,
-                                     du.get() + panel * u_panel, none);
+                    add_point(panel, 0, rows, int(item % A::kPoints), 0, count, first > 0, du.get() + panel * u_panel,
+                              nullptr);
                 }
             });
         }
@@ -166,23 +165,21 @@ struct WeightGradient {
     static bool adds(std::int64_t i) { return i > 0 && weight_at<A>(points[i]) == weight_at<A>(points[i - 1]); }
 
     // du += v^T d for point i, channels in from `from` to `to`, and `count` tiles from `first` on. Without `more` they
-    // are the first tiles of du. Where kFetch, the sums are in the cache.
-    template <bool kFetch>
+    // are the first tiles of du.
     [[gnu::noinline]] void add_point(std::int64_t panel, std::int64_t from, std::int64_t to, int i, std::int64_t first,
-                                     std::int64_t count, bool more, float* du, Fetch& fetch) const {
+                                     std::int64_t count, bool more, float* du, Fetch* fetch) const {
         const int k = points[i];
         const float *const from_v = v.get() + k * v_point, *const from_d = d.get() + k * d_point;
         float* const sums = du + weight_at<A>(k) * u_weight - from * kPanel;
         for (std::int64_t t = 0; t < count; t += kSummed)
             for (std::int64_t row = from, most; row < to; row += most) {
                 most = std::min(kAcross - row % kAcross, to - row);
-                // The products fetch the tiles of the next point, or their sums.
+                // The products fetch their sums into the cache; where the sums are there, the tiles of the next point.
                 const float* const strip = from_v + (row / kAcross * together + first + t) * kAcross;
-                const float* const soon = kFetch ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
-                multiply<kFetch>(most, strip + row % kAcross, 1, kAcross,
-                                 from_d + (panel * together + first + t) * kPanel, sums + row * kPanel,
-                                 std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
-                                 kRows * (kFetch ? kSummed : kPanel) / kLine, fetch);
+                const float* const soon = tiles_first ? strip + v_point + row % kAcross * kSummed : sums + row * kPanel;
+                multiply(most, strip + row % kAcross, 1, kAcross, from_d + (panel * together + first + t) * kPanel,
+                         sums + row * kPanel, std::min(kSummed, count - t), more || t > 0 || adds(i), soon,
+                         kRows * (tiles_first ? kSummed : kPanel) / kLine, fetch);
             }
     }
 

@@ -52,7 +52,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def alone(monkeypatch: pytest.MonkeyPatch, kind: tuple, form: forms.Form) -> None:
     """Every convolution of the kind is computed by this form, however small."""
     # A weight's gradient is that of the convolution without transposition, of which any form will do.
-    anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3)}
+    anywhere = {"channels": 1, "pixels": 1, "paddings": (0, 1, 2, 3), "side": 1}
     others = {other: tuple(f._replace(**anywhere) for f in FORMS[other]) for other in FORMS}
     monkeypatch.setattr(forms, "FORMS", others | {kind: (form._replace(**anywhere),)})
     monkeypatch.setattr(forms, "_answers", {})
@@ -139,9 +139,13 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         ((3, 1, False), 8, 512, 512, 8, (8.1, 11.4, 2.6)),
         ((3, 1, False), 2, 32, 48, 64, (2.0, 3.7, 11.4)),
         ((3, 2, False), 4, 128, 256, 65, (4.3, 4.7, 8.2)),
+        ((3, 2, False), 16, 128, 256, 9, (4.4, 4.3, 2.0)),
         ((3, 2, True), 8, 256, 128, 32, (3.3, 6.0, 11.5)),
         ((4, 2, False), 16, 64, 128, 32, (3.9, 2.8, 7.9)),
+        ((4, 2, False), 16, 64, 128, 8, (3.7, 2.8, 1.8)),
+        ((4, 2, False), 8, 32, 64, 24, (2.8, 2.0, 4.1)),
         ((4, 2, True), 16, 128, 64, 32, (2.0, 5.6, 15.8)),
+        ((4, 2, True), 16, 128, 64, 4, (1.9, 5.2, 1.8)),
     ],
 )
 def test_errors_are_at_most_twice_those_of_pytorch(
@@ -270,9 +274,13 @@ def test_small_images_gain_with_avx512_where_the_cpu_halves_its_vectors(cpu: str
     assert (share < TABLE["small gain"].number) is gains
 
 
-@pytest.mark.parametrize("number", [4, 6, 7])
+NUMBERS = [form.number for forms in FORMS.values() for form in forms]
+TRANSPOSED = [form.number for kind in FORMS if kind[2] for form in FORMS[kind]]
+
+
+@pytest.mark.parametrize("number", [*TRANSPOSED, max(NUMBERS) + 1])
 def test_a_form_that_has_no_gradient_by_the_weight_is_refused(number: int):
-    with pytest.raises(ValueError, match="no form" if number == 7 else "transposed"):
+    with pytest.raises(ValueError, match="transposed" if number in TRANSPOSED else "no form"):
         operators.winograd_wgrad(drawn(1, 32, 8, 8), drawn(1, 32, 8, 8, seed=1), 3, number, 1, False)
 
 

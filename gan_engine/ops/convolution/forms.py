@@ -29,13 +29,15 @@ class Form(NamedTuple):
     channels: int  # the fewest in for y or dx
     pixels: int  # the fewest of y for the gradient by the weight
     paddings: tuple[int, ...] = (0, 1, 2, 3)
+    side: int = 1  # the shortest of y
 
 
-# By kernel size, stride and whether transposed. Larger tiles take fewer products and round more. From these channels
-# and pixels on, and with these paddings, errors are at most twice the errors of PyTorch's kernels, in 1,072 of 1,076
-# draws of shapes; the other 4, with 32 and 48 channels, came to 2.5 times. PyTorch's error is taken in the layout that
-# rounds more: y and dx in channels_last, the gradient by the weight in contiguous memory. (Numbers from a normal
-# distribution behind leaky ReLU, batch 8, relative errors in the 2-norm in 1e-7, AVX-512, PyTorch 2.13, 2026-11.)
+# By kernel size, stride and whether transposed. Larger tiles take fewer products and round more. From these channels,
+# pixels and sides on, and with these paddings, errors are at most twice the errors of PyTorch's kernels, in 1,072 of
+# 1,076 draws of shapes; the other 4, with 32 and 48 channels, came to 2.5 times. (Forms 7 to 9: in all of 586 draws.
+# On shorter sides they are not faster.) PyTorch's error is taken in the layout that rounds more: y and dx in
+# channels_last, the gradient by the weight in contiguous memory. (Numbers from a normal distribution behind leaky ReLU,
+# batch 8, relative errors in the 2-norm in 1e-7, AVX-512, PyTorch 2.13, 2026-11.)
 #
 #     channels, side        y: contiguous  channels_last  2x2  4x2  4x4    dweight: contiguous  last  2x2  4x2  4x4
 #     64, 32                       2.1          4.1       2.4  4.2   7.4               11.2      3.0  3.0  4.8  8.1
@@ -48,10 +50,10 @@ FORMS = {
         Form(1, 24, 24, (4, 2), 64, 512, (1,)),
         Form(2, 36, 36, (4, 4), 192, 2048, (1,)),
     ),
-    (3, 2, False): (Form(3, 25, 16, (2, 2), 32, 256),),
+    (3, 2, False): (Form(3, 25, 16, (2, 2), 32, 256), Form(7, 81, 36, (4, 4), 32, 256, side=8)),
     (3, 2, True): (Form(4, 49, 25, (6, 6), 32, _NEVER),),
-    (4, 2, False): (Form(5, 36, 36, (2, 2), 32, 256),),
-    (4, 2, True): (Form(6, 36, 36, (4, 4), 32, _NEVER),),
+    (4, 2, False): (Form(5, 36, 36, (2, 2), 32, 256), Form(8, 100, 100, (4, 4), 32, 256, side=8)),
+    (4, 2, True): (Form(6, 36, 36, (4, 4), 32, _NEVER), Form(9, 100, 100, (8, 8), 96, _NEVER, side=12)),
 }
 
 # Why no form is chosen with this instruction set, else None. A request by name runs a form all the same.
@@ -226,7 +228,8 @@ def _fastest(
     vectors = cost_of.product * in_vectors(channels, out) / (channels * out)
     best, least = None, float("inf")
     for form in FORMS.get(kind, ()):
-        if padding not in form.paddings or (pixels < form.pixels if for_weight else channels < form.channels):
+        few = pixels < form.pixels if for_weight else channels < form.channels
+        if few or padding not in form.paddings or min(size) < form.side:
             continue
         (height, width), down, across = form.tile, size[0] + early, size[1] + early
         down, across = -(-down // height), -(-across // width)
