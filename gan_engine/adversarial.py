@@ -18,15 +18,16 @@ from math import inf, isfinite
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gan_engine.losses.adversarial import LOSSES, of_each_image
 from gan_engine.losses.adversarial import Adversarial as Sides
 from gan_engine.losses.by_autograd import detached
 from gan_engine.losses.game import Game, feature_matching
-from gan_engine.losses.network import Network, parameters_of
-from gan_engine.losses.outputs import Picked, described
+from gan_engine.losses.level2.snapshot import Snapshot
+from gan_engine.losses.network import Network, parameters_of, why_refused
+from gan_engine.losses.outputs import Outputs, Picked, described
 from gan_engine.losses.penalties import Level, check_factor, check_generator, check_level, is_number
 
 
@@ -105,6 +106,7 @@ class Adversarial:
         self.level, self.logits, self.pack = level, logits, int(pack)
         self.scaler, self.generator = scaler, generator
         self.steps = 0  # of D, so far
+        self._features_seen = not self.feature_matching
 
     def d_step(self, real: Tensor, fake: Tensor, *, scale: float | Tensor = 1.0, **c: Any) -> dict[str, Tensor]:
         """Add the gradients of a step of D to .grad of its parameters.
@@ -112,7 +114,8 @@ class Adversarial:
         Autocast may be in force around the call. D runs in float32 where it is penalised.
 
         Args:
-            real, fake: [N, ...]. No gradient goes back into `fake`.
+            real, fake: [N, ...]. No gradient goes back into `fake`. Without r2 and gp, real samples may have another
+                shape than generated ones, if D returns logits of the same shapes for both.
             scale: a factor of all gradients, such as 1 / k for one of k passes.
             c: handed on to D.
 
@@ -123,7 +126,9 @@ class Adversarial:
         Raises:
             RuntimeError: torch.inference_mode() is on.
             ValueError: no samples, whose means would be NaN; other numbers of real than of generated samples, or
-                integers beside generated floats; other shapes, where "r2" or "gp" joins both, or of their logits.
+                integers beside generated floats; other shapes, where "r2" or "gp" joins both, or of their logits. Also
+                where D would learn nothing, as no parameter of D requires a gradient; or where feature matching has a
+                weight, and D returns no features with the arguments of this call.
         """
         if type(scale) is not float or not isfinite(scale):
             check_factor("scale", scale)
@@ -141,12 +146,13 @@ class Adversarial:
                 raise ValueError(f"d_step: want real in floating point, as fake is, got {real.dtype}")
             fake = fake.to(real.dtype)
         if self.pack != 1:
-            real, fake = self._packed(real), self._packed(fake)
+            real, fake = packed(real, self.pack), packed(fake, self.pack)
         if self.scaler is not None:
             scale = self.scaler.scale(torch.ones((), device=real.device)) * scale
         with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
             options = self.penalty_interval, self.level, self.generator, self.logits
             game = Game(self.D, self.loss, weights, *options)
+            self._check_D(game, fake, c or None)
             fakes, reals, means = game.backward(real, fake, c or None, scale, means=True)
         if self.group is not None:
             _average(self.D, self.group)
@@ -185,17 +191,15 @@ class Adversarial:
             raise ValueError(f"g_terms: want as many real as generated samples, got {len(real)} and {len(fake)}")
         game, given = self._game({}), c or None
         with _learning_nothing(self.D):
-            of_fake = game.outputs(self._packed(fake), given)
+            of_fake = game.outputs(packed(fake, self.pack), given)
             with torch.no_grad():
-                of_real = game.outputs(self._packed(real), given) if real is not None and reads_real else None
+                of_real = game.outputs(packed(real, self.pack), given) if real is not None and reads_real else None
         wide = torch.promote_types(fake.dtype, torch.float32)
         reals = of_real.for_loss(wide) if of_real is not None and self.loss.generator_reads_real else None
         terms = {"G": of_each_image(self.loss.generator, of_fake.for_loss(wide), reals).mean()}
         if self.feature_matching and of_real is not None:
             if not of_fake.features:
-                raise ValueError(
-                    "g_terms: feature_matching wants features, D returned logits alone: (logits, [features])"
-                )
+                raise _no_features("g_terms")
             terms["features"] = self.feature_matching * feature_matching(of_fake.features, of_real.features).mean()
         return terms
 
@@ -210,17 +214,60 @@ class Adversarial:
             raise ValueError(f'load_state_dict: want {{"steps": whole number}} of state_dict(), got {state!r:.200}')
         self.steps = int(steps)
 
+    def _check_D(self, game: Game, fake: Tensor, c: Any) -> None:
+        """Raise ValueError if D would learn nothing, or returns no features for feature matching.
+
+        D is tried where its parameters do not tell. It may learn by tensors that are no parameters, or that were not
+        found.
+        """
+        D = self.D
+        found = iter(D.parameters() if isinstance(D, nn.Module) else parameters_of(D, held=True))
+        first = next(found, None)
+        learns = first is not None and (first.requires_grad or any(p.requires_grad for p in found))
+        if learns and self._features_seen:
+            return
+        outputs = _outputs_of_trial(game, fake, c)
+        if outputs is not None:
+            learns = any(logits.requires_grad for logits in outputs.logits)
+        if not learns and (outputs is not None or first is not None):
+            raise ValueError(
+                "d_step: D would learn nothing, as none of its parameters requires a gradient: want "
+                "D.requires_grad_(True) before the step; a D that stays as it is needs g_terms alone"
+            )
+        if self.feature_matching and outputs is not None and not outputs.features:
+            raise _no_features("d_step")
+        self._features_seen = True
+
     def _game(self, weights: dict[str, float]) -> Game:
         options = self.penalty_interval, self.level, self.generator, self.logits
         return Game(self.D, self.loss, weights, *options)
 
-    def _packed(self, img: Tensor) -> Tensor:
-        """[N / pack, pack * C, ...]"""
-        if self.pack == 1:
-            return img
-        if img.ndim < 2 or len(img) % self.pack:
-            raise ValueError(f"pack: N must be a multiple of {self.pack} in [N, C, ...], got {list(img.shape)}")
-        return img.reshape(len(img) // self.pack, self.pack * img.shape[1], *img.shape[2:])
+
+def packed(img: Tensor, pack: int) -> Tensor:
+    """[N / pack, pack * C, ...]"""
+    if pack == 1:
+        return img
+    if img.ndim < 2 or len(img) % pack:
+        raise ValueError(f"pack: N must be a multiple of {pack} in [N, C, ...], got {list(img.shape)}")
+    return img.reshape(len(img) // pack, pack * img.shape[1], *img.shape[2:])
+
+
+def _outputs_of_trial(game: Game, img: Tensor, c: Any) -> Outputs | None:
+    """What D returns, which is put back. None for a D that is compiled or sharded, or that cannot run so."""
+    if why_refused(game.D) is not None:
+        return None
+    before = Snapshot(game.D, img.device)
+    try:
+        with before:
+            return game.outputs(img, c)
+    except Exception:  # the step tells an error that is D's own
+        return None
+    finally:
+        before.restore()
+
+
+def _no_features(caller: str) -> ValueError:
+    return ValueError(f"{caller}: feature_matching wants features, D returned logits alone: (logits, [features])")
 
 
 def _check_samples(caller: str, **samples: Any) -> None:

@@ -1,6 +1,7 @@
 """`gan_engine.adversarial`: steps of D and terms of G against autograd in float64, with what public networks return."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -455,8 +456,95 @@ def test_a_side_of_a_loss_may_leave_the_logits_out(small: bool, options: dict, m
     Adversarial(D, nothing, **options).d_step(fake, fake)
     assert any(p.grad is not None for p in D.parameters()) == bool(options)
     assert not Adversarial(D, nothing).g_terms(fake.clone().requires_grad_())["G"].any()
+
+
+def raw_weights(img: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    return F.conv2d(img, weights["w"]).mean((1, 2, 3))
+
+
+class Counted(Discriminator):
+    """Counts its runs in a buffer."""
+
+    def __init__(self, shape: str, act: type[nn.Module] = nn.LeakyReLU) -> None:
+        super().__init__(shape, act)
+        self.register_buffer("runs", torch.zeros((), dtype=torch.long))
+
+    def forward(self, img: Tensor, label: Tensor | None = None) -> Any:
+        self.runs += 1
+        return super().forward(img, label)
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_a_D_that_would_learn_nothing_is_refused_and_put_back(options: dict):
+    real, fake, of_class = images(1), images(2), torch.zeros(1, dtype=torch.long)
+    D = Counted("one")
+    weights = {"w": torch.ones(1, 3, 3, 3, dtype=torch.float64)}
+    hidden = lambda img, held=[[[[D]]]]: held[0][0][0][0](img)  # noqa: E731  too deep to be found
+    forms = (
+        D,
+        D.forward,
+        lambda img: D(img),
+        partial(D, label=of_class),
+        hidden,
+        partial(raw_weights, weights=weights),
+    )
+    for form in forms:
+        for each in (D, weights["w"]):
+            each.requires_grad_(False)
+        game = Adversarial(form, "hinge", **options)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"d_step: D would learn nothing, .* want D.requires_grad_\(True\)"):
+                game.d_step(real, fake)
+        assert (int(D.runs), game.steps) == (0, 0)
+        weights["w"].requires_grad_()
+        D.last.requires_grad_(True)  # the others are frozen, on purpose
+        game.d_step(real, fake)
+        learnt = [weights["w"]] if form is forms[-1] else list(D.last[0].parameters())
+        assert all(w.grad is not None for w in learnt) and D.first[0].weight.grad is None
+        D.runs.zero_()
+        D.zero_grad()
+
+
+def test_a_D_may_learn_by_tensors_that_are_no_parameters():
+    D = Discriminator("one").requires_grad_(False)
+    weights = {name: p.detach().clone().requires_grad_() for name, p in D.named_parameters()}
+    Adversarial(lambda img: torch.func.functional_call(D, weights, img), "hinge", r1=1.0).d_step(images(1), images(2))
+    assert weights["last.0.weight"].grad is not None
+
+
+def test_a_compiled_D_that_would_learn_nothing_is_refused():
+    D = torch.compile(Discriminator("one"), backend="eager")
+    game = Adversarial(D, "hinge", feature_matching=1.0)
     D.requires_grad_(False)
-    Adversarial(D, "hinge", **options).d_step(fake, fake)  # a D that learns nothing is no error
+    with pytest.raises(ValueError, match="D would learn nothing"):
+        game.d_step(images(1), images(2))
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_a_D_without_features_is_refused_before_anything_is_learnt(options: dict):
+    real, fake = images(1), images(2)
+    for shape in ("one", "scales"):
+        D = Counted(shape)
+        game = Adversarial(D, "hinge", feature_matching=1.0, **options)
+        with pytest.raises(ValueError, match=r"d_step: feature_matching wants features, .*: \(logits, \[features\]\)"):
+            game.d_step(real, fake)
+        assert (int(D.runs), game.steps) == (0, 0) and all(p.grad is None for p in D.parameters())
+    found = []
+    for weight in (0.0, 1.0):
+        D = Counted("scales and features")
+        game = Adversarial(D, "hinge", feature_matching=weight, generator=torch.Generator().manual_seed(5), **options)
+        game.d_step(real, fake)
+        found.append((gradients(D), D.runs))
+    close(found[1], found[0])  # a step is the same where D was looked at before it
+
+
+@pytest.mark.parametrize("options", [{}, {"r1": 2.0}])
+def test_real_samples_of_another_shape_than_generated_ones(options: dict):
+    D, real, fake = Discriminator("one", nn.LeakyReLU), images(1), images(2)[:, :, :6, :6]
+    sum(d_terms(D, "relativistic", real, fake, **options).values()).backward()
+    wanted = gradients(D)
+    Adversarial(D, "relativistic", **options).d_step(real, fake)
+    close(gradients(D), wanted)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def of_each_image(side: Loss, fake: Logits, real: Logits | None) -> Tensor:
     """[N], a side of an adversarial loss: the mean over the patches of an image, and the sum over scales"""
     if real is not None and _shapes(fake) != _shapes(real):
         raise ValueError(
-            "D must return logits of the same shapes for generated and for real images, got "
-            f"{described(fake)} and {described(real)}"
+            "D must return logits of the same shapes for generated and for real images, as a loss takes both together, "
+            f"got {described(fake)} and {described(real)}"
         )
     if isinstance(fake, Tensor):
         return _of_each(side, fake, real)

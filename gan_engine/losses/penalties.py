@@ -259,7 +259,8 @@ def backward_with_penalty(
         loss: logits in float32 -> [M] or [], of which the mean is taken; None: the penalty alone. The logits are [N] if
             there is one for each image. Else they have D's own shape, and the loss may return a value for each. The
             loss gets a list where D returns a list. The loss may read D again, and anything else. All that requires
-            gradients gets them, as from one `backward()` of the sum.
+            gradients gets them, as from one `backward()` of the sum. A D that is frozen is no error: the loss may have
+            parameters of its own.
         gamma: the weight, at least 0: a number, or a tensor of one for each image [N].
         c: handed on to D as it is. None: D is called with the images alone.
         level: 2, 1, "autograd" or "aligned", as the module says. None is 2, and 1 or "autograd" for a D that level 2

@@ -169,6 +169,17 @@ def test_frozen_parameters_get_no_gradient(case, level):
     assert_close(got, {name: want[name] for name in got}, 1e-5)
 
 
+@pytest.mark.parametrize("level", [*LEVELS, "aligned"])
+def test_a_loss_learns_where_D_is_frozen(level):
+    D = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(144, 1)).double()
+    D, img = D.requires_grad_(False), torch.randn(4, 3, 8, 8).double()
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    backward_with_penalty(D, img, lambda logits: F.softplus(factor * logits), gamma=1.0, level=level)
+    (want,) = torch.autograd.grad(F.softplus(factor * D(img).flatten()).mean(), factor)
+    torch.testing.assert_close(factor.grad, want, rtol=1e-9 if level != "aligned" else 1e-3, atol=0)
+    assert all(p.grad is None for p in D.parameters())
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_classes_reach_the_discriminator(level):
     D, img, c = seeded(ResNet, 8).double(), torch.randn(4, 3, 16, 16).double(), torch.tensor([1, 5, 1, 0])
