@@ -1,9 +1,12 @@
 """A layer that is not piecewise linear, or is compiled, is refused by name. Level 1 serves what level 2 refuses."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks.discriminators import R3GAN, convolutions
 from gan_engine.losses import penalties
@@ -69,6 +72,52 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1, 2)
         return self.attend(x, x, x)[0]
+
+
+class OwnGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return 2 * dy
+
+
+class OwnGradientByContext(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return 2 * dy
+
+
+def test_what_turns_gradients_off_is_named():
+    last, img = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)), torch.randn(4, 3, 2, 2)
+    for function in (OwnGradient, OwnGradientByContext):
+        reason = penalties.refusal(lambda x, f=function: last(f.apply(x)), img)
+        assert reason == f"{function.__name__}, a torch.autograd.Function, has a gradient of its own"
+    reason = penalties.refusal(lambda x: checkpoint(last, x, use_reentrant=True), img)
+    assert reason == "it computes without gradients: torch.utils.checkpoint has use_reentrant=True"
+    reason = penalties.refusal(nn.Sequential(RunningMean(), last), img)
+    assert reason == "0 (RunningMean): it computes without gradients: mean is called under torch.no_grad()"
+
+
+class RunningMean(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.mean.lerp_(x.mean((0, 2, 3))[:, None, None], 0.01)
+        return x - self.mean
 
 
 class Square(nn.Module):

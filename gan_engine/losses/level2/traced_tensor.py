@@ -1,11 +1,13 @@
 """The tensor that D runs on while its forward pass is recorded."""
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointFunction
 
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import PROPERTIES, described, rule_for, why_not
@@ -51,7 +53,7 @@ class TracedTensor(Tensor):
         if rule is None:
             raise NotPiecewiseLinear(why_not(function))
         if not torch.is_grad_enabled():
-            raise NotPiecewiseLinear("it computes without gradients (no_grad, or a reentrant checkpoint)")
+            raise NotPiecewiseLinear(_why_without_gradients(name))
         target = args[0] if in_place else None
         if in_place and not rule.in_place:
             raise NotPiecewiseLinear(f"{name} in place is not known, but {name} that returns a new tensor is")
@@ -69,6 +71,22 @@ class TracedTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         raise NotPiecewiseLinear(f"{func} is not known to be piecewise linear")
+
+
+def _why_without_gradients(name: str) -> str:
+    """A sentence about what has turned gradients off around the call of the function `name`."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not _APPLY:
+        frame = frame.f_back
+    if frame is None:
+        return f"it computes without gradients: {name} is called under torch.no_grad()"
+    function = frame.f_locals["cls"]
+    if function is CheckpointFunction:
+        return "it computes without gradients: torch.utils.checkpoint has use_reentrant=True"
+    return f"{function.__name__}, a torch.autograd.Function, has a gradient of its own"
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 def _requires_grad(input: TracedTensor, requires_grad: bool = True) -> TracedTensor:
