@@ -73,6 +73,82 @@ def test_a_network_without_a_second_gradient_is_told(capsys):
     status, said = called(capsys, "no_second_gradient")
     assert status == 1
     assert "no step    RuntimeError: derivative for aten::hardsigmoid_backward is not implemented" in said
+    assert 'way out    level="aligned" has a step for this D: it needs first derivatives alone' in said
+
+
+def test_no_way_out_is_told_where_first_derivatives_do_not_help(capsys):
+    status, said = called(capsys, "no_gradient")
+    assert (status, "no step    ValueError: " in said, "way out" in said) == (1, True, False)
+
+
+def no_gradient() -> Callable[[Tensor], Tensor]:
+    layer = nn.Linear(3, 1)
+    return lambda x: layer(x.detach().mean((2, 3)))
+
+
+class Scales(nn.Module):
+    """Two lists of layers that end in their logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 3)
+
+    def forward(self, x: Tensor) -> list[list[Tensor]]:
+        h = self.first(x)
+        return [[h, self.last(h)], [h, self.last(h).relu()]]
+
+
+def ends(out: list[list[Tensor]]) -> list[Tensor]:
+    return [layers[-1] for layers in out]
+
+
+def test_logits_are_picked(capsys):
+    status, said = called(capsys, "Scales")
+    assert (status, "no step    WrongOutput: D must return logits [N] = [4], got a list of a list of" in said) == (
+        1,
+        True,
+    )
+    assert "way out    --logits MODULE:FUNCTION stands for logits=, and --pack M for pack=" in said
+    status, said = called(capsys, "Scales", "--logits", f"{__name__}:ends")
+    assert (status, "refused    D returns several logits for each image" in said) == (0, True)
+    assert max(float(line.split()[-3]) for line in said.splitlines() if line.startswith("error")) < 1e-5
+
+
+class OfPacks(nn.Module):
+    """Joins packs of 5 rows by itself, as the D of CTGAN does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(20, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.view(-1, 20))
+
+
+def test_packs(capsys):
+    check = ["check", f"{__name__}:OfPacks", "--shape", "40,4", "--seconds", "0"]
+    assert penalties.main(check) == 1
+    said = capsys.readouterr().out
+    assert "got [8, 1]: " in said
+    assert "One logit for every 5 images: pack=5 of gan_engine.adversarial.Adversarial joins so many" in said
+    assert penalties.main([*check, "--pack", "5"]) == 0
+    said = capsys.readouterr().out
+    assert max(float(line.split()[-3]) for line in said.splitlines() if line.startswith("error")) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--pack", "0"), "--pack: want a number, at least 1, got 0"),
+        (("--pack", "3"), "pack: N must be a multiple of 3 in [N, C, ...], got [4, 3, 8, 8]"),
+        (("--logits", "ends"), "want --logits MODULE:FUNCTION, got ends"),
+        (("--logits", f"{__name__}:nowhere"), f"--logits {__name__}:nowhere: module "),
+        (("--logits", f"{__name__}:FEW"), "want a function of what D returns, got a str"),
+    ],
+)
+def test_a_wrong_pack_and_wrong_logits_are_said(capsys, flags, sentence):
+    assert penalties.main(["check", f"{__name__}:straight", "--shape", "4,3,8,8", *flags]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def function() -> Callable[[Tensor], Tensor]:

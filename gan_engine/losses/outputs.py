@@ -77,7 +77,7 @@ def read_outputs(returned: Any, n: int, picked: Picked = None) -> Outputs:
             f"D must return logits [N] = [{n}], got {described(given)}: want a floating-point tensor [N], [N, P] or "
             "[N, 1, ...] of one logit for each image or patch, a list of such tensors, (logits, [features]), or a dict "
             "with logits; else logits= picks them, as logits=lambda out: out[0] does, or logits=list for scales in a "
-            "tuple"
+            f"tuple{_if_packed(given, n)}"
         )
     layers = [] if single else list(_tensors(features))
     return Outputs(found, [*layers, *(layer for _, each in pairs for layer in _tensors(each))], single)
@@ -159,6 +159,14 @@ def _are_logits(given: Any, n: int, *, certain: bool) -> bool:
         return False
     fits = given.shape[:1] == (n,) and given.numel() >= n
     return fits and (certain or given.ndim < 3 or 1 in (given.shape[1], given.shape[-1]))
+
+
+def _if_packed(given: Any, n: int) -> str:
+    """The end of the sentence where D seems to judge several images at once."""
+    if not isinstance(given, Tensor) or given.ndim == 0 or not 1 < len(given) < n or n % len(given):
+        return ""
+    each = n // len(given)
+    return f". One logit for every {each} images: pack={each} of gan_engine.adversarial.Adversarial joins so many"
 
 
 def _tensors(features: Any) -> Iterator[Tensor]:
