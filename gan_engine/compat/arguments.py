@@ -65,9 +65,10 @@ def filter_for(x: Tensor, f: Tensor | None) -> Tensor | None:
 
 def _factored(f: Tensor) -> Tensor:
     """The taps whose outer product f is, or f itself. Each filter is looked at once."""
-    if f.ndim != 2 or f.requires_grad or f.is_inference():  # a tensor of inference mode has no version
-        return f
+    # This comes first: torch.compile cannot trace is_inference.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return f
+    if f.ndim != 2 or f.requires_grad or f.is_inference():  # a tensor of inference mode has no version
         return f
     known = _roots.get(f)
     if known is None or known[0] != f._version:

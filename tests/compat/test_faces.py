@@ -106,6 +106,14 @@ def test_a_filter_of_inference_mode():
         torch.testing.assert_close(upsample2d(x, f), plain.upfirdn2d(x, f, (2, 2), (1, 1), (2, 1, 2, 1), False, 4))
 
 
+@pytest.mark.parametrize("face", [upfirdn2d, mmcv.upfirdn2d, rosinality.upfirdn2d, basicsr.upfirdn2d])
+def test_upfirdn2d_compiles_as_one_graph(face):
+    f, x = setup_filter([1, 3, 3, 1]), torch.randn(2, 3, 8, 8)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: face(x, f, 2, 1, (2, 1)), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), face(x, f, 2, 1, (2, 1)))
+
+
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("factors", [(1, 1), (2, 1), (1, 2), (2, 2)], ids=str)
 @pytest.mark.parametrize("flip", [False, True])

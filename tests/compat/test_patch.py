@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,25 @@ def test_layers_are_replaced_as_a_whole(name):
     }[name]
     assert all("calls" not in rows[kind] for kind in wanted)
     net(sample(name))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_patched_network_compiles_as_one_graph(name):
+    net, x = built(name), sample(name)
+    patch(net)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(gradients(compiled, net, x), gradients(net, net, x), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def gradients(call: Callable, net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output, and the gradients of a weighted sum of it"""
+    torch.manual_seed(2)  # of the noise
+    y = call(x)
+    total = (y * torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)).sum()
+    grads = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+    return [y.detach(), *(g for g in grads if g is not None)]
 
 
 def test_networks_of_synthetic_modules():
