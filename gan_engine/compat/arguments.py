@@ -8,6 +8,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from gan_engine import ops
 from gan_engine.ops.fir import as_pair, as_sides, outer_root
+from gan_engine.ops.kernel_op import layout
 from gan_engine.ops.upfirdn2d import upfirdn2d_ref
 
 _BACKENDS = {"cuda": None, "ref": "reference"}
@@ -96,7 +97,15 @@ def modulated(
     if noise is not None:
         noise = fitting(noise.reshape((1,) * (4 - noise.ndim) + noise.shape), x)
     weight = weight if flip_weight or weight.shape[2:].numel() == 1 else weight.flip([2, 3])
-    return ops.modulated_conv2d(x, weight, styles, f=f, noise=noise, **options)
+    return in_layout_of(ops.modulated_conv2d(x, weight, styles, f=f, noise=noise, **options), x, weight)
+
+
+def in_layout_of(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """y in the layout that PyTorch's convolution gives it: channels_last if x or the weight is, else contiguous
+
+    Our transposed convolutions leave channels_last.
+    """
+    return y if torch.channels_last in (layout(x), layout(weight)) else y.contiguous()
 
 
 def fitting(t: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine import ops
-from gan_engine.compat.arguments import filter_for, fitting, modulated
+from gan_engine.compat.arguments import filter_for, fitting, in_layout_of, modulated
 from gan_engine.ops import convolution
 from gan_engine.patch.rule import Layer, Rule, arguments_of, has
 
@@ -108,7 +108,7 @@ def convolved(layer: nn.Module) -> Iterator[Layer | str]:
         f = filter_for(x, getattr(self, "resample_filter", None))
         if self.up > 1:
             weight = weight if weight.shape[2:].numel() == 1 else weight.flip([2, 3])
-            return ops.upsample_conv2d(x, weight, bias, mode="fir", f=f, **after)
+            return in_layout_of(ops.upsample_conv2d(x, weight, bias, mode="fir", f=f, **after), x, weight)
         if self.down > 1:
             return ops.downsample_conv2d(x, weight, bias, mode="fir", f=f, **after)
         y = convolution.conv2d(x, weight.to(x.dtype), padding=self.padding)

@@ -14,6 +14,7 @@ from torch import nn
 import benchmarks.dialects.stylegan as stylegan_networks
 from benchmarks.dialects import basicsr, mmagic, rosinality, stylegan, stylegan_ops
 from gan_engine.compat.stylegan import bias_act as bias_act_face
+from gan_engine.ops.kernel_op import layout
 from gan_engine.patch import patch
 
 SMALL = {"resolution": 16, "base": 128, "most": 16}
@@ -103,6 +104,49 @@ def gradients(call: Callable, net: nn.Module, x: torch.Tensor) -> list[torch.Ten
     total = (y * torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)).sum()
     grads = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
     return [y.detach(), *(g for g in grads if g is not None)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_keep_the_layout_of_the_original(name):
+    """The numbers of torch.randn_like depend on it, and whether x.view works."""
+    net, x = built(name), sample(name)
+    want = layouts(net, x)
+    assert not any(last for _, last in want.values())
+    with patch(net):
+        got = layouts(net, x)
+        assert got == {layer: want[layer] for layer in got} and len(got) > 8
+    for p in net.parameters():
+        if p.ndim == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    want = layouts(net, x)
+    patch(net)
+    got = layouts(net, x)
+    assert all(got[layer][1] for layer in got if want[layer][1])
+
+
+def test_a_convolution_that_doubles_keeps_the_layout_of_the_original():
+    layer, x = stylegan.Conv2dLayer(4, 4, 3, up=2), torch.randn(2, 4, 6, 6)
+    patch(layer)
+    assert layout(layer(x)) == torch.contiguous_format
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert layout(layer(x)) == torch.channels_last
+
+
+def layouts(net: nn.Module, x: torch.Tensor) -> dict[str, tuple[bool, bool]]:
+    """Whether the images that each layer gives are contiguous, and whether they are in channels_last alone"""
+    found, hooks = {}, []
+    for name, layer in net.named_modules():
+
+        def see(layer, args, y, name=name):
+            if isinstance(y, torch.Tensor) and y.ndim == 4:
+                found[name] = y.is_contiguous(), layout(y) == torch.channels_last
+
+        hooks.append(layer.register_forward_hook(see))
+    net(x)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def test_networks_of_synthetic_modules():
