@@ -108,7 +108,8 @@ def styled(layer: nn.Module) -> Iterator[Layer | str]:
     if conv._forward_hooks:
         yield f"its part {name} has a hook"
         return
-    covers = (*conv.modules(), *layer.get_submodule(after.name).modules(), *_owner(layer, strengths[0]))
+    owner, _, parameter = strengths[0].rpartition(".")
+    covers = (*conv.modules(), *layer.get_submodule(after.name).modules(), layer.get_submodule(owner))
     covers = tuple(part for part in covers if part is not layer)
     for core in possibilities(conv):
 
@@ -119,7 +120,7 @@ def styled(layer: nn.Module) -> Iterator[Layer | str]:
             if noise is None:
                 side = [s * core.up // core.down for s in x.shape[2:]]
                 noise = x.new_empty(x.shape[0], 1, *side).normal_()
-            strength = self.get_parameter(strengths[0]).reshape(())
+            strength = getattr(self.get_submodule(owner), parameter).reshape(())
             options = {"act": "lrelu", "alpha": after.slope, "gain": after.scale}
             bias = fitting(getattr(self, after.name).bias, x)
             return core(conv, x, style, noise=noise, noise_strength=strength, bias=bias, **options)
@@ -130,10 +131,6 @@ def styled(layer: nn.Module) -> Iterator[Layer | str]:
         kept = {id(part) for part in getattr(conv, core.modulation).modules()}
         inside = tuple(part for part in covers if id(part) not in kept)
         yield Layer(note, {"forward": by_position(layer, forward, 3)}, inputs, inside)
-
-
-def _owner(layer: nn.Module, parameter: str) -> tuple[nn.Module, ...]:
-    return (layer.get_submodule(parameter.rpartition(".")[0]),)
 
 
 def equalised(layer: nn.Module) -> Iterator[Layer | str]:

@@ -107,6 +107,17 @@ def gradients(call: Callable, net: nn.Module, x: torch.Tensor) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_a_patched_network_takes_tensors_as_parameters(name):
+    net, x = built(name), sample(name)
+    patch(net)
+    torch.manual_seed(2)  # of the noise
+    want = net(x)
+    given = {name: p.detach().clone() for name, p in net.named_parameters()}
+    torch.manual_seed(2)
+    torch.testing.assert_close(torch.func.functional_call(net, given, (x,)), want)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_layers_keep_the_layout_of_the_original(name):
     """The numbers of torch.randn_like depend on it, and whether x.view works."""
     net, x = built(name), sample(name)
