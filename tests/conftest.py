@@ -2,9 +2,10 @@
 
 import gc
 import os
+import resource
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ LONG = (
     *("test_cuda_emulation.py", "test_gpu_check.py", "test_distributed.py", "test_dynamic_sizes.py"),
     *("test_fake_cuda.py", "test_recorders.py", "test_compile_gpu.py", "test_translation_formats.py"),
 )
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """A function: after full_disk(n) no file can pass n bytes, in C++ either. Needs no rights of root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.hookimpl(wrapper=True)

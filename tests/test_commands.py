@@ -89,6 +89,12 @@ def test_help_is_0_and_a_wrong_flag_2_in_every_command(monkeypatch, capsys, name
     assert status == 2 and shown.out == "" and "--no-such-flag" in shown.err
 
 
+def full_disk():
+    error = checkpoint.CheckpointError("a.pt: not written")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "shown"),
     [
@@ -100,6 +106,7 @@ def test_help_is_0_and_a_wrong_flag_2_in_every_command(monkeypatch, capsys, name
         (FileNotFoundError("no file a"), 2, "error: no file a\n"),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 2, "error: [Errno 13] Permission denied: 'a'\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (full_disk(), 1, "error: a.pt: not written\n"),
         (OSError(errno.EIO, "Input/output error"), 1, "error: [Errno 5] Input/output error\n"),
         (KeyboardInterrupt(), 130, "aborted\n"),
     ],

@@ -219,3 +219,22 @@ def test_the_command_prints_the_inputs(run_of, tmp_path, capsys, monkeypatch):
     assert out == str(tmp_path / "G.pt2")
     assert inputs == f"source [N, {C}, H, W] -> img [N, {C}, {scale} H, {scale} W], float32; N is any number"
     assert same.startswith("its images are PyTorch's up to ")
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2", ".pt"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(run_of, tmp_path, capsys, full_disk, ending):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    run, out = run_of("dcgan"), tmp_path / f"G{ending}"
+    full_disk(1000)
+    assert export.main([str(run), str(out)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {out}: not written: File too large; needs about ") and shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_keeps_no_temporary_name(run_of, tmp_path):
+    for ending in (".pt2", ".pt"):
+        assert export.main([str(run_of("dcgan")), str(tmp_path / f"G{ending}")]) == 0
+        assert b".gan_engine-" not in (tmp_path / f"G{ending}").read_bytes()

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-# Failures of the disk: the call of the command was right.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+from gan_engine.system.whole_file import DISK_ERRORS
 
 
 class Main(Protocol):
@@ -61,8 +60,9 @@ def _check_backend() -> None:
 
 
 def _status(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return 1
+    for failure in (error, error.__cause__):  # a CheckpointError has the failure of the disk as its cause
+        if isinstance(failure, OSError) and failure.errno in DISK_ERRORS:
+            return 1
     wrong: list[type[Exception]] = [ValueError, OSError]
     for module, name in (("gan_engine.system.checkpoint", "CheckpointError"), ("gan_engine.backends", "Refused")):
         if (loaded := sys.modules.get(module)) is not None:  # an import here would import torch too

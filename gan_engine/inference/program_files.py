@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import json
 import logging
 import warnings
@@ -34,13 +35,14 @@ def write(drawing: Drawing, path: Path, *, opset: int = OPSET) -> float:
         ValueError: this difference is more than 1e-4, or an image is not finite; `path` stays as it was.
         OSError: the file cannot be written.
     """
+    size = sum(tensor.nbytes for tensor in drawing.state_dict().values())
     about = {
         "family": models.family(drawing.config),
         "config": json.dumps(models.to_dict(drawing.config)),
         "class_names": json.dumps(drawing.class_names),
         "range": "-1 to 1",
     }
-    with _quiet(), replacing(path) as unfinished:
+    with _quiet(), replacing(path, size=size) as unfinished:
         images = _WRITE[path.suffix](drawing, unfinished, about, opset)
         difference = _largest_difference(drawing, images)
         if not difference <= TOLERANCE:
@@ -90,14 +92,18 @@ def _to_onnx(drawing: Drawing, path: Path, about: dict[str, str], opset: int) ->
 
 
 def _to_program(drawing: Drawing, path: Path, about: dict[str, str], opset: int) -> Images:
-    torch.export.save(_program(drawing), path, extra_files=about)
+    file = io.BytesIO()  # PyTorch ends the process where it writes to a full disk by itself
+    torch.export.save(_program(drawing), file, extra_files=about)
+    path.write_bytes(file.getbuffer())
     read = torch.export.load(path).module()
     return lambda inputs: read(*inputs)
 
 
 def _to_script(drawing: Drawing, path: Path, about: dict[str, str], opset: int) -> Images:
     traced = torch.jit.trace(drawing, drawing.examples(), check_trace=False)
-    torch.jit.save(traced, path, _extra_files=about)
+    file = io.BytesIO()  # as above
+    torch.jit.save(traced, file, _extra_files=about)
+    path.write_bytes(file.getbuffer())
     read = torch.jit.load(path)
     return lambda inputs: read(*inputs)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered
 
 LARGEST = 1e6  # entries of a w that training finds are below 100; the square of this limit is far from overflow
 
@@ -18,7 +18,7 @@ def write(path: Path, w: Tensor) -> None:
     """Write w [N, 1, w_dim] as `w`, or w [N, num_ws, w_dim] as `ws`. Raises OSError."""
     values = w.float().cpu().numpy()
     arrays = {"w": values[:, 0]} if w.shape[1] == 1 else {"ws": values}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with buffered(path) as file:
         np.savez(file, **arrays)
 
 

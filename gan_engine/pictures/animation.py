@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gan_engine.data.modes import on_white
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered, replacing
 
 ENDINGS = (".gif", ".webp", ".mp4")
 RATE = 25  # frames per second
@@ -70,8 +70,8 @@ def write_history(path: Path, grids: Sequence[tuple[int, Path]]) -> None:
 def _write_by_pillow(path: Path, frames: Iterator[Image.Image], milliseconds: int | list[int]) -> None:
     """Write a GIF or a lossless WebP that repeats for ever; a list of durations has an entry for each frame."""
     options = {"lossless": True} if path.suffix.lower() == ".webp" else {}
-    with replacing(path) as temporary:
-        next(frames).save(temporary, save_all=True, append_images=frames, duration=milliseconds, loop=0, **options)
+    with buffered(path) as file:
+        next(frames).save(file, save_all=True, append_images=frames, duration=milliseconds, loop=0, **options)
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:

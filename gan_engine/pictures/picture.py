@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_engine.system.pixels import COLOURS, white
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -64,7 +64,7 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 def write_values(pixels: np.ndarray, path: Path) -> None:
     """Write pixels [N, H, W, C] as [N, C, H, W] to a .npy, or to an .npz under the name images. Raises OSError."""
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with buffered(path) as file:
         if path.suffix.lower() == ".npy":
             np.save(file, images)
         else:
@@ -73,5 +73,5 @@ def write_values(pixels: np.ndarray, path: Path) -> None:
 
 def write_picture(image: Image.Image, path: Path) -> None:
     """Write `image` to `path`, whole or not at all; the ending of `path` chooses the format. Raises OSError."""
-    with replacing(path) as temporary:
-        image.save(temporary)
+    with buffered(path) as file:
+        image.save(file)

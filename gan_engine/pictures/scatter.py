@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered
 
 ENDINGS = (".npy", ".csv")  # of files of coordinates
 SHOWN = 2500  # points, at most, of G and of the data each
@@ -43,7 +43,7 @@ def render(points: Tensor, data: Tensor | None = None) -> Tensor:
 
 def write_points(path: Path, points: np.ndarray) -> None:
     """Write points float32 [N, 2] as they are to a .npy, or to a .csv with the columns x and y, without rounding."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with buffered(path) as file:
         if path.suffix.lower() == ".npy":
             np.save(file, points)
         else:

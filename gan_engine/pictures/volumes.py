@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered, replacing
 
 # The camera is far away, to the left of the z axis and above it. The light is higher up, so that the three visible
 # sides of a box differ in brightness.
@@ -84,7 +84,7 @@ def surface(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def write_voxels(path: Path, volumes: np.ndarray) -> None:
     """Write an .npz with `voxels`, bool [N, X, Y, Z]: where `volumes` [N, X, Y, Z] are above 0."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with buffered(path) as file:
         np.savez_compressed(file, voxels=volumes > 0)
 
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import pickle
 import re
-import shutil
 import struct
 import textwrap
 import warnings
@@ -21,8 +20,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from gan_engine.system.names import legible
-from gan_engine.system.whole_file import replacing, sweep
+from gan_engine.system.names import legible, shell_word
+from gan_engine.system.whole_file import megabytes, replacing, sweep, why_not_written
 
 _MARK = b"gan_engine sha256 "
 _TAIL = 2 + len(_MARK) + 64  # bytes at the end that the checksum does not cover
@@ -281,9 +280,7 @@ def _is_whole(tensor: torch.Tensor) -> bool:
 
 def _why_not_written(path: Path, state: dict, error: OSError) -> str:
     needed = sum({tensor.data_ptr(): tensor.nbytes for tensor in _tensors(state)}.values())
-    reason = f"{path}: not written: {error.strerror or error}; needs about {needed / 1e6:.1f} MB"
-    if path.parent.is_dir():
-        reason += f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB free on that disk"
+    reason = why_not_written(path, error, f"about {megabytes(needed)}")
     return reason + ("; the file of that name is unchanged" if path.exists() else "; older checkpoints are unchanged")
 
 
@@ -292,6 +289,9 @@ def _verify(path: Path, file: BinaryIO) -> None:
     file.seek(max(0, length - _TAIL))
     tail = file.read()
     if len(tail) < _TAIL or not tail[2:].startswith(_MARK):
+        file.seek(0)
+        if other := _other_file(path, file.read(9), tail):
+            raise CheckpointError(f"{path}: want a checkpoint of gan_engine, got {other}")
         raise CheckpointError(
             f"{path}: cut short, or no checkpoint of gan_engine ({length} bytes, no checksum at the end)"
         )
@@ -304,6 +304,25 @@ def _verify(path: Path, file: BinaryIO) -> None:
     sha256.update(b"\0\0")
     if tail != struct.pack("<H", _TAIL - 2) + _MARK + sha256.hexdigest().encode():
         raise CheckpointError(f"{path}: damaged: its checksum does not fit its content")
+
+
+def _other_file(path: Path, head: bytes, tail: bytes) -> str | None:
+    """What `path` is instead of a checkpoint, by its ending and its bytes, and what helps; None if unknown."""
+    is_pickle, is_zip = head.startswith(b"\x80"), head.startswith(b"PK") and b"PK\5\6" in tail
+    fits = {
+        ".onnx": head.startswith(b"\x08"),  # the number of the first field
+        ".pt2": is_zip,
+        ".safetensors": head.endswith(b"{"),  # JSON, behind 8 bytes with its length
+        ".pkl": is_pickle,
+        ".pth": is_pickle or is_zip,
+    }
+    if not fits.get(path.suffix):
+        return None
+    if path.suffix in (".onnx", ".pt2"):
+        return f"a file {path.suffix} for other programs; name the checkpoint or the run that it was exported from"
+    out = path.with_suffix(".pt").name
+    command = f"python -m gan_engine.convert {shell_word(path)} {shell_word(out)}"
+    return f"a file {path.suffix}; this may make a checkpoint of it: {command}"
 
 
 def _discard(path: Path) -> None:

@@ -1,39 +1,112 @@
 """Write a file completely or not at all."""
 
 import contextlib
+import errno
+import io
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # the disk fails, and the call was right
 _TEMPORARY = re.compile(r"\.gan_engine-[0-9a-f]{16}(\.\w+)?")
 
 
+class NotWrittenError(OSError):
+    """A file that the disk did not take. Its text says which file, why, the space it needs and the space that is free.
+
+    `errno` and `strerror` are those of the system.
+    """
+
+    def __init__(self, path: Path, error: OSError, needs: str) -> None:
+        super().__init__(error.errno, error.strerror)
+        self._sentence = why_not_written(path, error, needs)
+
+    def __str__(self) -> str:
+        return self._sentence
+
+
+def why_not_written(path: Path, error: OSError, needs: str) -> str:
+    """'PATH: not written: No space left on device; needs about 2.0 MB, 1.5 MB free on that disk'
+
+    needs: such as 'about 2.0 MB'.
+    """
+    reason, directory = f"{path}: not written: {error.strerror or error}; needs {needs}", Path(os.path.realpath(path))
+    if directory.parent.is_dir():
+        reason += f", {megabytes(shutil.disk_usage(directory.parent).free)} free on that disk"
+    return reason
+
+
+def megabytes(size: int) -> str:
+    """2000000 -> '2.0 MB'"""
+    return f"{size / 1e6:.1f} MB"
+
+
+class InMemory(io.BytesIO):
+    """A file in memory that has a name, by which Pillow chooses the format."""
+
+    name = ""
+
+
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def buffered(path: str | Path) -> Iterator[InMemory]:
+    """Yield a file in memory. When the block ends, its bytes become the file `path`, whole or not at all.
+
+    For libraries that end the process, or raise an error without a reason, where the disk is full. Raises what
+    `replacing` raises.
+    """
+    file = InMemory()
+    file.name = Path(path).name
+    yield file
+    content = file.getbuffer()
+    with replacing(path, size=len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, size: int | None = None) -> Iterator[Path]:
     """Yield the path of a new empty file in the folder of `path`. The new file replaces `path` when the block ends.
 
     If the block raises, the new file is removed and `path` stays as it was. The new file has a random, unused name with
     the ending of `path`, and the permissions that open(path, "w") would leave. If `path` is a link, its target is
-    replaced. Raises OSError if the file cannot be made or renamed.
+    replaced.
+
+    Args:
+        path: the file.
+        size: bytes that the file will have, if known, for the message of an error.
+
+    Raises:
+        NotWrittenError: the disk is full or fails.
+        OSError: the file cannot be made or renamed for another reason.
     """
-    path = Path(os.path.realpath(path))
+    asked, path = Path(path), Path(os.path.realpath(path))
     temporary = path.with_name(f".gan_engine-{secrets.token_hex(8)}{path.suffix}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise NotWrittenError(asked, error, _needs(size, 0)) from error
         raise type(error)(error.errno, error.strerror, str(path)) from None  # name the file that the caller knows
+    written = 0
     try:
         with contextlib.suppress(OSError):  # `path` does not exist yet, or its file system has no permissions
             os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # report the first error, not this one
-            temporary.unlink(missing_ok=True)
+            written = temporary.stat().st_size
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise NotWrittenError(asked, error, _needs(size, written)) from error
         raise
+
+
+def _needs(size: int | None, written: int) -> str:
+    return f"more than {megabytes(written)}" if size is None else f"about {megabytes(size)}"
 
 
 def sweep(directory: Path) -> None:

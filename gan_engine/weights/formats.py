@@ -15,7 +15,7 @@ from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import listed
-from gan_engine.system.whole_file import replacing
+from gan_engine.system.whole_file import buffered
 from gan_engine.weights import (
     cyclegan,
     esrgan,
@@ -153,14 +153,14 @@ def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
     if to == "cyclegan":
         path.mkdir(exist_ok=True)
         for name, weights in tree.items():
-            with replacing(path / patchgan.FILE.format(name)) as temporary:
-                torch.save(weights, temporary)
+            with buffered(path / patchgan.FILE.format(name)) as file:
+                torch.save(weights, file)
         return notes
     if path.suffix == ".safetensors":
         _to_safetensors(path, tree.get("g_ema", tree), {})
         return notes
-    with replacing(path) as temporary:
-        torch.save(tree, temporary)
+    with buffered(path) as file:
+        torch.save(tree, file)
     return notes
 
 
@@ -186,9 +186,14 @@ def _from_checkpoint(path: Path) -> Networks:
 
 
 def _from_safetensors(path: Path) -> Networks:
-    with _safetensors().safe_open(str(path), framework="pt") as file:
-        about = (file.metadata() or {}).get(_METADATA)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    library = _safetensors()
+    try:
+        with library.safe_open(str(path), framework="pt") as file:
+            about = (file.metadata() or {}).get(_METADATA)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except library.SafetensorError as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"{path}: want a whole .safetensors, got {size} bytes that are none: {error}") from error
     if about is None:
         if not esrgan.fits(weights):
             raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
@@ -222,9 +227,9 @@ def _checked(state: dict[str, Any], path: Path) -> Networks:
 
 def _to_safetensors(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
     library = _safetensors()
-    with replacing(path) as temporary:
-        weights = {name: x.detach().contiguous().clone() for name, x in weights.items()}
-        library.torch.save_file(weights, str(temporary), {"format": "pt", **metadata})
+    weights = {name: x.detach().contiguous().clone() for name, x in weights.items()}
+    with buffered(path) as file:
+        file.write(library.torch.save(weights, {"format": "pt", **metadata}))
 
 
 def _safetensors() -> Any:

@@ -83,6 +83,39 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
             checkpoint.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "want"),
+    [
+        ("a.onnx", b"\x08\n\x12\x07pytorch", "a file .onnx for other programs; name the checkpoint or the run that"),
+        ("a.pt2", b"PK\3\4" + bytes(99) + b"PK\5\6" + bytes(18), "a file .pt2 for other programs; name the checkpoint"),
+        (
+            "a.pkl",
+            b"\x80\x04" + bytes(99),
+            "a file .pkl; this may make a checkpoint of it: python -m gan_engine.convert .*a.pkl a.pt",
+        ),
+        (
+            "a.pth",
+            b"PK\3\4" + bytes(99) + b"PK\5\6" + bytes(18),
+            "a file .pth; this may make a checkpoint of it: python -m gan_engine",
+        ),
+        (
+            "a.safetensors",
+            bytes(8) + b"{}",
+            "a file .safetensors; this may make a checkpoint of it: python -m gan_engine.convert",
+        ),
+        ("a.onnx", b"text", None),
+        ("a.pth", b"PK\3\4" + bytes(99), None),
+        ("a.safetensors", b"hi", None),
+        ("a.safetensors", b"", None),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, name, content, want):
+    (tmp_path / name).write_bytes(content)
+    want = f"want a checkpoint of gan_engine, got {want}" if want else "cut short, or no checkpoint of gan_engine"
+    with pytest.raises(CheckpointError, match=f"{name}: {want}"):
+        checkpoint.load(tmp_path / name)
+
+
 class Mine:
     def __reduce__(self):
         return os.mkdir, ("ran",)

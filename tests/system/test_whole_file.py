@@ -1,15 +1,18 @@
 """A file holds its old content or its new content, never a mixture. Temporary names never touch other files."""
 
+import errno
 import os
 import stat
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gan_engine.pictures import animation
-from gan_engine.pictures.picture import to_uint8, write_picture
-from gan_engine.system.whole_file import replacing, sweep
+from gan_engine.inference import w_files
+from gan_engine.pictures import animation, scatter, volumes
+from gan_engine.pictures.picture import to_uint8, write_picture, write_values
+from gan_engine.system.whole_file import NotWrittenError, buffered, replacing, sweep
 
 
 def test_the_new_file_replaces_the_old_one_at_the_end(tmp_path):
@@ -95,3 +98,61 @@ def test_an_animation_leaves_files_of_similar_names_alone(tmp_path):
     with pytest.raises(ValueError, match="no more"):
         animation.write(tmp_path / "other.gif", broken())
     assert len(os.listdir(tmp_path)) == 2
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.png", lambda path: write_picture(Image.fromarray(noise(64, 64)), path)),
+        ("a.jpg", lambda path: write_picture(Image.fromarray(noise(64, 64)), path)),
+        ("a.npy", lambda path: write_values(noise(1, 64, 64, 1), path)),
+        ("a.npz", lambda path: write_values(noise(1, 64, 64, 1), path)),
+        ("a.gif", lambda path: animation.write(path, iter(noise(3, 64, 64, 1)))),
+        ("a.webp", lambda path: animation.write(path, iter(noise(3, 64, 64, 1)))),
+        ("points.npy", lambda path: scatter.write_points(path, noise(1000, 2).astype(np.float32))),
+        ("w.npz", lambda path: w_files.write(path, torch.zeros(1, 1, 1000))),
+        ("voxels.npz", lambda path: volumes.write_voxels(path, noise(1, 32, 32, 32) - 128.0)),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_full_disk_is_one_sentence_with_the_file_and_its_size(tmp_path, full_disk, name, write):
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    full_disk(1000)
+    with pytest.raises(NotWrittenError) as caught:
+        write(path)
+    reason = f"{path}: not written: File too large; needs about {len(whole) / 1e6:.1f} MB, "
+    assert str(caught.value).startswith(reason) and str(caught.value).endswith(" MB free on that disk")
+    assert caught.value.errno == errno.EFBIG and caught.value.strerror == "File too large"
+    assert path.read_bytes() == whole and os.listdir(tmp_path) == [name]
+
+
+def test_a_size_that_is_not_known_is_at_least_what_was_written(tmp_path, full_disk):
+    full_disk(200_000)
+    want = r"a: not written: File too large; needs more than 0\.2 MB, "
+    with pytest.raises(NotWrittenError, match=want), replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(bytes(300_000))
+    assert not os.listdir(tmp_path)
+
+
+def test_a_disk_without_room_for_a_name_is_the_same_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    want = r"a: not written: No space left on device; needs about 3\.0 MB, "
+    with pytest.raises(NotWrittenError, match=want), replacing(tmp_path / "a", size=3_000_000):
+        pass
+
+
+def test_an_error_while_the_memory_is_filled_writes_nothing(tmp_path):
+    (tmp_path / "a.png").write_text("old")
+    with pytest.raises(ValueError, match="half"), buffered(tmp_path / "a.png") as file:
+        file.write(b"new")
+        raise ValueError("half")
+    assert (tmp_path / "a.png").read_text() == "old" and os.listdir(tmp_path) == ["a.png"]

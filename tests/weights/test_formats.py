@@ -1,7 +1,10 @@
 """Weights of every format give the results of their own networks, and come back as they were."""
 
 import importlib.util
+import os
 import re
+import shlex
+import stat
 import sys
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 import gan_engine
 from gan_engine import convert, models
 from gan_engine.system import checkpoint
+from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.weights import formats
 from tests.weights import networks
 from tests.weights.conversion import built, close, converted
@@ -328,6 +332,73 @@ def test_safetensors_and_back():
     with torch.no_grad():
         for path in ("c.pt", "e.pt"):
             assert torch.equal(built(path)[0](x), G(x))
+
+
+def test_safetensors_are_ordinary_files(tmp_path):
+    pytest.importorskip("safetensors")
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    before = os.umask(0o027)
+    try:
+        converted("a.pt", "b.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "b.safetensors").stat().st_mode) == 0o640
+
+
+def test_damaged_safetensors_are_one_sentence(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    converted("a.pt", "a.safetensors")
+    capsys.readouterr()
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    for content in (whole[:-1], whole[:100], b"hi\n", b""):
+        (tmp_path / "b.safetensors").write_bytes(content)
+        assert convert.main(["b.safetensors", "c.pt"]) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"error: b.safetensors: want a whole .safetensors, got {len(content)} bytes")
+        assert shown.count("\n") == 1
+    assert not (tmp_path / "c.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("b.safetensors",), "b.safetensors"),
+        (("b.pt",), "b.pt"),
+        (("b.safetensors", "--to", "esrgan"), "b.safetensors"),
+        (("b.pth", "--to", "esrgan"), "b.pth"),
+    ],
+)
+def test_a_full_disk_is_one_sentence(tmp_path, capsys, full_disk, arguments, shown):
+    if "safetensors" in shown:
+        pytest.importorskip("safetensors")
+    save_ours("a.pt", models.srgan.Config(variant="rrdb", base="none", width=4, blocks=1, d_width=2))
+    full_disk(1000)
+    assert convert.main(["a.pt", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {shown}: not written: File too large; needs about ") and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_full_disk_for_a_folder_of_networks(tmp_path, capsys, full_disk):
+    save_ours("a.pt", models.cyclegan.Config(resolution=32, width=2, d_width=2, blocks=6, published=True))
+    full_disk(1000)
+    assert convert.main(["a.pt", "out", "--to", "cyclegan"]) == 1
+    assert "latest_net_G_A.pth: not written: File too large; needs about " in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_other_commands_say_what_a_safetensors_is(capsys):
+    pytest.importorskip("safetensors")
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    converted("a.pt", "it's.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"it's\.safetensors: want a checkpoint of gan_engine, got a file"
+    ) as caught:
+        gan_engine.load("it's.safetensors", "cpu")
+    command = str(caught.value).partition("python -m gan_engine.convert ")[2]
+    assert convert.main(shlex.split(command)) == 0
+    assert gan_engine.load("it's.pt", "cpu").sample(1).shape == (1, 1, 8, 8)
 
 
 def test_safetensors_without_its_package_is_said(monkeypatch, capsys, tmp_path):
