@@ -12,7 +12,7 @@ from gan_engine.runs import record, report
 from gan_engine.runs.commands import commands, python
 from gan_engine.runs.history import alarms, read_metrics
 from gan_engine.runs.sample_grids import sample_grids
-from gan_engine.system.names import counted, legible
+from gan_engine.system.names import counted, legible, shell_word
 
 
 def is_over(run_dir: Path, last: Path) -> bool:
@@ -55,7 +55,10 @@ class End:
 
 
 def finish(run_dir: Path, config: Config, end: End) -> None:
-    """Record the end, write the report and print the last lines. If the report fails, a warning says so."""
+    """Record the end, write the report and print the last lines.
+
+    If the report fails, a warning says so: the run has reached its end, and `report` can write the page later.
+    """
     reason, kimg = end.reason(config), end.nimg / 1000
     early = end.verdict is not None and end.stopped_by is None
     entry = {"reason": reason, "kimg": kimg, "seconds": round(end.seconds, 3)} | ({"early": True} if early else {})
@@ -63,7 +66,9 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     try:
         page = [report.write(run_dir)]
     except Exception as error:  # plots and pictures may raise nearly any error
-        print(f"warning: no report: {type(error).__name__}: {error}", file=sys.stderr)
+        reason = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        later = f"{python()} -m gan_engine.report {shell_word(run_dir)}"
+        print(f"warning: no report: {reason}; this writes it later: {later}", file=sys.stderr)
         page = []
     made = MADE[kind_of(models.data_kind(config.model)).axes]
     print(f"end        {end.nimg:,} {made} in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")

@@ -65,7 +65,8 @@ def add_to_last_start(run_dir: Path, more: dict[str, Any]) -> None:
     except FileNotFoundError:  # a trainer that is used without the command
         pass
     except (OSError, ValueError, IndexError) as error:
-        warnings.warn(f"{run_dir / NAME}: {', '.join(more)} not written ({error})", stacklevel=2)
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        warnings.warn(f"{run_dir / NAME}: {', '.join(more)} not written ({reason})", stacklevel=2)
 
 
 def _write(path: Path, run: dict[str, Any]) -> None:

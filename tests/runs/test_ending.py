@@ -1,6 +1,7 @@
 """Wherever a run is killed, --resume brings it to its end, and its last lines can be pasted."""
 
 import dataclasses
+import errno
 import os
 import shlex
 import subprocess
@@ -113,6 +114,30 @@ def test_a_run_that_is_over_is_not_begun_again(tmp_path, monkeypatch, capsys):
     ]
     assert lines[0].endswith(" s, in run: its 0.064 kimg are done")
     assert lines[1] == "pictures   run/samples/kimg-000000.064.png is the newest grid"
+
+
+def test_a_run_without_its_last_files_is_a_success(tmp_path, monkeypatch, capsys):
+    """The last checkpoint counts: what shows the run can be made later."""
+    monkeypatch.chdir(tmp_path)
+    replace = os.replace
+
+    def full(old, new):
+        if str(new).endswith(("training.gif", "losses.png", "report.html")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(UserWarning, match="not written: No space left on device; the run goes on"):
+        assert train.main([*TINY, "--out", "run"]) == 0
+    shown = capsys.readouterr().err
+    assert "warning: no report: run/report.html: not written: No space left on device; needs more than 0." in shown
+    assert shown.endswith(
+        f" MB free on that disk; this writes it later: {commands.python()} -m gan_engine.report run\n"
+    )
+    assert checkpoint.load(checkpoint.find("run"))["nimg"] == 64
+    monkeypatch.setattr(os, "replace", replace)
+    assert train.main(["--resume", "run"]) == 0
+    assert all(Path("run", name).exists() for name in ("training.gif", "losses.png", "report.html"))
 
 
 def as_a_shell_reads(words):
