@@ -52,7 +52,7 @@ fake-cuda: $(VENV)/.test ## without a GPU: what a step of every preset does on o
 gpu-ledger: $(VENV)/.test ## compile all GPU kernels, and compare their resources with the table (ARGS=--write: a new table)
 	$(PY) -m tests.gpu_ledger $(ARGS)
 
-arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in half an hour
+arm-check: $(VENV)/.run ## on Debian: test the kernels for AArch64 in an emulator, in one to two hours
 	PATH="$(abspath $(VENV)/bin):$$PATH" $(PY) -m tests.arm_check $(ARGS)
 
 demo-check: $(VENV)/.test ## with npm and Chromium: draw with every family in a browser, and compare with PyTorch
