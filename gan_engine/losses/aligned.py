@@ -52,16 +52,7 @@ from gan_engine.losses import norms
 from gan_engine.losses.by_autograd import detached, without_autocast
 from gan_engine.losses.closed_ops import FasterConvolutions
 from gan_engine.losses.held_slopes import HeldSlopes, refuse_modules_with_kinks
-from gan_engine.losses.level2.snapshot import Snapshot
-from gan_engine.losses.network import (
-    PARALLEL_WRAPPERS,
-    SHARDED,
-    Network,
-    has_class,
-    modules_of,
-    parameters_of,
-    why_compiled,
-)
+from gan_engine.losses.network import Network, modules_of, why_compiled
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, check_batch, mean_loss, read_outputs, without_graph
 from gan_engine.losses.step import total as total_of
 from gan_engine.ops.gradient_penalty import mix, sum_of_squares
@@ -82,23 +73,21 @@ def backward_aligned(
     picked: Picked = None,
     further: bool = False,
     among: Collection[Tensor] | None = None,
-    before: Snapshot | None = None,
 ) -> tuple[Any, Tensor]:
     """`backward_with_penalty` by a difference; gamma is [N]. Gives the logits and penalty [N].
 
-    Each run of D begins with the same state and random numbers: a spectral norm has one weight, and dropout one mask.
+    Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
     They end as the run at x and the loss left them. `further` moves images as far as makes the error twice as large.
-    With `among`, only these tensors get gradients, and graphs from before the call, such as that of c, stay. `before`
-    is D's state now, if it was kept already: it then also keeps what the run at x writes to.
+    With `among`, only these tensors get gradients, and graphs from before the call, such as that of c, stay.
     """
     if len(img) == 0:
         raise ValueError(
             f'level "aligned" moves images along their gradients: want at least one, got {list(img.shape)}'
         )
-    before, held, had = before or _snapshot(D, img), _held_slopes(D), set(parameters_of(D, held=True))
+    before, held = _State(D, img.device), _held_slopes(D)
     with torch.enable_grad():
         x = img.detach().requires_grad_()
-        outputs = _outputs(D, x, c, held, picked, before)
+        outputs = _outputs(D, x, c, held, picked)
         whole = _wants_whole_backward(D, outputs)
         if whole and isinstance(held, HeldSlopes):
             held.refuse_reentrant_checkpoints()
@@ -118,9 +107,7 @@ def backward_aligned(
         if further:
             h *= 2 if one_side else 2**0.5
         step, slope = _step(img, unit * t_over_g.abs() * s.sqrt(), h)
-        after = before.again(D)
-        # What D makes in its first run stays: a second run would learn a layer of its own.
-        made = any(p.requires_grad for p in parameters_of(D, held=True) if p not in had)
+        after = _State(D, img.device)
         total = torch.zeros_like(unit)
         if one_side and not (apart and loss is None):
             total = _dot(outputs, a if apart else [each - slope for each in a])
@@ -130,7 +117,7 @@ def backward_aligned(
             slope, step = unit * times, 1 / (unit * torch.where(times > 0, times, 1))
             total = total - times * total_of((p * d).sum() for p, d in zip(apart, at_x) if d is not None)
         for side in (1,) if one_side else (1, -1):
-            before.restore(made=made)
+            before.restore()
             moved = mix(img, g, torch.ones_like(s), side * step * t_over_g).requires_grad_(whole)
             shares = [slope if one_side else (each - unit * whole + side * slope) / 2 for each in a]
             total = total + _dot(_outputs(D, moved, c, held, picked), shares)
@@ -154,7 +141,7 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
 
     Returns:
         |G(second step) - G(h)| / |G(h)|, with the gradient G of the penalty by all parameters of D's modules. The
-        `.grad` of parameters, the state of D and random numbers are put back afterwards.
+        `.grad` of parameters, buffers and random numbers are put back afterwards.
 
     Raises:
         RuntimeError, ValueError: as `backward_with_penalty` with level="aligned".
@@ -168,15 +155,14 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
             "aligned_error: want a D with parameters that learn, got none: they are looked for in the modules of D, or "
             "in those that a function refers to by name"
         )
-    before, kept, found = _snapshot(D, img), [p.grad for p in learned], []
+    before, kept, found = _State(D, img.device), [p.grad for p in learned], []
     gamma = torch.ones(len(img), dtype=torch.promote_types(img.dtype, torch.float32), device=img.device)
     try:
         for further in (False, True):
             for p in learned:
                 p.grad = None
             before.restore()
-            asked: dict[str, Any] = {"picked": logits, "further": further, "among": learned, "before": before}
-            backward_aligned(D, img, None, gamma, c, centre, 1.0, **asked)
+            backward_aligned(D, img, None, gamma, c, centre, 1.0, picked=logits, further=further, among=learned)
             found.append([None if p.grad is None else p.grad.to(gamma.dtype) for p in learned])
     finally:
         before.restore()
@@ -187,15 +173,9 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
     return (off / sum((a.square().sum() for a in first), gamma.new_zeros(()))).sqrt()
 
 
-def _outputs(
-    D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked, before: Snapshot | None = None
-) -> Outputs:
-    """What D returns. `before` keeps what D is about to write to."""
-    # No mode enters compiled code. The innermost sees what D calls, and not what the other modes call instead. FSDP
-    # writes to memory that it frees afterwards.
-    seen = isinstance(held, HeldSlopes)
-    watches = seen and before is not None and not _is_sharded(D)
-    with FasterConvolutions() if seen else nullcontext(), held, before if watches else nullcontext():
+def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
+    # No mode enters compiled code.
+    with FasterConvolutions() if isinstance(held, HeldSlopes) else nullcontext(), held:
         returned = D(img) if c is None else D(img, c)
         outputs = read_outputs(returned, len(img), picked)
     if img.requires_grad and not all(logits.requires_grad for logits in outputs.logits):
@@ -289,33 +269,41 @@ def _power_of_two(x: Tensor) -> Tensor:
     return torch.where((x > 0) & x.isfinite(), torch.ldexp(torch.ones_like(x), exponent), x)
 
 
-def _snapshot(D: Network, img: Tensor) -> Snapshot:
-    at_once = not _is_seen(D) and not _is_sharded(D)
-    return Snapshot(D, img.device, at_once=at_once, backward_hooks=True)
+class _State:
+    """The buffers of D's modules and PyTorch's random numbers, which a run of D may change."""
 
+    def __init__(self, D: Network, device: torch.device) -> None:
+        self.buffers = [
+            (b, b.detach().clone()) for part in modules_of(D, held=True) for b in part.buffers(recurse=False)
+        ]
+        self.device = device if device.type == "cuda" else None
+        self.random = torch.get_rng_state(), self.device and torch.cuda.get_rng_state(device)
 
-def _is_sharded(D: Network) -> bool:
-    return any(has_class(part, SHARDED) for part in modules_of(D, held=True))
-
-
-def _is_seen(D: Network) -> bool:
-    """True if modes of Python see what D calls: they do not enter compiled code and other threads."""
-    parallel = any(isinstance(part, nn.DataParallel) for part in modules_of(D, held=True))
-    return not parallel and why_compiled(D, held=True) is None
+    def restore(self) -> None:
+        for buffer, values in self.buffers:
+            # PyTorch does not count a write through .data: the pass at the other side is still to go backward.
+            buffer.data.copy_(values)
+        torch.set_rng_state(self.random[0])
+        if self.device is not None:
+            torch.cuda.set_rng_state(self.random[1], self.device)
 
 
 def _held_slopes(D: Network) -> AbstractContextManager:
     """What keeps D at the sides of its kinks where it is at x."""
-    if _is_seen(D):
+    modules = modules_of(D, held=True)
+    if why_compiled(D, held=True) is None and not any(isinstance(part, nn.DataParallel) for part in modules):
         return HeldSlopes()
-    refuse_modules_with_kinks(modules_of(D, held=True))
+    refuse_modules_with_kinks(modules)  # no mode of Python sees what compiled code and other threads call
     return nullcontext()
+
+
+# Their gradients are collected when a whole backward pass has reached the parameters.
+_PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
 def _wants_whole_backward(D: Network, outputs: Outputs) -> bool:
     """True if torch.autograd.grad cannot take the gradient by the image alone."""
-    # Parallel networks collect their gradients when a whole backward pass has reached the parameters.
-    if any(has_class(part, SHARDED | PARALLEL_WRAPPERS) for part in modules_of(D, held=True)):
+    if any(base.__name__ in _PARALLEL for part in modules_of(D, held=True) for base in type(part).__mro__):
         return True
     # use_reentrant=True
     return any(node.name().startswith("CheckpointFunctionBackward") for y in outputs.logits for node in _graph(y))

@@ -16,7 +16,7 @@ def why_refused(net: Network) -> str | None:
     """A sentence with the way out if `net` has no second gradient by how it is compiled or sharded, else None."""
     parts = parts_of(net)
     for part in parts:
-        if has_class(part, SHARDED):
+        if any(base.__name__ in _SHARDED for base in type(part).__mro__):
             return (
                 f"{type(part).__name__} is sharded by FSDP, which frees the weights that a second gradient reads: want "
                 'the network as it was before, or backward_with_penalty(level="aligned"), which needs first '
@@ -25,18 +25,7 @@ def why_refused(net: Network) -> str | None:
     return _why_compiled(net, parts)
 
 
-SHARDED = frozenset({"FSDPModule", "FullyShardedDataParallel"})
-PARALLEL_WRAPPERS = frozenset({"DistributedDataParallel", "FullyShardedDataParallel"})
-
-
-def has_class(part: Any, names: frozenset[str]) -> bool:
-    """True if the type of `part`, or a base of it, has one of the names. (An import of the classes takes seconds.)"""
-    return _is_named(type(part), names)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_named(kind: type, names: frozenset[str]) -> bool:
-    return any(base.__name__ in names for base in kind.__mro__)
+_SHARDED = {"FSDPModule", "FullyShardedDataParallel"}
 
 
 def why_compiled(net: Network, *, held: bool = False) -> str | None:

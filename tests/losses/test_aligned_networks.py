@@ -71,11 +71,9 @@ def process_group() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_distributed_data_parallel(static: bool, process_group):
-    """A wrapper with static_graph=True notes its first pass in an attribute, which stays."""
+def test_distributed_data_parallel(process_group):
     D = trained(DISCRIMINATORS["batch norms"])
-    parallel = nn.parallel.DistributedDataParallel(D, static_graph=static)
+    parallel = nn.parallel.DistributedDataParallel(D)
     for _ in range(2):
         assert error(D, softplus, run=parallel, gamma=10.0) < 1e-2
 

@@ -1,8 +1,7 @@
-"""The state of D before a run, so that another run begins from it.
+"""The state of D before it was tried, so that a refused trial leaves no trace.
 
-A D that level 2 refuses half way may have counted the batch, turned a spectral norm or drawn random numbers by then. It
-runs once more at another level, and must begin from the state that it had. Level "aligned" runs D beside x from the
-state that it had at x.
+A D that is refused half way may have counted the batch, turned a spectral norm or drawn random numbers by then. It runs
+once more at another level, and must begin from the state that it had.
 """
 
 import functools
@@ -20,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.traced_tensor import TracedTensor
-from gan_engine.losses.network import PARALLEL_WRAPPERS, Network, has_class, modules_of
+from gan_engine.losses.network import Network, modules_of
 
 
 class Snapshot(TorchFunctionMode):
@@ -28,17 +27,10 @@ class Snapshot(TorchFunctionMode):
 
     The attributes and buffers of D's modules are kept at once. A module that D does not hold is kept when it first runs
     inside of the snapshot. Any other tensor is kept when a function of PyTorch is about to write to it.
-
-    With `at_once`, the tensors in attributes and the parameters that do not learn are kept at once too. That is for
-    code whose writes no mode of Python sees. Inside of the snapshot a module with a backward hook is refused, as level
-    2 needs, unless `backward_hooks`.
     """
 
-    def __init__(
-        self, D: Network, device: torch.device, *, at_once: bool = False, backward_hooks: bool = False
-    ) -> None:
+    def __init__(self, D: Network, device: torch.device) -> None:
         super().__init__()
-        self.device, self.at_once, self.backward_hooks = device, at_once, backward_hooks
         self.attributes: dict[nn.Module, dict[str, Any]] = {}
         self.containers: list[tuple[Any, Any]] = []
         self.tensors: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -47,7 +39,6 @@ class Snapshot(TorchFunctionMode):
         self.thread = threading.get_ident()
         for module in modules_of(D, held=True):
             self._keep_module(module)
-        self.kept_at_once = len(self.tensors)
 
     def __enter__(self) -> "Snapshot":
         self.hook = register_module_forward_pre_hook(self._before_module)
@@ -57,27 +48,15 @@ class Snapshot(TorchFunctionMode):
         super().__exit__(*error)
         self.hook.remove()
 
-    def again(self, D: Network) -> "Snapshot":
-        """The present state of D and of all that this snapshot keeps."""
-        now = Snapshot(D, self.device, at_once=self.at_once, backward_hooks=self.backward_hooks)
-        for module in self.attributes:
-            now._keep_module(module)
-        for tensor, _, _ in self.tensors.values():
-            now._keep_tensor(tensor)
-        now.generators = {generator: generator.get_state() for generator in self.generators}
-        return now
-
-    def restore(self, *, made: bool = False) -> None:
-        """Put the state back. With `made`, D has made layers since, which stay: only what was kept at once is put back.
-
-        A tensor that was written to may belong to such a layer, and have had no values before.
-        """
-        tensors = [*self.tensors.values()]
-        if made:
-            tensors = tensors[: self.kept_at_once]
-        else:
-            self._restore_attributes()
-        for tensor, memory, before in reversed(tensors):  # a view is written to after its base was kept
+    def restore(self) -> None:
+        for container, before in self.containers:
+            container.clear()
+            (container.extend if isinstance(container, list | deque) else container.update)(before)
+        for module, before in self.attributes.items():
+            for name in vars(module).keys() - before.keys():
+                del vars(module)[name]
+            vars(module).update(before)
+        for tensor, memory, before in reversed(self.tensors.values()):  # a view is written to after its base was kept
             tensor.data = memory  # the tensor may have been given other memory, or another size
             # PyTorch does not count a write through .data. A pass of D whose backward pass is still to come needs that.
             memory.copy_(before)
@@ -86,19 +65,10 @@ class Snapshot(TorchFunctionMode):
         for set_state, state in self.random:
             set_state(state)
 
-    def _restore_attributes(self) -> None:
-        for container, before in self.containers:
-            container.clear()
-            (container.extend if isinstance(container, list | deque) else container.update)(before)
-        for module, before in self.attributes.items():
-            for name in vars(module).keys() - before.keys():
-                del vars(module)[name]
-            vars(module).update(before)
-
     def _before_module(self, module: nn.Module, args: tuple) -> None:
         if threading.get_ident() != self.thread:
             return
-        if not self.backward_hooks and (module._backward_hooks or module._backward_pre_hooks):
+        if module._backward_hooks or module._backward_pre_hooks:
             raise NotPiecewiseLinear("a backward hook, which only autograd calls, is registered")
         for part in () if module in self.attributes else module.modules():
             self._keep_module(part)
@@ -117,25 +87,18 @@ class Snapshot(TorchFunctionMode):
     def _keep_module(self, module: nn.Module) -> None:
         if module in self.attributes or isinstance(module, LazyModuleMixin):
             return
-        if has_class(module, PARALLEL_WRAPPERS):  # their attributes follow the passes that their C++ code has counted
-            return
-        self.attributes[module] = held = dict(vars(module))
-        for name, value in held.items():
-            if name not in _HOOKS_AND_MODES and isinstance(value, _CONTAINERS):
+        self.attributes[module] = dict(vars(module))
+        for name, value in vars(module).items():
+            if name not in _HOOKS_AND_MODES and isinstance(value, dict | list | set | deque):
                 self.containers.append((value, value.copy()))
         for buffer in module._buffers.values():
             if buffer is not None:
                 self._keep_tensor(buffer)
-        for value in (*module._parameters.values(), *held.values()) if self.at_once else ():
-            if isinstance(value, Tensor) and not value.requires_grad:
-                self._keep_tensor(value)
 
     def _keep_tensor(self, tensor: Tensor) -> None:
         if id(tensor) not in self.tensors:
             self.tensors[id(tensor)] = tensor, tensor.data, tensor.detach().clone()
 
-
-_CONTAINERS = dict, list, set, deque
 
 # The containers that every module has and that a forward pass leaves alone.
 _HOOKS_AND_MODES = vars(nn.Module()).keys() - {"_parameters", "_buffers", "_modules"}
