@@ -47,6 +47,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gan_engine.losses import norms
 from gan_engine.losses.by_autograd import detached, without_autocast
@@ -76,7 +77,7 @@ def backward_aligned(
 ) -> tuple[Any, Tensor]:
     """`backward_with_penalty` by a difference; gamma is [N]. Gives the logits and penalty [N].
 
-    Each run of D begins with the same buffers and random numbers: a spectral norm has one weight, and dropout one mask.
+    Each run of D begins with the same state and random numbers: a spectral norm has one weight, and dropout one mask.
     They end as the run at x and the loss left them. `further` moves images as far as makes the error twice as large.
     With `among`, only these tensors get gradients, and graphs from before the call, such as that of c, stay.
     """
@@ -270,22 +271,50 @@ def _power_of_two(x: Tensor) -> Tensor:
 
 
 class _State:
-    """The buffers of D's modules and PyTorch's random numbers, which a run of D may change."""
+    """What a run of D may change, and what the next run begins with: PyTorch's random numbers and D's modules.
+
+    Of each module: the buffers, and the tensors and numbers in attributes of D's own classes, whether a run writes to
+    them or replaces them; and the parameters whose `.data` a run replaces.
+    """
 
     def __init__(self, D: Network, device: torch.device) -> None:
-        self.buffers = [
-            (b, b.detach().clone()) for part in modules_of(D, held=True) for b in part.buffers(recurse=False)
-        ]
+        self.slots: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.values: list[tuple[Tensor, Tensor]] = []
+        modules = modules_of(D, held=True)
+        for part in modules:
+            self._keep(part._buffers)
+            if type(part).__module__.partition(".")[0] != "torch":
+                self._keep(vars(part))
+        sharded = any(_is_one_of(part, _SHARDED) for part in modules)  # they replace data themselves
+        learned = [] if sharded else [p for part in modules for p in part._parameters.values()]
+        self.data = [(p, p.data) for p in learned if p is not None and not is_lazy(p) and type(p.data) is Tensor]
         self.device = device if device.type == "cuda" else None
         self.random = torch.get_rng_state(), self.device and torch.cuda.get_rng_state(device)
 
+    def _keep(self, place: dict[str, Any]) -> None:
+        kept = {name: value for name, value in place.items() if _is_state(value)}
+        if isinstance(place, dict):  # TorchScript has no dict
+            self.slots.append((place, kept))
+        self.values += [(value, value.detach().clone()) for value in kept.values() if isinstance(value, Tensor)]
+
     def restore(self) -> None:
-        for buffer, values in self.buffers:
+        for place, kept in self.slots:
+            for name in [name for name, value in place.items() if _is_state(value) and name not in kept]:
+                del place[name]
+            place.update(kept)
+        for value, values in self.values:
             # PyTorch does not count a write through .data: the pass at the other side is still to go backward.
-            buffer.data.copy_(values)
+            value.data.copy_(values)
+        for p, data in self.data:
+            if p.data_ptr() != data.data_ptr():
+                p.data = data
         torch.set_rng_state(self.random[0])
         if self.device is not None:
             torch.cuda.set_rng_state(self.random[1], self.device)
+
+
+def _is_state(value: Any) -> bool:
+    return not is_lazy(value) if isinstance(value, Tensor) else isinstance(value, (int, float, complex))
 
 
 def _held_slopes(D: Network) -> AbstractContextManager:
@@ -298,12 +327,17 @@ def _held_slopes(D: Network) -> AbstractContextManager:
 
 
 # Their gradients are collected when a whole backward pass has reached the parameters.
-_PARALLEL = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+_SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+_PARALLEL = {"DistributedDataParallel", *_SHARDED}
+
+
+def _is_one_of(part: nn.Module, names: Collection[str]) -> bool:
+    return any(base.__name__ in names for base in type(part).__mro__)
 
 
 def _wants_whole_backward(D: Network, outputs: Outputs) -> bool:
     """True if torch.autograd.grad cannot take the gradient by the image alone."""
-    if any(base.__name__ in _PARALLEL for part in modules_of(D, held=True) for base in type(part).__mro__):
+    if any(_is_one_of(part, _PARALLEL) for part in modules_of(D, held=True)):
         return True
     # use_reentrant=True
     return any(node.name().startswith("CheckpointFunctionBackward") for y in outputs.logits for node in _graph(y))

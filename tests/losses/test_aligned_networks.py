@@ -71,9 +71,11 @@ def process_group() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def test_distributed_data_parallel(process_group):
+@pytest.mark.parametrize("static", [False, True])
+def test_distributed_data_parallel(static: bool, process_group):
+    """A wrapper with static_graph=True notes its first pass in an attribute, which stays."""
     D = trained(DISCRIMINATORS["batch norms"])
-    parallel = nn.parallel.DistributedDataParallel(D)
+    parallel = nn.parallel.DistributedDataParallel(D, static_graph=static)
     for _ in range(2):
         assert error(D, softplus, run=parallel, gamma=10.0) < 1e-2
 
