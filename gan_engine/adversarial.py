@@ -106,7 +106,8 @@ class Adversarial:
         self.level, self.logits, self.pack = level, logits, int(pack)
         self.scaler, self.generator = scaler, generator
         self.steps = 0  # of D, so far
-        self._features_seen = not self.feature_matching
+        # Answers of `_parameters_learn` with which a D has made a step. Without features, True needs no look at D.
+        self._passed: set[bool] = set() if self.feature_matching else {True}
 
     def d_step(self, real: Tensor, fake: Tensor, *, scale: float | Tensor = 1.0, **c: Any) -> dict[str, Tensor]:
         """Add the gradients of a step of D to .grad of its parameters.
@@ -129,6 +130,7 @@ class Adversarial:
                 integers beside generated floats; other shapes, where "r2" or "gp" joins both, or of their logits. Also
                 where D would learn nothing, as no parameter of D requires a gradient; or where feature matching has a
                 weight, and D returns no features with the arguments of this call.
+                Both stay unseen with "r2" where D cannot be tried, as with a backward hook.
         """
         if type(scale) is not float or not isfinite(scale):
             check_factor("scale", scale)
@@ -152,8 +154,11 @@ class Adversarial:
         with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
             options = self.penalty_interval, self.level, self.generator, self.logits
             game = Game(self.D, self.loss, weights, *options)
-            self._check_D(game, fake, c or None)
+            learns = self._parameters_learn()
+            if learns not in self._passed:
+                game = self._judged(game, fake, c or None)
             fakes, reals, means = game.backward(real, fake, c or None, scale, means=True)
+            self._passed.add(learns)
         if self.group is not None:
             _average(self.D, self.group)
         self.steps += 1
@@ -214,29 +219,31 @@ class Adversarial:
             raise ValueError(f'load_state_dict: want {{"steps": whole number}} of state_dict(), got {state!r:.200}')
         self.steps = int(steps)
 
-    def _check_D(self, game: Game, fake: Tensor, c: Any) -> None:
+    def _parameters_learn(self) -> bool:
+        """True if a parameter that is found in D requires a gradient."""
+        found = self.D.parameters() if isinstance(self.D, nn.Module) else parameters_of(self.D, held=True)
+        return any(p.requires_grad for p in found)
+
+    def _judged(self, game: Game, fake: Tensor, c: Any) -> Game:
+        """`game`, after `_judge` has seen what D returns. The step itself shows it for a D that cannot be tried."""
+        outputs = _outputs_of_trial(game, fake, c)
+        if outputs is None:
+            return game._replace(judge=self._judge)
+        self._judge(outputs)
+        return game
+
+    def _judge(self, outputs: Outputs) -> None:
         """Raise ValueError if D would learn nothing, or returns no features for feature matching.
 
-        D is tried where its parameters do not tell. It may learn by tensors that are no parameters, or that were not
-        found.
+        The logits tell, and not the parameters: D may learn by tensors that are no parameters, or that were not found.
         """
-        D = self.D
-        found = iter(D.parameters() if isinstance(D, nn.Module) else parameters_of(D, held=True))
-        first = next(found, None)
-        learns = first is not None and (first.requires_grad or any(p.requires_grad for p in found))
-        if learns and self._features_seen:
-            return
-        outputs = _outputs_of_trial(game, fake, c)
-        if outputs is not None:
-            learns = any(logits.requires_grad for logits in outputs.logits)
-        if not learns and (outputs is not None or first is not None):
+        if not any(logits.requires_grad for logits in outputs.logits):
             raise ValueError(
                 "d_step: D would learn nothing, as none of its parameters requires a gradient: want "
                 "D.requires_grad_(True) before the step; a D that stays as it is needs g_terms alone"
             )
-        if self.feature_matching and outputs is not None and not outputs.features:
+        if self.feature_matching and not outputs.features:
             raise _no_features("d_step")
-        self._features_seen = True
 
     def _game(self, weights: dict[str, float]) -> Game:
         options = self.penalty_interval, self.level, self.generator, self.logits

@@ -24,7 +24,7 @@ from gan_engine.adversarial import packed
 from gan_engine.command_line import console
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.network import Network, modules_of, parameters_of
-from gan_engine.losses.outputs import Picked, WrongOutput
+from gan_engine.losses.outputs import Picked, WrongOutput, described
 from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty, level_of, refusal
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import malloc
@@ -79,7 +79,7 @@ def _here() -> Iterator[None]:
 
 def _named(name: str, want: str) -> Any:
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not (module and colon and attribute):
         raise ValueError(f"want {want}, got {name}")
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):
@@ -230,13 +230,19 @@ def main(argv: list[str]) -> int:
     c = torch.randint(asked.classes, (len(img),), device=device) if asked.classes else None
     try:
         with torch.no_grad():
-            D(img) if c is None else D(img, c)  # lazy layers take their sizes
+            returned = D(img) if c is None else D(img, c)  # lazy layers take their sizes
     except Exception as error:
         given = f"images {list(img.shape)}" + (f" and classes {list(c.shape)}" if c is not None else "")
         raise ValueError(
             f"{asked.D} raised {_in_one_line(error)}. It was given {given}: --shape sets their shape, and --classes K "
             "gives classes"
         ) from error
+    if logits is not None:
+        try:
+            logits(returned)
+        except Exception as error:
+            came = f"{_in_one_line(error)}. It was given what D returns, {described(returned)}"
+            raise ValueError(f"--logits {asked.logits} raised {came}") from error
     lines = check(D, img, c, seconds=asked.seconds, logits=logits)
     print("\n".join(lines))
     return 1 if any(line.startswith("no step") for line in lines) else 0

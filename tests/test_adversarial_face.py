@@ -520,6 +520,80 @@ def test_a_compiled_D_that_would_learn_nothing_is_refused():
         game.d_step(images(1), images(2))
 
 
+class FrozenBackbone(nn.Module):
+    """Learns by a head that is in a list, and so is none of its modules."""
+
+    def __init__(self, *, hook: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Linear(3 * 8 * 8, 4).double().requires_grad_(False)
+        self.heads = [nn.Linear(4, 1).double()]
+        if hook:
+            self.backbone.register_full_backward_hook(lambda *_: None)
+
+    def forward(self, img: Tensor) -> Tensor:
+        COUNTED.append(img)
+        return self.heads[0](F.leaky_relu(self.backbone(img.flatten(1))))
+
+
+COUNTED: list[Tensor] = []  # outside of D, which is put back after a trial
+
+
+def as_it_is(D: nn.Module) -> Any:
+    return D
+
+
+def compiled(D: nn.Module) -> Any:
+    return torch.compile(D, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("hook", "form", "options"),
+    [*((hook, as_it_is, each) for hook in (False, True) for each in PENALTIES.values()), (False, compiled, {})],
+)
+def test_a_D_that_learns_by_parameters_that_are_not_found(hook: bool, form: Any, options: dict):
+    D = FrozenBackbone(hook=hook)
+    game = Adversarial(form(D), "hinge", **options)
+    game.d_step(images(1), images(2))
+    assert D.heads[0].weight.grad is not None and D.backbone.weight.grad is None
+
+
+@pytest.mark.parametrize("in_module", [False, True])
+def test_D_is_tried_in_the_first_step_alone(in_module: bool):
+    D = FrozenBackbone(hook=False)
+    if in_module:
+        D.add_module("head", D.heads[0])
+    game, runs = Adversarial(D, "hinge"), []
+    for _ in range(3):
+        COUNTED.clear()
+        game.d_step(images(1), images(2))
+        runs.append(len(COUNTED))
+    assert runs == ([2, 2, 2] if in_module else [3, 2, 2])
+    if in_module:
+        D.requires_grad_(False)
+        with pytest.raises(ValueError, match="D would learn nothing"):
+            game.d_step(images(1), images(2))
+
+
+@pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
+def test_a_D_that_cannot_be_tried_is_judged_in_its_step(options: dict):
+    """A trial refuses a backward hook. The step has R2 in one batch with real samples, and shows nothing."""
+    D = FrozenBackbone(hook=True)
+    game = Adversarial(D, "hinge", feature_matching=1.0, **options)
+    for _ in range(2):
+        if "r2" in options:
+            game.d_step(images(1), images(2))
+        else:
+            with pytest.raises(ValueError, match="d_step: feature_matching wants features"):
+                game.d_step(images(1), images(2))
+    with pytest.raises(ValueError, match="g_terms: feature_matching wants features"):
+        game.g_terms(images(2), images(1))
+    if "r2" not in options:
+        D.heads[0].requires_grad_(False)
+        with pytest.raises(ValueError, match="D would learn nothing"):
+            Adversarial(D, "hinge", **options).d_step(images(1), images(2))
+
+
 @pytest.mark.parametrize("options", PENALTIES.values(), ids=PENALTIES)
 def test_a_D_without_features_is_refused_before_anything_is_learnt(options: dict):
     real, fake = images(1), images(2)

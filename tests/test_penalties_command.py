@@ -136,12 +136,19 @@ def test_packs(capsys):
     assert max(float(line.split()[-3]) for line in said.splitlines() if line.startswith("error")) < 1e-5
 
 
+def of_dict(out: Tensor) -> Tensor:
+    return {"logits": out}["q"]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (("--pack", "0"), "--pack: want a number, at least 1, got 0"),
         (("--pack", "3"), "pack: N must be a multiple of 3 in [N, C, ...], got [4, 3, 8, 8]"),
         (("--logits", "ends"), "want --logits MODULE:FUNCTION, got ends"),
+        (("--logits", ":ends"), "want --logits MODULE:FUNCTION, got :ends"),
+        (("--logits", f"{__name__}:"), f"want --logits MODULE:FUNCTION, got {__name__}:"),
+        (("--logits", f"{__name__}:of_dict"), f"--logits {__name__}:of_dict raised KeyError: 'q'. It was given "),
         (("--logits", f"{__name__}:nowhere"), f"--logits {__name__}:nowhere: module "),
         (("--logits", f"{__name__}:FEW"), "want a function of what D returns, got a str"),
     ],

@@ -26,7 +26,8 @@ class Game(NamedTuple):
 
     Penalties count `penalty_interval` times, as they are due in every step of that number only. `factor` multiplies
     gamma of R1 and R2; as a tensor [], it can change where a CUDA graph reads it. R2 takes real and generated images in
-    one batch. `c` is handed on to D: a mapping as keyword arguments, all else after the images.
+    one batch. `c` is handed on to D: a mapping as keyword arguments, all else after the images. `judge` sees what D
+    returns for generated images, and may raise; with R2 it is not asked.
     """
 
     D: Network
@@ -37,6 +38,7 @@ class Game(NamedTuple):
     rng: torch.Generator | None = None
     picked: Picked = None
     factor: float | Tensor = 1.0
+    judge: Callable[[Outputs], None] | None = None
 
     def outputs(self, img: Tensor, c: Any) -> Outputs:
         D, c = _bound(self.D, c)
@@ -120,7 +122,10 @@ class Game(NamedTuple):
         adversarial = partial(of_each_image, self.loss.discriminator)
         wide = torch.promote_types(real_img.dtype, torch.float32)
         r1_gamma, terms = self.weights.get("r1", 0), {}
-        fake = self.outputs(gen_img, c).for_loss(wide)
+        outputs = self.outputs(gen_img, c)
+        if self.judge is not None:
+            self.judge(outputs)
+        fake = outputs.for_loss(wide)
         if r1_gamma:
             gamma, constant = r1_gamma * self.penalty_interval * self.factor, without_graph(fake)
             real, r1 = self._penalised(real_img, c, lambda real: adversarial(constant, real), gamma=gamma, scale=scale)
