@@ -15,7 +15,7 @@ from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.system.names import listed
-from gan_engine.system.whole_file import buffered
+from gan_engine.system.whole_file import buffered, replacing
 from gan_engine.weights import (
     cyclegan,
     esrgan,
@@ -228,8 +228,9 @@ def _checked(state: dict[str, Any], path: Path) -> Networks:
 def _to_safetensors(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
     library = _safetensors()
     weights = {name: x.detach().contiguous().clone() for name, x in weights.items()}
-    with buffered(path) as file:
-        file.write(library.torch.save(weights, {"format": "pt", **metadata}))
+    content = library.torch.save(weights, {"format": "pt", **metadata})
+    with replacing(path, size=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def _safetensors() -> Any:

@@ -50,8 +50,9 @@ class Snapshot(TorchFunctionMode):
 
     def restore(self) -> None:
         for container, before in self.containers:
-            container.clear()
-            (container.extend if isinstance(container, list | deque) else container.update)(before)
+            if not _holds(container, before):  # a frozen dict has no update()
+                container.clear()
+                (container.extend if isinstance(container, list | deque) else container.update)(before)
         for module, before in self.attributes.items():
             for name in vars(module).keys() - before.keys():
                 del vars(module)[name]
@@ -90,7 +91,7 @@ class Snapshot(TorchFunctionMode):
         self.attributes[module] = dict(vars(module))
         for name, value in vars(module).items():
             if name not in _HOOKS_AND_MODES and isinstance(value, dict | list | set | deque):
-                self.containers.append((value, value.copy()))
+                self.containers.append((value, dict(value) if isinstance(value, dict) else list(value)))
         for buffer in module._buffers.values():
             if buffer is not None:
                 self._keep_tensor(buffer)
@@ -98,6 +99,12 @@ class Snapshot(TorchFunctionMode):
     def _keep_tensor(self, tensor: Tensor) -> None:
         if id(tensor) not in self.tensors:
             self.tensors[id(tensor)] = tensor, tensor.data, tensor.detach().clone()
+
+
+def _holds(container: Any, before: dict | list) -> bool:
+    """Whether the container still holds the very objects that it held, in their order."""
+    now, then = ([*c, *c.values()] if isinstance(c, dict) else [*c] for c in (container, before))
+    return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
 
 
 # The containers that every module has and that a forward pass leaves alone.

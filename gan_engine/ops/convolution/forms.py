@@ -53,7 +53,7 @@ FORMS = {
     (3, 2, False): (Form(3, 25, 16, (2, 2), 32, 256), Form(7, 81, 36, (4, 4), 32, 256, side=8)),
     (3, 2, True): (Form(4, 49, 25, (6, 6), 32, _NEVER),),
     (4, 2, False): (Form(5, 36, 36, (2, 2), 32, 256), Form(8, 100, 100, (4, 4), 32, 256, side=8)),
-    (4, 2, True): (Form(6, 36, 36, (4, 4), 32, _NEVER), Form(9, 100, 100, (8, 8), 96, _NEVER, side=12)),
+    (4, 2, True): (Form(6, 36, 36, (4, 4), 32, _NEVER), Form(9, 100, 100, (8, 8), 128, _NEVER, side=12)),
 }
 
 # Why no form is chosen with this instruction set, else None. A request by name runs a form all the same.

@@ -171,3 +171,33 @@ def test_lazy_modules_stay_what_the_trial_made_of_them(img):
     D = nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Tanh()).double()
     assert penalties.refusal(D, img) is not None
     assert_equal(step(D, D, img, None), step(D, D, img, "autograd"))
+
+
+class Frozen(collections.OrderedDict):
+    """A configuration that cannot be changed, as some libraries keep in their networks."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("frozen")
+
+    clear = pop = popitem = setdefault = update
+
+
+@pytest.mark.parametrize("level", [None, 2])
+def test_a_frozen_dict_stays(level: int | None, img: Tensor):
+    class Smooth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = Frozen([("slope", 1.0)])
+            self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Softplus(), nn.LazyLinear(1)).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(self.config["slope"] * x)
+
+    D = Smooth()
+    D(img)
+    if level == 2:
+        with pytest.raises(NotPiecewiseLinear, match="curved"):
+            backward_with_penalty(D, img, softplus, gamma=1.0, level=2)
+    else:
+        backward_with_penalty(D, img, softplus, gamma=1.0, level=level)
+    assert dict(D.config) == {"slope": 1.0}
