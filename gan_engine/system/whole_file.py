@@ -80,9 +80,11 @@ def replacing(path: str | Path, *, size: int | None = None) -> Iterator[Path]:
 
     Raises:
         NotWrittenError: the disk is full or fails.
-        OSError: the file cannot be made or renamed for another reason.
+        OSError: `path` is no file but of another kind, or the file cannot be made or renamed for another reason.
     """
     asked, path = Path(path), Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a directory, or a device or pipe, which a file would replace
+        raise OSError(errno.EINVAL, "want a file, or a name that is not in use, got another kind", str(asked))
     temporary = path.with_name(f".gan_engine-{secrets.token_hex(8)}{path.suffix}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -70,6 +70,20 @@ def test_a_link_stays_a_link(tmp_path):
     assert (tmp_path / "a.png").is_symlink() and (tmp_path / "far/b.png").read_text() == "new"
 
 
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_another_kind_of_file_is_not_replaced(tmp_path, make, linked):
+    made = tmp_path / "made.png"
+    make(made)
+    kind, path = made.stat().st_mode, made
+    if linked:
+        path = tmp_path / "link.png"
+        path.symlink_to(made)
+    with pytest.raises(OSError, match=f"another kind: '{path}'"), replacing(path):
+        raise AssertionError("the block must not run")
+    assert made.stat().st_mode == kind and len(list(tmp_path.iterdir())) == 1 + linked
+
+
 def test_the_longest_name_that_a_file_can_have(tmp_path):
     path = tmp_path / ("a" * 251 + ".png")
     write_picture(Image.new("L", (1, 1)), path)
