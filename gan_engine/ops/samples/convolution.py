@@ -71,8 +71,10 @@ CONVOLUTION = {
             Sample("2x2", _conv2d(2, 32, 8, 8, 32, 3), {"padding": 1}),
             Sample("4x2", _conv2d(1, 64, 16, 32, 64, 3), {"padding": 1}, LAST),
             Sample("4x4", _conv2d(1, 192, 48, 48, 32, 3), {"padding": 1}, LAST),
-            Sample("stride2-3x3", _conv2d(1, 32, 33, 33, 32, 3), {"stride": 2}),
-            Sample("stride2-4x4", _conv2d(1, 32, 32, 32, 32, 4), {"stride": 2, "padding": 1}, LAST),
+            Sample("stride2-3x3", _conv2d(6, 32, 15, 15, 32, 3), {"stride": 2}),
+            Sample("stride2-3x3-large", _conv2d(1, 32, 33, 33, 32, 3), {"stride": 2}),
+            Sample("stride2-4x4", _conv2d(6, 32, 14, 14, 32, 4), {"stride": 2, "padding": 1}, LAST),
+            Sample("stride2-4x4-large", _conv2d(1, 32, 64, 64, 128, 4), {"stride": 2, "padding": 1}, LAST),
         ),
     ),
     "modulated_conv2d": Op(
