@@ -101,7 +101,7 @@ def modulated(
 
 
 def in_layout_of(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """y in the layout that PyTorch's convolution gives it: channels_last if x or the weight is, else contiguous
+    """y in the layout that PyTorch's convolution gives it: channels_last if x or the weight is, else contiguous.
 
     Our transposed convolutions leave channels_last.
     """

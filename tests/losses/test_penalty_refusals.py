@@ -106,7 +106,10 @@ def test_what_turns_gradients_off_is_named():
     reason = penalties.refusal(lambda x: checkpoint(last, x, use_reentrant=True), img)
     assert reason == "it computes without gradients: torch.utils.checkpoint has use_reentrant=True"
     reason = penalties.refusal(nn.Sequential(RunningMean(), last), img)
-    assert reason == "0 (RunningMean): it computes without gradients: mean is called under torch.no_grad()"
+    assert (
+        reason
+        == "0 (RunningMean): it computes without gradients: mean is called with gradients off, as under torch.no_grad()"
+    )
 
 
 class RunningMean(nn.Module):

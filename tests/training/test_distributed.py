@@ -21,7 +21,7 @@ from gan_engine.system import checkpoint
 from gan_engine.training import distributed
 from gan_engine.training.distributed import ALONE, Processes, joined
 from gan_engine.training.trainer import Trainer
-from tests.test_adversarial_face import step_of_share
+from tests.adversarial_steps import step_of_share
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(

@@ -79,7 +79,7 @@ def _why_without_gradients(name: str) -> str:
     while frame is not None and frame.f_code is not _APPLY:
         frame = frame.f_back
     if frame is None:
-        return f"it computes without gradients: {name} is called under torch.no_grad()"
+        return f"it computes without gradients: {name} is called with gradients off, as under torch.no_grad()"
     function = frame.f_locals["cls"]
     if function is CheckpointFunction:
         return "it computes without gradients: torch.utils.checkpoint has use_reentrant=True"
