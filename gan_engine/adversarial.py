@@ -152,8 +152,7 @@ class Adversarial:
         if self.scaler is not None:
             scale = self.scaler.scale(torch.ones((), device=real.device)) * scale
         with _NOTHING if torch.is_grad_enabled() else torch.enable_grad():
-            options = self.penalty_interval, self.level, self.generator, self.logits
-            game = Game(self.D, self.loss, weights, *options)
+            game = self._game(weights)
             learns = self._parameters_learn()
             if learns not in self._passed:
                 game = self._judged(game, fake, c or None)

@@ -13,7 +13,7 @@ convolved with every other tap each. F(4, 2) takes 81 products instead of 144 fo
     512 -> 512, 3x3, stride 2, 33x33               23 / 17      24 / 22      36 / 18
     64 -> 128, 4x4, stride 2, 32x32, batch 16      2.3 / 1.9    2.5 / 1.8   2.8 / 2.0
 
-(batch 8, channels_last, AVX-512, two threads, tuned malloc, PyTorch 2.13, 2026-11).
+(batch 8, channels_last, AVX-512, two threads, tuned malloc, PyTorch 2.13, 2026-11; with a stride of 2 in tiles of 2x2).
 
 The unit of rounding is the tile: an error is a share of the tile's largest number, up to 5 pixels away, and a sum that
 should be 0 there is not quite 0. An infinity or NaN makes NaN of its tile.
