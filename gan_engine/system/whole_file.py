@@ -18,15 +18,18 @@ _TEMPORARY = re.compile(r"\.gan_engine-[0-9a-f]{16}(\.\w+)?")
 class NotWrittenError(OSError):
     """A file that the disk did not take. Its text says which file, why, the space it needs and the space that is free.
 
-    `errno` and `strerror` are those of the system.
+    `errno` and `strerror` are those of the system, and `filename` is the file.
     """
 
-    def __init__(self, path: Path, error: OSError, needs: str) -> None:
-        super().__init__(error.errno, error.strerror)
-        self._sentence = why_not_written(path, error, needs)
+    def __init__(self, number: int, reason: str, filename: str, sentence: str) -> None:
+        super().__init__(number, reason, filename)
+        self._sentence = sentence
 
     def __str__(self) -> str:
         return self._sentence
+
+    def __reduce__(self) -> tuple:  # a pickle carries the error from one process to another
+        return type(self), (self.errno, self.strerror, self.filename, self._sentence)
 
 
 def why_not_written(path: Path, error: OSError, needs: str) -> str:
@@ -79,7 +82,7 @@ def replacing(path: str | Path, *, size: int | None = None) -> Iterator[Path]:
         size: bytes that the file will have, if known, for the message of an error.
 
     Raises:
-        NotWrittenError: the disk is full or fails.
+        NotWrittenError: the disk is full or fails. An error of the block that names another file stays as it is.
         OSError: `path` is no file but of another kind, or the file cannot be made or renamed for another reason.
     """
     asked, path = Path(path), Path(os.path.realpath(path))
@@ -90,7 +93,7 @@ def replacing(path: str | Path, *, size: int | None = None) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         if error.errno in DISK_ERRORS:
-            raise NotWrittenError(asked, error, _needs(size, 0)) from error
+            raise _not_written(asked, error, size, 0) from error
         raise type(error)(error.errno, error.strerror, str(path)) from None  # name the file that the caller knows
     written = 0
     try:
@@ -102,13 +105,15 @@ def replacing(path: str | Path, *, size: int | None = None) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # report the first error, not this one
             written = temporary.stat().st_size
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            raise NotWrittenError(asked, error, _needs(size, written)) from error
+        ours = (None, temporary, str(temporary))  # an error that names another file is not about this one
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS and error.filename in ours:
+            raise _not_written(asked, error, size, written) from error
         raise
 
 
-def _needs(size: int | None, written: int) -> str:
-    return f"more than {megabytes(written)}" if size is None else f"about {megabytes(size)}"
+def _not_written(path: Path, error: OSError, size: int | None, written: int) -> NotWrittenError:
+    needs = f"more than {megabytes(written)}" if size is None else f"about {megabytes(size)}"
+    return NotWrittenError(error.errno, error.strerror, str(path), why_not_written(path, error, needs))
 
 
 def sweep(directory: Path) -> None:

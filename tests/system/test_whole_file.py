@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import stat
 
 import numpy as np
@@ -143,6 +144,7 @@ def test_a_full_disk_is_one_sentence_with_the_file_and_its_size(tmp_path, full_d
     reason = f"{path}: not written: File too large; needs about {len(whole) / 1e6:.1f} MB, "
     assert str(caught.value).startswith(reason) and str(caught.value).endswith(" MB free on that disk")
     assert caught.value.errno == errno.EFBIG and caught.value.strerror == "File too large"
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == whole and os.listdir(tmp_path) == [name]
 
 
@@ -162,6 +164,37 @@ def test_a_disk_without_room_for_a_name_is_the_same_sentence(tmp_path, monkeypat
     want = r"a: not written: No space left on device; needs about 3\.0 MB, "
     with pytest.raises(NotWrittenError, match=want), replacing(tmp_path / "a", size=3_000_000):
         pass
+
+
+def test_the_error_passes_from_one_process_to_another(tmp_path, full_disk):
+    full_disk(1000)
+    with pytest.raises(NotWrittenError) as caught, buffered(tmp_path / "a") as file:
+        file.write(bytes(2000))
+    passed = pickle.loads(pickle.dumps(caught.value))
+    assert type(passed) is NotWrittenError and str(passed) == str(caught.value)
+    assert (passed.errno, passed.strerror, passed.filename) == (errno.EFBIG, "File too large", str(tmp_path / "a"))
+
+
+def fail_at(path):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_a_failure_that_names_the_new_file_is_told_of_the_file_that_the_caller_asked_for(tmp_path):
+    with (
+        pytest.raises(NotWrittenError, match="a: not written: No space left on device"),
+        replacing(tmp_path / "a") as new,
+    ):
+        fail_at(new)
+
+
+@pytest.mark.parametrize("fail", [fail_at, lambda path: write_values(noise(1, 64, 64, 1), path)])
+def test_a_failure_of_another_file_is_not_told_of_this_one(tmp_path, full_disk, fail):
+    (tmp_path / "a").write_text("old")
+    full_disk(1000)
+    with pytest.raises(OSError, match="other") as caught, replacing(tmp_path / "a"):
+        fail(tmp_path / "other.npy")
+    assert caught.value.filename == str(tmp_path / "other.npy")
+    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
 def test_an_error_while_the_memory_is_filled_writes_nothing(tmp_path):
