@@ -247,18 +247,62 @@ def test_an_animation_has_every_frame(run_dir, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
 
 
-def test_an_mp4_is_what_ffmpeg_makes_of_the_frames(run_dir, tmp_path, monkeypatch):
-    (tmp_path / "bin").mkdir()
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A function: ffmpeg(lines) makes these lines of sh the ffmpeg of this test. $last is its output."""
     program = tmp_path / "bin/ffmpeg"
-    program.write_text('#!/bin/sh\nfor last; do :; done\ncat > "$last"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+    def become(lines):
+        program.write_text(f"#!/bin/sh\nfor last; do :; done\n{lines}\n")
+        program.chmod(0o755)
+
+    return become
+
+
+def test_an_mp4_is_what_ffmpeg_makes_of_the_frames(run_dir, tmp_path, ffmpeg):
+    ffmpeg('cat > "$last"')
     out = generate.generate(Options(run_dir, num=2, interpolate=2, out=tmp_path / "walk.mp4", device="cpu"))
     assert out.stat().st_size == 4 * 256 * 256 * 3
-    program.write_text("#!/bin/sh\necho no codec >&2\nexit 1\n")
-    with pytest.raises(OSError, match="ffmpeg failed: no codec"):
-        generate.generate(Options(run_dir, num=2, interpolate=2, out=tmp_path / "again.mp4", device="cpu"))
-    assert not (tmp_path / "again.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "want"),
+    [
+        ("echo no codec >&2; exit 1", "ffmpeg failed: no codec"),
+        ('echo "$last: no" >&2; echo codec >&2; exit 1', "ffmpeg failed: {out}: no codec"),  # by the name asked for
+        ("kill -9 $$", "ffmpeg failed: exit status -9"),
+        # It ends within a frame, of whose 196,608 bytes 126,976 are read, 65,536 in the pipe, and the rest in no file.
+        ("dd bs=126976 count=1 iflag=fullblock of=/dev/null 2> /dev/null; exit 1", "ffmpeg failed: exit status 1"),
+    ],
+)
+def test_a_failure_of_ffmpeg_is_one_line(run_dir, tmp_path, capsys, ffmpeg, lines, want):
+    ffmpeg(lines)
+    out = tmp_path / "walk.mp4"
+    assert generate.main([str(run_dir), "--num", "2", "--interpolate", "2", "--out", str(out), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {out}: {want.format(out=out)}\n" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "run"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("trap '' XFSZ; cat > \"$last\"", "File too large"),
+        (  # as ffmpeg 9 says it
+            'echo "[out#0/mp4 @ 0x55] Error writing trailer: No space left on device" >&2; exit 228',
+            "No space left on device",
+        ),
+    ],
+)
+def test_a_full_disk_is_the_same_sentence_for_an_mp4(run_dir, tmp_path, capsys, full_disk, ffmpeg, lines, reason):
+    ffmpeg(lines)
+    out = tmp_path / "walk.mp4"
+    full_disk(1000)
+    assert generate.main([str(run_dir), "--num", "2", "--interpolate", "2", "--out", str(out), "--device", "cpu"]) == 1
+    assert f"error: {out}: not written: {reason}; needs more than 0.0 MB, " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "run"]
 
 
 def test_a_table_mixes_the_styles_of_its_edges(tmp_path):

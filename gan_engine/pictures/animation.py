@@ -1,5 +1,9 @@
 """Frames become a file that plays: an animated GIF or WebP, or an MP4 by ffmpeg where ffmpeg is installed."""
 
+import contextlib
+import errno
+import itertools
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -37,7 +41,7 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
     large = (_enlarged(frame) for frame in frames)
     if path.suffix.lower() == ".mp4":
         with replacing(path) as temporary:
-            _write_by_ffmpeg(temporary, large)
+            _write_by_ffmpeg(temporary, large, path)
     else:
         _write_by_pillow(path, (Image.fromarray(frame) for frame in large), 1000 // RATE)
 
@@ -100,8 +104,11 @@ def _above_a_bar(path: Path, nimg: int, last_nimg: int, size: tuple[int, int], m
     return frame if mode == "L" else frame.quantize(256)
 
 
-def _write_by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """Write an MP4. `path` must be absolute: ffmpeg reads a leading dash as an option, and x: as a protocol."""
+def _write_by_ffmpeg(path: Path, frames: Iterator[np.ndarray], asked: Path) -> None:
+    """Write an MP4. `path` must be absolute: ffmpeg reads a leading dash as an option, and x: as a protocol.
+
+    Raises OSError with the number of the system if the disk is full, and otherwise with ffmpeg's message on `asked`.
+    """
     first = next(frames)
     height, width = first.shape[:2]
     command = [
@@ -109,13 +116,15 @@ def _write_by_ffmpeg(path: Path, frames: Iterator[np.ndarray]) -> None:
         *("-r", str(RATE), "-i", "-", "-pix_fmt", "yuv420p", "-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2", str(path)),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            process.stdin.write(first.tobytes())
-            for frame in frames:
+        # A pipe breaks if ffmpeg ends early, and breaks again where it is closed with a part of a frame.
+        with contextlib.suppress(BrokenPipeError):
+            for frame in itertools.chain([first], frames):
                 process.stdin.write(frame.tobytes())
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass  # ffmpeg ended early, and its own message is read below
-        error = process.stderr.read().decode(errors="replace").strip()
+        error = " ".join(process.stderr.read().decode(errors="replace").replace(str(path), str(asked)).split())
     if process.returncode != 0:
-        raise OSError(f"{path}: ffmpeg failed: {error}")
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(number) in error:
+                raise OSError(number, os.strerror(number))
+        raise OSError(f"{asked}: ffmpeg failed: {error or f'exit status {process.returncode}'}")
