@@ -151,7 +151,7 @@ def generate(options: Options) -> Path:
     axes = kind_of(models.data_kind(trained.config)).axes
     in_one = _prepare(options, num, axes, trained)
     if options.project is not None:
-        _search(options, trained.network, classes)
+        _search(options, trained, classes)
     elif options.interpolate is not None:
         _walk(options, trained.network, num, ws, classes, **truncation)
     elif options.style_mix is not None:
@@ -257,9 +257,10 @@ def _mix(options: Options, G: nn.Module, ws: Tensor | None, classes: list[int] |
     write_picture(grid(drawn, len(ws) - side + 1), options.out)
 
 
-def _search(options: Options, G: nn.Module, classes: list[int] | None) -> None:
+def _search(options: Options, trained: TrainedGenerator, classes: list[int] | None) -> None:
     """Search the w whose picture is nearest to the given one. Write both pictures side by side, and w."""
-    img = search.read(options.project, G)
+    G = trained.network
+    img = search.read(options.project, G, trained.bits)
     c = None if classes is None else torch.eye(G.config.c_dim, device=img.device)[classes[:1]]
     limits = {"steps": options.steps, "space": options.space, "seed": options.seed}
     steps = tqdm(search.project(G, img, c, search.distance(G), **limits), total=options.steps, disable=None)

@@ -73,13 +73,17 @@ def translate(options: Options) -> list[str]:
     arguments = (options.direction,) if declared.directions else ()
     bits_out = trained.bits if config.channels == 1 else 8  # Pillow writes no colours of 16 bits
 
+    remarks: list[str] = []
+
     def make(path: Path) -> Image.Image:
-        pixels = fit(files.read(path, channels, trained.bits), config.resolution)
+        pixels = fit(files.read(path, channels, bits=trained.bits, remarks=remarks), config.resolution)
         source = files.to_tensor(pixels).to(device)
         with torch.no_grad():
             return files.to_picture(G(G.source_of(source) if options.extract else source, *arguments), bits_out)
 
-    return files.convert(todo, make)
+    failures = files.convert(todo, make)
+    files.warn_of(options.input, remarks)
+    return failures
 
 
 def _extracting() -> str:

@@ -87,12 +87,13 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
     elif originals:
         warnings.warn(f"no perceptual distances: pip install {PIP} brings them", stacklevel=2)
     compared: dict[Path, list[list[float]]] = {}
+    remarks: list[str] = []
 
-    def read(path: Path) -> Tensor:
-        return files.to_tensor(pixels(files.read(path, config.channels)))
+    def read(path: Path, remarks: list[str] | None = None) -> Tensor:
+        return files.to_tensor(pixels(files.read(path, config.channels, remarks=remarks)))
 
     def make(path: Path) -> Image.Image:
-        return files.to_picture(enlarge(G, read(path), tile=options.tile))
+        return files.to_picture(enlarge(G, read(path, remarks), tile=options.tile))
 
     def compare(path: Path, made: Image.Image) -> None:
         if not originals:
@@ -105,6 +106,7 @@ def upscale(options: Options) -> tuple[list[str], list[str]]:
             raise ValueError(f"{path}: not compared: {originals[path]}: {error}") from None
 
     failures = files.convert(todo, make, compare)
+    files.warn_of(options.input, remarks)
     return _lines(compared, len(todo)), failures
 
 

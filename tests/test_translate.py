@@ -1,5 +1,7 @@
 """Files and folders through a generator, and what is said where that cannot be."""
 
+import base64
+import re
 import sys
 
 import numpy as np
@@ -11,18 +13,19 @@ from gan_engine import generate, models, translate
 from gan_engine.inference.generator import load
 from gan_engine.system import checkpoint
 from gan_engine.translate import Options
+from tests.data.test_bits_of_files import AVIF, NEEDS_AVIF
 
 PIX2PIX = models.pix2pix.Config(resolution=32, width=4, max_width=8)
 CYCLEGAN = models.cyclegan.Config(resolution=32, width=4, blocks=1)
 
 
-def write_run(run_dir, config):
+def write_run(run_dir, config, **more):
     torch.manual_seed(1)
     G, _ = models.build(config)
     with torch.no_grad():
         for p in G.parameters():
             p.normal_(0, 0.3)
-    state = {"model": models.to_dict(config), "nimg": 1000, "G_ema": G.state_dict()}
+    state = {"model": models.to_dict(config), "nimg": 1000, "G_ema": G.state_dict(), **more}
     checkpoint.Keeper(run_dir, keep=1).save(1000, state)
     return run_dir
 
@@ -36,7 +39,8 @@ def runs(tmp_path_factory):
         "cyclegan": CYCLEGAN,
         "vanilla": models.vanilla.Config(),
     }
-    return {name: write_run(folder / name, config) for name, config in configs.items()}
+    runs = {name: write_run(folder / name, config) for name, config in configs.items()}
+    return runs | {"16 bits": write_run(folder / "deep", PIX2PIX, bits=16)}
 
 
 @pytest.fixture
@@ -96,6 +100,22 @@ def test_broken_pictures_are_named_and_the_others_made(runs, photos, tmp_path):
     assert text == f"{photos / 'text.png'}: not an image that Pillow can read"
     assert cut.startswith(f"{photos / 'cut.png'}: cannot be read: OSError: ")
     assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+
+
+@NEEDS_AVIF
+def test_bits_that_are_not_read_are_counted(runs, photos, tmp_path):
+    for bits, content in AVIF.items():
+        (photos / f"{bits}.avif").write_bytes(base64.b64decode(content))
+    want = f"{photos}: 1 in AVIF with 10 bits (read with 8); 1 in AVIF with 12 bits (read with 8)"
+    with pytest.warns(UserWarning, match=f"^{re.escape(want)}$"):  # and nothing of the others, which have 8
+        assert run(photos, tmp_path / "out", runs["16 bits"]) == []
+    assert run(photos, tmp_path / "again", runs["pix2pix"]) == []
+
+
+def test_what_is_changed_in_pictures_is_counted(runs, photos, tmp_path):
+    Image.new("RGBA", (40, 60), (1, 2, 3, 4)).save(photos / "seen.png")
+    with pytest.warns(UserWarning, match=f"^{photos}: 1 with transparency, which becomes white$"):
+        run(photos, tmp_path / "out", runs["pix2pix"])
 
 
 @pytest.mark.parametrize(

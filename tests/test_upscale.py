@@ -93,6 +93,12 @@ def test_files_and_folders(run_dir, photos):
     assert difference.max() <= 1
 
 
+def test_what_is_changed_in_pictures_is_counted_once(run_dir, photos):
+    Image.new("RGBA", (30, 20), (1, 2, 3, 4)).save(photos / "small" / "a.png")
+    with pytest.warns(UserWarning, match=f"^{photos}/small: 1 with transparency, which becomes white$"):
+        run(photos / "small", photos / "out", run_dir, original=photos / "large")
+
+
 def test_originals_are_compared_with(run_dir, photos, monkeypatch):
     lines, failures = run(photos / "small", photos / "out", run_dir, original=photos / "large")
     assert failures == [] and [line.split(":")[0] for line in lines] == ["a.png", "b.png", "mean"]

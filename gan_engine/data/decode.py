@@ -32,11 +32,6 @@ FINER = 8
 GREY_TOLERANCE = 8
 
 
-def decode_file(file: BinaryIO, *, resolution: Resolution, channels: int) -> np.ndarray:
-    """The centre of one image file, as uint8 [C, H, W] of the resolution; see `read_picture` and `fit`."""
-    return fit(read_picture(file, channels=channels, resolution=resolution), resolution)
-
-
 def read_picture(
     file: BinaryIO,
     *,

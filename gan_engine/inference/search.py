@@ -7,25 +7,25 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from PIL import UnidentifiedImageError
 from torch import Tensor, nn
 
-from gan_engine.data.decode import decode_file
+from gan_engine.data.decode import fit
 from gan_engine.metrics.perceptual import PerceptualDistance
-from gan_engine.pictures.files import to_tensor
+from gan_engine.pictures import files
 from gan_engine.system.resolution import height_width
 
 Space = Literal["w", "w+"]  # one w for all layers, or one for each
 
 
-def read(path: Path, G: nn.Module) -> Tensor:
-    """The picture at `path`, img [1, C, H, W] in the size and on the device of G. Raises ValueError, OSError."""
-    try:
-        with open(path, "rb") as file:
-            pixels = decode_file(file, resolution=G.config.resolution, channels=G.config.channels)
-    except UnidentifiedImageError:
-        raise ValueError(f"project: want a picture, got {path}, which Pillow cannot read") from None
-    return to_tensor(pixels).to(next(G.parameters()).device)
+def read(path: Path, G: nn.Module, bits: int = 8) -> Tensor:
+    """The picture at `path`, img [1, C, H, W] in the size and on the device of G, with 8 or 16 bits. Raises ValueError.
+
+    A warning says what the picture has that was not read, or was changed.
+    """
+    resolution, remarks = G.config.resolution, []
+    picture = files.read(path, G.config.channels, resolution=resolution, bits=bits, remarks=remarks)
+    files.warn_of(path, remarks)
+    return files.to_tensor(fit(picture, resolution)).to(next(G.parameters()).device)
 
 
 def distance(G: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

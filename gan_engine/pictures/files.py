@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from tqdm import tqdm
 
 from gan_engine.data import to_float
 from gan_engine.data.decode import read_picture
-from gan_engine.data.files import pictures, walk
-from gan_engine.data.planes import Planes
+from gan_engine.data.files import counted_remarks, pictures, walk
+from gan_engine.data.planes import AT_MOST_8_BITS, Planes
 from gan_engine.pictures.picture import picture, to_levels, write_picture
 
 Job = tuple[Path, Path]  # a picture, and the .png that is made of it
@@ -50,14 +51,14 @@ def jobs(source: Path, out: Path, *, overwrite: bool = False) -> list[Job]:
     return found
 
 
-def read(path: Path, channels: int, bits: int = 8) -> Image.Image | Planes:
-    """The picture; see `decode.read_picture`.
+def read(path: Path, channels: int, **options: Any) -> Image.Image | Planes:
+    """The picture; see `decode.read_picture` and its options.
 
     Raises ValueError that names `path` if it is not a picture.
     """
     try:
         with open(path, "rb") as file:
-            return read_picture(file, channels=channels, bits=bits)
+            return read_picture(file, channels=channels, **options)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image that Pillow can read") from None
     except Exception as error:  # decoders read arbitrary bytes, and raise nearly anything
@@ -86,6 +87,15 @@ def convert(
             except ValueError as error:
                 failures.append(str(error))
     return failures
+
+
+def warn_of(source: Path, remarks: Sequence[str]) -> None:
+    """Warn of what the pictures of `source` have that was not read, or was changed. See `modes.to_grey_or_rgb`.
+
+    A run of 16 bits may well read pictures of 8 bits.
+    """
+    if notes := counted_remarks([remark for remark in remarks if remark != AT_MOST_8_BITS]):
+        warnings.warn(f"{source}: {'; '.join(notes)}", stacklevel=3)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_engine.data.decode import decode_arrays, decode_file, fit, read_picture
+from gan_engine.data.decode import decode_arrays, fit, read_picture
 
 
 def decode(image, format="PNG", *, channels=3, resolution=8, **options):
     file = io.BytesIO()
     image.save(file, format, **options)
     file.seek(0)
-    pixels = decode_file(file, resolution=resolution, channels=channels)
+    pixels = fit(read_picture(file, channels=channels, resolution=resolution), resolution)
     assert pixels.dtype == np.uint8 and pixels.shape == (channels, resolution, resolution)
     return pixels
 
@@ -123,7 +123,6 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(orientation, channels)
     small = read_picture(file, channels=channels, resolution=16)
     assert sorted(small.size) == [128, 152]
     assert abs(fit(small, 16).astype(int) - whole).max() <= 1
-    assert np.array_equal(decode_file(file, resolution=16, channels=channels), fit(small, 16))
 
 
 @pytest.mark.parametrize(

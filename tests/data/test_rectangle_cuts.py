@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gan_engine.data import DataConfig, DataError, describe, load
-from gan_engine.data.decode import decode_file, fit, num_patches, patches, pixels, read_picture
+from gan_engine.data.decode import fit, num_patches, patches, pixels, read_picture
 from gan_engine.data.kinds import KINDS
 from gan_engine.system.resolution import height_width, named, parse, written
 from tests.data.test_planes import chunk
@@ -106,7 +106,7 @@ def test_a_large_jpeg_is_reduced_by_the_side_that_has_fewer_pixels_to_spare():
     for resolution, width in (((16, 8), 80), ((16, 16), 160), ((8, 32), 320), ((64, 8), 320), ((80, 80), 640)):
         assert read_picture(file, channels=3, resolution=resolution).width == width
         whole = fit(read_picture(file, channels=3), resolution).astype(int)
-        small = decode_file(file, resolution=resolution, channels=3)
+        small = fit(read_picture(file, channels=3, resolution=resolution), resolution)
         assert abs(small - whole).max() <= 1
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from gan_engine import generate, models, train
 from gan_engine.augment.ada import Ada
 from gan_engine.data import DataConfig, DataError, load
-from gan_engine.data.decode import decode_file
+from gan_engine.data.decode import fit, read_picture
 from gan_engine.metrics import extractors, perceptual
 from gan_engine.models import cyclegan, pix2pix, srgan
 from gan_engine.training import inputs
@@ -23,7 +23,7 @@ SEEN, HALF, UNSEEN = (200, 100, 50, 255), (10, 20, 30, 128), (9, 9, 9, 0)
 def decode(image, resolution=8, kind="PNG"):
     file = io.BytesIO()
     image.save(file, kind)
-    return decode_file(io.BytesIO(file.getvalue()), resolution=resolution, channels=4)
+    return fit(read_picture(io.BytesIO(file.getvalue()), resolution=resolution, channels=4), resolution)
 
 
 def test_opacity_and_colours_are_kept_and_unseen_pixels_are_white():

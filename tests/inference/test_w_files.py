@@ -1,5 +1,6 @@
 """The w of --project is drawn, walked and mixed again, and a file that does not fit is told in a sentence."""
 
+import base64
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gan_engine.inference.latents import walk_in_w
 from gan_engine.pictures.picture import picture as as_picture
 from gan_engine.pictures.picture import to_uint8, write_picture
 from gan_engine.system import checkpoint
+from tests.data.test_bits_of_files import AVIF, NEEDS_AVIF
 
 STYLEGAN2 = models.stylegan2.Config(resolution=8, z_dim=4, w_dim=4, mapping_layers=1, mapping_lr=1, channel_base=32)
 NUM_WS = STYLEGAN2.num_ws
@@ -175,6 +177,41 @@ def test_what_was_found_is_drawn_again(run, G, plain_distance, space):
         )
     again = draw(run, w=(Path("found.npz"),), out=Path("again.png"))
     assert np.abs(tile(found, 0, 1) - tile(again, 0, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_picture_of_16_bits_is_read_as_in_training(run, monkeypatch, bits):
+    seen = []
+
+    def distance_seen(x, y):
+        seen.append(y)
+        return distance(x, y)
+
+    monkeypatch.setattr(search, "distance", lambda G: distance_seen)
+    state = checkpoint.load(run) | {"bits": bits}
+    checkpoint.save("run.pt", state)
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save("ramp.png")
+    draw(Path("run.pt"), project=Path("ramp.png"), steps=1, out=Path("found.png"))
+    assert len(seen[0].unique()) == 64
+    read = values / 65535 if bits == 16 else np.round(values / 257) / 255
+    np.testing.assert_allclose(seen[0].numpy(), np.broadcast_to(read * 2 - 1, (1, 3, 8, 8)), atol=1e-6)
+
+
+@NEEDS_AVIF
+def test_a_picture_whose_bits_are_not_read_is_said(G):
+    Path("a.avif").write_bytes(base64.b64decode(AVIF[12]))
+    with pytest.warns(UserWarning, match=r"^a\.avif: 1 in AVIF with 12 bits \(read with 8\)$"):
+        search.read(Path("a.avif"), G, 16)
+
+
+def test_a_picture_that_cannot_be_read_is_named(run):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save("cut.png")
+    Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:300])
+    Path("text.png").write_text("words")
+    for name, want in (("cut.png", "cannot be read: OSError: "), ("text.png", "not an image that Pillow can read")):
+        with pytest.raises(ValueError, match=f"^{name}: {want}"):
+            draw(run, project=Path(name), out=Path("found.png"))
 
 
 def test_w_plus_comes_nearer(G):
