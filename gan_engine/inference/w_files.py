@@ -44,7 +44,7 @@ def _read(path: Path, num_ws: int, w_dim: int) -> Tensor:
         )
     if not shape[0]:
         raise ValueError(f"w: want {fits} with at least one, got none in {path}")
-    if not (np.abs(values) <= LARGEST).all():  # NaN is refused too
+    if not (np.abs(values, dtype=np.float64) <= LARGEST).all():  # the limit is infinite in float16; NaN is refused
         raise ValueError(f"w: want finite numbers of at most {LARGEST:,.0f}, got others in {path}")
     ws = torch.from_numpy(values.astype(np.float32)).reshape(shape)
     return ws if name == "ws" else ws[:, None].repeat(1, num_ws, 1)

@@ -242,6 +242,7 @@ def test_w_plus_comes_nearer(G):
         ({"w": np.zeros((0, 4), np.float32)}, r"with at least one, got none in bad\.npz"),
         ({"w": np.full((1, 4), np.nan)}, "want finite numbers of at most 1,000,000, got others in bad.npz"),
         ({"w": np.full((1, 4), 1e300)}, "want finite numbers of at most 1,000,000, got others"),
+        ({"w": np.full((1, 4), np.inf, np.float16)}, "want finite numbers of at most 1,000,000, got others"),
         ({"z": np.zeros((1, 4))}, r"bad\.npz: want one array, w or ws, got z; want an \.npz file with w"),
         ({"w": np.zeros((1, 4)), "ws": np.zeros((1, 4, 4))}, "want one array, w or ws, got w, ws"),
         ({"w": np.array([None])}, "Object arrays cannot be loaded"),
