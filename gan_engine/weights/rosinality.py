@@ -15,7 +15,7 @@ from gan_engine.models import stylegan2
 from gan_engine.ops import setup_filter
 from gan_engine.system.resolution import named
 from gan_engine.weights.layout import LayoutError, Pair, Weights, give, numbered, take, without
-from gan_engine.weights.stylegan2_sizes import channels, config
+from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
 NAME = "rosinality"
 ABOUT = "StyleGAN2 of rosinality's stylegan2-pytorch (.pt with g_ema)"
@@ -93,9 +93,10 @@ def _sizes(g: Weights) -> stylegan2.Config:
         widths = {4: g["conv1.conv.weight"].shape[1]}
         widths |= {8 << n: g[f"convs.{2 * n + 1}.conv.weight"].shape[1] for n in range(halves)}
         w_dim, z_dim = g["style.1.weight"].shape
-        colours = g["to_rgb1.bias"].numel()
+        colours, const = g["to_rgb1.bias"].numel(), g["input.input"]
     except (KeyError, ValueError, IndexError) as error:
         raise LayoutError(f"{what}: want the tensors of a StyleGAN2 generator, got none fit for {error}") from error
+    require_squares(const, what)
     layers = numbered(
         [f"{int(n.split('.')[1]) - 1}" for n in g if n.startswith("style.") and n.endswith("weight")], "{}"
     )

@@ -16,7 +16,7 @@ from gan_engine.models.style_networks import Sizes
 from gan_engine.ops import setup_filter
 from gan_engine.weights.layout import LayoutError, Pair, Weights, numbered, take, without
 from gan_engine.weights.safe_reader import Record
-from gan_engine.weights.stylegan2_sizes import channels, config
+from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
 NAME = "stylegan2-ada"
 ABOUT = "StyleGAN2 of StyleGAN2-ADA for PyTorch (.pkl with G_ema)"
@@ -106,6 +106,7 @@ def _sizes(G: Record, D: Record | None) -> stylegan2.Config:
         colours = len(weights[f"{last}.torgb.weight"])
     except (KeyError, IndexError) as error:
         raise LayoutError(f"{what}: want the tensors of a StyleGAN2 generator, got none fit for {error}") from error
+    require_squares(weights["synthesis.b4.const"], what)
     clamp = of.get(f"{last}.conv1", {}).get("conv_clamp")
     half = sum(bool(of.get(f"synthesis.b{r}", {}).get("use_fp16")) for r in resolutions)
     return config(

@@ -1,5 +1,7 @@
 """The sizes of a foreign StyleGAN2, found from its weights."""
 
+from torch import Tensor
+
 from gan_engine.models import stylegan2
 from gan_engine.weights.layout import LayoutError
 
@@ -15,6 +17,16 @@ def channels(widths: dict[int, int], what: str) -> dict[str, int]:
                 f"{min(base // resolution, most)} at {resolution}x{resolution}, got {width}"
             )
     return {"channel_base": base, "channel_max": most}
+
+
+def require_squares(const: Tensor, what: str) -> None:
+    """Raises LayoutError for a generator of rectangles, by the constant [..., H, W] that its images begin with."""
+    if (sides := tuple(const.shape[-2:])) != (4, 4):
+        got = "x".join(map(str, sides))
+        raise LayoutError(
+            f"{what}: want a network of square images, which begin with 4x4 pixels, got one that begins with {got}: "
+            "rectangles of other programs are not converted"
+        )
 
 
 def config(what: str, **fields: object) -> stylegan2.Config:

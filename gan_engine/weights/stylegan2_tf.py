@@ -19,7 +19,7 @@ from gan_engine.models import stylegan2
 from gan_engine.weights import stylegan2_ada
 from gan_engine.weights.layout import LayoutError, Weights, numbered, take
 from gan_engine.weights.safe_reader import Record
-from gan_engine.weights.stylegan2_sizes import channels, config
+from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
 NAME = "stylegan2-tf"
 ABOUT = "StyleGAN2 for TensorFlow (.pkl of G, D and Gs)"
@@ -160,9 +160,10 @@ def _sizes(theirs: dict[str, Weights], records: dict[str, Record]) -> stylegan2.
         widths = {r: len(G[f"synthesis.b{r}.conv1.weight"]) for r in resolutions}
         last = f"synthesis.b{resolutions[-1]}"
         w_dim, z_dim = G[f"{last}.conv1.affine.weight"].shape[1], G["mapping.fc0.weight"].shape[1]
-        colours = len(G[f"{last}.torgb.weight"])
+        colours, const = len(G[f"{last}.torgb.weight"]), G["synthesis.b4.const"]
     except (KeyError, IndexError, TypeError) as error:
         raise LayoutError(f"{what}: want the arrays of a StyleGAN2 generator, got none fit for {error}") from error
+    require_squares(const, what)
     clamp, half = options.get("conv_clamp"), options.get("num_fp16_res")
     d: dict[str, Any] = {}
     if D is not None:

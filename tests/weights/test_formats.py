@@ -128,7 +128,7 @@ def test_a_D_with_classes_is_read_with_its_mapping(persistence):
         ),
         (
             lambda G, D: setattr(G.blocks[0], "const", torch.nn.Parameter(torch.ones(16, 4, 6))),
-            r"want synthesis.b4.const of \[1, 16, 4, 4\], got \[16, 4, 6\]",  # rectangles of another program
+            r"G_ema: want a network of square images, which begin with 4x4 pixels, got one that begins with 4x6: rect",
         ),
     ],
 )
@@ -190,6 +190,14 @@ def test_a_mean_of_w_that_is_not_there_is_measured(capsys):
     with torch.no_grad():
         mean = G.ws(torch.randn(20_000, 16))[:, 0].mean(0)
     torch.testing.assert_close(ours.mapping.w_mean[0], mean, atol=0.15, rtol=0)
+
+
+def test_rectangles_of_rosinality_are_refused(tmp_path, capsys):
+    _, _, tree = rosinality_file("a.pt")
+    torch.save(tree | {"g_ema": tree["g_ema"] | {"input.input": torch.ones(1, 16, 4, 6)}}, "a.pt")
+    assert convert.main(["a.pt", "b.pt"]) == 2
+    want = "error: a.pt: rosinality g_ema: want a network of square images, which begin with 4x4 pixels, got one that"
+    assert capsys.readouterr().err.startswith(f"{want} begins with 4x6: ") and not (tmp_path / "b.pt").exists()
 
 
 @pytest.mark.parametrize(

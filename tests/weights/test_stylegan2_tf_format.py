@@ -131,6 +131,11 @@ def arrays(network, part=None):
     return (network.components[part] if part else network).variables
 
 
+def stretch_const(G, D):
+    variables = arrays(G, "synthesis")
+    variables[:] = [(name, x[..., :3] if name == "4x4/Const/const" else x) for name, x in variables]
+
+
 def drop(variables, name):
     variables[:] = [entry for entry in variables if entry[0] != name]
 
@@ -154,6 +159,7 @@ def drop(variables, name):
             lambda G, D: arrays(G, "synthesis").append(("8x8/Conv1/bias", np.ones(3))),
             r"G: want synthesis.b8.conv1.bias of \[16\], got \[3\]",
         ),
+        (stretch_const, "G_ema: want a network of square images, .* got one that begins with 4x3: rectangles of other"),
         (lambda G, D: arrays(G).append(("dlatent_avg", np.full(16, np.nan))), "want finite numbers in mapping.w_avg"),
         (lambda G, D: drop(arrays(D), "Output/bias"), "D: want b4.out.bias, got no tensor of that name"),
         (
