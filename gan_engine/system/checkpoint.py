@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from gan_engine.system.names import legible, shell_word
-from gan_engine.system.whole_file import megabytes, replacing, sweep, why_not_written
+from gan_engine.system.whole_file import DISK_ERRORS, megabytes, replacing, sweep, why_not_written
 
 _MARK = b"gan_engine sha256 "
 _TAIL = 2 + len(_MARK) + 64  # bytes at the end that the checksum does not cover
@@ -279,8 +279,10 @@ def _is_whole(tensor: torch.Tensor) -> bool:
 
 
 def _why_not_written(path: Path, state: dict, error: OSError) -> str:
-    needed = sum({tensor.data_ptr(): tensor.nbytes for tensor in _tensors(state)}.values())
-    reason = why_not_written(path, error, f"about {megabytes(needed)}")
+    reason = f"{path}: not written: {error.strerror or error}"
+    if error.errno in DISK_ERRORS:
+        needed = sum({tensor.data_ptr(): tensor.nbytes for tensor in _tensors(state)}.values())
+        reason = why_not_written(path, error, f"about {megabytes(needed)}")
     return reason + ("; the file of that name is unchanged" if path.exists() else "; older checkpoints are unchanged")
 
 

@@ -238,6 +238,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
+def test_another_failure_says_nothing_of_space(tmp_path):
+    (tmp_path / "a.pt").mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.save(tmp_path / "a.pt", state_of(1))
+    want = "a.pt: not written: want a file, or a name that is not in use, got another kind; the file of that name is"
+    assert want in str(caught.value)
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, step):
     path = tmp_path / "a.pt"
