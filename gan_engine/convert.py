@@ -53,7 +53,7 @@ def convert(options: Options) -> list[str]:
     Raises:
         ValueError: an unknown format; networks that do not fit; see `formats.read` and `formats.write`.
         CheckpointError: a file that cannot be read, or that names code.
-        OSError: `out` exists, or cannot be written.
+        OSError: `out` exists, or cannot be written. Its folder is made if it is missing.
     """
     plugins.load(*options.plugin)
     if options.out.exists() and not options.overwrite:
@@ -77,7 +77,10 @@ def _sizes(config: models.Config) -> str:
     changed = {name: value for name, value in values.items() if value != usual[name] and name not in _NO_FLAGS}
     if "resolution" in changed and not isinstance(changed["resolution"], int):
         changed["resolution"] = named(changed["resolution"])
-    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in changed.items()]
+    words = []
+    for name, value in changed.items():
+        values = [] if value is True else value if isinstance(value, tuple | list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return " ".join(words) or "those of the family"
 
 

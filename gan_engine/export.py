@@ -64,14 +64,14 @@ def export(options: Options) -> list[str]:
         ValueError: a direction that the generator does not have; packages that are missing; a file whose images differ
             from PyTorch's by more than 1e-4 of the largest pixel, which is removed.
         CheckpointError: see `load`.
-        OSError: `out` exists or cannot be written.
+        OSError: `out` exists or cannot be written. Its folder is made if it is missing.
     """
     if options.out.suffix == ".onnx":
         require_onnx("out: .onnx")
     plugins.load(*options.plugin)
-    targets.prepare([options.out], options.out.parent, overwrite=options.overwrite)
     trained = load(options.checkpoint, "cpu", best=options.best)
     drawing = Drawing(trained, options.direction)
+    targets.prepare([options.out], options.out.parent, overwrite=options.overwrite)
     difference = write(drawing, options.out, opset=options.opset or OPSET)
     shapes = _shapes(drawing)
     inputs = ", ".join(f"{name} {shapes[name]}" for name in drawing.names)

@@ -209,6 +209,15 @@ def test_an_existing_file_stays(run_of, tmp_path):
     assert (tmp_path / "G.pt").read_bytes() == b"before"
 
 
+def test_the_folder_of_the_file_is_made_when_the_generator_was_read(run_of, tmp_path, capsys):
+    out = tmp_path / "no/such/G.pt2"
+    assert export.main([str(tmp_path / "missing.pt"), str(out)]) == 2
+    assert "missing.pt: no such checkpoint" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert export.main([str(run_of("dcgan")), str(out)]) == 0 and out.is_file()
+    assert export.main([str(run_of("dcgan")), str(out / "G.pt2")]) == 2
+    assert capsys.readouterr().err == f"error: {out} is a file; want a directory\n"
+
+
 def test_the_command_prints_the_inputs(run_of, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["export"])
     with warnings.catch_warnings():

@@ -44,5 +44,7 @@ def prepare(files: Sequence[Path], directory: Path, *, overwrite: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
+    except FileExistsError:
+        raise FileExistsError(f"{directory} is a file; want a directory") from None
     except OSError as error:
         raise type(error)(f"{directory} cannot be written: {error.strerror}") from error

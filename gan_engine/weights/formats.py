@@ -1,6 +1,7 @@
 """The formats that are read and written: tables, and the way between files and checkpoints."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from gan_engine import models
+from gan_engine.pictures import targets
 from gan_engine.runs import run_state
 from gan_engine.system import checkpoint, outside
 from gan_engine.system.checkpoint import CheckpointError
@@ -111,10 +113,7 @@ def read(path: Path, *, slim: bool = False) -> Networks:
         if format.fits(tree):
             if slim and isinstance(tree, dict):
                 tree = {name: value for name, value in tree.items() if name not in format.NOT_SLIM}
-            try:
-                config, weights, notes = format.convert(tree)
-            except LayoutError as error:
-                raise ValueError(f"{path}: {error}") from error
+            config, weights, notes = _converted(path, format, tree)
             read_from = (f"read {listed([file.name for file in files.values()])}",) if files else ()
             return Networks(format.NAME, config, weights, read_from + notes)
     for name, (fits, why) in NOT_HELD.items():
@@ -124,44 +123,79 @@ def read(path: Path, *, slim: bool = False) -> Networks:
     raise ValueError(f"{path}: want {known}; or a checkpoint of gan_engine; got {_found(tree)}")
 
 
+def _converted(path: Path, format: ModuleType, tree: Any) -> tuple[models.Config, dict[str, Weights], tuple[str, ...]]:
+    """What `format` makes of a tree. Raises ValueError if our families cannot hold it, or if it is damaged."""
+    try:
+        return format.convert(tree)
+    except LayoutError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # any names, shapes and types may stand in a file that begins as one of the format
+        raise ValueError(
+            f"{path}: want the networks of {format.NAME}, got others or damaged ones: {type(error).__name__}: {error}"
+        ) from error
+
+
 def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
     """Write `networks` to `path`: .pt or .pth, or .safetensors with one network. `to` cyclegan: a folder.
 
-    Returns sentences on what is not exactly as it was here.
+    The folder of `path` is made if it is missing. Returns sentences on what is not exactly as it was here.
 
     Raises:
-        ValueError: another ending; `to` has no place for the networks. Nothing is written.
+        ValueError: another ending; `to` has no place for the networks; a folder has others. Nothing is written.
         CheckpointError, OSError: the file cannot be written.
     """
     if to == "cyclegan" and path.suffix:
         raise ValueError(f"out: want a name without an ending, of a folder for the files of cyclegan, got {path.name}")
     if to != "cyclegan" and path.suffix not in (".pt", ".pth", ".safetensors"):
         raise ValueError(f"out: want a name that ends in .pt, .pth or .safetensors, got {path.name}")
-    if to == OURS:
-        if path.suffix == ".safetensors":
-            _to_safetensors(path, networks.weights["G_ema"], {_METADATA: json.dumps(_about(networks))})
-        else:
-            checkpoint.save(path, _about(networks) | {"converted_from": networks.format} | networks.weights)
-        return ()
+    as_safetensors = path.suffix == ".safetensors"
+    if as_safetensors:
+        _safetensors()
+    tree, notes = (networks.weights, ()) if to == OURS else _exported(networks, to)
+    if to == "cyclegan":
+        _to_folder(path, tree)
+        return notes
+    targets.prepare([], path.parent, overwrite=True)
+    if as_safetensors:
+        alone = next((name for name in ("G_ema", "g_ema") if name in tree), None)
+        if left := [name for name in tree if alone and name != alone]:
+            notes += (f"a .safetensors has {alone} alone, without {listed(left)}",)
+        about = {_METADATA: json.dumps(_about(networks))} if to == OURS else {}
+        _to_safetensors(path, tree[alone] if alone else tree, about)
+    elif to == OURS:
+        checkpoint.save(path, _about(networks) | {"converted_from": networks.format} | tree)
+    else:
+        with buffered(path) as file:
+            torch.save(tree, file)
+    return notes
+
+
+def _exported(networks: Networks, to: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`networks` in the layout `to`, and sentences. Raises ValueError if it has no place for them."""
     family, wanted = models.family(networks.config), FAMILIES[to]
     if family != wanted:
         raise ValueError(f"to: want networks of {wanted} for {to}, got those of {family}")
     try:
-        tree, notes = WRITTEN[to].export(networks.config, networks.weights)
+        return WRITTEN[to].export(networks.config, networks.weights)
     except LayoutError as error:
         raise ValueError(f"to: {error}") from error
-    if to == "cyclegan":
-        path.mkdir(exist_ok=True)
+
+
+def _to_folder(path: Path, tree: dict[str, Weights]) -> None:
+    """Write a file for each network. A failure leaves no new folder."""
+    names = {patchgan.FILE.format(name) for name in tree}
+    if others := sorted({file.name for file in path.glob(patchgan.FILE.format("*"))} - names):
+        raise ValueError(f"out: want a folder without other networks, got {path} with {listed(others)}")
+    is_new = not path.exists()
+    targets.prepare([], path, overwrite=True)
+    try:
         for name, weights in tree.items():
             with buffered(path / patchgan.FILE.format(name)) as file:
                 torch.save(weights, file)
-        return notes
-    if path.suffix == ".safetensors":
-        _to_safetensors(path, tree.get("g_ema", tree), {})
-        return notes
-    with buffered(path) as file:
-        torch.save(tree, file)
-    return notes
+    except BaseException:
+        if is_new:
+            shutil.rmtree(path)
+        raise
 
 
 def _about(networks: Networks) -> dict[str, Any]:
@@ -188,25 +222,25 @@ def _from_checkpoint(path: Path) -> Networks:
 def _from_safetensors(path: Path) -> Networks:
     library = _safetensors()
     try:
+        path.open("rb").close()  # an error of the library does not name the file
         with library.safe_open(str(path), framework="pt") as file:
             about = (file.metadata() or {}).get(_METADATA)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except library.SafetensorError as error:
         size = path.stat().st_size
         raise CheckpointError(f"{path}: want a whole .safetensors, got {size} bytes that are none: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     if about is None:
         if not esrgan.fits(weights):
             raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
-        try:
-            config, found, notes = esrgan.convert(weights)
-        except LayoutError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return Networks(esrgan.NAME, config, found, notes)
+        return Networks(esrgan.NAME, *_converted(path, esrgan, weights))
     try:
-        state = json.loads(about)
-    except ValueError as error:
+        state = dict(json.loads(about))
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration is damaged: {error}") from error
-    return _checked(dict(state) | {"G_ema": weights}, path)
+    checkpoint.require(state, ("model",), path)
+    return _checked(state | {"G_ema": weights}, path)
 
 
 def _checked(state: dict[str, Any], path: Path) -> Networks:

@@ -6,6 +6,7 @@ import re
 import shlex
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -324,6 +325,28 @@ def test_networks_that_esrgan_has_no_place_for(capsys, fields, want):
     assert "want networks of stylegan2 for rosinality, got those of srgan" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda: {5 if key == "convs.0.conv.weight" else key: x for key, x in rosinality_g().items()}, "rosinality"),
+        (lambda: rosinality_g() | {"style.1.weight": {}}, "rosinality"),
+        (lambda: networks.esrgan_first_keys(RRDBNet().state_dict()) | {"foo": torch.ones(1)}, "esrgan"),
+        (lambda: RRDBNet().state_dict() | {"conv_first.weight": torch.ones(())}, "esrgan"),
+    ],
+)
+def test_a_damaged_file_of_a_known_format_is_one_sentence(tmp_path, capsys, change, name):
+    found = change()
+    torch.save({"g_ema": found} if name == "rosinality" else found, "a.pth")
+    assert convert.main(["a.pth", "b.pt"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: a.pth: want the networks of {name}, got others or damaged ones: ")
+    assert error.count("\n") == 1 and not (tmp_path / "b.pt").exists()
+
+
+def rosinality_g():
+    return networks.rosinality_keys(networks.rosinality_networks()[0])
+
+
 # Ours, and all formats
 
 
@@ -388,12 +411,93 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys, full_disk, arguments, sho
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
+CYCLEGAN = models.cyclegan.Config(resolution=32, width=2, d_width=8, blocks=6, published=True)
+PARTS = ("D_A", "D_B", "G_A", "G_B")
+
+
 def test_a_full_disk_for_a_folder_of_networks(tmp_path, capsys, full_disk):
-    save_ours("a.pt", models.cyclegan.Config(resolution=32, width=2, d_width=2, blocks=6, published=True))
-    full_disk(1000)
-    assert convert.main(["a.pt", "out", "--to", "cyclegan"]) == 1
-    assert "latest_net_G_A.pth: not written: File too large; needs about " in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    save_ours("a.pt", CYCLEGAN)
+    D, *_, G = [file.stat().st_size for file in written_folder("out")]
+    assert G < D
+    full_disk(D - 1)  # both G, which come first, fit
+    assert convert.main(["a.pt", "new", "--to", "cyclegan"]) == 1
+    assert "latest_net_D_A.pth: not written: File too large; needs about " in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert convert.main(["a.pt", "out", "--to", "cyclegan", "--overwrite"]) == 1
+    assert [path.name for path in sorted(Path("out").iterdir())] == [f"latest_net_{name}.pth" for name in PARTS]
+
+
+def written_folder(out):
+    converted("a.pt", out, "--to", "cyclegan", "--overwrite")
+    return sorted(Path(out).iterdir())
+
+
+def test_a_folder_keeps_no_networks_of_other_runs(capsys):
+    save_ours("a.pt", CYCLEGAN)
+    assert [file.name for file in written_folder("out")] == [f"latest_net_{name}.pth" for name in PARTS]
+    before = Path("out/latest_net_G_A.pth").read_bytes()
+    converted("a.pt", "slim.pt", "--slim")
+    assert convert.main(["slim.pt", "out", "--to", "cyclegan", "--overwrite"]) == 2
+    want = "error: out: want a folder without other networks, got out with latest_net_D_A.pth, latest_net_D_B.pth\n"
+    assert capsys.readouterr().err == want and Path("out/latest_net_G_A.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [("b.pt",), ("b.pth", "--to", "esrgan"), ("b.safetensors",), ("b", "--to", "cyclegan")]
+)
+def test_folders_of_every_output_are_made(tmp_path, capsys, arguments):
+    if "b.safetensors" in arguments:
+        pytest.importorskip("safetensors")
+    rrdb = models.srgan.Config(variant="rrdb", base="none", width=4, blocks=1, d_width=2)
+    save_ours("a.pt", CYCLEGAN if "cyclegan" in arguments else rrdb)
+    name, *to = arguments
+    converted("a.pt", f"no/such/{name}", *to)
+    assert (tmp_path / "no/such" / name).exists()
+    assert convert.main(["a.pt", f"a.pt/{name}", *to]) == 2
+    assert capsys.readouterr().err == (
+        "error: a.pt/b cannot be written: Not a directory\n"
+        if name == "b"
+        else "error: a.pt is a file; want a directory\n"
+    )
+    assert convert.main(["a.pt", f"other/{name}", "--to", "rosinality"]) == 2 and not (tmp_path / "other").exists()
+
+
+def test_what_a_safetensors_leaves_out_is_said(capsys):
+    pytest.importorskip("safetensors")
+    rosinality_file("a.pt", latent_avg=torch.zeros(16))
+    converted("a.pt", "b.pt")
+    for arguments, left in (
+        (("b.safetensors",), "G_ema alone, without G, D"),
+        (("c.safetensors", "--to", "rosinality"), "g_ema alone, without g, latent_avg, d"),
+        (("d.safetensors", "--slim"), None),
+    ):
+        capsys.readouterr()
+        converted("b.pt", *arguments)
+        notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note ")]
+        assert notes == ([] if left is None else [f"note       a .safetensors has {left}"])
+
+
+def test_sizes_are_flags(capsys):
+    save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4, 5), z_dim=3))
+    converted("a.pt", "b.pt")
+    assert "sizes      --resolution 8 --z-dim 3 --hidden 4 5\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("about", ["[1]", "3", "[" * 100_000, "{}", '{"model": 3}'])
+def test_a_safetensors_of_another_configuration_is_one_sentence(capsys, about):
+    library = pytest.importorskip("safetensors.torch")
+    library.save_file({"weight": torch.ones(1)}, "a.safetensors", {"gan_engine": about})
+    assert convert.main(["a.safetensors", "b.pt"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: a.safetensors: ") and error.count("\n") == 1
+
+
+def test_a_safetensors_that_cannot_be_read_is_named(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    (tmp_path / "a.safetensors").mkdir()
+    for name, why in (("a", "Is a directory"), ("b", "No such file or directory")):
+        assert convert.main([f"{name}.safetensors", "c.pt"]) == 2
+        assert capsys.readouterr().err == f"error: {name}.safetensors: cannot be read: {why}\n"
 
 
 def test_other_commands_say_what_a_safetensors_is(capsys):
