@@ -38,12 +38,17 @@ def patch(target: nn.Module | str | Any, *, example: Any = None) -> Patch:
 
     Raises:
         TypeError: a target that is neither a network nor a module nor a name.
-        ValueError: a name that no loaded module has, or an example without a network.
+        ValueError: a name of no module that can be imported, or an example without a network.
+        Any error of the network on the example: the network is then as it was.
     """
     if isinstance(target, nn.Module):
         done = patch_network(target)
         if example is not None:
-            done.gains = measured(done, target, example)
+            try:
+                done.gains = measured(done, target, example)
+            except BaseException:  # nobody has the patch yet, who could undo it
+                done.undo()
+                raise
         return done
     if example is not None:
         raise ValueError("patch: an example wants a network to run it, got functions")

@@ -48,8 +48,8 @@ def patch_functions(name: str) -> Patch:
     if name not in sys.modules:
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"patch: want the name of a module that can be imported, got {name!r}") from error
+        except ImportError as error:  # of the module, or of one that it imports
+            raise ValueError(f"patch: want the name of a module that can be imported, got {name!r}: {error}") from error
     done, seen = Patch(), set()
     for module in _loaded():
         if module.__name__ != name and not module.__name__.startswith(f"{name}."):

@@ -16,7 +16,8 @@ SECONDS, ROUNDS = 3, (3, 30)  # of one measurement, and the least and the greate
 def measured(patch: Patch, network: nn.Module, example: Any) -> dict[str, float]:
     """The time of the original divided by the time of the patched network, forward, and with the backward pass
 
-    Both take turns. The network is patched at the end. `.grad` of its parameters stays as it was.
+    Both take turns. The network is patched at the end. `.grad` of its parameters and its buffers stay as they were. A
+    network whose output has no gradient has no backward pass.
     """
     given = example if isinstance(example, tuple) else (example,)
     wanted = [p for p in network.parameters() if p.requires_grad]
@@ -30,12 +31,14 @@ def measured(patch: Patch, network: nn.Module, example: Any) -> dict[str, float]
         torch.autograd.grad(total, wanted, allow_unused=True)  # type: ignore[arg-type]
 
     buffers = {name: b.clone() for name, b in network.named_buffers()}
-    gains = {"forward": _gain(patch, forward)}
-    if wanted and torch.is_grad_enabled():
-        gains["forward and backward"] = _gain(patch, backward)
-    with torch.no_grad():
-        for name, b in network.named_buffers():
-            b.copy_(buffers[name])
+    try:
+        gains = {"forward": _gain(patch, forward)}
+        if wanted and any(y.requires_grad for y in tensors(network(*given))):
+            gains["forward and backward"] = _gain(patch, backward)
+    finally:
+        with torch.no_grad():
+            for name, b in network.named_buffers():
+                b.copy_(buffers[name])
     return gains
 
 

@@ -262,7 +262,9 @@ def test_patching_leaves_the_random_numbers(monkeypatch):
     assert torch.get_rng_state().equal(before) and not seeded
 
 
-def test_functions_of_modules_and_where_they_were_imported():
+def test_functions_of_modules_and_where_they_were_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     original, imported = stylegan_ops.bias_act, stylegan_networks.bias_act
     layer, x = stylegan.FullyConnectedLayer(4, 4, "lrelu"), torch.randn(3, 4)
     want = layer(x)
@@ -274,6 +276,9 @@ def test_functions_of_modules_and_where_they_were_imported():
     assert stylegan_ops.bias_act is original and stylegan_networks.bias_act is imported
     with pytest.raises(ValueError, match="want the name of a module that can be imported, got 'no_such_ops'"):
         patch("no_such_ops")
+    Path("needy_ops.py").write_text("import no_such_dependency")
+    with pytest.raises(ValueError, match="got 'needy_ops': No module named 'no_such_dependency'"):
+        patch("needy_ops")
     with pytest.raises(TypeError, match="want a network, a module or its name, got int"):
         patch(3)
 
@@ -343,3 +348,38 @@ def test_the_table_says_what_was_done_and_the_gain():
     assert done.active and all(p.grad is None for p in net.parameters())
     with pytest.raises(ValueError, match="an example wants a network"):
         patch("benchmarks.dialects.stylegan_ops", example=1)
+
+
+class Normed(nn.Module):
+    """Its call number `fails` raises an error."""
+
+    def __init__(self, fails=None):
+        super().__init__()
+        self.conv, self.norm, self.calls, self.fails = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), 0, fails
+
+    def forward(self, x):
+        y, self.calls = self.norm(self.conv(x)), self.calls + 1
+        if self.calls == self.fails:
+            raise RuntimeError("this call fails")
+        return y
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])  # the original, the patched network, and the original again
+def test_an_example_that_fails_leaves_the_network_as_it_was(fails):
+    net = Normed(fails)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(RuntimeError, match="this call fails"):
+        patch(net, example=torch.randn(2, 3, 8, 8))
+    assert type(net.conv) is nn.Conv2d
+    assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
+
+
+def test_an_output_without_a_gradient_has_a_gain_forward_alone():
+    class Detached(Normed):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    net = Detached()
+    before = copy.deepcopy(net.state_dict())
+    assert patch(net, example=torch.randn(2, 3, 8, 8)).gains.keys() == {"forward"}
+    assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
