@@ -129,10 +129,10 @@ def _converted(path: Path, format: ModuleType, tree: Any) -> tuple[models.Config
         return format.convert(tree)
     except LayoutError as error:
         raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # any names, shapes and types may stand in a file that begins as one of the format
-        raise ValueError(
-            f"{path}: want the networks of {format.NAME}, got others or damaged ones: {type(error).__name__}: {error}"
-        ) from error
+    # Any names, shapes and types may stand in a file that begins as one of the format.
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{path}: want the networks of {format.NAME}, got others or damaged ones: {what}") from error
 
 
 def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _from_safetensors(path: Path) -> Networks:
         size = path.stat().st_size
         raise CheckpointError(f"{path}: want a whole .safetensors, got {size} bytes that are none: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     if about is None:
         if not esrgan.fits(weights):
             raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
