@@ -215,7 +215,7 @@ def test_the_folder_of_the_file_is_made_when_the_generator_was_read(run_of, tmp_
     assert "missing.pt: no such checkpoint" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert export.main([str(run_of("dcgan")), str(out)]) == 0 and out.is_file()
     assert export.main([str(run_of("dcgan")), str(out / "G.pt2")]) == 2
-    assert capsys.readouterr().err == f"error: {out} is a file; want a directory\n"
+    assert capsys.readouterr().err == f"error: {out} cannot be written: want a directory, got a file\n"
 
 
 def test_the_command_prints_the_inputs(run_of, tmp_path, capsys, monkeypatch):

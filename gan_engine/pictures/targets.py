@@ -45,6 +45,6 @@ def prepare(files: Sequence[Path], directory: Path, *, overwrite: bool) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except FileExistsError:
-        raise FileExistsError(f"{directory} is a file; want a directory") from None
+        raise FileExistsError(f"{directory} cannot be written: want a directory, got a file") from None
     except OSError as error:
         raise type(error)(f"{directory} cannot be written: {error.strerror}") from error

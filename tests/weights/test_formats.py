@@ -457,7 +457,7 @@ def test_folders_of_every_output_are_made(tmp_path, capsys, arguments):
     assert capsys.readouterr().err == (
         "error: a.pt/b cannot be written: Not a directory\n"
         if name == "b"
-        else "error: a.pt is a file; want a directory\n"
+        else "error: a.pt cannot be written: want a directory, got a file\n"
     )
     assert convert.main(["a.pt", f"other/{name}", "--to", "rosinality"]) == 2 and not (tmp_path / "other").exists()
 
