@@ -15,6 +15,7 @@ from gan_engine.system.names import nearest
 
 T = TypeVar("T")
 
+_STRAY, _HELP = "Unrecognized options: ", "; --help lists the flags"  # around words that tyro cannot use
 _NAME = re.compile(r"[│ ] {5}\S")  # of something that is missing, in tyro's box
 _NO_FLAGS = (fields.Suppress, fields.Fixed, fields.Positional)
 
@@ -25,6 +26,14 @@ class NoSuchFlag(ValueError):
     def __init__(self, flag: str, known: Iterable[str]) -> None:
         super().__init__(f"{flag}: no such flag{nearest(flag, known)}; --help lists them")
         self.flag = flag
+
+
+class StrayWords(ValueError):
+    """The call has `words` that are neither a flag nor the value of one."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(f"no flag takes {words}; a value with spaces needs quotes{_HELP}")
+        self.words = words.split(", ")
 
 
 def parse(
@@ -65,7 +74,10 @@ def parse(
         if not exit.code:
             raise
         refuse(argv, known(kind))
-        raise ValueError(in_one_line(explained.getvalue())) from None
+        message = in_one_line(explained.getvalue())
+        if (words := message.removeprefix(_STRAY)) != message:
+            raise StrayWords(words.removesuffix(_HELP)) from None
+        raise ValueError(message) from None
 
 
 def in_one_line(box: str) -> str:
@@ -83,7 +95,7 @@ def in_one_line(box: str) -> str:
     # tyro names types for a value that may also be None, and the reason for any other value.
     unions = r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*?)\]"
     message = re.sub(unions, r"could not convert string to float: \1", message)
-    return f"{message.rstrip('.')}; --help lists the flags"
+    return message.rstrip(".") + _HELP
 
 
 def known(kind: type) -> dict[str, tuple[str, ...]]:

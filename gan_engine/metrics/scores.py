@@ -127,7 +127,7 @@ def parse(words: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(word.strip().lower() for word in words.split(",")))
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"metrics: want some of {','.join(METRICS)}, got {name!r}{nearest(name, METRICS)}")
+            raise ValueError(f"metrics: want some of {', '.join(METRICS)}, got {name!r}{nearest(name, METRICS)}")
     return names
 
 

@@ -32,7 +32,7 @@ class Bar(tqdm):
         clock, (images, seconds) = self.clock, self._from
         rate = (clock.nimg - images) / max(clock.seconds - seconds, 1e-9)
         more = f", {self.postfix}" if self.postfix else ""
-        return super().format_dict | {"place": f"{place(clock)}, {rate:.3g} img/s{more}"}
+        return super().format_dict | {"place": f"{place(clock)}, {_speed(rate)}{more}"}
 
     def follow(self) -> None:
         """Show what the clock says now."""
@@ -64,7 +64,7 @@ class Lines:
         if clock.limit == math.inf:
             left = f", {tqdm.format_interval((clock.total - clock.nimg) / rate) if rate else '?'} left"
         numbers = "".join(f", {name} {value}" for name, value in values.items())
-        self.write(f"{self.name} {place(clock)}, {rate:.3g} img/s{left}{numbers}")
+        self.write(f"{self.name} {place(clock)}, {_speed(rate)}{left}{numbers}")
 
     def write(self, text: str, file: TextIO | None = None) -> None:
         print(text, file=file or sys.stderr, flush=True)
@@ -74,6 +74,11 @@ def place(clock: Clock) -> str:
     """How far the run is, in time if it has a limit in time, and in images: "1:20 of 3:00, 31.2 of 100 kimg"."""
     kimg = f"{clock.nimg / 1000:g}" + (f" of {clock.total / 1000:g}" if clock.total < math.inf else "") + " kimg"
     return f"{_minutes(clock.seconds)} of {_minutes(clock.limit)}, {kimg}" if clock.limit < math.inf else kimg
+
+
+def _speed(rate: float) -> str:
+    """Images a second with three digits, in full: "1,270 img/s"."""
+    return f"{float(f'{rate:.3g}'):,.12g} img/s"
 
 
 def _minutes(seconds: float) -> str:

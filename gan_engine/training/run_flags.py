@@ -9,6 +9,7 @@ from typing import Any
 from gan_engine import models
 from gan_engine.command_line import console, flags
 from gan_engine.config import GROUPS, Basics, Config
+from gan_engine.data import sources
 from gan_engine.data.kinds import kind_of
 from gan_engine.presets import PRESETS
 from gan_engine.system.names import legible, nearest, shell_word
@@ -57,7 +58,8 @@ def parse(argv: list[str], resumed: Config | None = None) -> Config:
     asked = {argument.partition("=")[0] for argument in argv}
     name = argv[0] if named else resumed.preset if resumed is not None else _default(asked)
     if name not in PRESETS:
-        hint = f"; images are --data {shell_word(name)}" if os.path.exists(name) else nearest(name, PRESETS)
+        is_data = os.path.exists(name) or name in sources.NAMED
+        hint = f"; images are --data {shell_word(name)}" if is_data else nearest(name, PRESETS)
         raise ValueError(f"preset: want one of {', '.join(PRESETS)}, got {legible(name, most=60)}{hint}")
     if resumed is not None and name != resumed.preset:
         raise ValueError(f"preset: want {resumed.preset}, the preset of the resumed run, got {name}")
@@ -122,6 +124,10 @@ def _changed(config: Config, argv: list[str], about: str) -> Config:
             raise ValueError(f"{error.flag}: not a flag of {config.preset}, only of {', '.join(families)}") from None
         if error.flag in ELSEWHERE:
             raise ValueError(f"{error.flag}: no such flag; {ELSEWHERE[error.flag]}") from None
+        raise
+    except flags.StrayWords as error:
+        if error.words[0] in PRESETS:
+            raise ValueError(f"preset: want one, as the first word, got {error.words[0]} behind it") from None
         raise
     values = _values(Basics, asked)
     for name, group in boxes.items():

@@ -207,7 +207,11 @@ def test_names_from_other_programs_are_not_flags_here():
         ("dcgan --kimg", "Missing value for argument '--kimg'. Expected 1 values; --help lists the flags"),
         ("dcgan --resolution 33", "resolution: want a power of two from 16 to 256, got 33; --help lists the flags"),
         ("dcgan -kimg 0.03", "-kimg: no such flag; did you mean --kimg?; --help lists them"),
-        ("dcgan photos", "Unrecognized options: photos; --help lists the flags"),
+        ("dcgan photos", "no flag takes photos; a value with spaces needs quotes; --help lists the flags"),
+        ("--data my big photos", "no flag takes big, photos; a value with spaces needs quotes; --help lists the flags"),
+        ("--kimg 1 cgan", "preset: want one, as the first word, got cgan behind it"),
+        ("dcgan cgan", "preset: want one, as the first word, got cgan behind it"),
+        ("mnist", "images are --data mnist"),
         ("photos", "images are --data photos"),
     ],
 )

@@ -243,7 +243,10 @@ def test_the_network_of_photographs_knows_its_features():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"metrics": "fid,kidd"}, "metrics: want some of fid,kid,is,pr,dc,ppl,eqt,modes,gaussians, got 'kidd'.*kid"),
+        (
+            {"metrics": "fid,kidd"},
+            "metrics: want some of fid, kid, is, pr, dc, ppl, eqt, modes, gaussians, got 'kidd'.*kid",
+        ),
         ({"metrics": "fid", "extractor": "inceptoin"}, "extractor: want auto or fashion32, imagenet, inception, got"),
         ({"metrics": "fid", "weights": "x.pth"}, "weights: want them for --extractor inception alone, got fashion32"),
         ({"metrics": "ppl"}, "ppl wants a generator with latents w"),

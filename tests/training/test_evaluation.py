@@ -137,7 +137,7 @@ def test_what_cannot_be_measured_is_refused_before_the_run(make, measured):
         make(CYCLEGAN, eval_kimg=1.0)
     for metrics, want in (
         ("ppl", "eval_metrics: ppl wants a generator with latents w"),
-        ("fidd", "eval_metrics: want some of fid,kid,.*, got 'fidd'; did you mean fid"),
+        ("fidd", "eval_metrics: want some of fid, kid, .*, got 'fidd'; did you mean fid"),
         ("modes", "eval_metrics: modes wants the data stacked"),
     ):
         with pytest.raises(ValueError, match=want):

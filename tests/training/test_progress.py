@@ -43,8 +43,8 @@ def test_a_bar_shows_the_images_of_a_run_that_counts_them():
 @pytest.mark.parametrize(
     ("length", "want"),
     [
-        ({}, r"dcgan 0\.016 of 0\.16 kimg, [\d.e+]+ img/s, 00:00 left, loss/D 0\.700"),
-        ({"kimg": None, "minutes": 1}, r"dcgan 0:20 of 1:00, 0\.016 kimg, [\d.e+]+ img/s, loss/D 0\.700"),
+        ({}, r"dcgan 0\.016 of 0\.16 kimg, [\d.,]+ img/s, 00:00 left, loss/D 0\.700"),
+        ({"kimg": None, "minutes": 1}, r"dcgan 0:20 of 1:00, 0\.016 kimg, [\d.,]+ img/s, loss/D 0\.700"),
     ],
 )
 def test_lines_for_a_log_file(length, want, capsys):
@@ -55,3 +55,12 @@ def test_lines_for_a_log_file(length, want, capsys):
     lines.follow()
     lines.set_postfix({"loss/D": "0.700"})
     assert re.fullmatch(want, capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize(("seconds", "want"), [(20, "0.8"), (0.1255, "127"), (0.0126, "1,270"), (1.3e-5, "1,230,000")])
+def test_the_speed_is_written_in_full(seconds, want):
+    clock = Clock(dataclasses.replace(DCGAN, kimg=None, minutes=1))
+    bar = bar_of(clock)
+    clock.advance()
+    clock.seconds = seconds
+    assert bar.format_dict["place"].endswith(f", {want} img/s")
