@@ -59,7 +59,7 @@ def test_the_example_begins_with_weights_and_freezes(capsys):
     named = ["--plugin", str(EXAMPLE)]
     assert train.main([*TINY, *named, "--out", "old"]) == 0
     assert train.main([*TINY, *named, "--out", "new", "--init-from", "old", "--freeze-d", "1"]) == 0
-    assert "frozen     1 blocks of D, 2,056 parameters" in capsys.readouterr().out
+    assert "frozen     1 block of D, 2,056 parameters" in capsys.readouterr().out
     old, new = weights("old"), weights("new")
     assert torch.equal(old["D.first.0.weight"], new["D.first.0.weight"])
     assert not torch.equal(old["D.logit.weight"], new["D.logit.weight"])

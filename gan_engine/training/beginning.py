@@ -17,7 +17,7 @@ from gan_engine.runs import directory, ending, loggers
 from gan_engine.saved_config import require_same
 from gan_engine.system import malloc, outside
 from gan_engine.system.devices import choose_device
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible, listed
 from gan_engine.training import inputs, memory, threads, transfer
 from gan_engine.training.advice import advice
 from gan_engine.training.distributed import Processes
@@ -95,7 +95,7 @@ class Start:
                 f"weights    {name} of {legible(str(self.initial))}: {taken.line()}"
                 for name, taken in self.taken.items()
             ),
-            *([f"frozen     {config.freeze_d} blocks of D, {frozen:,} parameters"] if frozen else []),
+            *([f"frozen     {counted(config.freeze_d, 'block')} of D, {frozen:,} parameters"] if frozen else []),
             f"device     {', '.join(filter(None, (self.device, trainer.precision.name, products)))}"
             f"{remark(trainer.precision.name, trainer.device)}",
             *([f"threads    {self.fewer_threads}"] if self.fewer_threads else []),
@@ -109,10 +109,22 @@ class Start:
         if self.allocator:
             lines.append(f"memory     {self.allocator}")
         if self.resumed is None:
-            lines += [f"advice     {sentence}" for sentence in advice(config, data, [trainer.G, trainer.D])]
+            sentences = advice(config, data, [trainer.G, trainer.D]) + self._frozen_at_random()
+            lines += [f"advice     {sentence}" for sentence in sentences]
         if trainer.clock.over:
             lines.append("the training is over; its last pictures and its report are missing, and are written now")
         return lines
+
+    def _frozen_at_random(self) -> list[str]:
+        """Advice about frozen blocks that have not taken all of their weights from `initial`."""
+        if self.initial is None:
+            return []
+        trainer = self.trainer
+        names = transfer.frozen_at_random(trainer.D, trainer.networks.frozen, self.taken["D"])
+        if not names:
+            return []
+        kept = f"--freeze-d {trainer.config.freeze_d} keeps random weights: {listed(names, most=2)}"
+        return [f"{kept}, not taken from {legible(str(self.initial))}; a smaller --freeze-d lets D learn"]
 
 
 def prepare(

@@ -30,6 +30,8 @@ class TakenWeights:
     """A line for each tensor that does not fit."""
     of: str = ""
     """The network that they were taken from, if it is another one."""
+    left: tuple[str, ...] = ()
+    """The names of the tensors of the network that were not taken."""
 
     def __str__(self) -> str:
         return self._but_not(", ".join(self.not_taken))
@@ -77,7 +79,7 @@ def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[
     for name, network in zip(NETWORKS, (G, D, G_ema), strict=True):
         ours, source = network.state_dict(), "G_ema" if name == "G" and "G" not in state else name
         if source not in state:
-            taken[name] = TakenWeights(0, len(ours), (f"the file has no {name}",))
+            taken[name] = TakenWeights(0, len(ours), (f"the file has no {name}",), left=tuple(ours))
             continue
         theirs = state[source]
         wrong = {key: _why_not(x, theirs.get(key)) for key, x in ours.items()}
@@ -89,9 +91,11 @@ def begin(G: nn.Module, D: nn.Module, G_ema: nn.Module, path: Path, state: dict[
         with torch.no_grad():
             for key in fitting:
                 ours[key].copy_(theirs[key])
-        left = [f"{key} ({why})" for key, why in wrong.items() if why is not None]
-        left += [f"{key} (there {list(x.shape)}, not here)" for key, x in theirs.items() if key not in ours]
-        taken[name] = TakenWeights(len(fitting), len(ours), tuple(left), "" if source == name else source)
+        left = [key for key, why in wrong.items() if why is not None]
+        told = [f"{key} ({wrong[key]})" for key in left]
+        told += [f"{key} (there {list(x.shape)}, not here)" for key, x in theirs.items() if key not in ours]
+        of = "" if source == name else source
+        taken[name] = TakenWeights(len(fitting), len(ours), tuple(told), of, tuple(left))
     return taken
 
 
@@ -108,6 +112,12 @@ def frozen(D: nn.Module, num: int, family: str) -> list[nn.Parameter]:
     if num > len(blocks):
         raise ValueError(f"freeze_d: want at most the {len(blocks)} blocks of D of {family}, got {num}")
     return [p for block in blocks[:num] for part in block for p in _parameters(part)]
+
+
+def frozen_at_random(D: nn.Module, held: list[nn.Parameter], taken: TakenWeights) -> list[str]:
+    """The names of the parameters `held` of D that `taken` has left at their random values."""
+    ids, left = set(map(id, held)), set(taken.left)
+    return [name for name, p in D.named_parameters() if id(p) in ids and name in left]
 
 
 def _parameters(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:

@@ -210,6 +210,22 @@ def test_frozen_blocks_stay_in_every_phase_and_after_a_resumption(make, tmp_path
     assert before and all(torch.equal(a, b) for a, b in zip(before, second.networks.frozen, strict=True))
 
 
+@pytest.mark.parametrize("config", [DCGAN, SNGAN], ids=["dcgan", "spectral"])
+def test_frozen_weights_that_were_not_taken_are_named(make, tmp_path, config):
+    path = saved(make(config), tmp_path / "a.pt")
+    same = make(config, freeze_d=2)
+    taken = begun(same, path)["D"]
+    assert same.networks.frozen and transfer.frozen_at_random(same.D, same.networks.frozen, taken) == []
+    colour = make(dataclasses.replace(config, model=dataclasses.replace(config.model, channels=3)), freeze_d=2)
+    names = transfer.frozen_at_random(colour.D, colour.networks.frozen, begun(colour, path)["D"])
+    held = {id(p) for p in colour.networks.frozen}
+    blocks = [name for name, p in colour.D.named_parameters() if id(p) in held]
+    assert names and set(names) < set(blocks) and all(name.startswith(blocks[0].rpartition(".")[0]) for name in names)
+    state = checkpoint.load(path)
+    checkpoint.save(tmp_path / "b.pt", {name: state[name] for name in ("model", "G_ema")})
+    assert transfer.frozen_at_random(same.D, same.networks.frozen, begun(same, tmp_path / "b.pt")["D"]) == blocks
+
+
 @pytest.mark.parametrize("config", [NO_NORM, SNGAN, FAMILIES["r3gan"], FAMILIES["cgan"]], ids=lambda c: c.preset)
 @pytest.mark.parametrize("num", [1, 2])
 def test_level_2_gives_the_gradients_of_autograd_around_frozen_blocks(make, config, num):
@@ -254,7 +270,11 @@ def test_the_command_begins_with_old_weights_and_says_what_did_not_fit(tmp_path,
     assert (
         "weights    G of old/checkpoints/kimg-000000.032.pt: 12 of 14 tensors, but not blocks.2.bias (here [3]," in out
     )
-    assert "frozen     1 blocks of D, 196 parameters" in out
+    assert "frozen     1 block of D, 196 parameters" in out
+    assert (
+        "advice     --freeze-d 1 keeps random weights: blocks.0.layer.weight, "
+        "not taken from old/checkpoints/kimg-000000.032.pt; a smaller --freeze-d lets D learn" in out
+    )
     run = json.loads(Path("new/run.json").read_text())
     assert run["config"]["init_from"] == "old" and run["config"]["freeze_d"] == 1
     (start,) = run["starts"]
