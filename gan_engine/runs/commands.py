@@ -10,6 +10,7 @@ from gan_engine.config import Config
 from gan_engine.data import DataConfig
 from gan_engine.data.kinds import kind_of
 from gan_engine.metrics.measures import measure_of
+from gan_engine.runs.history import read_metrics, standing
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
 
@@ -28,8 +29,9 @@ def python() -> str:
 def commands(run_dir: Path, config: Config, *, stopped: bool, early: bool = False) -> list[tuple[str, str]]:
     """The commands for the next steps with a run, each with a word for what it does.
 
-    A run that was `stopped` has the command to go on first. A run that measurements or an alarm have ended `early` has
-    none. PICTURES stands for a picture or a folder of pictures. Pictures are drawn from best.pt if it is there.
+    A run that was `stopped` has the command to go on first. A run has none if measurements or an alarm have ended it
+    `early`, or if an alarm stood in its last reading: what alarms advise is for a new run. PICTURES stands for a
+    picture or a folder of pictures. Pictures are drawn from best.pt if it is there.
     """
     run, declared = shell_word(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
@@ -42,7 +44,7 @@ def commands(run_dir: Path, config: Config, *, stopped: bool, early: bool = Fals
     use = (word, f"{declared.command} {arguments}{best}{plugins}")
     if stopped:
         return [("go on", f"train --resume={run}{plugins}"), use]
-    if early:
+    if early or standing(read_metrics(run_dir)):
         return [use, ("show", f"report {run}")]
     if not config.lr_decay:
         longer = f"--kimg {2 * config.kimg:g}" if config.minutes is None else f"--minutes {5 * config.minutes:g}"

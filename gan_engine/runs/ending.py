@@ -4,13 +4,14 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gan_engine import models
 from gan_engine.config import Config
 from gan_engine.data.kinds import MADE, kind_of
 from gan_engine.runs import record, report
 from gan_engine.runs.commands import commands, python
-from gan_engine.runs.history import alarms, read_metrics
+from gan_engine.runs.history import BACK, alarms, read_metrics, readings, standing
 from gan_engine.runs.sample_grids import sample_grids
 from gan_engine.system.names import counted, legible, shell_word
 
@@ -81,10 +82,23 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
     ):
         if paths:
             print(f"{word:10} {', '.join(legible(str(path)) for path in paths)} {what}")
-    if standing := [alarm.name for alarm in alarms(read_metrics(run_dir)) if alarm.end is None]:
-        print(f"health     {counted(len(standing), 'alarm')} stood in the last reading: {', '.join(standing)}")
+    if health := _health(read_metrics(run_dir)):
+        print(f"health     {health}")
     following = commands(run_dir, config, stopped=end.stopped_by is not None, early=early)
     folder = " (PICTURES is a folder of your own pictures)" if any("PICTURES" in each for _, each in following) else ""
     print(f"What to try next{folder}:")
     for word, command in following:
         print(f"{word:10} {python()} -m gan_engine.{command}")
+
+
+def _health(rows: list[dict[str, Any]]) -> str | None:
+    """What the readings of a run say of its health, in a line. None without a reading."""
+    read = readings(rows)
+    if names := [alarm.name for alarm in standing(rows)]:
+        stood = f"{counted(len(names), 'alarm')} stood in the last reading: {', '.join(names)}"
+        return f"{stood}; the report says what to try in a new run"
+    if earlier := sum(not alarm.sentence.startswith(BACK) for alarm in alarms(rows)):
+        return f"no alarm stood in the last of {counted(read, 'reading')}; the report has {earlier:,} from before"
+    if read == 1:
+        return "1 reading, too few for an alarm"
+    return f"no alarm in {read:,} readings" if read else None

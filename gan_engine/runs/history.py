@@ -74,6 +74,16 @@ def alarms(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
     return found
 
 
+def standing(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
+    """The alarms that stood in the last row."""
+    return [alarm for alarm in alarms(rows) if alarm.end is None]
+
+
+def readings(rows: Sequence[dict[str, Any]]) -> int:
+    """How often the health of the run was read."""
+    return sum(any(name.startswith("health/") and name != BACK_TO for name in row) for row in rows)
+
+
 def few_classes(row: dict[str, Any]) -> str | None:
     """A sentence if the alarm `missing class` judges none of the classes of the data, or few; None for other rows.
 

@@ -11,13 +11,13 @@ from gan_engine.metrics.scores import more_is_better
 from gan_engine.runs import copies, record
 from gan_engine.runs.commands import commands, look_for_copies
 from gan_engine.runs.directory import holds_run
-from gan_engine.runs.history import BACK, Alarm, alarms, few_classes, measurements, read_metrics
+from gan_engine.runs.history import BACK, Alarm, alarms, few_classes, measurements, read_metrics, readings
 from gan_engine.runs.loss_plot import losses_png
 from gan_engine.runs.page import PAGE, embedded
 from gan_engine.runs.sample_grids import CLASSES, sample_grids, spread
 from gan_engine.saved_config import from_dict
 from gan_engine.system.checkpoint import CheckpointError, newest_name
-from gan_engine.system.names import legible
+from gan_engine.system.names import counted, legible
 from gan_engine.system.whole_file import replacing
 
 NAME = "report.html"
@@ -154,8 +154,8 @@ def _alarms(rows: list[dict[str, Any]]) -> list[str]:
     note = "".join(f"<p>{html.escape(note[0].upper() + note[1:])}.</p>" for note in notes)
     if said:
         return [f"<h2>Alarms</h2><ul>{said}</ul>{note}"]
-    read = sum(any(name.startswith("health/") for name in row) for row in rows)
-    return [f"<h2>Alarms</h2><p>none in {read:,} readings</p>{note}"] if read else []
+    read = readings(rows)
+    return [f"<h2>Alarms</h2><p>none in {counted(read, 'reading')}</p>{note}"] if read else []
 
 
 def _until(alarm: Alarm) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import shlex
 import subprocess
@@ -175,6 +176,47 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     (line,) = [line for line in out.splitlines() if line.startswith("go on")]
     assert line == "go on      python -m gan_engine.train --resume='two words'"
     assert train.main(shlex.split(line)[5:]) == 0
+
+
+READING = {"health/diversity": 0.9}
+STANDS = {"alarms": ["collapse: two images of G are alike; try --lr 0.1"]}
+HEALTH = {
+    "nothing": ([{"loss/D": 1}], "", True),
+    "one": ([READING], "1 reading, too few for an alarm", True),
+    "none": ([READING] * 3, "no alarm in 3 readings", True),
+    "stood": (
+        [READING, READING | STANDS],
+        "1 alarm stood in the last reading: collapse; the report says what to try in a new run",
+        False,
+    ),
+    "ended": (
+        [READING | STANDS, READING | {"alarms": ["ended: collapse"]}],
+        "no alarm stood in the last of 2 readings; the report has 1 from before",
+        True,
+    ),
+    "rolled back": (
+        [READING | STANDS, {"health/rolled_back_to": 0, "alarms": ["rolled back to the healthy state of 0 kimg"]}],
+        "no alarm stood in the last of 1 reading; the report has 1 from before",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "said", "goes_on"), HEALTH.values(), ids=HEALTH)
+def test_the_end_tells_the_health_of_a_run_and_an_ill_one_has_no_command_to_go_on(
+    tmp_path, monkeypatch, capsys, rows, said, goes_on
+):
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*TINY, "--out", "run", "--health-kimg", "None"]) == 0
+    capsys.readouterr()
+    with open("run/metrics.jsonl", "a") as metrics:
+        metrics.writelines(json.dumps({"nimg": 64} | row) + "\n" for row in rows)
+    os.unlink("run/report.html")
+    assert train.main(["--resume", "run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("health")] == ([f"health     {said}"] if said else [])
+    assert any(line.startswith("go on ") for line in lines) == goes_on
+    assert ("go on " in Path("run/report.html").read_text()) == goes_on
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
