@@ -14,6 +14,7 @@ from gan_engine.system.resolution import written
 # another place, and the sampler checks that the images are the same. LENGTHS may not change where the learning rate
 # falls towards the end of the run.
 LENGTHS = ("kimg", "minutes")
+ANOTHER_RUN = "--init-from begins a new run with its weights"  # where a run cannot be longer
 FREE_ON_RESUME = {
     *(*LENGTHS, "batch_gpu", "device", "out", "resume", "data", "data_root", "keep", "tensorboard", "tune_malloc"),
     "loggers",
@@ -76,6 +77,9 @@ def _shown(name: str, value: Any) -> str:
 
 def require_same(state: dict[str, Any], config: Config, source: str | Path) -> None:
     """Raise ValueError if a run with `config` cannot go on from the `state` of a checkpoint, by `differences`."""
-    changed = differences(to_dict(from_dict(state["config"], source)), to_dict(config))
+    before, now = to_dict(from_dict(state["config"], source)), to_dict(config)
+    changed = differences(before, now)
+    if before["lr_decay"] and any(before[name] != now[name] for name in LENGTHS):
+        changed.append(f"(its learning rate falls towards its end, by --lr-decay; {ANOTHER_RUN})")
     if changed:
         raise ValueError("\n  ".join(["a resumed run keeps its configuration, but these differ:", *changed]))

@@ -14,7 +14,7 @@ from gan_engine import backends
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, describe
 from gan_engine.runs import directory, ending, loggers
-from gan_engine.saved_config import require_same
+from gan_engine.saved_config import ANOTHER_RUN, require_same
 from gan_engine.system import malloc, outside
 from gan_engine.system.devices import choose_device
 from gan_engine.system.names import counted, legible, listed
@@ -181,13 +181,14 @@ def prepare(
 def _require_time_left(trainer: Trainer, resumed: Path) -> None:
     """Raise ValueError for a run that is over, unless it was killed before its report was written."""
     clock, config = trainer.clock, trainer.config
+    fallen = f"; its learning rate has fallen to its end; {ANOTHER_RUN}"
     complete = clock.nimg == clock.total or (clock.out_of_time and clock.nimg < clock.total)
     if not clock.over or (complete and not ending.is_over(trainer.run_dir, resumed)):
         return
     if clock.out_of_time:
         trained = f"has trained {clock.seconds / 60:.3g} of {config.minutes:g} minutes"
         if config.lr_decay:
-            raise ValueError(f"minutes: {resumed} {trained}; its learning rate has fallen to its end")
+            raise ValueError(f"minutes: {resumed} {trained}{fallen}")
         raise ValueError(f"minutes: {resumed} {trained}; go on with a larger --minutes, or with --kimg")
     at = f"is at {clock.nimg / 1000:g} of {clock.total / 1000:g} kimg"
-    raise ValueError(f"kimg: {resumed} {at}; go on with a larger --kimg")
+    raise ValueError(f"kimg: {resumed} {at}{fallen if config.lr_decay else '; go on with a larger --kimg'}")

@@ -134,7 +134,23 @@ def test_a_rate_that_falls_falls_by_the_clock(a_second_each, capsys):
     assert state["optimizers"]["G"]["param_groups"][0]["lr"] == pytest.approx(PRESETS["dcgan"]().lr / 6)
     assert train.main(["--resume", "run", "--minutes", "0.2"]) == 2
     assert train.main(["--resume", "run"]) == 2
-    assert "has trained 0.1 of 0.1 minutes; its learning rate has fallen to its end" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "minutes: the run has 0.1, now 0.2\n  (its learning rate falls towards its end, by --lr-decay;" in said
+    assert "has trained 0.1 of 0.1 minutes; its learning rate has fallen to its end; --init-from" in said
+
+
+def test_a_run_whose_rate_has_fallen_is_not_told_to_go_on_with_more_images(a_second_each, capsys):
+    assert train.main([*TINY, "--lr-decay", "1", "--kimg", "0.032", "--out", "run"]) == 0
+    for longer, said in (
+        ([], "is at 0.032 of 0.032 kimg; its learning rate has fallen to its end; --init-from begins a new run"),
+        (
+            ["--kimg", "1"],
+            "kimg: the run has 0.032, now 1.0\n  (its learning rate falls towards its end, by --lr-decay;",
+        ),
+    ):
+        assert train.main(["--resume", "run", *longer]) == 2
+        told = capsys.readouterr().err
+        assert said in told and "larger --kimg" not in told
 
 
 def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
