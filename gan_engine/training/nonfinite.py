@@ -43,6 +43,9 @@ def trace(nets: dict[str, nn.Module], terms: Callable[[], dict[str, Tensor]]) ->
     broken = [f"{name}: {_count(grad)}" for name, grad in named if not grad.isfinite().all()]
     if broken:
         return _lines("in the backward pass, terms finite; gradients, last layer first:", broken)
+    if not torch.nn.utils.get_total_norm([grad for _, grad in named]).isfinite():
+        name, _ = max(named, key=lambda each: float(each[1].abs().max()))
+        return f"in the norm of the gradients, which are finite and too large; the largest is in {name}"
     return None
 
 

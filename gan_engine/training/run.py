@@ -26,6 +26,7 @@ from gan_engine.training.distributed import Processes
 from gan_engine.training.evaluation import Evaluation
 from gan_engine.training.health import Health, interval
 from gan_engine.training.means import Means
+from gan_engine.training.precision import Precision
 from gan_engine.training.schedule import Optimizers
 from gan_engine.training.watch import Rollback, Watch, count_rollbacks
 
@@ -46,6 +47,7 @@ class Trains(Protocol):
     batches: Batches
     means: Means
     optimizers: Optimizers
+    precision: Precision
     penalty_generator: torch.Generator
     verdict: str | None
 
@@ -139,7 +141,8 @@ class Run:
                 raise
             self.monitors.close(failed=True)
             newest = self.keeper.newest() or "none yet"
-            raise nonfinite.NonFiniteError(f"{error}\nlast good checkpoint: {newest}") from None
+            message = f"{error}\nlast good checkpoint: {newest}\nto try in a new run: {self._against_infinity()}"
+            raise nonfinite.NonFiniteError(message) from None
         except checkpoint.CheckpointError:
             raise
         except Exception:
@@ -150,6 +153,15 @@ class Run:
         if self.monitors is not None:
             self.monitors.close()
         return number or None
+
+    def _against_infinity(self) -> str:
+        """Flags of a new run that may help against values that are not finite."""
+        flags = ["a lower --lr"]
+        if self.trainer.precision.name != "fp32":
+            flags.append("--precision fp32")
+        if self.config.on_collapse != "rollback":
+            flags.append("--on-collapse rollback")
+        return " or ".join(flags)
 
     def _require_equal_weights(self) -> None:
         processes, weights = self.trainer.processes, self.trainer.G.parameters()

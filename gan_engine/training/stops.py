@@ -87,5 +87,5 @@ class Stops:
         raise nonfinite.NonFiniteError(
             f"phase {phase.name} met a value that is not finite at {noted.nimg / 1000:g} kimg, "
             f"step {noted.step_count};\n"
-            f"{found or 'not seen again when the step was computed once more, without penalties'}"
+            f"{found or 'the step was computed once more, without its penalties, and then all values were finite'}"
         )

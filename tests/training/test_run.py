@@ -21,6 +21,7 @@ from tests.training.runs import (
     FAMILIES,
     LAZY,
     MLP,
+    NO_NORM,
     PATHS,
     PRETRAINED,
     RECTANGLES,
@@ -222,6 +223,26 @@ def test_a_gradient_that_is_not_finite_is_named(make):
         trainer.step()
 
 
+def test_gradients_whose_norm_overflows_are_named(make):
+    trainer = make(MLP)
+
+    def terms(batch):
+        return {"D": 1e25 * trainer.D(batch.real_img)}  # finite, and its square is not
+
+    trainer.phases[0] = dataclasses.replace(trainer.phases[0], terms=terms)
+    with pytest.raises(NonFiniteError, match=r"in the norm of the gradients, .* largest is in D.layers.2.bias"):
+        trainer.step()
+
+
+def test_penalties_that_are_not_finite_are_told_from_the_rest(make):
+    trainer = make(NO_NORM, r1_gamma=1e9)
+    with torch.no_grad():
+        trainer.D.blocks[0].layer.weight.mul_(1e8)
+        trainer.D.logit.weight.mul_(1e8)
+    with pytest.raises(NonFiniteError, match=r"computed once more, without its penalties, and then all values were"):
+        trainer.step()
+
+
 def test_gradients_that_overflow_at_every_loss_scale_end_the_run(make):
     trainer = make(MLP)
     trainer.precision.switch("fp16")
@@ -253,7 +274,16 @@ def test_a_stop_leaves_the_weights_with_loss_scaling_too():
         assert torch.equal(net.weight, before) == bool(skip)
 
 
-def test_a_nan_during_a_run_keeps_the_last_good_checkpoint(make, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "fp32"}, " or --on-collapse rollback"),
+        ({"precision": "bf16"}, " or --precision fp32 or --on-collapse rollback"),
+        ({"precision": "fp32", "on_collapse": "rollback", "rollbacks": 1}, ""),
+    ],
+    ids=["fp32", "bf16", "rollback"],
+)
+def test_a_nan_during_a_run_keeps_the_last_good_checkpoint(make, monkeypatch, options, said):
     def step(self, step=Trainer.step):
         if self.nimg == 80:
             with torch.no_grad():
@@ -261,10 +291,11 @@ def test_a_nan_during_a_run_keeps_the_last_good_checkpoint(make, monkeypatch):
         step(self)
 
     monkeypatch.setattr(Trainer, "step", step)
-    trainer = make()
-    with pytest.raises(NonFiniteError, match=r"last good checkpoint: .*kimg-000000.064.pt"):
+    trainer = make(**options)
+    with pytest.raises(NonFiniteError, match=r"last good checkpoint: .*kimg-000000.064.pt") as error:
         trainer.run()
+    assert str(error.value).endswith(f"\nto try in a new run: a lower --lr{said}")
     state = checkpoint.load(checkpoint.find(trainer.run_dir))
     assert state["nimg"] == 64
     assert all(value.isfinite().all() for value in state["D"].values())
-    assert read_metrics(trainer.run_dir)[-1]["nimg"] == 64
+    assert [row["nimg"] for row in read_metrics(trainer.run_dir) if "loss/D" in row] == [32, 64]
