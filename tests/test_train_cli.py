@@ -322,7 +322,9 @@ def test_classes_need_labels(cwd, capsys):
         ("a.tar", f"conditional: want data with classes, {got_cls} 1 of 2 images"),
     ):
         assert train.main([*TINY, "--conditional", "--data", source]) == 2
-        assert re.search(want, capsys.readouterr().err)
+        assert re.search(f"{want}.*; --no-conditional trains without classes", capsys.readouterr().err)
+    assert train.main(["cgan", "--resolution", "16", "--data", "images"]) == 2
+    assert capsys.readouterr().err.endswith("; the preset dcgan needs no classes\n")
     assert not (cwd / "runs").exists()
 
 

@@ -45,7 +45,9 @@ def with_classes(config: Config, data: ImageSet) -> Config:
         told = any(note.startswith(NO_LABELS) for note in data.notes)
         where = "" if told else where_classes(config.data_config.source)
         want = "data with classes" + (f" ({where})" if where else "")
-        raise ValueError(f"conditional: want {want}, got {describe(data)}")
+        needed = models.capabilities(config.model).needs_classes
+        without = "the preset dcgan needs no classes" if needed else "--no-conditional trains without classes"
+        raise ValueError(f"conditional: want {want}, got {describe(data)}; {without}")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, c_dim=data.num_classes))
 
 
