@@ -127,7 +127,7 @@ def _changed(config: Config, argv: list[str], about: str) -> Config:
         raise
     except flags.StrayWords as error:
         if error.words[0] in PRESETS:
-            raise ValueError(f"preset: want one, as the first word, got {error.words[0]} behind it") from None
+            raise ValueError(f"preset: want one, as the first word, got {error.words[0]} behind other words") from None
         raise
     values = _values(Basics, asked)
     for name, group in boxes.items():
