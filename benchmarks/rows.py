@@ -96,7 +96,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
         row = {"isa": None, **row}
-        newest[tuple(row.get(key) for key in (*MACHINE, "op", "sample", "dtype", "mode", "malloc", "peer"))] = row
+        newest[tuple(row.get(key) for key in (*MACHINE, "op", "D", "sample", "dtype", "mode", "malloc", "peer"))] = row
     return list(newest.values())
 
 

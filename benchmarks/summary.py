@@ -27,16 +27,16 @@ def table(rows: list[Row]) -> str:
 
     Each machine, instruction set and number of threads has tables of its own.
     """
-    return "\n".join([*map(_table, _grouped(rows, *MACHINE).values()), LEGEND]) + "\n"
+    return "\n".join([*map(_table, grouped(rows, *MACHINE).values()), LEGEND]) + "\n"
 
 
 def _table(rows: list[Row]) -> str:
     sections = []
-    for op, rows_of_op in _grouped(rows + whole_steps(rows), "op").items():
+    for op, rows_of_op in grouped(rows + whole_steps(rows), "op").items():
         lines = [COLUMNS]
-        for case in _grouped(rows_of_op, "sample", "dtype", "mode", "malloc").values():
+        for case in grouped(rows_of_op, "sample", "dtype", "mode", "malloc").values():
             eager = [row["peak_mib"] for row in case if row["role"] == "eager" and row.get("peak_mib") is not None]
-            lines += [_cells(row, min(eager, default=None)) for row in _shown(case)]
+            lines += [_cells(row, min(eager, default=None)) for row in shown(case)]
         used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines[1:])]
         widths = {i: max(len(line[i]) for line in lines) for i in used}
         left = len(CASE)
@@ -58,7 +58,7 @@ def whole_steps(rows: list[Row]) -> list[Row]:
     """
     sums_of_families = []
     keys = (*MACHINE, "commit", "sample", "dtype", "malloc")
-    for case in _grouped([row for row in rows if row.get("per_step")], *keys).values():
+    for case in grouped([row for row in rows if row.get("per_step")], *keys).values():
         sums = {"ours": 0.0, "eager": 0.0, "compile": 0.0}
         for mode, weight in case[0]["per_step"].items():
             timed = [row for row in case if row["mode"] == mode and "ms" in row]
@@ -81,9 +81,9 @@ def plot(rows: list[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    cases = _grouped(rows, "op", "sample", "dtype", "mode")
-    panels = list(_grouped(rows, *MACHINE, "malloc"))
-    lines = [(key, peer) for key, case in cases.items() for peer in dict.fromkeys(r["peer"] for r in _shown(case))]
+    cases = grouped(rows, "op", "sample", "dtype", "mode")
+    panels = list(grouped(rows, *MACHINE, "malloc"))
+    lines = [(key, peer) for key, case in cases.items() for peer in dict.fromkeys(r["peer"] for r in shown(case))]
     backends = {peer for _, peer in lines}
     drawn = [ratio for ratio in RATIOS if any(row.get(ratio) for row in rows if row["role"] == "ours")]
     if not lines or not drawn:
@@ -95,7 +95,7 @@ def plot(rows: list[Row], path: Path) -> None:
     )
     for ax, panel in zip(axes[0], panels):
         for y, (key, peer) in enumerate(lines):
-            found = _grouped(cases[key], *MACHINE, "malloc").get(panel, [])
+            found = grouped(cases[key], *MACHINE, "malloc").get(panel, [])
             row = next((r for r in found if r["peer"] == peer and "ms" in r), {})
             values = {ratio: row[ratio] for ratio in drawn if row.get(ratio)}
             if values:
@@ -126,7 +126,7 @@ def plot(rows: list[Row], path: Path) -> None:
     figure.suptitle("How many times faster than …", x=0.01, ha="left", fontsize=13, weight="bold")
     figure.legend(loc="upper right", ncols=len(drawn), frameon=False, fontsize=9, handletextpad=0.1)
     figure.supxlabel(
-        "; ".join(machine(dict(zip(MACHINE, key))) for key in _grouped(rows, *MACHINE))
+        "; ".join(machine(dict(zip(MACHINE, key))) for key in grouped(rows, *MACHINE))
         + f"; PyTorch {first['torch']}, {_dates(rows)}",
         fontsize=8,
         color="#6a7078",
@@ -136,14 +136,14 @@ def plot(rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def _grouped(rows: list[Row], *keys: str) -> dict[Any, list[Row]]:
+def grouped(rows: list[Row], *keys: str) -> dict[Any, list[Row]]:
     groups = defaultdict(list)
     for row in rows:
         groups[tuple(row[key] for key in keys) if len(keys) > 1 else row[keys[0]]].append(row)
     return groups
 
 
-def _shown(case: list[Row]) -> list[Row]:
+def shown(case: list[Row]) -> list[Row]:
     """Our rows of a comparison. The definition, "reference", is shown only if no other backend of ours ran."""
     ours = [row for row in case if row["role"] == "ours"]
     return [row for row in ours if row["peer"] != "reference"] or ours

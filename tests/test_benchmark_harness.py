@@ -158,6 +158,20 @@ def test_a_slope_that_rounding_chooses_is_not_compared(mode: str):
     assert "result" in error(lambda x: relu(x) + (x - x.detach()) * (x < 0))  # a wrong slope where y is 0
 
 
+def test_what_one_more_rounding_changes_is_not_wrong():
+    def sine(x: Tensor) -> Tensor:
+        return torch.sin(1000 * x)
+
+    def exact(x: Tensor) -> Tensor:
+        return sine(x.double()).to(x.dtype)
+
+    x = torch.rand(1000)
+    functions = {"rounded": sine, "another factor": lambda x: exact(x * (1 + 1e-6))}
+    assert set(wrong_results(functions, "forward", [x], torch.ones(1000), eager=exact, reference=sine)) == {
+        "another factor"
+    }
+
+
 def measured(malloc: str = "default", **ms: float) -> list[dict]:
     roles = {"cpu": "ours", "eager": "eager", "channels_last": "eager", "compile": "compile", "copy": "floor"}
     timings = {name: Timing((value,) * 3, 10.0) for name, value in ms.items()}

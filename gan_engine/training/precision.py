@@ -51,7 +51,7 @@ def takes_tf32(asked: bool | None, name: str, device: torch.device) -> bool:
 
     TF32 rounds factors to 10 bits of mantissa, as fp16 does; bf16 rounds them to 7. The float32 parts of such a run
     are the penalties and the low resolutions of stylegan2. Their gradients in TF32 are as near to float32 as those of
-    the loss in bf16: `python -m benchmarks.gradient_errors`, docs/performance.md.
+    the loss in bf16: `python -m benchmarks.gradient_errors`, docs/performance-gpu.md.
     """
     return (device.type == "cuda" and name != "fp32") if asked is None else asked
 
