@@ -76,6 +76,10 @@ SIDES = {
     "few products at level 1": tuple(level_1(side) for side in (64, 96)),
     "few products with a stride at level 1": tuple(level_1(side, stride=2) for side in (256, 512)),
     "few products at level 2": tuple(level_2(width) for width in (64, 2048)),
+    "few elements to halve": tuple(lambda n=n: ops.avg_pool2d(torch.ones(n, 1, 2, 128), 2) for n in (127, 128)),
+    "many channels to halve": tuple(
+        lambda c=c: ops.avg_pool2d(torch.ones(4, c, 32, 32).to(memory_format=LAST), 2) for c in (32, 31)
+    ),
     "few pixels to halve": tuple(lambda n=n: ops.downsample_conv2d(*pixels(n)) for n in (1020, 1024)),
 }
 

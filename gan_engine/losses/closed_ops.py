@@ -260,4 +260,8 @@ _GAIN: dict[Callable, Callable] = {
     F.grid_sample: _grid_sample,
 }
 _CLOSED: dict[Callable, Callable] = {**_ACTIVATIONS, **_GAIN, F.avg_pool2d: _avg_pool2d}
-_FASTER: dict[Callable, Callable] = {F.conv2d: _faster_conv2d, F.conv_transpose2d: _faster_conv_transpose2d}
+_FASTER: dict[Callable, Callable] = {
+    F.conv2d: _faster_conv2d,
+    F.conv_transpose2d: _faster_conv_transpose2d,
+    F.avg_pool2d: _avg_pool2d,
+}

@@ -7,9 +7,13 @@ from torch import Tensor
 
 from gan_engine import backends
 from gan_engine.ops.convolution.arguments import per_side
-from gan_engine.ops.kernel_op import Function, check_tensors, stride_to_keep
+from gan_engine.ops.kernel_op import Function, check_tensors, layout, stride_to_keep
 from gan_engine.ops.linear_per_sample import linear_per_sample
 from gan_engine.ops.one_node import one_node
+from gan_engine.ops.thresholds import TABLE
+from gan_engine.ops.upfirdn2d import upfirdn2d
+
+_MEAN = torch.tensor([0.5, 0.5], dtype=torch.float32, device="cpu")
 
 
 @linear_per_sample
@@ -27,11 +31,14 @@ def avg_pool2d(
     """y[n, c, i, j] = mean of x[n, c] over the window at (i, j)   # torch.nn.functional.avg_pool2d, with its arguments
 
     It differs in the second gradient, where PyTorch makes a tensor of zeros for x and sends it on: here there is none.
+    On CPUs the means of 2x2 pixels in contiguous memory are an FIR filter, by the kernel of `upfirdn2d`: PyTorch's
+    kernel takes seven times as long as a copy, or longer.
 
     Args:
         x: [N, C, H, W] or [C, H, W], float32, float64, bfloat16 or float16.
         kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: as in PyTorch.
-        backend: see gan_engine.backends. "pytorch" is PyTorch's kernels, and "reference" PyTorch's function.
+        backend: see gan_engine.backends. "pytorch" is PyTorch's kernels and that filter, and "reference" PyTorch's
+            function.
 
     Returns:
         y: [N, C, H', W'] in the dtype and layout that PyTorch gives it.
@@ -47,6 +54,8 @@ def avg_pool2d(
     arguments = PoolArguments(size, step, zeros, ceil_mode, count_include_pad, divisor_override)
     if backends.choose("avg_pool2d", x, backend) == "reference":
         return avg_pool2d_ref(x, arguments)
+    if backends.choose("pooling_filter", x, None, arguments) == "pytorch":
+        return upfirdn2d(x, _MEAN, down=2)
     return _avg_pool2d(x, arguments)
 
 
@@ -106,4 +115,23 @@ def _avg_pool2d(x: Tensor, arguments: PoolArguments) -> Tensor:
     return _Pool.apply(x, arguments)
 
 
+def _not_halving(x: Tensor, arguments: PoolArguments) -> str | None:
+    """A rule: why the filter does not compute this pooling."""
+    if x.ndim != 4 or min(x.shape[2:]) < 2:
+        return f"takes [N, C, H, W] of 2x2 pixels or more, got {list(x.shape)}"
+    open_end = arguments.ceil_mode and (x.shape[2] % 2 or x.shape[3] % 2)
+    if arguments[:3] != ((2, 2), (2, 2), (0, 0)) or open_end or arguments.divisor_override is not None:
+        return "halves images by means of 2x2 pixels, without padding"
+    return backends.refusal("upfirdn2d", "cpu", x)
+
+
+def _no_gain(backend: str, x: Tensor, arguments: PoolArguments) -> str | None:
+    few, many = TABLE["few elements to halve"], TABLE["many channels to halve"]
+    if x.numel() < few.number:
+        return few.sentence
+    return many.sentence if x.ndim == 4 and layout(x) == torch.channels_last and x.shape[1] >= many.number else None
+
+
 backends.register("avg_pool2d", has=("pytorch",))
+# "pytorch" is `upfirdn2d`, whose own backends the chooser finds, and "reference" the pooling.
+backends.register("pooling_filter", has=("pytorch",), refuse={"pytorch": _not_halving}, no_gain=_no_gain)

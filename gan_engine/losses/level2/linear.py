@@ -15,6 +15,7 @@ from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.rules import described, rule
 from gan_engine.losses.level2.tape import Step, requiring_gradients
 from gan_engine.losses.level2.traced_tensor import TracedTensor, record_step
+from gan_engine.ops.avg_pool2d import avg_pool2d
 from gan_engine.ops.linear_per_sample import linear_per_sample
 
 
@@ -50,7 +51,7 @@ def record_linear(
         raise NotPiecewiseLinear(f"{described(function).name} of several activations")
     inputs = [_GraphStart.apply(torch.empty((), requires_grad=True), x.value) for x in activations]
     memory = {x.untyped_storage().data_ptr() for x in inputs}
-    with _saving_shapes_alone(memory, everything=not weights):
+    with _saving_shapes_alone(memory):
         out = arguments.call(with_offset or function, inputs, [w.detach() for w in weights])
     for x, activation in zip(inputs, activations, strict=True):
         if out is x:  # the function returned what it was given
@@ -104,14 +105,15 @@ class _GraphStart(torch.autograd.Function):
         raise NotImplementedError  # gradients are asked for at this node, and go no further
 
 
-def _saving_shapes_alone(memory: set[int], *, everything: bool) -> contextlib.AbstractContextManager:
+def _saving_shapes_alone(memory: set[int]) -> contextlib.AbstractContextManager:
     """Autograd saves the shape of an activation in place of the activation, which is known by its `memory`.
 
-    The gradient of a linear function reads no more of its input. `everything`: whatever autograd saves is so replaced.
+    The gradient of a linear function reads no more of its input. Other tensors are saved as they are: the function may
+    have constants that are not among its arguments, such as the taps of a filter.
     """
 
     def pack(x: Tensor) -> Any:
-        if x.is_floating_point() and (everything or x.untyped_storage().data_ptr() in memory):
+        if x.is_floating_point() and x.untyped_storage().data_ptr() in memory:
             return x.shape, x.stride(), x.dtype, x.device
         return x
 
@@ -185,8 +187,13 @@ class LinearStep(Step):
 # Functions that always keep the batch in dimension 0, or whose result shows that they do not.
 rule("contiguous", "clone")(linear)
 rule("float", "double", "half", "bfloat16")(linear)
-rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")(
-    linear
-)
+rule("avg_pool1d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")(linear)
+
+
+@rule("avg_pool2d")
+def _mean_of_windows(function: Callable, input: Any, *args: Any, **kwargs: Any) -> Any:
+    return linear(avg_pool2d, input, *args, **kwargs)  # which takes the faster way of two
+
+
 rule("interpolate", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "fold")(linear)
 rule(linear_per_sample)(linear)  # every function that is declared so

@@ -78,6 +78,26 @@ def blur(x: Tensor, weight: Tensor | None = None) -> Tensor:
     return y if weight is None else y * weight
 
 
+TAPS = torch.tensor([[0.1, 0.4, -0.3]] * 3, dtype=torch.float64).expand(4, 1, 3, 3).contiguous()
+
+
+@linear_per_sample
+def filtered(x: Tensor) -> Tensor:
+    return F.conv2d(x, TAPS, padding=1, groups=4)  # constants that are no argument
+
+
+class Filter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        taps = TAPS.flip(2)  # made inside
+        ctx.save_for_backward(taps)
+        return F.conv2d(x, taps, padding=1, groups=4)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return F.conv_transpose2d(dy, ctx.saved_tensors[0], padding=1, groups=4)
+
+
 class BlurredByWeight(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -110,6 +130,13 @@ def test_a_rule_is_all_that_a_function_needs(name: str):
 
 def test_a_function_that_is_declared_linear_needs_no_rule():
     assert_level_2_is_exact(around(BlurredByWeight(), blur, conv(), nn.LeakyReLU(0.2)))
+
+
+@pytest.mark.parametrize(
+    "function", [filtered, linear_per_sample(lambda x: Filter.apply(x))], ids=["a global", "made inside"]
+)
+def test_a_declared_function_may_save_constants_that_are_no_argument(function: Callable):
+    assert_level_2_is_exact(around(conv(), nn.LeakyReLU(0.2), function, conv()))
 
 
 def test_an_operator_of_a_library_is_not_taken_for_the_function_of_its_name():
