@@ -206,18 +206,20 @@ def test_another_default_dtype_changes_nothing():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [(128, 160), (168, 96), (33, 32)], ids=str)  # two threads cut the longer side
 @pytest.mark.parametrize("size", [(2, 64, 64, torch.contiguous_format), (4, 5, 4, torch.channels_last)], ids=str)
-def test_one_thread_or_several_make_no_difference(size: tuple, stride: int, monkeypatch):
+def test_one_thread_or_several_make_no_difference(size: tuple, channels: tuple, stride: int, monkeypatch):
     monkeypatch.setitem(TABLE, "small gain", TABLE["small gain"]._replace(number=float("inf")))  # no map is PyTorch's
     anywhere = {kind: tuple(form._replace(pixels=1) for form in forms_of) for kind, forms_of in FORMS.items()}
     monkeypatch.setattr(forms, "FORMS", anywhere)
     monkeypatch.setattr(forms, "_answers", {})
     n, h, width, layout = size
-    x, w = drawn(n, 128, h, width, layout=torch.channels_last), drawn(160, 128, 3, 3, seed=1, layout=layout)
+    i, o = channels
+    x, w = drawn(n, i, h, width, layout=torch.channels_last), drawn(o, i, 3, 3, seed=1, layout=layout)
     call = ConvolutionArguments.from_conv(2, stride, 1)
     dy = drawn(*torch.convolution(x, w, None, *call).shape, seed=2)
     before, found = torch.get_num_threads(), []
-    for threads in (1, 3, 5):
+    for threads in (1, 2, 3, 5):
         torch.set_num_threads(threads)
         found.append(kernels(x, w, dy, call))
     torch.set_num_threads(before)
