@@ -31,7 +31,8 @@ class Options:
     """With --copies, where it draws: cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     demo: bool = False
     """Also write demo.html, which draws with the newest checkpoint in a browser, without a network.
-    It needs two installations: pip install 'gan-engine[export]', and npm install onnxruntime-web in this folder."""
+    It needs two installations: pip install 'gan-engine[export]', and npm install --no-save onnxruntime-web in
+    this folder."""
     onnxruntime_web: Path | None = None
     """With --demo, the folder of onnxruntime-web. None: node_modules/onnxruntime-web here or in a folder above."""
     best: bool = False

@@ -49,7 +49,7 @@ def find_package(given: Path | None) -> Path:
     where = given or f"node_modules/{PACKAGE} here or above"
     raise ValueError(
         f"onnxruntime-web: want the npm package, 1.21 or newer, with {_MODULE} and {_WASM}, and they are not in"
-        f" {where}; npm install {PACKAGE}"
+        f" {where}; npm install --no-save {PACKAGE}"
     )
 
 

@@ -76,6 +76,8 @@ class TrainedGenerator(nn.Module):
         num = _agreed(num, seeds=seeds, classes=classes)
         if batch < 1:
             raise ValueError(f"batch: want at least 1, got {batch}")
+        if seeds is not None and seed:
+            raise ValueError("seed: want either seed, of all images, or seeds, of each, got both")
         if class_ is not None and classes is not None:
             raise ValueError("class_: want either class_, of all images, or classes, of each, got both")
         numbers = self.classes(num, class_) if classes is None else [self.class_number(wanted) for wanted in classes]

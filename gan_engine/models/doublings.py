@@ -37,7 +37,8 @@ def check_doublings(resolution: Resolution, low: int, high: int) -> None:
     """Raise ValueError unless squares are a power of two from `low` to `high`, and rectangles double as often."""
     if isinstance(resolution, int):
         if not low <= resolution <= high or resolution & (resolution - 1):
-            raise ValueError(f"resolution: want a power of two from {low} to {high}, got {resolution}")
+            hint = f"; {_near_squares(resolution, low, high)} is near"
+            raise ValueError(f"resolution: want a power of two from {low} to {high}, got {resolution}{hint}")
         return
     if not _begins(resolution, low, high):
         near = _near(resolution)
@@ -51,6 +52,13 @@ def check_doublings(resolution: Resolution, low: int, high: int) -> None:
 def _begins(resolution: tuple[int, int], low: int, high: int) -> bool:
     """True if the first feature maps are small enough, and double as often as those of squares from `low` to `high`."""
     return min(resolution) >= LEAST and max(start(resolution)) <= MOST and low <= nominal(resolution) <= high
+
+
+def _near_squares(side: int, low: int, high: int) -> str:
+    """The powers of two from `low` to `high` that are next to `side`: 32 or 64 for 48."""
+    below = 1 << (max(1, side).bit_length() - 1)
+    near = [power for power in (below, 2 * below) if low <= power <= high] or [max(low, min(side, high))]
+    return " or ".join(map(str, near))
 
 
 def _near(resolution: tuple[int, int]) -> tuple[int, int]:

@@ -30,7 +30,8 @@ def _not_dense(op: str, name: str, value: object) -> TypeError:
     if isinstance(value, torch.Tensor):
         return TypeError(f"{op}: {name} must be a dense tensor, got one of {value.layout}")
     kind = type(value)
-    return TypeError(f"{op}: {name} must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}")
+    owner = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return TypeError(f"{op}: {name} must be a torch.Tensor, got {owner}{kind.__qualname__}")
 
 
 class Function(torch.autograd.Function):

@@ -205,7 +205,10 @@ def test_names_from_other_programs_are_not_flags_here():
         ("dcgan --kimg abc", "--kimg: could not convert string to float: 'abc'; --help lists the flags"),
         ("dcgan --minutes 3m", "--minutes: could not convert string to float: '3m'; --help lists the flags"),
         ("dcgan --kimg", "Missing value for argument '--kimg'. Expected 1 values; --help lists the flags"),
-        ("dcgan --resolution 33", "resolution: want a power of two from 16 to 256, got 33; --help lists the flags"),
+        (
+            "dcgan --resolution 33",
+            "resolution: want a power of two from 16 to 256, got 33; 32 or 64 is near; --help lists the flags",
+        ),
         ("dcgan -kimg 0.03", "-kimg: no such flag; did you mean --kimg?; --help lists them"),
         ("dcgan photos", "no flag takes photos; a value with spaces needs quotes; --help lists the flags"),
         ("--data my big photos", "no flag takes big, photos; a value with spaces needs quotes; --help lists the flags"),

@@ -102,7 +102,7 @@ def test_a_missing_package_is_said_with_the_command(stand_in, tmp_path, monkeypa
     (tmp_path / "node_modules" / "onnxruntime-web" / demo._WASM).unlink()
     with pytest.raises(ValueError, match=r"1\.21 or newer, with .*threaded\.wasm"):
         demo.find_package(None)
-    with pytest.raises(ValueError, match="not in elsewhere; npm install onnxruntime-web"):
+    with pytest.raises(ValueError, match="not in elsewhere; npm install --no-save onnxruntime-web"):
         demo.find_package(Path("elsewhere"))
 
 

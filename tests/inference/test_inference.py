@@ -117,6 +117,7 @@ def test_what_starts_from_pictures_names_its_command(runs, family, command):
         ("vanilla", {"num": 2, "seed": -1}, r"seed: want 0 to 2\^63 - 1, got -1"),
         ("vanilla", {"seeds": [1, 2**63]}, r"seed: want 0 to 2\^63 - 1, got 9223372036854775808"),
         ("vanilla", {"seeds": "1,2"}, "seeds: want a list with an entry for each image, got '1,2'"),
+        ("vanilla", {"seed": 5, "seeds": [1, 2]}, "seed: want either seed, of all images, or seeds, of each, got both"),
         ("vanilla", {"num": 3, "seeds": [1, 2]}, "num: want one number of images, got num 3, seeds 2"),
         ("dcgan", {"seeds": [1, 2], "classes": [0]}, "num: want one number of images, got seeds 2, classes 1"),
         ("vanilla", {"num": 2, "class_": 0}, "class: this generator was trained without classes, got 0"),

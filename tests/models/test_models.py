@@ -146,8 +146,10 @@ def test_upsample_gan_is_that_of_the_tutorials():
 @pytest.mark.parametrize(
     ("make", "want"),
     [
-        (lambda: dcgan.Config(resolution=48), "resolution: want a power of two from 16 to 256, got 48"),
-        (lambda: dcgan.Config(resolution=512), "resolution: want a power of two from 16 to 256, got 512"),
+        (lambda: dcgan.Config(resolution=48), "want a power of two from 16 to 256, got 48; 32 or 64 is near"),
+        (lambda: dcgan.Config(resolution=512), "want a power of two from 16 to 256, got 512; 256 is near"),
+        (lambda: dcgan.Config(resolution=-3), "want a power of two from 16 to 256, got -3; 16 is near"),
+        (lambda: dcgan.Config(resolution=200), "want a power of two from 16 to 256, got 200; 128 or 256 is near"),
         (lambda: dcgan.Config(channels=65), "channels: want 1 to 64, got 65"),
         (lambda: dcgan.Config(width=0), "width: want at least 1, got 0"),
         (lambda: upsample_gan.Config(resolution=20), "resolution: want a multiple of 8 from 16 to 256, got 20"),

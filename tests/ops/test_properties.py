@@ -311,7 +311,7 @@ def test_what_is_no_dense_tensor_is_refused_in_the_name_of_the_op(op: Op):
     tensors = sample.tensors(torch.float32)
     wrong = {
         "a torch.Tensor, got numpy.ndarray": lambda x: x.detach().numpy(),
-        "a torch.Tensor, got builtins.list": lambda x: [x.tolist()],
+        "a torch.Tensor, got list": lambda x: [x.tolist()],
         "a dense tensor, got one of torch.sparse_coo": lambda x: x.detach().to_sparse(),
     }
     for name in tensors:
