@@ -114,10 +114,18 @@ def test_tables_and_panels_are_of_one_set(tmp_path):
 
 
 def test_the_page_shows_sets_beside_each_other():
-    blocks = ["<!-- sets: fp32, 2 threads -->\nold\n", "b\n<!-- sets: bf16, 2 threads -->\n"]
-    text = "a\n" + "".join(f"{block}<!-- end of sets -->\n" for block in blocks)
-    found = page.written(text, [*measured("avx512", 1.0), *measured("avx2", 3.0), *measured(None, 0.1)])
-    assert "| `bias_act`, 4x4 | forward | 2 | - | 6 | - |\n" in found
+    marks = ["table: operators, fp32, 2 threads", "table: lost", "table: discriminators"]
+    text = "a\n" + "".join(f"<!-- {mark} -->\nold\n<!-- end of table -->\n" for mark in marks)
+    of_D = [
+        {"isa": name, "device": "Some CPU", "D": "vit", "level": 1, "autograd ms": 6.0, "level None ms": ms}
+        | {"aligned ms": None, "random ms": 4.0, "level None error": 2e-7, "random error": 3.0}
+        | {"autograd MiB": 9.6, "level None MiB": 7.0}
+        for name, ms in (("avx512", 3.0), ("avx2", 2.0))
+    ]
+    found = page.written(text, [*measured("avx512", 1.0), *measured("avx2", 9.0)], of_D)
+    assert "| `bias_act`, 4x4 | forward | 0.67 | - | 6.00 | - |\n" in found
     assert found.index("avx2, Some CPU: than eager") < found.index("avx512, Some CPU: than eager")
-    assert "old" not in found and found.startswith("a\n") and f"threads -->\n{page.NOTHING}<!-- end" in found
-    assert page.written(found, [*measured("avx512", 1.0), *measured("avx2", 3.0)]) == found
+    assert "| Some CPU, avx2, 2 threads | bias_act | 4x4 | fp32 | fwd | tuned | 0.67 (eager) |\n" in found
+    assert "Some CPU, avx512, 2 threads |" not in found
+    assert "| vit | 1 | 3.00 / - / 1.50 | 2.00 / - / 1.50 | 2e-07 / - / 3e+00 | 10 / 7 |\n" in found
+    assert "old" not in found and found.startswith("a\n") and page.written(found, [], []) != found

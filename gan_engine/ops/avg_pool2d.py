@@ -13,8 +13,6 @@ from gan_engine.ops.one_node import one_node
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.ops.upfirdn2d import upfirdn2d
 
-_MEAN = torch.tensor([0.5, 0.5], dtype=torch.float32, device="cpu")
-
 
 @linear_per_sample
 def avg_pool2d(
@@ -54,8 +52,9 @@ def avg_pool2d(
     arguments = PoolArguments(size, step, zeros, ceil_mode, count_include_pad, divisor_override)
     if backends.choose("avg_pool2d", x, backend) == "reference":
         return avg_pool2d_ref(x, arguments)
-    if backends.choose("pooling_filter", x, None, arguments) == "pytorch":
-        return upfirdn2d(x, _MEAN, down=2)
+    if _halves(x, arguments) and backends.choose("pooling_filter", x) == "pytorch":
+        mean = torch.tensor([0.5, 0.5], dtype=torch.float32, device="cpu")  # kept, it could be of another mode
+        return upfirdn2d(x, mean, down=2, backend="cpu")
     return _avg_pool2d(x, arguments)
 
 
@@ -115,23 +114,23 @@ def _avg_pool2d(x: Tensor, arguments: PoolArguments) -> Tensor:
     return _Pool.apply(x, arguments)
 
 
-def _not_halving(x: Tensor, arguments: PoolArguments) -> str | None:
-    """A rule: why the filter does not compute this pooling."""
-    if x.ndim != 4 or min(x.shape[2:]) < 2:
-        return f"takes [N, C, H, W] of 2x2 pixels or more, got {list(x.shape)}"
+def _halves(x: Tensor, arguments: PoolArguments) -> bool:
+    """Whether the pooling is a filter that the kernel of `upfirdn2d` for CPUs can compute."""
+    if x.ndim != 4 or min(x.shape[2:]) < 2 or not (x.is_contiguous() or layout(x) == torch.channels_last):
+        return False
     open_end = arguments.ceil_mode and (x.shape[2] % 2 or x.shape[3] % 2)
     if arguments[:3] != ((2, 2), (2, 2), (0, 0)) or open_end or arguments.divisor_override is not None:
-        return "halves images by means of 2x2 pixels, without padding"
-    return backends.refusal("upfirdn2d", "cpu", x)
+        return False
+    return backends.refusal("upfirdn2d", "cpu", x) is None and backends.may_run("upfirdn2d", "cpu", x)
 
 
-def _no_gain(backend: str, x: Tensor, arguments: PoolArguments) -> str | None:
+def _no_gain(backend: str, x: Tensor, _: None) -> str | None:
     few, many = TABLE["few elements to halve"], TABLE["many channels to halve"]
     if x.numel() < few.number:
         return few.sentence
-    return many.sentence if x.ndim == 4 and layout(x) == torch.channels_last and x.shape[1] >= many.number else None
+    return many.sentence if layout(x) == torch.channels_last and x.shape[1] >= many.number else None
 
 
 backends.register("avg_pool2d", has=("pytorch",))
-# "pytorch" is `upfirdn2d`, whose own backends the chooser finds, and "reference" the pooling.
-backends.register("pooling_filter", has=("pytorch",), refuse={"pytorch": _not_halving}, no_gain=_no_gain)
+# Calls that the filter can compute: "pytorch" is the filter, and "reference" PyTorch's pooling.
+backends.register("pooling_filter", has=("pytorch",), no_gain=_no_gain)

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from gan_engine import backends
 from gan_engine.losses.penalties import backward_with_penalty
@@ -82,6 +84,32 @@ def test_other_calls_are_left_to_pytorch(shape, arguments, layout):
     x = image(*shape, layout=layout)
     y, by_filter = ran(x, *arguments)
     assert not by_filter and (y == F.avg_pool2d(x, *arguments)).all()
+
+
+@pytest.mark.parametrize("layout", [CONTIGUOUS, LAST])
+def test_a_part_of_an_image_is_left_to_pytorch(layout):
+    x = image(2, 64, 64, 64, layout=layout)[:, :32]
+    y, by_filter = ran(x, 2)
+    assert not by_filter and y.stride() == F.avg_pool2d(x, 2).stride()
+
+
+def test_a_request_for_other_ops_does_not_stop_it():
+    x = image(2, 8, 64, 64)
+    for backend in ("pytorch", "cuda"):
+        with backends.use(backend):
+            for size in (2, 3):
+                torch.testing.assert_close(avg_pool2d(x, size), F.avg_pool2d(x, size), rtol=0, atol=1e-14)
+
+
+def test_modes_of_pytorch_leave_nothing_behind():
+    x = image(2, 8, 64, 64)
+    with torch.inference_mode():
+        avg_pool2d(x.detach(), 2)
+    with FakeTensorMode() as mode:
+        assert avg_pool2d(mode.from_tensor(x), 2).shape == (2, 8, 32, 32)
+    traced = make_fx(lambda x: avg_pool2d(x, 2), tracing_mode="fake")(x.detach())
+    torch.testing.assert_close(traced(x), F.avg_pool2d(x, 2), rtol=0, atol=1e-14)
+    torch.autograd.grad(avg_pool2d(x, 2).sum(), x)
 
 
 def test_a_window_that_is_too_large_has_pytorchs_error():
