@@ -149,7 +149,7 @@ struct WeightGradient {
     // The longer side of the gradient is cut.
     Piece half_of(int half) const {
         if (columns > 1 && width >= rows) return {0, rows, columns * half / 2, columns * (half + 1) / 2};
-        const std::int64_t middle = std::min(rows, round_up((rows + 1) / 2, kAcross > rows / 2 ? kStrip : kAcross));
+        const std::int64_t middle = round_up(rows / 2, kStrip);
         return {half == 0 ? 0 : middle, half == 0 ? middle : rows, 0, columns};
     }
 
