@@ -80,7 +80,7 @@ def slower(summary: str) -> list[str]:
 def test_performance_shows_every_row_that_we_lose():
     page = (ROOT / "docs" / "performance.md").read_text()
     lost = [row for path in (ROOT / "benchmarks" / "results").glob("*-thread*.txt") for row in slower(path.read_text())]
-    assert lost
+    assert len(lost) > 20
     assert not [row for row in lost if row not in page]
 
 
