@@ -206,7 +206,7 @@ def test_another_default_dtype_changes_nothing():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("channels", [(128, 160), (168, 96), (112, 64), (33, 32)], ids=str)  # two threads cut the longer side
+@pytest.mark.parametrize("channels", [(128, 160), (168, 96), (112, 64), (33, 32)], ids=str)  # the longer side is cut
 @pytest.mark.parametrize("size", [(2, 64, 64, torch.contiguous_format), (4, 5, 4, torch.channels_last)], ids=str)
 def test_one_thread_or_several_make_no_difference(size: tuple, channels: tuple, stride: int, monkeypatch):
     monkeypatch.setitem(TABLE, "small gain", TABLE["small gain"]._replace(number=float("inf")))  # no map is PyTorch's
