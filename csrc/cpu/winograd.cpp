@@ -61,13 +61,19 @@ constexpr std::int64_t kProducts = 1 << 17;
 // the second-level cache.
 constexpr std::int64_t kWaiting = 4 << 20;
 
+// So many panels take turns, part by part of the channels in: a part of the tiles serves all of them while it is in the
+// second-level cache. With AVX2 parts are half as long, so that the factors of the next point fit into the first-level
+// cache beside those in use (512 channels, 4x4 pixels, batch 8: y and dx take 3.1 ms instead of 3.5; two threads of a
+// Zen 4, 2026-11). With AVX-512 neither is faster.
+constexpr std::int64_t kTurns = kRows == 3 ? 4 : 1;
+
 // Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3
 // times as long, 2026-11).
 template <class A>
 struct Convolution {
     // A longer sum is computed part by part. Rounding errors grow with the length of a sum. One part of the weights
     // fits into the first-level cache, and a part for all points into the second-level cache.
-    static constexpr std::int64_t kDepth = A::kWeights > 64 ? 64 : 128;
+    static constexpr std::int64_t kDepth = kRows == 3 || A::kWeights > 64 ? 64 : 128;
     static_assert(kDepth <= kRun);
 
     const WinogradParams& p;
@@ -123,7 +129,8 @@ struct Convolution {
         });
     }
 
-    // Here u is [weights, kDepth, 32], and m [blocks, points, tiles, 32], or of one block where a sum has one part.
+    // Here u is [weights, kDepth, 32], and m [panels in turns, blocks, points, tiles, 32], or of one block where a sum
+    // has one part.
     // While a part is multiplied, the taps of the next part come from memory (512 channels, 4x4 pixels, batch 8: y
     // takes 3.1 ms instead of 3.5; AVX2, 2026-11).
     void run_tiles_first() const {
@@ -142,33 +149,38 @@ struct Convolution {
                 }
             });
             const std::int64_t pieces = A::kPoints * pieces_of(rows);
+            const std::int64_t in_turns = std::clamp<std::int64_t>(kProducts / (count * m_size), 1, kTurns);
             for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
-                const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? count : 1) * m_size);
+                const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? in_turns * count : 1) * m_size);
                 const Buffer run = buffer(run_size);
                 const Buffer outside = buffer(columns * kPanel);
                 const auto lines = lines_of_taps<A>(p.shape, kDepth, kPanel);
-                for (std::int64_t panel = begin; panel < end; ++panel) {
-                    for (std::int64_t depth = 0; depth < in; depth += kDepth) {
-                        transform_rows<A>(p.shape, p.weight + p.begin, panel, depth, std::min(depth + kDepth, in),
-                                          u.get(), u_point, run.get());
-                        Fetch fetch = next_taps(panel, depth, end, lines, pieces);
-                        Fetch* const fetched = fetch.next == fetch.end ? nullptr : &fetch;
-                        for (std::int64_t b = 0; b < count; ++b) {
-                            float* const products = m.get() + (parts ? b : 0) * m_size;
-                            multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetched);
-                            if (depth + kDepth >= in) write_block(products, first + b, panel, panel + 1, outside.get());
+                for (std::int64_t from = begin, to; from < end; from = to) {
+                    to = std::min(from + in_turns, end);
+                    for (std::int64_t depth = 0; depth < in; depth += kDepth)
+                        for (std::int64_t panel = from; panel < to; ++panel) {
+                            transform_rows<A>(p.shape, p.weight + p.begin, panel, depth, std::min(depth + kDepth, in),
+                                              u.get(), u_point, run.get());
+                            Fetch fetch = next_taps(panel, depth, from, to, end, lines, pieces);
+                            Fetch* const fetched = fetch.next == fetch.end ? nullptr : &fetch;
+                            for (std::int64_t b = 0; b < count; ++b) {
+                                float* const products = m.get() + (parts ? (panel - from) * count + b : 0) * m_size;
+                                multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetched);
+                                if (depth + kDepth >= in)
+                                    write_block(products, first + b, panel, panel + 1, outside.get());
+                            }
                         }
-                    }
                 }
             });
         }
     }
 
-    // What fetches the taps behind those of channels in from `depth` on, for one of the panels before `end`.
-    Fetch next_taps(std::int64_t panel, std::int64_t depth, std::int64_t end, const std::vector<std::int32_t>& lines,
-                    std::int64_t pieces) const {
-        depth += kDepth;
-        if (depth >= in) depth = 0, ++panel;
+    // What fetches the taps that come after those of channels in from `depth` on: panels `from` to `to` take turns, and
+    // the last ones end at `end`.
+    Fetch next_taps(std::int64_t panel, std::int64_t depth, std::int64_t from, std::int64_t to, std::int64_t end,
+                    const std::vector<std::int32_t>& lines, std::int64_t pieces) const {
+        if (++panel == to) panel = from, depth += kDepth;
+        if (depth >= in) panel = to, depth = 0;
         if (panel == end || lines.empty()) return {};
         const float* const taps = p.weight + p.begin + panel * kPanel * p.shape.stride_out + depth * p.shape.stride_in;
         return {taps, lines.data(), lines.data() + lines.size(), std::int64_t(lines.size()) / pieces + 1};
@@ -208,8 +220,7 @@ struct Convolution {
                                          std::int64_t depth, Fetch* fetch) const {
         const std::int64_t pieces = pieces_of(whole_rows(tiles_of(block)));
         for (int k = 0; k < A::kPoints; ++k) {
-            // The factors of the next point are fetched from the second-level cache. With AVX2, its weights are more
-            // (512 channels, 4x4 pixels, batch 8: y takes 1.60 ms instead of 1.77; two threads of a Zen 4, 2026-11).
+            // The larger factor of the next point is fetched from the second-level cache.
             const bool tiles_next = kRows != 3;
             const float* const next = tiles_next ? v + (k + 1) * v_point + depth * kBlock
                                                  : u + weight_at<A>(std::min(k + 1, A::kPoints - 1)) * u_point;

@@ -18,6 +18,7 @@ constexpr std::int64_t kPart = kRows == 3 ? 144 : 128;
 // Where no number must be turned, a part has fewer channels in and more panels: what is written at a time lies on fewer
 // pages.
 constexpr std::int64_t kPartByIn = kRows == 3 ? 48 : 32, kPanelsByIn = 4;
+static_assert(kPart % kStrip == 0 && kPartByIn % kStrip == 0);
 
 // So many channels in lie side by side for each tile: pieces of the products divide them.
 constexpr std::int64_t kAcross = kRows == 3 ? 48 : 16;
