@@ -61,10 +61,11 @@ constexpr std::int64_t kProducts = 1 << 17;
 // the second-level cache.
 constexpr std::int64_t kWaiting = 4 << 20;
 
-// So many panels take turns, part by part of the channels in: a part of the tiles serves all of them while it is in the
-// second-level cache. With AVX2 parts are half as long, so that the factors of the next point fit into the first-level
-// cache beside those in use (512 channels, 4x4 pixels, batch 8: y and dx take 3.1 ms instead of 3.5; two threads of a
-// Zen 4, 2026-11). With AVX-512 neither is faster.
+// So many panels take turns, part by part of the channels in, as far as their products are few: a part of the tiles
+// serves all of them while it is in the second-level cache. With AVX2 parts have 64 channels, so that the factors of
+// the next point fit into the first-level cache beside those in use. Both and what is fetched: y and dx take 3.1 ms
+// together instead of 3.5 (512 channels, 4x4 pixels, batch 8, channels_last; two threads of a Zen 4, 2026-11). With
+// AVX-512 they take as long as before.
 constexpr std::int64_t kTurns = kRows == 3 ? 4 : 1;
 
 // Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3
@@ -149,6 +150,7 @@ struct Convolution {
                 }
             });
             const std::int64_t pieces = A::kPoints * pieces_of(rows);
+            const bool fetch_weights = kRows == 3 && count == 1;
             const std::int64_t in_turns = std::clamp<std::int64_t>(kProducts / (count * m_size), 1, kTurns);
             for_shares(columns, threads, [&](std::int64_t begin, std::int64_t end) {
                 const Buffer u = buffer(A::kWeights * u_point), m = buffer((parts ? in_turns * count : 1) * m_size);
@@ -165,7 +167,8 @@ struct Convolution {
                             Fetch* const fetched = fetch.next == fetch.end ? nullptr : &fetch;
                             for (std::int64_t b = 0; b < count; ++b) {
                                 float* const products = m.get() + (parts ? (panel - from) * count + b : 0) * m_size;
-                                multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetched);
+                                multiply_part(v.get() + b * v_size, u.get(), products, first + b, depth, fetch_weights,
+                                              fetched);
                                 if (depth + kDepth >= in)
                                     write_block(products, first + b, panel, panel + 1, outside.get());
                             }
@@ -215,16 +218,17 @@ struct Convolution {
                 }
     }
 
-    // The same for one panel, and for a part of the channels in.
+    // The same for one panel, and for a part of the channels in. A factor of the next point is fetched meanwhile: the
+    // tiles, or the weights where a part of the tiles stays in the second-level cache, as that of a block alone does
+    // with AVX2 (512 channels, 4x4 pixels, batch 8: y takes 1.6 ms instead of 1.7, two threads of a Zen 4; tiles that
+    // are not fetched: 512 channels, 32x32 pixels, batch 4: 63 ms instead of 54; 2026-11).
     [[gnu::noinline]] void multiply_part(const float* v, const float* u, float* m, std::int64_t block,
-                                         std::int64_t depth, Fetch* fetch) const {
+                                         std::int64_t depth, bool fetch_weights, Fetch* fetch) const {
         const std::int64_t pieces = pieces_of(whole_rows(tiles_of(block)));
         for (int k = 0; k < A::kPoints; ++k) {
-            // The larger factor of the next point is fetched from the second-level cache.
-            const bool tiles_next = kRows != 3;
-            const float* const next = tiles_next ? v + (k + 1) * v_point + depth * kBlock
-                                                 : u + weight_at<A>(std::min(k + 1, A::kPoints - 1)) * u_point;
-            const std::int64_t ahead = tiles_next ? kRows * part / kLine : kDepth * kPanel / kLine / pieces + 1;
+            const float* const next = fetch_weights ? u + weight_at<A>(std::min(k + 1, A::kPoints - 1)) * u_point
+                                                    : v + (k + 1) * v_point + depth * kBlock;
+            const std::int64_t ahead = fetch_weights ? kDepth * kPanel / kLine / pieces + 1 : kRows * part / kLine;
             multiply_point(v + k * v_point, u + weight_at<A>(k) * u_point, m + k * m_point, block, depth, next, ahead,
                            fetch);
         }

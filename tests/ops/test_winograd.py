@@ -111,6 +111,7 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         (3, 16, 64, 14, 8, k - 1, 0),
         (1, 130, 7, 5, 4, 1, 0),
         (4, 20, 290, 13, 11, 1, 0),
+        (4, 80, 160, 9, 7, 1, 0),  # blocks of tiles, parts of channels in, and panels that take turns
         (1, 200, 48, 5, 4, 1, 0),  # few tiles of many channels, whose weights in channels_last move in long runs
     ):
         call = call_of(kind, padding, rest if transposed else 0)
