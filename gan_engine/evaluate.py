@@ -191,6 +191,8 @@ def _data(options: Options, config: models.Config, state: dict[str, Any], *, wan
     sizes = {"resolution": config.resolution, "channels": config.channels, "kind": name}
     if options.data is not None:
         return load(DataConfig(options.data, root=options.data_root), **sizes)
+    if "sampler" not in state:
+        raise ValueError(f"data: want --data beside {options.checkpoint}, which has weights alone and names no data")
     try:
         data = run_data.of_run(state, options.checkpoint)
     except DataError as error:

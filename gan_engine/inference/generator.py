@@ -141,13 +141,14 @@ def load(path: str | Path, device: str | torch.device = "auto", *, best: bool = 
     G(z, c) draws from your own noise z [N, G.config.z_dim] and, if it has classes, one-hot c [N, G.config.c_dim].
 
     Args:
-        path: a checkpoint, or a run directory, whose newest intact checkpoint is used.
+        path: a checkpoint, a .safetensors of `python -m gan_engine.convert`, or a run directory, whose newest intact
+            checkpoint is used.
         device: cpu, cuda or cuda:N. auto: the first GPU if there is one.
         best: take the checkpoint of the run that measured best in training (--eval-kimg).
 
     Raises:
         CheckpointError: there is no intact checkpoint, or this version cannot build its generator.
-        ValueError: an unknown device.
+        ValueError: an unknown device; a .safetensors, and its package is missing.
     """
     device = choose_device(str(device))
     path = checkpoint.find(path, best=best)

@@ -4,10 +4,13 @@ A checkpoint is an ordinary torch.save archive (a zip), so torch.load(path, weig
 of the zip holds the SHA-256 of all bytes before that comment:
 
     archive | 2 bytes: length of the comment | b"gan_engine sha256 " + 64 hexadecimal digits
+
+A .safetensors that `convert` wrote is read like a checkpoint that has G_ema alone. Its header names the configuration.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -26,6 +29,7 @@ from gan_engine.system.whole_file import DISK_ERRORS, megabytes, replacing, swee
 _MARK = b"gan_engine sha256 "
 _TAIL = 2 + len(_MARK) + 64  # bytes at the end that the checksum does not cover
 _BLOCK = 1 << 20
+METADATA = "gan_engine"  # the key of the configuration in the header of .safetensors
 BEST = "best.pt"  # in a run directory, beside the folder of checkpoints
 _NAME = re.compile(r"kimg-(\d+)\.(\d{3})\.pt")
 
@@ -98,11 +102,19 @@ def save(path: str | Path, state: dict) -> None:
 def load(path: str | Path) -> dict:
     """The state that `save` wrote to `path`, with its tensors on the CPU. No code in the file is run.
 
+    A .safetensors of ours gives the state of a checkpoint with G_ema alone.
+
     Raises:
         CheckpointError: there is no such file; it is damaged or cut short; `save` did not write it; it holds other
             things than simple types and tensors.
+        ValueError: a .safetensors, and its package is missing.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        about, weights = read_safetensors(path)
+        if about is None:
+            raise CheckpointError(f"{path}: want a checkpoint of gan_engine, got {_convertible(path)}")
+        return about | {"G_ema": weights}
     try:
         with open(path, "rb") as file:
             _verify(path, file)
@@ -126,6 +138,38 @@ def load(path: str | Path) -> dict:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: want a checkpoint (a dict), got {type(state).__name__}")
     return state
+
+
+def safetensors() -> Any:
+    """The package safetensors. Raises ValueError where it is missing."""
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise ValueError(f".safetensors: want the extra weights: pip install safetensors ({error})") from error
+    return safetensors
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
+    """What the header of a .safetensors says of a network of ours, None for other programs; and all its tensors.
+
+    Raises CheckpointError for a file that cannot be read or is damaged, and ValueError where the package is missing.
+    """
+    library = safetensors()
+    try:
+        path.open("rb").close()  # an error of the library does not name the file
+        with library.safe_open(str(path), framework="pt") as file:
+            about = (file.metadata() or {}).get(METADATA)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except library.SafetensorError as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"{path}: want a whole .safetensors, got {size} bytes that are none: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        return None if about is None else dict(json.loads(about)), weights
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its configuration is damaged: {error}") from error
 
 
 def require(state: dict, keys: Iterable[str], what: str | Path) -> None:
@@ -292,7 +336,7 @@ def _verify(path: Path, file: BinaryIO) -> None:
     tail = file.read()
     if len(tail) < _TAIL or not tail[2:].startswith(_MARK):
         file.seek(0)
-        if other := _other_file(path, file.read(9), tail):
+        if other := _other_file(path, file.read(2), tail):
             raise CheckpointError(f"{path}: want a checkpoint of gan_engine, got {other}")
         raise CheckpointError(
             f"{path}: cut short, or no checkpoint of gan_engine ({length} bytes, no checksum at the end)"
@@ -314,7 +358,6 @@ def _other_file(path: Path, head: bytes, tail: bytes) -> str | None:
     fits = {
         ".onnx": head.startswith(b"\x08"),  # the number of the first field
         ".pt2": is_zip,
-        ".safetensors": head.endswith(b"{"),  # JSON, behind 8 bytes with its length
         ".pkl": is_pickle,
         ".pth": is_pickle or is_zip,
     }
@@ -322,6 +365,10 @@ def _other_file(path: Path, head: bytes, tail: bytes) -> str | None:
         return None
     if path.suffix in (".onnx", ".pt2"):
         return f"a file {path.suffix} for other programs; name the checkpoint or the run that it was exported from"
+    return _convertible(path)
+
+
+def _convertible(path: Path) -> str:
     out = path.with_suffix(".pt").name
     command = f"python -m gan_engine.convert {shell_word(path)} {shell_word(out)}"
     return f"a file {path.suffix}; this may make a checkpoint of it: {command}"

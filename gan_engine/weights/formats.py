@@ -39,8 +39,6 @@ FAMILIES = {"rosinality": "stylegan2", "esrgan": "srgan", "cyclegan": "cyclegan"
 NETWORKS = ("G", "D", "G_ema")
 OURS = "gan_engine"
 
-_METADATA = "gan_engine"  # the key of the configuration in the header of .safetensors
-
 
 def _holds(text: str) -> Callable[[Any], bool]:
     """True for trees with the record of a class, or a name of a tensor, that begins with `text`."""
@@ -150,7 +148,7 @@ def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
         raise ValueError(f"out: want a name that ends in .pt, .pth or .safetensors, got {path.name}")
     as_safetensors = path.suffix == ".safetensors"
     if as_safetensors:
-        _safetensors()
+        checkpoint.safetensors()
     tree, notes = (networks.weights, ()) if to == OURS else _exported(networks, to)
     if to == "cyclegan":
         _to_folder(path, tree)
@@ -160,7 +158,7 @@ def write(path: Path, networks: Networks, to: str) -> tuple[str, ...]:
         alone = next((name for name in ("G_ema", "g_ema") if name in tree), None)
         if left := [name for name in tree if alone and name != alone]:
             notes += (f"a .safetensors has {alone} alone, without {listed(left)}",)
-        about = {_METADATA: json.dumps(_about(networks))} if to == OURS else {}
+        about = {checkpoint.METADATA: json.dumps(_about(networks))} if to == OURS else {}
         _to_safetensors(path, tree[alone] if alone else tree, about)
     elif to == OURS:
         checkpoint.save(path, _about(networks) | {"converted_from": networks.format} | tree)
@@ -220,27 +218,13 @@ def _from_checkpoint(path: Path) -> Networks:
 
 
 def _from_safetensors(path: Path) -> Networks:
-    library = _safetensors()
-    try:
-        path.open("rb").close()  # an error of the library does not name the file
-        with library.safe_open(str(path), framework="pt") as file:
-            about = (file.metadata() or {}).get(_METADATA)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    except library.SafetensorError as error:
-        size = path.stat().st_size
-        raise CheckpointError(f"{path}: want a whole .safetensors, got {size} bytes that are none: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if about is None:
-        if not esrgan.fits(weights):
-            raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
-        return Networks(esrgan.NAME, *_converted(path, esrgan, weights))
-    try:
-        state = dict(json.loads(about))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its configuration is damaged: {error}") from error
-    checkpoint.require(state, ("model",), path)
-    return _checked(state | {"G_ema": weights}, path)
+    about, weights = checkpoint.read_safetensors(path)
+    if about is not None:
+        checkpoint.require(about, ("model",), path)
+        return _checked(about | {"G_ema": weights}, path)
+    if not esrgan.fits(weights):
+        raise ValueError(f"{path}: want a .safetensors of gan_engine or of ESRGAN, got {listed(list(weights))}")
+    return Networks(esrgan.NAME, *_converted(path, esrgan, weights))
 
 
 def _checked(state: dict[str, Any], path: Path) -> Networks:
@@ -260,20 +244,11 @@ def _checked(state: dict[str, Any], path: Path) -> Networks:
 
 
 def _to_safetensors(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
-    library = _safetensors()
+    library = checkpoint.safetensors()
     weights = {name: x.detach().contiguous().clone() for name, x in weights.items()}
     content = library.torch.save(weights, {"format": "pt", **metadata})
     with replacing(path, size=len(content)) as temporary:
         temporary.write_bytes(content)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ValueError(f".safetensors: want the extra weights: pip install safetensors ({error})") from error
-    return safetensors
 
 
 def _names(tree: Any) -> dict[str, None]:

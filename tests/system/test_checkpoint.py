@@ -98,15 +98,8 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
             b"PK\3\4" + bytes(99) + b"PK\5\6" + bytes(18),
             "a file .pth; this may make a checkpoint of it: python -m gan_engine",
         ),
-        (
-            "a.safetensors",
-            bytes(8) + b"{}",
-            "a file .safetensors; this may make a checkpoint of it: python -m gan_engine.convert",
-        ),
         ("a.onnx", b"text", None),
         ("a.pth", b"PK\3\4" + bytes(99), None),
-        ("a.safetensors", b"hi", None),
-        ("a.safetensors", b"", None),
     ],
 )
 def test_files_of_other_kinds_are_named(tmp_path, name, content, want):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gan_engine
-from gan_engine import convert, models
+from gan_engine import convert, evaluate, generate, models, train
 from gan_engine.system import checkpoint
 from gan_engine.system.checkpoint import CheckpointError
 from gan_engine.weights import formats
@@ -500,17 +500,51 @@ def test_a_safetensors_that_cannot_be_read_is_named(tmp_path, capsys):
         assert capsys.readouterr().err == f"error: {name}.safetensors: cannot be read: {why}\n"
 
 
-def test_other_commands_say_what_a_safetensors_is(capsys):
+def test_other_commands_take_a_safetensors_of_ours(tmp_path):
+    pytest.importorskip("safetensors")
+    G = save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
+    converted("a.pt", "b.safetensors")
+    z = torch.randn(2, 3)
+    assert torch.equal(gan_engine.load("b.safetensors", "cpu")(z), G(z))
+    for name in ("a.pt", "b.safetensors"):
+        assert generate.main([name, "--num", "4", "--out", f"{name}.png", "--device", "cpu"]) == 0
+    assert (tmp_path / "a.pt.png").read_bytes() == (tmp_path / "b.safetensors.png").read_bytes()
+
+
+def test_what_a_safetensors_of_ours_lacks_is_said(capsys):
+    pytest.importorskip("safetensors")
+    save_ours("a.pt", models.vanilla.Config(resolution=32, hidden=(4,), z_dim=3))
+    converted("a.pt", "b.safetensors")
+    assert evaluate.main(["b.safetensors", "--device", "cpu"]) == 2
+    assert "data: want --data beside b.safetensors, which has weights alone" in capsys.readouterr().err
+    assert train.main(["--resume", "b.safetensors"]) == 2
+    assert "b.safetensors: want a checkpoint of a training with config, got ['model'," in capsys.readouterr().err
+
+
+def test_training_begins_with_a_safetensors_of_ours(capsys):
     pytest.importorskip("safetensors")
     save_ours("a.pt", models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3))
-    converted("a.pt", "it's.safetensors")
+    converted("a.pt", "b.safetensors")
+    sizes = ["--resolution", "8", "--channels", "1", "--hidden", "4", "--z-dim", "3"]
+    run = ["--init-from", "b.safetensors", "--data", "toy", "--kimg", "0.008", "--batch-size", "4", "--device", "cpu"]
+    assert train.main(["vanilla", *sizes, *run, "--no-tensorboard", "--no-tune-malloc", "--out", "run"]) == 0
+    assert "the file has no D" in capsys.readouterr().out
+
+
+def test_other_commands_say_what_a_foreign_safetensors_is():
+    library = pytest.importorskip("safetensors.torch")
+    save_ours("a.pt", models.srgan.Config(variant="rrdb", base="none", width=4, blocks=1, d_width=2))
+    converted("a.pt", "it's.safetensors", "--to", "esrgan")
     with pytest.raises(
         CheckpointError, match=r"it's\.safetensors: want a checkpoint of gan_engine, got a file"
     ) as caught:
         gan_engine.load("it's.safetensors", "cpu")
     command = str(caught.value).partition("python -m gan_engine.convert ")[2]
     assert convert.main(shlex.split(command)) == 0
-    assert gan_engine.load("it's.pt", "cpu").sample(1).shape == (1, 1, 8, 8)
+    assert gan_engine.load("it's.pt", "cpu")(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32)
+    library.save_file({"weight": torch.ones(1)}, "b.safetensors", {"gan_engine": '{"model": {"family": "vanilla"}}'})
+    with pytest.raises(CheckpointError, match=r"^b\.safetensors: its generator does not fit this version"):
+        gan_engine.load("b.safetensors", "cpu")
 
 
 def test_safetensors_without_its_package_is_said(monkeypatch, capsys, tmp_path):
