@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from gan_engine.command_line import console, flags
+from gan_engine.pictures import targets
 from gan_engine.runs import comparison, comparison_page
 from gan_engine.system import fields
 from gan_engine.system.names import legible
@@ -23,15 +24,13 @@ class Options:
     runs: Annotated[fields.Positional[tuple[Path, ...]], fields.arg(metavar="RUN ...")]
     """Directories of runs."""
     out: Path = Path("compare.html")
-    """The page."""
+    """The page. Its folder is made if it is missing."""
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise ValueError("runs: want the directory of at least one run, got none")
         if self.out.is_dir():
             raise ValueError(f"out: want the name of a page, got the folder {self.out}")
-        if not self.out.parent.is_dir():
-            raise ValueError(f"out: want a page in a folder that exists, got {self.out}")
 
 
 def lines(found: comparison.Comparison) -> list[str]:
@@ -55,6 +54,7 @@ def main(argv: list[str]) -> None:
     """The command line."""
     options = flags.parse(Options, argv, command="compare")
     found = comparison.compare(options.runs)
+    targets.prepare([], options.out.parent, overwrite=True)
     print("\n".join(lines(found)))
     comparison_page.write(found, options.out)
     print(f"\npage       {legible(str(options.out))}")

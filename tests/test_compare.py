@@ -93,6 +93,7 @@ def test_the_terminal_has_a_table_and_the_page_needs_nothing_else(made, tmp_path
     assert len(re.findall(r'<img class="plot"[^>]*src="data:image/png;base64,', text)) == 1
     assert not re.search(r"https?://|<script|<link|<b>", text) and "(seed 1)" in text and "7.5 (7 to 8)" in text
     assert "3 runs compared" in text
+    page = tmp_path / "no/such/page.html"
     assert compare.main([str(runs[0]), "--out", str(page)]) == 0 and "1 run compared" in page.read_text()
 
 
@@ -120,7 +121,7 @@ def test_no_run_and_one_run_twice_are_refused(made, tmp_path, capsys):
         ([str(a), str(a)], "want each run once, got"),
         ([], "want the directory of at least one run"),
         ([str(a), "--out", str(tmp_path)], "out: want the name of a page, got the folder"),
-        ([str(a), "--out", str(tmp_path / "none/a.html")], "out: want a page in a folder that exists, got"),
+        ([str(a), "--out", str(a / "run.json/a.html")], "run.json cannot be written: want a directory, got a file"),
     ):
         assert compare.main(argv) == 2
         err = capsys.readouterr().err
