@@ -1,5 +1,7 @@
 """The formats that are read and written: tables, and the way between files and checkpoints."""
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -180,16 +182,22 @@ def _exported(networks: Networks, to: str) -> tuple[dict[str, Any], tuple[str, .
 
 
 def _to_folder(path: Path, tree: dict[str, Weights]) -> None:
-    """Write a file for each network. A failure leaves no new folder."""
+    """Write a file for each network. A failure leaves the old files as they were, and no new folder.
+
+    No file gets its name before the last one is written: the disk may be full after the first.
+    """
     names = {patchgan.FILE.format(name) for name in tree}
     if others := sorted({file.name for file in path.glob(patchgan.FILE.format("*"))} - names):
         raise ValueError(f"out: want a folder without other networks, got {path} with {listed(others)}")
     is_new = not path.exists()
     targets.prepare([], path, overwrite=True)
     try:
-        for name, weights in tree.items():
-            with buffered(path / patchgan.FILE.format(name)) as file:
-                torch.save(weights, file)
+        with contextlib.ExitStack() as until_all_are_written:
+            for name, weights in tree.items():
+                torch.save(weights, in_memory := io.BytesIO())
+                content = in_memory.getbuffer()
+                replacement = replacing(path / patchgan.FILE.format(name), size=len(content))
+                until_all_are_written.enter_context(replacement).write_bytes(content)
     except BaseException:
         if is_new:
             shutil.rmtree(path)

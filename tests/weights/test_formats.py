@@ -423,8 +423,16 @@ def test_a_full_disk_for_a_folder_of_networks(tmp_path, capsys, full_disk):
     assert convert.main(["a.pt", "new", "--to", "cyclegan"]) == 1
     assert "latest_net_D_A.pth: not written: File too large; needs about " in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_leaves_a_folder_of_networks_as_it_was(full_disk):
+    save_ours("a.pt", CYCLEGAN)
+    before = {file.name: file.read_bytes() for file in written_folder("out")}
+    assert list(before) == [f"latest_net_{name}.pth" for name in PARTS]
+    save_ours("a.pt", CYCLEGAN)  # other weights
+    full_disk(len(before["latest_net_D_A.pth"]) - 1)  # both G, which come first, fit
     assert convert.main(["a.pt", "out", "--to", "cyclegan", "--overwrite"]) == 1
-    assert [path.name for path in sorted(Path("out").iterdir())] == [f"latest_net_{name}.pth" for name in PARTS]
+    assert {file.name: file.read_bytes() for file in Path("out").iterdir()} == before
 
 
 def written_folder(out):
