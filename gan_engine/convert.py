@@ -36,6 +36,8 @@ class Options:
     rosinality: a stylegan2 for pSp, e4e and other editing tools.
     esrgan: an srgan of --variant rrdb --base none for ComfyUI, chaiNNer and other programs that enlarge pictures.
     cyclegan: a cyclegan of --published for pytorch-CycleGAN-and-pix2pix."""
+    best: bool = False
+    """Use the checkpoint of the run that measured best in training (train --eval-kimg)."""
     slim: bool = False
     """Take the averaged generator, G_ema, alone. That is enough to draw, and to begin a training with."""
     plugin: fields.UseAppendAction[tuple[str, ...]] = ()
@@ -58,7 +60,7 @@ def convert(options: Options) -> list[str]:
     plugins.load(*options.plugin)
     if options.out.exists() and not options.overwrite:
         raise FileExistsError(f"{options.out} exists; --overwrite replaces it")
-    networks = formats.read(options.input, slim=options.slim)
+    networks = formats.read(options.input, slim=options.slim, best=options.best)
     networks = networks.slim() if options.slim else networks
     lost = formats.write(options.out, networks, options.to)
     names, config = [name for name in formats.NETWORKS if name in networks.weights], networks.config

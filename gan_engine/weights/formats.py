@@ -94,13 +94,17 @@ class Networks:
         return replace(self, weights={"G_ema": self.weights["G_ema"]})
 
 
-def read(path: Path, *, slim: bool = False) -> Networks:
-    """The networks in a file of any format, in the newest checkpoint of a run, or in a folder of files of networks.
+def read(path: Path, *, slim: bool = False, best: bool = False) -> Networks:
+    """The networks in a file of any format, in a checkpoint of a run, or in a folder of files of networks.
+
+    A run gives its newest intact checkpoint, or its `best` one; nothing else has a best one.
 
     Raises:
-        CheckpointError: the file cannot be read, or names code.
+        CheckpointError: the file cannot be read, or names code; there is no best checkpoint.
         ValueError: its format is unknown, or our families cannot hold its networks. The message says what was found.
     """
+    if best:
+        return _from_checkpoint(checkpoint.find(path, best=True))
     if path.suffix == ".safetensors":
         return _from_safetensors(path)
     files = patchgan.files(path)

@@ -571,6 +571,23 @@ def test_a_slim_checkpoint_of_ours_draws_the_same():
     assert torch.equal(gan_engine.load("b.pt", "cpu")(z), G(z))
 
 
+def test_the_best_checkpoint_of_a_run(capsys):
+    config = models.vanilla.Config(resolution=8, hidden=(4,), z_dim=3)
+    save_ours("run/checkpoints/kimg-000002.000.pt", config)
+    assert convert.main(["run", "a.pt", "--best"]) == 2
+    want = "error: run: want the directory of a run with best.pt, which train --eval-kimg keeps\n"
+    assert capsys.readouterr().err == want and not Path("a.pt").exists()
+    best = save_ours("run/best.pt", config)
+    converted("run", "a.pt", "--best")
+    converted("run", "b.pt")
+    z = torch.randn(2, 3)
+    assert torch.equal(built("a.pt")[0](z), best(z)) and not torch.equal(built("b.pt")[0](z), best(z))
+    converted("a.pt", "a.safetensors") if importlib.util.find_spec("safetensors") else None
+    for other in Path().glob("a.*"):
+        assert convert.main([str(other), "c.pt", "--best"]) == 2
+        assert f"error: {other}: want the directory of a run with best.pt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("tree", "want"),
     [
