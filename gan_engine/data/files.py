@@ -26,7 +26,7 @@ from gan_engine.data.decode import (
 )
 from gan_engine.data.image_set import DataError, ImageSet
 from gan_engine.data.labels import Labels, labels_of, training_part
-from gan_engine.system.names import counted, legible
+from gan_engine.system.names import counted, legible, listed
 from gan_engine.system.resolution import Resolution
 
 
@@ -47,12 +47,12 @@ def walk(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
                 skipped.append((prefix or folder, "a folder of the system"))
                 continue
             with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+                inside = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             skipped.append((prefix or folder, str(error.strerror)))
             continue
         seen.add((state.st_dev, state.st_ino))
-        for entry in listed:
+        for entry in inside:
             kind = _kind(entry)
             if kind == "file":
                 found.append(prefix + entry.name)
@@ -141,9 +141,20 @@ def with_endings(
 
 
 def summary(skipped: Sequence[tuple[str, str]]) -> str:
-    """'5 images: a.png (reason), ...': the number of skipped images, and the first three with their reasons."""
-    first = legible(", ".join(f"{path} ({reason})" for path, reason in skipped[:3]))
-    return f"{counted(len(skipped), 'image')}: {first}{', ...' * (len(skipped) > 3)}"
+    """'5 images: a.png, b.png, c.png and 1 more (want A, got 64x64 pixels for a.png); e.png (reason)'
+
+    The number of skipped images, and the first three reasons with the first three names of each. Reasons that want the
+    same are one, and the first image stands for what came.
+    """
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for path, reason in skipped:
+        alike.setdefault(reason.partition(", got ")[0], []).append((path, reason))
+    told = []
+    for files in list(alike.values())[:3]:
+        first, reason = files[0]
+        of_first = f" for {first}" if any(other != reason for _, other in files) else ""
+        told.append(f"{listed([path for path, _ in files], most=3)} ({legible(reason + of_first)})")
+    return f"{counted(len(skipped), 'image')}: {'; '.join(told)}{'; ...' * (len(alike) > 3)}"
 
 
 def load_files(

@@ -153,7 +153,7 @@ def test_only_regular_files_are_read(tmp_path):
         "all/": "a folder of the system",
     }
     data, warned = read(tmp_path)
-    assert len(data) == 2 and "skipped 7 images: all/ (a folder of the system), " in warned[-1]
+    assert len(data) == 2 and "skipped 7 images: all/, system/ (a folder of the system); " in warned[-1]
 
 
 def test_files_and_folders_without_permission_are_named(tmp_path, monkeypatch):

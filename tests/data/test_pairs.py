@@ -171,6 +171,23 @@ def test_a_picture_that_is_no_pair_is_skipped_by_name(tmp_path):
         assert len(load_from(tmp_path, "pairs")) == 1
 
 
+@pytest.mark.parametrize(
+    ("sides", "came"),
+    [
+        ((16, 16, 16, 16), "got 16x16 pixels of one picture"),
+        ((16, 20, 24, 28), "got 16x16 pixels of one picture for 0.png"),
+    ],
+)
+def test_many_pictures_that_are_no_pairs_are_one_reason(tmp_path, sides, came):
+    for i, side in enumerate(sides):
+        save(tmp_path / f"{i}.png", "red", (side, side))
+    with pytest.raises(DataError) as caught:
+        load_from(tmp_path, "pairs")
+    want = "want A and B side by side, in a picture twice as wide as high or with an edge in the middle"
+    skipped = f"4 images: 0.png, 1.png, 2.png and 1 more (ValueError: {want}, {came}); pix2pix --source"
+    assert f"got none that can be used, {skipped}" in str(caught.value)
+
+
 def test_a_source_without_two_kinds_is_refused(tmp_path):
     save(tmp_path / "trainA" / "x.png", "red")
     with pytest.raises(DataError, match=r"want folders trainA and trainB \(or A and B\) in it, got trainA"):
