@@ -26,12 +26,14 @@ def python() -> str:
     return shell_word(os.path.relpath(here) if Path(here).is_relative_to(Path.cwd()) else here)
 
 
-def commands(run_dir: Path, config: Config, *, stopped: bool, early: bool = False) -> list[tuple[str, str]]:
+def commands(
+    run_dir: Path, config: Config, *, stopped: bool, early: bool = False, seconds: float = 0
+) -> list[tuple[str, str]]:
     """The commands for the next steps with a run, each with a word for what it does.
 
     A run that was `stopped` has the command to go on first. A run has none if measurements or an alarm have ended it
     `early`, or if an alarm stood in its last reading: what alarms advise is for a new run. PICTURES stands for a
-    picture or a folder of pictures. Pictures are drawn from best.pt if it is there.
+    picture or a folder of pictures. Pictures are drawn from best.pt if it is there. `seconds` were spent in steps.
     """
     run, declared = shell_word(run_dir), models.capabilities(config.model)
     plugins = "".join(f" --plugin={shell_word(name)}" for name in config.plugin)
@@ -47,11 +49,16 @@ def commands(run_dir: Path, config: Config, *, stopped: bool, early: bool = Fals
     if early or standing(read_metrics(run_dir)):
         return [use, ("show", f"report {run}")]
     if not config.lr_decay:
-        longer = f"--kimg {2 * config.kimg:g}" if config.minutes is None else f"--minutes {5 * config.minutes:g}"
+        longer = f"--kimg {2 * config.kimg:g}" if config.minutes is None else f"--minutes {5 * _had(config, seconds):g}"
         return [use, ("go on", f"train --resume={run} {longer}{plugins}"), *_own_pictures(config)]
     if _is_measured_alone(config.model):
         return [use, ("measure", f"evaluate {run}{plugins}")]
     return [use, ("show", f"report {run}")]
+
+
+def _had(config: Config, seconds: float) -> float:
+    """The minutes of a run that has trained for `seconds`: a last step may take longer than all of --minutes."""
+    return config.minutes if seconds < 2 * 60 * config.minutes else float(f"{seconds / 60:.2g}")
 
 
 def look_for_copies(run_dir: Path, config: Config) -> list[tuple[str, str]]:

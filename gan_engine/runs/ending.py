@@ -72,7 +72,8 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
         print(f"warning: no report: {reason}; this writes it later: {later}", file=sys.stderr)
         page = []
     made = MADE[kind_of(models.data_kind(config.model)).axes]
-    print(f"end        {end.nimg:,} {made} in {end.seconds:,.0f} s, in {legible(str(run_dir))}: {reason}")
+    seconds = f"{end.seconds:,.0f}" if end.seconds >= 10 else f"{end.seconds:.2g}"
+    print(f"end        {end.nimg:,} {made} in {seconds} s, in {legible(str(run_dir))}: {reason}")
     grids = [path for _, path in sample_grids(run_dir)[-1:]]
     more = [path for path in (run_dir / "training.gif", run_dir / "losses.png") if path.exists()]
     for word, paths, what in (
@@ -84,7 +85,7 @@ def finish(run_dir: Path, config: Config, end: End) -> None:
             print(f"{word:10} {', '.join(legible(str(path)) for path in paths)} {what}")
     if health := _health(read_metrics(run_dir)):
         print(f"health     {health}")
-    following = commands(run_dir, config, stopped=end.stopped_by is not None, early=early)
+    following = commands(run_dir, config, stopped=end.stopped_by is not None, early=early, seconds=end.seconds)
     folder = " (PICTURES is a folder of your own pictures)" if any("PICTURES" in each for _, each in following) else ""
     print(f"What to try next{folder}:")
     for word, command in following:

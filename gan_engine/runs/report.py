@@ -133,7 +133,8 @@ def _following(run_dir: Path, run: dict[str, Any], *, look: bool) -> list[str]:
         return [f"<h2>How to go on</h2><p>{html.escape(legible(str(error), most=500))}</p>"]
     end = record.end(run)
     stopped = end is None or end["reason"].startswith("stopped")
-    found = commands(run_dir, config, stopped=stopped, early=end is not None and end.get("early") is True)
+    early, seconds = (False, 0) if end is None else (end.get("early") is True, end.get("seconds", 0))
+    found = commands(run_dir, config, stopped=stopped, early=early, seconds=seconds)
     if end is None:  # a run that still goes on keeps others out of its directory
         word, command = found[0]
         found[0] = f"{word}, if it was killed", command

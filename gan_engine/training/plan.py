@@ -32,7 +32,7 @@ def line(config: Config, clock: Clock, rate: float) -> str:
     if isinstance(getattr(model, "width", None), int):  # a method in some families
         what += f", width {model.width}"
     left, made = clock.total - clock.nimg, MADE[kind.axes]
-    seconds = min(left / rate, clock.limit - clock.seconds)
+    seconds = max(min(left / rate, clock.limit - clock.seconds), clock.batch_size / rate)  # a step is to come
     images = min(left, round(_rounded(rate * seconds)))
     length = f"{images:,} {made} to go, about {duration(seconds)} at {_rounded(rate):,g} {made} a second"
     if clock.pretraining:

@@ -71,14 +71,26 @@ class Lines:
 
 
 def place(clock: Clock) -> str:
-    """How far the run is, in time if it has a limit in time, and in images: "1:20 of 3:00, 31.2 of 100 kimg"."""
+    """How far the run is, in time if it has a limit in time, and in images: "1:20 of 3:00, 31.2 of 100 kimg".
+
+    Times of a run of less than 5 seconds are "0.6 of 1.2 s".
+    """
     kimg = f"{clock.nimg / 1000:g}" + (f" of {clock.total / 1000:g}" if clock.total < math.inf else "") + " kimg"
-    return f"{_minutes(clock.seconds)} of {_minutes(clock.limit)}, {kimg}" if clock.limit < math.inf else kimg
+    if clock.limit == math.inf:
+        return kimg
+    if clock.limit < 5:
+        return f"{_seconds(clock.seconds)} of {_seconds(clock.limit)} s, {kimg}"
+    return f"{_minutes(clock.seconds)} of {_minutes(clock.limit)}, {kimg}"
 
 
 def _speed(rate: float) -> str:
     """Images a second with three digits, in full: "1,270 img/s"."""
     return f"{float(f'{rate:.3g}'):,.12g} img/s"
+
+
+def _seconds(seconds: float) -> str:
+    """Seconds with two digits: "0.6"."""
+    return f"{float(f'{seconds:.2g}'):g}"
 
 
 def _minutes(seconds: float) -> str:

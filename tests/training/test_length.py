@@ -1,8 +1,10 @@
 """The length of a run: in images or in minutes, its plan in plain words, and a good end by the clock."""
 
 import dataclasses
+import html
 import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +119,17 @@ def test_a_run_that_ends_by_the_clock_ends_well(a_second_each, capsys):
     assert train.main(["--resume", "run"]) == 0 and (folder / "report.html").exists()
 
 
+def test_a_run_that_its_first_step_ends_says_what_is_true(a_second_each, capsys):
+    assert train.main([*TINY, "--minutes", "0.001", "--out", "run"]) == 0
+    shown = capsys.readouterr()
+    assert "end        16 images in 1 s, in run: its 0.001 minutes are over" in shown.out and "plan " not in shown.out
+    assert "dcgan 1 of 0.06 s, 0.016 kimg, " in shown.err
+    for told in (shown.out, html.unescape((a_second_each / "run/report.html").read_text())):
+        longer = re.search(r"^go on .* --resume=run (--minutes [\d.]+)", told, re.M)[1].split()
+        assert longer == ["--minutes", "0.085"]
+    assert train.main(["--resume", "run", *longer]) == 0
+
+
 def test_a_run_goes_on_with_more_minutes_or_with_images(a_second_each):
     assert train.main([*TINY, "--kimg", "0.144", "--out", "whole"]) == 0
     assert start_of(a_second_each / "whole")["end"]["reason"] == "its 0.144 kimg are done"
@@ -184,6 +197,13 @@ def test_the_plan_is_told_after_some_steps(a_second_each, capsys):
 def test_a_plan_in_plain_words(changes, want):
     config = dataclasses.replace(DCGAN, **changes)
     assert want in plan.line(config, Clock(config), 230.4)
+
+
+def test_a_plan_has_a_step_to_go():
+    config = dataclasses.replace(DCGAN, kimg=None, minutes=0.1)
+    clock = Clock(config)
+    clock.seconds = 5.9
+    assert "16 images to go, about 8 seconds at 2 images a second" in plan.line(config, clock, 2)
 
 
 def test_durations_are_said_as_people_say_them():

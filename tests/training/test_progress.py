@@ -45,6 +45,7 @@ def test_a_bar_shows_the_images_of_a_run_that_counts_them():
     [
         ({}, r"dcgan 0\.016 of 0\.16 kimg, [\d.,]+ img/s, 00:00 left, loss/D 0\.700"),
         ({"kimg": None, "minutes": 1}, r"dcgan 0:20 of 1:00, 0\.016 kimg, [\d.,]+ img/s, loss/D 0\.700"),
+        ({"kimg": None, "minutes": 0.02}, r"dcgan 20 of 1\.2 s, 0\.016 kimg, [\d.,]+ img/s, loss/D 0\.700"),
     ],
 )
 def test_lines_for_a_log_file(length, want, capsys):
