@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `import gan_engine` alone does not import PyTorch
@@ -10,6 +11,12 @@ if TYPE_CHECKING:  # `import gan_engine` alone does not import PyTorch
     from gan_engine.inference.generator import TrainedGenerator
 
 __version__ = "0.1.0"
+
+# sys.argv[0] is "-m" while Python looks for the module to run: a command begins, and no program imports a library.
+if sys.argv[:1] == ["-m"] and "gan_engine" in {word.removeprefix("-m").partition(".")[0] for word in sys.orig_argv}:
+    from gan_engine.command_line import console
+
+    console.short_interrupts()
 
 
 def load(path: str | Path, device: str = "auto", *, best: bool = False) -> TrainedGenerator:

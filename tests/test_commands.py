@@ -41,6 +41,28 @@ def test_every_module_that_can_be_run_is_a_command():
     assert can - {"gan_engine"} == commands.COMMANDS.keys()
 
 
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_ctrl_c_while_a_command_imports_pytorch_is_one_line(tmp_path, name):
+    (tmp_path / "torch.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    for argv in ([f"gan_engine.{name}"], ["gan_engine", name]):
+        done = subprocess.run([sys.executable, "-m", *argv], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "aborted\n")
+
+
+def test_other_errors_of_a_command_keep_their_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("1 / 0")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "gan_engine.generate"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ZeroDivisionError" in done.stderr
+
+
+def test_a_program_that_imports_the_engine_keeps_its_hook():
+    code = "import sys, gan_engine; sys.exit(sys.excepthook is not sys.__excepthook__)"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+
+
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_the_list_names_every_command(capsys, argv):
     assert commands.main(argv) == 0

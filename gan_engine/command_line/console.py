@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from gan_engine.system.whole_file import DISK_ERRORS
@@ -50,6 +51,22 @@ def command(work: Callable[[list[str]], int | None]) -> Main:
                 return status
 
     return main
+
+
+def short_interrupts() -> None:
+    """Make Ctrl-C outside `command` one line and exit status 130, too: python -m imports PyTorch before `main` begins.
+
+    Other errors go to the hook that was there before.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("aborted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        before(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _check_backend() -> None:
