@@ -31,6 +31,8 @@ class Options:
             raise ValueError("runs: want the directory of at least one run, got none")
         if self.out.is_dir():
             raise ValueError(f"out: want the name of a page, got the folder {self.out}")
+        if self.out.suffix != ".html":
+            raise ValueError(f"out: want the name of a page, which ends in .html, got {self.out}")
 
 
 def lines(found: comparison.Comparison) -> list[str]:

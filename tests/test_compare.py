@@ -121,6 +121,7 @@ def test_no_run_and_one_run_twice_are_refused(made, tmp_path, capsys):
         ([str(a), str(a)], "want each run once, got"),
         ([], "want the directory of at least one run"),
         ([str(a), "--out", str(tmp_path)], "out: want the name of a page, got the folder"),
+        ([str(a), "--out", "curves.png"], "out: want the name of a page, which ends in .html, got curves.png"),
         ([str(a), "--out", str(a / "run.json/a.html")], "run.json cannot be written: want a directory, got a file"),
     ):
         assert compare.main(argv) == 2
