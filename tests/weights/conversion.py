@@ -6,10 +6,19 @@ import torch
 
 from gan_engine import convert, models, train
 from gan_engine.system import checkpoint
+from tests.weights import networks
 
 
 def converted(*arguments):
     assert convert.main([*arguments]) == 0
+
+
+def save_ours(path, config):
+    G, D = models.build(config)
+    networks.unlike(G, D)
+    state = {"model": models.to_dict(config), "class_names": [], "G": G.state_dict(), "D": D.state_dict()}
+    checkpoint.save(path, state | {"G_ema": G.state_dict()})
+    return G.eval()
 
 
 def built(path):
