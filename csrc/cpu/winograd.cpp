@@ -61,11 +61,10 @@ constexpr std::int64_t kProducts = 1 << 17;
 // the second-level cache.
 constexpr std::int64_t kWaiting = 4 << 20;
 
-// So many panels take turns, part by part of the channels in, as far as their products are few: a part of the tiles
-// serves all of them while it is in the second-level cache. With AVX2 parts have 64 channels, so that the factors of
-// the next point fit into the first-level cache beside those in use. Both and what is fetched: y and dx take 3.1 ms
-// together instead of 3.5 (512 channels, 4x4 pixels, batch 8, channels_last; two threads of a Zen 4, 2026-11). With
-// AVX-512 they take as long as before.
+// So many panels take turns, part by part of the channels in, while their products fit into kProducts: a part of the
+// tiles serves all of them while it is in the second-level cache. With turns, parts of 64 channels (kDepth) and fetched
+// weights (multiply_part), y and dx take 3.1 ms together instead of 3.5 (AVX2, 512 channels, 4x4 pixels, batch 8,
+// channels_last, two threads of a Zen 4, 2026-11). AVX-512 gains nothing by any of them.
 constexpr std::int64_t kTurns = kRows == 3 ? 4 : 1;
 
 // Each stage is a function of its own, so that its addresses stay in registers (AVX-512: inlined, y takes up to 1.3
@@ -73,7 +72,8 @@ constexpr std::int64_t kTurns = kRows == 3 ? 4 : 1;
 template <class A>
 struct Convolution {
     // A longer sum is computed part by part. Rounding errors grow with the length of a sum. One part of the weights
-    // fits into the first-level cache, and a part for all points into the second-level cache.
+    // fits into the first-level cache, and a part for all points into the second-level cache. With AVX2 the part of the
+    // next point fits beside it.
     static constexpr std::int64_t kDepth = kRows == 3 || A::kWeights > 64 ? 64 : 128;
     static_assert(kDepth <= kRun);
 
@@ -130,10 +130,9 @@ struct Convolution {
         });
     }
 
-    // Here u is [weights, kDepth, 32], and m [panels in turns, blocks, points, tiles, 32], or of one block where a sum
-    // has one part.
-    // While a part is multiplied, the taps of the next part come from memory (512 channels, 4x4 pixels, batch 8: y
-    // takes 3.1 ms instead of 3.5; AVX2, 2026-11).
+    // Here u is [weights, kDepth, 32], and m [panels in turns, blocks, points, tiles, 32], or of one panel and block
+    // where a sum has one part. While a part is multiplied, the taps of the next part come from memory (512 channels,
+    // 4x4 pixels, batch 8: y takes 3.1 ms instead of 3.5; AVX2, one thread, 2026-11).
     void run_tiles_first() const {
         const bool parts = in > kDepth;
         const std::int64_t v_size = A::kPoints * v_point, m_size = A::kPoints * m_point;
