@@ -22,6 +22,7 @@
 #include "pixel_norm.h"
 #include "relayout.h"
 #include "scale_bias_act.h"
+#include "taps.h"
 #include "upfirdn2d.h"
 #include "upfirdn2d_act.h"
 #include "winograd.h"
@@ -74,6 +75,8 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(norm_act, Kernel<NormActParams>)                              \
     KERNEL(norm_act_grad, Kernel<NormActGradParams>)                     \
     KERNEL(pixel_norm, Kernel<PixelNormParams>)                          \
+    KERNEL(taps_dot, Kernel<TapsDotParams>)                              \
+    KERNEL(taps_scale, Kernel<TapsScaleParams>)                          \
     KERNEL(winograd, Kernel<WinogradParams>)                             \
     KERNEL(winograd_wgrad, Kernel<WinogradWgradParams>)
 #define GE_CUDA_KERNELS(KERNEL)                             \

@@ -14,6 +14,7 @@ from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops import convolution
 from gan_engine.ops.convolution import forms, maps
 from gan_engine.ops.thresholds import TABLE
+from gan_engine.ops.weight_squares import weight_squares
 from gan_engine.system import native
 
 needs_cpu_kernels = pytest.mark.skipif(native.WHY_NO_CPU is not None, reason=str(native.WHY_NO_CPU))
@@ -80,6 +81,7 @@ SIDES = {
     "many channels to halve": tuple(
         lambda c=c: ops.avg_pool2d(torch.ones(4, c, 32, 32).to(memory_format=LAST), 2) for c in (32, 31)
     ),
+    "few squares of a weight": tuple(lambda n=n: weight_squares(torch.ones(n, 256, 4, 4)) for n in (15, 16)),
     "few pixels to halve": tuple(lambda n=n: ops.downsample_conv2d(*pixels(n)) for n in (1020, 1024)),
 }
 

@@ -59,6 +59,11 @@ HOT = {
         Hot(r"\bPixelNorm<float, false>", loops=4, stored=(32, 16)),  # 16 sums of 16 numbers are an array
         Hot(r"\bPixelNorm<float, true>", loops=4),
     ],
+    # The products of sixteen kernels wait in memory, where their taps are added one by one.
+    "taps": [
+        Hot(r"\bDot<float>", loops=3, stored=(2, 1), scalar_loops=2),
+        Hot(r"\bScale<float>", loops=2),
+    ],
     "gradient_penalty": [Hot(r"\brun_dot<float>"), Hot(r"\bmix<float>|\brun_mix<float>")],
     # In loops over any number of taps, a weight is read and multiplied by the gain.
     "fir, planes": [Hot(r"\bPlanar<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=24, scalar=2, stored=(9, 0))],

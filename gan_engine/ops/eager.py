@@ -299,6 +299,10 @@ def sum_of_squares(x: Tensor) -> Tensor:
     return x.square().flatten(1).sum(1) if x.ndim > 1 else x.square()
 
 
+def weight_squares(x: Tensor) -> Tensor:
+    return (x if x.dtype == torch.float64 else x.float()).square().sum([2, 3])
+
+
 def mix(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     a, b = (weight.reshape([-1] + [1] * (x.ndim - 1)) for weight in (a, b))
     return a * x + b * y

@@ -11,6 +11,7 @@ from gan_engine.ops.kernel_op import check_tensors, layout, wide
 from gan_engine.ops.resample_conv2d import before_fir, fir_downsample_conv2d
 from gan_engine.ops.scale_bias_act import scale_bias_act
 from gan_engine.ops.upfirdn2d_act import upfirdn2d_act
+from gan_engine.ops.weight_squares import weight_squares
 
 
 def modulated_conv2d(
@@ -70,7 +71,9 @@ def modulated_conv2d(
     backend = backends.handed_on(backend, chosen)
     if demodulate and x.dtype == torch.float16:
         weight, styles = _in_range(weight, styles)
-    d = demodulation(weight, styles, wide(x.dtype)) if demodulate else None  # [N, O]
+    d = None  # [N, O]
+    if demodulate:
+        d = demodulation(weight, styles, wide(x.dtype), backend="reference" if chosen == "reference" else None)
     if noise is not None and noise_strength is not None:
         noise = noise.to(wide(x.dtype)) * noise_strength.to(wide(x.dtype))
     options: dict[str, Any] = {
@@ -172,13 +175,13 @@ def _conv_scale_bias_act(
     return scale_bias_act(x, d, bias, **options)
 
 
-def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype) -> Tensor:
+def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype, *, backend: str | None = None) -> Tensor:
     """d [N, O] = (sum of (weight[o, i] * styles[n, i])^2 over i and the kernel + 1e-8)^-1/2, in `dtype`
 
     The sums are the matrix product of styles^2 and the sums of squares of the weight.
     """
     with torch.autocast(styles.device.type, enabled=False):  # autocast would round the factors of the product
-        q = weight.to(dtype).square().sum([2, 3])  # [O, I]
+        q = weight_squares(weight.to(dtype) if dtype == torch.float64 else weight, backend=backend)  # [O, I]
         return (styles.to(dtype).square() @ q.t() + 1e-8).rsqrt()
 
 

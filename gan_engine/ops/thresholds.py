@@ -104,6 +104,13 @@ _add(
     " 548 / 757; [16, 32, 32, 32] 291 / 259 (Zen 4, one thread)",
 )
 _add(
+    "few squares of a weight",
+    *("weight_squares", "cpu", "reference", 1 << 16),
+    "a weight of fewer than {number} numbers: a call of a kernel costs more than it saves",
+    "forward and backward of 3x3 kernels, us of the kernel / of PyTorch: 32 channels 89 / 70, 64 100 / 91, 128 137 /"
+    " 166, 512 1,000 / 2,400; 1x1, 512 channels 160 / 197 (Zen 4, two threads)",
+)
+_add(
     "few pixels to double",
     *("doubled_conv2d", "pytorch", "reference", 256),
     "fewer than {number} pixels of x in the batch, on a CPU: making the wider weight costs more than it saves",

@@ -76,6 +76,7 @@ def test_every_function_is_registered_when_the_compiler_has_come():
         *("convolution.autograd.convolution", "convolution._transposed"),
         *("gradient_penalty._sum_of_squares", "gradient_penalty._mix", "grid_sample._grid_sample"),
         *("norm_act._norm_act", "pixel_norm._pixel_norm", "affine.affine", "upfirdn2d._upfirdn2d"),
+        "weight_squares._weight_squares",
     ):
         module, _, function = name.rpartition(".")
         function = getattr(importlib.import_module(f"gan_engine.ops.{module}"), function)

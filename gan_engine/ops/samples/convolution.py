@@ -9,6 +9,7 @@ from gan_engine.ops.modulated_conv2d import modulated_conv2d
 from gan_engine.ops.resample_conv2d import downsample_conv2d, upsample_conv2d
 from gan_engine.ops.samples.sample import LAST, Op, Sample, Shapes
 from gan_engine.ops.samples.taps import with_taps
+from gan_engine.ops.weight_squares import weight_squares
 
 
 def _modulated(n: int, i: int, h: int, o: int, out: int | None = None, *, noise_n: int | None = None) -> Shapes:
@@ -147,7 +148,7 @@ CONVOLUTION = {
     ),
 }
 
-# No public op: for the self-check alone.
+# No public ops: for the self-check and the tests.
 INSIDE = {
     "transposed_weight": Op(
         lambda x, backend: transposed(x, backend),
@@ -158,5 +159,22 @@ INSIDE = {
         ),
         real=(),
         larger=(Sample("threads", {"x": (61, 64, 3, 3)}),),
-    )
+    ),
+    "weight_squares": Op(
+        weight_squares,
+        eager.weight_squares,
+        tiny=(
+            Sample("3x3", {"x": (5, 7, 3, 3)}),
+            Sample("3x3-channels_last", {"x": (3, 19, 3, 3)}, layout=LAST),
+            Sample("1x1", {"x": (4, 5, 1, 1)}),
+            Sample("5x4", {"x": (3, 6, 5, 4)}),
+            Sample("9x9", {"x": (2, 3, 9, 9)}),
+            Sample("empty", {"x": (0, 3, 3, 3)}),
+        ),
+        real=(),
+        larger=(
+            Sample("threads", {"x": (61, 64, 3, 3)}),
+            Sample("threads-channels_last", {"x": (5, 1030, 3, 3)}, layout=LAST),
+        ),
+    ),
 }
