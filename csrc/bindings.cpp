@@ -74,6 +74,7 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(norm_stats, Kernel<NormStatsParams>)                          \
     KERNEL(norm_act, Kernel<NormActParams>)                              \
     KERNEL(norm_act_grad, Kernel<NormActGradParams>)                     \
+    KERNEL(norm_act_second, Kernel<NormActSecondParams>)                 \
     KERNEL(pixel_norm, Kernel<PixelNormParams>)                          \
     KERNEL(taps_dot, Kernel<TapsDotParams>)                              \
     KERNEL(taps_scale, Kernel<TapsScaleParams>)                          \

@@ -58,4 +58,29 @@ struct NormActGradParams {
     auto fields() { return std::tie(dy, x, mean, var, w, b, dx, dw, db, shape, dtype, slope, eps, constant_stats); }
 };
 
+// The gradient of norm_act_grad: (d_dy, d_x, d_w) from the gradients (v, v_w, v_b) by (dx, dw, db). d_w is S [samples,
+// channels].
+struct NormActSecondParams {
+    const void* dy;
+    const void* x;
+    const void* mean;
+    const void* var;
+    const void* w;
+    const void* b;
+    const void* v;
+    const void* v_w;  // S [features]; null stands for zeros
+    const void* v_b;  // as v_w
+    void* d_dy;
+    void* d_x;
+    void* d_w;
+    NormActShape shape;
+    DType dtype;
+    double slope, eps;
+    bool constant_stats;
+
+    auto fields() {
+        return std::tie(dy, x, mean, var, w, b, v, v_w, v_b, d_dy, d_x, d_w, shape, dtype, slope, eps, constant_stats);
+    }
+};
+
 }  // namespace gan_engine

@@ -52,6 +52,14 @@ def level_1(side: int, stride: int = 1):
     return call
 
 
+def norm_at_level_1(channels: int):
+    def call():
+        with ClosedOps():
+            torch.nn.functional.instance_norm(torch.ones(1, channels, 32, 64))
+
+    return call
+
+
 def level_2(width: int):
     D = nn.Sequential(nn.Linear(width, width), nn.Linear(width, 1), nn.Flatten(0))
     return lambda: backward_with_penalty(D, torch.ones(8, width), None, gamma=1.0)
@@ -76,6 +84,7 @@ SIDES = {
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
     "few products at level 1": tuple(level_1(side) for side in (64, 96)),
     "few products with a stride at level 1": tuple(level_1(side, stride=2) for side in (256, 512)),
+    "few elements of a norm at level 1": (norm_at_level_1(15), norm_at_level_1(16)),
     "few products at level 2": tuple(level_2(width) for width in (64, 2048)),
     "few elements to halve": tuple(lambda n=n: ops.avg_pool2d(torch.ones(n, 1, 2, 128), 2) for n in (127, 128)),
     "many channels to halve": tuple(

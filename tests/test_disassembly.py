@@ -54,6 +54,11 @@ HOT = {
         Hot(r"\bfor_all<float, [^;]*\bGradient<float", loops=3, stored=(6, 0)),
         Hot(r"\bchannel_sums<float, [^;]*\bGradient<float", loops=3, stored=(6, 0)),
     ],
+    # The numbers of a channel take 18 of 16 registers, and five sums of the last channels 10 beside three masks.
+    "norm_act_second": [
+        Hot(r"\bfor_all<float, [^;]*\bSecond<float", loops=3, stored=(14, 0)),
+        Hot(r"\bsums_of_rows<float, [^;]*\bSecond<float", loops=3, stored=(13, 0)),
+    ],
     "norm_stats": [Hot(r"\bchannel_sums<float, [^;]*\bStatsTerms<float", loops=3)],
     "pixel_norm": [
         Hot(r"\bPixelNorm<float, false>", loops=4, stored=(32, 16)),  # 16 sums of 16 numbers are an array

@@ -16,7 +16,9 @@ namespace GE_ISA {
 namespace norm_rows {
 
 // So many rows of neighbouring channels are read at a time, in the order of memory.
-constexpr std::int64_t kAtOnce = 4;
+constexpr int kAtOnce = 4;
+// sums_of_rows adds so many numbers for each lane in their own type, and then such sums in double.
+constexpr int kFewAdded = 16;
 
 // Memory as rows. A row is one (outer, channel) with `inner` numbers of one channel. Where inner is 1, a row is one
 // (sample, outer) with `channels` numbers of neighbouring channels.
@@ -63,13 +65,17 @@ template <class V>
 struct Pair {
     V a, b;
 };
+template <class V, int K>
+struct Several {
+    V v[K];
+};
 
 // body(row, first statistic, number of rows) for several rows of one sample at a time.
-template <class Body>
+template <int at_once = kAtOnce, class Body>
 GE_INLINE void side_by_side(const Rows& rows, std::int64_t row, std::int64_t end, const Body& body) {
     while (row < end) {
         const std::int64_t first = rows.first_stat(row), stop = row + rows.in_sample(row, end);
-        for (; row + kAtOnce <= stop; row += kAtOnce) body(row, first, std::integral_constant<int, kAtOnce>{});
+        for (; row + at_once <= stop; row += at_once) body(row, first, std::integral_constant<int, at_once>{});
         for (; row < stop; ++row) body(row, first, std::integral_constant<int, 1>{});
     }
 }
@@ -176,6 +182,52 @@ std::vector<double> channel_sums(const NormActShape& shape, const Terms& terms, 
     });
     for (int k = 1; k < parts; ++k)
         for (std::int64_t i = 0; i < 2 * rows.stats; ++i) partial[i] += partial[2 * rows.stats * k + i];
+    return partial;
+}
+
+// [K, stats]: K sums for each statistic, in double. terms.terms(offset, values, lanes) gives K numbers of 16 elements.
+template <class T, class Terms, int K = Terms::kSums>
+std::vector<double> sums_of_rows(const NormActShape& shape, const Terms& terms, int threads) {
+    using V = typename Wide<T>::Vec;
+    const Rows rows{shape};
+    const int parts = rows.parts(threads);
+    std::vector<double> partial(K * rows.stats * parts);
+    in_parallel(parts, [&](int part) {
+        double* total = partial.data() + K * rows.stats * part;
+        const std::int64_t begin = rows.count * part / parts, end = rows.count * (part + 1) / parts;
+        const auto add = [](Several<V, K>& sums, const Several<V, K>& more) {
+            for (int k = 0; k < K; ++k) sums.v[k] += more.v[k];
+        };
+        if (!rows.neighbours) {
+            for (std::int64_t row = begin; row < end; ++row) {
+                const std::int64_t c = rows.first_stat(row), last = (row + 1) * rows.length;
+                const auto values = terms.same_for_all(c);
+                for (std::int64_t i = row * rows.length; i < last;) {
+                    const std::int64_t stop = last - i < kFewAdded * kLanes ? last : i + kFewAdded * kLanes;
+                    Several<V, K> sums{};
+                    for (; i + kLanes <= stop; i += kLanes) add(sums, terms.terms(i, values, kLanes));
+                    if (i < stop) add(sums, terms.terms(i, values, stop - i));
+                    i = stop;
+                    for (int k = 0; k < K; ++k) total[k * rows.stats + c] += sum(sums.v[k]);
+                }
+            }
+            return;
+        }
+        side_by_side<kFewAdded>(rows, begin, end, [&](std::int64_t row, std::int64_t first, auto several) {
+            const auto column = [&](std::int64_t c, std::int64_t lanes) {
+                const auto values = terms.one_for_each(first + c, lanes);
+                Several<V, K> sums{};
+                for (int j = 0; j < decltype(several)::value; ++j)
+                    add(sums, terms.terms((row + j) * rows.length + c, values, lanes));
+                for (int k = 0; k < K; ++k) add_to(total + k * rows.stats + first + c, widen(sums.v[k]), lanes);
+            };
+            const std::int64_t whole = rows.length / kLanes * kLanes, rest = rows.length - whole;
+            for (std::int64_t c = 0; c < whole; c += kLanes) column(c, kLanes);
+            if (rest > 0) column(whole, rest);
+        });
+    });
+    for (int part = 1; part < parts; ++part)
+        for (std::int64_t i = 0; i < K * rows.stats; ++i) partial[i] += partial[K * rows.stats * part + i];
     return partial;
 }
 

@@ -63,7 +63,11 @@ def parse(
     import tyro  # not at the top: commands are also imported for their functions
 
     options: dict[str, Any] = {"args": argv, "prog": console.prog(command), "description": description}
-    options["config"] = (tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands)
+    options["config"] = (
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.AvoidSubcommands,
+        tyro.conf.HelptextFromCommentsOff,
+    )
     if default is not None:
         options["default"] = default
     explained = io.StringIO()

@@ -23,6 +23,8 @@ from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.autograd import closed_convolution, conv2d
 from gan_engine.ops.convolution.maps import PYTORCH, forward_request
 from gan_engine.ops.grid_sample import grid_sample
+from gan_engine.ops.kernel_op import wide
+from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.thresholds import TABLE
 from gan_engine.system import native
 
@@ -85,9 +87,9 @@ def checkpoint_hook() -> Any:
 
 
 class FasterConvolutions(ClosedOps):
-    """Inside of the block, convolutions that have a faster way than PyTorch's take it, as those of our own layers do.
+    """Inside of the block, convolutions and norms that have a faster way than PyTorch's take it.
 
-    For runs that are differentiated once: all other functions stay, and attention keeps its fused kernels.
+    For runs that are differentiated once: attention keeps its fused kernels.
     """
 
     def __init__(self) -> None:
@@ -198,6 +200,57 @@ def _faster_conv_transpose2d(input, weight, *args: Any, **kwargs: Any) -> Tensor
     return convolution.conv_transpose2d(input, weight, *args, **kwargs) if _supported(input) else NotImplemented
 
 
+def _norm_no_gain(backend: str, x: Tensor, call: None) -> str | None:
+    if backends.choose("norm_act", x) != "cpu":
+        return "norm_act has no kernel of the second order there"
+    few = TABLE["few elements of a norm at level 1"]
+    return few.sentence if x.numel() < few.number else None
+
+
+# The norms of level 1. "pytorch" is norm_act, and "reference" is PyTorch's function.
+backends.register("level1_norm", has=("pytorch",), no_gain=_norm_no_gain)
+
+
+def _batch_norm(
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+) -> Tensor:
+    running = running_mean, running_var
+    if not (training or None not in running) or (training and (running_mean is None) != (running_var is None)):
+        return NotImplemented  # PyTorch refuses it
+    return _norm(input, running, weight, bias, norm="batch", training=training, momentum=momentum, eps=eps)
+
+
+def _instance_norm(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+) -> Tensor:
+    if running_mean is not None or running_var is not None or not use_input_stats:
+        return NotImplemented
+    return _norm(input, (None, None), weight, bias, norm="instance", training=True, momentum=momentum, eps=eps)
+
+
+def _norm(input, running, weight, bias, *, norm: str, training: bool, **options: Any) -> Tensor:
+    """norm_act, or NotImplemented for what it does not take, or what gains nothing"""
+    if input.ndim < 2 or not _supported(input):
+        return NotImplemented
+    over = input[:, :1] if norm == "batch" else input[:1, :1]  # statistics of one element are PyTorch's to refuse
+    fits = not training or over.numel() > 1
+    for t in (*running, weight, bias):
+        fits = fits and (t is None or (t.shape == input.shape[1:2] and t.dtype in (input.dtype, torch.float32)))
+    if not fits or backends.choose("level1_norm", input) != "pytorch":
+        return NotImplemented
+    dtype = wide(input.dtype)
+    weight = input.new_ones(input.shape[1], dtype=dtype) if weight is None else weight
+    bias = input.new_zeros(input.shape[1], dtype=dtype) if bias is None else bias
+    return norm_act(input, weight, bias, *running, norm=norm, training=training, **options)
+
+
 def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return avg_pool2d(input, *args, **kwargs) if _supported(input) else NotImplemented
 
@@ -253,15 +306,20 @@ _ACTIVATIONS: dict[Callable, Callable] = {
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda input: _relu(input, inplace=True)),
     F.leaky_relu: _leaky_relu,
 }
-# Replaced only where that gains: convolutions have a threshold, and PyTorch 2.11 no second gradient of grid_sample.
+# Replaced only where that gains: convolutions and norms have a threshold, and PyTorch 2.11 no second gradient of
+# grid_sample.
 _GAIN: dict[Callable, Callable] = {
     F.conv2d: _conv2d,
     F.conv_transpose2d: _conv_transpose2d,
     F.grid_sample: _grid_sample,
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
 }
 _CLOSED: dict[Callable, Callable] = {**_ACTIVATIONS, **_GAIN, F.avg_pool2d: _avg_pool2d}
 _FASTER: dict[Callable, Callable] = {
     F.conv2d: _faster_conv2d,
     F.conv_transpose2d: _faster_conv_transpose2d,
     F.avg_pool2d: _avg_pool2d,
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
 }

@@ -55,8 +55,9 @@ def norm_act(
             statistics where they are needed.
         TypeError: other dtypes, a momentum of None.
 
-    Gradients: every order in x, weight and bias, from the second on in PyTorch's operators. Backend "reference" has two
-    orders: PyTorch's batch_norm takes mean and var for constants in the third.
+    Gradients: every order in x, weight and bias. On GPUs the second and higher orders are PyTorch's operators, on CPUs
+    the third and higher. Backend "reference" has two orders: PyTorch's batch_norm takes mean and var for constants in
+    the third.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     own, count = _checked(x, {"weight": weight, "bias": bias, **running}, norm, act, training, momentum)
@@ -205,50 +206,69 @@ class _Grad(Function):
     def backward(ctx: Any, v: Tensor | None, v_w: Tensor | None, v_b: Tensor | None) -> tuple:
         if v is None and v_w is None and v_b is None:
             return (None,) * 8
-        dy, x, w, b, mean, var = ctx.saved_tensors
-        over = [0, *range(2, x.ndim)] if ctx.given.batch else [*range(2, x.ndim)]
-        channels = [0, *range(2, x.ndim)]
-        dtype = wide(x.dtype)
+        given, tensors = ctx.given, ctx.saved_tensors
+        if given.backend == "cpu" and v is not None and not torch.is_grad_enabled():
+            d_dy, d_x, d_w = operators.norm_act_second(*tensors, v, v_w, v_b, ctx.constant, *given)
+        else:
+            d_dy, d_x, d_w = _second(*tensors, v, v_w, v_b, ctx.constant, given)
+        return d_dy, d_x, d_w, None, None, None, None, None
 
-        def along(t: Tensor) -> Tensor:
-            """[C] or [N, C] beside x"""
-            return t.to(dtype).reshape(*([1] if t.ndim == 1 else []), *t.shape, *[1] * (x.ndim - 2))
 
-        def average(t: Tensor) -> Tensor:
-            return t.mean(over, keepdim=True)
+def _second(
+    dy: Tensor,
+    x: Tensor,
+    w: Tensor,
+    b: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    v: Tensor | None,
+    v_w: Tensor | None,
+    v_b: Tensor | None,
+    constant: bool,
+    given: NormActArguments,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(d_dy, d_x, d_w) in PyTorch's own operators, which may be differentiated again; v, v_w or v_b is a tensor"""
+    over = [0, *range(2, x.ndim)] if given.batch else [*range(2, x.ndim)]
+    channels = [0, *range(2, x.ndim)]
+    dtype = wide(x.dtype)
 
-        x_, dy_, w_ = x.to(dtype), dy.to(dtype), along(w)
-        # mean and var must be functions of x again, because later orders differentiate this.
-        mean, var = (
-            (along(mean), along(var)) if ctx.constant else (average(x_), x_.var(over, correction=0, keepdim=True))
-        )
-        r = (var + ctx.given.eps).rsqrt()
-        xhat = (x_ - mean) * r
-        with torch.no_grad():
-            rises = (w_ * xhat + along(b) > 0).to(dtype)
-            m = rises + (1 - rises) * ctx.given.slope
-        dz = m * dy_
-        h = w_ * dz
+    def along(t: Tensor) -> Tensor:
+        """[C] or [N, C] beside x"""
+        return t.to(dtype).reshape(*([1] if t.ndim == 1 else []), *t.shape, *[1] * (x.ndim - 2))
 
-        def project(t: Tensor) -> Tensor:
-            return t if ctx.constant else t - average(t) - xhat * average(t * xhat)
+    def average(t: Tensor) -> Tensor:
+        return t.mean(over, keepdim=True)
 
-        d_dy = d_x = d_w = None
-        if v is not None:
-            v = v.to(dtype)
-            pv = r * project(v)
-            d_dy = m * w_ * pv
-            d_w = (dz * pv).sum(channels).to(w.dtype)
-            if not ctx.constant:
-                d_x = -r * r * (project(v * average(h * xhat) + h * average(v * xhat)) + xhat * average(v * project(h)))
-        if v_w is not None:
-            d_dy = _plus(d_dy, m * along(v_w) * xhat)
-            d_x = _plus(d_x, r * project(along(v_w) * dz))
-        if v_b is not None:
-            d_dy = _plus(d_dy, m * along(v_b))
-        d_x = None if d_x is None else d_x.to(x.dtype)
-        assert d_dy is not None  # v, v_w or v_b is there
-        return d_dy.to(dy.dtype), d_x, d_w, None, None, None, None, None
+    x_, dy_, w_ = x.to(dtype), dy.to(dtype), along(w)
+    # mean and var must be functions of x again, because later orders differentiate this.
+    mean, var = (along(mean), along(var)) if constant else (average(x_), x_.var(over, correction=0, keepdim=True))
+    r = (var + given.eps).rsqrt()
+    xhat = (x_ - mean) * r
+    with torch.no_grad():
+        rises = (w_ * xhat + along(b) > 0).to(dtype)
+        m = rises + (1 - rises) * given.slope
+    dz = m * dy_
+    h = w_ * dz
+
+    def project(t: Tensor) -> Tensor:
+        return t if constant else t - average(t) - xhat * average(t * xhat)
+
+    d_dy = d_x = d_w = None
+    if v is not None:
+        v = v.to(dtype)
+        pv = r * project(v)
+        d_dy = m * w_ * pv
+        d_w = (dz * pv).sum(channels).to(w.dtype)
+        if not constant:
+            d_x = -r * r * (project(v * average(h * xhat) + h * average(v * xhat)) + xhat * average(v * project(h)))
+    if v_w is not None:
+        d_dy = _plus(d_dy, m * along(v_w) * xhat)
+        d_x = _plus(d_x, r * project(along(v_w) * dz))
+    if v_b is not None:
+        d_dy = _plus(d_dy, m * along(v_b))
+    d_x = None if d_x is None else d_x.to(x.dtype)
+    assert d_dy is not None  # v, v_w or v_b is there
+    return d_dy.to(dy.dtype), d_x, d_w
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -68,6 +68,26 @@ def _grad_fake(dy, x, w, b, mean, var, constant, batch, slope, eps, backend):
     return torch.empty_like(_dense(x)), torch.empty_like(w), torch.empty_like(b)
 
 
+def _second(dy, x, w, b, mean, var, v, v_w, v_b, constant, batch, slope, eps, backend):
+    dense = _dense(x)
+    d_dy, d_x = torch.empty_like(dense), torch.empty_like(dense)
+    if x.numel() == 0:
+        return d_dy, d_x, torch.zeros_like(w)
+    dy, v = (in_layout(t, d_x.stride()) for t in (dy, v))
+    given = [None if t is None else _wide_stats(t, wide(x.dtype)) for t in (mean, var, w, b, v_w, v_b)]
+    dims = _shape(dense, batch)
+    d_w = given[0].new_empty(dims[0], dims[2])
+    backends.kernels("norm_act", backend).norm_act_second(
+        dy, dense, *given[:4], v, *given[4:], d_dy, d_x, d_w, dims, x.dtype, slope, eps, constant
+    )
+    d_w = d_w.view(-1, len(w))
+    return d_dy, d_x, (d_w[0] if len(d_w) == 1 else d_w.sum(0)).to(w.dtype)
+
+
+def _second_fake(dy, x, w, b, mean, var, v, v_w, v_b, constant, batch, slope, eps, backend):
+    return torch.empty_like(_dense(x)), torch.empty_like(_dense(x)), torch.empty_like(w)
+
+
 define(
     "norm_act(Tensor x, Tensor w, Tensor b, Tensor? mean, Tensor? var, bool batch, float slope, float eps, str backend)"
     " -> (Tensor, Tensor, Tensor)",
@@ -79,4 +99,10 @@ define(
     " float slope, float eps, str backend) -> (Tensor, Tensor, Tensor)",
     _grad,
     _grad_fake,
+)
+define(
+    "norm_act_second(Tensor dy, Tensor x, Tensor w, Tensor b, Tensor mean, Tensor var, Tensor v, Tensor? v_w,"
+    " Tensor? v_b, bool constant, bool batch, float slope, float eps, str backend) -> (Tensor, Tensor, Tensor)",
+    _second,
+    _second_fake,
 )

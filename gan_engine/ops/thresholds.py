@@ -140,6 +140,14 @@ _add(
     " one thread)",
 )
 _add(
+    "few elements of a norm at level 1",
+    *("level1_norm", "pytorch", "reference", 1 << 15),
+    "fewer than {number} elements of a batch or instance norm: calls of the kernels cost more than they save",
+    "R1 of a norm with lrelu, ms of PyTorch's batch norm, its instance norm / of norm_act: [8, 64, 4, 4] 0.48, 0.66 /"
+    " 0.56, [8, 64, 8, 8] 0.78, 1.12 / 0.68, [16, 128, 16, 16] 10.3, 13.4 / 4.5; channels_last 0.58, 0.72 / 0.58, 1.25,"
+    " 1.22 / 0.72, 22.9, 14.3 / 6.0 (Zen 4, busy, one thread)",
+)
+_add(
     "few products at level 2",
     *("level2", "pytorch", "reference", 4_000_000),
     "fewer than {number} multiply-adds for each function that D calls, on a CPU: the record of level 2 costs more than"

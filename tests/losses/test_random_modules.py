@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gan_engine.losses.penalties import NotPiecewiseLinear, backward_with_penalty
 from tests.losses.random_modules import draw, picked
 
+pytestmark = pytest.mark.usefixtures("small_norms_on_norm_act")
+
 DRAWS = int(os.environ.get("GAN_ENGINE_DRAWS", 120))
 PARTS = 6  # of the draws, so that they can run beside each other
 GAMMA, SCALE = 1.7, 0.5

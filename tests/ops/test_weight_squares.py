@@ -18,7 +18,7 @@ def skip_refused(backend: str, device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("kernel", [(1, 1), (1, 2), (3, 3), (4, 4), (3, 7), (8, 8), (5, 13), (9, 9)])
-@pytest.mark.parametrize("channels", [(1, 1), (5, 3), (2, 15), (3, 16), (7, 33), (1, 1040), (200, 300)])
+@pytest.mark.parametrize("channels", [(1, 1), (5, 3), (2, 15), (3, 16), (7, 33), (1, 1040), (61, 64)])
 def test_all_sizes_of_blocks_and_tails(channels, kernel, layout, dtype: torch.dtype, backend: str, device: str):
     torch.manual_seed(0)
     x = torch.randn(*channels, *kernel, device=device).to(dtype, memory_format=layout).requires_grad_()
