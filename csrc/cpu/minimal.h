@@ -49,13 +49,16 @@ struct K3 {
     }
 };
 
-// The same for four i: F(4, 3), at the points 0, a, -a, b, -b and infinity, with a = 3/4 and b = 3/2. Errors at the
-// usual points 0, 1, -1, 2, -2 are twice as large (numbers from a normal distribution, 64 to 512 channels).
-struct K3Four {
-    static constexpr int kTaps = 3, kIn = 6, kInStep = 4, kOut = 4, kPoints = 6, kWeights = 6;
+// For six pixels of x and taps w of any number up to four: F(7 - taps, taps), at the points 0, a, -a, b, -b and
+// infinity, with a and b in eighths. Errors at the usual points 0, 1, -1, 2, -2 are twice as large, and those at other
+// eighths are not smaller (numbers from a normal distribution, 64 to 512 channels).
+template <int taps, int a_eighths, int b_eighths>
+struct Six {
+    static constexpr int kTaps = taps, kIn = 6, kInStep = 7 - taps, kOut = 7 - taps, kPoints = 6, kWeights = 6;
     static constexpr bool kUp = false;
-    static constexpr float a = 3 / 4.f, b = 3 / 2.f, aa = a * a, bb = b * b;
+    static constexpr float a = a_eighths / 8.f, b = b_eighths / 8.f, aa = a * a, bb = b * b;
     static constexpr float at_0 = 1 / (aa * bb), at_a = 1 / (2 * aa * (aa - bb)), at_b = 1 / (2 * bb * (bb - aa));
+    static_assert(taps == 3 || taps == 4);
     template <class V>
     static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
         const V even_a = x[4] - bb * x[2], odd_a = a * (x[3] - bb * x[1]);
@@ -67,30 +70,45 @@ struct K3Four {
     template <class V>
     static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
         const V even_a = m[1] + m[2], odd_a = a * (m[1] - m[2]), even_b = m[3] + m[4], odd_b = b * (m[3] - m[4]);
-        y[0] = m[0] + even_a + even_b, y[1] = odd_a + odd_b;
-        y[2] = aa * even_a + bb * even_b, y[3] = aa * odd_a + bb * odd_b + m[5];
+        y[0] = m[0] + even_a + even_b, y[1] = odd_a + odd_b, y[2] = aa * even_a + bb * even_b;
+        if constexpr (kOut == 4)
+            y[3] = aa * odd_a + bb * odd_b + m[5];
+        else
+            y[2] += m[5];
     }
     template <class V>
     static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
-        const V even_a = y[0] + aa * y[2], odd_a = a * (y[1] + aa * y[3]);
-        const V even_b = y[0] + bb * y[2], odd_b = b * (y[1] + bb * y[3]);
-        m[0] = y[0], m[5] = y[3];
-        m[1] = even_a + odd_a, m[2] = even_a - odd_a, m[3] = even_b + odd_b, m[4] = even_b - odd_b;
+        at_points(y, m), m[0] = y[0], m[5] = y[kOut - 1];
     }
     template <class V>
     static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
-        const V even_a = w[0] + aa * w[2], odd_a = a * w[1], even_b = w[0] + bb * w[2], odd_b = b * w[1];
-        u[0] = at_0 * w[0], u[5] = w[2];
-        u[1] = at_a * (even_a + odd_a), u[2] = at_a * (even_a - odd_a);
-        u[3] = at_b * (even_b + odd_b), u[4] = at_b * (even_b - odd_b);
+        at_points(w, u), u[0] = at_0 * w[0], u[5] = w[kTaps - 1];
+        u[1] *= at_a, u[2] *= at_a, u[3] *= at_b, u[4] *= at_b;
     }
     template <class V>
     static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
         const V even_a = at_a * (u[1] + u[2]), odd_a = at_a * (u[1] - u[2]);
         const V even_b = at_b * (u[3] + u[4]), odd_b = at_b * (u[3] - u[4]);
-        w[0] = at_0 * u[0] + even_a + even_b, w[1] = a * odd_a + b * odd_b, w[2] = aa * even_a + bb * even_b + u[5];
+        w[0] = at_0 * u[0] + even_a + even_b, w[1] = a * odd_a + b * odd_b, w[2] = aa * even_a + bb * even_b;
+        if constexpr (kTaps == 4)
+            w[3] = aa * a * odd_a + bb * b * odd_b + u[5];
+        else
+            w[2] += u[5];
+    }
+
+  private:
+    // The polynomial with the coefficients c, at a, -a, b and -b.
+    template <class V, int n>
+    static GE_INLINE void at_points(const V (&c)[n], V (&u)[kPoints]) {
+        V odd_a = c[1], odd_b = c[1];
+        if constexpr (n == 4) odd_a += aa * c[3], odd_b += bb * c[3];
+        const V even_a = c[0] + aa * c[2], even_b = c[0] + bb * c[2];
+        odd_a = a * odd_a, odd_b = b * odd_b;
+        u[1] = even_a + odd_a, u[2] = even_a - odd_a, u[3] = even_b + odd_b, u[4] = even_b - odd_b;
     }
 };
+using K3Four = Six<3, 6, 12>;   // four pixels of y of a 3x3 kernel
+using K4Three = Six<4, 5, 12>;  // three pixels of y of a 4x4 kernel
 
 // Two neighbouring taps, y[i] = a x[i] + b x[i+1], which the algorithms for a stride of 2 apply to every other pixel of
 // x or y. `step` is the distance of the pixels x in memory, and `output` adds to y where `add`.
@@ -176,6 +194,41 @@ struct PairFour {
     static GE_INLINE void weight_adjoint(const V* u, V& a, V& b) {
         a = at_p * (u[0] + u[1]) + at_q * (u[2] + u[3]);
         b = p * at_p * (u[0] - u[1]) + q * at_q * (u[2] - u[3]) + u[4];
+    }
+};
+
+// y[i] = w0 x[i] + w1 x[i+1] + w2 x[i+2] + w3 x[i+3] for two i: F(2, 4), at the points of PairFour.
+struct K4Two {
+    static constexpr int kTaps = 4, kIn = 5, kInStep = 2, kOut = 2, kPoints = 5, kWeights = 5;
+    static constexpr bool kUp = false;
+    static constexpr float p = PairFour::p, q = PairFour::q, pp = p * p, qq = q * q;
+    static constexpr float at_p = PairFour::at_p, at_q = PairFour::at_q;
+    template <class V>
+    static GE_INLINE void input(const V (&x)[kIn], V (&v)[kPoints]) {
+        PairFour::input<1>(x, v);
+    }
+    template <class V>
+    static GE_INLINE void output(const V (&m)[kPoints], V (&y)[kOut]) {
+        y[0] = m[0] + m[1] + m[2] + m[3], y[1] = p * (m[0] - m[1]) + q * (m[2] - m[3]) + m[4];
+    }
+    template <class V>
+    static GE_INLINE void output_adjoint(const V (&y)[kOut], V (&m)[kPoints]) {
+        const V odd_p = p * y[1], odd_q = q * y[1];
+        m[0] = y[0] + odd_p, m[1] = y[0] - odd_p, m[2] = y[0] + odd_q, m[3] = y[0] - odd_q, m[4] = y[1];
+    }
+    template <class V>
+    static GE_INLINE void weight(const V (&w)[kTaps], V (&u)[kWeights]) {
+        const V even_p = w[0] + pp * w[2], odd_p = p * (w[1] + pp * w[3]);
+        const V even_q = w[0] + qq * w[2], odd_q = q * (w[1] + qq * w[3]);
+        u[0] = at_p * (even_p + odd_p), u[1] = at_p * (even_p - odd_p);
+        u[2] = at_q * (even_q + odd_q), u[3] = at_q * (even_q - odd_q), u[4] = w[3];
+    }
+    template <class V>
+    static GE_INLINE void weight_adjoint(const V (&u)[kWeights], V (&w)[kTaps]) {
+        const V even_p = at_p * (u[0] + u[1]), odd_p = p * at_p * (u[0] - u[1]);
+        const V even_q = at_q * (u[2] + u[3]), odd_q = q * at_q * (u[2] - u[3]);
+        w[0] = even_p + even_q, w[1] = odd_p + odd_q;
+        w[2] = pp * even_p + qq * even_q, w[3] = pp * odd_p + qq * odd_q + u[4];
     }
 };
 
@@ -353,6 +406,9 @@ void with_algorithm(Minimal minimal, const Run& run) {
         case Minimal::k4DownLarge: return run(Both<K4Down<PairFour>, K4Down<PairFour>>());
         case Minimal::k4Up: return run(Both<K4Up<PairTwo>, K4Up<PairTwo>>());
         case Minimal::k4UpLarge: return run(Both<K4Up<PairFour>, K4Up<PairFour>>());
+        case Minimal::k4: return run(Both<K4Two, K4Two>());
+        case Minimal::k4Tall: return run(Both<K4Three, K4Two>());
+        case Minimal::k4Large: return run(Both<K4Three, K4Three>());
     }
     throw std::invalid_argument("no form of minimal filtering has the number " + std::to_string(int(minimal)));
 }
