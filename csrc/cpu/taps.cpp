@@ -11,7 +11,7 @@ namespace {
 
 // A 3x3 kernel: the compiler then knows how many taps it adds.
 constexpr std::int64_t kThreeByThree = 9;
-// Kernels of more taps, 9x9 and larger, are added one by one.
+// Sixteen kernels of at most so many taps are added together. A larger kernel, such as 9x9, is added alone.
 constexpr std::int64_t kFewTaps = 64;
 // So many neighbouring kernels are one piece of work. Their factors stay in the L1 cache.
 constexpr std::int64_t kAcross = 1024;
@@ -77,7 +77,7 @@ struct Scale {
     const S* factors;
     T* out;
 
-    // Sixteen numbers are written at once. What is too many goes into the next kernel, which is written afterwards.
+    // A store writes sixteen numbers. Some of them may lie in the next kernels, which this thread writes afterwards.
     void rows(std::int64_t row, std::int64_t end, std::int64_t taps) const {
         for (; row < end; ++row) {
             const V factor = splat<V>(factors[row]);

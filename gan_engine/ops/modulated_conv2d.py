@@ -182,7 +182,7 @@ def demodulation(weight: Tensor, styles: Tensor, dtype: torch.dtype, *, backend:
     """
     with torch.autocast(styles.device.type, enabled=False):  # autocast would round the factors of the product
         q = weight_squares(weight.to(dtype) if dtype == torch.float64 else weight, backend=backend)  # [O, I]
-        return (styles.to(dtype).square() @ q.t() + 1e-8).rsqrt()
+        return (styles.to(dtype).square() @ q.t().to(dtype) + 1e-8).rsqrt()
 
 
 backends.register("modulated_conv2d", kernels_of="scale_bias_act")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gan_engine import backends
 from gan_engine.ops import modulated_conv2d
 from gan_engine.ops.modulated_conv2d import demodulation
 from gan_engine.ops.samples import OPS
@@ -147,6 +148,20 @@ def test_autocast_leaves_the_demodulation_in_float32(device: str, backend: str):
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=0)
     torch.testing.assert_close(y.float(), by_definition(**tensors), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("styled", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("weighted", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_demodulation_is_in_the_dtype_that_is_asked_for(dtype, weighted, styled, backend: str, device: str):
+    torch.manual_seed(0)
+    weight = (0.1 * torch.randn(5, 16, 3, 3, device=device)).to(weighted)
+    styles = torch.randn(4, 16, device=device).to(styled)
+    want = (weight.double()[None] * styles.double()[:, None, :, None, None]).square().sum([2, 3, 4]).rsqrt()
+    with backends.use(backend):
+        d = demodulation(weight, styles, dtype)
+    assert d.dtype == dtype
+    torch.testing.assert_close(d.double(), want, rtol=max(4 * torch.finfo(dtype).eps, 1e-6), atol=0)
 
 
 @pytest.mark.parametrize(("asked", "chosen", "handed"), [(None, "triton", None), ("triton", "triton", "triton")])

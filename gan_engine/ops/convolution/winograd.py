@@ -3,10 +3,12 @@
 A tile of 4x4 pixels of y takes 144 products of a 3x3 convolution, for each channel in and out. Winograd's F(4x4, 3x3)
 (1980; Lavin and Gray 2015, arXiv:1509.09308) takes 36 products, of sums of pixels and sums of taps. Tiles of 4x2 pixels
 take 24 instead of 72, and tiles of 2x2 take 16 instead of 36. For a 4x4 kernel, tiles of 3x3 pixels take 36 instead of
-144, tiles of 3x2 take 30 instead of 96, and tiles of 2x2 take 25 instead of 64. With a stride of 2 the even and the odd pixels are
-convolved with every other tap each. F(4, 2) takes 81 products instead of 144 for a 3x3 kernel and a tile of 4x4, and
-100 instead of 256 for 4x4. Small images have tiles of 2x2: F(2, 2) takes 25 products instead of 36, and 36 instead of
-64. A transposed convolution is the same backwards. csrc/cpu/minimal.h has the formulas.
+144, tiles of 3x2 take 30 instead of 96, and tiles of 2x2 take 25 instead of 64.
+
+With a stride of 2 the even and the odd pixels are convolved with every other tap each. F(4, 2) takes 81 products
+instead of 144 for a 3x3 kernel and a tile of 4x4, and 100 instead of 256 for 4x4. Small images have tiles of 2x2:
+F(2, 2) takes 25 products instead of 36, and 36 instead of 64. A transposed convolution is the same backwards.
+csrc/cpu/minimal.h has the formulas.
 
     milliseconds of PyTorch's kernel / of this     y            dx           dweight
     256 -> 256, 3x3, 64x64                         82 / 27      81 / 28     105 / 28
