@@ -7,8 +7,8 @@
 namespace gan_engine {
 
 // The algorithms: for 3x3 kernels with tiles of 2x2, 4x2 and 4x4 pixels of y, those with a stride of 2, and for 4x4
-// kernels with tiles of 2x2, 3x2 and 3x3. "Down" is a convolution, "Up" a transposed convolution, and "Large" has larger
-// tiles. The numbers are those of FORMS in gan_engine/ops/convolution/forms.py.
+// kernels with tiles of 2x2, 3x2 and 3x3. "Down" is a convolution, "Up" a transposed convolution, and "Large" has
+// larger tiles. The numbers are those of FORMS in gan_engine/ops/convolution/forms.py.
 enum class Minimal : int {
     k3 = 0,
     k3Tall = 1,

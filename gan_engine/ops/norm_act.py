@@ -206,11 +206,12 @@ class _Grad(Function):
     def backward(ctx: Any, v: Tensor | None, v_w: Tensor | None, v_b: Tensor | None) -> tuple:
         if v is None and v_w is None and v_b is None:
             return (None,) * 8
-        given, tensors = ctx.given, ctx.saved_tensors
+        given: NormActArguments = ctx.given
+        inputs = *ctx.saved_tensors, v, v_w, v_b, ctx.constant
         if given.backend == "cpu" and v is not None and not torch.is_grad_enabled():
-            d_dy, d_x, d_w = operators.norm_act_second(*tensors, v, v_w, v_b, ctx.constant, *given)
+            d_dy, d_x, d_w = operators.norm_act_second(*inputs, *given)
         else:
-            d_dy, d_x, d_w = _second(*tensors, v, v_w, v_b, ctx.constant, given)
+            d_dy, d_x, d_w = _second(*inputs, given=given)
         return d_dy, d_x, d_w, None, None, None, None, None
 
 
@@ -225,6 +226,7 @@ def _second(
     v_w: Tensor | None,
     v_b: Tensor | None,
     constant: bool,
+    *,
     given: NormActArguments,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(d_dy, d_x, d_w) in PyTorch's own operators, which may be differentiated again; v, v_w or v_b is a tensor"""
