@@ -35,58 +35,50 @@ def weight_squares(x: Tensor, *, backend: str | None = None) -> Tensor:
 #   scale   z = a x             dx = scale(dz; a)     da = dot(dz, x)
 
 
-class _WeightSquares(Function):
-    @staticmethod
-    def forward(x):
-        return operators.taps_dot(x, x)
+class _Kept(Function):
+    """The gradient needs all inputs"""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs)
+
+
+class _WeightSquares(_Kept):
+    @staticmethod
+    def forward(x):
+        return operators.taps_dot(x, x)
 
     @staticmethod
     def backward(ctx: Any, dq: Tensor | None) -> Tensor | None:
         return None if dq is None else _Scale.apply(*ctx.saved_tensors, 2 * dq)
 
 
-class _Dot(Function):
+class _Dot(_Kept):
     @staticmethod
     def forward(x, y):
         return operators.taps_dot(x, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, dq: Tensor | None) -> tuple:
         if dq is None:
             return None, None
         x, y = ctx.saved_tensors
-        return tuple(
-            _Scale.apply(other, dq) if needed else None
-            for other, needed in zip((y, x), ctx.needs_input_grad, strict=True)
-        )
+        dx = _Scale.apply(y, dq) if ctx.needs_input_grad[0] else None
+        return dx, _Scale.apply(x, dq) if ctx.needs_input_grad[1] else None
 
 
-class _Scale(Function):
+class _Scale(_Kept):
     @staticmethod
-    def forward(x, factors):
-        return operators.taps_scale(x, factors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
+    def forward(x, a):
+        return operators.taps_scale(x, a)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor | None) -> tuple:
         if dz is None:
             return None, None
-        x, factors = ctx.saved_tensors
-        dx = _Scale.apply(dz, factors) if ctx.needs_input_grad[0] else None
+        x, a = ctx.saved_tensors
+        dx = _Scale.apply(dz, a) if ctx.needs_input_grad[0] else None
         return dx, _Dot.apply(dz, x) if ctx.needs_input_grad[1] else None
 
 
