@@ -15,6 +15,7 @@ runs at the larger size, behind a transposed convolution or before a strided one
 would cost more multiplications than it saves.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -179,11 +180,16 @@ def _of_the_convolution(asked: str | None, chosen: str) -> str | None:
 # chooser finds. "reference" is the definition: the image is doubled or halved beside the convolution.
 
 
+def _defined(backend: str | None) -> Callable[..., Tensor]:
+    """The convolution of the definition: PyTorch's where the call asks for it, else one that finds its kernel"""
+    return F.conv2d if backend == "reference" else conv2d
+
+
 def _doubled_conv2d(x: Tensor, weight: Tensor, backend: str | None) -> Tensor:
     """y [N, O, 2 H, 2 W] = conv(double(x [N, I, H, W]), weight [O, I, k, k])"""
     k = int(weight.shape[2])
     if backends.choose("doubled_conv2d", x, backend, k) == "reference":
-        return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
+        return _defined(backend)(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), padding=k // 2)
     if k == 1:  # a pixel's copies are alike also behind the convolution, which is four times cheaper before them
         return F.interpolate(F.conv2d(x, weight.to(x.dtype)), scale_factor=2, mode="nearest")
     return conv_transpose2d(x, widened(transposed(weight)).to(x.dtype), stride=2, padding=k // 2)
@@ -193,7 +199,7 @@ def _halved_conv2d(x: Tensor, weight: Tensor, backend: str | None) -> Tensor:
     """y [N, O, H / 2, W / 2] = halve(conv(x [N, I, H, W], weight [O, I, k, k]))"""
     k = int(weight.shape[2])
     if backends.choose("halved_conv2d", x, backend, k) == "reference":
-        return F.avg_pool2d(F.conv2d(x, weight.to(x.dtype), padding=k // 2), 2)
+        return F.avg_pool2d(_defined(backend)(x, weight.to(x.dtype), padding=k // 2), 2)
     if k == 1:
         return F.conv2d(F.avg_pool2d(x, 2), weight.to(x.dtype))
     return conv2d(x, (widened(weight) * 0.25).to(x.dtype), stride=2, padding=k // 2)

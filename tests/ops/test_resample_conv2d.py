@@ -118,6 +118,15 @@ def test_layouts_of_the_passes_do_not_show(op, layout: torch.memory_format):
 
 
 @pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
+def test_the_chooser_finds_the_convolution_of_few_pixels(op):
+    x, weight = torch.randn(1, 64, 8, 8), torch.randn(64, 64, 3, 3)
+    with backends.watched() as choices:
+        op(x, weight)
+        op(x, weight, backend="reference")
+    assert [choice.shape[2] for choice in choices if choice.op == "conv2d"] == [16 if op is upsample_conv2d else 8]
+
+
+@pytest.mark.parametrize("op", [upsample_conv2d, downsample_conv2d])
 def test_saves_multiplications_in_every_pass(op, backend: str, device: str):
     if backend == "reference":
         pytest.skip("reference: the definition saves nothing")
