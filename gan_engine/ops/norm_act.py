@@ -210,6 +210,8 @@ class _Grad(Function):
         inputs = *ctx.saved_tensors, v, v_w, v_b, ctx.constant
         if given.backend == "cpu" and v is not None and not torch.is_grad_enabled():
             d_dy, d_x, d_w = operators.norm_act_second(*inputs, *given)
+            if ctx.constant and v_w is None:
+                d_x = None  # and not zeros, which all layers before would carry
         else:
             d_dy, d_x, d_w = _second(*inputs, given=given)
         return d_dy, d_x, d_w, None, None, None, None, None

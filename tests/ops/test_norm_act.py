@@ -102,6 +102,43 @@ def test_all_sizes_of_rows_and_tails(norm, layout, channels: int, size: tuple[in
         assert error < 1e-4
 
 
+@pytest.mark.parametrize("statistics", ["batch", "instance", "running"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 33])
+@pytest.mark.parametrize("size", [(7, 9), (32, 33)])
+def test_the_second_order_of_all_sizes(statistics: str, layout, channels: int, size, backend: str, device: str):
+    if backend == "triton" and backends.INTERPRET and channels > 1:
+        pytest.skip("its second order is PyTorch's operators, and the interpreter is slow")
+    torch.manual_seed(0)
+    x, dy, v = (torch.randn(3, channels, *size, device=device).to(memory_format=layout) for _ in range(3))
+    w, b, mean, var, v_w, v_b = (torch.rand(channels, device=device) + 0.5 for _ in range(6))
+
+    def second(dtype: torch.dtype, backend: str) -> tuple[Tensor, ...]:
+        x_, w_, b_, dy_ = (t.detach().to(dtype).requires_grad_() for t in (x, w, b, dy))
+        options = {"norm": "instance" if statistics == "instance" else "batch", "act": "lrelu", "backend": backend}
+        if statistics == "running":
+            options |= {"running_mean": mean.to(dtype), "running_var": var.to(dtype), "training": False}
+        y = norm_act(x_, w_, b_, **options)
+        first = torch.autograd.grad(y, (x_, w_, b_), dy_, create_graph=True)
+        return torch.autograd.grad(first, (x_, w_, dy_), [t.to(dtype) for t in (v, v_w, v_b)])
+
+    for got, want in zip(second(torch.float32, backend), second(torch.float64, "reference"), strict=True):
+        assert (got.double() - want).norm() < 1e-4 * want.norm()
+
+
+def test_gradients_that_are_zero_for_running_statistics_stay_undefined(backend: str, device: str):
+    if backend == "reference":
+        pytest.skip("reference: PyTorch's batch norm makes tensors of zeros")
+    x, dy = (torch.randn(2, 3, 4, 5, device=device).requires_grad_() for _ in range(2))
+    w, b, mean, var = (torch.rand(3, device=device).requires_grad_(n < 2) for n in range(4))
+    y = norm_act(x, w, b, mean, var, act="lrelu", training=False, backend=backend)
+    dx, dw, _ = torch.autograd.grad(y, (x, w, b), dy, create_graph=True)
+    second = torch.autograd.grad(dx.sum(), (x, w, b, dy), retain_graph=True, allow_unused=True)
+    assert [g is None for g in second] == [True, False, True, False]
+    second = torch.autograd.grad(dx.sum() + dw.sum(), (x, w, b, dy), allow_unused=True)
+    assert [g is None for g in second] == [False, False, True, False]
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_a_large_mean_costs_no_precision(layout: torch.memory_format, backend: str, device: str):
     torch.manual_seed(0)
