@@ -214,10 +214,10 @@ backends.register("level1_norm", has=("pytorch",), no_gain=_norm_no_gain)
 def _batch_norm(
     input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ) -> Tensor:
-    running = running_mean, running_var
-    if not (training or None not in running) or (training and (running_mean is None) != (running_var is None)):
+    if (running_mean is None) != (running_var is None) or not (training or running_mean is not None):
         return NotImplemented  # PyTorch refuses it
-    return _norm(input, running, weight, bias, norm="batch", training=training, momentum=momentum, eps=eps)
+    options: dict[str, Any] = {"norm": "batch", "training": training, "momentum": momentum, "eps": eps}
+    return _norm(input, (running_mean, running_var), weight, bias, **options)
 
 
 def _instance_norm(
@@ -232,23 +232,27 @@ def _instance_norm(
 ) -> Tensor:
     if running_mean is not None or running_var is not None or not use_input_stats:
         return NotImplemented
-    return _norm(input, (None, None), weight, bias, norm="instance", training=True, momentum=momentum, eps=eps)
+    options: dict[str, Any] = {"norm": "instance", "training": True, "momentum": momentum, "eps": eps}
+    y = _norm(input, (None, None), weight, bias, **options)
+    # Images as PyTorch lays them out: a `view` behind the norm may need it.
+    return y.contiguous() if y is not NotImplemented and y.ndim == 4 else y
 
 
-def _norm(input, running, weight, bias, *, norm: str, training: bool, **options: Any) -> Tensor:
-    """norm_act, or NotImplemented for what it does not take, or what gains nothing"""
-    if input.ndim < 2 or not _supported(input):
+def _norm(input, running, weight, bias, *, norm: str, training: bool, momentum: float, eps: float) -> Tensor:
+    """norm_act, or NotImplemented for what it does not take, what PyTorch refuses, or what gains nothing"""
+    if input.ndim < 2 or not _supported(input) or momentum is None or eps <= 0:
         return NotImplemented
-    over = input[:, :1] if norm == "batch" else input[:1, :1]  # statistics of one element are PyTorch's to refuse
-    fits = not training or over.numel() > 1
-    for t in (*running, weight, bias):
-        fits = fits and (t is None or (t.shape == input.shape[1:2] and t.dtype in (input.dtype, torch.float32)))
+    over = input[:, :1] if norm == "batch" else input[:1, :1]
+    tensors = [t for t in (*running, weight, bias) if t is not None]
+    dtypes = {t.dtype for t in tensors}
+    fits = (not training or over.numel() > 1) and all(t.shape == input.shape[1:2] for t in tensors)
+    fits = fits and (dtypes <= {input.dtype} or (dtypes == {torch.float32} and input.dtype != torch.float64))
     if not fits or backends.choose("level1_norm", input) != "pytorch":
         return NotImplemented
     dtype = wide(input.dtype)
     weight = input.new_ones(input.shape[1], dtype=dtype) if weight is None else weight
     bias = input.new_zeros(input.shape[1], dtype=dtype) if bias is None else bias
-    return norm_act(input, weight, bias, *running, norm=norm, training=training, **options)
+    return norm_act(input, weight, bias, *running, norm=norm, training=training, momentum=momentum, eps=eps)
 
 
 def _avg_pool2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -86,6 +86,18 @@ def test_values_in_other_dtypes(dtypes, mode, calls: list[str]):
     torch.testing.assert_close(norm.running_var.double(), want.running_var, rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_images_are_laid_out_as_pytorch_does(norm: str, layout: torch.memory_format, calls: list[str]):
+    """PyTorch's instance norm makes contiguous images, which a `view` behind it may need."""
+    norms = {"batch": nn.BatchNorm2d(3), "instance": nn.InstanceNorm2d(3)}
+    x = images().float().to(memory_format=layout)
+    with ClosedOps():
+        y = norms[norm](x)
+    assert calls == [norm]
+    assert y.stride() == norms[norm](x).stride()
+
+
 def left_to_pytorch() -> dict:
     x = images()
     mean, var = torch.zeros(3).double(), torch.ones(3).double()
@@ -101,6 +113,12 @@ def left_to_pytorch() -> dict:
         "other channels": lambda: F.batch_norm(x, mean[:2], var[:2], training=True),
         "integers": lambda: F.batch_norm(x.int(), mean, var),
         "empty": lambda: F.batch_norm(x[:0], mean, var, training=True),
+        "no eps": lambda: F.batch_norm(x, mean, var, training=True, eps=0),
+        "negative eps": lambda: F.batch_norm(x, mean, var, eps=-0.1),
+        "no momentum": lambda: F.batch_norm(x, mean, var, training=True, momentum=None),
+        "no momentum of instances": lambda: F.instance_norm(x, momentum=None),
+        "float32 statistics of float64": lambda: F.batch_norm(x, mean.float(), var.float()),
+        "two dtypes": lambda: F.batch_norm(x.bfloat16(), mean.float(), var.float(), mean.bfloat16()),
     }
 
 
