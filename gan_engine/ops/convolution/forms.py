@@ -36,10 +36,10 @@ class Form(NamedTuple):
 # pixels and sides on, and with these paddings, errors are at most twice the errors of PyTorch's kernels, in 1,072 of
 # 1,076 draws of shapes; the other 4, with 32 and 48 channels, came to 2.5 times. With one image and AVX2 PyTorch rounds
 # less: 10 of 270 maps came to 2.3 to 3.4 times its errors. (Forms 7 to 9: at most twice in all of 586 draws. On shorter
-# sides they are not faster. Forms 10 to 12: at most twice in all of 638 maps; PyTorch rounds less with a padding of 2.)
-# PyTorch's error is taken in the layout that rounds more: y and dx in channels_last, the
-# gradient by the weight in contiguous memory. (Numbers from a normal distribution behind leaky ReLU, batch 8, relative
-# errors in the 2-norm in 1e-7, AVX-512, PyTorch 2.13, 2026-11.)
+# sides they are not faster. Forms 10 to 12: at most twice in all of 638 maps. PyTorch rounds less with a padding of 2,
+# which form 12 therefore does not take.) PyTorch's error is taken in the layout that rounds more: y and dx in
+# channels_last, the gradient by the weight in contiguous memory. (Numbers from a normal distribution behind leaky ReLU,
+# batch 8, relative errors in the 2-norm in 1e-7, AVX-512, PyTorch 2.13, 2026-11.)
 #
 #     channels, side        y: contiguous  channels_last  2x2  4x2  4x4    dweight: contiguous  last  2x2  4x2  4x4
 #     64, 32                       2.1          4.1       2.4  4.2   7.4               11.2      3.0  3.0  4.8  8.1
