@@ -51,7 +51,7 @@ from torch.nn.parameter import is_lazy
 
 from gan_engine.losses import norms
 from gan_engine.losses.by_autograd import detached, without_autocast
-from gan_engine.losses.closed_ops import FasterConvolutions
+from gan_engine.losses.closed_ops import FasterOps
 from gan_engine.losses.held_slopes import HeldSlopes, refuse_modules_with_kinks
 from gan_engine.losses.network import Network, modules_of, why_compiled
 from gan_engine.losses.outputs import Outputs, Picked, WrongOutput, check_batch, mean_loss, read_outputs, without_graph
@@ -176,7 +176,7 @@ def aligned_error(D: Network, img: Tensor, c: Any = None, *, centre: float = 0.0
 
 def _outputs(D: Network, img: Tensor, c: Any, held: AbstractContextManager, picked: Picked) -> Outputs:
     # No mode enters compiled code.
-    with FasterConvolutions() if isinstance(held, HeldSlopes) else nullcontext(), held:
+    with FasterOps() if isinstance(held, HeldSlopes) else nullcontext(), held:
         returned = D(img) if c is None else D(img, c)
         outputs = read_outputs(returned, len(img), picked)
     if img.requires_grad and not all(logits.requires_grad for logits in outputs.logits):

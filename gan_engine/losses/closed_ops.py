@@ -86,7 +86,7 @@ def checkpoint_hook() -> Any:
     return pack if getattr(pack, "__qualname__", "").startswith("_checkpoint_hook.") else None
 
 
-class FasterConvolutions(ClosedOps):
+class FasterOps(ClosedOps):
     """Inside of the block, convolutions and norms that have a faster way than PyTorch's take it.
 
     For runs that are differentiated once: attention keeps its fused kernels.
@@ -220,6 +220,13 @@ def _batch_norm(
     return _norm(input, (running_mean, running_var), weight, bias, **options)
 
 
+def _faster_batch_norm(input, *args: Any, **kwargs: Any) -> Tensor:
+    pytorchs = input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last)
+    if pytorchs and is_few(input, input.numel(), TABLE["few elements of a batch norm"]):
+        return NotImplemented
+    return _batch_norm(input, *args, **kwargs)
+
+
 def _instance_norm(
     input,
     running_mean=None,
@@ -324,6 +331,6 @@ _FASTER: dict[Callable, Callable] = {
     F.conv2d: _faster_conv2d,
     F.conv_transpose2d: _faster_conv_transpose2d,
     F.avg_pool2d: _avg_pool2d,
-    F.batch_norm: _batch_norm,
+    F.batch_norm: _faster_batch_norm,
     F.instance_norm: _instance_norm,
 }

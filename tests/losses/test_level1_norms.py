@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gan_engine.losses import closed_ops
-from gan_engine.losses.closed_ops import ClosedOps, FasterConvolutions
+from gan_engine.losses.closed_ops import ClosedOps, FasterOps
 from gan_engine.losses.penalties import backward_with_penalty
 from gan_engine.ops.norm_act import norm_act
 from gan_engine.ops.thresholds import TABLE
@@ -72,18 +72,27 @@ def test_norms_have_the_gradients_and_statistics_of_autograd(norm: str, calls: l
     assert all(moved) if "evaluated" not in norm else not any(moved)
 
 
-@pytest.mark.parametrize("mode", [ClosedOps, FasterConvolutions])
+@pytest.mark.parametrize("mode", [ClosedOps, FasterOps])
 @pytest.mark.parametrize("dtypes", [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")])
 def test_values_in_other_dtypes(dtypes, mode, calls: list[str]):
-    x = images().to(getattr(torch, dtypes[0])).to(memory_format=torch.channels_last)
+    layout = torch.channels_last if mode is ClosedOps else torch.contiguous_format
+    x = images().to(getattr(torch, dtypes[0])).to(memory_format=layout)
     norm = nn.BatchNorm2d(3, dtype=getattr(torch, dtypes[1]))
     with mode():
         y = norm(x)
     assert calls == ["batch"]
-    assert y.dtype == x.dtype and y.is_contiguous(memory_format=torch.channels_last)
+    assert y.dtype == x.dtype and y.is_contiguous(memory_format=layout)
     want = nn.BatchNorm2d(3, dtype=torch.float64)
     torch.testing.assert_close(y.double(), want(x.double()), rtol=0, atol=0.03 if y.dtype == torch.bfloat16 else 1e-5)
     torch.testing.assert_close(norm.running_var.double(), want.running_var, rtol=1e-2, atol=0)
+
+
+def test_few_elements_of_a_batch_norm_in_channels_last_gain_only_at_the_second_order(calls: list[str]):
+    x = images().float().to(memory_format=torch.channels_last)
+    for mode, made in ((FasterOps, []), (ClosedOps, ["batch"])):
+        with mode():
+            nn.BatchNorm2d(3, dtype=x.dtype)(x)
+        assert calls == made
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
