@@ -84,7 +84,7 @@ SIDES = {
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),
     "few products at level 1": tuple(level_1(side) for side in (64, 96)),
     "few products with a stride at level 1": tuple(level_1(side, stride=2) for side in (256, 512)),
-    "few elements of a norm at level 1": (norm_at_level_1(15), norm_at_level_1(16)),
+    "few elements of a norm at level 1": (norm_at_level_1(31), norm_at_level_1(32)),
     "few products at level 2": tuple(level_2(width) for width in (64, 2048)),
     "few elements to halve": tuple(lambda n=n: ops.avg_pool2d(torch.ones(n, 1, 2, 128), 2) for n in (127, 128)),
     "many channels to halve": tuple(

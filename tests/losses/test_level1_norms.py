@@ -134,7 +134,7 @@ def left_to_pytorch() -> dict:
 @pytest.mark.parametrize("call", left_to_pytorch())
 def test_what_pytorch_refuses_or_norm_act_does_not_take_is_left_to_pytorch(call: str, calls: list[str], monkeypatch):
     if call == "few elements":
-        monkeypatch.setitem(TABLE, FEW_OF_A_NORM, TABLE[FEW_OF_A_NORM]._replace(number=1 << 15))
+        monkeypatch.setitem(TABLE, FEW_OF_A_NORM, TABLE[FEW_OF_A_NORM]._replace(number=1 << 16))
 
     def outcome() -> object:
         try:
