@@ -49,9 +49,9 @@ struct K3 {
     }
 };
 
-// For six pixels of x and taps w of any number up to four: F(7 - taps, taps), at the points 0, a, -a, b, -b and
-// infinity, with a and b in eighths. Errors at the usual points 0, 1, -1, 2, -2 are twice as large, and those at other
-// eighths are not smaller (numbers from a normal distribution, 64 to 512 channels).
+// For six pixels of x and three or four taps w: F(7 - taps, taps), at the points 0, a, -a, b, -b and infinity, with a
+// and b in eighths. Errors at the usual points 0, 1, -1, 2, -2 are twice as large (numbers from a normal distribution,
+// from 64 channels on).
 template <int taps, int a_eighths, int b_eighths>
 struct Six {
     static constexpr int kTaps = taps, kIn = 6, kInStep = 7 - taps, kOut = 7 - taps, kPoints = 6, kWeights = 6;
