@@ -84,10 +84,9 @@ HOT = {
     # channels_last has one number of noise for each pixel.
     "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
     "filtered_lrelu": [
-        Hot(r"\bRowsOfU<float>::(make_x|make_group|make_period)\(", loops=12),
+        Hot(r"\bRowsOfU<float>::(make_x|make_group|make_period)\(", loops=11),
         Hot(r"\bRowsOfY<float>::(blend|make)\(", loops=8),
-        # A mirrored filter's sums and differences of taps are made one by one, once for a row.
-        Hot(r"\bRowsOf[UY]<float>::(make_of_matrix|make_pair)\(", loops=8, scalar_loops=4),
+        Hot(r"\bRowsOf[UY]<float>::(make_of_matrix|make_pair)\(", loops=8),
     ],
     # The argument of the sine waits in memory for the C library, in case that it is large.
     "alias_free_activation, images": [

@@ -38,7 +38,9 @@ class RowsOfU {
           down(fir::axis<V>(p.h, y.u_top, p.separable, weights.down)),
           passes(fir::is_identity(p, weights)),
           pairs(p.h.up == 2 && fir::is_mirrored(p, weights)),
-          linear(call.alpha == 1 && call.gain == 1 && call.clamp < 0) {}
+          linear(call.alpha == 1 && call.gain == 1 && call.clamp < 0) {
+        if (!p.separable && !passes) pairs ? add_pairs() : add_phases();
+    }
 
     std::int64_t rows_at_once() const { return down.size; }
 
@@ -83,7 +85,9 @@ class RowsOfU {
     S *x_row = nullptr, *paired = nullptr;
     std::int64_t elements_x = 0;
     std::uint8_t* bits = nullptr;  // of a row whose bits the next tile writes
-    fir::MatrixSums<V, S> sums;
+    // For each phase down and across; of pairs, for each phase across, plus and minus.
+    std::vector<fir::MatrixSums<V, S>> sums;
+    std::vector<const S*> rows;  // of x, that a row of u takes
 
     // Columns of x that columns [begin, end) of u need, from across.base on.
     void read_x(std::int64_t iy, S* to) {
@@ -154,38 +158,58 @@ class RowsOfU {
         Line lines[4];
         for (int k = 0; k < group.outputs; ++k) lines[k] = line(row + k);
         const std::int64_t skipped = (begin - across.origin) * kLanes;
+        rows.resize(group.inputs);
+        for (std::int64_t t = 0; t < group.inputs; ++t) rows[t] = xs.at(first + t) + skipped;
+        const S* const* const at = rows.data();
         fir::sum_group<V>(
-            group, kLanes, end - begin, [&](std::int64_t t) GE_INLINED { return xs.at(first + t) + skipped; },
+            group, kLanes, end - begin, [=](std::int64_t t) GE_INLINED { return at[t]; },
             [&](int k, std::int64_t i, V sum) GE_INLINED {
                 if (lines[k].to != nullptr) put(lines[k], i, sum);
             });
     }
 
-    // done(i, sum) for columns i of a line, by the taps in `sums`, which are those of a phase.
-    template <class Done>
-    GE_INLINE void sum_phase(std::int64_t phase, const Done& done) const {
-        sums.sum(across, across.origin + phase, end, [&](std::int64_t k, V sum) GE_INLINED {
-            const std::int64_t i = phase + k * across.size - (begin - across.origin);
-            if (i >= 0 && i < end - begin) done(i, sum);
-        });
+    void add_phases() {
+        for (std::int64_t r = down.origin; r < down.origin + down.size; ++r)
+            for (std::int64_t o = across.origin; o < across.origin + across.size; ++o)
+                sums.emplace_back(p.h.count(r), p.w.count(o), fir::TapsOf<S>(p, weights, r, o));
+    }
+    void add_pairs() {
+        const std::int64_t half = p.h.taps / 4, odd = p.h.taps / 2 % 2, last = p.h.taps / 2 - 1;
+        for (std::int64_t o = across.origin; o < across.origin + across.size; ++o) {
+            const fir::TapsOf<S> tap(p, weights, down.origin, o);
+            sums.emplace_back(half + odd, p.w.count(o),
+                              [&](std::int64_t t, std::int64_t k) { return (tap(t, k) + tap(last - t, k)) / 2; });
+            sums.emplace_back(half, p.w.count(o),
+                              [&](std::int64_t t, std::int64_t k) { return (tap(t, k) - tap(last - t, k)) / 2; });
+        }
+    }
+
+    // done(i, sum) for columns i of a line, by the sums of a phase. Row t of its inputs lies at row(t).
+    template <class Row, class Done>
+    GE_INLINE void sum_phase(fir::MatrixSums<V, S>& of, std::int64_t phase, const Row& row, const Done& done) const {
+        const std::int64_t o = across.origin + phase, from = (across.first_input(o) - across.base) * kLanes;
+        of.set_inputs([&](std::int64_t t) { return row(t) + from; });
+        of.sum(across.step * kLanes, 0, (end - o + across.size - 1) / across.size,
+               [&](std::int64_t k, V sum) GE_INLINED {
+                   const std::int64_t i = phase + k * across.size - (begin - across.origin);
+                   if (i >= 0 && i < end - begin) done(i, sum);
+               });
     }
 
     // Row r by a filter that is no outer product.
     void make_of_matrix(std::int64_t r) {
         const Line c = line(r);
-        const std::int64_t first = down.first_input(r);
-        for (std::int64_t phase = 0; phase < across.size; ++phase) {
-            const std::int64_t o = across.origin + phase, from = across.first_input(o) - across.base;
-            sums.take_taps(p.h.count(r), p.w.count(o), fir::TapsOf<S>(p, weights, r, o),
-                           [&](std::int64_t t) { return xs.at(first + t) + from * kLanes; });
-            sum_phase(phase, [&](std::int64_t i, V sum) GE_INLINED { put(c, i, sum); });
-        }
+        const std::int64_t first = down.first_input(r), of_row = (r - down.origin) % down.size * across.size;
+        for (std::int64_t phase = 0; phase < across.size; ++phase)
+            sum_phase(
+                sums[of_row + phase], phase, [&](std::int64_t t) { return xs.at(first + t); },
+                [&](std::int64_t i, V sum) GE_INLINED { put(c, i, sum); });
     }
 
     // Rows `row` and row + 1 by a mirrored filter, from sums and differences of pairs of rows of x.
     void make_pair(std::int64_t row) {
         const Line lines[] = {line(row), line(row + 1)};
-        const std::int64_t first = down.first_input(row), half = p.h.taps / 4, odd = p.h.taps / 2 % 2;
+        const std::int64_t first = down.first_input(row), half = p.h.taps / 4;
         const std::int64_t columns = across.inputs(end), last = p.h.taps / 2 - 1;
         S* const plus = paired + p.h.taps / 2 * xs.pitch;
         for (std::int64_t t = 0; t < half; ++t) {
@@ -193,23 +217,17 @@ class RowsOfU {
             fir::pair_rows<V, S>(xs.at(first + t), xs.at(first + last - t), columns, added, differences);
         }
         for (std::int64_t phase = 0; phase < across.size; ++phase) {
-            const std::int64_t o = across.origin + phase, from = across.first_input(o) - across.base;
-            const fir::TapsOf<S> tap(p, weights, row, o);
-            sums.take_taps(
-                half + odd, p.w.count(o),
-                [&](std::int64_t t, std::int64_t k) { return (tap(t, k) + tap(last - t, k)) / 2; },
-                [&](std::int64_t t) {
-                    return (t < half ? paired + 2 * t * xs.pitch : xs.at(first + t)) + from * kLanes;
+            sum_phase(
+                sums[2 * phase], phase,
+                [&](std::int64_t t) { return t < half ? paired + 2 * t * xs.pitch : xs.at(first + t); },
+                [&](std::int64_t i, V sum) GE_INLINED { store(plus + i * kLanes, sum, false); });
+            sum_phase(
+                sums[2 * phase + 1], phase, [&](std::int64_t t) { return paired + (2 * t + 1) * xs.pitch; },
+                [&](std::int64_t i, V minus) GE_INLINED {
+                    const V sum = load<V>(plus + i * kLanes);
+                    if (lines[0].to != nullptr) put(lines[0], i, sum + minus);
+                    if (lines[1].to != nullptr) put(lines[1], i, sum - minus);
                 });
-            sum_phase(phase, [&](std::int64_t i, V sum) GE_INLINED { store(plus + i * kLanes, sum, false); });
-            sums.take_taps(
-                half, p.w.count(o), [&](std::int64_t t, std::int64_t k) { return (tap(t, k) - tap(last - t, k)) / 2; },
-                [&](std::int64_t t) { return paired + (2 * t + 1) * xs.pitch + from * kLanes; });
-            sum_phase(phase, [&](std::int64_t i, V minus) GE_INLINED {
-                const V sum = load<V>(plus + i * kLanes);
-                if (lines[0].to != nullptr) put(lines[0], i, sum + minus);
-                if (lines[1].to != nullptr) put(lines[1], i, sum - minus);
-            });
         }
     }
 };

@@ -39,7 +39,12 @@ class RowsOfY {
           u_top(inside(down.base, p.h.in)),
           u_bottom(bottom == p.h.out ? p.h.in : inside(down.first_input(bottom), p.h.in)),
           passes(fir::is_identity(p, weights)),
-          pairs(p.h.up == 1 && fir::is_mirrored(p, weights)) {}
+          pairs(p.h.up == 1 && fir::is_mirrored(p, weights)) {
+        for (std::int64_t phase = 0; phase < (p.separable || passes ? 0 : across.size); ++phase) {
+            const std::int64_t o = across.origin + phase;
+            sums.emplace_back(p.h.count(top) - half(), p.w.count(o), fir::TapsOf<S>(p, weights, top, o));
+        }
+    }
 
     std::int64_t width_u() const { return pitch_of(std::max(across.inputs(right), u_end - across.base) + across.step); }
     // `made` rows of u are made at once.
@@ -48,7 +53,7 @@ class RowsOfY {
         us.data = pieces.take(us.slots * width_u());
         blended = pieces.take(down.size * width_u());
         out_row = pieces.take(pitch_of(across.periods(right) * across.size));
-        paired = pieces.take(pairs ? p.h.taps / 2 * width_u() : 0);
+        paired = pieces.take(half() * width_u());
     }
 
     // Zeros where no row of u reaches.
@@ -69,12 +74,16 @@ class RowsOfY {
     void blend(std::int64_t oy) {
         if (passes || !p.separable) return;
         const std::int64_t first = first_input(oy), skipped = (u_begin - across.base) * kLanes;
-        for (const fir::Group<S>& group : down.groups)
+        for (const fir::Group<S>& group : down.groups) {
+            rows.resize(group.inputs);
+            for (std::int64_t t = 0; t < group.inputs; ++t) rows[t] = us.at(first + group.input + t) + skipped;
+            const S* const* const at = rows.data();
+            S* const to = blended + group.output * us.pitch + skipped;
+            const std::int64_t pitch = us.pitch;
             fir::sum_group<V>(
-                group, kLanes, u_end - u_begin,
-                [&](std::int64_t t) GE_INLINED { return us.at(first + group.input + t) + skipped; },
-                [&](int k, std::int64_t i, V sum)
-                    GE_INLINED { store(blended + (group.output + k) * us.pitch + skipped + i * kLanes, sum, false); });
+                group, kLanes, u_end - u_begin, [=](std::int64_t t) GE_INLINED { return at[t]; },
+                [=](int k, std::int64_t i, V sum) GE_INLINED { store(to + k * pitch + i * kLanes, sum, false); });
+        }
     }
 
     // Row oy of y, which is row r of its period.
@@ -95,7 +104,8 @@ class RowsOfY {
     const bool passes, pairs;
     Ring<S> us{};  // rows of u from column across.base on
     S *blended = nullptr, *out_row = nullptr, *paired = nullptr;
-    fir::MatrixSums<V, S> sums;
+    std::vector<fir::MatrixSums<V, S>> sums;  // for each phase across
+    std::vector<const S*> rows;               // of u, that a row of y takes
 
     void clear_sides(S* row) const {
         const std::int64_t before = (u_begin - across.base) * kLanes, behind = (u_end - across.base) * kLanes;
@@ -103,19 +113,30 @@ class RowsOfY {
         std::fill_n(row + behind, us.pitch - behind, S(0));
     }
 
+    // How many pairs of rows share their taps.
+    std::int64_t half() const { return pairs ? p.h.taps / 2 : 0; }
+
+    // Columns come in parts, so that the sums of pairs stay in the first-level cache until they are used.
     const S* make_of_matrix(std::int64_t oy) {
-        const std::int64_t first = down.first_input(oy), half = pairs ? p.h.taps / 2 : 0;
-        for (std::int64_t y = 0; y < half; ++y)
-            fir::pair_rows<V, S>(us.at(first + y), us.at(first + p.h.taps - 1 - y), across.inputs(right),
-                                 paired + y * us.pitch, nullptr);
+        constexpr std::int64_t kPart = 8;  // outputs of a phase
+        const std::int64_t first = down.first_input(oy), step = across.step * kLanes, periods = across.periods(right);
         for (std::int64_t phase = 0; phase < across.size; ++phase) {
-            const std::int64_t o = across.origin + phase, from = across.first_input(o) - across.base;
-            sums.take_taps(p.h.count(oy) - half, p.w.count(o), fir::TapsOf<S>(p, weights, oy, o), [&](std::int64_t y) {
-                return (y < half ? paired + y * us.pitch : us.at(first + y)) + from * kLanes;
-            });
-            sums.sum(across, o, right, [&](std::int64_t i, V sum) GE_INLINED {
-                store(out_row + (phase + i * across.size) * kLanes, sum, false);
-            });
+            const std::int64_t from = (across.first_input(across.origin + phase) - across.base) * kLanes;
+            sums[phase].set_inputs(
+                [&](std::int64_t y) { return (y < half() ? paired + y * us.pitch : us.at(first + y)) + from; });
+        }
+        for (std::int64_t part = 0, columns = 0; part < periods; part += kPart) {
+            const std::int64_t behind = std::min(part + kPart, periods),
+                               end = (behind - 1) * across.step + across.reach;
+            for (std::int64_t y = 0; y < half(); ++y)
+                fir::pair_rows<V, S>(us.at(first + y) + columns * kLanes,
+                                     us.at(first + p.h.taps - 1 - y) + columns * kLanes, end - columns,
+                                     paired + y * us.pitch + columns * kLanes, nullptr);
+            columns = end;
+            for (std::int64_t phase = 0; phase < across.size; ++phase)
+                sums[phase].sum(step, part, behind, [&](std::int64_t i, V sum) GE_INLINED {
+                    store(out_row + (phase + i * across.size) * kLanes, sum, false);
+                });
         }
         return out_row;
     }

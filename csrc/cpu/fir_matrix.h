@@ -52,32 +52,41 @@ struct TapsOf {
     S operator()(std::int64_t y, std::int64_t x) const { return first[y * down + x * across]; }
 };
 
-// Sums over the taps that are not 0.
+// Sums over the taps that are not 0, for the outputs of a phase, which all have the same taps.
 template <class V, class S>
 class MatrixSums {
   public:
-    // tap(y, x) for `rows` rows and `columns` columns. at(y) is where row y of the inputs lies.
-    template <class Tap, class At>
-    void take_taps(std::int64_t rows, std::int64_t columns, const Tap& tap, const At& at) {
-        places.clear(), taps.clear();
+    // tap(y, x) for `rows` rows and `columns` columns of inputs.
+    template <class Tap>
+    MatrixSums(std::int64_t rows, std::int64_t columns, const Tap& tap) {
         for (std::int64_t y = 0; y < rows; ++y)
             for (std::int64_t x = 0; x < columns; ++x)
-                if (const S weight = tap(y, x); weight != 0)
-                    places.push_back(at(y) + x * kLanes), taps.push_back(weight);
+                if (const S weight = tap(y, x); weight != 0) places.push_back({y, x * kLanes}), taps.push_back(weight);
+        inputs.resize(taps.size());
     }
-    // done(i, sum) for column o of the output and those of its phase behind it, before column `end`.
+    // Row y of the inputs of output 0 lies at row(y).
+    template <class Row>
+    void set_inputs(const Row& row) {
+        for (std::size_t t = 0; t < inputs.size(); ++t) inputs[t] = row(places[t].y) + places[t].x;
+    }
+    // done(i, sum) for outputs first, ..., behind - 1. The inputs of an output lie `step` elements behind those of the
+    // output before it.
     template <class Done>
-    GE_INLINE void sum(const Periods<S>& across, std::int64_t o, std::int64_t end, const Done& done) const {
-        const std::int64_t n = (end - o + across.size - 1) / across.size;
+    GE_INLINE void sum(std::int64_t step, std::int64_t first, std::int64_t behind, const Done& done) const {
+        const S* const* const at = inputs.data();
         sum_positions<V, 1>(
-            taps.data(), std::int64_t(taps.size()), across.step * kLanes, n,
-            [&](std::int64_t t) GE_INLINED { return places[t]; },
-            [&](int, std::int64_t i, V sum) GE_INLINED { done(i, sum); });
+            taps.data(), std::int64_t(taps.size()), step, behind - first,
+            [=](std::int64_t t) GE_INLINED { return at[t] + first * step; },
+            [&](int, std::int64_t i, V sum) GE_INLINED { done(first + i, sum); });
     }
 
   private:
-    std::vector<const S*> places;
+    struct Place {
+        std::int64_t y, x;  // a row, and an element of it
+    };
+    std::vector<Place> places;
     std::vector<S> taps;
+    std::vector<const S*> inputs;
 };
 
 }  // namespace fir

@@ -79,19 +79,28 @@ template <class V, int outputs, int positions, class S, class At, class Done>
 GE_INLINE void sum_block(const S* weights, std::int64_t inputs, std::int64_t step, std::int64_t i, const At& at,
                          const Done& done) {
     V sums[outputs][positions];
-    for (int k = 0; k < outputs; ++k)
+    GE_UNROLLED
+    for (int k = 0; k < outputs; ++k) {
+        GE_UNROLLED
         for (int j = 0; j < positions; ++j) sums[k][j] = V{};
+    }
     for (std::int64_t t = 0; t < inputs; ++t) {
         const S* p = at(t) + i * step;
         V v[positions];
+        GE_UNROLLED
         for (int j = 0; j < positions; ++j) v[j] = load<V>(p + j * step);
+        GE_UNROLLED
         for (int k = 0; k < outputs; ++k) {
             const V weight = splat<V>(weights[t * outputs + k]);
+            GE_UNROLLED
             for (int j = 0; j < positions; ++j) sums[k][j] += weight * v[j];
         }
     }
-    for (int k = 0; k < outputs; ++k)
+    GE_UNROLLED
+    for (int k = 0; k < outputs; ++k) {
+        GE_UNROLLED
         for (int j = 0; j < positions; ++j) done(k, i + j, sums[k][j]);
+    }
 }
 template <class V, int outputs, class S, class At, class Done>
 GE_INLINE void sum_positions(const S* weights, std::int64_t inputs, std::int64_t step, std::int64_t n, const At& at,

@@ -48,16 +48,24 @@ class Planes {
                 store(to + i * kLanes, load_up_to<V>(x, count) + b, false);
             return;
         }
-        for (std::int64_t i = 0; i < pixels; i += kLanes) {
-            V v[kLanes] = {};
-            for (std::int64_t k = 0; k < count; ++k) v[k] = load_up_to<V>(x + k * h * w + i, pixels - i);
-            transpose(v);
-            const std::int64_t some = std::min<std::int64_t>(pixels - i, kLanes);
-            for (std::int64_t k = 0; k < some; ++k) store(to + (i + k) * kLanes, v[k] + b, false);
-        }
+        S bias[kLanes];
+        store(bias, b, false);
+        for (std::int64_t i = 0; i < pixels; i += kSquare)
+            for (std::int64_t k = 0; k < kLanes; k += kSquare) {
+                R v[kSquare];
+                for (std::int64_t j = 0; j < kSquare; ++j) {
+                    const T* const plane = x + (k + j) * h * w + i;
+                    v[j] = k + j < count ? load_up_to<R>(plane, pixels - i) : R{};
+                    if (k + j < count) __builtin_prefetch(plane + w);  // no CPU foresees the next row
+                }
+                transpose_square(v);
+                const R add = load<R>(bias + k);
+                const std::int64_t some = std::min<std::int64_t>(pixels - i, kSquare);
+                for (std::int64_t j = 0; j < some; ++j) store(to + (i + j) * kLanes + k, v[j] + add, false);
+            }
     }
 
-    // The other way: pixels of row y in memory from vectors. It reads a multiple of sixteen vectors.
+    // The other way: pixels of row y in memory from vectors. It reads a multiple of kSquare vectors.
     void write(T* x, std::int64_t block, std::int64_t y, std::int64_t from, std::int64_t pixels,
                const S* vectors) const {
         const std::int64_t count = planes(block);
@@ -66,15 +74,21 @@ class Planes {
             for (std::int64_t i = 0; i < pixels; ++i, x += c) store_up_to(x, count, load<V>(vectors + i * kLanes));
             return;
         }
-        for (std::int64_t i = 0; i < pixels; i += kLanes) {
-            V v[kLanes];
-            for (std::int64_t k = 0; k < kLanes; ++k) v[k] = load<V>(vectors + (i + k) * kLanes);
-            transpose(v);
-            for (std::int64_t k = 0; k < count; ++k) store_up_to(x + k * h * w + i, pixels - i, v[k]);
-        }
+        for (std::int64_t i = 0; i < pixels; i += kSquare)
+            for (std::int64_t k = 0; k < count; k += kSquare) {
+                R v[kSquare];
+                for (std::int64_t j = 0; j < kSquare; ++j) v[j] = load<R>(vectors + (i + j) * kLanes + k);
+                transpose_square(v);
+                const std::int64_t some = std::min<std::int64_t>(count - k, kSquare);
+                for (std::int64_t j = 0; j < some; ++j) store_up_to(x + (k + j) * h * w + i, pixels - i, v[j]);
+            }
     }
 
   private:
+    // Squares of registers are transposed: vectors of sixteen numbers take more registers than there are.
+    using R = std::conditional_t<sizeof(S) == 4, RegF, RegD>;
+    static constexpr std::int64_t kSquare = kLanesOf<R>;
+
     std::int64_t n, c, h, w;
     bool last;
     std::int64_t of_image;  // blocks of an image

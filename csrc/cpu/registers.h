@@ -18,6 +18,8 @@
 
 // For functions of vectors: a call passes vectors through memory, and the compiler does not count that cost.
 #define GE_INLINE __attribute__((always_inline)) inline
+// For loops over registers: rolled up, they take all registers through memory.
+#define GE_UNROLLED _Pragma("GCC unroll 64")
 
 namespace gan_engine {
 namespace GE_ISA {

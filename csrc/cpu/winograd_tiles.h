@@ -78,9 +78,6 @@ struct Tiles {
     }
 };
 
-// For loops over the points of an algorithm: rolled up, they take all registers through memory.
-#define GE_UNROLLED _Pragma("GCC unroll 64")
-
 // Transforms a tile of x, kRegLanes channels from c on. The numbers of point k go to `to` + k * point.
 template <class A>
 GE_INLINE void transform_tile(const typename A::template In<const float*>& at, std::int64_t c, std::int64_t channels,

@@ -42,15 +42,39 @@ struct Exchanged {
     }
 };
 
-// v[i][k] becomes v[k][i] in registers: blocks beside the diagonal change places, half as large in each round.
-template <int b = kLanesOf<RegF> / 2>
-GE_INLINE void transpose_square(RegF (&v)[kLanesOf<RegF>]) {
-    for (int i = 0; i < kLanesOf<RegF>; ++i)
-        if ((i & b) == 0) {
-            const RegF first = pick<Exchanged<b, false>>(v[i], v[i + b]);
-            v[i + b] = pick<Exchanged<b, true>>(v[i], v[i + b]), v[i] = first;
+// Numbers of a and b in turns, one or two at a time, within parts of four numbers: those of the first or second half of
+// each part.
+template <int numbers, bool second>
+struct WithinFours {
+    static constexpr int from(int k, int n) {
+        const int place = k % 4, of_b = numbers == 1 ? place % 2 : place / 2;
+        return k - place + (second ? 2 : 0) + (numbers == 1 ? place / 2 : place % 2) + (of_b ? n : 0);
+    }
+};
+
+// v[i][k] becomes v[k][i] in registers: blocks beside the diagonal change places, half as large in each round. Where a
+// register has parts of 16 bytes, each instruction of the last two rounds stays within them.
+template <class R, int b = kLanesOf<R> / 2>
+GE_INLINE void transpose_square(R (&v)[kLanesOf<R>]) {
+    constexpr int n = kLanesOf<R>;
+    if constexpr (b == 2 && sizeof(v[0][0]) == 4) {
+        for (int i = 0; i < n; i += 4) {
+            const R low_0 = pick<WithinFours<1, false>>(v[i], v[i + 1]);
+            const R high_0 = pick<WithinFours<1, true>>(v[i], v[i + 1]);
+            const R low_2 = pick<WithinFours<1, false>>(v[i + 2], v[i + 3]);
+            const R high_2 = pick<WithinFours<1, true>>(v[i + 2], v[i + 3]);
+            v[i] = pick<WithinFours<2, false>>(low_0, low_2), v[i + 1] = pick<WithinFours<2, true>>(low_0, low_2);
+            v[i + 2] = pick<WithinFours<2, false>>(high_0, high_2);
+            v[i + 3] = pick<WithinFours<2, true>>(high_0, high_2);
         }
-    if constexpr (b > 1) transpose_square<b / 2>(v);
+    } else {
+        for (int i = 0; i < n; ++i)
+            if ((i & b) == 0) {
+                const R first = pick<Exchanged<b, false>>(v[i], v[i + b]);
+                v[i + b] = pick<Exchanged<b, true>>(v[i], v[i + b]), v[i] = first;
+            }
+        if constexpr (b > 1) transpose_square<R, b / 2>(v);
+    }
 }
 
 // a and b are one sequence of numbers: those at even places, and those at odd places.
@@ -89,20 +113,6 @@ GE_INLINE V interleave_low(V a, V b) {
 template <class V>
 GE_INLINE V interleave_high(V a, V b) {
     return interleaved<High>(a, b);
-}
-
-// v[i][k] becomes v[k][i]. A round interleaves row i with row i + 8, which moves one bit of the row's number to the end
-// of the lane's number. Four rounds move all bits.
-template <class V>
-GE_INLINE void transpose(V (&v)[kLanes]) {
-    for (int round = 0; round < 4; ++round) {
-        V w[kLanes];
-        for (int i = 0; i < kLanes / 2; ++i) {
-            w[2 * i] = interleave_low(v[i], v[i + kLanes / 2]);
-            w[2 * i + 1] = interleave_high(v[i], v[i + kLanes / 2]);
-        }
-        for (int i = 0; i < kLanes; ++i) v[i] = w[i];
-    }
 }
 
 }  // namespace GE_ISA
