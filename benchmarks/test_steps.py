@@ -79,12 +79,12 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
     net = trained_network(trainer, mode)
     real_img, c = next(trainer.batches.sampler)
     source = trainer.batches.source(real_img, trainer.batches.source_sampler)
-    layout = torch.contiguous_format if contiguous else trainer.batches.layout
+    lay_out = Tensor.contiguous if contiguous else trainer.batches.laid_out
     batch = Batch(
-        real_img.contiguous(memory_format=layout),
+        lay_out(real_img),
         trainer.batches.noise(len(real_img)),
         c if trainer.config.conditional else None,
-        None if source is None else source.contiguous(memory_format=layout),
+        None if source is None else lay_out(source),
     )
     terms = {"G": objective.generator, "D": objective.discriminator, "G path length": objective.path_length}
 

@@ -178,7 +178,7 @@ def _batch(config: Config, data: ImageSet, batches: Batches, num: int) -> Batch:
     """`num` images of `data` with their classes and sources; the noise is missing still."""
     sampler = Sampler(data, num, seed=config.seed)
     img, c = next(sampler)
-    img = img.to(batches.device).contiguous(memory_format=batches.layout)
+    img = batches.laid_out(img.to(batches.device))
     source = None if data.source is None else Sampler(data.source, num, seed=config.seed)
     z = torch.zeros(num, 0, device=batches.device)
     c = c.to(batches.device) if config.conditional and c is not None else None

@@ -79,6 +79,16 @@ def test_the_layout_changes_memory_and_nothing_else(make, config):
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("config", [DCGAN, COLOUR, PIX2PIX], ids=["grey", "colour", "pix2pix"])
+@pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
+def test_what_is_computed_from_a_batch_has_the_layout_of_the_networks(make, config, last):
+    batches = make(config, channels_last=last).batches
+    real_img, c, source = batches.images()
+    for img in (real_img,) if source is None else (real_img, source):
+        y = F.conv2d(img, torch.ones(4, img.shape[1], 1, 1))
+        assert y.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["to contiguous", "to channels_last"])
 def test_a_run_may_go_on_in_another_layout(make, before):
     trainer, other = make(COLOUR, channels_last=before), make(COLOUR, channels_last=not before)
