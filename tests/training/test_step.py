@@ -83,7 +83,7 @@ def test_the_layout_changes_memory_and_nothing_else(make, config):
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
 def test_what_is_computed_from_a_batch_has_the_layout_of_the_networks(make, config, last):
     batches = make(config, channels_last=last).batches
-    real_img, c, source = batches.images()
+    real_img, _, source = batches.images()
     for img in (real_img,) if source is None else (real_img, source):
         y = F.conv2d(img, torch.ones(4, img.shape[1], 1, 1))
         assert y.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
