@@ -82,7 +82,8 @@ GE_INLINE void split(const At& at, const Taps<S>& taps, V (&even)[count], V (&od
         const S* const p = at(t);
 #pragma GCC unroll 4
         for (int j = 0; j < count; ++j) {
-            const V v = load<V>(p + j * kLanes);
+            V v = load<V>(p + j * kLanes);
+            if (t > 0 && t < kHalves) read_once(v);
             if (t < kHalves) even[j] += splat<V>(taps.even[t]) * v;
             if (t > 0) odd[j] += splat<V>(taps.odd[t - 1]) * v;
         }

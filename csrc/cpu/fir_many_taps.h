@@ -53,7 +53,10 @@ GE_INLINE void add_products(const OutputPair<S>& pair, std::int64_t low, std::in
     for (int k = from; k < to; ++k) weights[k] = pair.weights[k] + (low - pair.begin[k]) * pair.apart;
     for (std::int64_t s = low; s < high; ++s) {
         R x[P];
-        each_of<P>([&](auto j) GE_INLINED { x[j()] = get(s, j()); });
+        each_of<P>([&](auto j) GE_INLINED {
+            x[j()] = get(s, j());
+            if constexpr (to - from > 1) read_once(x[j()]);
+        });
         each_of<to - from>([&](auto i) GE_INLINED {
             constexpr int k = from + i();
             const R weight = splat<R>(*weights[k]);

@@ -88,7 +88,10 @@ GE_INLINE void sum_block(const S* weights, std::int64_t inputs, std::int64_t ste
         const S* p = at(t) + i * step;
         V v[positions];
         GE_UNROLLED
-        for (int j = 0; j < positions; ++j) v[j] = load<V>(p + j * step);
+        for (int j = 0; j < positions; ++j) {
+            v[j] = load<V>(p + j * step);
+            if (outputs > 1) read_once(v[j]);
+        }
         GE_UNROLLED
         for (int k = 0; k < outputs; ++k) {
             const V weight = splat<V>(weights[t * outputs + k]);
