@@ -79,12 +79,13 @@ def step_of(trainer: Trainer, mode: str, *, contiguous: bool = False) -> Callabl
     net = trained_network(trainer, mode)
     real_img, c = next(trainer.batches.sampler)
     source = trainer.batches.source(real_img, trainer.batches.source_sampler)
-    lay_out = Tensor.contiguous if contiguous else trainer.batches.laid_out
+    if contiguous and source is not None:
+        source = source.clone(memory_format=torch.contiguous_format)  # with other strides, even of one channel
     batch = Batch(
-        lay_out(real_img),
+        real_img.contiguous() if contiguous else trainer.batches.laid_out(real_img),
         trainer.batches.noise(len(real_img)),
         c if trainer.config.conditional else None,
-        None if source is None else lay_out(source),
+        source,
     )
     terms = {"G": objective.generator, "D": objective.discriminator, "G path length": objective.path_length}
 

@@ -4,6 +4,7 @@
 #include "../filtered_lrelu.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "affine.h"
 #include "filtered_lrelu_y.h"
@@ -39,7 +40,7 @@ class RowsOfU {
           passes(fir::is_identity(p, weights)),
           pairs(p.h.up == 2 && fir::is_mirrored(p, weights)),
           linear(call.alpha == 1 && call.gain == 1 && call.clamp < 0) {
-        if (!p.separable && !passes) pairs ? add_pairs() : add_phases();
+        if (!p.separable) pairs ? add_pairs() : add_phases();
     }
 
     std::int64_t rows_at_once() const { return down.size; }

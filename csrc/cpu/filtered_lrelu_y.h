@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "fir_matrix.h"
 #include "fir_periods.h"
@@ -40,7 +41,7 @@ class RowsOfY {
           u_bottom(bottom == p.h.out ? p.h.in : inside(down.first_input(bottom), p.h.in)),
           passes(fir::is_identity(p, weights)),
           pairs(p.h.up == 1 && fir::is_mirrored(p, weights)) {
-        for (std::int64_t phase = 0; phase < (p.separable || passes ? 0 : across.size); ++phase) {
+        for (std::int64_t phase = 0; phase < (p.separable ? 0 : across.size); ++phase) {
             const std::int64_t o = across.origin + phase;
             sums.emplace_back(p.h.count(top) - half(), p.w.count(o), fir::TapsOf<S>(p, weights, top, o));
         }
@@ -104,7 +105,7 @@ class RowsOfY {
     const bool passes, pairs;
     Ring<S> us{};  // rows of u from column across.base on
     S *blended = nullptr, *out_row = nullptr, *paired = nullptr;
-    std::vector<fir::MatrixSums<V, S>> sums;  // for each phase across
+    std::vector<fir::MatrixSums<V, S>> sums;  // for each phase across; without upsampling all rows have the same taps
     std::vector<const S*> rows;               // of u, that a row of y takes
 
     void clear_sides(S* row) const {
@@ -118,7 +119,7 @@ class RowsOfY {
 
     // Columns come in parts, so that the sums of pairs stay in the first-level cache until they are used.
     const S* make_of_matrix(std::int64_t oy) {
-        constexpr std::int64_t kPart = 8;  // outputs of a phase
+        constexpr std::int64_t kPart = 8;  // outputs of a phase: full blocks of sum_positions
         const std::int64_t first = down.first_input(oy), step = across.step * kLanes, periods = across.periods(right);
         for (std::int64_t phase = 0; phase < across.size; ++phase) {
             const std::int64_t from = (across.first_input(across.origin + phase) - across.base) * kLanes;
@@ -126,8 +127,8 @@ class RowsOfY {
                 [&](std::int64_t y) { return (y < half() ? paired + y * us.pitch : us.at(first + y)) + from; });
         }
         for (std::int64_t part = 0, columns = 0; part < periods; part += kPart) {
-            const std::int64_t behind = std::min(part + kPart, periods),
-                               end = (behind - 1) * across.step + across.reach;
+            const std::int64_t behind = std::min(part + kPart, periods);
+            const std::int64_t end = (behind - 1) * across.step + across.reach;
             for (std::int64_t y = 0; y < half(); ++y)
                 fir::pair_rows<V, S>(us.at(first + y) + columns * kLanes,
                                      us.at(first + p.h.taps - 1 - y) + columns * kLanes, end - columns,

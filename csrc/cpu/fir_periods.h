@@ -90,7 +90,7 @@ GE_INLINE void sum_block(const S* weights, std::int64_t inputs, std::int64_t ste
         GE_UNROLLED
         for (int j = 0; j < positions; ++j) {
             v[j] = load<V>(p + j * step);
-            if (outputs > 1) read_once(v[j]);
+            if constexpr (outputs > 1) read_once(v[j]);
         }
         GE_UNROLLED
         for (int k = 0; k < outputs; ++k) {

@@ -54,9 +54,11 @@ class Planes {
             for (std::int64_t k = 0; k < kLanes; k += kSquare) {
                 R v[kSquare];
                 for (std::int64_t j = 0; j < kSquare; ++j) {
+                    v[j] = R{};
+                    if (k + j >= count) continue;
                     const T* const plane = x + (k + j) * h * w + i;
-                    v[j] = k + j < count ? load_up_to<R>(plane, pixels - i) : R{};
-                    if (k + j < count) __builtin_prefetch(plane + w);  // no CPU foresees the next row
+                    v[j] = load_up_to<R>(plane, pixels - i);
+                    __builtin_prefetch(plane + w);  // no CPU foresees the next row
                 }
                 transpose_square(v);
                 const R add = load<R>(bias + k);
@@ -85,7 +87,7 @@ class Planes {
     }
 
   private:
-    // Squares of registers are transposed: vectors of sixteen numbers take more registers than there are.
+    // Squares of registers are transposed. Sixteen vectors would take more registers than most instruction sets have.
     using R = std::conditional_t<sizeof(S) == 4, RegF, RegD>;
     static constexpr std::int64_t kSquare = kLanesOf<R>;
 

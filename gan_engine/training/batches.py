@@ -63,14 +63,15 @@ class Batches:
         if sampler is not None:
             return self.laid_out(next(sampler)[0])
         G = self.networks.G
-        return G.source_of(real_img) if hasattr(G, "source_of") else None
+        return self.laid_out(G.source_of(real_img)) if hasattr(G, "source_of") else None
 
     def laid_out(self, img: Tensor) -> Tensor:
         """Images in the layout of the networks.
 
-        The usual strides of images of one channel fit both layouts, and PyTorch takes them for contiguous ones. Blocks
-        of a residual network then change layouts among themselves: 11 ms of 83 in a step of R3GAN's D with penalties
-        (32x32, AVX2, one thread, AMD EPYC, 2026-12). The strides given here are those of channels_last alone.
+        Strides of images of one channel fit both layouts. PyTorch gives what it computes from the usual ones the
+        contiguous layout. Blocks of a residual network then change layouts among themselves: 11 ms of 83 in a step of
+        R3GAN's D with penalties (32x32, AVX2, one thread, AMD EPYC, 2026-12). From the strides given here PyTorch
+        computes in channels_last. Volumes keep their strides.
         """
         img = img.contiguous(memory_format=self.layout)
         if self.layout == torch.channels_last and img.shape[1] == 1:

@@ -79,7 +79,14 @@ def test_the_layout_changes_memory_and_nothing_else(make, config):
     assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("config", [DCGAN, COLOUR, PIX2PIX], ids=["grey", "colour", "pix2pix"])
+GREY_SRGAN = dataclasses.replace(SRGAN, model=dataclasses.replace(SRGAN.model, channels=1))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [DCGAN, COLOUR, PIX2PIX, EDGES, GREY_SRGAN],
+    ids=["grey", "colour", "pairs", "edges", "low resolution"],
+)
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "contiguous"])
 def test_what_is_computed_from_a_batch_has_the_layout_of_the_networks(make, config, last):
     batches = make(config, channels_last=last).batches
