@@ -49,10 +49,10 @@ def conv2d(
     Returns:
         y: [N, O, H', W'] in the layout that PyTorch gives it.
 
-    Minimal filtering is chosen on CPUs with AVX2 or AVX-512, in float32 and from 32 channels on, for 3x3 kernels with a
-    stride of 1 or 2 and 4x4 kernels with a stride of 2. It takes a third to nine tenths of the time of PyTorch's
-    kernels, and its error is at most twice theirs (winograd.py and forms.py have the numbers). An infinity or NaN of an
-    image spoils the tile around it, as much as 5 pixels away. Autocast is heeded.
+    Minimal filtering is chosen on CPUs with AVX2 or AVX-512, in float32 and from 32 channels on, for 3x3 and 4x4
+    kernels with a stride of 1 or 2. It takes a third to nine tenths of the time of PyTorch's kernels, and its error is
+    at most twice theirs (winograd.py and forms.py have the numbers). An infinity or NaN of an image spoils the tile
+    around it, as much as 5 pixels away. Autocast is heeded.
 
     Raises:
         ValueError: an x or w that is not of 4 dimensions.
