@@ -84,9 +84,10 @@ HOT = {
     # channels_last has one number of noise for each pixel.
     "upfirdn2d_act": [Hot(r"\b(Forward|Backward)<float, (true|false)>::(in|out)\(", loops=4, scalar_loops=2)],
     "filtered_lrelu": [
-        Hot(r"\bRowsOfU<float>::(make_x|make_group|make_period)\(", loops=11),
+        Hot(r"\bRowsOfU<float>::(make_x|make_group)\(", loops=10),
+        Hot(r"\bRowsOfU<float>::activate\(", loops=5),
         Hot(r"\bRowsOfY<float>::(blend|make)\(", loops=8),
-        Hot(r"\bRowsOf[UY]<float>::(make_of_matrix|make_pair)\(", loops=8),
+        Hot(r"\bMatrixSums<.*, float>::sum\(", loops=12),
     ],
     # The argument of the sine waits in memory for the C library, in case that it is large.
     "alias_free_activation, images": [

@@ -54,10 +54,10 @@ struct Activation {
     Activation(double alpha, double gain, double clamp)
         : above(splat<V>(gain)), below(splat<V>(gain * alpha)), limit(splat<V>(clamp >= 0 ? clamp : INFINITY)) {}
     GE_INLINE V operator()(V z, std::uint8_t* slope, std::uint8_t* keep, std::int64_t i) const {
-        const V v = z * select(z > 0, above, below);
+        const V v = z * select(z > 0, above, below), y = clamped(v, -limit, limit);
         if (slope != nullptr) put_bits(slope, i, pack(z > 0));
-        if (keep != nullptr) put_bits(keep, i, pack((v <= limit) & (v >= -limit)));
-        return clamped(v, -limit, limit);
+        if (keep != nullptr) put_bits(keep, i, pack(y == v));
+        return y;
     }
 };
 

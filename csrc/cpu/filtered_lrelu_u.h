@@ -22,6 +22,7 @@ template <class T>
 class RowsOfU {
     using S = typename Wide<T>::Scalar;
     using V = typename Wide<T>::Vec;
+    static constexpr std::int64_t kAtOnce = fir::MatrixSums<V, S>::kAtOnce;
 
   public:
     // The rows of u that `y_` takes. They go to its ring.
@@ -31,8 +32,6 @@ class RowsOfU {
           weights(weights_),
           y(y_),
           x(p.n, p.c, p.h.in, p.w.in, p.channels_last),
-          act(call.alpha, call.gain, call.clamp),
-          derivative(call.alpha, call.gain),
           begin(y.u_begin),
           end(y.u_end),
           across(fir::axis<V>(p.w, begin, p.separable, weights.across)),
@@ -46,12 +45,12 @@ class RowsOfU {
     std::int64_t rows_at_once() const { return down.size; }
 
     void lay_out(Pieces<S>& pieces) {
-        const std::int64_t width_x = pitch_of(std::max(across.inputs(end), across.reach) + across.step);
+        const std::int64_t behind = across.step * (p.separable ? 1 : kAtOnce);
+        const std::int64_t width_x = pitch_of(std::max(across.inputs(end), across.reach) + behind);
         const std::int64_t width_xs = p.separable ? pitch_of(across.periods(end) * across.size) : width_x;
         x_row = pieces.take(width_x), elements_x = width_x * kLanes;
         xs = {nullptr, pieces.take(width_xs), power_of_two(down.reach + 1), width_xs * kLanes, p.h.in};
         xs.data = pieces.take(xs.slots * width_xs);
-        paired = pieces.take(pairs ? p.h.taps / 2 * width_x + y.width_u() : 0);
         bits = reinterpret_cast<std::uint8_t*>(pieces.take((end - begin) / 16 + 1));
     }
 
@@ -75,15 +74,13 @@ class RowsOfU {
     const fir::Weights<S>& weights;
     const RowsOfY<T>& y;
     const Planes<T> x;
-    const Activation<V> act;
-    const Derivative<V> derivative;
     const std::int64_t begin, end;  // columns
     const fir::Periods<S> across, down;
     const bool passes, pairs, linear;
     std::int64_t block = 0, x_next = 0, next = 0;  // the next rows of x and u
     V bias{};
     Ring<S> xs{};  // rows of x, filtered across where the filter is separable
-    S *x_row = nullptr, *paired = nullptr;
+    S* x_row = nullptr;
     std::int64_t elements_x = 0;
     std::uint8_t* bits = nullptr;  // of a row whose bits the next tile writes
     // For each phase down and across; of pairs, for each phase across, plus and minus.
@@ -120,8 +117,7 @@ class RowsOfU {
             for (std::int64_t r = top; r < bottom; ++r) {
                 S* u = y.u_row(r);
                 x.read(static_cast<const T*>(p.x), block, r, begin, end - begin, bias, u);
-                const Line c = line(r);
-                for (std::int64_t i = 0; i < end - begin && !linear; ++i) put(c, i, load<V>(u + i * kLanes));
+                activate(line(r));
             }
             return;
         }
@@ -148,11 +144,17 @@ class RowsOfU {
         const auto at = [&](std::uint8_t* plane) { return plane == nullptr ? nullptr : own ? plane + first : bits; };
         return {y.u_row(r), at(call.slope), at(call.keep)};
     }
-    // Column i of a line.
-    GE_INLINE void put(const Line& c, std::int64_t i, V v) const {
-        if (!linear)
-            v = call.derives ? derivative(v, c.slope, c.keep, i * kLanes) : act(v, c.slope, c.keep, i * kLanes);
-        store(c.to + i * kLanes, v, false);
+    // The activation of a line, or its derivative.
+    void activate(const Line& c) const {
+        if (linear || c.to == nullptr) return;
+        S* const u = c.to;
+        std::uint8_t *const slope = c.slope, *const keep = c.keep;
+        const std::int64_t elements = (end - begin) * kLanes;
+        const auto change = [=](const auto& f) GE_INLINED {
+            for (std::int64_t i = 0; i < elements; i += kLanes) store(u + i, f(load<V>(u + i), slope, keep, i), false);
+        };
+        call.derives ? change(Derivative<V>(call.alpha, call.gain))
+                     : change(Activation<V>(call.alpha, call.gain, call.clamp));
     }
 
     void make_group(const fir::Group<S>& group, std::int64_t row, std::int64_t first) {
@@ -165,71 +167,82 @@ class RowsOfU {
         fir::sum_group<V>(
             group, kLanes, end - begin, [=](std::int64_t t) GE_INLINED { return at[t]; },
             [&](int k, std::int64_t i, V sum) GE_INLINED {
-                if (lines[k].to != nullptr) put(lines[k], i, sum);
+                if (lines[k].to != nullptr) store(lines[k].to + i * kLanes, sum, false);
             });
+        for (int k = 0; k < group.outputs; ++k) activate(lines[k]);
     }
 
     void add_phases() {
         for (std::int64_t r = down.origin; r < down.origin + down.size; ++r)
             for (std::int64_t o = across.origin; o < across.origin + across.size; ++o)
-                sums.emplace_back(p.h.count(r), p.w.count(o), fir::TapsOf<S>(p, weights, r, o));
+                sums.emplace_back(p.h.count(r), p.w.count(o), across.step, fir::TapsOf<S>(p, weights, r, o));
     }
     void add_pairs() {
         const std::int64_t half = p.h.taps / 4, odd = p.h.taps / 2 % 2, last = p.h.taps / 2 - 1;
         for (std::int64_t o = across.origin; o < across.origin + across.size; ++o) {
             const fir::TapsOf<S> tap(p, weights, down.origin, o);
-            sums.emplace_back(half + odd, p.w.count(o),
-                              [&](std::int64_t t, std::int64_t k) { return (tap(t, k) + tap(last - t, k)) / 2; });
-            sums.emplace_back(half, p.w.count(o),
-                              [&](std::int64_t t, std::int64_t k) { return (tap(t, k) - tap(last - t, k)) / 2; });
+            sums.emplace_back(
+                half + odd, p.w.count(o), across.step,
+                [&](std::int64_t t, std::int64_t k) { return (tap(t, k) + tap(last - t, k)) / 2; }, half);
+            sums.emplace_back(
+                half, p.w.count(o), across.step,
+                [&](std::int64_t t, std::int64_t k) { return (tap(t, k) - tap(last - t, k)) / 2; }, half, true);
         }
     }
 
-    // done(i, sum) for columns i of a line, by the sums of a phase. Row t of its inputs lies at row(t).
-    template <class Row, class Done>
-    GE_INLINE void sum_phase(fir::MatrixSums<V, S>& of, std::int64_t phase, const Row& row, const Done& done) const {
-        const std::int64_t o = across.origin + phase, from = (across.first_input(o) - across.base) * kLanes;
-        of.set_inputs([&](std::int64_t t) { return row(t) + from; });
-        of.sum(across.step * kLanes, 0, (end - o + across.size - 1) / across.size,
-               [&](std::int64_t k, V sum) GE_INLINED {
-                   const std::int64_t i = phase + k * across.size - (begin - across.origin);
-                   if (i >= 0 && i < end - begin) done(i, sum);
-               });
+    // done(i, j) for columns i of a line that are of a phase across, after sum(k) made kAtOnce of them, from output k
+    // of the phase on: column i is number j of them.
+    template <class Sum, class Done>
+    GE_INLINE void sum_phase(std::int64_t phase, const Sum& sum, const Done& done) const {
+        const std::int64_t o = across.origin + phase, outputs = (end - o + across.size - 1) / across.size;
+        for (std::int64_t k = 0; k < outputs; k += kAtOnce) {
+            sum(k);
+            for (std::int64_t j = 0; j < std::min<std::int64_t>(kAtOnce, outputs - k); ++j) {
+                const std::int64_t i = o + (k + j) * across.size - begin;
+                if (i >= 0 && i < end - begin) done(i, j * kLanes);
+            }
+        }
+    }
+    // The elements of a row of x before those of output 0 of a phase.
+    std::int64_t skipped(std::int64_t phase) const {
+        return (across.first_input(across.origin + phase) - across.base) * kLanes;
     }
 
     // Row r by a filter that is no outer product.
     void make_of_matrix(std::int64_t r) {
         const Line c = line(r);
         const std::int64_t first = down.first_input(r), of_row = (r - down.origin) % down.size * across.size;
-        for (std::int64_t phase = 0; phase < across.size; ++phase)
+        S made[kAtOnce * kLanes];
+        for (std::int64_t phase = 0; phase < across.size; ++phase) {
+            fir::MatrixSums<V, S>& of = sums[of_row + phase];
+            const auto row = [&](std::int64_t t) { return xs.at(first + t) + skipped(phase); };
+            of.set_inputs(row, row);
             sum_phase(
-                sums[of_row + phase], phase, [&](std::int64_t t) { return xs.at(first + t); },
-                [&](std::int64_t i, V sum) GE_INLINED { put(c, i, sum); });
+                phase, [&](std::int64_t k) { of.sum(k, made, kLanes); },
+                [&](std::int64_t i, std::int64_t j) GE_INLINED { store(c.to + i * kLanes, load<V>(made + j), false); });
+        }
+        activate(c);
     }
 
     // Rows `row` and row + 1 by a mirrored filter, from sums and differences of pairs of rows of x.
     void make_pair(std::int64_t row) {
         const Line lines[] = {line(row), line(row + 1)};
-        const std::int64_t first = down.first_input(row), half = p.h.taps / 4;
-        const std::int64_t columns = across.inputs(end), last = p.h.taps / 2 - 1;
-        S* const plus = paired + p.h.taps / 2 * xs.pitch;
-        for (std::int64_t t = 0; t < half; ++t) {
-            S *const added = paired + 2 * t * xs.pitch, *const differences = added + xs.pitch;
-            fir::pair_rows<V, S>(xs.at(first + t), xs.at(first + last - t), columns, added, differences);
-        }
+        const std::int64_t first = down.first_input(row), last = p.h.taps / 2 - 1;
+        S plus[kAtOnce * kLanes], minus[kAtOnce * kLanes];
         for (std::int64_t phase = 0; phase < across.size; ++phase) {
+            fir::MatrixSums<V, S>&of_plus = sums[2 * phase], &of_minus = sums[2 * phase + 1];
+            for (fir::MatrixSums<V, S>* of : {&of_plus, &of_minus})
+                of->set_inputs([&](std::int64_t t) { return xs.at(first + t) + skipped(phase); },
+                               [&](std::int64_t t) { return xs.at(first + last - t) + skipped(phase); });
             sum_phase(
-                sums[2 * phase], phase,
-                [&](std::int64_t t) { return t < half ? paired + 2 * t * xs.pitch : xs.at(first + t); },
-                [&](std::int64_t i, V sum) GE_INLINED { store(plus + i * kLanes, sum, false); });
-            sum_phase(
-                sums[2 * phase + 1], phase, [&](std::int64_t t) { return paired + (2 * t + 1) * xs.pitch; },
-                [&](std::int64_t i, V minus) GE_INLINED {
-                    const V sum = load<V>(plus + i * kLanes);
-                    if (lines[0].to != nullptr) put(lines[0], i, sum + minus);
-                    if (lines[1].to != nullptr) put(lines[1], i, sum - minus);
+                phase, [&](std::int64_t k) { of_plus.sum(k, plus, kLanes), of_minus.sum(k, minus, kLanes); },
+                [&](std::int64_t i, std::int64_t j) GE_INLINED {
+                    const V a = load<V>(plus + j), b = load<V>(minus + j);
+                    if (lines[0].to != nullptr) store(lines[0].to + i * kLanes, a + b, false);
+                    if (lines[1].to != nullptr) store(lines[1].to + i * kLanes, a - b, false);
                 });
         }
+        for (const Line& c : lines) activate(c);
     }
 };
 

@@ -43,18 +43,21 @@ class RowsOfY {
           pairs(p.h.up == 1 && fir::is_mirrored(p, weights)) {
         for (std::int64_t phase = 0; phase < (p.separable ? 0 : across.size); ++phase) {
             const std::int64_t o = across.origin + phase;
-            sums.emplace_back(p.h.count(top) - half(), p.w.count(o), fir::TapsOf<S>(p, weights, top, o));
+            sums.emplace_back(p.h.count(top) - half(), p.w.count(o), across.step, fir::TapsOf<S>(p, weights, top, o),
+                              half());
         }
     }
 
-    std::int64_t width_u() const { return pitch_of(std::max(across.inputs(right), u_end - across.base) + across.step); }
+    std::int64_t width_u() const {
+        const std::int64_t behind = across.step * (p.separable ? 1 : fir::MatrixSums<V, S>::kAtOnce);
+        return pitch_of(std::max(across.inputs(right), u_end - across.base) + behind);
+    }
     // `made` rows of u are made at once.
     void lay_out(Pieces<S>& pieces, std::int64_t made) {
         us = {nullptr, pieces.take(width_u()), power_of_two(down.reach + made + 1), width_u() * kLanes, p.h.in};
         us.data = pieces.take(us.slots * width_u());
         blended = pieces.take(down.size * width_u());
-        out_row = pieces.take(pitch_of(across.periods(right) * across.size));
-        paired = pieces.take(half() * width_u());
+        out_row = pieces.take(pitch_of((across.periods(right) + fir::MatrixSums<V, S>::kAtOnce) * across.size));
     }
 
     // Zeros where no row of u reaches.
@@ -104,7 +107,7 @@ class RowsOfY {
   private:
     const bool passes, pairs;
     Ring<S> us{};  // rows of u from column across.base on
-    S *blended = nullptr, *out_row = nullptr, *paired = nullptr;
+    S *blended = nullptr, *out_row = nullptr;
     std::vector<fir::MatrixSums<V, S>> sums;  // for each phase across; without upsampling all rows have the same taps
     std::vector<const S*> rows;               // of u, that a row of y takes
 
@@ -117,27 +120,15 @@ class RowsOfY {
     // How many pairs of rows share their taps.
     std::int64_t half() const { return pairs ? p.h.taps / 2 : 0; }
 
-    // Columns come in parts, so that the sums of pairs stay in the first-level cache until they are used.
-    const S* make_of_matrix(std::int64_t oy) {
-        constexpr std::int64_t kPart = 8;  // outputs of a phase: full blocks of sum_positions
-        const std::int64_t first = down.first_input(oy), step = across.step * kLanes, periods = across.periods(right);
+    [[gnu::noinline]] const S* make_of_matrix(std::int64_t oy) {
+        const std::int64_t first = down.first_input(oy);
         for (std::int64_t phase = 0; phase < across.size; ++phase) {
             const std::int64_t from = (across.first_input(across.origin + phase) - across.base) * kLanes;
-            sums[phase].set_inputs(
-                [&](std::int64_t y) { return (y < half() ? paired + y * us.pitch : us.at(first + y)) + from; });
-        }
-        for (std::int64_t part = 0, columns = 0; part < periods; part += kPart) {
-            const std::int64_t behind = std::min(part + kPart, periods);
-            const std::int64_t end = (behind - 1) * across.step + across.reach;
-            for (std::int64_t y = 0; y < half(); ++y)
-                fir::pair_rows<V, S>(us.at(first + y) + columns * kLanes,
-                                     us.at(first + p.h.taps - 1 - y) + columns * kLanes, end - columns,
-                                     paired + y * us.pitch + columns * kLanes, nullptr);
-            columns = end;
-            for (std::int64_t phase = 0; phase < across.size; ++phase)
-                sums[phase].sum(step, part, behind, [&](std::int64_t i, V sum) GE_INLINED {
-                    store(out_row + (phase + i * across.size) * kLanes, sum, false);
-                });
+            fir::MatrixSums<V, S>& of = sums[phase];
+            of.set_inputs([&](std::int64_t y) { return us.at(first + y) + from; },
+                          [&](std::int64_t y) { return us.at(first + p.h.taps - 1 - y) + from; });
+            for (std::int64_t i = 0; i < across.periods(right); i += of.kAtOnce)
+                of.sum(i, out_row + (phase + i * across.size) * kLanes, across.size * kLanes);
         }
         return out_row;
     }

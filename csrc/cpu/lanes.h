@@ -82,7 +82,11 @@ class Planes {
                 for (std::int64_t j = 0; j < kSquare; ++j) v[j] = load<R>(vectors + (i + j) * kLanes + k);
                 transpose_square(v);
                 const std::int64_t some = std::min<std::int64_t>(count - k, kSquare);
-                for (std::int64_t j = 0; j < some; ++j) store_up_to(x + (k + j) * h * w + i, pixels - i, v[j]);
+                for (std::int64_t j = 0; j < some; ++j) {
+                    T* const plane = x + (k + j) * h * w + i;
+                    store_up_to(plane, pixels - i, v[j]);
+                    __builtin_prefetch(plane + w, 1);
+                }
             }
     }
 
