@@ -21,7 +21,7 @@ struct Row {
 namespace fir {
 
 // The most channels of a row, where the channels come last.
-inline constexpr std::int64_t kMostChannels = 256;
+inline constexpr std::int64_t kMostChannels = 512;
 
 // The memory of a row in an image: the index of its first element, and `step` elements from a pixel to the next.
 template <bool channels_last>
