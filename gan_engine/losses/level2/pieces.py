@@ -143,6 +143,9 @@ def compared(function: Callable, *args: Any, **kwargs: Any) -> Tensor:
 def where(function: Callable, condition: Any, input: Any, other: Any) -> TracedTensor:
     refuse_traced("condition", condition)
     if isinstance(input, TracedTensor) and isinstance(other, TracedTensor):
+        if input.ndim != other.ndim:
+            raise NotPiecewiseLinear(f"where of {list(input.shape)} and {list(other.shape)} ties samples together")
+        refuse_more_dimensions(input, condition)
         return record_linear(torch.where, (condition, input, other), {}, jointly=True)
     x, constant, inside = (input, other, condition) if isinstance(input, TracedTensor) else (other, input, ~condition)
     for part in (condition, constant):

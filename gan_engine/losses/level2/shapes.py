@@ -119,6 +119,8 @@ def like_another(function: Callable, input: Any, *args: Any, **kwargs: Any) -> A
     (other,) = *args, *kwargs.values()
     if described(function).name == "type_as":
         return input.to(other.dtype)
+    if described(function).name == "expand_as":
+        return input.expand(other.shape)
     return linear(function, input, other.detach())
 
 
@@ -155,15 +157,23 @@ def repeat(function: Callable, input: Any, *sizes: Any, **kwargs: Any) -> Traced
     return linear(function, input, *sizes, **kwargs)
 
 
-@rule("narrow", "select", "index_select", "cumsum", "unfold", "gather", "take_along_dim", "diff")
+@rule("narrow", "select", "index_select", "cumsum", "unfold", "gather", "take_along_dim")
 def along_a_dimension(function: Callable, input: Any, *args: Any, **kwargs: Any) -> TracedTensor:
-    name = function.__name__
     if function is F.unfold:
         return linear(function, input, *args, **kwargs)
-    at = 1 if name in ("take_along_dim", "diff") else 0
-    dim = kwargs.get("dim", args[at] if len(args) > at else -1 if name == "diff" else None)
+    at = 1 if function.__name__ == "take_along_dim" else 0
+    dim = kwargs.get("dim", args[at] if len(args) > at else None)
     refuse_batch(function, input, dim)
     return linear(function, input, *args, **kwargs)
+
+
+@rule("diff")
+def diff(
+    function: Callable, input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> TracedTensor:
+    refuse_batch(function, input, dim)
+    parts = [x for x in (prepend, input, append) if x is not None]
+    return linear(function, torch.cat(parts, dim) if len(parts) > 1 else input, n, dim)
 
 
 @rule("repeat_interleave")

@@ -119,6 +119,9 @@ LINEAR: dict[str, Callable[[], Any]] = {
     ),
     "movedim": lambda: lambda x: x.movedim(1, -1).moveaxis((1, 2), (2, 1)),
     "cumsum and diff": lambda: lambda x: x.cumsum(2).diff().diff(dim=1),
+    "diff beside a constant": lambda: lambda x: x.diff(1, 2, constant(4, 4, 1, 8)) + torch.diff(x, append=x[..., :1]),
+    "diff beside a weight": lambda: Learned(lambda x, w: x.diff(2, dim=1, append=w.expand(4, 2, 8, 8)), (2, 1, 1)),
+    "expand_as": lambda: lambda x: x + x.mean((1, 2, 3), keepdim=True).expand_as(x),
     "unfold and fold": lambda: lambda x: F.fold(F.unfold(x, 2), 8, 2) + F.pad(x.unfold(3, 8, 1).squeeze(3), (0, 0)),
     "rot90, diagonal and tril": lambda: lambda x: x.rot90(1, (2, 3)).tril().mT + x.diagonal(0, 2, 3)[..., None],
     "pixel shuffles": lambda: lambda x: F.channel_shuffle(F.pixel_unshuffle(F.pixel_shuffle(x, 2), 4), 4),
@@ -231,6 +234,16 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "glu": (lambda x: F.glu(x, 1), "glu is curved"),
     "fmax": (lambda x: torch.fmax(x, constant(4, 8, 8)), "fmax is not known"),  # at ties it takes the first alone
     "maximum": (lambda x: torch.maximum(x, constant(2, 4, 4, 8, 8)), "moves the batch"),
+    "diff": (lambda x: x.diff(dim=0, append=constant(1, 4, 8, 8)), "diff along dimension 0"),
+    "expand_as": (lambda x: x.mean((1, 2, 3)).expand_as(x[:, :, 0, 0]), "expand moves the batch"),
+    "where": (
+        lambda x: torch.where(MASK[:, 0, :4, 0], x.mean((1, 2, 3)), x[:, :, 0, 0]),
+        r"where of \[4\] and \[4, 4\] ties samples together",
+    ),
+    "where by a matrix": (
+        lambda x: torch.where(torch.eye(4) > 0, x.mean((1, 2, 3)), x.amax((1, 2, 3))),
+        "moves the batch from dimension 0",
+    ),
     "gru": (lambda x: nn.GRU(8, 8, batch_first=True).double()(x[:, 0])[0], "gru is curved"),
     "lstm": (lambda x: nn.LSTM(8, 8, batch_first=True).double()(x[:, 0])[0], "lstm is curved"),
 }
