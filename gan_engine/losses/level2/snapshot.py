@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -97,7 +98,8 @@ class Snapshot(TorchFunctionMode):
                 self._keep_tensor(buffer)
 
     def _keep_tensor(self, tensor: Tensor) -> None:
-        if id(tensor) not in self.tensors:
+        # A tensor that torch.func wraps ends with its transform.
+        if id(tensor) not in self.tensors and not is_functorch_wrapped_tensor(tensor):
             self.tensors[id(tensor)] = tensor, tensor.data, tensor.detach().clone()
 
 

@@ -3,10 +3,12 @@
 import collections
 import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm
 
@@ -113,6 +115,32 @@ def test_tensors_that_a_function_writes_are_put_back(img):
     assert not out.any()
     backward_with_penalty(D, img, softplus, gamma=1.0)
     assert out.tolist() == [2, 1]
+
+
+def doubled_in_place(row: Tensor) -> Tensor:
+    total = torch.zeros_like(row)
+    total += row
+    return total.mul_(2)
+
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "grad": torch.func.grad(lambda h: F.softplus(doubled_in_place(h)).sum()),
+    "vmap": torch.vmap(doubled_in_place),
+    "vmap of grad": torch.vmap(torch.func.grad(lambda row: doubled_in_place(row).square().sum())),
+    "vjp": lambda h: torch.func.vjp(torch.square, h)[1](h)[0],
+    "jvp": lambda h: torch.func.jvp(doubled_in_place, (h,), (h,))[1] * h,
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_a_transform_of_torch_func_wraps_is_left_alone(img: Tensor, name: str):
+    net = Net()
+
+    def D(x: Tensor) -> Tensor:
+        return net.last(TRANSFORMS[name](net.conv(x)).flatten(1))
+
+    assert penalties.refusal(D, img) is not None
+    assert_equal(step(D, net, img, None), step(D, net, img, "autograd"))
 
 
 SIZES = {
