@@ -289,7 +289,7 @@ def backward_with_penalty(
     usual = type(gamma) is type(centre) is type(scale) is float and gamma >= 0 and isfinite(gamma + centre + scale)
     if not usual:
         check_factor("centre", centre)
-        check_factor("scale", scale)
+        check_factor("scale", scale, learned=True)
         if gamma.is_complex() if isinstance(gamma, Tensor) else not isinstance(gamma, Real):
             raise ValueError(f"gamma must be a number, or a tensor of one for each image, got {described(gamma)}")
         if not isinstance(gamma, Tensor) and not 0 <= gamma < inf:
@@ -300,7 +300,8 @@ def backward_with_penalty(
     check_batch("img", img)
     img = detached(img)
     plain = seen is not None and seen.without_attention and logits is None  # D runs on PyTorch's functions as they are
-    if seen is not None and plain and loss is not None and not isinstance(gamma, Tensor) and not in_autocast(img):
+    at_once = plain and (usual or not (isinstance(scale, Tensor) and scale.requires_grad))
+    if seen is not None and at_once and loss is not None and not isinstance(gamma, Tensor) and not in_autocast(img):
         step = asked(img, with_loss=True, picked=None, autocast=False) if level is None else None
         if level == "autograd" or step in seen.small:
             return penalised_at_once(D, c, img, loss, gamma, centre, scale)
@@ -336,10 +337,15 @@ def check_level(caller: str, level: Any) -> None:
         raise ValueError(f'{caller}: level must be 2, 1, "autograd", "aligned" or None, got {level!r}')
 
 
-def check_factor(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` is a finite number or a tensor of one number, which is not read."""
+def check_factor(name: str, value: Any, *, learned: bool = False) -> None:
+    """Raise ValueError unless `value` is a finite number or a tensor of one number, which is not read.
+
+    A tensor that requires a gradient is refused, unless it may be `learned`.
+    """
     if not is_number(value):
         raise ValueError(f"{name} must be a number, got {described(value)}")
+    if not learned and isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(f"{name} must be a number, got {described(value)} that requires a gradient: want detach()")
     if not isinstance(value, Tensor) and not isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 

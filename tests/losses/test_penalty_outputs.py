@@ -141,6 +141,7 @@ def test_a_loss_without_a_gradient_is_refused(level, monkeypatch):
         ({"scale": torch.ones(3)}, r"scale must be a number, got \[3\]"),
         ({"scale": np.ones(3)}, "scale must be a number, got a ndarray"),
         ({"scale": torch.tensor(1j)}, r"scale must be a number, got \[\] of torch.complex64"),
+        ({"centre": torch.ones((), requires_grad=True)}, r"centre must be a number, got \[\] that requires a gradient"),
         ({"scale": float("inf")}, "scale must be a finite number, got inf"),
         ({"centre": float("nan")}, "centre must be a finite number, got nan"),
         ({"gamma": float("nan")}, "gamma must be a finite number, at least 0, got nan"),

@@ -79,6 +79,17 @@ def test_a_graph_that_lies_behind_the_loss_the_classes_and_the_weights_of_the_pe
     assert_equal(taken(leaves), want)
 
 
+@pytest.mark.parametrize("level", [None, 2, 1, "autograd"])
+def test_a_scale_that_is_learned_has_its_gradient_in_each_step(img, level):
+    D = small()
+    scale = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    written_out(D, img, softplus, scale=scale)
+    want = taken([*D.parameters(), scale])
+    for _ in range(2):
+        backward_with_penalty(D, img, softplus, gamma=1.0, scale=scale, level=level)
+        assert_equal(taken([*D.parameters(), scale]), want)
+
+
 def test_a_loss_takes_no_gradient_of_its_own_through_D(img):
     D = small()
 
