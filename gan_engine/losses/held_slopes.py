@@ -47,6 +47,8 @@ class HeldSlopes(TorchFunctionMode):
         self, func: Callable, types: Collection[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         rule, kwargs = _RULES.get(func), kwargs or {}
+        if rule is None and torch.is_grad_enabled():  # without gradients D limits buffers, as a rule
+            rule = _RULES_IN_PLACE.get(func)
         if func in _REFUSED:
             raise RuntimeError(f"{func.__name__} has kinks that a difference of D would see: {_WAY_OUT}")
         if rule is None:
@@ -126,11 +128,15 @@ def _bias_act(
 
 
 def _clamp(held: HeldSlopes, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    if isinstance(min, Tensor) or isinstance(max, Tensor) or not input.dtype.is_floating_point:
+    if not input.dtype.is_floating_point:
         return torch.clamp(input, min, max)
-    x, (low, high) = input.detach(), (-math.inf if min is None else min, math.inf if max is None else max)
+    low = min if isinstance(min, Tensor) else input.new_full((), -math.inf if min is None else min)
+    high = max if isinstance(max, Tensor) else input.new_full((), math.inf if max is None else max)
+    low = torch.minimum(low, high)  # of two limits in the wrong order max holds
+    input = input.expand(torch.broadcast_shapes(input.shape, low.shape, high.shape))
+    x = input.detach()
     side = held.of(lambda: (x > high).to(torch.int8) - (x < low).to(torch.int8), x)
-    return torch.where(side == 0, input, torch.where(side < 0, low, high).to(x.dtype))
+    return torch.where(side == 0, input, torch.where(side < 0, low, high))
 
 
 def _abs(held: HeldSlopes, input: Tensor) -> Tensor:
@@ -144,23 +150,48 @@ def _maximum(held: HeldSlopes, input: Tensor, other: Tensor) -> Tensor:
     return torch.where(held.of(lambda: input.detach() > other.detach(), input), input, other)
 
 
+def _in_place(rule: Callable) -> Callable:
+    """The rule of the function's form in place. No rule has a gradient that reads its input."""
+    return lambda held, input, *args, **kwargs: input.copy_(rule(held, input, *args, **kwargs))
+
+
+def _hardtanh(
+    held: HeldSlopes, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    return (_in_place(_clamp) if inplace else _clamp)(held, input, min_val, max_val)
+
+
+# Functions of tensors, which have forms in place.
+_NAMED: dict[str, Callable] = {
+    **dict.fromkeys(("clamp", "clip"), _clamp),
+    "clamp_min": lambda held, input, min: _clamp(held, input, min),
+    "clamp_max": lambda held, input, max: _clamp(held, input, None, max),
+    **dict.fromkeys(("abs", "absolute"), _abs),
+}
 _RULES: dict[Callable, Callable] = {
+    **{getattr(of, name): rule for name, rule in _NAMED.items() for of in (torch, Tensor)},
+    Tensor.__abs__: _abs,
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), lambda held, input: _relu(held, input, inplace=True)),
     F.leaky_relu_: lambda held, input, negative_slope=0.01: _leaky_relu(held, input, negative_slope, True),
-    **dict.fromkeys((torch.clamp, Tensor.clamp, torch.clip, Tensor.clip), _clamp),
-    **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), lambda held, input, min: _clamp(held, input, min)),
-    **dict.fromkeys((torch.abs, Tensor.abs, Tensor.__abs__), _abs),
     **dict.fromkeys((torch.maximum, Tensor.maximum), _maximum),
     **dict.fromkeys((torch.minimum, Tensor.minimum), lambda held, x, y: -_maximum(held, -x, -y)),
     F.leaky_relu: _leaky_relu,
     F.prelu: _prelu,
-    F.relu6: lambda held, input, inplace=False: _clamp(held, input, 0.0, 6.0),
-    F.hardtanh: lambda held, input, min_val=-1.0, max_val=1.0, inplace=False: _clamp(held, input, min_val, max_val),
+    F.relu6: lambda held, input, inplace=False: _hardtanh(held, input, 0.0, 6.0, inplace),
+    F.hardtanh: _hardtanh,
     bias_act: _bias_act,
+}
+_RULES_IN_PLACE: dict[Callable, Callable] = {
+    getattr(of, f"{name}_"): _in_place(rule)
+    for name, rule in _NAMED.items()
+    for of in (torch, Tensor)
+    if hasattr(of, f"{name}_")
 }
 _REFUSED = {F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d, F.max_pool3d}
 _REFUSED |= {F.threshold_, F.rrelu_, F.hardtanh_}
+_REFUSED |= {F.hardswish, F.hardsigmoid, F.selu, torch.selu, torch.selu_}
 _REFUSED |= {F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
 _MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.RReLU)
+_MODULES += (nn.Hardswish, nn.Hardsigmoid, nn.SELU)
 _MODULES += (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

@@ -108,6 +108,11 @@ def test_fused_attention_stays():
     torch.testing.assert_close(got, want)
 
 
+def read_after(function: Callable, x: Tensor) -> Tensor:
+    """The sum of what the function has written in place and of what it returns, which are one tensor."""
+    return function(x, inplace=True) + x
+
+
 ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "relu": lambda: F.relu,
     "relu_": lambda: torch.relu_,
@@ -120,7 +125,15 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "relu6": lambda: lambda x: F.relu6(20 * x) / 20,
     "hard tanh": lambda: nn.Hardtanh(-0.1, 0.2),
     "clamp": lambda: lambda x: x.clamp(min=0),
+    "clamp_max": lambda: lambda x: x.clamp_max(0.1),
+    "clamp by tensors": lambda: lambda x: x.clamp(x.new_tensor(-0.1), x.new_full((8, 1, 1), 0.1)),
+    "clamp_": lambda: lambda x: (1 * x).clamp_(-0.1, 0.2),
+    "limits in the wrong order": lambda: lambda x: x + x.clamp(0.1, -0.1),
+    "relu6 whose input is read": lambda: lambda x: read_after(F.relu6, 20 * x) / 20,
+    "hard tanh whose input is read": lambda: lambda x: read_after(F.hardtanh, 20 * x) / 20,
     "abs": lambda: torch.abs,
+    "abs_": lambda: lambda x: (1 * x).abs_(),
+    "absolute": lambda: torch.absolute,
     "maximum": lambda: lambda x: torch.maximum(x, x.new_tensor(0.1)),
     "minimum": lambda: lambda x: torch.minimum(x, x.flip(1)),
     "smooth bias_act": lambda: lambda x: bias_act(x, act="swish"),
@@ -140,7 +153,7 @@ def test_kinks_are_held(kind: str, frozen: bool):
 
 
 def test_kinks_that_cannot_be_held_are_refused():
-    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2), F.hardtanh_):
+    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2), F.hardtanh_, F.hardswish, nn.SELU(), torch.selu_):
         D = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Lambda(activation), nn.Flatten(), nn.LazyLinear(1))
         with pytest.raises(RuntimeError, match=r"has kinks that a difference of D would see: level=1 is exact"):
             aligned(D, images())
@@ -148,6 +161,26 @@ def test_kinks_that_cannot_be_held_are_refused():
     for reentrant in (False, True):
         with pytest.raises(RuntimeError, match="relu inside of a checkpoint, which runs it again: level=1 is exact"):
             aligned(lambda x, r=reentrant: checkpoint(block, x, use_reentrant=r), images())
+
+
+class Limited(nn.Module):
+    """It limits a buffer without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(8, nn.SiLU)
+        self.register_buffer("gain", torch.full((), 150.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.gain.clamp_(max=2.0)
+        return self.net(x) * self.gain.clone()
+
+
+def test_a_buffer_that_D_limits():
+    D = seeded(Limited)
+    assert error(D, softplus, gamma=1.0) < 1e-2
+    assert D.gain == 2
 
 
 class Convolutions(nn.Module):
