@@ -161,6 +161,17 @@ def _hardtanh(
     return (_in_place(_clamp) if inplace else _clamp)(held, input, min_val, max_val)
 
 
+def _hardsigmoid(held: HeldSlopes, input: Tensor, inplace: bool = False) -> Tensor:
+    y = _clamp(held, input + 3, 0.0, 6.0) / 6
+    return input.copy_(y) if inplace else y
+
+
+def _hardswish(held: HeldSlopes, input: Tensor, inplace: bool = False) -> Tensor:
+    x = input.clone() if inplace else input
+    y = x * _hardsigmoid(held, x)
+    return input.copy_(y) if inplace else y
+
+
 # Functions of tensors, which have forms in place.
 _NAMED: dict[str, Callable] = {
     **dict.fromkeys(("clamp", "clip"), _clamp),
@@ -180,6 +191,8 @@ _RULES: dict[Callable, Callable] = {
     F.prelu: _prelu,
     F.relu6: lambda held, input, inplace=False: _hardtanh(held, input, 0.0, 6.0, inplace),
     F.hardtanh: _hardtanh,
+    F.hardsigmoid: _hardsigmoid,
+    F.hardswish: _hardswish,
     bias_act: _bias_act,
 }
 _RULES_IN_PLACE: dict[Callable, Callable] = {
@@ -190,7 +203,7 @@ _RULES_IN_PLACE: dict[Callable, Callable] = {
 }
 _REFUSED = {F.threshold, F.rrelu, F.hardshrink, F.softshrink, F.max_pool1d, F.max_pool2d, F.max_pool3d}
 _REFUSED |= {F.threshold_, F.rrelu_, F.hardtanh_}
-_REFUSED |= {F.hardswish, F.hardsigmoid, F.selu, torch.selu, torch.selu_}
+_REFUSED |= {F.selu, torch.selu, torch.selu_}
 _REFUSED |= {F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}
 _MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.RReLU)
 _MODULES += (nn.Hardswish, nn.Hardsigmoid, nn.SELU)

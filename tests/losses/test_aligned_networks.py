@@ -131,6 +131,8 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "limits in the wrong order": lambda: lambda x: x + x.clamp(0.1, -0.1),
     "relu6 whose input is read": lambda: lambda x: read_after(F.relu6, 20 * x) / 20,
     "hard tanh whose input is read": lambda: lambda x: read_after(F.hardtanh, 20 * x) / 20,
+    "hard swish": lambda: lambda x: F.hardswish(20 * x) / 20,
+    "hard swish whose input is read": lambda: lambda x: read_after(F.hardswish, 20 * x) / 20,
     "abs": lambda: torch.abs,
     "abs_": lambda: lambda x: (1 * x).abs_(),
     "absolute": lambda: torch.absolute,
@@ -152,8 +154,20 @@ def test_kinks_are_held(kind: str, frozen: bool):
     assert error(D, softplus, gamma=1.0) < 1e-2
 
 
+def test_hard_sigmoid_has_the_step_of_its_formula():
+    """PyTorch has no second gradient of F.hardsigmoid, with which an error could be measured."""
+    found = []
+    for gate in (F.hardsigmoid, partial(F.hardsigmoid, inplace=True), lambda x: F.relu6(x + 3) / 6):
+        torch.manual_seed(0)
+        D = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Lambda(lambda x, gate=gate: gate(20 * x)), nn.Flatten())
+        D.append(nn.Linear(512, 1))
+        found.append(gradient(D, lambda D=D: aligned(D, images(), softplus)))
+    for got in found[:2]:
+        torch.testing.assert_close(got, found[2], rtol=1e-4, atol=1e-5)
+
+
 def test_kinks_that_cannot_be_held_are_refused():
-    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2), F.hardtanh_, F.hardswish, nn.SELU(), torch.selu_):
+    for activation in (F.softshrink, lambda x: F.max_pool2d(x, 2), F.hardtanh_, nn.SELU(), torch.selu_):
         D = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Lambda(activation), nn.Flatten(), nn.LazyLinear(1))
         with pytest.raises(RuntimeError, match=r"has kinks that a difference of D would see: level=1 is exact"):
             aligned(D, images())
