@@ -20,6 +20,7 @@
 #include "isa.h"
 #include "norm_act.h"
 #include "pixel_norm.h"
+#include "pointwise.h"
 #include "relayout.h"
 #include "scale_bias_act.h"
 #include "taps.h"
@@ -76,6 +77,8 @@ using Slots3 = int(std::int64_t, std::int64_t, std::int64_t, Where);
     KERNEL(norm_act_grad, Kernel<NormActGradParams>)                     \
     KERNEL(norm_act_second, Kernel<NormActSecondParams>)                 \
     KERNEL(pixel_norm, Kernel<PixelNormParams>)                          \
+    KERNEL(pointwise, Kernel<PointwiseParams>)                           \
+    KERNEL(pointwise_wgrad, Kernel<PointwiseWgradParams>)                \
     KERNEL(taps_dot, Kernel<TapsDotParams>)                              \
     KERNEL(taps_scale, Kernel<TapsScaleParams>)                          \
     KERNEL(winograd, Kernel<WinogradParams>)                             \

@@ -69,6 +69,7 @@ HOT = {
         Hot(r"\bDot<float>", loops=3, stored=(2, 1), scalar_loops=2),
         Hot(r"\bScale<float>", loops=2),
     ],
+    "pointwise": [Hot(r"\b(expand|reduce|wgrad)_(last|planes)<", loops=40)],
     "gradient_penalty": [Hot(r"\brun_dot<float>"), Hot(r"\bmix<float>|\brun_mix<float>")],
     # In loops over any number of taps, a weight is read and multiplied by the gain.
     "fir, planes": [Hot(r"\bPlanar<float> ?>?::(emit|make|blend|spread_row)\w*\(", loops=24, scalar=2, stored=(9, 0))],

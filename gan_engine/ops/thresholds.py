@@ -74,6 +74,15 @@ _add(
     "3x3 and 4x4 kernels, strides 1 and 2",
 )
 _add(
+    "few elements of a 1x1 convolution",
+    *("conv2d", "cpu", "pytorch", 1 << 18),
+    "1x1 with fewer than {number} elements in the image of many channels: a call of our convolutions costs more than it"
+    " saves",
+    "forward and backward from 3 channels, us of PyTorch's kernels / of ours, contiguous and channels_last: [16, 64,"
+    " 16, 16] 589 / 283, 317 / 302; [8, 128, 16, 16] 259 / 264, 760 / 282; [8, 32, 16, 16] 107 / 172, 237 / 190 (Zen 4,"
+    " one thread)",
+)
+_add(
     "small gain",
     *("conv2d", "cpu", "pytorch", 0.9),
     "no form of minimal filtering is accurate for the call and takes less than {number} of the time of PyTorch's"

@@ -133,6 +133,16 @@ def test_all_forms_of_minimal_filtering_run(monkeypatch):
         assert forms == {*(("winograd", i) for i in range(13)), *(("winograd_wgrad", i) for i in of_weights)}
 
 
+@needs_cpu_kernels
+def test_1x1_convolutions_of_few_channels_run(monkeypatch):
+    """From few channels to many and back, and the gradient by the weight."""
+    ran, run, run_wgrad = set(), native.cpu.pointwise, native.cpu.pointwise_wgrad
+    monkeypatch.setattr(native.cpu, "pointwise", lambda *args: ran.add(("pointwise", args[-1])) or run(*args))
+    monkeypatch.setattr(native.cpu, "pointwise_wgrad", lambda *args: ran.add("pointwise_wgrad") or run_wgrad(*args))
+    assert self_check.why_wrong(on_cpu("conv2d")) is None
+    assert ran == {("pointwise", 0), ("pointwise", 1), "pointwise_wgrad"}
+
+
 def test_a_kernel_that_does_not_run_is_refused(monkeypatch, backend: str):
     if backend not in backends.KERNELS:
         pytest.skip("runs no kernels of ours")

@@ -41,10 +41,10 @@ def conv2d(
         w: [O, I / groups, kh, kw], in the dtype of x.
         b: [O] or None, in the dtype of x.
         stride, padding, dilation, groups: as in torch.nn.functional.conv2d; padding in numbers.
-        backend: see gan_engine.backends. "cpu" is minimal filtering, or PyTorch's kernels in their faster layout. In
-            bfloat16, "cpu" computes in float32 where that is faster (gan_engine/system/bfloat16.py); in other dtypes,
-            it is PyTorch's kernels as they are. "pytorch" is PyTorch's kernels, and
-            "reference" torch.nn.functional.conv2d.
+        backend: see gan_engine.backends. "cpu" is minimal filtering, kernels for 1x1 of few channels, or PyTorch's
+            kernels in their faster layout. In bfloat16, "cpu" computes in float32 where that is faster
+            (gan_engine/system/bfloat16.py); in other dtypes, it is PyTorch's kernels as they are. "pytorch" is
+            PyTorch's kernels, and "reference" torch.nn.functional.conv2d.
 
     Returns:
         y: [N, O, H', W'] in the layout that PyTorch gives it.
@@ -52,7 +52,8 @@ def conv2d(
     Minimal filtering is chosen on CPUs with AVX2 or AVX-512, in float32 and from 32 channels on, for 3x3 and 4x4
     kernels with a stride of 1 or 2. It takes a third to nine tenths of the time of PyTorch's kernels, and its error is
     at most twice theirs (winograd.py and forms.py have the numbers). An infinity or NaN of an image spoils the tile
-    around it, as much as 5 pixels away. Autocast is heeded.
+    around it, as much as 5 pixels away. 1x1 kernels from or to at most 4 channels, as colours are, have code of their
+    own on CPUs (pointwise.py). Autocast is heeded.
 
     Raises:
         ValueError: an x or w that is not of 4 dimensions.

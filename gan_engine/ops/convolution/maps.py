@@ -3,7 +3,8 @@
 <y, F(x, w)> = <x, D(y, w)> = <w, W(x, y)>: F is the forward pass, D the gradient by the image, W the gradient by the
 weight. Each map is an op of its own for the chooser. Their backends:
 
-    cpu         float32 images: minimal filtering (winograd.py), or PyTorch's kernels in the layout that is the faster
+    cpu         float32 images: minimal filtering (winograd.py); kernels for 1x1 convolutions of few channels
+                (pointwise.py); or PyTorch's kernels in the layout that is the faster
                 bfloat16 images: the same in float32, where that is faster (gan_engine/system/bfloat16.py)
     pytorch     PyTorch's kernels, in the layout that the tensors have
     reference   the same kernels; a convolution as a whole is then differentiated by PyTorch
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gan_engine import backends
-from gan_engine.ops.convolution import forms, winograd
+from gan_engine.ops.convolution import forms, pointwise, winograd
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
 from gan_engine.ops.convolution.relayout import in_layout
 from gan_engine.ops.kernel_op import layout
@@ -36,7 +37,8 @@ from gan_engine.system import bfloat16
 RELAYOUTS = -1  # PyTorch's kernels, in the layout that is faster
 PYTORCH = -2
 IN_FLOAT32 = -3  # the map of float32 copies of bfloat16 tensors, rounded
-UNDECIDED = -4
+POINTWISE = -4
+UNDECIDED = -5
 
 BFLOAT16_TIME = bfloat16.on_cpu().time  # of PyTorch's kernels in bfloat16; float32 takes 1
 CONVERSION = bfloat16.conversion()  # of an element; a product of PyTorch's kernels in float32 takes 1
@@ -103,6 +105,27 @@ class MapRequest:
         weight = c if c is not None and self.weight is third else b
         return MapRequest(self.search, (a, b, c), weight, self.arguments)
 
+    def is_pointwise(self) -> bool:
+        """Whether our kernels for 1x1 convolutions of few channels compute the map of float32 images."""
+        if not 1 <= min(self.weight.shape[:2]) <= pointwise.MOST_FEW or 0 in self.tensors[0].shape:
+            return False
+        return pointwise.fits(self.weight, self.arguments) and self._channels_fit()
+
+    def _channels_fit(self) -> bool:
+        """Whether the images, and a bias on the CPU, have the channels of the weight."""
+        first, second, third = self.tensors
+        o, i = self.weight.shape[:2]
+        if self.search is forms.for_forward:
+            return first.shape[1] == i and (third is None or (third.is_cpu and third.shape == (o,)))
+        if self.search is forms.for_image_gradient:
+            return first.shape[1] == o
+        return second.ndim == 4 and first.shape[1] == i and second.shape[1] == o
+
+    def pointwise_gains(self) -> bool:
+        """Whether those kernels gain more than the call costs."""
+        n, _, h, w = self.tensors[0].shape
+        return n * h * w * max(self.weight.shape[:2]) >= TABLE["few elements of a 1x1 convolution"].number
+
     def layouts_gain(self) -> bool:
         """Whether PyTorch's kernels gain more by their faster layout than changing it costs."""
         fewest = TABLE["few channels for layouts"].number
@@ -128,6 +151,8 @@ class MapRequest:
             return IN_FLOAT32 if self.float32_gains() else PYTORCH
         if backend != "cpu" or not self.images_of(torch.float32):
             return PYTORCH
+        if self.is_pointwise():
+            return POINTWISE
         form, _ = self.form()
         fastest = self.fastest_way()
         # Whether a form or the layouts gain anything or not, a request by name takes them where there are any.
@@ -137,6 +162,8 @@ class MapRequest:
 
     def fastest_way(self) -> int:
         """The fastest way to compute a map of float32 images on the backend "cpu"."""
+        if self.is_pointwise() and self.pointwise_gains():
+            return POINTWISE
         form, share = self.form()
         if form is not None and share < TABLE["small gain"].number:
             return form
@@ -169,6 +196,8 @@ def _no_gain(backend: str, x: Tensor, request: MapRequest | None) -> str | None:
         return None if request.float32_gains() else _SLOWER_IN_FLOAT32
     # Attributes of a parameter take longer than those of a plain tensor.
     shape, few = request.weight.shape, TABLE["few channels"]
+    if len(shape) == 4 and shape[2] == shape[3] == 1 and request.images_of(torch.float32) and request.is_pointwise():
+        return None if request.pointwise_gains() else TABLE["few elements of a 1x1 convolution"].sentence
     if len(shape) < 2 or shape[0] < few.number or shape[1] < few.number:
         return few.sentence
     if not request.images_of(torch.float32):
@@ -234,12 +263,14 @@ def _computed(compute: Callable[..., Tensor], request: MapRequest, way: int) -> 
     return y.to(request.tensors[0].dtype)
 
 
-# The maps in a way that is a form of minimal filtering, RELAYOUTS or PYTORCH.
+# The maps in a way that is a form of minimal filtering, POINTWISE, RELAYOUTS or PYTORCH.
 
 
 def _forward(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.forward(x, w, b, arguments, way)
+    if way == POINTWISE:
+        return pointwise.forward(x, w, b)
     if way == PYTORCH:
         return torch.convolution(x, w, b, *arguments)
     last = torch.channels_last in (layout(x), layout(w))
@@ -249,6 +280,8 @@ def _forward(x: Tensor, w: Tensor, b: Tensor | None, arguments: ConvolutionArgum
 def _image_gradient(dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.image_gradient(dy, w, like, arguments, way)
+    if way == POINTWISE:
+        return pointwise.image_gradient(dy, w, like)
     if way == PYTORCH:
         return _gradients_by_pytorch(dy, like, w, arguments, (True, False, False))[0]
     last = torch.empty_like(like, memory_format=torch.channels_last)
@@ -259,6 +292,8 @@ def _image_gradient(dy: Tensor, w: Tensor, like: Tensor, arguments: ConvolutionA
 def _weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionArguments, way: int) -> Tensor:
     if way >= 0:
         return winograd.weight_gradient(x, dy, like, arguments, way)
+    if way == POINTWISE:
+        return pointwise.weight_gradient(x, dy, like)
     if way == PYTORCH and not _oversteps(like, arguments):
         return _gradients_by_pytorch(dy, x, like, arguments, (False, True, False))[1]
     contiguous = torch.empty_like(like, memory_format=torch.contiguous_format)

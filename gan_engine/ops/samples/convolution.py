@@ -68,8 +68,11 @@ CONVOLUTION = {
             Sample("8x256x8x8", _conv2d(8, 256, 8, 8, 256, 3), {"padding": 1}, LAST),
             Sample("8x512x4x4", _conv2d(8, 512, 4, 4, 512, 3), {"padding": 1}, LAST),
             Sample("1x256x32x32-4x4", _conv2d(1, 256, 32, 32, 512, 4), {"padding": 1}, LAST),
+            Sample("8x3x64x64-1x1", _conv2d(8, 3, 64, 64, 256, 1), {}, LAST),
         ),
-        larger=(  # all forms of minimal filtering, each also for a gradient that it has
+        larger=(  # 1x1 of few channels, and all forms of minimal filtering, each also for a gradient that it has
+            Sample("1x1-from-few", _conv2d(2, 3, 25, 27, 40, 1)),
+            Sample("1x1-to-few", _conv2d(2, 40, 25, 27, 4, 1), {}, LAST),
             Sample("2x2", _conv2d(2, 32, 8, 8, 32, 3), {"padding": 1}),
             Sample("4x2", _conv2d(1, 64, 16, 32, 64, 3), {"padding": 1}, LAST),
             Sample("4x4", _conv2d(1, 192, 48, 48, 32, 3), {"padding": 1}, LAST),
