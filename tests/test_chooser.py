@@ -79,6 +79,9 @@ SIDES = {
         for n in (1, 2)
     ),
     "few channels": (convolved(31), convolved(64)),
+    "few elements of a 1x1 convolution": tuple(
+        lambda n=n: convolution.conv2d(torch.ones(1, 3, 8, n), torch.ones(64, 3, 1, 1)) for n in (511, 512)
+    ),
     "small gain": (convolved(40, side=16), convolved(64)),
     "few channels for layouts": (convolved(255, 9, 2, 5), convolved(256, 9, 2, 5)),
     "few pixels to double": tuple(lambda n=n: ops.upsample_conv2d(*pixels(n)) for n in (254, 256)),

@@ -169,7 +169,10 @@ def _is_ours(input: Tensor, weight: Tensor, arguments: ConvolutionArguments) -> 
     steps = 1 if arguments.transposed else math.prod(arguments.stride)
     products = weight.numel() * len(input) * input.shape[2] * input.shape[3] / steps
     square = weight.shape[2] == weight.shape[3] and len(set(arguments.stride)) == 1
-    strided = steps > 1 and square and forward_request(input, weight, None, arguments).fastest_way() == PYTORCH
+    request = forward_request(input, weight, None, arguments)
+    strided = steps > 1 and square and request.fastest_way() == PYTORCH
+    if request.images_of(torch.float32) and request.is_pointwise() and request.pointwise_gains():
+        products = math.inf  # of few channels: their kernels gain from a threshold of their own on
     return backends.choose("level1_conv2d", input, None, (products, strided)) == "pytorch"
 
 
