@@ -1,6 +1,6 @@
 """What all faces share: arguments of other libraries as the operators take them."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,17 @@ from gan_engine.ops.upfirdn2d import upfirdn2d_ref
 
 _BACKENDS = {"cuda": None, "ref": "reference"}
 
-# The taps of each filter [taps, taps] that is an outer product, with the version of the tensor that they were read at.
-_roots: Any = WeakIdKeyDictionary()
+
+class _Root(NamedTuple):
+    """What was read from a filter [taps, taps]."""
+
+    taps: Tensor | None  # whose outer product the filter is
+    version: int
+    address: int
+    numbers: Tensor | None  # of a filter on the CPU, a copy
+
+
+_roots: Any = WeakIdKeyDictionary()  # of each filter
 
 
 def backend_of(impl: str) -> str | None:
@@ -27,8 +36,15 @@ def backend_of(impl: str) -> str | None:
 def numbers(value: Any) -> int | list[int]:
     """An integer or a list of integers, out of Python's, numpy's or a tensor's."""
     if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1:
-        return [int(v) for v in value]
-    return int(value)
+        return [integer(v) for v in value]
+    return integer(value)
+
+
+def integer(value: Any) -> int:
+    whole = int(value)
+    if whole != value:
+        raise ValueError(f"factors, paddings and dimensions: want integers, got {value!r}")
+    return whole
 
 
 def number(value: Any) -> float | None:
@@ -65,17 +81,29 @@ def filter_for(x: Tensor, f: Tensor | None) -> Tensor | None:
 
 
 def _factored(f: Tensor) -> Tensor:
-    """The taps whose outer product f is, or f itself. Each filter is looked at once."""
+    """The taps whose outer product f is, or f itself. Each filter is looked at once, and again when it changes."""
     # This comes first: torch.compile cannot trace is_inference.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return f
-    if f.ndim != 2 or f.requires_grad or f.is_inference():  # a tensor of inference mode has no version
+    if f.ndim != 2 or f.numel() == 0 or f.requires_grad or f.is_inference():  # inference mode gives no version
+        return f
+    if type(f) not in (Tensor, nn.Parameter):  # a fake tensor has no numbers
         return f
     known = _roots.get(f)
-    if known is None or known[0] != f._version:
-        root = outer_root(f.detach().to("cpu", torch.float64))
-        known = _roots[f] = (f._version, None if root is None else root.to(f.device, torch.float32))
-    return f if known[1] is None else known[1]
+    if known is None or not _is_the_same(f, known):
+        taps = outer_root(f.detach().to("cpu", torch.float64))
+        taps = None if taps is None else taps.to(f.device, torch.float32)
+        known = _roots[f] = _Root(taps, f._version, f.data_ptr(), f.detach().clone() if f.is_cpu else None)
+    return f if known.taps is None else known.taps
+
+
+def _is_the_same(f: Tensor, known: _Root) -> bool:
+    """Whether the filter has not changed. What `f.data` or numpy wrote into it is seen on the CPU alone."""
+    if not f.is_cpu:
+        return (f._version, f.data_ptr()) == (known.version, known.address)
+    return known.numbers is not None and known.numbers.dtype == f.dtype and torch.equal(known.numbers, f)
+
+
 
 
 def modulated(

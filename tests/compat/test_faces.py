@@ -7,6 +7,7 @@ import plain_ops as plain
 import pytest
 import torch
 from plain_ops import assert_same
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gan_engine.compat import basicsr, mmcv, rosinality, stylegan
 from gan_engine.compat.stylegan import conv2d_gradfix, grid_sample_gradfix
@@ -100,6 +101,45 @@ def test_a_matrix_that_is_an_outer_product_runs_as_taps(monkeypatch):
     assert seen == [1, 2, 2]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f, other: f.data.copy_(other),
+        lambda f, other: setattr(f, "data", other.double()),
+        lambda f, other: np.copyto(f.numpy(), other.numpy()),
+    ],
+)
+def test_a_filter_that_changes_unseen_by_its_version(change):
+    f, other, x = setup_filter([1, 3, 3, 1]), setup_filter([1, 2, 3, 4]), torch.randn(2, 3, 8, 8)
+    upsample2d(x, f)
+    change(f, other)
+    torch.testing.assert_close(upsample2d(x, f), plain.upfirdn2d(x, other, (2, 2), (1, 1), (2, 1, 2, 1), False, 4))
+
+
+def test_a_filter_without_numbers():
+    f = setup_filter([1, 3, 3, 1])
+    with FakeTensorMode() as mode:
+        assert upsample2d(torch.randn(2, 3, 8, 8), mode.from_tensor(f)).shape == (2, 3, 16, 16)
+
+
+def test_numbers_that_are_no_integers_are_refused():
+    x, w, f = torch.randn(1, 2, 6, 6), torch.randn(2, 2, 3, 3), setup_filter([1, 3, 3, 1])
+    assert upfirdn2d(x, f, up=2.0).shape == (1, 2, 9, 9)
+    calls = (
+        lambda: upfirdn2d(x, f, up=2.5),
+        lambda: upfirdn2d(x, f, padding=[1, 1.5]),
+        lambda: bias_act(x, torch.zeros(2), dim=1.5),
+        lambda: conv2d_resample(x, w, f, up=1.5),
+        lambda: stylegan.networks_stylegan2.modulated_conv2d(x, w, torch.ones(1, 2), padding=0.5),
+        lambda: rosinality.upfirdn2d(x, f, pad=(1, 1.5)),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"want integers, got [0-9]\.5"):
+            call()
+    with pytest.raises(ValueError, match="conv2d_resample: up and down must be at least 1, got 0 and 1"):
+        conv2d_resample(x, w, f, up=0)
+
+
 def test_a_filter_of_inference_mode():
     with torch.inference_mode():
         f, x = setup_filter([1, 3, 3, 1]), torch.randn(2, 3, 8, 8)
@@ -183,6 +223,11 @@ def test_gradfix_convolutions(groups):
     for name in ("conv2d", "conv_transpose2d"):
         ours, theirs = getattr(conv2d_gradfix, name), getattr(torch.nn.functional, name)
         assert_same(lambda *t: ours(*t, **options), lambda *t: theirs(*t, **options), x, w, b)  # noqa: B023
+
+
+def test_a_convolution_to_one_channel_in_channels_last():
+    x, w = (t.contiguous(memory_format=torch.channels_last) for t in (randn(2, 3, 5, 5), randn(1, 3, 3, 3)))
+    assert_same(conv2d_gradfix.conv2d, torch.conv2d, x, w)
 
 
 def test_no_weight_gradients():

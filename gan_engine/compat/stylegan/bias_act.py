@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_engine import ops
-from gan_engine.compat.arguments import backend_of, fitting, number
+from gan_engine.compat.arguments import backend_of, fitting, integer, number
 from gan_engine.ops.bias_act import bias_act_ref
 
 
@@ -61,4 +61,4 @@ def bias_act(
     if b is None and act == "linear" and clamp is None and gain in (None, 1):
         return x
     b = None if b is None else fitting(b, x)
-    return ops.bias_act(x, b, dim=int(dim), act=act, alpha=number(alpha), gain=gain, clamp=clamp, backend=backend)
+    return ops.bias_act(x, b, dim=integer(dim), act=act, alpha=number(alpha), gain=gain, clamp=clamp, backend=backend)

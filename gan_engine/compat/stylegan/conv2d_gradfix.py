@@ -35,7 +35,7 @@ class _Gate(Function):
 
     @staticmethod
     def forward(weight):
-        return weight.view_as(weight)
+        return weight.expand_as(weight)  # view_as changes the strides of sides of 1, which PyTorch refuses in float64
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

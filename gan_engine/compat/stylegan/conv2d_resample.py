@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_engine.compat.arguments import fir
+from gan_engine.compat.arguments import fir, integer
 from gan_engine.compat.stylegan.conv2d_gradfix import conv2d, conv_transpose2d
 from gan_engine.compat.stylegan.upfirdn2d import _get_filter_size, _parse_padding
 
@@ -37,7 +37,9 @@ def conv2d_resample(
 
     Gradients: every order in x and w.
     """
-    up, down, groups = int(up), int(down), int(groups)
+    up, down, groups = integer(up), integer(down), integer(groups)
+    if min(up, down) < 1:
+        raise ValueError(f"conv2d_resample: up and down must be at least 1, got {up} and {down}")
     (kh, kw), (fw, fh) = map(int, w.shape[2:]), _get_filter_size(f)
     sides = list(_parse_padding(padding))
     for factor, before, behind in ((up, up - 1, up), (down, 1 - down, down)):

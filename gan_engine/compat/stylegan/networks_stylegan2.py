@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gan_engine.compat.arguments import modulated
+from gan_engine.compat.arguments import integer, modulated
 
 
 def modulated_conv2d(
@@ -30,5 +30,5 @@ def modulated_conv2d(
         flip_weight: True correlates; False convolves.
         fused_modconv: taken, and not read: no weight is made for each image.
     """
-    options = {"up": int(up), "down": int(down), "padding": int(padding), "flip_weight": flip_weight}
+    options = {"up": integer(up), "down": integer(down), "padding": integer(padding), "flip_weight": flip_weight}
     return modulated(x, weight, styles, resample_filter, noise=noise, demodulate=demodulate, **options)
