@@ -37,7 +37,7 @@ def biased(layer: nn.Module, x: Tensor, bias: Tensor, *, act: str) -> Tensor:
 
 def _can_take_bias(layer: nn.Module, x: Tensor) -> bool:
     """True if the layer is a convolution or a linear layer of PyTorch without a bias, and could add one to x."""
-    if not (_is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward, Conv2d.forward) and layer.bias is None):
+    if not (is_pytorchs(layer, nn.Linear.forward, nn.Conv2d.forward, Conv2d.forward) and layer.bias is None):
         return False
     return x.ndim == (2 if isinstance(layer, nn.Linear) else 4)
 
@@ -102,11 +102,11 @@ backends.register("normed", has=("triton", "cpu", "pytorch"), no_gain=_norm_no_g
 
 def _is_usual(norm: nn.Module) -> bool:
     """True if the layer is a batch norm of PyTorch whose running statistics move by its momentum."""
-    usual = _is_pytorchs(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
+    usual = is_pytorchs(norm, nn.BatchNorm2d.forward) and norm.track_running_stats and norm.momentum is not None
     return usual and norm.num_batches_tracked is not None
 
 
-def _is_pytorchs(layer: nn.Module, *forwards: Callable) -> bool:
+def is_pytorchs(layer: nn.Module, *forwards: Callable) -> bool:
     """True if a call of the layer is one of these forward passes and nothing else: no other subclass, no hook."""
     kind = type(layer)
     return (

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_engine import layers, ops
-from gan_engine.activated import normed
+from gan_engine.activated import is_pytorchs, normed
 from gan_engine.patch.probe import difference
 from gan_engine.patch.rule import Layer, Rule
 
@@ -42,11 +42,12 @@ def in_a_row(layer: nn.Module) -> Iterator[Layer | str]:
     if not good:
         return
 
-    def forward(self, x):
-        parts, i = list(self), 0
+    def forward(self, input):
+        parts, i, x = list(self), 0, input
         while i < len(parts):
-            join = _joined(parts[i], parts[i + 1]) if i in good else None
-            x = parts[i](x) if join is None else join(parts[i], parts[i + 1], x)
+            pair = parts[i : i + 2]  # of one layer, if the layer behind it was taken away
+            join = _joined(*pair) if i in good and len(pair) == 2 and _are_images(x) else None
+            x = parts[i](x) if join is None else join(*pair, x)
             i += 1 if join is None else 2
         return x
 
@@ -56,6 +57,7 @@ def in_a_row(layer: nn.Module) -> Iterator[Layer | str]:
 
 Join = Callable[[Any, nn.Module, Tensor], Tensor]
 _CONVOLUTIONS = (nn.Conv2d.forward, layers.Conv2d.forward)
+_WITH_BIAS = (nn.Conv2d._conv_forward, layers.Conv2d._conv_forward)
 
 
 def _is_right(first: Any, second: nn.Module) -> bool:
@@ -69,15 +71,20 @@ def _is_right(first: Any, second: nn.Module) -> bool:
     return difference(pair, Layer("", {"forward": lambda self, x: join(self[0], self[1], x)}, images)) is None
 
 
-def _joined(first: nn.Module, second: nn.Module) -> Join | None:
+def _joined(first: Any, second: nn.Module) -> Join | None:
     """What computes a layer and the activation behind it in one pass"""
-    if any(_is_hooked(part) for part in (first, second)) or not isinstance(second, nn.ReLU | nn.LeakyReLU):
+    if not is_pytorchs(second, nn.ReLU.forward, nn.LeakyReLU.forward):
         return None
-    if isinstance(first, nn.BatchNorm2d) and type(first).forward is nn.BatchNorm2d.forward:
+    if isinstance(first, nn.BatchNorm2d) and is_pytorchs(first, nn.BatchNorm2d.forward):
         return _normed if isinstance(second, nn.ReLU) or second.negative_slope == 0.2 else None
-    if isinstance(first, nn.Conv2d) and type(first).forward in _CONVOLUTIONS and first.bias is not None:
-        return _biased
+    if isinstance(first, nn.Conv2d) and is_pytorchs(first, *_CONVOLUTIONS) and first.bias is not None:
+        return _biased if type(first)._conv_forward in _WITH_BIAS else None
     return None
+
+
+def _are_images(x: Any) -> bool:
+    """True for [N, C, H, W]. A convolution also takes one image [C, H, W], and torch.fx passes what is no tensor."""
+    return isinstance(x, Tensor) and x.ndim == 4
 
 
 def _normed(norm: Any, act: nn.Module, x: Tensor) -> Tensor:
@@ -88,11 +95,6 @@ def _biased(conv: Any, act: Any, x: Tensor) -> Tensor:
     y = conv._conv_forward(x, conv.weight, None)
     slope = 0.0 if isinstance(act, nn.ReLU) else act.negative_slope
     return ops.bias_act(y, conv.bias, act="lrelu" if slope else "relu", alpha=slope, gain=1)
-
-
-def _is_hooked(layer: nn.Module) -> bool:
-    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
-    return any(hooks) or "forward" in vars(layer)
 
 
 RULES: tuple[Rule, ...] = (convolved, in_a_row)

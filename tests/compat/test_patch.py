@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.fx
 from torch import nn
 
 import benchmarks.dialects.stylegan as stylegan_networks
@@ -383,3 +384,50 @@ def test_an_output_without_a_gradient_has_a_gain_forward_alone():
     before = copy.deepcopy(net.state_dict())
     assert patch(net, example=torch.randn(2, 3, 8, 8)).gains.keys() == {"forward"}
     assert all(torch.equal(x, before[name]) for name, x in net.state_dict().items())
+
+
+def pairs() -> nn.Sequential:
+    """A convolution and a batch norm, each with its activation"""
+    torch.manual_seed(0)
+    pair = nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(0.2)
+    return nn.Sequential(*pair, nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+
+
+@pytest.mark.parametrize("side", [8, 6])  # with as many rows as the convolution has channels, and with others
+def test_one_image_without_a_batch(side):
+    net, x = pairs()[:2], torch.randn(3, side, side)
+    want = net(x)
+    patch(net)
+    torch.testing.assert_close(net(x), want)
+
+
+def test_a_row_of_layers_that_changes_after_the_patch():
+    net, x = pairs(), torch.randn(2, 3, 8, 8)
+    want = net(x)
+    patch(net)
+    torch.testing.assert_close(net(input=x), want)
+    torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), want)
+    torch.testing.assert_close(net[3:](net[:3](x)), want)
+    del net[4], net[3]
+    torch.testing.assert_close(net(x), net[2](net[1](net[0](x))))
+
+
+class Seen(nn.ReLU):
+    """An activation that keeps its result"""
+
+    def forward(self, input):
+        self.result = super().forward(input)
+        return self.result
+
+
+def test_layers_that_do_more_than_compute_are_called():
+    net, x = pairs(), torch.randn(2, 3, 8, 8)
+    net[1], net[3] = Seen(), Seen()
+    patch(net)
+    net(x)
+    assert net[1].result.shape == net[3].result.shape == (2, 8, 8, 8)
+    net, seen = pairs(), []
+    patch(net)
+    with nn.modules.module.register_module_forward_hook(lambda layer, *_: seen.append(type(layer).__name__)):
+        net(x)
+    assert seen == ["Conv2d", "LeakyReLU", "BatchNorm2d", "ReLU", "Conv2d", "Sequential"]
