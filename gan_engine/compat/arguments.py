@@ -104,8 +104,6 @@ def _is_the_same(f: Tensor, known: _Root) -> bool:
     return known.numbers is not None and known.numbers.dtype == f.dtype and torch.equal(known.numbers, f)
 
 
-
-
 def modulated(
     x: Tensor,
     weight: Tensor,

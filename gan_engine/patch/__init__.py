@@ -38,7 +38,8 @@ def patch(target: nn.Module | str | Any, *, example: Any = None) -> Patch:
 
     Raises:
         TypeError: a target that is neither a network nor a module nor a name.
-        ValueError: a name of no module that can be imported, or an example without a network.
+        ValueError: a name of no module that can be imported, an example without a network, or lazy layers, whose
+            parameters have no shapes before the first call.
         Any error of the network on the example: the network is then as it was.
     """
     if isinstance(target, nn.Module):

@@ -24,6 +24,11 @@ def rebound(layer: nn.Module) -> Layer | None:
     return Layer(f"its forward pass calls {', '.join(names)} of gan_engine.compat", {"forward": found}, list)
 
 
+def forget() -> None:
+    """Read the globals of each forward pass again: other ones may be in them since the last patch."""
+    _with_faces.cache_clear()
+
+
 @cache
 def _with_faces(forward: FunctionType) -> tuple[FunctionType, tuple[str, ...]]:
     """The function with other globals, and the names of the faces that it calls."""

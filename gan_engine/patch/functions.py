@@ -21,6 +21,7 @@ from gan_engine.compat.stylegan import (
     networks_stylegan3,
     upfirdn2d,
 )
+from gan_engine.patch.probe import apart
 from gan_engine.patch.table import Patch, Row, Swap
 
 _FACES = (
@@ -43,6 +44,7 @@ _KNOWN["fused_bias_leakyrelu", _arguments(basicsr.fused_leaky_relu)] = basicsr.f
 _KNOWN["no_weight_gradients", ()] = conv2d_gradfix.no_weight_gradients
 
 
+@apart()
 def patch_functions(name: str) -> Patch:
     """Replace the functions of all loaded modules below `name`, and every import of them."""
     if name not in sys.modules:
@@ -121,7 +123,7 @@ def _innermost(function: Callable) -> Callable:
 
 def _numbers(*shape: int) -> Tensor:
     size = torch.Size(shape).numel()
-    return (torch.arange(size, dtype=torch.float32) * 0.7).sin().reshape(shape) + 0.1
+    return (torch.arange(size, dtype=torch.float32, device="cpu") * 0.7).sin().reshape(shape) + 0.1
 
 
 _X, _F, _B = _numbers(2, 4, 6, 6), _numbers(4, 3), _numbers(4)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gan_engine import ops
 from gan_engine.compat.arguments import filter_for, fitting, in_layout_of, modulated
 from gan_engine.ops import convolution
+from gan_engine.ops.resample_conv2d import fir_downsample_conv2d
 from gan_engine.patch.rule import Layer, Rule, arguments_of, has
 
 _LINEAR = ("linear", "relu", "lrelu")  # activations that follow a modulated convolution in one pass
@@ -34,7 +35,11 @@ def styled(layer: nn.Module) -> Iterator[Layer | str]:
         yield f"the activation {layer.activation} does not join the convolution"
         return
 
+    original = type(layer).forward
+
     def forward(self, x, w, noise_mode="random", fused_modconv=True, gain=1):
+        if noise_mode not in ("random", "const", "none"):
+            return original(self, x, w, noise_mode, fused_modconv, gain)  # which knows what that is
         noise = None
         if self.use_noise and noise_mode != "none":
             size = [x.shape[0], 1, self.resolution, self.resolution]
@@ -109,9 +114,12 @@ def convolved(layer: nn.Module) -> Iterator[Layer | str]:
         if self.up > 1:
             weight = weight if weight.shape[2:].numel() == 1 else weight.flip([2, 3])
             return in_layout_of(ops.upsample_conv2d(x, weight, bias, mode="fir", f=f, **after), x, weight)
-        if self.down > 1:
+        if self.down > 1 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
             return ops.downsample_conv2d(x, weight, bias, mode="fir", f=f, **after)
-        y = convolution.conv2d(x, weight.to(x.dtype), padding=self.padding)
+        if self.down > 1:  # of a side that the operator does not halve
+            y = fir_downsample_conv2d(x, weight, f, down=self.down, padding=self.padding)
+        else:
+            y = convolution.conv2d(x, weight.to(x.dtype), padding=self.padding)
         return y if bias is None and act_gain == 1 and self.activation == "linear" else ops.bias_act(y, bias, **after)
 
     def inputs():

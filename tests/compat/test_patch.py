@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.fx
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 import benchmarks.dialects.stylegan as stylegan_networks
 from benchmarks.dialects import basicsr, mmagic, rosinality, stylegan, stylegan_ops
@@ -431,3 +432,113 @@ def test_layers_that_do_more_than_compute_are_called():
     with nn.modules.module.register_module_forward_hook(lambda layer, *_: seen.append(type(layer).__name__)):
         net(x)
     assert seen == ["Conv2d", "LeakyReLU", "BatchNorm2d", "ReLU", "Conv2d", "Sequential"]
+
+
+def test_patching_leaves_a_spectral_norm_that_trains():
+    net = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(4, 8, 3)), nn.ReLU())
+    before = copy.deepcopy(net.state_dict())
+    assert net.training and patch(net).rows and all(m.training for m in net.modules())
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("order", ["before and removed", "before", "after and removed", "after", "after and undone"])
+def test_parametrizations_come_and_go(order):
+    net, x = pairs(), torch.randn(2, 3, 8, 8)
+    want, names = net(x), list(net.state_dict())
+    if order.startswith("before"):
+        parametrizations.weight_norm(net[0])
+    done = patch(net)
+    assert [row.name for row in done.rows if row.replaced] == ["", "0", "4"]
+    if order.startswith("after"):
+        parametrizations.weight_norm(net[0])
+    torch.testing.assert_close(net(x), want)
+    copied = copy.deepcopy(net)
+    with torch.no_grad():
+        copied[0].parametrizations.weight.original1.zero_()
+    torch.testing.assert_close(net(x), want)
+    with pytest.raises(RuntimeError, match="only supported through state_dict"):
+        pickle.dumps(net)
+    if order.endswith("undone"):
+        done.undo()
+        torch.testing.assert_close(net(x), want)
+    if order.endswith("removed") or order.endswith("undone"):
+        parametrize.remove_parametrizations(net[0], "weight")
+    torch.testing.assert_close(net(x), want)
+    done.undo()
+    torch.testing.assert_close(net(x), want)
+    if order.endswith("removed") or order.endswith("undone"):
+        assert sorted(net.state_dict()) == sorted(names) and type(net[0]) is nn.Conv2d
+    else:
+        assert type(net[0]).__bases__ == (nn.Conv2d,)
+
+
+class Watched(nn.Conv2d):
+    def see(self, *_):
+        self.calls = getattr(self, "calls", 0) + 1
+
+
+def test_a_deep_copy_refers_to_itself():
+    layer = Watched(3, 4, 3)
+    layer.register_forward_hook(layer.see)
+    patch(layer)
+    copied = copy.deepcopy(layer)
+    copied(torch.randn(1, 3, 8, 8))
+    assert copied.calls == 1 and not hasattr(layer, "calls") and type(copied) is type(layer)
+
+
+def test_registries_of_subclasses_do_not_hear_of_a_patch():
+    kinds: dict = {}
+
+    class Registered(nn.Conv2d):
+        def __init_subclass__(cls, *, key):
+            kinds[key] = cls
+
+    class Known(Registered, key="known"):
+        pass
+
+    layer = Known(3, 4, 3)
+    assert patch(layer).rows[0].replaced and kinds == {"known": Known}
+
+
+@pytest.mark.parametrize("around", [lambda: torch.device("meta"), torch.inference_mode, torch.no_grad])
+def test_what_the_program_has_set_around_a_patch(around):
+    net = pairs()
+    with around():
+        done = patch(net)
+    assert [row.name for row in done.rows if row.replaced] == ["", "0", "4"]
+
+
+def test_lazy_layers_are_refused():
+    with pytest.raises(ValueError, match="want a network whose parameters have shapes, got lazy layers"):
+        patch(nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU()))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_a_layer_that_halves_takes_odd_sides(kernel_size):
+    layer = stylegan.Conv2dLayer(3, 4, kernel_size, activation="lrelu", down=2, conv_clamp=1).double()
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    want = orders(layer, x)
+    assert patch(layer).rows[0].replaced
+    for got, expected in zip(orders(layer, x), want, strict=True):
+        torch.testing.assert_close(got.expand_as(expected), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_mode_of_noise_that_is_not_known_is_left_to_the_original():
+    layer, x, w = stylegan.SynthesisLayer(4, 4, 8, 4), torch.randn(2, 4, 4, 4), torch.randn(2, 8)
+    with torch.no_grad():
+        layer.noise_strength.fill_(1)
+    want = layer(x, w, noise_mode="of tomorrow")
+    patch(layer)
+    torch.testing.assert_close(layer(x, w, noise_mode="of tomorrow"), want)
+
+
+def test_each_patch_reads_the_globals_anew():
+    names = {"bias_act": stylegan_networks.bias_act, "nn": nn, "doubled": False}
+    exec("class Layer(nn.Module):\n def forward(self, x):\n  return bias_act(x * (2 if doubled else 1))", names)
+    net, x = names["Layer"](), torch.randn(2, 3)
+    with patch(net) as done:
+        assert done.rows[0].replaced
+        torch.testing.assert_close(net(x), x)
+    names["doubled"] = True
+    with patch(net):
+        torch.testing.assert_close(net(x), 2 * x)
