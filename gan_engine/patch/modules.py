@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from gan_engine.patch import pytorch, rosinality, stylegan
 from gan_engine.patch.calls import forget, rebound
@@ -42,7 +42,7 @@ def patch_network(network: nn.Module) -> Patch:
     forget()
     inside: set[int] = set()  # layers that a whole layer around them replaces
     for name, layer in network.named_modules():
-        if id(layer) in inside:
+        if id(layer) in inside or isinstance(layer, ParametrizationList):  # which only makes a weight of its layer
             continue
         kind = type(layer).__qualname__
         with _at_rest(layer):

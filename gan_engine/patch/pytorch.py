@@ -10,6 +10,7 @@ from gan_engine import layers, ops
 from gan_engine.activated import is_pytorchs, normed
 from gan_engine.patch.probe import difference
 from gan_engine.patch.rule import Layer, Rule
+from gan_engine.system.names import counted
 
 
 def convolved(layer: nn.Module) -> Iterator[Layer | str]:
@@ -51,8 +52,15 @@ def in_a_row(layer: nn.Module) -> Iterator[Layer | str]:
             i += 1 if join is None else 2
         return x
 
-    pairs = "1 pair" if len(good) == 1 else f"{len(good)} pairs"
-    yield Layer(f"{pairs} of a layer and its activation in one pass", {"forward": forward}, list)
+    norms = tuple(children[i] for i in good if isinstance(children[i], nn.BatchNorm2d))
+    note = f"{counted(len(good), 'pair')} of a layer and its activation in one pass"
+    yield Layer(note, {"forward": forward}, list, norms)
+
+
+def normalised(layer: nn.Module) -> Iterator[Layer | str]:
+    """nn.BatchNorm2d that no pair of `in_a_row` covers"""
+    if type(layer) is nn.BatchNorm2d and is_pytorchs(layer, nn.BatchNorm2d.forward):
+        yield "no ReLU, and no leaky ReLU of slope 0.2, is behind it in an nn.Sequential"
 
 
 Join = Callable[[Any, nn.Module, Tensor], Tensor]
@@ -97,4 +105,4 @@ def _biased(conv: Any, act: Any, x: Tensor) -> Tensor:
     return ops.bias_act(y, conv.bias, act="lrelu" if slope else "relu", alpha=slope, gain=1)
 
 
-RULES: tuple[Rule, ...] = (convolved, in_a_row)
+RULES: tuple[Rule, ...] = (convolved, in_a_row, normalised)

@@ -325,7 +325,8 @@ def test_layers_of_pytorch():
     with patch(net) as done:
         replaced = {row.name: row.note for row in done.rows if row.replaced}
         assert replaced.keys() == {"", "0", "2", "5"} and replaced[""].startswith("2 pairs of a layer")
-        assert {row.note for row in done.rows if not row.replaced} >= {"its padding is the word 'same'"}
+        left = [(row.name, row.note) for row in done.rows if not row.replaced]
+        assert left == [("6", "its padding is the word 'same'")]
         assert isinstance(net[0], nn.Conv2d) and all(torch.equal(a, state[n]) for n, a in net.state_dict().items())
         for got, expected in zip(orders(net, x), want, strict=True):
             torch.testing.assert_close(got.expand_as(expected), expected, rtol=1e-9, atol=1e-9)
@@ -333,6 +334,11 @@ def test_layers_of_pytorch():
         net[3].register_forward_hook(lambda *_: seen.append(1))
         net(x)
         assert seen  # a layer with a hook is called
+    alone = nn.Sequential(nn.BatchNorm2d(4), nn.LeakyReLU(0.3), parametrizations.spectral_norm(nn.Linear(4, 4)))
+    assert [(row.name, row.note) for row in patch(alone).rows] == [
+        ("0", "no ReLU, and no leaky ReLU of slope 0.2, is behind it in an nn.Sequential"),
+        ("2", "no structure that is known"),
+    ]
 
 
 def test_the_table_says_what_was_done_and_the_gain():
