@@ -31,7 +31,7 @@ def forget() -> None:
 
 @cache
 def _with_faces(forward: FunctionType) -> tuple[FunctionType, tuple[str, ...]]:
-    """The function with other globals, and the names of the faces that it calls."""
+    """The function with other globals, and the names of the faces that it calls, with a remark on some."""
     used = set(forward.__code__.co_names)
     if any(instruction.opname == "STORE_GLOBAL" for instruction in dis.get_instructions(forward)):
         return forward, ()
@@ -40,21 +40,26 @@ def _with_faces(forward: FunctionType) -> tuple[FunctionType, tuple[str, ...]]:
     for name in used & forward.__globals__.keys():
         value = forward.__globals__[name]
         if inspect.isfunction(value):
-            faces = _faces({name: value})
+            faces, told = _faces({name: value})
             changed |= faces
         elif isinstance(value, ModuleType) and value.__name__.partition(".")[0] not in ("torch", "gan_engine"):
-            faces = _faces({key: vars(value)[key] for key in used & vars(value).keys()})
+            faces, told = _faces({key: vars(value)[key] for key in used & vars(value).keys()})
             if faces:
                 changed[name] = SimpleNamespace(**vars(value) | faces)
         else:
             continue
-        names += faces
+        names += told
     parts = forward.__code__, forward.__globals__ | changed, forward.__name__, forward.__defaults__
     rebuilt = FunctionType(*parts, forward.__closure__)
     rebuilt.__kwdefaults__ = forward.__kwdefaults__
     return rebuilt, tuple(sorted(names))
 
 
-def _faces(values: dict[str, Any]) -> dict[str, Callable]:
-    found = {name: face_for(value)[0] for name, value in values.items() if inspect.isfunction(value)}
-    return {name: face for name, face in found.items() if face is not None}
+def _faces(values: dict[str, Any]) -> tuple[dict[str, Callable], list[str]]:
+    faces, told = {}, []
+    for name, value in values.items():
+        face, why = face_for(value) if inspect.isfunction(value) else (None, None)
+        if face is not None:
+            faces[name] = face
+            told.append(f"{name} ({why})" if why else name)
+    return faces, told

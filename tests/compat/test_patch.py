@@ -308,6 +308,30 @@ def test_functions_of_another_meaning_are_left(monkeypatch):
         assert module.upfirdn2d is upfirdn2d and module.fma is not fma
 
 
+@pytest.mark.parametrize("slope, replaced", [(0.2, True), (0.1, False)])
+def test_a_function_that_refuses_some_inputs_is_compared_on_the_others(monkeypatch, slope, replaced):
+    def bias_act(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, impl="cuda"):
+        if act == "swish" or clamp is not None:
+            raise KeyError(act)
+        return bias_act_face.bias_act(x, b, dim, act, slope if act == "lrelu" else alpha, gain)
+
+    module = types.ModuleType("narrow_ops")
+    module.bias_act = bias_act
+    monkeypatch.setitem(sys.modules, "narrow_ops", module)
+    with patch("narrow_ops") as done:
+        (row,) = done.rows
+    assert row.replaced is replaced
+    if replaced:
+        assert row.kind == "function, 1 place"
+        remark = "(not compared on 2 of 5 inputs: the original raised KeyError on a CPU)"
+        assert row.note.endswith(remark)
+        exec("def forward(self, x):\n    return bias_act(x)", vars(module))
+        (row,) = patch(type("Layer", (nn.Module,), {"forward": module.forward})()).rows
+        assert row.note == f"its forward pass calls bias_act {remark} of gan_engine.compat"
+    else:
+        assert row.note == "its numbers differ from those of the known function"
+
+
 def test_layers_of_pytorch():
     torch.manual_seed(0)
     net = nn.Sequential(
