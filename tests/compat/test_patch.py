@@ -17,7 +17,7 @@ import benchmarks.dialects.stylegan as stylegan_networks
 from benchmarks.dialects import basicsr, mmagic, rosinality, stylegan, stylegan_ops
 from gan_engine.compat.stylegan import bias_act as bias_act_face
 from gan_engine.ops.kernel_op import layout
-from gan_engine.patch import patch
+from gan_engine.patch import gain, patch
 
 SMALL = {"resolution": 16, "base": 128, "most": 16}
 NETWORKS = {
@@ -262,6 +262,10 @@ def test_patching_leaves_the_random_numbers(monkeypatch):
     before = torch.get_rng_state()
     assert any(row.replaced for row in patch(net).rows)
     assert torch.get_rng_state().equal(before) and not seeded
+    drops = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())
+    before = torch.get_rng_state()
+    patch(drops, example=torch.ones(2, 3, 8, 8))
+    assert torch.get_rng_state().equal(before)
 
 
 def test_functions_of_modules_and_where_they_were_imported(tmp_path, monkeypatch):
@@ -380,6 +384,21 @@ def test_the_table_says_what_was_done_and_the_gain():
     assert done.active and all(p.grad is None for p in net.parameters())
     with pytest.raises(ValueError, match="an example wants a network"):
         patch("benchmarks.dialects.stylegan_ops", example=1)
+
+
+def test_other_work_on_the_machine_does_not_change_the_gain(monkeypatch):
+    """Two of three calls of the patched network take ten times as long."""
+    net, reads, now = nn.Sequential(nn.Conv2d(3, 4, 3)), 0, 0.0
+
+    def clock():
+        nonlocal reads, now
+        reads += 1
+        if reads % 2 == 0:
+            now += 10.0 if type(net[0]) is not nn.Conv2d and reads // 4 % 3 else 1.0
+        return now
+
+    monkeypatch.setattr(gain, "_clock", clock)
+    assert patch(net, example=torch.ones(1, 3, 8, 8)).gains == {"forward": 1.0, "forward and backward": 1.0}
 
 
 class Normed(nn.Module):
