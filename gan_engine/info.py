@@ -16,6 +16,7 @@ from typing import Any
 import gan_engine
 from gan_engine.command_line import console
 from gan_engine.system import cpu
+from gan_engine.system.names import counted
 
 WIDTH = 100
 _PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "tyro", "tensorboard", "matplotlib")
@@ -146,8 +147,8 @@ def _version(package: str) -> str:
 
 
 def _hardware() -> str:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = f"{cpu.model()}, {cpus} CPUs"
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name = f"{cpu.model()}, {counted(cpus, 'CPU')}"
     try:
         import torch
     except Exception as error:
@@ -157,7 +158,7 @@ def _hardware() -> str:
 
     how, time = bfloat16.on_cpu()
     bf16 = how + (", slower than float32" if time > 1 else "")
-    name += f", {torch.get_num_threads()} threads in PyTorch, bf16 {bf16}"
+    name += f", {counted(torch.get_num_threads(), 'thread')} in PyTorch, bf16 {bf16}"
     lines = [_wrap("cpu   ", name)]
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -160,7 +160,7 @@ def _gradients(
 
 
 def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0].rstrip('.')}"
 
 
 def _error(found: list[Tensor], truth: list[Tensor]) -> float:

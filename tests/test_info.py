@@ -46,6 +46,11 @@ def test_the_table_says_what_backends_say():
                 assert reason.replace(" ", "") in text
 
 
+def test_one_thread_is_in_the_singular(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert " 1 thread in PyTorch," in " ".join(info._hardware().split())
+
+
 def test_kernels_on_one_thread_are_said(monkeypatch):
     module = SimpleNamespace(isa=lambda: "neon", isas=lambda: ["neon"], threads=lambda most: 1)
     monkeypatch.setattr(native, "WHY_NO_CPU", None)

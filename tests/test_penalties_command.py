@@ -207,6 +207,13 @@ def test_a_wrong_shape_is_one_line(capsys):
     assert "given images [4, 3, 9, 9]: --shape sets their shape, and --classes K gives classes" in error
     assert penalties.main(["check", f"{__name__}:Projected", "--shape", "4,3,8,8"]) == 2
     assert "missing 1 required positional argument: 'c'. It was given images [4" in capsys.readouterr().err
+    assert penalties.main(["check", f"{__name__}:Picky", "--shape", "4,3,8,8"]) == 2
+    assert "Picky raised RuntimeError: no such sides. It was given images [4" in capsys.readouterr().err
+
+
+class Picky(nn.Module):
+    def forward(self, img):
+        raise RuntimeError("no such sides.")
 
 
 def fixed() -> nn.Module:

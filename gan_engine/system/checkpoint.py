@@ -208,7 +208,7 @@ def find(path: str | Path, *, best: bool = False) -> Path:
             warnings.warn(f"skipped a checkpoint. {error}", stacklevel=2)
         else:
             return file
-    found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "none was written yet"
+    found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "there is no kimg-*.pt"
     raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
 
 
