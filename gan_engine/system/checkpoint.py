@@ -17,6 +17,7 @@ import re
 import struct
 import textwrap
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,6 +119,7 @@ def load(path: str | Path) -> dict:
     try:
         with open(path, "rb") as file:
             _verify(path, file)
+            require_plain_zip(file)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
             odd = next((tensor for tensor in _tensors(state) if not _is_whole(tensor)), None)
@@ -308,12 +310,26 @@ def _detached(value: Any, where: str) -> Any:
     )
 
 
+def require_plain_zip(file: BinaryIO) -> None:
+    """Raises ValueError for a zip whose contents are larger than it is. torch.save compresses nothing."""
+    length = file.seek(0, os.SEEK_END)
+    size = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
+    if size > length:
+        raise ValueError(f"want a zip that is not compressed, got {size} bytes in one of {length}")
+
+
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
+    """The tensors in containers at any depth, each once: a damaged file may hold a list in itself."""
+    left, seen = [value], set()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple):
+            left += value.values() if isinstance(value, dict) else value
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gan_engine.models import cyclegan
 from gan_engine.weights import patchgan
-from gan_engine.weights.layout import LayoutError, Pair, Weights, take
+from gan_engine.weights.layout import LayoutError, Pair, Weights, hollow, take
 from gan_engine.weights.patchgan import Normed
 
 NAME = "cyclegan"
@@ -46,7 +46,7 @@ def convert(tree: dict[str, Any]) -> tuple[cyclegan.Config, dict[str, Weights], 
         weights |= _prefixed(found, name)
         pairs += _within(named, name)
         of_batches |= batches
-    networks = {"G_ema": take(pairs, weights, cyclegan.Generator(sizes), NAME)}
+    networks = {"G_ema": take(pairs, weights, hollow(cyclegan.Generator, sizes), NAME)}
     if Ds:
         weights, pairs = {}, []
         for name, ours in (("D_A", "B"), ("D_B", "A")):  # D_A judges the results of G_A, which are images of B
@@ -54,7 +54,7 @@ def convert(tree: dict[str, Any]) -> tuple[cyclegan.Config, dict[str, Weights], 
             weights |= _prefixed(found, name)
             pairs += _within(named, name)
             of_batches |= batches
-        networks["D"] = take(pairs, weights, cyclegan.Discriminator(sizes), NAME)
+        networks["D"] = take(pairs, weights, hollow(cyclegan.Discriminator, sizes), NAME)
     return sizes, networks, (NOTE_ONE_WAY,) * one_way + (patchgan.NOTE,) * of_batches
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gan_engine.models import srgan
-from gan_engine.weights.layout import LayoutError, Pair, Weights, give, numbered, take
+from gan_engine.weights.layout import LayoutError, Pair, Weights, give, hollow, numbered, take
 
 NAME = "esrgan"
 GROWTH = 32  # spandrel, which opens such files for ComfyUI and chaiNNer, finds all other sizes from the weights
@@ -55,7 +55,7 @@ def convert(tree: dict[str, Any]) -> tuple[srgan.Config, dict[str, Weights], tup
         )  # fmt: skip
     except ValueError as error:
         raise LayoutError(f"{NAME}: our srgan cannot hold it: {error}") from error
-    return sizes, {"G_ema": take(_pairs(sizes), theirs, srgan.Generator(sizes), NAME)}, ()
+    return sizes, {"G_ema": take(_pairs(sizes), theirs, hollow(srgan.Generator, sizes), NAME)}, ()
 
 
 def export(sizes: srgan.Config, networks: dict[str, Weights]) -> tuple[Weights, tuple[str, ...]]:

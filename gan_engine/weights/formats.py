@@ -46,11 +46,9 @@ def _holds(text: str) -> Callable[[Any], bool]:
     """True for trees with the record of a class, or a name of a tensor, that begins with `text`."""
 
     def holds(tree: Any) -> bool:
-        if isinstance(tree, safe_reader.Record):
-            return tree.name.startswith(text) or holds(tree.state)
-        if isinstance(tree, dict):
-            return any((isinstance(key, str) and key.startswith(text)) or holds(item) for key, item in tree.items())
-        return isinstance(tree, list | tuple) and any(map(holds, tree))
+        names = [record.name for record in safe_reader.parts(tree, safe_reader.Record)]
+        names += [key for each in safe_reader.parts(tree, dict) for key in each if isinstance(key, str)]
+        return any(name.startswith(text) for name in names)
 
     return holds
 
@@ -134,7 +132,7 @@ def _converted(path: Path, format: ModuleType, tree: Any) -> tuple[models.Config
     except LayoutError as error:
         raise ValueError(f"{path}: {error}") from error
     # Any names, shapes and types may stand in a file that begins as one of the format.
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"{path}: want the networks of {format.NAME}, got others or damaged ones: {what}") from error
 

@@ -30,10 +30,17 @@ class Pair(NamedTuple):
     give: Callable[[Tensor], Tensor] = torch.Tensor.clone
 
 
+def hollow(kind: Callable[[Any], nn.Module], sizes: Any) -> nn.Module:
+    """A network without numbers: a file may name sizes that no memory holds, as long as no tensor has them."""
+    with torch.device("meta"):
+        return kind(sizes)
+
+
 def take(pairs: Iterable[Pair], theirs: Weights, network: nn.Module, what: str) -> Weights:
     """The weights of our `network` from `theirs`.
 
-    Raises LayoutError for a tensor that is missing there, that has another shape, or that ours has no place for.
+    `network` may be `hollow`. Raises LayoutError for a tensor that is missing there, that has another shape, or that
+    ours has no place for.
     """
     wanted, left, taken = network.state_dict(), dict(theirs), {}
     for pair in pairs:
@@ -44,6 +51,8 @@ def take(pairs: Iterable[Pair], theirs: Weights, network: nn.Module, what: str) 
             raise LayoutError(f"{what}: want a tensor in {pair.theirs}, got {type(x).__name__}")
         if [n for n in x.shape if n != 1] != [n for n in y.shape if n != 1]:
             raise LayoutError(f"{what}: want {pair.theirs} of {list(y.shape)}, got {list(x.shape)}")
+        if x.dtype.is_floating_point != y.dtype.is_floating_point:
+            raise LayoutError(f"{what}: want {pair.theirs} in {y.dtype}, got {x.dtype}")
         if not x.isfinite().all():
             raise LayoutError(f"{what}: want finite numbers in {pair.theirs}, got NaN or infinite ones")
         x = x.to(y.dtype).reshape(y.shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_engine.models import pix2pix
 from gan_engine.weights import patchgan
-from gan_engine.weights.layout import LayoutError, Pair, Weights, take
+from gan_engine.weights.layout import LayoutError, Pair, Weights, hollow, take
 from gan_engine.weights.patchgan import Normed
 
 NAME = "pix2pix"
@@ -44,12 +44,12 @@ def convert(tree: dict[str, Any]) -> tuple[pix2pix.Config, dict[str, Weights], t
         name = "model.model.3.weight" if k == 0 else f"{_stem(k)}.5.weight"
         if name in found:
             found[name] = _swapped(found[name], 0)
-    networks = {"G_ema": take(_names(sizes, normed), found, pix2pix.Generator(sizes), what)}
+    networks = {"G_ema": take(_names(sizes, normed), found, hollow(pix2pix.Generator, sizes), what)}
     if D is not None:
         found, pairs, batches = patchgan.discriminator(D, f"{NAME} D", "patches.")
         of_batches |= batches
         found["model.0.weight"] = _swapped(found["model.0.weight"], 1)
-        networks["D"] = take(pairs, found, pix2pix.Discriminator(sizes), f"{NAME} D")
+        networks["D"] = take(pairs, found, hollow(pix2pix.Discriminator, sizes), f"{NAME} D")
     return sizes, networks, (patchgan.NOTE,) * of_batches
 
 

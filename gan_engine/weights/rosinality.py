@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_engine.models import stylegan2
 from gan_engine.ops import setup_filter
 from gan_engine.system.resolution import named
-from gan_engine.weights.layout import LayoutError, Pair, Weights, give, numbered, take, without
+from gan_engine.weights.layout import LayoutError, Pair, Weights, give, hollow, numbered, take, without
 from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
 NAME = "rosinality"
@@ -40,18 +40,18 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     sizes = _sizes(tree["g_ema"])
     names = [name for name in ("g", "g_ema") if name in tree]
     networks, notes = {}, []
-    G = stylegan2.Generator(sizes)
+    G = hollow(stylegan2.Generator, sizes)
+    mean = tree.get("latent_avg", torch.zeros(sizes.w_dim))
     for name in names:
         theirs = _without_filters(tree[name], f"{NAME} {name}")
-        ours = take(_generator(sizes), theirs | {"latent_avg": _latent_mean(tree, G)}, G, f"{NAME} {name}")
+        ours = take(_generator(sizes), theirs | {"latent_avg": mean}, G, f"{NAME} {name}")
         if "latent_avg" not in tree:
-            G.load_state_dict(ours)
-            ours["mapping.w_mean"] = _measured_mean(G)
+            ours["mapping.w_mean"] = _measured_mean(sizes, ours)
         networks["G" if name == "g" else "G_ema"] = ours
     if "latent_avg" not in tree:
         notes.append(NOTE)
     if "d" in tree:
-        D = stylegan2.Discriminator(sizes)
+        D = hollow(stylegan2.Discriminator, sizes)
         networks["D"] = take(_discriminator(sizes), _without_filters(tree["d"], f"{NAME} d"), D, f"{NAME} d")
     return sizes, networks, tuple(notes)
 
@@ -106,13 +106,11 @@ def _sizes(g: Weights) -> stylegan2.Config:
     )  # fmt: skip
 
 
-def _latent_mean(tree: dict[str, Any], G: stylegan2.Generator) -> Tensor:
-    return tree.get("latent_avg", torch.zeros_like(G.mapping.w_mean))
-
-
 @torch.no_grad()
-def _measured_mean(G: stylegan2.Generator) -> Tensor:
-    z = torch.randn(10_000, G.config.z_dim, generator=torch.Generator().manual_seed(0))
+def _measured_mean(sizes: stylegan2.Config, weights: Weights) -> Tensor:
+    G = stylegan2.Generator(sizes)
+    G.load_state_dict(weights)
+    z = torch.randn(10_000, sizes.z_dim, generator=torch.Generator().manual_seed(0))
     return G.eval().mapping(z).mean(0, keepdim=True)
 
 

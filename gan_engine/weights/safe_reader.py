@@ -3,15 +3,19 @@
 A pickle is a program for a small machine. One command looks a name up in a module, another calls what was found there:
 `os.system` is as easy to name as a tensor. So a pickle may say the names in this file only. This file makes what they
 stand for, of numbers and text. No module of the pickle is imported. A class is a `Record`: its name and its state.
+
+A file must not take much more memory than it has bytes. A pickle numbers its objects, and Python makes a table up to
+the highest number. A zip may be small and its contents large, and so may a tensor and its numbers.
 """
 
 import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_engine.system.checkpoint import CheckpointError
+from gan_engine.system.checkpoint import CheckpointError, require_plain_zip
 from gan_engine.system.names import listed
 
 # The first object of a file of torch.save from before PyTorch 1.6. It is a number, so it can be looked at.
@@ -116,7 +120,7 @@ def _read_torch(path: Path, data: bytes, check: Callable[[Path, bytes], None] | 
         check(path, data)
     try:
         with torch.serialization.safe_globals([Namespace]):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return _loaded(data)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found is None:
@@ -128,9 +132,28 @@ def _refuse_names(path: Path, data: bytes) -> None:
     """Read the names in a zip of torch.save before anything is made. Raises CheckpointError for unknown names."""
     if not any(name.endswith("data.pkl") for name in zipfile.ZipFile(io.BytesIO(data)).namelist()):
         raise CheckpointError(f"{path}: want a zip of torch.save, got a zip without data.pkl")
+    require_plain_zip(io.BytesIO(data))
     names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
     if unknown := sorted(set(names) - {"argparse.Namespace"}):
         _refuse(path, unknown)
+
+
+def _loaded(data: bytes) -> Any:
+    """What PyTorch's reader of weights makes of `data`, if it is no larger than they are."""
+    if data[:2] == b"PK":
+        require_plain_zip(io.BytesIO(data))
+    tree = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    for tensor in parts(tree, Tensor):
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = f"{tensor.layout} {list(tensor.shape)} on {tensor.device.type}"
+            raise pickle.UnpicklingError(f"want dense tensors, got {kind}")
+        _require_numbers(tensor.shape, tensor.untyped_storage().nbytes() // tensor.element_size())
+    return tree
+
+
+def _require_numbers(size: Any, numbers: int) -> None:
+    if math.prod(size) > numbers:
+        raise pickle.UnpicklingError(f"want a tensor of at most {numbers} numbers, got {list(size)}")
 
 
 def _refuse(path: Path, names: list[str]) -> NoReturn:
@@ -141,22 +164,42 @@ def _refuse(path: Path, names: list[str]) -> NoReturn:
 
 
 def _read_pickle(path: Path, data: bytes) -> Any:
-    names = _Names(io.BytesIO(data))
+    whole, damage = _commands(data)
+    names = _Names(io.BytesIO(whole))
     try:
         names.load()
+    except Exception:
+        if damage is not None:
+            raise damage from None
+        raise
     finally:  # a pickle that breaks off may name what is to be refused before
         if names.unknown:
             _refuse(path, names.unknown)
-    return _plain(_Reader(io.BytesIO(data)).load(), {})
+    return _plain(_Reader(io.BytesIO(whole)).load(), {})
+
+
+def _commands(data: bytes) -> tuple[bytes, Exception | None]:
+    """The commands of a pickle up to the first that is damaged, and what is wrong with that one."""
+    file, end = io.BytesIO(data), 0
+    try:
+        for count, (command, argument, _) in enumerate(pickletools.genops(file)):
+            if command.name in ("PUT", "LONG_BINPUT") and argument > count:
+                raise pickle.UnpicklingError(f"want an object with a number of at most {count}, got {argument}")
+            end = file.tell()
+    except Exception as error:
+        return data[:end], error
+    return data[:end], None
 
 
 def _plain(value: Any, known: dict[int, Any]) -> Any:
     """`value` with arrays in the place of `_Array`, in containers and records at any depth. `known` ends circles."""
     if isinstance(value, _Array):
         return value.array
-    if not isinstance(value, dict | list | tuple | Record) or id(value) in known:
+    if not isinstance(value, dict | list | tuple | Record):
         return value
-    known[id(value)] = value
+    if id(value) in known:
+        return known[id(value)][1]
+    known[id(value)] = value, value
     if isinstance(value, Record):
         value.state = _plain(value.state, known)
     elif isinstance(value, dict):
@@ -165,8 +208,26 @@ def _plain(value: Any, known: dict[int, Any]) -> Any:
     elif isinstance(value, list):
         value[:] = [_plain(item, known) for item in value]
     else:
-        return tuple(_plain(item, known) for item in value)
-    return value
+        known[id(value)] = value, tuple(_plain(item, known) for item in value)
+    return known[id(value)][1]
+
+
+def parts(tree: Any, kind: type) -> Iterator[Any]:
+    """Every object of `kind` in containers and records, once, however often they hold it."""
+    left, seen = [tree], set()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, kind):
+            yield value
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+        elif isinstance(value, Record):
+            left.append(value.state)
 
 
 def _call(module: str, name: str) -> Any:
@@ -286,7 +347,7 @@ def _nothing(*arguments: Any) -> None:
 
 def _storage(data: Any) -> Any:
     """A storage that was pickled outside of torch.save: the bytes of a torch.save of its own."""
-    return torch.load(io.BytesIO(bytes(data)), map_location="cpu", weights_only=True)
+    return _loaded(bytes(data))
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *options: Any) -> Tensor:
@@ -294,10 +355,9 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *options: Any) ->
     if isinstance(storage, torch.UntypedStorage) or not isinstance(storage, torch.TypedStorage):
         raise pickle.UnpicklingError(f"want a storage, got {type(storage).__name__}")
     numbers = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-    if math.prod(size) > numbers:
-        raise pickle.UnpicklingError(f"want a tensor of at most {numbers} numbers, got {list(size)}")
+    _require_numbers(size, numbers)
     flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, 0, (numbers,))
-    return flat.as_strided(tuple(size), tuple(stride), int(offset)).clone()
+    return flat.as_strided(tuple(size), tuple(stride), int(offset))
 
 
 def _parameter(data: Any, *options: Any) -> Tensor:

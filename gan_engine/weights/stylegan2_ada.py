@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_engine.models import stylegan2
 from gan_engine.models.style_networks import Sizes
 from gan_engine.ops import setup_filter
-from gan_engine.weights.layout import LayoutError, Pair, Weights, numbered, take, without
+from gan_engine.weights.layout import LayoutError, Pair, Weights, hollow, numbered, take, without
 from gan_engine.weights.safe_reader import Record
 from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
@@ -49,10 +49,9 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
         theirs = without(dict(tensors(record)), is_filter, lambda key: f, what)
         require_usual(record, what)
         if name == "D":
-            network: Any = stylegan2.Discriminator(sizes)
-            pairs = discriminator(sizes)
+            network, pairs = hollow(stylegan2.Discriminator, sizes), discriminator(sizes)
         else:
-            network, pairs = stylegan2.Generator(sizes), generator(sizes)
+            network, pairs = hollow(stylegan2.Generator, sizes), generator(sizes)
             mean = theirs.get("mapping.w_avg")
             if mean is not None and sizes.c_dim:  # one mean for all classes there, one for each here
                 theirs["mapping.w_avg"] = mean.expand(sizes.c_dim, -1)
@@ -76,18 +75,26 @@ def tensors(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every parameter and buffer of a module that was read as a record, as in a state_dict."""
     for _, path, state in modules(record, prefix):
         for kind in ("_parameters", "_buffers"):
-            for name, value in (state.get(kind) or {}).items():
+            for name, value in _dict(state.get(kind)).items():
                 if isinstance(value, Tensor):
                     yield f"{path}{name}", value
 
 
-def modules(record: Record, prefix: str = "") -> Iterator[tuple[Record, str, dict[str, Any]]]:
-    """(record, its name with a dot behind it, its attributes) of a module and of all below it."""
-    state = record.state if isinstance(record.state, dict) else {}
+def modules(
+    record: Record, prefix: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[Record, str, dict[str, Any]]]:
+    """(record, its name with a dot behind it, its attributes) of a module and of all below it, each once."""
+    seen = set() if seen is None else seen
+    seen.add(id(record))
+    state = _dict(record.state)
     yield record, prefix, state
-    for name, inner in (state.get("_modules") or {}).items():
-        if isinstance(inner, Record):
-            yield from modules(inner, f"{prefix}{name}.")
+    for name, inner in _dict(state.get("_modules")).items():
+        if isinstance(inner, Record) and id(inner) not in seen:
+            yield from modules(inner, f"{prefix}{name}.", seen)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def attributes(record: Record) -> dict[str, dict[str, Any]]:

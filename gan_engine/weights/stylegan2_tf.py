@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gan_engine.models import stylegan2
 from gan_engine.weights import stylegan2_ada
-from gan_engine.weights.layout import LayoutError, Weights, numbered, take
-from gan_engine.weights.safe_reader import Record
+from gan_engine.weights.layout import LayoutError, Weights, hollow, numbered, take
+from gan_engine.weights.safe_reader import Record, parts
 from gan_engine.weights.stylegan2_sizes import channels, config, require_squares
 
 NAME = "stylegan2-tf"
@@ -65,10 +65,9 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan2.Config, dict[str, Weights],
     networks = {}
     for name, found in theirs.items():
         if name == "D":
-            network: Any = stylegan2.Discriminator(sizes)
-            pairs = stylegan2_ada.discriminator(sizes)
+            network, pairs = hollow(stylegan2.Discriminator, sizes), stylegan2_ada.discriminator(sizes)
         else:
-            network, pairs = stylegan2.Generator(sizes), stylegan2_ada.generator(sizes)
+            network, pairs = hollow(stylegan2.Generator, sizes), stylegan2_ada.generator(sizes)
         networks[name] = take(pairs, found, network, f"{NAME} {name}")
     return sizes, networks, stylegan2_ada.notes(sizes)
 
@@ -88,12 +87,12 @@ def _options(record: Record, what: str) -> dict[str, Any]:
 def _arrays(record: Record) -> dict[str, np.ndarray]:
     """The arrays of a network and of its parts, by their names within their part."""
     found = {}
-    for entry in record.state.get("variables") or ():
-        if isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], np.ndarray | float | int):
-            found[re.sub("^G_(synthesis|mapping)/", "", str(entry[0]))] = np.asarray(entry[1])
-    parts = record.state.get("components")
-    for part in parts.values() if isinstance(parts, dict) else ():
-        found |= _arrays(part) if _is_network(part) else {}
+    networks = filter(_is_network, parts(record.state.get("components"), Record))
+    for network in (record, *networks):
+        variables = network.state.get("variables")
+        for entry in variables if isinstance(variables, tuple | list) else ():
+            if isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], np.ndarray | float | int):
+                found[re.sub("^G_(synthesis|mapping)/", "", str(entry[0]))] = np.asarray(entry[1])
     return found
 
 
@@ -115,7 +114,7 @@ def _of_G(name: str, x: Tensor) -> tuple[str, Tensor] | None:
     """The name and the form of an array of G. None: there is no such array in StyleGAN2."""
     if name in _OF_G:
         return _OF_G[name], x
-    if match := re.fullmatch(r"noise(\d+)", name):
+    if match := re.fullmatch(r"noise(\d\d?)", name):
         i = int(match[1])
         return f"synthesis.b{4 << (i + 1) // 2}.conv{1 if i == 0 else (i - 1) % 2}.noise_const", x
     if match := re.fullmatch(r"Dense(\d+)/(weight|bias)", name):

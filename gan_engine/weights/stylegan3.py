@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gan_engine.models import style_networks, stylegan3
 from gan_engine.ops import setup_filter
+from gan_engine.system.names import listed
 from gan_engine.weights import stylegan2_ada
-from gan_engine.weights.layout import LayoutError, Pair, Weights, take, without
+from gan_engine.weights.layout import LayoutError, Pair, Weights, hollow, take, without
 from gan_engine.weights.safe_reader import Record
 from gan_engine.weights.stylegan2_ada import attributes, both, require_usual, tensors
 
@@ -44,7 +45,8 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan3.Config, dict[str, Weights],
         if name == "D":
             f = setup_filter(style_networks.TAPS, separable=False)
             theirs = without(dict(tensors(record)), stylegan2_ada.is_filter, lambda key, f=f: f, what)
-            networks[name] = take(stylegan2_ada.discriminator(sizes), theirs, stylegan3.Discriminator(sizes), what)
+            D = hollow(stylegan3.Discriminator, sizes)
+            networks[name] = take(stylegan2_ada.discriminator(sizes), theirs, D, what)
         else:
             networks[name] = _generator(record, sizes, what)
     rates = {band.rate for band in sizes.bands}
@@ -54,7 +56,7 @@ def convert(tree: dict[str, Any]) -> tuple[stylegan3.Config, dict[str, Weights],
 
 
 def _generator(record: Record, sizes: stylegan3.Config, what: str) -> Weights:
-    G, theirs = stylegan3.Generator(sizes), dict(tensors(record))
+    theirs = dict(tensors(record))
     transform = theirs.pop("synthesis.input.transform", torch.eye(3))
     if not torch.equal(transform, torch.eye(3)):
         raise LayoutError(f"{what}: want no transform of its Fourier features, got {transform.tolist()}")
@@ -64,11 +66,15 @@ def _generator(record: Record, sizes: stylegan3.Config, what: str) -> Weights:
     mean = theirs.get("mapping.w_avg")
     if mean is not None and sizes.c_dim:  # one mean for all classes there, one for each here
         theirs["mapping.w_avg"] = mean.expand(sizes.c_dim, -1)
-    filters = _filters(G, sizes)
+    weights = {name: x for name, x in theirs.items() if not name.endswith("_filter")}
+    taken = take(_pairs(sizes), weights, hollow(stylegan3.Generator, sizes), what)
+    filters = _filters(stylegan3.Generator(sizes), sizes)
     if missing := filters.keys() - theirs.keys():
         raise LayoutError(f"{what}: want {min(missing)}, got no tensor of that name")
     named = "of our layer, whose bands are the paper's,"
-    return take(_pairs(sizes), without(theirs, filters.__contains__, filters.__getitem__, what, named), G, what)
+    if left := without(theirs, filters.__contains__, filters.__getitem__, what, named).keys() - weights.keys():
+        raise LayoutError(f"{what}: our network has no place for {listed(sorted(left))}")
+    return taken
 
 
 def _names(sizes: stylegan3.Config) -> list[str]:

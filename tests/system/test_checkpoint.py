@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,6 +128,30 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, write, sig
     with pytest.raises(CheckpointError, match="mkdir|not loaded|not an archive" if signed else "no checkpoint"):
         checkpoint.load(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_is_not_much_larger_in_memory(tmp_path):
+    path = tmp_path / "odd.pt"
+    checkpoint.save(path, {"G": torch.ones(3)})
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
+        small.writestr("archive/data/more", bytes(1 << 20))
+    (tmp_path / "small.pt").write_bytes((tmp_path / "small.pt").read_bytes()[:-2])
+    sign(tmp_path / "small.pt")
+    with pytest.raises(CheckpointError, match=r"small.pt: not an archive .* want a zip that is not compressed"):
+        checkpoint.load(tmp_path / "small.pt")
+
+
+def test_a_checkpoint_that_holds_itself_is_read_in_time(tmp_path):
+    tree = [torch.ones(2)]
+    for _ in range(60):
+        tree = [tree, tree]
+    tree[0].append(tree)
+    torch.save({"G": tree}, tmp_path / "odd.pt")
+    (tmp_path / "odd.pt").write_bytes((tmp_path / "odd.pt").read_bytes()[:-2])
+    sign(tmp_path / "odd.pt")
+    assert checkpoint.load(tmp_path / "odd.pt").keys() == {"G"}
 
 
 def sign(path):

@@ -188,6 +188,32 @@ def test_a_mean_of_w_that_is_not_there_is_measured(capsys):
     torch.testing.assert_close(ours.mapping.w_mean[0], mean, atol=0.15, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_numbers_of_another_kind_are_refused(capsys, dtype):
+    _, _, tree = rosinality_file("a.pt")
+    tree["g_ema"]["conv1.conv.weight"] = tree["g_ema"]["conv1.conv.weight"].to(dtype)
+    torch.save(tree, "a.pt")
+    assert convert.main(["a.pt", "b.pt"]) == 2
+    assert f"want conv1.conv.weight in torch.float32, got {dtype}" in capsys.readouterr().err
+
+
+def test_sizes_that_no_memory_holds_are_refused_by_a_shape(capsys, monkeypatch):
+    _, _, tree = rosinality_file("a.pt")
+    for name, x in tree["g_ema"].items():
+        if name.endswith("conv.weight") and len(x[0]) > 3:
+            tree["g_ema"][name] = torch.empty(1, 20000, 20000, 0, 3)  # has no numbers
+    torch.save({"g_ema": tree["g_ema"]}, "a.pt")
+    randn = torch.randn
+
+    def without_numbers(*size):
+        assert torch.get_default_device().type == "meta", f"made {size}"
+        return randn(*size)
+
+    monkeypatch.setattr(torch, "randn", without_numbers)
+    assert convert.main(["a.pt", "b.pt"]) == 2
+    assert re.search(r"want \S+ of \[.*20000.*\], got", capsys.readouterr().err)
+
+
 def test_rectangles_of_rosinality_are_refused(tmp_path, capsys):
     _, _, tree = rosinality_file("a.pt")
     torch.save(tree | {"g_ema": tree["g_ema"] | {"input.input": torch.ones(1, 16, 4, 6)}}, "a.pt")

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import sys
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from gan_engine.system.checkpoint import CheckpointError
-from gan_engine.weights import safe_reader
+from gan_engine.weights import formats, safe_reader, stylegan2_ada
 from gan_engine.weights.safe_reader import Record
 from tests.weights.pickles import BOMBS
 
@@ -181,6 +182,76 @@ def test_a_tensor_larger_than_its_numbers_takes_no_memory():
     dump(x, "odd")
     with pytest.raises(CheckpointError, match=r"want a tensor of at most 1 numbers, got \[10\]"):
         safe_reader.read("odd")
+
+
+@pytest.mark.parametrize("write", [torch.save, legacy], ids=["torch.save", "old torch.save"])
+def test_a_tensor_of_torch_larger_than_its_numbers_is_refused(write):
+    write({"x": torch.ones(1).expand(10)}, "odd")
+    with pytest.raises(CheckpointError, match=r"want a tensor of at most 1 numbers, got \[10\]"):
+        safe_reader.read("odd")
+    write({"x": torch.empty(10, device="meta")}, "odd")
+    with pytest.raises(CheckpointError, match=r"want dense tensors, got torch.strided \[10\] on meta"):
+        safe_reader.read("odd")
+
+
+@pytest.mark.parametrize("command", [b"r" + (1 << 27).to_bytes(4, "little"), b"p134217728\n"])
+def test_the_number_of_an_object_makes_no_large_table(command):
+    Path("odd").write_bytes(b"\x80\x02}" + command + b".")
+    with pytest.raises(CheckpointError, match="want an object with a number of at most 2, got 134217728"):
+        safe_reader.read("odd")
+
+
+def compressed(path, out):
+    """The zip with one more file, of many zeros, in few bytes"""
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
+        small.writestr("archive/data/more", bytes(1 << 20))
+
+
+def test_a_compressed_zip_is_refused():
+    torch.save({"x": torch.ones(3)}, "good")
+    compressed("good", "odd")
+    with pytest.raises(CheckpointError, match=r"want a zip that is not compressed, got 10\d{5} bytes in one of \d{4}$"):
+        safe_reader.read("odd")
+
+
+def test_a_tuple_that_a_pickle_names_twice_holds_arrays_both_times():
+    pair = (np.arange(3.0), "a")
+    dump([pair, pair], "good")
+    first, second = safe_reader.read("good")
+    assert first is second and isinstance(first[0], np.ndarray)
+
+
+def circle():
+    tree = {}
+    tree["a"] = [tree]
+    return tree
+
+
+def doubled():
+    tree = ["a"]
+    for _ in range(60):
+        tree = [tree, tree]
+    return {"b": tree}
+
+
+@pytest.mark.parametrize("tree", [circle, doubled])
+@pytest.mark.parametrize("write", [dump, torch.save])
+def test_a_file_of_unknown_networks_that_holds_itself_is_refused_in_time(write, tree):
+    write(tree(), "odd.pt")
+    with pytest.raises(ValueError, match=r"got a dict with [ab]"):
+        formats.read(Path("odd.pt"))
+
+
+def test_a_network_that_holds_itself_has_each_tensor_once(persistence):
+    inner = persistence("Layer", {"_parameters": {"w": torch.ones(2)}, "_modules": {}})
+    for _ in range(60):
+        inner = persistence("Block", {"_parameters": [1], "_modules": {"a": inner, "b": inner}})
+    dump({"G_ema": inner}, "odd")
+    record = safe_reader.read("odd")["G_ema"]
+    record.state["_modules"]["c"] = record
+    assert [name.lstrip("a.") for name, _ in stylegan2_ada.tensors(record)] == ["w"]
 
 
 @pytest.mark.parametrize("data", [b"", b"version https://git-lfs", b"PK\x03\x04", b"\x80\x04", b"PK" + b"0" * 99])
