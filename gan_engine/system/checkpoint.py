@@ -319,16 +319,20 @@ def require_plain_zip(file: BinaryIO) -> None:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in containers at any depth, each once: a damaged file may hold a list in itself."""
+    """The tensors in containers at any depth.
+
+    Raises ValueError for a container in two places. `save` writes none: it copies each container. A damaged file may
+    hold a list in itself.
+    """
     left, seen = [value], set()
     while left:
         value = left.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
         if isinstance(value, torch.Tensor):
             yield value
-        elif isinstance(value, dict | list | tuple):
+        elif value and isinstance(value, dict | list | tuple):
+            if id(value) in seen:
+                raise ValueError(f"want each container in one place, got a {type(value).__name__} in two")
+            seen.add(id(value))
             left += value.values() if isinstance(value, dict) else value
 
 

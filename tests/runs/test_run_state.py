@@ -226,7 +226,7 @@ def test_tensors_that_are_not_what_they_seem_are_not_loaded(tmp_path, monkeypatc
     itself = []
     itself.append(itself)
     checkpoint.save(tmp_path / "a.pt", {"x": itself})
-    with pytest.raises(CheckpointError, match="not an archive of tensors: RecursionError"):
+    with pytest.raises(CheckpointError, match=r"not an archive of tensors: .* want each container in one place"):
         checkpoint.load(tmp_path / "a.pt")
 
 

@@ -143,7 +143,7 @@ def test_a_checkpoint_is_not_much_larger_in_memory(tmp_path):
         checkpoint.load(tmp_path / "small.pt")
 
 
-def test_a_checkpoint_that_holds_itself_is_read_in_time(tmp_path):
+def test_a_container_in_two_places_is_refused_in_time(tmp_path):
     tree = [torch.ones(2)]
     for _ in range(60):
         tree = [tree, tree]
@@ -151,7 +151,17 @@ def test_a_checkpoint_that_holds_itself_is_read_in_time(tmp_path):
     torch.save({"G": tree}, tmp_path / "odd.pt")
     (tmp_path / "odd.pt").write_bytes((tmp_path / "odd.pt").read_bytes()[:-2])
     sign(tmp_path / "odd.pt")
-    assert checkpoint.load(tmp_path / "odd.pt").keys() == {"G"}
+    with pytest.raises(CheckpointError, match=r"odd.pt: .*: want each container in one place, got a list in two"):
+        checkpoint.load(tmp_path / "odd.pt")
+
+
+def test_what_is_shared_in_memory_is_written_and_read(tmp_path):
+    shared, x = [torch.ones(2), ()], torch.zeros(3)
+    checkpoint.save(tmp_path / "a.pt", {"a": [shared, shared, (), ()], "b": {"c": x, "d": x}})
+    state = checkpoint.load(tmp_path / "a.pt")
+    assert all(torch.equal(each[0], torch.ones(2)) and each[1] == () for each in state["a"][:2])
+    assert state["a"][2:] == [(), ()]
+    assert torch.equal(state["b"]["c"], state["b"]["d"])
 
 
 def sign(path):
