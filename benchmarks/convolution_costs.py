@@ -80,6 +80,23 @@ def rows_of(n: int, i: int, o: int, side: int, k: int, stride: int, padding: int
     return [y, dweight], ys + dweights
 
 
+def moved_ms(n: int, channels: int, side: int) -> float:
+    """The time that an element of x or y in contiguous memory takes more than one in channels_last."""
+    import torch
+
+    from gan_engine.ops.convolution import forms, winograd
+    from gan_engine.ops.convolution.arguments import ConvolutionArguments
+
+    call, form = ConvolutionArguments.from_conv(2, 1, 1), forms.FORMS[3, 1, False][-1].number
+    x, w = torch.randn(n, channels, side, side), torch.randn(channels, channels, 3, 3)
+    last = x.to(memory_format=torch.channels_last)
+    more: list[float] = []
+    for _ in range(5):
+        more.append(median_ms(lambda: winograd.forward(x, w, None, call, form)))
+        more[-1] -= median_ms(lambda: winograd.forward(last, w, None, call, form))
+    return statistics.median(more) / (2 * x.numel())
+
+
 def fitted(rows: list[Row]) -> list[float]:
     """Costs c >= 0 that minimise the sum of ((done . c) / ms - 1)^2."""
     import torch
@@ -108,7 +125,6 @@ def main() -> None:
     isa.run_again(wanted, [sys.executable, "-m", "benchmarks.convolution_costs", "--isa", wanted])
     import torch
 
-    from gan_engine.ops.convolution import relayout
     from gan_engine.system import malloc, native
 
     malloc.tune()
@@ -123,8 +139,7 @@ def main() -> None:
     product, tap = fitted(by_pytorch[False])
     strided = statistics.median(ms / (done[0] * product + done[1] * tap) for done, ms in by_pytorch[True])
     point, transform, weight = (cost / product for cost in fitted(by_filtering))
-    x = torch.randn(8, 256, 32, 32)
-    moved = median_ms(lambda: relayout.in_layout(x, True)) / x.numel() / product
+    moved = statistics.median(moved_ms(*size) for size in ((8, 64, 32), (4, 128, 64), (8, 256, 16))) / product
     print(f"PyTorch: {2e-6 / product:.0f} GFLOP/s")
     print(
         f'"{wanted}": Costs(product={point:.2f}, transform={transform:.0f}, weight={weight:.0f},'

@@ -1,5 +1,4 @@
-// Convolutions by Winograd's minimal filtering, channels last, float32; gan_engine/ops/convolution/winograd.py is the
-// caller.
+// Convolutions by Winograd's minimal filtering, float32; gan_engine/ops/convolution/winograd.py is the caller.
 #pragma once
 
 #include "common.h"
@@ -30,12 +29,14 @@ struct WinogradWeight {
     std::int64_t out, in, stride_out, stride_in, stride_y, stride_x;
 };
 
+// `padding` is that of the convolution, or of the transposed convolution. x is [n, in_h, in_w, in] where x_last is not
+// 0, else [n, in, in_h, in_w], and so is y.
 struct WinogradImages {
-    std::int64_t n, in_h, in_w, out_h, out_w, padding;  // padding: of the convolution, or of the transposed convolution
+    std::int64_t n, in_h, in_w, out_h, out_w, padding, x_last, y_last;
 };
 
-// y [n, out_h, out_w, out] is the convolution of x [n, in_h, in_w, in], plus bias [out] unless bias is null. The first
-// tap of the weight lies `begin` elements behind `weight`: with taps in reverse order it is the last in memory.
+// y is the convolution of x, plus bias [out] unless bias is null. The first tap of the weight lies `begin` elements
+// behind `weight`: with taps in reverse order it is the last in memory.
 struct WinogradParams {
     const float *x, *weight;
     std::int64_t begin;
@@ -48,8 +49,8 @@ struct WinogradParams {
     auto fields() { return std::tie(x, weight, begin, bias, y, images, shape, minimal); }
 };
 
-// The gradient of <y, dy> by the weight. The transposed algorithms have none: the caller swaps x and dy and asks for
-// the gradient of the convolution.
+// The gradient of <y, dy> by the weight. dy lies in memory as y above. The transposed algorithms have none: the caller
+// swaps x and dy and asks for the gradient of the convolution.
 struct WinogradWgradParams {
     const float *x, *dy;
     float* dweight;

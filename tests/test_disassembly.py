@@ -97,9 +97,9 @@ HOT = {
     ],
     "winograd, product": [Hot(r"\bmultiply_pieces<", loops=4)],
     "winograd, images": [
-        Hot(r"\bConvolution<.*::transform_tiles\(", transforms=7),
-        Hot(r"\bConvolution<.*::write_block\(", transforms=7),
-        Hot(r"\bWeightGradient<.*::transform_(x|dy)<", transforms=5),
+        Hot(r"\bConvolution<.*::transform_channels\(", transforms=7),
+        Hot(r"\bConvolution<.*::write_channels\(", transforms=7),
+        Hot(r"\bWeightGradient<.*::transform_(x|dy)_channels<", transforms=5),
     ],
     "winograd, weights": [
         Hot(r"\btransform_taps<", transforms=7),

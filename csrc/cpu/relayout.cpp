@@ -2,30 +2,14 @@
 
 #include <algorithm>
 
+#include "squares.h"
 #include "threads.h"
-#include "zip.h"
 
 namespace gan_engine {
 namespace GE_ISA {
 namespace {
 
 constexpr int kRegLanes = kLanesOf<RegF>;
-
-// Moves `rows` x `cols` numbers of x, whose rows are `apart` apart, to the first `cols` rows `y`, from column `at` on.
-GE_INLINE void move_square(const float* x, std::int64_t apart, float* const* y, std::int64_t at, std::int64_t rows,
-                           std::int64_t cols) {
-    RegF v[kRegLanes] = {};
-    if (rows >= kRegLanes && cols >= kRegLanes) {
-        for (int i = 0; i < kRegLanes; ++i) v[i] = load<RegF>(x + i * apart);
-        transpose_square(v);
-        for (int i = 0; i < kRegLanes; ++i) store(y[i] + at, v[i], false);
-    } else {
-        for (std::int64_t i = 0; i < std::min<std::int64_t>(rows, kRegLanes); ++i)
-            v[i] = load_up_to<RegF>(x + i * apart, cols);
-        transpose_square(v);
-        for (std::int64_t i = 0; i < std::min<std::int64_t>(cols, kRegLanes); ++i) store_up_to(y[i] + at, rows, v[i]);
-    }
-}
 
 }  // namespace
 
@@ -47,7 +31,9 @@ void relayout(const RelayoutParams& p, int threads) {
                 const std::int64_t rows = std::min<std::int64_t>(p.rows - row, kLanes);
                 for (std::int64_t c = 0; c < cols; c += kRegLanes)
                     for (std::int64_t r = 0; r < rows; r += kRegLanes)
-                        move_square(x + (row + r) * p.cols + c, p.cols, y + c, row + r, rows - r, cols - c);
+                        transpose_numbers(
+                            x + (row + r) * p.cols + c, p.cols, [&](std::int64_t i) { return y[c + i] + row + r; },
+                            rows - r, cols - c);
             }
         }
     });

@@ -192,14 +192,25 @@ struct Convolution {
     std::int64_t tiles_of(std::int64_t block) const { return std::min(kBlock, tiles.count() - block * kBlock); }
 
     // Transforms tiles of x, of a block. The products take whole rows of tiles, so the last tile may be repeated.
-    [[gnu::noinline]] void transform_tiles(std::int64_t block, std::int64_t from, std::int64_t to, float* v) const {
-        for (std::int64_t t = from; t < to; ++t) {
-            typename A::template In<const float*> at;
-            tiles.in(std::min(block * kBlock + t, tiles.count() - 1), p.x, in, static_cast<const float*>(zeros.get()),
-                     at);
-            for (std::int64_t c = 0; c < in; c += kRegLanes)
-                transform_tile<A>(at, c, in, v + (c / part * kBlock + t) * part + c % part, v_point);
-        }
+    void transform_tiles(std::int64_t block, std::int64_t from, std::int64_t to, float* v) const {
+        const std::int64_t first = block * kBlock, whole = std::min(to, tiles_of(block));
+        const float* const outside = zeros.get();
+        tiles.in(first + from, first + whole, p.x, in, 0, in, outside,
+                 [&](std::int64_t tile, const auto& at, std::int64_t begin, std::int64_t end) {
+                     transform_channels(at, begin, end, v, tile - first);
+                 });
+        for (std::int64_t t = std::max(from, whole); t < to; ++t)
+            tiles.in(first + whole - 1, first + whole, p.x, in, 0, in, outside,
+                     [&](std::int64_t, const auto& at, std::int64_t begin, std::int64_t end) {
+                         transform_channels(at, begin, end, v, t);
+                     });
+    }
+
+    // Transforms channels of a tile, to place t of v.
+    [[gnu::noinline]] void transform_channels(const typename A::template In<const float*>& at, std::int64_t begin,
+                                              std::int64_t end, float* v, std::int64_t t) const {
+        for (std::int64_t c = begin; c < end; c += kRegLanes)
+            transform_tile<A>(at, c, in, v + (c / part * kBlock + t) * part + c % part, v_point);
     }
 
     // m = v u, for each point and for `count` panels.
@@ -241,22 +252,27 @@ struct Convolution {
     }
 
     // Transforms the products to y. Pixels of a tile outside y go to `outside`.
-    [[gnu::noinline]] void write_block(const float* m, std::int64_t block, std::int64_t from, std::int64_t to,
-                                       float* outside) const {
-        for (std::int64_t t = 0; t < tiles_of(block); ++t) {
-            typename A::template Out<float*> at;
-            tiles.out(block * kBlock + t, p.y, out, outside, at);
-            for (std::int64_t c = from * kPanel; c < std::min(to * kPanel, out); c += kRegLanes) {
-                typename A::template Points<Register> products;
-                typename A::template Out<Register> y;
-                const float* from_m = m + ((c / kPanel - from) * kBlock + t) * kPanel + c % kPanel;
-                GE_UNROLLED
-                for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load<Register>(from_m + k * m_point);
-                transform_output<A>(products, y);
-                const Register bias = p.bias != nullptr ? load_up_to<Register>(p.bias + c, out - c) : Register{};
-                for (int i = 0; i < A::Down::kOut; ++i)
-                    for (int j = 0; j < A::Across::kOut; ++j) store_up_to(at[i][j] + c, out - c, y[i][j] + bias);
-            }
+    void write_block(const float* m, std::int64_t block, std::int64_t from, std::int64_t to, float* outside) const {
+        const std::int64_t first = block * kBlock;
+        tiles.out(first, first + tiles_of(block), p.y, out, from * kPanel, std::min(to * kPanel, out), outside,
+                  [&](std::int64_t tile, const auto& at, std::int64_t begin, std::int64_t end) {
+                      write_channels(at, begin, end, m - from * kBlock * kPanel, tile - first);
+                  });
+    }
+
+    // Channels `begin` to `end` of a tile of y, from place t of the products.
+    [[gnu::noinline]] void write_channels(const typename A::template Out<float*>& at, std::int64_t begin,
+                                          std::int64_t end, const float* m, std::int64_t t) const {
+        for (std::int64_t c = begin; c < end; c += kRegLanes) {
+            typename A::template Points<Register> products;
+            typename A::template Out<Register> y;
+            const float* from_m = m + (c / kPanel * kBlock + t) * kPanel + c % kPanel;
+            GE_UNROLLED
+            for (int k = 0; k < A::kPoints; ++k) (&products[0][0])[k] = load<Register>(from_m + k * m_point);
+            transform_output<A>(products, y);
+            const Register bias = p.bias != nullptr ? load_up_to<Register>(p.bias + c, out - c) : Register{};
+            for (int i = 0; i < A::Down::kOut; ++i)
+                for (int j = 0; j < A::Across::kOut; ++j) store_up_to(at[i][j] + c, out - c, y[i][j] + bias);
         }
     }
 };

@@ -136,8 +136,7 @@ struct WeightGradient {
             const Factors factors(*this);
             for (std::int64_t tile = 0; tile < tiles.count(); tile += together) {
                 const std::int64_t count = std::min(together, tiles.count() - tile);
-                for (std::int64_t t = 0; t < count; ++t)
-                    transform_tile_pair(factors, tile + t, t, {from, to, first, last});
+                transform_pairs(factors, tile, 0, count, {from, to, first, last});
                 for (std::int64_t panel = first; panel < last; ++panel)
                     for (int i = 0; i < A::kPoints; ++i)
                         add_point(factors, panel, from, to, i, 0, count, tile > 0,
@@ -168,47 +167,65 @@ struct WeightGradient {
     // v and d of `count` tiles of x and dy.
     void transform_tiles(const Factors& factors, std::int64_t first, std::int64_t count) const {
         for_shares(count, threads, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t t = begin; t < end; ++t)
-                transform_tile_pair(factors, first + t, t, {0, rows, 0, columns});
+            transform_pairs(factors, first, begin, end, {0, rows, 0, columns});
         });
     }
 
-    // v and d of a tile, at place t, as far as a piece of the gradient needs them.
-    void transform_tile_pair(const Factors& factors, std::int64_t tile, std::int64_t t, const Piece& piece) const {
-        const std::int64_t first = piece.first * kPanel, last = piece.last * kPanel;
+    // v and d of tiles at places `begin` to `end`, counted from tile `first` on, as far as a piece of the gradient
+    // needs them.
+    void transform_pairs(const Factors& factors, std::int64_t first, std::int64_t begin, std::int64_t end,
+                         const Piece& piece) const {
+        float *const v = factors.v.get(), *const d = factors.d.get();
+        const std::int64_t of_d = piece.first * kPanel, to_d = piece.last * kPanel;
         if (by_in) {
-            transform_x<kPanel>(tile, t, first, last, factors.d.get(), d_point);
-            transform_dy<kAcross>(tile, t, piece.from, piece.to, factors.v.get(), v_point);
+            transform_x<kPanel>(first, begin, end, of_d, to_d, d, d_point);
+            transform_dy<kAcross>(first, begin, end, piece.from, piece.to, v, v_point);
         } else {
-            transform_x<kAcross>(tile, t, piece.from, piece.to, factors.v.get(), v_point);
-            transform_dy<kPanel>(tile, t, first, last, factors.d.get(), d_point);
+            transform_x<kAcross>(first, begin, end, piece.from, piece.to, v, v_point);
+            transform_dy<kPanel>(first, begin, end, of_d, to_d, d, d_point);
         }
     }
 
-    // Transforms channels `begin` to `end` of a tile, with those that pad the factor, to place t of [points, channels /
-    // kWide, tiles, kWide]. The arguments are copies: as far as the compiler knows, the stores may change the members.
+    // Transforms channels `from` to `until` of these tiles, with those that pad the factor, to [points, channels /
+    // kWide, tiles, kWide].
     template <std::int64_t kWide>
-    [[gnu::noinline]] void transform_x(std::int64_t tile, std::int64_t t, std::int64_t begin, std::int64_t end,
-                                       float* to, std::int64_t point) const {
-        const std::int64_t in = p.shape.in, wide = together * kWide;
-        typename A::template In<const float*> at;
-        tiles.in(tile, p.x, in, static_cast<const float*>(zeros.get()), at);
-        for (std::int64_t c = begin; c < end; c += kRegLanes)
-            transform_tile<A>(at, std::min(c, in), in, to + c / kWide * wide + t * kWide + c % kWide, point);
+    void transform_x(std::int64_t first, std::int64_t begin, std::int64_t end, std::int64_t from, std::int64_t until,
+                     float* to, std::int64_t point) const {
+        const float* const outside = zeros.get();
+        tiles.in(first + begin, first + end, p.x, p.shape.in, from, until, outside,
+                 [&](std::int64_t tile, const auto& at, std::int64_t c, std::int64_t stop) {
+                     transform_x_channels<kWide>(at, c, stop, to + (tile - first) * kWide, point);
+                 });
     }
     template <std::int64_t kWide>
-    [[gnu::noinline]] void transform_dy(std::int64_t tile, std::int64_t t, std::int64_t begin, std::int64_t end,
-                                        float* to, std::int64_t point) const {
+    void transform_dy(std::int64_t first, std::int64_t begin, std::int64_t end, std::int64_t from, std::int64_t until,
+                      float* to, std::int64_t point) const {
+        const float* const outside = zeros.get();
+        tiles.out(first + begin, first + end, p.dy, p.shape.out, from, until, outside,
+                  [&](std::int64_t tile, const auto& at, std::int64_t c, std::int64_t stop) {
+                      transform_dy_channels<kWide>(at, c, stop, to + (tile - first) * kWide, point);
+                  });
+    }
+
+    // The arguments are copies: as far as the compiler knows, the stores may change the members.
+    template <std::int64_t kWide>
+    [[gnu::noinline]] void transform_x_channels(const typename A::template In<const float*>& at, std::int64_t begin,
+                                                std::int64_t end, float* to, std::int64_t point) const {
+        const std::int64_t in = p.shape.in, wide = together * kWide;
+        for (std::int64_t c = begin; c < end; c += kRegLanes)
+            transform_tile<A>(at, std::min(c, in), in, to + c / kWide * wide + c % kWide, point);
+    }
+    template <std::int64_t kWide>
+    [[gnu::noinline]] void transform_dy_channels(const typename A::template Out<const float*>& at, std::int64_t begin,
+                                                 std::int64_t end, float* to, std::int64_t point) const {
         const std::int64_t out = p.shape.out, wide = together * kWide;
-        typename A::template Out<const float*> at;
-        tiles.out(tile, p.dy, out, static_cast<const float*>(zeros.get()), at);
         for (std::int64_t c = begin; c < end; c += kRegLanes) {
             typename A::template Out<Register> y;
             typename A::template Points<Register> d_y;
             for (int i = 0; i < A::Down::kOut; ++i)
                 for (int j = 0; j < A::Across::kOut; ++j) y[i][j] = load_up_to<Register>(at[i][j] + c, out - c);
             transform_output_adjoint<A>(y, d_y);
-            float* const place = to + c / kWide * wide + t * kWide + c % kWide;
+            float* const place = to + c / kWide * wide + c % kWide;
             GE_UNROLLED
             for (int k = 0; k < A::kPoints; ++k) store(place + k * point, (&d_y[0][0])[k], false);
         }

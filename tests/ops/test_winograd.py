@@ -1,5 +1,6 @@
 """Minimal filtering: every form of it is a convolution, and those in use are as accurate as PyTorch's kernels."""
 
+import itertools
 import platform
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -127,6 +128,34 @@ def test_every_form_is_a_convolution(kind: tuple, form, layout, isa: str, monkey
         assert maps.forward(x, weight, None, call).stride() == torch.convolution(x, weight, None, *call).stride()
         assert maps.image_gradient(dy, weight, x, call).stride() == x.stride()
         assert maps.weight_gradient(x, dy, weight, call).stride() == weight.stride()
+
+
+@pytest.mark.parametrize(("kind", "form"), EACH)
+@pytest.mark.usefixtures("poisoned_memory")
+def test_images_in_any_layout_have_the_same_bits(kind: tuple, form, isa: str, monkeypatch):
+    """Images so wide that a window has some of the tiles of a row, and so deep that it has some of their channels."""
+    alone(monkeypatch, kind, form)
+    k, _, transposed = kind
+    call = call_of(kind, 1, 0)
+    for n, i, o, h, w in ((2, 40, 37, 7, 6), (1, 72, 20, 5, 330), (1, 17, 33, 33, 4)):
+        weight = drawn(*((i, o) if transposed else (o, i)), k, k, seed=1)
+        x = drawn(n, i, h, w)
+        dy = drawn(*torch.convolution(x, weight, None, *call).shape, seed=2)
+        layouts = {
+            "last": lambda t: t.to(memory_format=torch.channels_last),
+            "planes": Tensor.contiguous,
+            "gaps": lambda t: F.pad(t, (1, 2))[..., 1:-2],
+        }
+        of_weight = layouts["last"](weight)
+        y, dx, dw = kernels(layouts["last"](x), of_weight, layouts["last"](dy), call)
+        for one, other in itertools.product(layouts.values(), repeat=2):
+            for name, got, want in zip(
+                ["y", "dx", "dw", "y of contiguous tensors"],
+                [*kernels(one(x), of_weight, other(dy), call), maps.forward(x, weight, None, call)],
+                [y, dx, dw, y],
+                strict=True,
+            ):
+                assert torch.equal(got, want), name
 
 
 @pytest.mark.parametrize("slope", [1.0, 0.2, 0.0])

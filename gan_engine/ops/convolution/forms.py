@@ -78,8 +78,8 @@ class Costs(NamedTuple):
     as much. `layouts` says whether its kernels with a stride gain more by their faster layout than a change costs.
 
     A form takes `product` for each point and tile, in full vectors; `transform` / I and `transform` / O for making the
-    point of x and of y; `weight` for making a weight; and `moved` / (I O) for an element that changes its layout, as
-    pixels come and go in channels_last.
+    point of x and of y; `weight` for making a weight; and `moved` / (I O) for an element of x or y that is not in
+    channels_last, as tiles are.
     """
 
     product: float
@@ -99,10 +99,13 @@ class Costs(NamedTuple):
 #     avx512 in halves    PyTorch at 107 GFLOP/s, AMD EPYC (Zen 4), two runs, busy, 2026-11
 #     avx2      PyTorch at 89 GFLOP/s, Intel Xeon (Sapphire Rapids) with AVX2 forced, 2026-11. Contiguous images
 #               with a stride: in channels_last, y took 1.1 to 1.26 times as long (256 and 512 channels)
+#
+# `moved` is 10 on that EPYC with both sets (2026-12). The number of "avx512" is not measured: its product takes half of
+# the time, and moving takes as long.
 COSTS = {
-    "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=77, strided=1, layouts=True),
-    "avx512 in halves": Costs(product=1.1, transform=7, weight=11, tap=30, moved=40, strided=1.02, layouts=True),
-    "avx2": Costs(product=1.23, transform=3, weight=13, tap=57, moved=34, strided=1.15, layouts=False),
+    "avx512": Costs(product=1, transform=12, weight=84, tap=100, moved=20, strided=1, layouts=True),
+    "avx512 in halves": Costs(product=1.1, transform=7, weight=11, tap=30, moved=10, strided=1.02, layouts=True),
+    "avx2": Costs(product=1.23, transform=3, weight=13, tap=57, moved=10, strided=1.15, layouts=False),
 }
 
 
@@ -187,7 +190,7 @@ def _is_last(x: Tensor) -> bool:
 
 
 def _moved(x: Tensor, x_last: bool, y_last: bool, out: int, size: Sequence[int]) -> int:
-    """Elements of x and y that are not in channels_last: relayouts move them."""
+    """Elements of x and y that are not in channels_last."""
     return (0 if x_last else x.numel()) + (0 if y_last else x.shape[0] * out * size[0] * size[1])
 
 
@@ -223,7 +226,7 @@ def _fastest(
 
     The share is infinite with few channels, and with the instruction sets of `_NOT_CHOSEN`.
 
-    `shape` is the shape of x, `size` the size of y, and `moved` is how many elements change their layout.
+    `shape` is the shape of x, `size` the size of y, and `moved` is how many elements are not in channels_last.
 
     COSTS says what a convolution costs on the instruction set in use.
     """

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from gan_engine.ops.convolution.arguments import ConvolutionArguments
-from gan_engine.ops.convolution.relayout import in_layout
 from gan_engine.ops.kernel_op import define, layout, operators
 from gan_engine.system import native
 
@@ -62,10 +61,18 @@ def weight_gradient(x: Tensor, dy: Tensor, like: Tensor, arguments: ConvolutionA
 # transposed, and its taps may come in reverse order.
 
 
+def _dense(x: Tensor) -> tuple[Tensor, int]:
+    """x without gaps, in one of two layouts; and 1 for channels_last, 0 for contiguous memory."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x, 1
+    return x.contiguous(), 0
+
+
 def _winograd(x, weight, bias, size, minimal, padding, transposed, flipped, last):
     n, i, h, w = x.shape
     o = weight.shape[1 if transposed else 0]
-    y = torch.empty((n, o, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y = _winograd_fake(x, weight, bias, size, minimal, padding, transposed, flipped, last)
+    x, x_last = _dense(x)
     strides = weight.stride()
     by_out, by_in = (strides[1], strides[0]) if transposed else strides[:2]
     begin, taps = 0, strides[2:]
@@ -73,20 +80,22 @@ def _winograd(x, weight, bias, size, minimal, padding, transposed, flipped, last
         begin, taps = (weight.shape[2] - 1) * sum(taps), [-stride for stride in taps]
     shape = [o, i, by_out, by_in, *taps]
     bias = None if bias is None else bias.contiguous()
-    native.cpu.winograd(in_layout(x, True), weight, begin, bias, y, [n, h, w, *size, padding], shape, minimal)
-    return in_layout(y, last)
+    native.cpu.winograd(x, weight, begin, bias, y, [n, h, w, *size, padding, x_last, int(last)], shape, minimal)
+    return y
 
 
 def _winograd_fake(x, weight, bias, size, minimal, padding, transposed, flipped, last):
-    y = x.new_empty((x.shape[0], weight.shape[1 if transposed else 0], *size))
-    return y.contiguous(memory_format=torch.channels_last) if last else y
+    shape = x.shape[0], weight.shape[1 if transposed else 0], *size
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
 def _winograd_wgrad(x, dy, k, minimal, padding, last):
     dweight = _winograd_wgrad_fake(x, dy, k, minimal, padding, last)
-    images = [x.shape[0], *x.shape[2:], *dy.shape[2:], padding]
+    (x, x_last), (dy, dy_last) = _dense(x), _dense(dy)
+    images = [x.shape[0], *x.shape[2:], *dy.shape[2:], padding, x_last, dy_last]
     shape = [*dweight.shape[:2], *dweight.stride()]
-    native.cpu.winograd_wgrad(in_layout(x, True), in_layout(dy, True), dweight, images, shape, minimal)
+    native.cpu.winograd_wgrad(x, dy, dweight, images, shape, minimal)
     return dweight
 
 
