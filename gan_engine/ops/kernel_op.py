@@ -107,7 +107,7 @@ def define(schema: str, run: Callable, fake: Callable) -> None:
     dispatched = getattr(torch.ops.gan_engine, name).default
 
     def operator(*args: Any) -> Any:
-        return run(*args) if not _is_followed() and all(map(_is_in_memory, args)) else dispatched(*args)
+        return run(*args) if not _is_followed() and _are_in_memory(args) else dispatched(*args)
 
     setattr(operators, name, operator)
 
@@ -115,14 +115,18 @@ def define(schema: str, run: Callable, fake: Callable) -> None:
 _NO_TENSORS = {int, float, bool, str, list, tuple, type(None)}
 
 
-def _is_in_memory(value: Any) -> bool:
-    """True if the value is a tensor without subclass, with its numbers in the memory of the CPU, or no tensor."""
-    kind = type(value)
-    if kind in _NO_TENSORS:
-        return True
-    if kind is torch.Tensor or kind is torch.nn.Parameter:
-        return value.is_cpu and not value.is_neg() and not value._is_zerotensor()
-    return not isinstance(value, torch.Tensor)
+def _are_in_memory(values: tuple) -> bool:
+    """True if every tensor has no subclass, and its numbers are in the memory of the CPU."""
+    for value in values:
+        kind = type(value)
+        if kind in _NO_TENSORS:
+            continue
+        if kind is torch.Tensor or kind is torch.nn.Parameter:
+            if not value.is_cpu or value.is_neg() or value._is_zerotensor():
+                return False
+        elif isinstance(value, torch.Tensor):
+            return False
+    return True
 
 
 def _is_followed() -> bool:

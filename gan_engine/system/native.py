@@ -73,12 +73,16 @@ if _cpu is not None:
 _PASSED_ON = {int, float, bool, list, tuple}
 
 
-def _argument(value: Any) -> Any:
-    if type(value) in _PASSED_ON:  # true of most arguments
-        return value
-    if value is None:
-        return 0
-    return DTYPES[value] if isinstance(value, torch.dtype) else value.data_ptr()
+def _arguments(values: tuple) -> list:
+    found = []
+    for value in values:
+        if type(value) in _PASSED_ON:  # true of most arguments
+            found.append(value)
+        elif value is None:
+            found.append(0)
+        else:
+            found.append(DTYPES[value] if isinstance(value, torch.dtype) else value.data_ptr())
+    return found
 
 
 class _Launcher:
@@ -95,7 +99,7 @@ class _Launcher:
         function = getattr(self.module, name)
 
         def launch(*args: Any) -> Any:
-            return function(*map(_argument, args), self._where())
+            return function(*_arguments(args), self._where())
 
         setattr(self, name, launch)
         return launch

@@ -57,7 +57,8 @@ class MapRequest:
     and `weight` are those whose sizes decide about layouts.
     """
 
-    __slots__ = "_arguments", "_found", "autocast", "search", "tensors", "weight"  # one is made for every call
+    # One is made for every call.
+    __slots__ = "_arguments", "_fastest", "_found", "autocast", "search", "tensors", "weight"
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class MapRequest:
         self.search, self.tensors, self.weight, self._arguments = search, tensors, weight, arguments
         self.autocast: torch.dtype | None = None  # to which PyTorch casts the tensors before it computes with them
         self._found: forms.Found | None = None
+        self._fastest: int | None = None
 
     @property
     def arguments(self) -> ConvolutionArguments:
@@ -88,12 +90,12 @@ class MapRequest:
         """Whether the map is computed of images, weights and a bias of this dtype."""
         if self.autocast is None and self.tensors[0].dtype != dtype:  # the answer for most calls
             return False
-        if self.tensors[0].ndim != 4 or self.weight.ndim != 4:
+        first, second, third = self.tensors
+        if first.ndim != 4 or self.weight.ndim != 4:
             return False
-        dtypes = [t.dtype for t in self.tensors if t is not None]
         if self.autocast is not None:
-            return self.autocast == dtype and torch.float64 not in dtypes
-        return all(found == dtype for found in dtypes)
+            return self.autocast == dtype and all(t is None or t.dtype != torch.float64 for t in self.tensors)
+        return second.dtype == dtype and (third is None or third.dtype == dtype)
 
     def in_float32(self) -> "MapRequest":
         """The same map of float32 copies. A third tensor that is no bias lends its shape and layout alone."""
@@ -151,17 +153,25 @@ class MapRequest:
             return IN_FLOAT32 if self.float32_gains() else PYTORCH
         if backend != "cpu" or not self.images_of(torch.float32):
             return PYTORCH
+        fastest = self.fastest_way()
+        if fastest != PYTORCH:
+            return fastest
+        # Whether our kernels, a form or the layouts gain anything or not, a request by name takes them where there are
+        # any.
         if self.is_pointwise():
             return POINTWISE
         form, _ = self.form()
-        fastest = self.fastest_way()
-        # Whether a form or the layouts gain anything or not, a request by name takes them where there are any.
-        if fastest == PYTORCH and form is not None:
+        if form is not None:
             return form
-        return RELAYOUTS if fastest == PYTORCH and max(self.arguments.stride) > 1 else fastest
+        return RELAYOUTS if max(self.arguments.stride) > 1 else PYTORCH
 
     def fastest_way(self) -> int:
         """The fastest way to compute a map of float32 images on the backend "cpu"."""
+        if self._fastest is None:
+            self._fastest = self._find_fastest()
+        return self._fastest
+
+    def _find_fastest(self) -> int:
         if self.is_pointwise() and self.pointwise_gains():
             return POINTWISE
         form, share = self.form()
