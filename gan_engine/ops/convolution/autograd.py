@@ -68,7 +68,8 @@ def conv2d(
     check_tensors("conv2d", x, w=w, b=b)
     if x.ndim != 4 or w.ndim != 4:
         raise ValueError(f"conv2d: x and w must have 4 dimensions, got {list(x.shape)} and {list(w.shape)}")
-    if torch.is_autocast_enabled(x.device.type):
+    # The first question takes a third of the time of the second.
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, w, b = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, w, b))  # type: ignore[assignment]
     return closed_convolution(x, w, b, ConvolutionArguments.from_conv(2, stride, padding, dilation, groups), backend)
