@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _STRAY, _HELP = "Unrecognized options: ", "; --help lists the flags"  # around words that tyro cannot use
 _NAME = re.compile(r"[│ ] {5}\S")  # of something that is missing, in tyro's box
+_TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")  # that other programs expect behind such a flag
 _NO_FLAGS = (fields.Suppress, fields.Fixed, fields.Positional)
 
 
@@ -26,6 +27,15 @@ class NoSuchFlag(ValueError):
     def __init__(self, flag: str, known: Iterable[str]) -> None:
         super().__init__(f"{flag}: no such flag{nearest(flag, known)}; --help lists them")
         self.flag = flag
+
+
+class NoSuchChoice(ValueError):
+    """The flag takes some words alone; the message has all of them, and suggests the nearest to `value`."""
+
+    def __init__(self, name: str, value: str, choices: tuple[str, ...]) -> None:
+        hint = nearest(value, choices)
+        super().__init__(f"{name}: invalid choice {value!r}, want one of {', '.join(choices)}{hint}")
+        self.flag = name.replace("_", "-")
 
 
 class StrayWords(ValueError):
@@ -131,7 +141,7 @@ def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
     """Raise ValueError for the first flag in `argv` that is not in `flags`, or whose value is not allowed."""
     argv = list(argv)
     for argument, following in zip(argv, [*argv[1:], ""]):
-        if not re.match("--?[a-z][a-z]", argument):
+        if not re.match("--[a-z]|-[a-z][a-z]", argument):
             continue
         name, given, value = argument.partition("=")
         flag = name.replace("_", "-")
@@ -139,5 +149,8 @@ def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
             raise NoSuchFlag(flag, flags)
         value = value if given else following
         if flags[flag] and value not in flags[flag]:
-            hint = nearest(value, flags[flag])
-            raise ValueError(f"{name}: invalid choice {value!r}, want one of {', '.join(flags[flag])}{hint}")
+            raise NoSuchChoice(name, value, flags[flag])
+        switch = flag.replace("--no-", "--", 1)
+        negative = switch.replace("--", "--no-", 1)
+        if negative in flags and (given or value.lower() in _TRUTHS):
+            raise ValueError(f"{name}: want {switch} or {negative} without a value, got {value}")

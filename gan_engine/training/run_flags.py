@@ -27,17 +27,68 @@ presets:
 {presets}
 """
 
-# {flag of other programs: the flag of this program}
+# {flag of other programs: the flag of this program}. --gamma is a flag here too, but takes no number.
 ELSEWHERE = {
-    **dict.fromkeys(("--learning-rate", "--g-lr", "--d-lr"), "the learning rate of both networks is --lr"),
+    "--gamma": "the weight of R1 is --r1-gamma",
+    **dict.fromkeys(("--r1", "--r1-reg", "--r1-weight", "--lambda-r1"), "the weight of R1 is --r1-gamma"),
     **dict.fromkeys(
-        ("--epochs", "--steps", "--iterations", "--num-epochs", "--max-steps"),
+        ("--gp", "--lambda", "--lambda-gp", "--gp-lambda", "--gradient-penalty"),
+        "the weight of the WGAN-GP penalty is --gp-weight",
+    ),
+    **dict.fromkeys(
+        ("--learning-rate", "--g-lr", "--d-lr", "--glr", "--dlr", "--lr-g", "--lr-d"),
+        "the learning rate of both networks is --lr",
+    ),
+    **dict.fromkeys(
+        ("--beta1", "--beta2", "--b1", "--b2"), "the decay rates of Adam are two numbers, --betas 0.5 0.999"
+    ),
+    **dict.fromkeys(("--optimizer", "--optim"), "the optimiser is Adam, and its flags are --lr and --betas"),
+    **dict.fromkeys(("--critic-iters", "--diters", "--d-steps"), "the steps of D for each step of G are --n-critic"),
+    **dict.fromkeys(("--clip", "--clip-value"), "the limit of D's weights is --weight-clip"),
+    **dict.fromkeys(("--ema", "--ema-decay", "--ema-beta"), "the half-life of the average of G is --ema-kimg"),
+    **dict.fromkeys(
+        (
+            *("--epoch", "--epochs", "--n-epochs", "--num-epochs", "--max-epochs"),
+            *("--steps", "--max-steps", "--iter", "--iters", "--iterations", "--max-iter", "--niter", "--total-kimg"),
+        ),
         "the length of a run is --kimg, in thousands of images, or --minutes",
     ),
+    **dict.fromkeys(("--batch", "--bs"), "the images of a step are --batch-size"),
     **dict.fromkeys(("--size", "--image-size", "--img-size"), "the side of the images is --resolution"),
     **dict.fromkeys(("--height", "--image-height", "--image-width"), "the sides are --resolution HEIGHTxWIDTH"),
-    **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "the GPU is --device cuda:N"),
-    **dict.fromkeys(("--dataset", "--dataroot", "--data-dir"), "the images are --data"),
+    **dict.fromkeys(("--nc", "--input-nc", "--img-channels"), "1 is grey and 3 is colour in --channels"),
+    **dict.fromkeys(("--nz", "--latent-dim", "--latent-size"), "the size of the noise is --z-dim"),
+    **dict.fromkeys(
+        ("--gpu", "--gpus", "--gpu-ids", "--cuda"),
+        "the GPU is --device cuda:N; torchrun starts a process for each of several",
+    ),
+    **dict.fromkeys(("--fp32", "--fp16", "--bf16", "--amp", "--mixed-precision"), "the precision is --precision"),
+    **dict.fromkeys(("--dataset", "--dataroot", "--data-dir", "--data-path"), "the images are --data"),
+    **dict.fromkeys(("--workers", "--num-workers"), "images are decoded before the first step, without workers"),
+    **dict.fromkeys(("--cond", "--class-cond", "--num-classes"), "--conditional takes the classes of the data"),
+    **dict.fromkeys(("--xflip", "--hflip", "--flip"), "--mirror flips images"),
+    **dict.fromkeys(("--augpipe", "--aug-pipe"), "the transforms of --augment ada are --ada-groups"),
+    **dict.fromkeys(("--cfg", "--model", "--arch"), "the networks are a preset, the first word; --list shows all"),
+    "--gan-mode": "the loss is --loss",
+    **dict.fromkeys(
+        ("--outdir", "--out-dir", "--output-dir", "--save-dir", "--logdir", "--log-dir", "--name"),
+        "the directory of the run is --out",
+    ),
+    **dict.fromkeys(
+        ("--transfer", "--pretrained", "--load", "--weights", "--ckpt", "--checkpoint"),
+        "--init-from begins with weights, and --resume goes on with a run",
+    ),
+    **dict.fromkeys(("--manual-seed", "--random-seed"), "the seed is --seed"),
+    **dict.fromkeys(
+        ("--snap", "--save-every", "--save-interval", "--sample-interval"),
+        "the time between two checkpoints is --checkpoint-kimg, and between two grids --grid-kimg",
+    ),
+    **dict.fromkeys(("--tick", "--log-interval", "--print-freq"), "the time between two reports is --metrics-kimg"),
+    **dict.fromkeys(
+        ("--metrics", "--eval-freq", "--eval-every"),
+        "the time between two measurements is --eval-kimg, and what they measure --eval-metrics",
+    ),
+    "--wandb": "a logger is --loggers wandb",
 }
 
 
@@ -124,6 +175,10 @@ def _changed(config: Config, argv: list[str], about: str) -> Config:
             raise ValueError(f"{error.flag}: not a flag of {config.preset}, only of {', '.join(families)}") from None
         if error.flag in ELSEWHERE:
             raise ValueError(f"{error.flag}: no such flag; {ELSEWHERE[error.flag]}") from None
+        raise
+    except flags.NoSuchChoice as error:
+        if error.flag in ELSEWHERE:
+            raise ValueError(f"{error}; {ELSEWHERE[error.flag]}") from None
         raise
     except flags.StrayWords as error:
         if error.words[0] in PRESETS:
