@@ -104,7 +104,6 @@ def test_the_terminal_has_a_table_and_the_page_needs_nothing_else(made, tmp_path
         ({"numbers": {"fd_imagenet112 N=100": [8.0]}}, "in .*a and fd_imagenet112 N=100 in .*b"),
         ({"data": "toy: 4,096 images 3x32x32, 5 classes"}, "same images, got fashion-mnist: 10,000 images 1x32x32 for"),
         ({"eval_data": "held_out/"}, "same images, got fashion-mnist.* and held_out/ for .*b"),
-        ({"numbers": {}}, "b: want measurements, which train --eval-kimg makes, and there are none"),
     ],
 )
 def test_what_does_not_compare_is_refused_in_a_sentence(made, second, message):
@@ -113,11 +112,34 @@ def test_what_does_not_compare_is_refused_in_a_sentence(made, second, message):
         compared([a, b])
 
 
+NO_RUN = "want the directory of a run, and there is no run.json in it"
+NOT_MEASURED = "want measurements, which train --eval-kimg makes, and there are none"
+
+
+def test_what_has_no_measurements_is_left_out_and_named(made, tmp_path, capsys):
+    a, b, page = made("a", {FD: [9.0]}), made("b", {}), tmp_path / "compare.html"
+    damaged = made("damaged", {FD: [8.0]})
+    (damaged / "run.json").write_text("{")
+    (tmp_path / "a_file").touch()
+    runs = [a, b, damaged, tmp_path / "a_file", tmp_path / "gone"]
+    assert compare.main([*map(str, runs), "--out", str(page)]) == 0
+    out, text = capsys.readouterr().out, page.read_text()
+    assert re.search(r"^dcgan +1 +10 +5 +9 +9$", out, re.M) and "1 run compared" in text
+    for path, why in (
+        (b, NOT_MEASURED),
+        (damaged / "run.json", "damaged: not JSON"),
+        *((path, NO_RUN) for path in runs[3:]),
+    ):
+        assert f"\nleft out: {path}: {why}" in out and f"<p>left out: {path}: {why}" in text
+    assert compared([a]).notes == []
+
+
 def test_no_run_and_one_run_twice_are_refused(made, tmp_path, capsys):
-    a = made("a", {FD: [9.0]})
+    a, b = made("a", {FD: [9.0]}), made("b", {})
     (tmp_path / "empty").mkdir()
     for argv, message in (
-        ([str(a), str(tmp_path / "empty")], "empty: want the directory of a run, and there is no run.json in it"),
+        ([str(tmp_path / "empty")], f"error: {tmp_path / 'empty'}: {NO_RUN}\n"),
+        ([str(b), str(tmp_path / "empty")], f"error: {b}: {NOT_MEASURED}; {tmp_path / 'empty'}: {NO_RUN}\n"),
         ([str(a), str(a)], "want each run once, got"),
         ([], "want the directory of at least one run"),
         ([str(a), "--out", str(tmp_path)], "out: want the name of a page, got the folder"),

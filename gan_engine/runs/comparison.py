@@ -76,20 +76,27 @@ class Comparison:
 
 
 def compare(run_dirs: Sequence[Path]) -> Comparison:
-    """Read the runs and group them.
+    """Read the runs and group them. A note names each run that is left out: no run, or one without measurements.
 
     Raises:
-        FileNotFoundError: a directory is no run.
-        ValueError: a run without measurements, a run that is named twice, runs that are measured against different
-            images, and runs that have no number in common.
+        ValueError: no run is left, a run is named twice, runs are measured against different images, or runs have no
+            number in common.
     """
     real = [path.resolve() for path in run_dirs]
     for path in run_dirs:
         if real.count(path.resolve()) > 1:
             raise ValueError(f"runs: want each run once, got {path} several times")
-    runs = [read(path) for path in run_dirs]
+    runs, left_out = [], []
+    for path in run_dirs:
+        try:
+            runs.append(read(path))
+        except (ValueError, OSError) as error:
+            left_out.append(str(error))
+    if not runs:
+        raise ValueError("; ".join(left_out))
     _require_same_images(runs)
     names, notes = _shared_names(runs)
+    notes += [f"left out: {reason}" for reason in left_out]
     groups: list[list[Run]] = []
     for run in runs:
         alike = next((group for group in groups if group[0].settings == run.settings), None)
@@ -104,7 +111,12 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
 
 
 def read(run_dir: Path) -> Run:
-    """A run with the curves of its measurements. Raises as `compare` does."""
+    """A run with the curves of its measurements.
+
+    Raises:
+        FileNotFoundError: `run_dir` is no run.
+        ValueError: the run has no measurements, or its files are damaged.
+    """
     written = record.read(run_dir)
     config, starts = written["config"], written["starts"]
     curves = _curves(run_dir)
