@@ -31,7 +31,7 @@ from gan_engine.inference import run_data
 from gan_engine.inference.generator import from_state, images
 from gan_engine.inference.latents import MOST_NUMBERS
 from gan_engine.metrics import extractors, scores
-from gan_engine.metrics.measures import Measure, measure_of
+from gan_engine.metrics.measures import Measure, measure_of, metrics_of
 from gan_engine.metrics.subject import Subject, classes_to_ask_for
 from gan_engine.models.checks import check_at_least, check_types
 from gan_engine.runs import run_state
@@ -62,7 +62,8 @@ class Options:
     ppl: path length, and eqt: equivariance to translation in dB, both for stylegan2 and stylegan3.
     modes: kinds of images covered, for --data stacked. gaussians: Gaussians covered, for toy:ring and toy:grid.
     None: what the family is measured by. Grey images of 32x32: distances in fashion32, and the classes found.
-    Translations: distances from their targets. Volumes: how much is occupied. Points: gaussians."""
+    Other pictures: fid,kid,pr. Translations: distances from their targets. Volumes: how much is occupied.
+    Points: gaussians."""
     extractor: str = extractors.AUTO
     """The network in whose features --metrics compares: fashion32, imagenet or inception.
     Only distances in inception are FIDs.
@@ -117,6 +118,9 @@ def evaluate(
         what = f"what {models.family(G.config)} enlarges"
         raise ValueError(f"{options.checkpoint}: python -m gan_engine.upscale --original compares {what}")
     kind = kind_of(models.data_kind(G.config))
+    if options.metrics is None and (metrics := metrics_of(declared.measure, kind.axes, G.config)) is not None:
+        say(f"measured by {metrics}; --metrics names others, and FIDs need --extractor inception beside it")
+        options = replace(options, metrics=metrics)
     measure = _scores(options, declared, G.config, kind.axes, say, processes) or measure_of(declared.measure, kind.axes)
     if reason := measure.refusal(G.config):
         raise ValueError(f"{options.checkpoint}: {reason}")

@@ -36,7 +36,7 @@ def refusal(config: Any) -> str | None:
         want = "want a generator of grey or colour, of 1, 3 or 4 channels, as measures read pictures"
         return f"{want}, got {config.channels} channels; generate --out images.npz writes them for other measures"
     size = f"{named(config.resolution)} with {config.channels} channels"
-    return f"{NAME}: want a generator of 32x32 grey images, got {size}; --metrics fid,kid,pr measures others"
+    return f"{NAME}: want a generator of 32x32 grey images, got {size}"
 
 
 @torch.no_grad()

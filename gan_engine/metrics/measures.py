@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gan_engine.metrics import garments, gaussians, translations, volumes
 from gan_engine.metrics.subject import Subject
+from gan_engine.system.pixels import COLOURS
 
 
 class Measure(NamedTuple):
@@ -34,3 +35,9 @@ BY_AXES = {0: "gaussians", 2: "garments", 3: "volumes"}
 def measure_of(declared: str | None, axes: int) -> Measure:
     """The measure that a family declares, or else the measure of images with so many axes."""
     return MEASURES[declared or BY_AXES[axes]]
+
+
+def metrics_of(declared: str | None, axes: int, config: Any) -> str | None:
+    """The --metrics for pictures that no measure here reads, of a family that declares none. None: others."""
+    reads = declared is not None or axes != 2 or garments.refusal(config) is None
+    return None if reads or config.channels not in COLOURS else "fid,kid,pr"

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gan_engine import evaluate as evaluate_command
 from gan_engine.data import DataConfig, DataError, ImageSet, held_out, load, to_float
 from gan_engine.evaluate import Options, evaluate
 from gan_engine.inference import generator
@@ -171,12 +172,30 @@ def test_evaluate_compares_with_the_images_that_were_not_held_out(tmp_path, garm
     assert evaluate(Options(path, **options)) == evaluate(Options(path, data=str(tmp_path / "learnt.npz"), **options))
 
 
-def test_evaluate_refuses_other_images(tmp_path, garments):
-    path = saved(tmp_path, garments, **CGAN, resolution=16)
-    with pytest.raises(ValueError, match="want a generator of 32x32 grey images, got 16x16 with 1 channels"):
-        evaluate(Options(path))
+@pytest.mark.parametrize("sizes", [{"channels": 3, "resolution": 32}, {"channels": 4}, {"resolution": 16}])
+def test_pictures_that_the_classifier_of_garments_does_not_read_have_metrics(tmp_path, sizes, capsys, monkeypatch):
+    sizes = {"channels": 1, "resolution": 16} | sizes
+    shape = (8, sizes["channels"], sizes["resolution"], sizes["resolution"])
+    pixels = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    np.save(tmp_path / "pictures.npy", pixels.permute(0, 2, 3, 1).numpy())
+    path = saved(tmp_path, ImageSet("pictures", pixels), width=4, z_dim=8, **sizes)
+    argv = [str(path), "--data", str(tmp_path / "pictures.npy"), "--num", "8", "--device", "cpu"]
+    monkeypatch.setattr(perceptual, "PACKAGE", "no_such_package")
+    assert evaluate_command.main(argv) == 2
+    assert f"pip install {perceptual.PIP}" in capsys.readouterr().err
+    monkeypatch.undo()
+    if not perceptual.installed():
+        pytest.skip(f"{perceptual.PACKAGE} is not installed")
+    assert evaluate_command.main(argv) == 0
+    found = capsys.readouterr().out
+    assert "measured by fid,kid,pr; --metrics names others, and FIDs need --extractor inception beside it" in found
+    assert evaluate_command.main([*argv, "--metrics", "fid,kid,pr"]) == 0
+    assert found.endswith(capsys.readouterr().out) and "\nrecall_imagenet112 N=8" in found
+
+
+def test_evaluate_refuses_other_images(tmp_path):
     with pytest.raises(ValueError, match="num: want at least 2, got 1"):
-        Options(path, num=1)
+        Options(tmp_path, num=1)
     photos = ImageSet("photos", torch.zeros(8, 3, 48, 48, dtype=torch.uint8))
     path = saved(tmp_path / "srgan", photos, "srgan_light", width=4, blocks=1, d_width=4)
     with pytest.raises(ValueError, match=r"gan_engine\.upscale --original compares what srgan enlarges"):
