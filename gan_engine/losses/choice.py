@@ -16,7 +16,7 @@ from gan_engine.losses.level2 import refusals
 from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
 from gan_engine.losses.level2.snapshot import Snapshot
-from gan_engine.losses.level2.trial import record_forward
+from gan_engine.losses.level2.trial import record_forward, wrong_output
 from gan_engine.losses.network import Network, why_refused
 from gan_engine.losses.outputs import Picked, check_batch
 from gan_engine.ops.thresholds import TABLE
@@ -103,16 +103,20 @@ def _watched(D: Network, img: Tensor, c: Any, *, closed: bool) -> ClosedOps | No
 def level_of(D: Network, img: Tensor, c: Any = None, *, with_loss: bool = True, logits: Picked = None) -> Chosen:
     """The level that None is for steps like this one: 2, 1 or "autograd". D runs on `img`, and is put back.
 
-    Raises RuntimeError for a D that torch.compile has made or FSDP shards, which all three refuse.
+    Raises RuntimeError for a D that torch.compile has made or FSDP shards, and WrongOutput for a D that returns no
+    logits. All three refuse them.
     """
     check_batch("img", img)
     if (reason := why_refused(D)) is not None:
         raise RuntimeError(reason)
     before = Snapshot(D, img.device)
     try:
-        return chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=logits)[0]
+        level = chosen(D, img.detach(), c, seen=known(D), with_loss=with_loss, picked=logits)[0]
     finally:
         before.restore()
+    if level != 2 and (wrong := wrong_output(D, img.detach(), c, logits)) is not None:
+        raise wrong
+    return level
 
 
 def settle(D: Network, img: Tensor, c: Any, step: tuple, *, seen: Known, automatic: bool, with_loss: bool) -> None:

@@ -45,7 +45,7 @@ from gan_engine.losses.closed_ops import ClosedOps
 from gan_engine.losses.known import Known, asked, known
 from gan_engine.losses.level2.backward import backward_by_tangents
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
-from gan_engine.losses.level2.trial import record_forward
+from gan_engine.losses.level2.trial import record_forward, wrong_output
 from gan_engine.losses.level2.trial import refusal as refusal  # for callers of this module
 from gan_engine.losses.network import Network, why_refused
 from gan_engine.losses.norms import norm
@@ -316,6 +316,8 @@ def backward_with_penalty(
         try:
             recorded = record_forward(D, img, c, with_loss=with_loss, picked=logits)
         except NotPiecewiseLinear as refused:
+            if (wrong := wrong_output(D, img, c, logits)) is not None:
+                raise wrong from None
             raise NotPiecewiseLinear(f"{refused}. level=1 is exact for such a D") from refused
     if level in (1, "autograd"):
         ops = None if plain and level == "autograd" else ClosedOps(closed=level == 1)

@@ -1,14 +1,16 @@
 """Wrong outputs of D and G, and modes without gradients: a penalty is right, or an error says what is wanted."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_engine.losses import penalties
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear
+from gan_engine.losses.outputs import WrongOutput
 from gan_engine.ops.thresholds import TABLE
 from tests.losses.conftest import FEW
 from tests.losses.networks import STEPS, Lambda, around, gradients, images, softplus
@@ -39,6 +41,32 @@ def test_what_is_no_logit_for_each_image_is_refused(step: str, wrong: str):
     D.register_parameter("extra", nn.Parameter(torch.ones(())))
     with pytest.raises(ValueError, match="D must return logits"):
         STEPS[step](D, images())
+
+
+class Packs(nn.Module):
+    """One logit for two samples, which it joins by itself: level 2 refuses the join before D returns."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(12, 8), activation, nn.Linear(8, 1))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layers(x.reshape(len(x) // 2, -1))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh()])
+def test_a_D_that_packs_by_itself_gets_one_answer(activation: nn.Module):
+    D, x = Packs(activation), torch.randn(8, 6)
+    want = r"D must return logits \[N\] = \[8\], got \[4, 1\].*pack=2 of gan_engine.adversarial"
+    assert re.match(want, penalties.refusal(D, x))
+    with pytest.raises(WrongOutput, match=want):
+        penalties.level_of(D, x)
+    assert D.calls == 0
+    for level in (None, 2, 1, "autograd", "aligned"):
+        with pytest.raises(WrongOutput, match=want):
+            penalties.backward_with_penalty(D, x, softplus, gamma=1.0, level=level)
 
 
 @pytest.mark.parametrize(

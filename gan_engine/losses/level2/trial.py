@@ -4,13 +4,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gan_engine.losses.level2.forward import RecordedForward
 from gan_engine.losses.level2.refusals import NotPiecewiseLinear, remember
 from gan_engine.losses.level2.snapshot import Snapshot
 from gan_engine.losses.network import Network, why_refused
-from gan_engine.losses.outputs import Picked, check_batch
+from gan_engine.losses.outputs import Picked, WrongOutput, check_batch, read_outputs
 
 
 def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) -> str | None:
@@ -24,8 +25,9 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
         logits: picks the logits from what D returns, as in `backward_with_penalty`.
 
     Returns:
-        The sentence, or None. The buffers and attributes of modules and the states of PyTorch's random numbers are put
-        back afterwards. The page docs/penalties.md says what to do about each sentence.
+        The sentence, or None. It is the sentence of WrongOutput if no level takes what D returns. The buffers and
+        attributes of modules and the states of PyTorch's random numbers are put back afterwards. The page
+        docs/penalties.md says what to do about each sentence.
     """
     check_batch("img", img)
     if (reason := why_refused(D)) is not None:
@@ -35,7 +37,27 @@ def refusal(D: Network, img: Tensor, c: Any = None, *, logits: Picked = None) ->
         RecordedForward(D, img, c, before, picked=logits)
     except (NotPiecewiseLinear, ValueError) as error:
         _end_frames(error)
-        return str(error)
+        before.restore()
+        return str(wrong_output(D, img, c, logits) or error)
+    finally:
+        before.restore()
+    return None
+
+
+def wrong_output(D: Network, img: Tensor, c: Any, picked: Picked) -> WrongOutput | None:
+    """The error of every level for what D returns, or None. D runs without gradients, and is put back.
+
+    The trial of level 2 may end before D returns. An error of D's own is left to the step.
+    """
+    before = Snapshot(D, img.device)
+    try:
+        with torch.no_grad(), before:
+            returned = D(img) if c is None else D(img, c)
+        read_outputs(returned, len(img), picked)
+    except WrongOutput as wrong:
+        return wrong
+    except Exception:
+        return None
     finally:
         before.restore()
     return None
