@@ -6,18 +6,20 @@ accelerate launch docs/examples/adversarial_accelerate.py
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from accelerate import Accelerator
 from adversarial_loop import adam, example, show
+from beside import wanted
 from torch import Tensor, nn
 
 from gan_engine.adversarial import Adversarial
+
+accelerate = wanted("accelerate", "pip install -c constraints.txt accelerate")
 
 
 def train(
     G: nn.Module, D: nn.Module, images: Iterable[Tensor], noise: Callable[[int], Tensor], **options: str
 ) -> Iterator[dict]:
     """As in adversarial_loop.py; `options` are those of Accelerator, such as mixed_precision="bf16"."""
-    accelerator = Accelerator(**options)
+    accelerator = accelerate.Accelerator(**options)
     G, D, D_optimizer, G_optimizer = accelerator.prepare(G, D, adam(D), adam(G))
     game = Adversarial(D, "relativistic", r1=1.0, penalty_interval=4, scaler=accelerator.scaler)
     for real in images:

@@ -6,12 +6,14 @@ python docs/examples/adversarial_lightning.py
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import lightning
 import torch
 from adversarial_loop import adam, example, show
+from beside import wanted
 from torch import Tensor, nn
 
 from gan_engine.adversarial import Adversarial
+
+lightning = wanted("lightning", "pip install -c constraints.txt lightning")
 
 
 class GAN(lightning.LightningModule):

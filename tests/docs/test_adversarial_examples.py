@@ -85,6 +85,15 @@ def test_the_plain_loop(example, tmp_path, curve):
     assert_equal(list(loop.train(*parts_of_example(tmp_path))), curve)
 
 
+@pytest.mark.parametrize("package", ["accelerate", "lightning"])
+def test_a_missing_framework_is_told_with_what_installs_it(example, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as ended:
+        example(f"adversarial_{package}")
+    assert str(ended.value).startswith(f"error: this example needs {package} (")
+    assert str(ended.value).endswith(f"Install it: pip install -c constraints.txt {package}")
+
+
 def test_accelerate(example, tmp_path, curve):
     skip_without("accelerate")
     train = example("adversarial_accelerate").train
