@@ -68,7 +68,8 @@ class Basics:
     ada: random transforms; their probability follows how far D overfits.
     diffaugment: colour, translation and cutout of fixed strength."""
     seed: int = 0
-    """Seed of the first weights, the noise and the order of the data."""
+    """Seed of the first weights, the noise and the order of the data.
+    The random numbers of Python and NumPy begin with it too, for plug-ins."""
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: the first GPU if there is one."""
     out: Path | None = None

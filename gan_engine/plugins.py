@@ -109,7 +109,8 @@ def register_data(name: str, loader: Callable[..., ImageSet], *, kind: str = "im
 
     Args:
         loader: returns an ImageSet of uint8 [N, C, H, W]. R is the side of squares, or (H, W). `channels` None lets the
-            data decide. `root` is --data-root.
+            data decide. `root` is --data-root. Each command that reads the data of a run calls it, and wants equal
+            images. `random` and `numpy.random` begin with --seed in it; another generator needs a seed of its own.
         kind: the kind of the data, a name in gan_engine.data.kinds.KINDS.
     """
     _refuse_taken(f"data {name}", name in sources.NAMED or name == "toy")

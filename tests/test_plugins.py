@@ -180,6 +180,30 @@ def test_data_of_a_plugin_is_read_like_all_else():
         load(DataConfig("spots"), resolution=8, channels=3, kind="pairs")
 
 
+def test_data_and_objectives_that_draw_from_python_and_numpy_follow_the_seed(capsys):
+    code = EXAMPLE.read_text()
+    code = code.replace("import sys\n", "import random\nimport sys\n\nimport numpy as np\n")
+    code = code.replace(
+        "generator=torch.Generator().manual_seed(0)) - 0.5",
+        "generator=torch.Generator().manual_seed(random.getrandbits(30) + np.random.randint(2**30))) - 0.5",
+    )
+    code = code.replace('"G": self', '"drawn": torch.tensor(random.random() + np.random.rand()), "G": self')
+    named, found = ["--plugin", plugin(code=code)], {}
+    for run, seed in ("a", 3), ("b", 3), ("c", 4):
+        random.seed(len(found))  # as a process begins: with other numbers each time
+        np.random.seed(len(found))
+        assert train.main([*TINY, *named, "--seed", str(seed), "--out", run, "--metrics-kimg", "0.032"]) == 0
+        rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+        drawn = [row["loss/drawn"] for row in rows if "loss/drawn" in row]
+        found[run] = checkpoint.load(checkpoint.find(run))["sampler"]["sha256"], drawn
+    assert found["a"] == found["b"] and len(set(found["a"][1])) > 1
+    assert found["a"][0] != found["c"][0] and found["a"][1][0] != found["c"][1][0]
+    random.seed(9)
+    assert train.main(["--resume", "a", "--kimg", "0.128", *named]) == 0
+    assert evaluate.main(["a", "--num", "8", "--metrics", "fid", "--device", "cpu", *named]) == 0
+    capsys.readouterr()
+
+
 def test_a_new_process_takes_plugins():
     assert train.main([*TINY, "--plugin", str(EXAMPLE), "--out", "run"]) == 0
     command = [sys.executable, "-m", "gan_engine.generate", "run", "--out", "out", "--num", "1", "--device", "cpu"]

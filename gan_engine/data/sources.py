@@ -41,6 +41,7 @@ from gan_engine.data.planes import WHITE
 from gan_engine.system.names import counted, listed
 from gan_engine.system.outside import REGISTERED
 from gan_engine.system.pixels import BITS, MOST_CHANNELS
+from gan_engine.system.random_state import python_and_numpy_seeded
 from gan_engine.system.resolution import Resolution, height_width, named, written
 
 NAMED = {
@@ -129,7 +130,7 @@ def load(
         kind: a name in `kinds.KINDS`. image: single images; patches: images cut into patches of the resolution, without
             resizing; pairs, unpaired: images, and `ImageSet.source` for a translation to start from; voxels: volumes
             uint8 [N, 1, resolution, resolution, resolution]; points: float32 [N, 2].
-        seed: seed of toy data.
+        seed: seed of toy data, and of the numbers that a plug-in draws from `random` and `numpy.random`.
 
     Raises:
         DataError: nothing is left to train on, or the source does not hold data of this kind.
@@ -152,7 +153,8 @@ def load(
             contents = KINDS[named_kind].contents
             raise DataError(f"data: want toy, {_wanted(kind)}, got {config.source}, which holds {contents}")
         root = Path(config.root).expanduser()
-        data = NAMED[config.source](root, resolution=resolution, channels=channels)
+        with python_and_numpy_seeded(seed):  # a plug-in may draw from them, and every command reads the same data
+            data = NAMED[config.source](root, resolution=resolution, channels=channels)
     else:
         sizes = {"resolution": resolution, "channels": channels}
         data = _load_path(config.source, kind, **sizes, **({"bits": config.bits} if config.bits != 8 else {}))

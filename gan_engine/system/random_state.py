@@ -1,9 +1,31 @@
 """The random generators of this process, and their states in simple types, which a checkpoint can hold."""
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+
+def seed_all(seed: int) -> None:
+    """Begin the random numbers of Python, NumPy and PyTorch, on all devices, with `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def python_and_numpy_seeded(seed: int) -> Iterator[None]:
+    """Inside, the random numbers of Python and NumPy begin with `seed`. Afterwards they go on as before."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def rng_state(device: torch.device) -> dict:

@@ -5,6 +5,7 @@ from torch import nn
 
 from gan_engine import models
 from gan_engine.config import Config
+from gan_engine.system.random_state import seed_all
 from gan_engine.training import transfer
 from gan_engine.training.distributed import Processes
 
@@ -25,7 +26,7 @@ class Networks:
     """
 
     def __init__(self, config: Config, device: torch.device, *, dimensions: int) -> None:
-        torch.manual_seed(config.seed)
+        seed_all(config.seed)
         G, D = models.build(config.model)
         last = CHANNELS_LAST.get(dimensions, torch.contiguous_format)  # points have no pixels
         self.layout = last if config.channels_last else torch.contiguous_format

@@ -15,7 +15,7 @@ from gan_engine.losses.objective import GanObjective
 from gan_engine.runs import run_state
 from gan_engine.saved_config import require_same, to_dict
 from gan_engine.system import checkpoint
-from gan_engine.system.random_state import rng_state, set_rng_state
+from gan_engine.system.random_state import rng_state, seed_all, set_rng_state
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
 from gan_engine.training.distributed import Processes
@@ -97,7 +97,7 @@ class State:
         if rank < len(saved):
             self._load_numbers(own)
         else:
-            torch.manual_seed(self.config.seed + rank * 1_000_003 + self.clock.nimg)
+            seed_all(self.config.seed + rank * 1_000_003 + self.clock.nimg)
 
     def _checked(self, state: dict[str, Any], source: str | Path) -> list[dict[str, Any]]:
         """The part of `state` of each process. Raises unless all of it fits this trainer."""

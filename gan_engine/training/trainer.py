@@ -10,6 +10,7 @@ from gan_engine import models, plugins
 from gan_engine.config import Config
 from gan_engine.data import ImageSet, held_out
 from gan_engine.data.kinds import check_kind
+from gan_engine.system.random_state import seed_all
 from gan_engine.system.tf32 import tf32_products
 from gan_engine.training import game, graphs
 from gan_engine.training.average import Average
@@ -112,7 +113,7 @@ class Trainer:
         plugins.try_networks(config, self.G_ema, self.D)
         self.networks.freeze(config)
         if rank:  # the weights above are equal in all processes; from here on each draws numbers of its own
-            torch.manual_seed(config.seed + rank * 1_000_003)
+            seed_all(config.seed + rank * 1_000_003)
 
     def _build_game(self) -> None:
         config, seed = self.config, self.config.seed + (self.processes.rank + 1) * 1_000_003

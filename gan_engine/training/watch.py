@@ -11,6 +11,7 @@ from gan_engine.config import Config
 from gan_engine.runs.history import BACK, BACK_TO, read_metrics
 from gan_engine.system import checkpoint
 from gan_engine.system.names import shell_word
+from gan_engine.system.random_state import seed_all
 from gan_engine.training import alarms, numbers
 from gan_engine.training.batches import Batches
 from gan_engine.training.clock import Clock
@@ -213,7 +214,7 @@ class Rollback:
         seed, own = trainer.config.seed + step, (trainer.processes.rank + 1) * 1_000_003
         trainer.batches.z_generator.manual_seed(seed)
         trainer.penalty_generator.manual_seed(seed + own)
-        torch.manual_seed(seed + own)
+        seed_all(seed + own)
         samplers = {
             name: None if state is None else state | {"seed": (state["seed"] + step) % 2**63}
             for name, state in self.state.items()
