@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.fx
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import benchmarks.dialects.stylegan as stylegan_networks
 from benchmarks.dialects import basicsr, mmagic, rosinality, stylegan, stylegan_ops
 from gan_engine.compat.stylegan import bias_act as bias_act_face
+from gan_engine.ops import modulated_conv2d
 from gan_engine.ops.kernel_op import layout
 from gan_engine.patch import gain, patch
 
@@ -334,6 +336,31 @@ def test_a_function_that_refuses_some_inputs_is_compared_on_the_others(monkeypat
         assert row.note == f"its forward pass calls bias_act {remark} of gan_engine.compat"
     else:
         assert row.note == "its numbers differ from those of the known function"
+
+
+class PlainModulated(nn.Module):
+    """A modulated convolution in a style of its own: a weight for each image, and groups of `F.conv2d`."""
+
+    def __init__(self, channels: int, w_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels, 3, 3))
+        self.style, self.bias = nn.Linear(w_dim, channels), nn.Parameter(torch.randn(channels))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        weight = self.weight * self.style(w)[:, None, :, None, None]
+        weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight.flatten(0, 1), padding=1, groups=len(x))
+        return 2**0.5 * F.leaky_relu(y.view_as(x) + self.bias[:, None, None], 0.2)
+
+
+def test_a_layer_of_ones_own_with_plain_calls_is_left_and_an_operator_stands_for_it():
+    layer = PlainModulated(8, 4).double()
+    x, w = torch.randn(3, 8, 5, 5).double(), torch.randn(3, 4).double()
+    with patch(layer) as done:
+        assert not any(row.replaced for row in done.rows)
+        assert "PlainModulated: no structure that is known" in str(done)
+    y = modulated_conv2d(x, layer.weight, layer.style(w), bias=layer.bias, act="lrelu")
+    torch.testing.assert_close(y, layer(x, w), rtol=1e-10, atol=1e-10)
 
 
 def test_layers_of_pytorch():
