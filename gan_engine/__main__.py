@@ -25,6 +25,15 @@ COMMANDS = {
     "info": "say which backends run on this machine, and why the others do not",
 }
 
+# {what other programs call a command: the command here}
+ELSEWHERE = {
+    **dict.fromkeys(("sample", "draw", "gen_images", "gen_video", "style_mixing"), "generate"),
+    **dict.fromkeys(("project", "projector", "invert"), "generate --project"),
+    **dict.fromkeys(("test", "eval", "fid", "metrics", "calc_metrics"), "evaluate"),
+    **dict.fromkeys(("serve", "demo", "plot"), "report"),
+    **dict.fromkeys(("resume", "finetune"), "train"),
+}
+
 USAGE = """\
 usage: gan-engine COMMAND [ARGUMENTS]
        python -m gan_engine COMMAND [ARGUMENTS]
@@ -52,7 +61,7 @@ def main(argv: list[str]) -> int:
     if name == "--version":
         print(f"gan-engine {gan_engine.__version__}")
         return 0
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    close = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, COMMANDS, n=1)
     raise ValueError(
         f"command: want one of {', '.join(COMMANDS)}, got {name}" + (f"; did you mean {close[0]}?" if close else "")
     )

@@ -85,6 +85,11 @@ def test_a_misspelt_command_gets_a_suggestion(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: command: want one of train, ") and line.endswith("got trian; did you mean train?")
     assert commands.main(["--verison"]) == 2
+    capsys.readouterr()
+    assert commands.main(["project", "runs/a"]) == 2
+    assert capsys.readouterr().err.endswith("got project; did you mean generate --project?\n")
+    assert {command.split()[0] for command in commands.ELSEWHERE.values()} <= commands.COMMANDS.keys()
+    assert not commands.ELSEWHERE.keys() & commands.COMMANDS.keys()
 
 
 def test_a_command_runs_under_both_names():

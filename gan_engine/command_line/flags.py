@@ -102,8 +102,13 @@ def in_one_line(box: str) -> str:
     body = itertools.dropwhile(lambda pair: pair[1], zip(lines, rules))
     words = " ".join(line for line, rule in itertools.takewhile(lambda pair: not pair[1], body)).split()
     if words[:2] == ["Missing", "from"]:  # names stand behind five spaces, and what --help says of them behind more
-        names = [line.strip("│ ") for line in box.rpartition("For full")[0].splitlines() if _NAME.match(line)]
-        return f"want {', '.join(names)}, got none; --help explains what a call needs"
+        parts = box.rpartition("For full")[0].partition("Unrecognized options")  # which may be missing
+        missing, _, stray = ([line.strip("│ ") for line in part.splitlines() if _NAME.match(line)] for part in parts)
+        got = f"got {', '.join(stray)}, which no flag takes" if stray else "got none"
+        return f"want {', '.join(missing)}, {got}; --help explains what a call needs"
+    if few := re.match(r"Missing value for argument '(.+?)'\. Expected (\d+) values", " ".join(words)):
+        wanted = "a value, got none" if few[2] == "1" else f"{few[2]} values with spaces between them, got fewer"
+        return f"{few[1]}: want {wanted}{_HELP}"
     # The flag already names the field, and checks of a whole dataclass name their fields themselves.
     message = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
     # tyro names types for a value that may also be None, and the reason for any other value.

@@ -7,6 +7,7 @@ from typing import Any
 
 from gan_engine.config import Config
 from gan_engine.saved_config import to_dict
+from gan_engine.system.checkpoint import runs_in
 from gan_engine.system.whole_file import replacing
 
 NAME = "run.json"
@@ -21,7 +22,8 @@ def read(run_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(run_dir) / NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{run_dir}: want the directory of a run, and there is no {NAME} in it")
+        runs = runs_in(Path(run_dir))
+        raise FileNotFoundError(f"{run_dir}: want the directory of a run, and there is no {NAME} in it{runs}")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from gan_engine.system.names import legible, shell_word
+from gan_engine.system.names import legible, listed, shell_word
 from gan_engine.system.whole_file import DISK_ERRORS, megabytes, replacing, sweep, why_not_written
 
 _MARK = b"gan_engine sha256 "
@@ -211,7 +211,13 @@ def find(path: str | Path, *, best: bool = False) -> Path:
         else:
             return file
     found = f"of kimg-*.pt {len(newest_first)} damaged" if newest_first else "there is no kimg-*.pt"
-    raise CheckpointError(f"{directory}: no intact checkpoint in it ({found})")
+    raise CheckpointError(f"{directory}: no intact checkpoint in it ({found}){runs_in(directory)}")
+
+
+def runs_in(directory: Path) -> str:
+    """'; the runs in it are a, b and 3 more': the end of a message that a folder is no run. '' if it holds none."""
+    found = sorted(str(file.parent) for file in directory.glob("*/checkpoints"))
+    return f"; the runs in it are {listed(found)}" if found else ""
 
 
 def numbered(directory: Path) -> list[tuple[int, Path]]:

@@ -183,11 +183,20 @@ def _changed(config: Config, argv: list[str], about: str) -> Config:
     except flags.StrayWords as error:
         if error.words[0] in PRESETS:
             raise ValueError(f"preset: want one, as the first word, got {error.words[0]} behind other words") from None
+        if os.path.exists(error.words[0]) or error.words[0] in sources.NAMED:
+            raise ValueError(_data_among(argv, error.words[0])) from None
         raise
     values = _values(Basics, asked)
     for name, group in boxes.items():
         values |= _values(group, getattr(asked, name))
     return dataclasses.replace(config, model=asked.Model, **values)
+
+
+def _data_among(argv: list[str], word: str) -> str:
+    """What to say of images, `word`, that no flag takes."""
+    if any(argument.partition("=")[0] == "--data" for argument in argv):
+        return f"data: want one folder or file, got {legible(word)} too; a folder may hold several"
+    return f"no flag takes {shell_word(word)}; images are --data {shell_word(word)}"
 
 
 def _values(kind: type, holder: Any) -> dict[str, Any]:

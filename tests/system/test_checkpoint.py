@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan_engine.runs import record
 from gan_engine.system import checkpoint
 from gan_engine.system.checkpoint import CheckpointError, Keeper
 from gan_engine.system.random_state import rng_state, set_rng_state
@@ -174,8 +175,20 @@ def test_what_is_not_there_is_said(tmp_path):
     for ask in (checkpoint.load, checkpoint.find):
         with pytest.raises(CheckpointError, match="nowhere"):
             ask(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"no intact checkpoint in it \(there is no kimg-\*\.pt\)"):
+    with pytest.raises(CheckpointError, match=r"no intact checkpoint in it \(there is no kimg-\*\.pt\)$"):
         checkpoint.find(tmp_path)
+
+
+def test_a_folder_of_runs_names_them(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    named = f"; the runs in it are {tmp_path / 'a'}, {tmp_path / 'b'}"
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.find(tmp_path)
+    assert str(error.value) == f"{tmp_path}: no intact checkpoint in it (there is no kimg-*.pt){named}"
+    with pytest.raises(FileNotFoundError) as error:
+        record.read(tmp_path)
+    assert str(error.value).endswith(f"there is no run.json in it{named}")
 
 
 def test_keeper_keeps_the_last(tmp_path):
