@@ -210,10 +210,8 @@ def test_names_from_other_programs_are_not_flags_here():
     everywhere = flags.known(Config).keys() | {
         flag for family in models.FAMILIES.values() for flag in flags.known(family.Config)
     }
-    assert everywhere & run_flags.ELSEWHERE.keys() == {
-        "--gamma",
-        "--model",
-    }  # takes no number; is no flag, but a box of flags
+    # The first takes no number, and the second is a box of flags.
+    assert everywhere & run_flags.ELSEWHERE.keys() == {"--gamma", "--model"}
     shown = {flag for hint in run_flags.ELSEWHERE.values() for flag in re.findall("--[a-z0-9-]+", hint)}
     assert shown <= everywhere | {"--list"}
 
