@@ -18,6 +18,13 @@ T = TypeVar("T")
 _STRAY, _HELP = "Unrecognized options: ", "; --help lists the flags"  # around words that tyro cannot use
 _NAME = re.compile(r"[│ ] {5}\S")  # of something that is missing, in tyro's box
 _TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off")  # that other programs expect behind such a flag
+_NUMBERS = {
+    r"could not convert string to float: (.*)": "a number",
+    r"invalid literal for int\(\) with base 10: (.*)": "a whole number",
+    r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*?)\]": "a number",
+    r"no type matching \{None\}\|INT could be instantiated from \[(.*?)\]": "a whole number",
+    r"Could not parse arguments \[(.*?)\] into tuple type typing.Tuple\[float, float\]": "two numbers",
+}
 _NO_FLAGS = (fields.Suppress, fields.Fixed, fields.Positional)
 
 
@@ -111,9 +118,9 @@ def in_one_line(box: str) -> str:
         return f"{few[1]}: want {wanted}{_HELP}"
     # The flag already names the field, and checks of a whole dataclass name their fields themselves.
     message = re.sub(r"^Error parsing (?:[A-Z]\w*: )?", "", " ".join(words))
-    # tyro names types for a value that may also be None, and the reason for any other value.
-    unions = r"no type matching \{None\}\|FLOAT could be instantiated from \[(.*?)\]"
-    message = re.sub(unions, r"could not convert string to float: \1", message)
+    # tyro names types for a value that may also be None, and the reason of Python for any other value.
+    for named, wanted in _NUMBERS.items():
+        message = re.sub(named, rf"want {wanted}, got \1", message)
     return message.rstrip(".") + _HELP
 
 
@@ -146,7 +153,7 @@ def refuse(argv: Iterable[str], flags: dict[str, tuple[str, ...]]) -> None:
     """Raise ValueError for the first flag in `argv` that is not in `flags`, or whose value is not allowed."""
     argv = list(argv)
     for argument, following in zip(argv, [*argv[1:], ""]):
-        if not re.match("--[a-z]|-[a-z][a-z]", argument):
+        if not re.match("--[A-Za-z]|-[A-Za-z][a-z]", argument):
             continue
         name, given, value = argument.partition("=")
         flag = name.replace("_", "-")

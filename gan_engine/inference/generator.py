@@ -5,6 +5,7 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -258,8 +259,10 @@ class _Sources:
 def _agreed(num: int | None, **lists: Sequence | None) -> int:
     """The number of images: `num` and the lengths of the lists must agree. Raises ValueError if they do not."""
     for name, entries in lists.items():
-        if isinstance(entries, str):
+        if entries is not None and (isinstance(entries, str) or not hasattr(entries, "__len__")):
             raise ValueError(f"{name}: want a list with an entry for each image, got {entries!r}")
+    if num is not None and not isinstance(num, Integral):
+        raise ValueError(f"num: want a whole number, got {num!r}")
     asked = {"num": num} | {name: len(entries) for name, entries in lists.items() if entries is not None}
     numbers = {value for value in asked.values() if value is not None}
     if not numbers:

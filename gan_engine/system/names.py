@@ -40,7 +40,7 @@ def shell_word(path: str | Path) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """'; did you mean A or B?' with the one or two `words` nearest to `word`, or '' if none is near."""
-    likeness = {other: difflib.SequenceMatcher(None, word, other).ratio() for other in words}
+    likeness = {other: difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio() for other in words}
     least = max(0.65, max(likeness.values(), default=0) - 0.1)
     close = sorted((other for other, ratio in likeness.items() if ratio >= least), key=likeness.get, reverse=True)
     return f"; did you mean {' or '.join(close[:2])}?" if close else ""

@@ -219,8 +219,14 @@ def test_names_from_other_programs_are_not_flags_here():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("dcgan --kimg abc", "--kimg: could not convert string to float: 'abc'; --help lists the flags"),
-        ("dcgan --minutes 3m", "--minutes: could not convert string to float: '3m'; --help lists the flags"),
+        ("dcgan --kimg abc", "--kimg: want a number, got 'abc'; --help lists the flags"),
+        ("dcgan --betas a b", "--betas: want two numbers, got 'a', 'b'; --help lists the flags"),
+        ("dcgan --lr 1e-3x", "--lr: want a number, got '1e-3x'; --help lists the flags"),
+        ("dcgan --batch-size 2.5", "--batch-size: want a whole number, got '2.5'; --help lists the flags"),
+        ("dcgan --threads 2.5", "--threads: want a whole number, got '2.5'; --help lists the flags"),
+        ("dcgan --Data photos", "--Data: no such flag; did you mean --data?; --help lists them"),
+        ("DCGAN --data photos", "got DCGAN; did you mean dcgan?"),
+        ("dcgan --minutes 3m", "--minutes: want a number, got '3m'; --help lists the flags"),
         ("dcgan --kimg", "--kimg: want a value, got none; --help lists the flags"),
         ("--resume", "--resume: want a value, got none; --help lists the flags"),
         (

@@ -113,6 +113,8 @@ def test_what_starts_from_pictures_names_its_command(runs, family, command):
     [
         ("vanilla", {}, "num: want a number of images, or seeds or classes"),
         ("vanilla", {"num": 0}, "num: want at least 1, got 0"),
+        ("vanilla", {"num": "4"}, "num: want a whole number, got '4'"),
+        ("vanilla", {"seeds": 5}, "seeds: want a list with an entry for each image, got 5"),
         ("vanilla", {"num": 2, "batch": 0}, "batch: want at least 1, got 0"),
         ("vanilla", {"num": 2, "seed": -1}, r"seed: want 0 to 2\^63 - 1, got -1"),
         ("vanilla", {"seeds": [1, 2**63]}, r"seed: want 0 to 2\^63 - 1, got 9223372036854775808"),
