@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from gan_engine import backends
 from gan_engine.ops.bias_act_kernels import ACTIVATIONS
 from gan_engine.ops.kernel_op import Function, check_tensors, operators, stride_to_keep, wide
+from gan_engine.ops.limits import clamped
 from gan_engine.ops.one_node import one_node
 from gan_engine.ops.thresholds import TABLE, Threshold
 
@@ -126,7 +127,7 @@ def bias_act_ref(
     if gain != 1:
         y = y * gain
     if clamp is not None:
-        y = y.clamp(-clamp, clamp)
+        y = clamped(y, clamp)
     return y.to(x.dtype)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from gan_engine.ops.alias_free_fir import kaiser_sinc
 from gan_engine.ops.bias_act import ACTIVATIONS
 from gan_engine.ops.fir import Padding, Pair, as_pair, as_sides
+from gan_engine.ops.limits import clamped
 
 
 def bias_act(
@@ -37,7 +38,7 @@ def bias_act(
     gain = spec.gain if gain is None else gain
     if gain != 1:
         x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+    return x if clamp is None else clamped(x, clamp)
 
 
 def scale_bias_act(
@@ -217,7 +218,7 @@ def filtered_lrelu(
     x = F.pad(x[:, :, :, None, :, None], [0, ux - 1, 0, 0, 0, uy - 1]).reshape(n, c, h * uy, w * ux)
     x = _convolved(F.pad(x, as_sides(padding)), fu, flip_filter, ux * uy)
     x = F.leaky_relu(x, slope) * gain
-    x = x if clamp is None else x.clamp(-clamp, clamp)
+    x = x if clamp is None else clamped(x, clamp)
     return _convolved(x, fd, flip_filter, 1)[:, :, ::dy, ::dx]
 
 

@@ -8,6 +8,7 @@ import gan_engine.ops.scale_bias_act_kernels  # noqa: F401  (defines the operato
 from gan_engine import backends
 from gan_engine.ops.affine import AffineArguments, affine, affine_options
 from gan_engine.ops.kernel_op import check_tensors, layout, wide
+from gan_engine.ops.limits import clamped
 
 
 def scale_bias_act(
@@ -81,7 +82,7 @@ def scale_bias_act_ref(
     if gain != 1:
         y = y * gain
     if clamp >= 0:
-        y = y.clamp(-clamp, clamp)
+        y = clamped(y, clamp)
     return y.to(x.dtype).contiguous(memory_format=layout(x))
 
 

@@ -1,8 +1,8 @@
 """Rules for functions with straight pieces that no kernel of gan_engine has: limits, slopes that are learned, masks.
 
-The slope at a kink is that of autograd: clamp lets a gradient through at its limits, hardtanh and relu6 do not. At an x
-of exactly 0, the first gradient of PyTorch's prelu has the learned slope, which is taken here too. Its second gradient
-takes 1 there.
+The slope at a kink is that of autograd. Up to PyTorch 2.13 clamp lets a gradient through at its limits, and hardtanh
+and relu6 never do. At an x of exactly 0, the first gradient of PyTorch's prelu has the learned slope, which is taken
+here too. Its second gradient takes 1 there.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,14 @@ from gan_engine.losses.level2.rules import NEW_SLOPES, rule
 from gan_engine.losses.level2.sums import add
 from gan_engine.losses.level2.traced_tensor import TracedTensor, refuse_traced
 from gan_engine.ops.bias_act import bias_act
+from gan_engine.ops.limits import CLAMP_PASSES
 
 
 def where_inside(x: TracedTensor, inside: Tensor, y: Tensor | None = None) -> TracedTensor:
     """x where `inside`, and y, which the image has no slope in, at all other places. None: 0 there.
 
-    The mask is of the dtype of x, as a product with it takes a tenth of the time of torch.where on a CPU.
+    `inside` holds truth values, or slopes. The mask is of the dtype of x, as a product with it takes a tenth of the
+    time of torch.where on a CPU.
     """
     mask = inside.to(x.value.dtype)
     if y is None:
@@ -47,17 +49,24 @@ def absolute(function: Callable, input: Any) -> TracedTensor:
 
 @rule("clamp", "clip", in_place=True)
 def clamp(function: Callable, input: Any, min: Any = None, max: Any = None) -> TracedTensor:
-    if isinstance(max, int | float) and max > 0 and isinstance(min, int | float) and min == -max:
+    symmetric = isinstance(max, int | float) and max > 0 and isinstance(min, int | float) and min == -max
+    if symmetric and CLAMP_PASSES:
         return activation(bias_act, input, clamp=float(max))
-    inside = torch.ones_like(input.value, dtype=torch.bool)
+    slope = torch.ones_like(input.value)
     for limit in (min, max):
         refuse_traced("limit", limit)
         refuse_more_dimensions(input, limit)
     if min is not None:
-        inside = inside & (input.value >= min)
+        slope = slope * _slope_of_limit(input.value > min, input.value == min, min)
     if max is not None:
-        inside = inside & (input.value <= max)
-    return where_inside(input, inside, torch.clamp(input.value, min, max))
+        slope = slope * _slope_of_limit(input.value < max, input.value == max, max)
+    return where_inside(input, slope, torch.clamp(input.value, min, max))
+
+
+def _slope_of_limit(inside: Tensor, at_limit: Tensor, limit: Any) -> Tensor:
+    if CLAMP_PASSES:
+        return inside | at_limit
+    return inside + at_limit / 2 if isinstance(limit, Tensor) else inside
 
 
 @rule("clamp_min", in_place=True)

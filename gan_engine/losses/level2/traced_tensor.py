@@ -1,8 +1,10 @@
 """The tensor that D runs on while its forward pass is recorded."""
 
+import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -75,18 +77,27 @@ class TracedTensor(Tensor):
 
 def _why_without_gradients(name: str) -> str:
     """A sentence about what has turned gradients off around the call of the function `name`."""
-    frame = sys._getframe()
-    while frame is not None and frame.f_code is not _APPLY:
-        frame = frame.f_back
-    if frame is None:
+    function, frame, functions = None, sys._getframe(), _functions()
+    while frame is not None and function is None:
+        function, frame = functions.get(frame.f_code), frame.f_back
+    if function is None:
         return f"it computes without gradients: {name} is called with gradients off, as under torch.no_grad()"
-    function = frame.f_locals["cls"]
     if function is CheckpointFunction:
         return "it computes without gradients: torch.utils.checkpoint has use_reentrant=True"
     return f"{function.__name__}, a torch.autograd.Function, has a gradient of its own"
 
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+def _functions() -> dict[CodeType, type]:
+    """Every torch.autograd.Function, by the code of its forward. From PyTorch 2.14 on, `apply` has no frame."""
+    found: dict[CodeType, type] = {}
+    left: list[type] = torch.autograd.Function.__subclasses__()
+    while left:
+        function = left.pop()
+        left += function.__subclasses__()
+        forward = inspect.unwrap(function.forward)
+        if isinstance(forward, FunctionType):
+            found.setdefault(forward.__code__, function)
+    return found
 
 
 def _requires_grad(input: TracedTensor, requires_grad: bool = True) -> TracedTensor:

@@ -217,7 +217,7 @@ def conv_of_anything() -> nn.Module:
 REFUSED: dict[str, tuple[Callable, str]] = {
     "flip": (lambda x: x.flip(0), "flip along dimension 0 ties samples together"),
     "roll": (lambda x: x.roll(1), "roll without dimensions moves samples"),
-    "repeat": (lambda x: x.repeat(2, 1, 1, 1), "repeat repeats the batch"),
+    "repeat": (lambda x: x.repeat(2, 1, 1, 1)[:4], "repeat repeats the batch"),
     "narrow": (lambda x: x.narrow(0, 0, 4), "narrow along dimension 0"),
     "movedim": (lambda x: x.movedim(0, 1), "movedim moves the batch"),
     "lists apart": (lambda x: x[:, [0, 1, 2, 3], :, [0, 1, 2, 3]], "indexing must leave dimension 0"),
@@ -227,13 +227,16 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "amax": (lambda x: x - x.amax(), "amax along dimension 0"),
     "sort": (lambda x: x.sort(0).values, "sort along dimension 0"),
     "einsum": (lambda x: torch.einsum("nchw,mn->mchw", x, constant(4, 4)), "einsum .* sums over it"),
-    "einsum that moves": (lambda x: torch.einsum("nchw,c->hnw", x, constant(4)), "einsum .* moves the batch"),
+    "einsum that moves": (
+        lambda x: torch.einsum("nchw,c->hnw", x, constant(4)).movedim(0, 1),
+        "einsum .* moves the batch",
+    ),
     "matrix": (lambda x: constant(4, 4) @ x.flatten(1), "matmul of a matrix with an activation sums over the batch"),
     "two": (lambda x: torch.bmm(x[:, 0], x[:, 1]), "the product of two activations"),
     "grid": (lambda x: F.grid_sample(x, x[:, :2].movedim(1, -1)), "its grid depends on the image"),
     "glu": (lambda x: F.glu(x, 1), "glu is curved"),
     "fmax": (lambda x: torch.fmax(x, constant(4, 8, 8)), "fmax is not known"),  # at ties it takes the first alone
-    "maximum": (lambda x: torch.maximum(x, constant(2, 4, 4, 8, 8)), "moves the batch"),
+    "maximum": (lambda x: torch.maximum(x, constant(2, 4, 4, 8, 8))[0], "moves the batch"),
     "diff": (lambda x: x.diff(dim=0, append=constant(1, 4, 8, 8)), "diff along dimension 0"),
     "expand_as": (lambda x: x.mean((1, 2, 3)).expand_as(x[:, :, 0, 0]), "expand moves the batch"),
     "where": (
