@@ -52,15 +52,18 @@ def clamp(function: Callable, input: Any, min: Any = None, max: Any = None) -> T
     symmetric = isinstance(max, int | float) and max > 0 and isinstance(min, int | float) and min == -max
     if symmetric and CLAMP_PASSES:
         return activation(bias_act, input, clamp=float(max))
-    slope = torch.ones_like(input.value)
+    x = input.value
+    slope = torch.ones_like(x)
     for limit in (min, max):
         refuse_traced("limit", limit)
         refuse_more_dimensions(input, limit)
     if min is not None:
-        slope = slope * _slope_of_limit(input.value > min, input.value == min, min)
+        slope = slope * _slope_of_limit(x > min, x == min, min)
     if max is not None:
-        slope = slope * _slope_of_limit(input.value < max, input.value == max, max)
-    return where_inside(input, slope, torch.clamp(input.value, min, max))
+        slope = slope * _slope_of_limit(x < max, x == max, max)
+    if not CLAMP_PASSES and isinstance(min, Tensor) and isinstance(max, Tensor):
+        slope = torch.where((x == min) & (x == max), 1.0, slope)  # 1 / 2 for each limit
+    return where_inside(input, slope, torch.clamp(x, min, max))
 
 
 def _slope_of_limit(inside: Tensor, at_limit: Tensor, limit: Any) -> Tensor:
